@@ -1,0 +1,80 @@
+//! The pipeline: a DAG of steps, checked. It knows nothing of what was run before and touches no step's output.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use petgraph::graph::{DiGraph, NodeIndex};
+
+/// What a step reads by one port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepInput {
+    /// The port of the stage.
+    pub port: String,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Where an input comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A step's tree, or a file or folder within it (`step/output`, any depth, `/`-separated).
+    Step {
+        /// The step.
+        step: NodeIndex,
+        /// The path within its tree; `None` for the whole tree.
+        output: Option<String>,
+    },
+    /// A file or folder of the project (`./paper/runs.csv`), relative to the pipeline's folder.
+    File(PathBuf),
+}
+
+/// What a step asks of the machine while it runs. Not part of its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needs {
+    /// CPU threads, at least 1.
+    pub cpu: usize,
+    /// GPUs.
+    pub gpu: usize,
+}
+
+impl Default for Needs {
+    fn default() -> Self {
+        Self { cpu: 1, gpu: 0 }
+    }
+}
+
+/// A node of the DAG.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Its name; unique, not part of its key.
+    pub name: String,
+    /// The stage it runs.
+    pub stage: String,
+    /// That stage's version.
+    pub version: u32,
+    /// The stage's params in canonical form.
+    pub params: String,
+    /// What it reads, in the order of the file (lists expanded in place).
+    pub inputs: Vec<StepInput>,
+    /// What it asks of the machine.
+    pub needs: Needs,
+    /// The folder below the reports folder its tree is copied to (`.` for the top), if it is published.
+    pub publish: Option<PathBuf>,
+    /// Where it stands in the pipeline file: line, from 1.
+    pub line: usize,
+}
+
+/// A checked pipeline for one profile.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// The pipeline file.
+    pub file: PathBuf,
+    /// Its folder: what `./` means in it.
+    pub root: PathBuf,
+    /// The chosen profile.
+    pub profile: String,
+    /// The steps; an edge goes from a step to each step that reads it. Acyclic.
+    pub graph: DiGraph<Step, ()>,
+    /// What a person would ask for: every declared target, and every step by its own name.
+    pub targets: BTreeMap<String, Vec<NodeIndex>>,
+}

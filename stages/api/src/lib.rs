@@ -1,0 +1,17 @@
+//! The contract between the engine and the stages it runs.
+//!
+//! A **stage** is a kind of work (`tokens`, `train`, …). Its author implements [`Stage`]; the engine holds
+//! [`AnyStage`], the same thing with the params' type erased, and runs it on a [`Job`]: folders to read, an
+//! empty folder to fill, and a place to say how far it is.
+//!
+//! This crate knows neither the pipeline, the cache and the terminal on one side nor tensors on the other.
+
+mod error;
+mod job;
+mod params;
+mod stage;
+pub mod testing;
+
+pub use error::{ParamsError, StageError};
+pub use job::{Host, Input, Inputs, Job, Progress};
+pub use stage::{AnyStage, NoParams, Port, Registry, Stage};

@@ -1,0 +1,149 @@
+//! What a stage is. An author implements [`Stage`]; the engine uses [`AnyStage`] and a [`Registry`] of them.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::params;
+use crate::{Job, ParamsError, StageError};
+
+/// A named input of a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// The name `pipeline.ron` connects to.
+    pub name: &'static str,
+    /// Whether it takes a list of any length (`[…]`) instead of exactly one input.
+    pub many: bool,
+    /// Whether the pipeline may leave it unconnected.
+    pub optional: bool,
+}
+
+impl Port {
+    /// A port that takes exactly one input.
+    pub const fn one(name: &'static str) -> Self {
+        Self { name, many: false, optional: false }
+    }
+    /// A port that takes a list of at least one input.
+    pub const fn many(name: &'static str) -> Self {
+        Self { name, many: true, optional: false }
+    }
+    /// A port that takes one input or none.
+    pub const fn optional(name: &'static str) -> Self {
+        Self { name, many: false, optional: true }
+    }
+}
+
+/// The params of a stage that has none: `()` in RON.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoParams {}
+
+/// A kind of work. The same params on the same inputs give the same bytes on one machine.
+pub trait Stage: Send + Sync + 'static {
+    /// The settings a pipeline may give. `#[serde(deny_unknown_fields)]`, defaults in code (`#[serde(default)]`
+    /// on each field that has one).
+    type Params: Serialize + DeserializeOwned;
+    /// What `pipeline.ron` calls it.
+    const NAME: &'static str;
+    /// One sentence for `repro list --stages`.
+    const ABOUT: &'static str;
+    /// Raised by hand when the same params and inputs begin to mean another output.
+    const VERSION: u32;
+    /// What it reads.
+    const INPUTS: &'static [Port];
+
+    /// Checks what the types cannot: ranges, combinations. Called when the pipeline is loaded.
+    ///
+    /// # Errors
+    /// A sentence that says which param is wrong and what it may be.
+    fn check(&self, _params: &Self::Params) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Does the work: reads `job.inputs`, fills `job.out`.
+    ///
+    /// # Errors
+    /// See [`StageError`]; whatever `job.out` holds then is thrown away.
+    fn run(&self, params: &Self::Params, job: &Job) -> Result<(), StageError>;
+}
+
+/// A [`Stage`] with the type of its params erased; implemented for every stage.
+pub trait AnyStage: Send + Sync {
+    /// [`Stage::NAME`].
+    fn name(&self) -> &'static str;
+    /// [`Stage::ABOUT`].
+    fn about(&self) -> &'static str;
+    /// [`Stage::VERSION`].
+    fn version(&self) -> u32;
+    /// [`Stage::INPUTS`].
+    fn inputs(&self) -> &'static [Port];
+    /// The params' canonical text: parsed by the stage's own type and written again, so defaults are in and
+    /// comments and spacing are out. Two texts with one meaning have one canonical form.
+    ///
+    /// # Errors
+    /// Text that the stage's type or its check does not accept.
+    fn canonical_params(&self, ron: &str) -> Result<String, ParamsError>;
+    /// Runs the stage on params in canonical form.
+    ///
+    /// # Errors
+    /// What [`Stage::run`] returns, or [`StageError::Params`] for params that do not parse.
+    fn run_erased(&self, canonical_params: &str, job: &Job) -> Result<(), StageError>;
+}
+
+impl<S: Stage> AnyStage for S {
+    fn name(&self) -> &'static str {
+        S::NAME
+    }
+    fn about(&self) -> &'static str {
+        S::ABOUT
+    }
+    fn version(&self) -> u32 {
+        S::VERSION
+    }
+    fn inputs(&self) -> &'static [Port] {
+        S::INPUTS
+    }
+    fn canonical_params(&self, ron: &str) -> Result<String, ParamsError> {
+        let params: S::Params = params::parse(ron)?;
+        self.check(&params).map_err(params::rejected)?;
+        params::write(&params)
+    }
+    fn run_erased(&self, canonical_params: &str, job: &Job) -> Result<(), StageError> {
+        let params: S::Params =
+            params::parse(canonical_params).map_err(|error| StageError::Params(error.message))?;
+        self.run(&params, job)
+    }
+}
+
+/// The stages a program knows, by name.
+#[derive(Default)]
+pub struct Registry(BTreeMap<&'static str, Box<dyn AnyStage>>);
+
+impl Registry {
+    /// A registry without stages.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a stage.
+    ///
+    /// # Panics
+    /// When the name is taken: a mistake of the program, not of its user.
+    #[must_use]
+    pub fn with(mut self, stage: impl Stage) -> Self {
+        let name = stage.name();
+        assert!(self.0.insert(name, Box::new(stage)).is_none(), "two stages are called `{name}`");
+        self
+    }
+
+    /// The stage of that name.
+    pub fn get(&self, name: &str) -> Option<&dyn AnyStage> {
+        self.0.get(name).map(AsRef::as_ref)
+    }
+
+    /// All stages, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &dyn AnyStage> {
+        self.0.values().map(AsRef::as_ref)
+    }
+}

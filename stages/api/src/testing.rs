@@ -1,0 +1,58 @@
+//! Helpers for tests of stages and of the engine: run a stage in this process, on folders of the test's own.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use crate::{AnyStage, Host, Input, Inputs, Job, Progress, StageError};
+
+/// A progress that remembers what it was told.
+#[derive(Default)]
+pub struct Recorder {
+    /// Every scalar in order: name, step, value.
+    pub scalars: Mutex<Vec<(String, u64, f64)>>,
+    /// Every note in order.
+    pub notes: Mutex<Vec<String>>,
+}
+
+impl Progress for Recorder {
+    fn advance(&self, _done: u64, _total: u64) {}
+    fn scalar(&self, name: &str, step: u64, value: f64) {
+        self.scalars.lock().expect("no test panics while recording").push((name.to_owned(), step, value));
+    }
+    fn note(&self, text: &str) {
+        self.notes.lock().expect("no test panics while recording").push(text.to_owned());
+    }
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Runs `stage` in this process with params in RON on `inputs` (port, path), into `out`, which is created.
+/// Scratch is `<out>.scratch`.
+///
+/// # Errors
+/// What the stage returns, or its refusal of the params.
+pub fn run_stage(
+    stage: &dyn AnyStage,
+    params: &str,
+    inputs: &[(&str, &Path)],
+    out: &Path,
+) -> Result<Recorder, StageError> {
+    let canonical = stage.canonical_params(params).map_err(|error| StageError::Params(error.message))?;
+    let scratch = out.with_extension("scratch");
+    std::fs::create_dir_all(out)?;
+    std::fs::create_dir_all(&scratch)?;
+    let inputs = Inputs(
+        inputs
+            .iter()
+            .map(|(port, path)| Input { port: (*port).to_owned(), path: (*path).to_owned() })
+            .collect(),
+    );
+    let host = Host { device: "cpu".to_owned(), threads: 1 };
+    let recorder = Recorder::default();
+    stage.run_erased(
+        &canonical,
+        &Job { inputs: &inputs, out, scratch: &scratch, host: &host, progress: &recorder },
+    )?;
+    Ok(recorder)
+}

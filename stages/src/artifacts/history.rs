@@ -1,0 +1,92 @@
+//! The history of a training run: loss, learning rate and validation metrics by update. No times and no rates:
+//! those differ from run to run and would change the tree's digest; they go to the step's log.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Result, read_json, write_json};
+
+/// What identifies a run in tables and curves.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// Short name of the data set: `hmd`, `mmh`.
+    pub dataset: String,
+    /// Training mode: `fc`, `pe`, `full`.
+    pub mode: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Updates the run was trained for.
+    pub updates: u64,
+}
+
+/// Parameter counts of the trained model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParameterCounts {
+    /// All parameters.
+    pub total: u64,
+    /// Those that are trained.
+    pub trained: u64,
+    /// Those that sit in adapters.
+    pub adapters: u64,
+}
+
+/// What a log line of training holds (mmf-semantics §6.4).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TrainPoint {
+    /// Updates done.
+    pub update: u64,
+    /// Lower median of the last 20 sampled batch losses.
+    pub loss: f64,
+    /// Mean of all sampled batch losses, weighted by batch size.
+    pub loss_average: f64,
+    /// Learning rate the next update will use, as the original logs it.
+    pub lr: f64,
+}
+
+/// One validation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ValPoint {
+    /// Updates done.
+    pub update: u64,
+    /// Mean cross-entropy over the split.
+    pub loss: f64,
+    /// ROC-AUC, from 0 to 1.
+    pub roc_auc: f64,
+    /// Accuracy, from 0 to 1.
+    pub accuracy: f64,
+    /// F1 of class 1.
+    pub f1: f64,
+}
+
+/// A run from first to last update.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Which run.
+    pub run: RunInfo,
+    /// Its model.
+    pub parameters: ParameterCounts,
+    /// Rows of the training and the validation split.
+    pub rows: (u64, u64),
+    /// Training, by update.
+    pub train: Vec<TrainPoint>,
+    /// Validation, by update.
+    pub val: Vec<ValPoint>,
+    /// The validation whose weights were kept: the first with the strictly greatest ROC-AUC.
+    pub best: ValPoint,
+}
+
+impl History {
+    /// The file's name within a train step's tree.
+    pub const FILE: &'static str = "history.json";
+
+    /// Writes `history.json` into `dir`.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        write_json(&dir.join(Self::FILE), self)
+    }
+
+    /// Reads `history.json` of `dir`.
+    pub fn read(dir: &Path) -> Result<Self> {
+        read_json(&dir.join(Self::FILE))
+    }
+}

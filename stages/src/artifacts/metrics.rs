@@ -1,0 +1,49 @@
+//! Metrics of an evaluated run on one split.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::history::{ParameterCounts, RunInfo};
+use super::samples::Split;
+use super::{Result, read_json, write_json};
+
+/// What `evaluate` found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Which run.
+    pub run: RunInfo,
+    /// Its model.
+    pub parameters: ParameterCounts,
+    /// The split it was evaluated on.
+    pub split: Split,
+    /// Labelled rows of the split.
+    pub rows: u64,
+    /// Rows of class 1 among them.
+    pub positives: u64,
+    /// The update whose weights were evaluated.
+    pub best_update: u64,
+    /// Mean cross-entropy.
+    pub loss: f64,
+    /// Accuracy, from 0 to 1.
+    pub accuracy: f64,
+    /// F1 of class 1; 0 when undefined.
+    pub f1: f64,
+    /// ROC-AUC, from 0 to 1.
+    pub roc_auc: f64,
+}
+
+impl Metrics {
+    /// The file's name within an evaluate step's tree.
+    pub const FILE: &'static str = "metrics.json";
+
+    /// Writes `metrics.json` into `dir`.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        write_json(&dir.join(Self::FILE), self)
+    }
+
+    /// Reads `metrics.json` of `dir`.
+    pub fn read(dir: &Path) -> Result<Self> {
+        read_json(&dir.join(Self::FILE))
+    }
+}

@@ -1,0 +1,72 @@
+//! Samples: what an `index` stage makes of an official archive layout.
+//!
+//! ```text
+//! <tree>/samples/dataset.json    name of the data set, label rule
+//! <tree>/samples/samples.jsonl   one sample a line, in the order of the source
+//! <tree>/images/…                the pictures, under the names that samples.jsonl gives
+//! ```
+//!
+//! Readers of text take `<step>/samples`, readers of pictures `<step>/images`, so that a change of the one does
+//! not rerun what reads the other.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Result, read_json, read_json_lines, write_json, write_json_lines};
+
+/// The split a sample belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Trained on.
+    Train,
+    /// Chooses the best checkpoint; the paper reports on it.
+    Val,
+    /// Held out.
+    Test,
+}
+
+/// One meme.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The source's own id, as text.
+    pub id: String,
+    /// File name of the picture within `images/`.
+    pub image: String,
+    /// The caption, as the source gives it.
+    pub text: String,
+    /// 1 hateful, 0 not; absent where the source publishes none.
+    pub label: Option<u8>,
+    /// Where it belongs.
+    pub split: Split,
+}
+
+/// A data set as samples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleSet {
+    /// Short name of the data set as tables show it: `hmd`, `mmh`.
+    pub dataset: String,
+    /// The samples in the order of the source.
+    pub samples: Vec<Sample>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    dataset: String,
+}
+
+impl SampleSet {
+    /// Writes `dataset.json` and `samples.jsonl` into `dir`.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        std::fs::create_dir_all(dir).map_err(|error| super::ArtifactError::new(dir, error))?;
+        write_json(&dir.join("dataset.json"), &Header { dataset: self.dataset.clone() })?;
+        write_json_lines(&dir.join("samples.jsonl"), &self.samples)
+    }
+
+    /// Reads what [`SampleSet::write`] wrote.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let header: Header = read_json(&dir.join("dataset.json"))?;
+        Ok(Self { dataset: header.dataset, samples: read_json_lines(&dir.join("samples.jsonl"))? })
+    }
+}
