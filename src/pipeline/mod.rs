@@ -1,9 +1,18 @@
 //! The pipeline: a DAG of steps, checked. It knows nothing of what was run before and touches no step's output.
 
+mod check;
+mod error;
+mod expand;
+mod file;
+mod params;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
+use stage_api::Registry;
+
+pub use error::{PipelineError, nearest};
 
 /// What a step reads by one port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +82,36 @@ pub struct Pipeline {
     pub root: PathBuf,
     /// The chosen profile.
     pub profile: String,
+    /// What the file says about that profile.
+    pub about: String,
     /// The steps; an edge goes from a step to each step that reads it. Acyclic.
     pub graph: DiGraph<Step, ()>,
     /// What a person would ask for: every declared target, and every step by its own name.
     pub targets: BTreeMap<String, Vec<NodeIndex>>,
+}
+
+impl Pipeline {
+    /// Reads and checks the pipeline file for one profile, or for the file's default one.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and everything that can be wrong with a pipeline, with its place.
+    pub fn load(file: &Path, profile: Option<&str>, registry: &Registry) -> Result<Self, PipelineError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| PipelineError::of_file(file, format!("cannot be read: {error}")))?;
+        Self::parse(file, &text, profile, registry)
+    }
+
+    /// Checks the text of a pipeline file; `file` says where it stands and what `./` means in it.
+    ///
+    /// # Errors
+    /// As for [`Pipeline::load`].
+    pub fn parse(
+        file: &Path,
+        text: &str,
+        profile: Option<&str>,
+        registry: &Registry,
+    ) -> Result<Self, PipelineError> {
+        let text = error::Text { path: file, text };
+        check::check(&file::parse(&text)?, profile, &text, registry)
+    }
 }

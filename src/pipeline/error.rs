@@ -1,0 +1,140 @@
+//! What is wrong with a pipeline file: where it is, what it is, and the nearest thing that would be right.
+//! It does not know how an error is printed.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
+
+/// The text of a pipeline file with its path, for errors that point into it.
+#[derive(Debug, Clone)]
+pub(super) struct Text<'a> {
+    pub path: &'a Path,
+    pub text: &'a str,
+}
+
+impl<'a> Text<'a> {
+    /// The byte range of `part`, which must be a slice of this text.
+    pub fn span(&self, part: &str) -> Range<usize> {
+        let start = (part.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
+        let start = start.min(self.text.len());
+        start..(start + part.len()).min(self.text.len())
+    }
+
+    /// The byte offset of a line and column, both from 1, columns in characters.
+    pub fn offset(&self, line: usize, column: usize) -> usize {
+        let start: usize = self.text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+        let rest = &self.text[start.min(self.text.len())..];
+        start + rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(at, _)| at)
+    }
+
+    /// The line of a byte offset, from 1.
+    pub fn line(&self, offset: usize) -> usize {
+        self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
+    }
+
+    /// An error about `span`.
+    pub fn error(&self, span: Range<usize>, message: impl Into<String>) -> PipelineError {
+        let before = &self.text[..floor_boundary(self.text, span.start)];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        PipelineError {
+            file: self.path.to_owned(),
+            position: Some((self.line(span.start), before[line_start..].chars().count() + 1)),
+            message: message.into(),
+            hint: None,
+            source: Some(Box::new((
+                NamedSource::new(self.path.to_string_lossy(), self.text.to_owned()),
+                span,
+            ))),
+        }
+    }
+}
+
+fn floor_boundary(text: &str, mut at: usize) -> usize {
+    at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// A pipeline file that cannot be used.
+#[derive(Debug)]
+pub struct PipelineError {
+    /// The pipeline file.
+    pub file: PathBuf,
+    /// Line and column, from 1, when the trouble has a place in the file.
+    pub position: Option<(usize, usize)>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    source: Option<Box<(NamedSource<String>, Range<usize>)>>,
+}
+
+impl PipelineError {
+    /// An error about the file as a whole.
+    pub fn of_file(file: &Path, message: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), position: None, message: message.into(), hint: None, source: None }
+    }
+
+    /// The same error with a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same error with "did you mean …", when one of `known` is near to `unknown`, or else the list.
+    #[must_use]
+    pub fn nearest<'k>(self, unknown: &str, known: impl IntoIterator<Item = &'k str>) -> Self {
+        match nearest(unknown, known) {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
+    }
+}
+
+/// "did you mean `x`?" when a known name is near, else the known names, else nothing.
+pub fn nearest<'k>(unknown: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
+    let mut known: Vec<&str> = known.into_iter().collect();
+    known.sort_unstable();
+    known.dedup();
+    let best = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(unknown, name), name))
+        .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)));
+    match best {
+        Some((score, name)) if score > 0.75 => Some(format!("did you mean `{name}`?")),
+        Some(_) if known.len() <= 24 => Some(format!("known here: {}", known.join(", "))),
+        _ => None,
+    }
+}
+
+impl fmt::Display for PipelineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if let Some((line, column)) = self.position {
+            write!(f, "{line}:{column}:")?;
+        }
+        write!(f, " {}", self.message)
+    }
+}
+
+impl std::error::Error for PipelineError {}
+
+impl Diagnostic for PipelineError {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.hint.as_ref().map(|hint| Box::new(hint) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.source.as_deref().map(|(source, _)| source as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let (_, span) = self.source.as_deref()?;
+        Some(Box::new(std::iter::once(LabeledSpan::underline(span.clone()))))
+    }
+}

@@ -1,0 +1,262 @@
+//! What a pipeline file may say, and what its author reads when it says something else.
+
+use std::path::Path;
+
+use repro::pipeline::{Pipeline, PipelineError, Source};
+use serde::{Deserialize, Serialize};
+use stage_api::{Job, NoParams, Port, Registry, Stage, StageError};
+
+struct Make;
+impl Stage for Make {
+    type Params = NoParams;
+    const NAME: &'static str = "make";
+    const ABOUT: &'static str = "makes something";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[];
+    fn run(&self, _: &NoParams, _: &Job) -> Result<(), StageError> {
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrainParams {
+    mode: String,
+    #[serde(default = "one")]
+    seed: u64,
+    #[serde(default)]
+    lr: f64,
+}
+
+fn one() -> u64 {
+    1
+}
+
+struct Train;
+impl Stage for Train {
+    type Params = TrainParams;
+    const NAME: &'static str = "train";
+    const ABOUT: &'static str = "trains something";
+    const VERSION: u32 = 3;
+    const INPUTS: &'static [Port] = &[Port::one("data"), Port::optional("extra")];
+    fn check(&self, params: &TrainParams) -> Result<(), String> {
+        if params.lr < 0.0 { Err("lr is negative".to_owned()) } else { Ok(()) }
+    }
+    fn run(&self, _: &TrainParams, _: &Job) -> Result<(), StageError> {
+        Ok(())
+    }
+}
+
+struct Gather;
+impl Stage for Gather {
+    type Params = NoParams;
+    const NAME: &'static str = "gather";
+    const ABOUT: &'static str = "reads many";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[Port::many("runs")];
+    fn run(&self, _: &NoParams, _: &Job) -> Result<(), StageError> {
+        Ok(())
+    }
+}
+
+fn load(text: &str, profile: Option<&str>) -> Result<Pipeline, PipelineError> {
+    let registry = Registry::new().with(Make).with(Train).with(Gather);
+    Pipeline::parse(Path::new("pipeline.ron"), text, profile, &registry)
+}
+
+const GOOD: &str = r#"(
+    default_profile: "mini",
+    profiles: [
+        (name: "mini", about: "small", sources: [(name: "raw", stage: "make"), (name: "data", from: "raw/part")],
+         defaults: [("train", (lr: 1e-3, seed: 7))]),
+        (name: "paper", sources: [(name: "data", stage: "make")]),
+    ],
+    steps: [
+        // a comment
+        (for: {"mode": ["fc", "pe"], "seed": [1, 2]}, name: "run-{mode}-{seed}", stage: "train",
+         inputs: {"data": "data"}, params: (mode: "{mode}", seed: "{seed}"), needs: (gpu: 1)),
+        (name: "one", stage: "train", inputs: {"data": "data/inner"}, params: (mode: "{profile}")),
+        (name: "table", stage: "gather", inputs: {"runs": ["run-{fc,pe}-1", "one"]}, publish: "tables"),
+    ],
+    targets: [("runs", ["run-{fc,pe}-{1,2}"]), ("all", ["table", "runs"])],
+)"#;
+
+#[test]
+fn a_good_file_becomes_a_graph() {
+    let pipeline = load(GOOD, None).unwrap();
+    assert_eq!((pipeline.profile.as_str(), pipeline.about.as_str()), ("mini", "small"));
+    let names: Vec<&str> = pipeline.graph.node_weights().map(|step| step.name.as_str()).collect();
+    assert_eq!(names, ["raw", "run-fc-1", "run-fc-2", "run-pe-1", "run-pe-2", "one", "table"]);
+    let step = |name: &str| pipeline.graph.node_weights().find(|step| step.name == name).unwrap();
+    assert_eq!(step("run-pe-2").params, r#"(mode:"pe",seed:2,lr:0.001)"#);
+    assert_eq!(step("one").params, r#"(mode:"mini",seed:7,lr:0.001)"#, "defaults of the profile are in");
+    assert_eq!(step("one").version, 3);
+    assert_eq!(step("run-fc-1").needs.gpu, 1);
+    let raw = pipeline.targets["raw"][0];
+    assert_eq!(
+        step("one").inputs[0].source,
+        Source::Step { step: raw, output: Some("part/inner".to_owned()) },
+        "an alias is looked through"
+    );
+    assert_eq!(step("table").inputs.len(), 3);
+    assert_eq!(pipeline.targets["all"].len(), 5);
+    assert_eq!(step("table").line, 13);
+}
+
+#[test]
+fn the_profile_chooses_sources_and_defaults() {
+    let pipeline = load(GOOD, Some("paper")).unwrap();
+    let one = pipeline.graph.node_weights().find(|step| step.name == "one").unwrap();
+    assert_eq!(one.params, r#"(mode:"paper",seed:1,lr:0.0)"#);
+}
+
+#[test]
+fn comments_and_spacing_mean_nothing() {
+    let spaced = GOOD.replace("(mode: \"{profile}\")", "( /* here */ mode : \"{profile}\" , )");
+    assert_ne!(spaced, GOOD);
+    let params =
+        |text: &str| load(text, None).unwrap().graph.node_weights().map(|s| s.params.clone()).collect();
+    let (a, b): (Vec<String>, Vec<String>) = (params(&spaced), params(GOOD));
+    assert_eq!(a, b);
+}
+
+/// Loads `GOOD` with one change; returns the text the error points at, the message and the hint.
+fn broken(from: &str, to: &str) -> (String, String, String) {
+    assert!(GOOD.contains(from), "the test changes something");
+    let text = GOOD.replacen(from, to, 1);
+    let error = load(&text, None).expect_err("the file is wrong");
+    let (line, column) = error.position.expect("a place");
+    let at = text.lines().nth(line - 1).unwrap().chars().skip(column - 1).collect();
+    (at, error.message, error.hint.unwrap_or_default())
+}
+
+#[test]
+fn a_misspelt_stage_is_named_with_the_nearest() {
+    let (at, message, hint) = broken(r#"stage: "gather""#, r#"stage: "gahter""#);
+    assert!(at.starts_with("\"gahter\""), "{at}");
+    assert_eq!(message, "there is no stage `gahter`");
+    assert_eq!(hint, "did you mean `gather`?");
+}
+
+#[test]
+fn a_misspelt_input_step_is_named_with_the_nearest() {
+    let (at, message, hint) = broken(r#""data": "data/inner""#, r#""data": "dta/inner""#);
+    assert!(at.starts_with("\"dta/inner\""), "{at}");
+    assert_eq!(message, "there is no step `dta`");
+    assert_eq!(hint, "did you mean `data`?");
+}
+
+#[test]
+fn a_misspelt_port_field_param_and_variable_are_named_with_the_nearest() {
+    let (at, message, hint) = broken(r#"{"runs": ["#, r#"{"rums": ["#);
+    assert!(at.starts_with("\"rums\""), "{at}");
+    assert_eq!(message, "stage `gather` reads no `rums`");
+    assert_eq!(hint, "did you mean `runs`?");
+
+    let (at, message, hint) = broken("publish:", "publsh:");
+    assert!(at.starts_with("publsh:"), "{at}");
+    assert_eq!(message, "unknown field `publsh`");
+    assert_eq!(hint, "did you mean `publish`?");
+
+    let (at, message, hint) = broken("lr: 1e-3", "lrr: 1e-3");
+    assert!(at.starts_with("1e-3"), "{at}");
+    assert_eq!(message, "stage `train` has no param or value `lrr`");
+    assert!(hint.contains("lr"), "{hint}");
+
+    let (at, message, hint) = broken(r#"name: "run-{mode}-{seed}""#, r#"name: "run-{mod}-{seed}""#);
+    assert!(at.starts_with("\"run-{mod}"), "{at}");
+    assert_eq!(message, "`{mod}` in \"run-{mod}-1\" is no variable here");
+    assert_eq!(hint, "did you mean `mode`?");
+}
+
+#[test]
+fn a_param_of_the_wrong_type_points_at_its_value() {
+    let (at, message, _) = broken("seed: 7", "seed: \"seven\"");
+    assert!(at.starts_with("\"seven\""), "{at}");
+    assert!(message.starts_with("params of stage `train`:"), "{message}");
+}
+
+#[test]
+fn a_missing_param_and_a_refused_one_are_errors() {
+    let (at, message, _) = broken("(mode: \"{profile}\")", "()");
+    assert!(at.starts_with("())"), "{at}");
+    assert!(message.contains("mode"), "{message}");
+    let (_, message, _) = broken("(mode: \"{profile}\")", "(mode: \"x\", lr: -1.0)");
+    assert_eq!(message, "params of stage `train`: lr is negative");
+}
+
+#[test]
+fn missing_and_surplus_inputs_are_errors() {
+    let (_, message, hint) = broken(r#"inputs: {"data": "data/inner"}, "#, "");
+    assert_eq!(message, "step `one` lacks the input `data`");
+    assert_eq!(hint, "stage `train` reads data, extra");
+    let (_, message, _) = broken(r#"{"data": "data/inner"}"#, r#"{"data": "data", "data": "raw"}"#);
+    assert_eq!(message, "input `data` is connected twice");
+    let (_, message, _) = broken(r#"{"data": "data/inner"}"#, r#"{"data": ["data"]}"#);
+    assert_eq!(message, "input `data` takes one source, not a list");
+}
+
+#[test]
+fn a_file_on_an_optional_port_is_connected_once_it_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = GOOD.replace(r#"{"data": "data/inner"}"#, r#"{"data": "data", "extra": "./placed.zip"}"#);
+    let registry = Registry::new().with(Make).with(Train).with(Gather);
+    let inputs = |file: &Path| {
+        let pipeline = Pipeline::parse(file, &text, None, &registry).unwrap();
+        pipeline.graph.node_weights().find(|step| step.name == "one").unwrap().inputs.len()
+    };
+    let file = dir.path().join("pipeline.ron");
+    assert_eq!(inputs(&file), 1);
+    std::fs::write(dir.path().join("placed.zip"), "x").unwrap();
+    assert_eq!(inputs(&file), 2);
+}
+
+#[test]
+fn a_cycle_is_printed_as_a_walk() {
+    let text = r#"(default_profile: "p", profiles: [(name: "p")], steps: [
+        (name: "a", stage: "train", inputs: {"data": "c"}, params: (mode: "x")),
+        (name: "b", stage: "train", inputs: {"data": "a"}, params: (mode: "x")),
+        (name: "c", stage: "train", inputs: {"data": "b"}, params: (mode: "x")),
+    ])"#;
+    let error = load(text, None).expect_err("a cycle");
+    assert_eq!(error.message, "the steps wait for each other: a -> b -> c -> a");
+    assert_eq!(error.position, Some((2, 16)));
+}
+
+#[test]
+fn names_given_twice_are_errors() {
+    let (_, message, hint) = broken(r#"name: "one""#, r#"name: "run-pe-2""#);
+    assert_eq!(message, "the name `run-pe-2` is given twice");
+    assert_eq!(hint, "it was first given on line 10");
+    let (_, message, _) = broken(r#"("all", "#, r#"("table", "#);
+    assert_eq!(message, "`table` already names a step or a target");
+}
+
+#[test]
+fn an_unknown_profile_or_target_member_is_named_with_the_nearest() {
+    let error = load(GOOD, Some("papper")).expect_err("no such profile");
+    assert_eq!(error.to_string(), "pipeline.ron: there is no profile `papper`");
+    assert_eq!(error.hint.as_deref(), Some("did you mean `paper`?"));
+    let (_, message, hint) = broken(r#"["table", "runs"]"#, r#"["tabel", "runs"]"#);
+    assert_eq!(message, "target `all`: there is no step or target above called `tabel`");
+    assert_eq!(hint, "did you mean `table`?");
+}
+
+#[test]
+fn a_path_that_leaves_its_folder_is_refused() {
+    let (_, message, _) = broken(r#""data": "data/inner""#, r#""data": "./../../etc/passwd""#);
+    assert_eq!(message, "`./../../etc/passwd` does not stay inside the project");
+    let (_, message, _) = broken(r#"publish: "tables""#, r#"publish: "../tables""#);
+    assert_eq!(message, "`../tables` does not stay inside the reports folder");
+}
+
+#[test]
+fn broken_syntax_and_an_alias_with_more_than_a_source_are_errors() {
+    let error =
+        load("(default_profile: \"mini\",\n profiles: [\n  (name \"x\")])", None).expect_err("no colon");
+    assert_eq!(error.position.map(|(line, _)| line), Some(3));
+    let (_, message, _) = broken(r#"from: "raw/part""#, r#"from: "raw/part", params: ()"#);
+    assert_eq!(message, "an alias has a name and `from:`, nothing else");
+    let (_, message, _) = broken(r#", from: "raw/part""#, "");
+    assert_eq!(message, "a step says `stage:`, an alias says `from:`; this is neither");
+}
