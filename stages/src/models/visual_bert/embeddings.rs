@@ -42,7 +42,9 @@ impl Embeddings {
         let (rows, tokens) = batch.ids.dims2()?;
         let longest = self.positions.dim(0)?;
         if tokens > longest {
-            return Err(Error::msg(format!("a text of {tokens} tokens is longer than the model's {longest}")));
+            return Err(Error::msg(format!(
+                "a text of {tokens} tokens is longer than the model's {longest}"
+            )));
         }
         // All tokens have segment 0.
         let text = self.words(&batch.ids)?;
@@ -65,7 +67,8 @@ impl Embeddings {
 
     /// Word embeddings [B, T, H]. The row of `[PAD]` is read like any other but receives no gradient.
     fn words(&self, ids: &Tensor) -> Result<Tensor> {
-        let words = self.words.embedding(ids)?;
+        let (rows, tokens) = ids.dims2()?;
+        let words = self.words.index_select(&ids.flatten_all()?, 0)?.reshape((rows, tokens, ()))?;
         if !words.track_op() {
             return Ok(words);
         }
