@@ -5,6 +5,7 @@
 //! pipeline, the cache or the terminal.
 
 pub mod artifacts;
+mod learning;
 pub mod metrics;
 pub mod models;
 pub mod nn;
