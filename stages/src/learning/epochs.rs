@@ -1,9 +1,9 @@
 //! The order in which training sees its rows: a fresh shuffle each epoch, cut into batches, the short last one
 //! kept (as the original does). It does not know what a row is.
 
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
+
+use super::generator;
 
 /// Batches of row numbers without end. The order of an epoch depends on the seed and the epoch alone.
 pub(crate) struct Epochs {
@@ -24,10 +24,8 @@ impl Epochs {
     /// The rows of the next batch.
     pub(crate) fn next_batch(&mut self) -> &[usize] {
         if self.next >= self.order.len() {
-            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-            rng.set_stream(self.epoch);
             self.order.clone_from(&self.rows);
-            self.order.shuffle(&mut rng);
+            self.order.shuffle(&mut generator(self.seed, b"shuffle ", self.epoch));
             self.epoch += 1;
             self.next = 0;
         }

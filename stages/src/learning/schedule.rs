@@ -25,6 +25,11 @@ impl LinearSchedule {
     }
 }
 
+/// Whether something that happens every `every` updates happens after `update`: it also does after the `last`.
+pub(crate) fn is_due(update: u64, every: u64, last: u64) -> bool {
+    update.is_multiple_of(every) || update == last
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +51,11 @@ mod tests {
         assert_eq!([0, 1, 2, 3, 4].map(|done| schedule.after(done)), [1.0, 0.75, 0.5, 0.25, 0.0]);
         let only_warm_up = LinearSchedule { peak: 1.0, warm_up: 2, updates: 2 };
         assert_eq!([0, 1, 2].map(|done| only_warm_up.after(done)), [0.0, 0.5, 0.0]);
+    }
+
+    #[test]
+    fn the_last_update_is_always_due() {
+        let due: Vec<u64> = (1..=10).filter(|&update| is_due(update, 4, 10)).collect();
+        assert_eq!(due, [4, 8, 10]);
     }
 }

@@ -25,7 +25,7 @@ use crate::learning::device;
 use crate::learning::epochs::Epochs;
 use crate::learning::memes::{Memes, REGIONS, TOKENS};
 use crate::learning::meter::LossMeter;
-use crate::learning::schedule::LinearSchedule;
+use crate::learning::schedule::{LinearSchedule, is_due};
 use crate::learning::scoring::Scores;
 use crate::models::visual_bert::{self, Batch, Config, VisualBert, cross_entropy};
 use crate::nn::adamw::AdamW;
@@ -107,7 +107,7 @@ impl Stage for Train {
                 return Err(StageError::failed(problem));
             }
             job.progress.advance(update, settings.updates);
-            if settings.is_due(update, settings.log_every) {
+            if is_due(update, settings.log_every, settings.updates) {
                 meter.add(loss, rows.len());
                 let lr = schedule.after(update);
                 let rate = (update - watched) as f64 / watch.elapsed().as_secs_f64();
@@ -117,7 +117,7 @@ impl Stage for Train {
                 job.progress.scalar("updates per second", update, rate);
                 (watch, watched) = (Instant::now(), update);
             }
-            if settings.is_due(update, settings.evaluate_every) {
+            if is_due(update, settings.evaluate_every, settings.updates) {
                 let scores = Scores::of(&model, &memes, &val_rows, settings.evaluation_batch, job)?;
                 let found = scores.summary(&val_labels);
                 let Some(roc_auc) = found.roc_auc else {

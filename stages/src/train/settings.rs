@@ -133,9 +133,4 @@ impl Settings {
     pub(super) fn view(&self) -> View {
         View { max_text: self.max_text, max_regions: self.max_regions, ablation: self.ablation }
     }
-
-    /// Whether something that happens every `every` updates happens after `update`: it also does after the last.
-    pub(super) fn is_due(&self, update: u64, every: u64) -> bool {
-        update.is_multiple_of(every) || update == self.updates
-    }
 }
