@@ -19,7 +19,7 @@ use crate::learning::memes::{self, Memes, REGIONS, TOKENS};
 use crate::learning::scoring::Scores;
 use crate::metrics;
 use crate::models::visual_bert::{Config, VisualBert};
-use crate::nn::params::Params;
+use crate::nn::{Params, tune_allocator};
 
 /// The port a train step's tree comes in by.
 const RUN: &str = "run";
@@ -71,7 +71,7 @@ impl Stage for Evaluate {
     }
 
     fn run(&self, params: &EvaluateParams, job: &Job) -> Result<(), StageError> {
-        crate::nn::tune_allocator();
+        tune_allocator();
         let split = params.split().map_err(StageError::Params)?;
         let device = device::open(&job.host.device)?;
         let run = job.inputs.one(RUN)?;

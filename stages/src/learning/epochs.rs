@@ -3,7 +3,7 @@
 
 use rand::seq::SliceRandom;
 
-use super::generator;
+use crate::nn::rng;
 
 /// Batches of row numbers without end. The order of an epoch depends on the seed and the epoch alone.
 pub(crate) struct Epochs {
@@ -25,7 +25,7 @@ impl Epochs {
     pub(crate) fn next_batch(&mut self) -> &[usize] {
         if self.next >= self.order.len() {
             self.order.clone_from(&self.rows);
-            self.order.shuffle(&mut generator(self.seed, b"shuffle ", self.epoch));
+            self.order.shuffle(&mut rng::generator(self.seed, &format!("order of epoch {}", self.epoch)));
             self.epoch += 1;
             self.next = 0;
         }

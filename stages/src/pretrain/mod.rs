@@ -21,14 +21,12 @@ use self::masking::{Masked, Masking};
 use self::settings::Settings;
 use crate::artifacts::samples::Split;
 use crate::artifacts::{weights, write_json};
+use crate::learning::device;
 use crate::learning::epochs::Epochs;
 use crate::learning::memes::{Memes, REGIONS, TOKENS};
 use crate::learning::schedule::{LinearSchedule, is_due};
-use crate::learning::{device, generator};
 use crate::models::visual_bert::{self, Config, MlmHead, VisualBert, cross_entropy};
-use crate::nn::adamw::AdamW;
-use crate::nn::dropout::{Dropout, DropoutAt};
-use crate::nn::params::Params;
+use crate::nn::{AdamW, Dropout, DropoutAt, Params, decays, rng, tune_allocator};
 
 /// The stage.
 pub(crate) struct Pretrain;
@@ -58,7 +56,7 @@ impl Stage for Pretrain {
     }
 
     fn run(&self, settings: &Settings, job: &Job) -> Result<(), StageError> {
-        crate::nn::tune_allocator();
+        tune_allocator();
         let device = device::open(&job.host.device)?;
 
         // Data.
@@ -71,25 +69,28 @@ impl Stage for Pretrain {
         let masking = Masking::new(&memes.tokens.info, share, hidden, replaced).ok_or_else(|| {
             StageError::failed("the vocabulary has only special tokens: nothing can be masked")
         })?;
-        let corrupt = |rows: &[usize], purpose: &[u8; 8], counter: u64| -> Vec<Masked> {
-            let mut rng = generator(settings.seed, purpose, counter);
+        let corrupt = |rows: &[usize], purpose: &str| -> Vec<Masked> {
+            let mut rng = rng::generator(settings.seed, purpose);
             rows.iter().map(|&row| masking.apply(&memes.text(row), &mut rng)).collect()
         };
         // The validation guesses the same words each time, so that its points can be compared.
-        let val_texts = corrupt(&val_rows, b"val mask", 0);
+        let val_texts = corrupt(&val_rows, "masks of validation");
 
         // Model.
-        let tensors = visual_bert::init::fresh(&config, settings.seed).map_err(StageError::failed)?;
+        let mut tensors =
+            visual_bert::fresh(&config, settings.seed, &device).map_err(StageError::failed)?;
+        let head = visual_bert::fresh_mlm_head(&config, settings.seed, &device);
+        tensors.extend(head.map_err(StageError::failed)?);
         let params = Params::new(tensors, |_| true).map_err(StageError::failed)?;
         let model = VisualBert::new(&config, &params).map_err(StageError::failed)?;
         let head = MlmHead::new(&config, &params).map_err(StageError::failed)?;
         let guesser = Guesser { model: &model, head: &head, memes: &memes };
 
         // Optimiser.
-        let mut optimizer = AdamW::new(&params, settings.adamw()).map_err(StageError::failed)?;
+        let mut optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(StageError::failed)?;
         let schedule =
             LinearSchedule { peak: settings.lr, warm_up: settings.warm_up, updates: settings.updates };
-        let dropout = Dropout::new(settings.dropout, settings.seed);
+        let dropout = Dropout::new(settings.dropout, settings.seed).map_err(StageError::failed)?;
 
         // Loop.
         let mut epochs = Epochs::new(&train_rows, settings.batch, settings.seed);
@@ -99,7 +100,7 @@ impl Stage for Pretrain {
         for update in 1..=settings.updates {
             job.checkpoint()?;
             let rows = epochs.next_batch();
-            let texts = corrupt(rows, b"masking ", update);
+            let texts = corrupt(rows, &format!("masks of update {update}"));
             let learn = |optimizer: &mut AdamW| -> candle_core::Result<Option<(f64, usize)>> {
                 let Some(guess) = guesser.guess(rows, &texts, Some(&dropout.at(update)))? else {
                     return Ok(None);

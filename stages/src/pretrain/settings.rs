@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::view::{Ablation, View};
+use crate::nn::AdamWConfig;
 
 /// Dimensions and training.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -123,5 +124,10 @@ impl Settings {
     /// What of a scene the model is shown.
     pub(super) fn view(&self) -> View {
         View { max_text: self.max_text, max_regions: self.max_regions, ablation: Ablation::None }
+    }
+
+    /// The optimiser's constants.
+    pub(super) fn adamw(&self) -> AdamWConfig {
+        AdamWConfig { weight_decay: self.weight_decay, ..AdamWConfig::default() }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use candle_core::{Device, Result, Tensor};
 
 use crate::artifacts::history::ValPoint;
-use crate::nn::params::Params;
+use crate::nn::Params;
 
 /// The best validation so far, with copies of the trained tensors.
 #[derive(Default)]

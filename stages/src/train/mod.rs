@@ -28,9 +28,7 @@ use crate::learning::meter::LossMeter;
 use crate::learning::schedule::{LinearSchedule, is_due};
 use crate::learning::scoring::Scores;
 use crate::models::visual_bert::{self, Batch, Config, VisualBert, cross_entropy};
-use crate::nn::adamw::AdamW;
-use crate::nn::dropout::{Dropout, DropoutAt};
-use crate::nn::params::Params;
+use crate::nn::{AdamW, Dropout, DropoutAt, Params, decays, tune_allocator};
 
 /// The port the pretrained weights come in by.
 const WEIGHTS: &str = "weights";
@@ -50,7 +48,7 @@ impl Stage for Train {
     }
 
     fn run(&self, settings: &Settings, job: &Job) -> Result<(), StageError> {
-        crate::nn::tune_allocator();
+        tune_allocator();
         let device = device::open(&job.host.device)?;
 
         // Data: everything that can be wrong with it is found before the first update.
@@ -75,16 +73,16 @@ impl Stage for Train {
         }
         let base =
             weights::read_tensors(weights_dir, &device).map_err(|error| from_weights(&error.problem))?;
-        let tensors = visual_bert::init::complete(base, &config, mode, settings.seed)
+        let tensors = visual_bert::complete(&base, &config, mode, settings.seed, &device)
             .map_err(|error| from_weights(&error))?;
         let params = Params::new(tensors, |name| mode.trains(name)).map_err(StageError::failed)?;
         let model = VisualBert::new(&config, &params).map_err(|error| from_weights(&error))?;
 
         // Optimiser.
-        let mut optimizer = AdamW::new(&params, settings.adamw()).map_err(StageError::failed)?;
+        let mut optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(StageError::failed)?;
         let schedule =
             LinearSchedule { peak: settings.lr, warm_up: settings.warm_up, updates: settings.updates };
-        let dropout = Dropout::new(config.hidden_dropout_prob, settings.seed);
+        let dropout = Dropout::new(config.hidden_dropout_prob, settings.seed).map_err(StageError::failed)?;
 
         // Loop.
         let mut epochs = Epochs::new(&train_rows, settings.batch, settings.seed);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifacts::view::{Ablation, View};
 use crate::models::visual_bert::Mode;
-use crate::nn::adamw;
+use crate::nn::AdamWConfig;
 
 /// How to train.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -132,5 +132,10 @@ impl Settings {
     /// What of a meme the model is shown.
     pub(super) fn view(&self) -> View {
         View { max_text: self.max_text, max_regions: self.max_regions, ablation: self.ablation }
+    }
+
+    /// The optimiser's constants.
+    pub(super) fn adamw(&self) -> AdamWConfig {
+        AdamWConfig { betas: self.betas, eps: self.eps, weight_decay: self.weight_decay }
     }
 }
