@@ -32,5 +32,5 @@ use stage_api::Registry;
 
 /// The stages of the paper, in the order in which data meets them.
 pub fn registry() -> Registry {
-    Registry::new()
+    Registry::new().with(pretrain::Pretrain).with(train::Train).with(evaluate::Evaluate)
 }
