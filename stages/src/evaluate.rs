@@ -94,7 +94,10 @@ impl Stage for Evaluate {
 
         let found = scores.summary(&labels);
         let Some(roc_auc) = found.roc_auc else {
-            let problem = format!("ROC-AUC is undefined on split `{}`: one class only, or logits that are not numbers", params.split);
+            let problem = format!(
+                "ROC-AUC is undefined on split `{}`: one class only, or logits that are not numbers",
+                params.split
+            );
             return Err(StageError::failed(problem));
         };
         // The exported label is the argmax of the softmax: with saturation it can differ from the logits'.

@@ -31,7 +31,8 @@ pub fn argmax([a, b]: [f32; 2]) -> u8 {
 /// `None` when it is undefined: only one class among the labels, or a probability that is not a number.
 pub fn roc_auc(probabilities: &[[f32; 2]], labels: &[u8]) -> Option<f64> {
     let column = |class: u8| {
-        let pairs = probabilities.iter().zip(labels).map(|(row, &label)| (row[class as usize], label == class));
+        let pairs =
+            probabilities.iter().zip(labels).map(|(row, &label)| (row[class as usize], label == class));
         column_auc(pairs.collect())
     };
     Some((column(0)? + column(1)?) / 2.0)
@@ -95,9 +96,8 @@ mod tests {
             let rows = rng.random_range(2..60);
             // Coarse logits tie; logits of ±40 saturate P(class 1) at 1 but not at 0.
             let reach = [1.0f32, 8.0, 40.0][case % 3];
-            let logits: Vec<[f32; 2]> = (0..rows)
-                .map(|_| [0.0, (rng.random_range(-6..=6) as f32) / 6.0 * reach])
-                .collect();
+            let logits: Vec<[f32; 2]> =
+                (0..rows).map(|_| [0.0, (rng.random_range(-6..=6) as f32) / 6.0 * reach]).collect();
             let mut labels: Vec<u8> = (0..rows).map(|_| rng.random_range(0..=1)).collect();
             (labels[0], labels[1]) = (0, 1);
             let probabilities: Vec<[f32; 2]> = logits.iter().map(|&pair| softmax(pair)).collect();

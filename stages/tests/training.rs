@@ -52,7 +52,8 @@ impl Fixture {
             // Texts and pictures of different lengths, so that batches are padded.
             ids.drain(1..1 + (at % 3 == 0) as usize);
             let split = if at < 40 { Split::Train } else { Split::Val };
-            let row = TokenRow { id: format!("m{at}"), image: image.clone(), split, label: Some(label as u8) };
+            let row =
+                TokenRow { id: format!("m{at}"), image: image.clone(), split, label: Some(label as u8) };
             rows.push((row, ids));
             let count = 1 + at as usize % 3;
             let noise = |i: usize| ((at as usize * 31 + i * 17) % 13) as f32 / 6.0 - 1.0;
@@ -96,7 +97,8 @@ struct Space {
     base: PathBuf,
 }
 
-const PRETRAIN: &str = "(hidden: 16, layers: 2, heads: 2, intermediate: 32, positions: 16, initializer_range: 0.1,
+const PRETRAIN: &str =
+    "(hidden: 16, layers: 2, heads: 2, intermediate: 32, positions: 16, initializer_range: 0.1,
     seed: 3, batch: 16, updates: 4, warm_up: 1, lr: 1e-3, evaluate_every: 3, mask_probability: 0.3)";
 
 impl Space {
@@ -148,7 +150,11 @@ fn tensors(dir: &Path) -> HashMap<String, Tensor> {
 /// Name and content of every file below `dir`.
 fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files.map(|path| (path.display().to_string().replace(&dir.display().to_string(), ""), fs::read(path).unwrap())).collect()
+    files
+        .map(|path| {
+            (path.display().to_string().replace(&dir.display().to_string(), ""), fs::read(path).unwrap())
+        })
+        .collect()
 }
 
 #[test]
@@ -194,12 +200,10 @@ fn evaluation_finds_what_the_best_validation_found() {
     assert_eq!(history.best, *first);
     let out = space.evaluate(&run, "(batch: 5)", "evaluated").unwrap();
     let metrics = Metrics::read(&out).unwrap();
-    assert_eq!((metrics.roc_auc, metrics.accuracy, metrics.f1, metrics.loss), (
-        first.roc_auc,
-        first.accuracy,
-        first.f1,
-        first.loss
-    ));
+    assert_eq!(
+        (metrics.roc_auc, metrics.accuracy, metrics.f1, metrics.loss),
+        (first.roc_auc, first.accuracy, first.f1, first.loss)
+    );
     assert_eq!((metrics.rows, metrics.positives, metrics.best_update), (12, 6, first.update));
     let csv = fs::read_to_string(out.join("predictions.csv")).unwrap();
     let lines: Vec<&str> = csv.split("\r\n").collect();
@@ -325,13 +329,17 @@ fn bad_weights_are_refused_by_name() {
         let inputs = [("tokens", space.tokens.as_path()), ("regions", &space.regions), ("weights", &dir)];
         let out = space.dir.path().join("out");
         let train = stages::registry();
-        run_stage(train.get("train").unwrap(), &params("pe", ""), &inputs, &out).unwrap_err().to_string()
+        run_stage(train.get("train").unwrap(), &params("pe", ""), &inputs, &out)
+            .map(drop)
+            .unwrap_err()
+            .to_string()
     };
     let name = "model.bert.pooler.dense.bias";
     let missing = spoilt(&|found| drop(found.remove(name)));
     assert!(missing.contains("weights") && missing.contains(name), "{missing}");
-    let misshapen =
-        spoilt(&|found| drop(found.insert(name.to_owned(), Tensor::new(&[1f32, 2.0], &Device::Cpu).unwrap())));
+    let misshapen = spoilt(&|found| {
+        drop(found.insert(name.to_owned(), Tensor::new(&[1f32, 2.0], &Device::Cpu).unwrap()))
+    });
     assert!(misshapen.contains(name) && misshapen.contains("[2]"), "{misshapen}");
 }
 

@@ -57,7 +57,8 @@ impl Scores {
     /// The metrics against `labels`.
     pub(crate) fn summary(&self, labels: &[u8]) -> Summary {
         let predicted: Vec<u8> = self.logits.iter().map(|&pair| metrics::argmax(pair)).collect();
-        let losses = self.logits.iter().zip(labels).map(|(&pair, &label)| metrics::cross_entropy(pair, label));
+        let losses =
+            self.logits.iter().zip(labels).map(|(&pair, &label)| metrics::cross_entropy(pair, label));
         Summary {
             loss: losses.sum::<f64>() / labels.len().max(1) as f64,
             accuracy: metrics::accuracy(&predicted, labels),

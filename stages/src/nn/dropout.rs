@@ -108,9 +108,7 @@ mod tests {
 
     #[test]
     fn seeds_updates_and_sites_have_independent_masks() {
-        let mask = |seed, update, site| {
-            kept(&Dropout::new(0.5, seed).unwrap().at(update).site(site), 10_000)
-        };
+        let mask = |seed, update, site| kept(&Dropout::new(0.5, seed).unwrap().at(update).site(site), 10_000);
         let first = mask(1, 1, 1);
         assert_eq!(first, mask(1, 1, 1));
         let shifted: Vec<bool> = first.iter().cycle().skip(1).take(first.len()).copied().collect();

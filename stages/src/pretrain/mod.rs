@@ -77,8 +77,7 @@ impl Stage for Pretrain {
         let val_texts = corrupt(&val_rows, "masks of validation");
 
         // Model.
-        let mut tensors =
-            visual_bert::fresh(&config, settings.seed, &device).map_err(StageError::failed)?;
+        let mut tensors = visual_bert::fresh(&config, settings.seed, &device).map_err(StageError::failed)?;
         let head = visual_bert::fresh_mlm_head(&config, settings.seed, &device);
         tensors.extend(head.map_err(StageError::failed)?);
         let params = Params::new(tensors, |_| true).map_err(StageError::failed)?;
@@ -122,9 +121,9 @@ impl Stage for Pretrain {
             job.progress.advance(update, settings.updates);
             if is_due(update, settings.evaluate_every, settings.updates) {
                 let rate = (update - watched) as f64 / watch.elapsed().as_secs_f64();
-                let (val_loss, val_accuracy) = guesser.validate(&val_rows, &val_texts, settings.batch, job)?;
-                let point =
-                    Point { update, train_loss: sum / f64::max(words, 1.0), val_loss, val_accuracy };
+                let (val_loss, val_accuracy) =
+                    guesser.validate(&val_rows, &val_texts, settings.batch, job)?;
+                let point = Point { update, train_loss: sum / f64::max(words, 1.0), val_loss, val_accuracy };
                 job.progress.scalar("loss", update, point.train_loss);
                 job.progress.scalar("val loss", update, val_loss);
                 job.progress.scalar("val accuracy", update, val_accuracy);

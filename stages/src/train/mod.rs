@@ -98,7 +98,9 @@ impl Stage for Train {
             let masks = dropout.at(update);
             let loss = memes
                 .plain_batch(rows)
-                .and_then(|batch| learn(&model, &mut optimizer, &batch, &labels, &masks, schedule.after(update - 1)))
+                .and_then(|batch| {
+                    learn(&model, &mut optimizer, &batch, &labels, &masks, schedule.after(update - 1))
+                })
                 .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
             if !loss.is_finite() {
                 let problem = format!("the loss of update {update} is {loss}; a lower lr may help");
@@ -119,7 +121,9 @@ impl Stage for Train {
                 let scores = Scores::of(&model, &memes, &val_rows, settings.evaluation_batch, job)?;
                 let found = scores.summary(&val_labels);
                 let Some(roc_auc) = found.roc_auc else {
-                    return Err(StageError::failed(format!("the logits after update {update} are not numbers")));
+                    return Err(StageError::failed(format!(
+                        "the logits after update {update} are not numbers"
+                    )));
                 };
                 let (loss, accuracy, f1) = (found.loss, found.accuracy, found.f1);
                 let point = ValPoint { update, loss, roc_auc, accuracy, f1 };
@@ -133,9 +137,8 @@ impl Stage for Train {
 
         // Output: the best checkpoint with its history.
         let counts = visual_bert::shapes::counts(&config, mode);
-        let (best, tensors) = best
-            .finish(&params)
-            .ok_or_else(|| StageError::failed("no validation took place".to_owned()))?;
+        let (best, tensors) =
+            best.finish(&params).ok_or_else(|| StageError::failed("no validation took place".to_owned()))?;
         let run = RunInfo {
             dataset: memes.tokens.info.dataset.clone(),
             mode: mode.to_string(),

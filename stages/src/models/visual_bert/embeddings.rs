@@ -42,7 +42,9 @@ impl Embeddings {
         let (rows, tokens) = batch.ids.dims2()?;
         let longest = self.positions.dim(0)?;
         if tokens > longest {
-            return Err(Error::msg(format!("a text of {tokens} tokens is longer than the model's {longest}")));
+            return Err(Error::msg(format!(
+                "a text of {tokens} tokens is longer than the model's {longest}"
+            )));
         }
         // All tokens have segment 0.
         let text = self.words(&batch.ids)?;

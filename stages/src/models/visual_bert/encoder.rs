@@ -27,7 +27,13 @@ impl Encoder {
     }
 
     /// `x` [B, S, H], `mask` [B, S] → [B, S, H], or [B, 1, H] of the first rows.
-    pub fn forward(&self, x: &Tensor, mask: &Tensor, rows: Rows, dropout: Option<&DropoutAt>) -> Result<Tensor> {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        mask: &Tensor,
+        rows: Rows,
+        dropout: Option<&DropoutAt>,
+    ) -> Result<Tensor> {
         let (batch, length, _) = x.dims3()?;
         if mask.dims() != [batch, length] {
             let found = mask.dims();

@@ -74,7 +74,8 @@ impl VisualBert {
     /// # Errors
     /// A batch that does not fit the model, or weights without a head.
     pub fn logits(&self, batch: &Batch, dropout: Option<&DropoutAt>) -> Result<Tensor> {
-        let head = self.head.as_ref().ok_or_else(|| Error::msg("these weights have no classification head"))?;
+        let head =
+            self.head.as_ref().ok_or_else(|| Error::msg("these weights have no classification head"))?;
         let x = self.embeddings.forward(batch, dropout)?;
         // The head reads the first row only, so the last layer computes no other.
         let first = self.encoder.forward(&x, &batch.mask, Rows::First, dropout)?.squeeze(1)?;

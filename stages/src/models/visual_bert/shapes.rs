@@ -60,7 +60,10 @@ fn base(list: &mut List, config: &Config, adapters: bool) {
     list.push(&format!("{embeddings}.position_embeddings.weight"), &[config.max_position_embeddings, hidden]);
     list.push(&format!("{embeddings}.token_type_embeddings.weight"), &[config.type_vocab_size, hidden]);
     list.norm(&format!("{embeddings}.LayerNorm"), hidden);
-    list.push(&format!("{embeddings}.token_type_embeddings_visual.weight"), &[config.type_vocab_size, hidden]);
+    list.push(
+        &format!("{embeddings}.token_type_embeddings_visual.weight"),
+        &[config.type_vocab_size, hidden],
+    );
     list.push(
         &format!("{embeddings}.position_embeddings_visual.weight"),
         &[config.max_position_embeddings, hidden],
@@ -130,7 +133,8 @@ mod tests {
 
     #[test]
     fn no_name_occurs_twice() {
-        let mut names: Vec<String> = parameters(&Config::base(), true).into_iter().map(|(name, _)| name).collect();
+        let mut names: Vec<String> =
+            parameters(&Config::base(), true).into_iter().map(|(name, _)| name).collect();
         let all = names.len();
         names.sort_unstable();
         names.dedup();

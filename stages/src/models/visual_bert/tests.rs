@@ -148,7 +148,8 @@ fn the_word_head_reaches_the_word_embeddings() {
     let rows = hidden.index_select(&Tensor::new(&[1u32, 11], device).unwrap(), 0).unwrap();
     let logits = head.logits(&rows).unwrap();
     assert_eq!(logits.dims(), [2, 30]);
-    let grads = cross_entropy(&logits, &Tensor::new(&[9u32, 11], device).unwrap()).unwrap().backward().unwrap();
+    let grads =
+        cross_entropy(&logits, &Tensor::new(&[9u32, 11], device).unwrap()).unwrap().backward().unwrap();
     for (name, var) in params.trained().filter(|(name, _)| !name.contains("pooler")) {
         assert!(grads.get(var).is_some(), "{name}");
     }
