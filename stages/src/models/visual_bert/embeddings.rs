@@ -67,7 +67,8 @@ impl Embeddings {
 
     /// Word embeddings [B, T, H]. The row of `[PAD]` is read like any other but receives no gradient.
     fn words(&self, ids: &Tensor) -> Result<Tensor> {
-        let words = self.words.embedding(ids)?;
+        let (rows, tokens) = ids.dims2()?;
+        let words = self.words.index_select(&ids.flatten_all()?, 0)?.reshape((rows, tokens, ()))?;
         if !words.track_op() {
             return Ok(words);
         }
