@@ -5,6 +5,7 @@
 //! pipeline, the cache or the terminal.
 
 pub mod artifacts;
+mod learning;
 pub mod metrics;
 pub mod models;
 pub mod nn;
@@ -31,5 +32,5 @@ use stage_api::Registry;
 
 /// The stages of the paper, in the order in which data meets them.
 pub fn registry() -> Registry {
-    Registry::new()
+    Registry::new().with(pretrain::Pretrain).with(train::Train).with(evaluate::Evaluate)
 }
