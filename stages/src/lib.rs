@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod models;
 pub mod nn;
 
+mod archive;
 mod curves;
 mod evaluate;
 mod fetch;
@@ -32,4 +33,9 @@ use stage_api::Registry;
 /// The stages of the paper, in the order in which data meets them.
 pub fn registry() -> Registry {
     Registry::new()
+        .with(synthesize::Synthesize)
+        .with(index_hmd::IndexHmd)
+        .with(index_mmhs::IndexMmhs)
+        .with(learn_vocabulary::LearnVocabulary)
+        .with(tokens::Tokens)
 }
