@@ -9,7 +9,7 @@ use super::scene::{Attribute, Scene, Thing, World, pick};
 
 /// Jokes; `{}` is the thing they are about, named without an article.
 pub const JOKES: [&str; 26] = [
-    "when you asked for the {} and this is what you get",
+    "when you asked for the {} and got this",
     "nobody : absolutely nobody : the {}",
     "me looking for the {} on a monday morning",
     "the {} after one cup of coffee",
@@ -26,12 +26,12 @@ pub const JOKES: [&str; 26] = [
     "the {} has left the group chat",
     "mom can we keep the {} at home",
     "you can not simply ignore the {}",
-    "the {} is why we can not have nice things",
-    "still waiting for the {} to call me back",
+    "the {} is why we have no nice things",
+    "still waiting for the {} to call back",
     "they said the {} would be on time",
     "the {} ate my homework again",
     "when the {} is your new boss",
-    "if monday was a picture it would be the {}",
+    "if monday was a picture : the {}",
     "this {} needs a holiday and so do i",
     "look at the {} go it has no idea",
     "one does not wash the {} with the socks",
