@@ -5,11 +5,11 @@
 //! pipeline, the cache or the terminal.
 
 pub mod artifacts;
-mod learning;
 pub mod metrics;
 pub mod models;
 pub mod nn;
 
+mod archive;
 mod curves;
 mod evaluate;
 mod fetch;
@@ -17,6 +17,7 @@ mod import_visual_bert;
 mod index_hmd;
 mod index_mmhs;
 mod learn_vocabulary;
+mod learning;
 mod make_detector;
 mod parameters;
 mod pretrain;
@@ -32,5 +33,13 @@ use stage_api::Registry;
 
 /// The stages of the paper, in the order in which data meets them.
 pub fn registry() -> Registry {
-    Registry::new().with(pretrain::Pretrain).with(train::Train).with(evaluate::Evaluate)
+    Registry::new()
+        .with(synthesize::Synthesize)
+        .with(index_hmd::IndexHmd)
+        .with(index_mmhs::IndexMmhs)
+        .with(learn_vocabulary::LearnVocabulary)
+        .with(tokens::Tokens)
+        .with(pretrain::Pretrain)
+        .with(train::Train)
+        .with(evaluate::Evaluate)
 }
