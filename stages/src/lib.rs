@@ -18,6 +18,7 @@ mod index_mmhs;
 mod learn_vocabulary;
 mod make_detector;
 mod parameters;
+mod pictures;
 mod pretrain;
 mod published;
 mod regions;
@@ -31,5 +32,5 @@ use stage_api::Registry;
 
 /// The stages of the paper, in the order in which data meets them.
 pub fn registry() -> Registry {
-    Registry::new()
+    Registry::new().with(make_detector::MakeDetector).with(regions::Regions)
 }
