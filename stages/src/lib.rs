@@ -20,6 +20,7 @@ mod learn_vocabulary;
 mod learning;
 mod make_detector;
 mod parameters;
+mod pictures;
 mod pretrain;
 mod published;
 mod regions;
@@ -39,6 +40,8 @@ pub fn registry() -> Registry {
         .with(index_mmhs::IndexMmhs)
         .with(learn_vocabulary::LearnVocabulary)
         .with(tokens::Tokens)
+        .with(make_detector::MakeDetector)
+        .with(regions::Regions)
         .with(pretrain::Pretrain)
         .with(train::Train)
         .with(evaluate::Evaluate)

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The numeric core: layers with their backward passes, the optimiser, dropout and seeded randomness.
 //!
 //! It computes on tensors and knows no model, no artifact and no stage. Every source of randomness is a seed
@@ -29,3 +30,11 @@ pub use linear::Linear;
 pub use loss::cross_entropy;
 pub use mlp::Mlp;
 pub use params::{Param, Params};
+=======
+//! Layers and kernels of general use. They know no model, no artifact and no stage.
+
+pub mod conv;
+pub mod frozen_batch_norm;
+pub mod host_product;
+pub mod roi_align;
+>>>>>>> detector
