@@ -12,6 +12,7 @@ pub mod nn;
 mod curves;
 mod evaluate;
 mod fetch;
+mod figure;
 mod import_visual_bert;
 mod index_hmd;
 mod index_mmhs;
@@ -24,6 +25,7 @@ mod regions;
 mod report;
 mod results;
 mod synthesize;
+mod table;
 mod tokens;
 mod train;
 
@@ -31,5 +33,5 @@ use stage_api::Registry;
 
 /// The stages of the paper, in the order in which data meets them.
 pub fn registry() -> Registry {
-    Registry::new()
+    Registry::new().with(results::Results).with(curves::Curves)
 }

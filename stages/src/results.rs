@@ -29,7 +29,8 @@ pub struct Params {
 impl Stage for Results {
     type Params = Params;
     const NAME: &'static str = "results";
-    const ABOUT: &'static str = "Table II: ROC-AUC, accuracy and F1 by data set and mode beside the published ones";
+    const ABOUT: &'static str =
+        "Table II: ROC-AUC, accuracy and F1 by data set and mode beside the published ones";
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[Port::one("published"), Port::many("runs")];
 
