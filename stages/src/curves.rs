@@ -155,15 +155,19 @@ impl Pair {
             name: format!("{dataset}-loss"),
             title: format!("{title}: loss during training"),
             caption: format!(
-                "{made_by} Large marks: the checkpoint with the best ROC-AUC. Published runs behind, lighter."
+                "{made_by} Large marks: the validation with the best ROC-AUC. Published runs behind, lighter."
             ),
             panels: vec![
                 self.panel("training cross-entropy (nats)", None, train),
-                self.panel("validation cross-entropy (nats)", None, val),
+                // From 0.5 to 4 in the paper's runs: only ratios show both ends.
+                Panel {
+                    logarithmic: true,
+                    ..self.panel("validation cross-entropy (nats, logarithmic)", None, val)
+                },
             ],
             legend: self.legend(|curve| {
                 let kept = |(update, loss, _): (u64, f64, f64)| {
-                    format!("validation {loss:.3} at update {}", thousands(update))
+                    format!("{loss:.3} at update {}, its best ROC-AUC", thousands(update))
                 };
                 curve.best.map_or_else(|| "never validated".to_owned(), kept)
             }),
@@ -192,7 +196,7 @@ impl Pair {
             (None, Some(published)) => (published, None),
             (None, None) => (Scale { label: "share of training in percent".to_owned(), end: 100.0 }, None),
         };
-        Panel { y_label: label.to_owned(), level, bottom, top, lines }
+        Panel { y_label: label.to_owned(), logarithmic: false, level, bottom, top, lines }
     }
 
     fn legend(&self, words: impl Fn(&Curve) -> String) -> Vec<LegendColumn> {

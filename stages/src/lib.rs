@@ -33,5 +33,9 @@ use stage_api::Registry;
 
 /// The stages of the paper, in the order in which data meets them.
 pub fn registry() -> Registry {
-    Registry::new().with(results::Results).with(curves::Curves)
+    Registry::new()
+        .with(parameters::Parameters)
+        .with(results::Results)
+        .with(curves::Curves)
+        .with(report::Report)
 }

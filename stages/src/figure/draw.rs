@@ -20,7 +20,7 @@ const GRID: &str = "#e4e4e4";
 /// The figure as a whole SVG file.
 pub fn svg(figure: &Figure) -> String {
     let has_top = figure.panels.iter().any(|panel| panel.top.is_some());
-    let plot_top = if has_top { 112.0 } else { 76.0 };
+    let plot_top = if has_top { 108.0 } else { 72.0 };
     let legend_top = plot_top + PLOT_HEIGHT + 76.0;
     let lines = figure.legend.iter().map(|column| column.entries.len()).max().unwrap_or(0);
     let height = legend_top + LEGEND_LINE * lines as f64 + 16.0;
@@ -82,9 +82,13 @@ fn draw_panel(page: &mut Page, panel: &Panel, area: Area) {
     let values = panel.lines.iter().flat_map(|line| line.points.iter().map(|point| point.1));
     let values = values.chain(panel.level.iter().map(|level| level.0)).filter(|value| value.is_finite());
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-    let (ticks, places) = axis::enclosing(low, high, 5);
-    let (low, high) = (ticks[0], ticks[ticks.len() - 1]);
-    let y = |value: f64| area.bottom() - area.height * (value - low) / (high - low);
+    // Values at or below 0 have no logarithm: such a plot falls back to an even axis.
+    let logarithmic = panel.logarithmic && low > 0.0 && high.is_finite();
+    let (ticks, places) =
+        if logarithmic { axis::enclosing_ratio(low, high) } else { axis::enclosing(low, high, 5) };
+    let height = |value: f64| if logarithmic { value.ln() } else { value };
+    let (low, high) = (height(ticks[0]), height(ticks[ticks.len() - 1]));
+    let y = |value: f64| area.bottom() - area.height * (height(value) - low) / (high - low);
 
     for tick in &ticks {
         page.line((area.left, y(*tick)), (area.x(1.0), y(*tick)), &format!("stroke=\"{GRID}\""));

@@ -34,6 +34,8 @@ pub struct Figure {
 pub struct Panel {
     /// What the vertical axis measures, with its unit if it has one.
     pub y_label: String,
+    /// Whether equal vertical distances are equal ratios; for values above 0.
+    pub logarithmic: bool,
     /// A level to draw a thin line at, and what it is.
     pub level: Option<(f64, String)>,
     /// The scale below the plot.
