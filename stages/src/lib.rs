@@ -13,6 +13,7 @@ mod archive;
 mod curves;
 mod evaluate;
 mod fetch;
+mod figure;
 mod import_visual_bert;
 mod index_hmd;
 mod index_mmhs;
@@ -27,6 +28,7 @@ mod regions;
 mod report;
 mod results;
 mod synthesize;
+mod table;
 mod tokens;
 mod train;
 
@@ -45,4 +47,8 @@ pub fn registry() -> Registry {
         .with(pretrain::Pretrain)
         .with(train::Train)
         .with(evaluate::Evaluate)
+        .with(parameters::Parameters)
+        .with(results::Results)
+        .with(curves::Curves)
+        .with(report::Report)
 }
