@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The numeric core: layers with their backward passes, the optimiser, dropout and seeded randomness.
 //!
 //! It computes on tensors and knows no model, no artifact and no stage. Every source of randomness is a seed
@@ -8,8 +7,11 @@ mod activation;
 mod adamw;
 mod allocator;
 mod attention;
+pub mod conv;
 mod dropout;
+pub mod frozen_batch_norm;
 mod fused;
+pub mod host_product;
 pub mod init;
 mod kernels;
 mod layer_norm;
@@ -18,6 +20,7 @@ mod loss;
 mod mlp;
 mod params;
 pub mod rng;
+pub mod roi_align;
 
 pub use activation::Activation;
 pub use adamw::{AdamW, AdamWConfig, AdamWState, decays};
@@ -30,11 +33,3 @@ pub use linear::Linear;
 pub use loss::cross_entropy;
 pub use mlp::Mlp;
 pub use params::{Param, Params};
-=======
-//! Layers and kernels of general use. They know no model, no artifact and no stage.
-
-pub mod conv;
-pub mod frozen_batch_norm;
-pub mod host_product;
-pub mod roi_align;
->>>>>>> detector
