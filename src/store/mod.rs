@@ -149,11 +149,16 @@ impl ContentStore {
         found
     }
 
-    /// What is in a tree, whether or not its bytes are there; `None` when that is not known or damaged.
+    /// What is in a tree, whether or not its bytes are there. Where the manifest is lost or damaged the bytes
+    /// tell, if they are there and whole.
     pub fn manifest(&self, tree: &Digest) -> Option<Manifest> {
-        let text = fs::read_to_string(self.root.join("manifests").join(tree.to_string())).ok()?;
-        let manifest = Manifest::parse(&text)?;
-        (manifest.digest() == *tree).then_some(manifest)
+        let is_whole = |manifest: &Manifest| manifest.digest() == *tree;
+        let kept = fs::read_to_string(self.manifest_file(tree)).ok().and_then(|text| Manifest::parse(&text));
+        kept.filter(is_whole).or_else(|| Manifest::of_folder(&self.tree(tree)).ok().filter(is_whole))
+    }
+
+    fn manifest_file(&self, tree: &Digest) -> PathBuf {
+        self.root.join("manifests").join(tree.to_string())
     }
 
     /// Where a tree's bytes lie when they are there.

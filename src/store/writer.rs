@@ -87,12 +87,11 @@ impl Writer {
     /// When the disk does not take it; then there is no record, and an earlier one of the key still stands.
     pub fn commit(&self, work: WorkDir, manifest: &Manifest, record: &RunRecord) -> Result<(), StoreError> {
         let durable = record.seconds >= DURABLE_FROM_SECONDS;
-        let tree = self.store.tree(&record.tree);
+        let (tree, path) = (self.store.tree(&record.tree), self.store.manifest_file(&record.tree));
+        files::write_whole(&path, manifest.text().as_bytes(), durable)
+            .map_err(StoreError::io(&path, "write"))?;
         if !tree.is_dir() {
             files::seal(&work.out, durable).map_err(StoreError::io(&work.out, "make read-only"))?;
-            let path = self.store.root().join("manifests").join(record.tree.to_string());
-            files::write_whole(&path, manifest.text().as_bytes(), durable)
-                .map_err(StoreError::io(&path, "write"))?;
             fs::rename(&work.out, &tree).map_err(StoreError::io(&tree, "move the output to"))?;
             if durable {
                 let trees = self.store.root().join("trees");
