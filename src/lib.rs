@@ -8,6 +8,21 @@
 //! ```
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
-//! `digest` → `pipeline` → `key` → `record` → `store` → `plan` → `run` → `publish` → `cli`.
+//! `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `store` → `plan` → `publish` → `workspace` →
+//! `run` → `explain` → `cli`.
+//!
+//! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
+pub mod cli;
+pub mod digest;
+pub mod explain;
+pub mod key;
+pub mod params;
 pub mod pipeline;
+pub mod plan;
+pub mod publish;
+pub mod record;
+pub mod run;
+pub mod store;
+pub mod tree;
+pub mod workspace;

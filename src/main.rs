@@ -1,2 +1,17 @@
-//! x
-fn main() {}
+//! The program: the engine with the paper's stages, or without any when built without them.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    repro::cli::run(registry())
+}
+
+#[cfg(feature = "paper")]
+fn registry() -> stage_api::Registry {
+    stages::registry()
+}
+
+#[cfg(not(feature = "paper"))]
+fn registry() -> stage_api::Registry {
+    stage_api::Registry::new()
+}

@@ -1,0 +1,104 @@
+//! Errors as they are told: what failed, where, and what to do; and the exit code, by whose turn it is.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::pipeline::PipelineError;
+use crate::publish::PublishError;
+use crate::store::StoreError;
+use crate::workspace::UnusableFile;
+
+/// Everything that ends a command early.
+#[derive(Debug)]
+pub enum CliError {
+    /// The pipeline file is wrong.
+    Pipeline(Box<PipelineError>),
+    /// The command line is wrong.
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// An input file of the project cannot be used.
+    File {
+        /// The pipeline file.
+        pipeline: PathBuf,
+        /// Which file, and who reads it.
+        file: UnusableFile,
+    },
+    /// The cache cannot be used.
+    Store(StoreError),
+    /// The reports cannot be written.
+    Publish(PublishError),
+}
+
+impl CliError {
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: None }
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Pipeline(_) | Self::Usage { .. } | Self::File { .. } => ExitCode::from(2),
+            Self::Publish(PublishError::Conflict { .. }) => ExitCode::from(2),
+            Self::Store(_) | Self::Publish(_) => ExitCode::FAILURE,
+        }
+    }
+
+    /// The text for standard error.
+    pub fn told(self) -> String {
+        let with_hint = |message: String, hint: Option<String>| match hint {
+            Some(hint) => format!("error: {message}\nhint: {hint}"),
+            None => format!("error: {message}"),
+        };
+        match self {
+            Self::Pipeline(error) => {
+                let place = error.to_string();
+                match error.position {
+                    Some(_) => format!("error: {place}\n{:?}", miette::Report::new(*error)),
+                    None => with_hint(place, error.hint),
+                }
+            }
+            Self::Usage { message, hint } => with_hint(message, hint),
+            Self::File { pipeline, file } => with_hint(
+                format!(
+                    "{}:{}: step `{}` reads ./{}: {}",
+                    pipeline.display(),
+                    file.line,
+                    file.step,
+                    file.path.display(),
+                    file.problem
+                ),
+                Some("put the file there, or correct the path in the pipeline".to_owned()),
+            ),
+            Self::Store(error) => {
+                let hint = match &error {
+                    StoreError::Version { .. } => Some("delete that folder, or choose another with --cache"),
+                    StoreError::Io { .. } => Some("check the folder's permissions and the free space"),
+                    StoreError::Output(_) => None,
+                };
+                with_hint(error.to_string(), hint.map(ToOwned::to_owned))
+            }
+            Self::Publish(error) => with_hint(error.to_string(), None),
+        }
+    }
+}
+
+impl From<PipelineError> for CliError {
+    fn from(error: PipelineError) -> Self {
+        Self::Pipeline(Box::new(error))
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<PublishError> for CliError {
+    fn from(error: PublishError) -> Self {
+        Self::Publish(error)
+    }
+}

@@ -1,0 +1,241 @@
+//! `repro make`.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Instant;
+
+use clap::Args;
+use petgraph::graph::NodeIndex;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use stage_api::Registry;
+
+use super::context::Context;
+use super::error::CliError;
+use super::{Global, console, print, print_json, status, words};
+use crate::explain::{Explanation, explain};
+use crate::plan::{Known, Plan, Verdict};
+use crate::publish::{Part, Published};
+use crate::run::{self, Capacity, Message, Options, Subprocess, Summary};
+use crate::store::Writer;
+use crate::workspace::Workspace;
+
+/// Brings targets up to date: runs what must run, keeps the results, publishes the reports.
+#[derive(Args)]
+pub struct Make {
+    /// Targets or steps; `all` when none is given.
+    targets: Vec<String>,
+    /// CPU threads that running steps may use together; as many as there are cores by default.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// After a failure, go on with what does not depend on the failed step.
+    #[arg(short, long)]
+    keep_going: bool,
+    /// Only say what would run, and why.
+    #[arg(long)]
+    dry_run: bool,
+    /// Run this step though its result is known.
+    #[arg(long, value_name = "STEP")]
+    force: Vec<String>,
+}
+
+impl Make {
+    pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
+        let since = Instant::now();
+        let context = Context::load(global, registry)?;
+        let targets = context.targets(&self.targets)?;
+        let forced = self.force.iter().map(|name| context.step(name)).collect::<Result<BTreeSet<_>, _>>()?;
+
+        // First without the lock: most of the time there is nothing to do, and nothing to wait for.
+        let workspace = context.workspace()?;
+        let plan = context.judge(&workspace, targets.clone(), forced.clone())?;
+        if self.dry_run {
+            return dry_run(global, &context, &workspace, &plan);
+        }
+        if is_done(&context, &workspace, &plan) {
+            return nothing_to_do(&workspace, &plan);
+        }
+
+        // Then as the only one that writes. Another one may have done the work meanwhile: look again.
+        let mut tell = |holder: &str| eprintln!("waiting for {holder}, which writes the same cache");
+        let writer = workspace.store().lock(&mut tell)?;
+        let workspace = context.workspace()?;
+        let mut plan = context.judge(&workspace, targets, forced)?;
+        for record in workspace.damaged() {
+            eprintln!("warning: {}: the record is damaged and counts as absent", record.display());
+        }
+        if is_done(&context, &workspace, &plan) {
+            return nothing_to_do(&workspace, &plan);
+        }
+        let summary = self.schedule(global, &context, &workspace, &writer, &mut plan)?;
+        let published =
+            if summary.is_complete() { Some(publish(&context, &workspace, &writer, &plan)?) } else { None };
+        save_digests(&workspace);
+        tell_summary(&summary, published.as_ref(), &workspace, &plan, since);
+        Ok(exit_code(&summary))
+    }
+
+    fn schedule(
+        &self,
+        global: &Global,
+        context: &Context,
+        workspace: &Workspace,
+        writer: &Writer,
+        plan: &mut Plan,
+    ) -> Result<Summary, CliError> {
+        if plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh) {
+            return Ok(Summary::default());
+        }
+        let failed = |what: &str, error: std::io::Error| CliError::usage(format!("{what}: {error}"));
+        let executor = Subprocess::this_program()
+            .map_err(|error| failed("this program's file cannot be found", error))?;
+        let (sender, messages) = channel();
+        stop_on_signals(sender.clone()).map_err(|error| failed("signals cannot be caught", error))?;
+        let options =
+            Options { capacity: Capacity::detect(self.jobs.map(usize::from)), keep_going: self.keep_going };
+        let mut observer = console::observer(global.json);
+        Ok(run::run(
+            &context.pipeline,
+            workspace,
+            writer,
+            plan,
+            &executor,
+            &options,
+            (sender, messages),
+            &mut *observer,
+        ))
+    }
+}
+
+/// From here on, signals are messages to the scheduler.
+fn stop_on_signals(sender: Sender<Message>) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            if sender.send(Message::Stop).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+fn publishing<'a>(context: &'a Context, plan: &'a Plan) -> impl Iterator<Item = NodeIndex> + 'a {
+    plan.needed().filter(|node| context.pipeline.graph[*node].publish.is_some())
+}
+
+/// Whether everything is fresh and published.
+fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
+    plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh)
+        && publishing(context, plan).all(|node| {
+            plan.of(node)
+                .tree
+                .is_some_and(|tree| workspace.is_published(&context.pipeline.graph[node], &tree))
+        })
+}
+
+fn nothing_to_do(workspace: &Workspace, plan: &Plan) -> Result<ExitCode, CliError> {
+    save_digests(workspace);
+    eprintln!("nothing to do: {} fresh", words::count(plan.needed().count(), "step"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Without the digests the next run only takes longer.
+fn save_digests(workspace: &Workspace) {
+    if let Err(error) = workspace.digests().save() {
+        eprintln!("warning: the digests of files could not be kept: {error}");
+    }
+}
+
+fn dry_run(
+    global: &Global,
+    context: &Context,
+    workspace: &Workspace,
+    plan: &Plan,
+) -> Result<ExitCode, CliError> {
+    let not_fresh = plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh);
+    let steps: Vec<Explanation> =
+        not_fresh.map(|node| explain(&context.pipeline, workspace, plan, node)).collect();
+    if global.json {
+        print_json(&steps)?;
+    } else if steps.is_empty() {
+        eprintln!("nothing to do: {} fresh", words::count(plan.needed().count(), "step"));
+    } else {
+        print(&status::table(&steps))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn publish(
+    context: &Context,
+    workspace: &Workspace,
+    writer: &Writer,
+    plan: &Plan,
+) -> Result<Published, CliError> {
+    let graph = &context.pipeline.graph;
+    let parts: Vec<Part> = publishing(context, plan)
+        .filter_map(|node| {
+            let tree = plan.of(node).tree?;
+            Some(Part {
+                step: &graph[node].name,
+                below: graph[node].publish.as_deref()?,
+                manifest: workspace.manifest(&tree)?.as_ref().clone(),
+                tree: workspace.store().tree(&tree),
+            })
+        })
+        .collect();
+    let publishes = |name: &str| graph.node_weights().any(|step| step.name == name && step.publish.is_some());
+    Ok(workspace.reports().publish(writer, &parts, &publishes, &mut workspace.digests())?)
+}
+
+fn tell_summary(
+    summary: &Summary,
+    published: Option<&Published>,
+    workspace: &Workspace,
+    plan: &Plan,
+    since: Instant,
+) {
+    let store = workspace.store().root();
+    for failure in &summary.failures {
+        let verb = if failure.needs_human { "needs you" } else { "failed" };
+        eprintln!("error: step `{}` {verb}: {}", failure.step, failure.problem);
+        if let Some(log) = &failure.log {
+            eprintln!("hint: its log is {}", log.display());
+        }
+    }
+    if summary.interrupted {
+        eprintln!("stopped; what was finished is kept in {}", store.display());
+    }
+    let ran = summary.ran.len();
+    let fresh =
+        plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).count().saturating_sub(ran);
+    let time = words::duration(since.elapsed().as_secs_f64());
+    let mut line = format!("{} ran in {time}, {fresh} fresh", words::count(ran, "step"));
+    if !summary.failures.is_empty() {
+        line.push_str(&format!(", {} failed", summary.failures.len()));
+    }
+    if !summary.not_reached.is_empty() {
+        line.push_str(&format!(", {} not reached", summary.not_reached.len()));
+    }
+    eprintln!("{line}");
+    match published {
+        Some(published) if published.written.is_empty() && published.removed.is_empty() => {}
+        Some(published) => {
+            let folder = workspace.reports().folder().display();
+            eprintln!("published {} in {folder}", words::count(published.written.len(), "file"));
+        }
+        None => eprintln!("the reports are as they were"),
+    }
+}
+
+fn exit_code(summary: &Summary) -> ExitCode {
+    match summary {
+        _ if summary.is_complete() => ExitCode::SUCCESS,
+        _ if summary.interrupted => ExitCode::from(130),
+        _ if !summary.failures.is_empty() && summary.failures.iter().all(|failure| failure.needs_human) => {
+            ExitCode::from(3)
+        }
+        _ => ExitCode::FAILURE,
+    }
+}

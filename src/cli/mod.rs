@@ -1,0 +1,107 @@
+//! The command line: one file per subcommand, its doc comment being the help text. Data goes to standard output,
+//! everything else to standard error. Exit codes: 0 done, 1 a step failed, 2 the pipeline or the command line is
+//! wrong, 3 a person must do something first, 130 interrupted.
+#![allow(clippy::print_stderr, reason = "the command line is where the program speaks")]
+
+mod console;
+mod context;
+mod error;
+mod graph;
+mod list;
+mod make;
+mod status;
+mod step;
+mod why;
+mod words;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use stage_api::Registry;
+
+use error::CliError;
+
+/// Rebuilds a scientific paper: a pipeline of content-hashed steps, run only where something changed.
+#[derive(Parser)]
+#[command(name = "repro", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every subcommand.
+#[derive(Args)]
+struct Global {
+    /// The pipeline file.
+    #[arg(short, long, global = true, default_value = "pipeline.ron", value_name = "FILE")]
+    file: PathBuf,
+    /// The profile to use instead of the file's default one.
+    #[arg(long, global = true, env = "REPRO_PROFILE", value_name = "PROFILE")]
+    profile: Option<String>,
+    /// Where results are kept; `cache` beside the pipeline file by default.
+    #[arg(long, global = true, value_name = "FOLDER")]
+    cache: Option<PathBuf>,
+    /// Print for a machine: JSON on standard output.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Make(make::Make),
+    Status(status::Status),
+    Why(why::Why),
+    List(list::List),
+    Graph(graph::Graph),
+    #[command(hide = true)]
+    Step(step::Step),
+}
+
+/// Runs the program on the process's arguments with the stages of `registry`.
+pub fn run(registry: Registry) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to standard output with code 0, a mistake to standard error with code 2.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let global = &cli.global;
+    let result = match &cli.command {
+        Command::Make(command) => command.run(global, &registry),
+        Command::Status(command) => command.run(global, &registry),
+        Command::Why(command) => command.run(global, &registry),
+        Command::List(command) => command.run(global, &registry),
+        Command::Graph(command) => command.run(global, &registry),
+        Command::Step(command) => command.run(&registry),
+    };
+    result.unwrap_or_else(|error| {
+        let code = error.exit_code();
+        eprintln!("{}", error.told());
+        code
+    })
+}
+
+/// Writes data to standard output. A reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(CliError::usage(format!("standard output cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes data to standard output as one JSON document.
+fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
+    let text = serde_json::to_string_pretty(value);
+    let text =
+        text.map_err(|error| CliError::usage(format!("the answer cannot be written as JSON: {error}")))?;
+    print(&(text + "\n"))
+}

@@ -1,0 +1,69 @@
+//! `repro why STEP`.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use clap::Args;
+use stage_api::Registry;
+
+use super::context::Context;
+use super::error::CliError;
+use super::{Global, print, print_json, words};
+use crate::explain::{Explanation, State, explain};
+
+/// Says why a step must run, or why it need not: what changed, old and new, and which step's change caused it.
+#[derive(Args)]
+pub struct Why {
+    /// The step.
+    step: String,
+}
+
+impl Why {
+    pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
+        let context = Context::load(global, registry)?;
+        let node = context.step(&self.step)?;
+        let workspace = context.workspace()?;
+        let plan = context.judge(&workspace, vec![node], BTreeSet::new())?;
+        let explanation = explain(&context.pipeline, &workspace, &plan, node);
+        if global.json {
+            print_json(&explanation)?;
+        } else {
+            print(&text(&explanation))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn text(explanation: &Explanation) -> String {
+    let step = &explanation.step;
+    let key = explanation.key.as_deref().map_or("", |key| &key[..12]);
+    let mut text = match explanation.state {
+        State::Fresh => format!("{step} is fresh: key {key} has a result\n"),
+        State::Stale => format!("{step} must run:\n"),
+        State::Waiting => format!("{step} may have to run: it waits for steps above it\n"),
+        State::Broken => format!("{step} cannot run:\n"),
+        State::Unneeded => format!("{step} is not needed\n"),
+    };
+    match explanation.state {
+        State::Fresh => {
+            if let Some(last) = &explanation.last {
+                let (when, time) = (words::ago(last.started_ms), words::duration(last.seconds));
+                let (host, device) = (&last.machine.name, &last.machine.device);
+                text.push_str(&format!("  ran {when}, took {time}, on {host} ({device})\n"));
+            }
+            text.push_str("  it ran because\n");
+            words::causes(&explanation.causes, 4, &mut text);
+        }
+        State::Waiting if !explanation.causes.is_empty() => {
+            text.push_str("  it must run in any case:\n");
+            words::causes(&explanation.causes, 4, &mut text);
+        }
+        _ => words::causes(&explanation.causes, 2, &mut text),
+    }
+    for upstream in &explanation.waits_for {
+        let verb = if upstream.state == State::Broken { "cannot run" } else { "must run first" };
+        text.push_str(&format!("  `{}` {verb}:\n", upstream.step));
+        words::causes(&upstream.causes, 4, &mut text);
+    }
+    text
+}

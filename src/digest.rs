@@ -1,0 +1,119 @@
+//! Content digests: of bytes and of a file. What a folder's digest is stands in [`crate::tree`].
+//! It knows neither steps nor the store.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Files above this size are mapped into memory and hashed on all cores.
+const LARGE_FILE: u64 = 1 << 20;
+
+/// A BLAKE3 digest: 32 bytes, written as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of bytes; a file with these bytes has the same one.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The digest of `bytes` under a `context`, so that equal bytes of two kinds never share a digest.
+    pub fn of_kind(context: &str, bytes: &[u8]) -> Self {
+        Self(*blake3::Hasher::new_derive_key(context).update(bytes).finalize().as_bytes())
+    }
+
+    /// The digest of a file's bytes.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        let size = std::fs::metadata(path)?.len();
+        if size < LARGE_FILE {
+            return Ok(Self::of_bytes(&std::fs::read(path)?));
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_mmap_rayon(path)?;
+        Ok(Self(*hasher.finalize().as_bytes()))
+    }
+
+    /// The first twelve digits: enough for a person to tell two apart.
+    pub fn short(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(12);
+        text
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({})", self.short())
+    }
+}
+
+/// Text that is not 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a digest: 64 hexadecimal digits were expected")]
+pub struct NotADigest;
+
+impl FromStr for Digest {
+    type Err = NotADigest;
+
+    fn from_str(text: &str) -> Result<Self, NotADigest> {
+        let hash = blake3::Hash::from_hex(text).map_err(|_| NotADigest)?;
+        // One spelling per digest: file names and checksums are compared as text.
+        let digest = Self(*hash.as_bytes());
+        if digest.to_string() == text { Ok(digest) } else { Err(NotADigest) }
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_and_a_large_file_have_the_digest_of_their_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        for size in [0, 1, LARGE_FILE as usize - 1, LARGE_FILE as usize, 3 * LARGE_FILE as usize + 7] {
+            let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+            let file = folder.path().join(size.to_string());
+            std::fs::write(&file, &bytes).unwrap();
+            assert_eq!(Digest::of_file(&file).unwrap(), Digest::of_bytes(&bytes), "{size} bytes");
+        }
+    }
+
+    #[test]
+    fn the_text_form_comes_back_and_has_one_spelling() {
+        let digest = Digest::of_bytes(b"x");
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert_eq!(digest.to_string().to_uppercase().parse::<Digest>(), Err(NotADigest));
+        assert_eq!("12".parse::<Digest>(), Err(NotADigest));
+    }
+
+    #[test]
+    fn kinds_do_not_mix() {
+        assert_ne!(Digest::of_kind("a", b"x"), Digest::of_kind("b", b"x"));
+        assert_ne!(Digest::of_kind("a", b"x"), Digest::of_bytes(b"x"));
+    }
+}

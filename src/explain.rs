@@ -1,0 +1,315 @@
+//! Why a step is fresh or must run, as data: the first thing a person asks of a build system. It compares the
+//! key text of now with that of the last record, follows a changed input into its files and up to the step whose
+//! own change caused it. How that is worded is the command line's business.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use petgraph::graph::NodeIndex;
+use serde::Serialize;
+
+use crate::digest::Digest;
+use crate::key::{Difference, KeyText};
+use crate::params::ParamChange;
+use crate::pipeline::{Pipeline, Source, Step};
+use crate::plan::{Known, Plan, Reason, Verdict};
+use crate::record::{RecordedInput, RunRecord, source_name};
+use crate::tree::Manifest;
+use crate::workspace::Workspace;
+
+/// How a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Its result is known.
+    Fresh,
+    /// It must run.
+    Stale,
+    /// It waits for others to run; then it may turn out fresh.
+    Waiting,
+    /// It can never run as the pipeline stands.
+    Broken,
+    /// It was not asked for.
+    Unneeded,
+}
+
+/// A step's state and the reasons.
+#[derive(Debug, Clone, Serialize)]
+pub struct Explanation {
+    /// The step.
+    pub step: String,
+    /// How it stands.
+    pub state: State,
+    /// Its key, when known.
+    pub key: Option<String>,
+    /// Why it must run; for a fresh step, why it last ran.
+    pub causes: Vec<Cause>,
+    /// For a waiting step: the steps above it that must run, each with its reasons.
+    pub waits_for: Vec<Explanation>,
+    /// Its last execution.
+    pub last: Option<RunRecord>,
+}
+
+/// One reason for a step to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "cause")]
+pub enum Cause {
+    /// No execution of it is known.
+    NeverRun,
+    /// It was asked for.
+    Forced,
+    /// Its result is known, but its bytes are gone.
+    BytesMissing {
+        /// The step that reads them, or `reports`.
+        wanted_by: String,
+    },
+    /// It runs another stage, or another version of it.
+    Stage {
+        /// Before.
+        old: String,
+        /// Now.
+        new: String,
+    },
+    /// A param.
+    Param(ParamChange),
+    /// An input.
+    Input {
+        /// The port.
+        port: String,
+        /// What the pipeline calls it; what it called it then, if it is gone.
+        source: String,
+        /// Its digest then.
+        old: Option<Digest>,
+        /// Its digest now.
+        new: Option<Digest>,
+        /// Which files in it differ, when it is a folder and that is known.
+        files: Vec<FileChange>,
+        /// Why the step it comes from ran again.
+        because: Option<Upstream>,
+    },
+    /// The same key gave other bytes this time.
+    Unsteady,
+    /// What makes the step impossible.
+    Broken {
+        /// In words.
+        problem: String,
+    },
+}
+
+/// Why the step an input comes from ran again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Upstream {
+    /// That step.
+    pub step: String,
+    /// Its reasons; empty when they were told before.
+    pub causes: Vec<Cause>,
+}
+
+/// A file that differs between two trees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileChange {
+    /// Its path within the input.
+    pub path: String,
+    /// `added`, `removed` or `changed`.
+    pub change: &'static str,
+}
+
+/// Explains one step.
+pub fn explain(pipeline: &Pipeline, workspace: &Workspace, plan: &Plan, node: NodeIndex) -> Explanation {
+    Explainer { pipeline, workspace, plan, told: BTreeSet::new() }.explain(node)
+}
+
+struct Explainer<'a> {
+    pipeline: &'a Pipeline,
+    workspace: &'a Workspace,
+    plan: &'a Plan<'a>,
+    /// Steps whose reasons were told: each is told once.
+    told: BTreeSet<String>,
+}
+
+impl Explainer<'_> {
+    fn explain(&mut self, node: NodeIndex) -> Explanation {
+        let step = &self.pipeline.graph[node];
+        let judgement = self.plan.of(node);
+        let last = self.workspace.last(step);
+        let mut waits_for = Vec::new();
+        let (state, causes) = match &judgement.verdict {
+            Verdict::Unneeded => (State::Unneeded, Vec::new()),
+            Verdict::Broken(problem) => (State::Broken, vec![Cause::Broken { problem: problem.clone() }]),
+            Verdict::Stale(reason) => (State::Stale, self.reasons(node, reason, last.as_ref())),
+            Verdict::Waiting { .. } => {
+                for root in self.roots(node) {
+                    waits_for.push(self.explain(root));
+                }
+                (State::Waiting, own_changes(step, last.as_ref()))
+            }
+            Verdict::Fresh => (State::Fresh, self.last_reasons(node)),
+        };
+        let key = judgement.key_text.as_ref().map(|text| text.key().to_string());
+        Explanation { step: step.name.clone(), state, key, causes, waits_for, last }
+    }
+
+    /// The steps above a waiting step that do not wait themselves, in the order of the pipeline.
+    fn roots(&self, node: NodeIndex) -> Vec<NodeIndex> {
+        let (mut roots, mut seen, mut open) = (BTreeSet::new(), BTreeSet::new(), vec![node]);
+        while let Some(node) = open.pop() {
+            if !seen.insert(node) {
+                continue;
+            }
+            match self.plan.verdict(node) {
+                Verdict::Waiting { on } => open.extend(on),
+                _ => drop(roots.insert(self.plan.position(node))),
+            }
+        }
+        roots.into_iter().map(|place| self.plan.at(place)).collect()
+    }
+
+    fn reasons(&mut self, node: NodeIndex, reason: &Reason, last: Option<&RunRecord>) -> Vec<Cause> {
+        match reason {
+            Reason::NeverRun => vec![Cause::NeverRun],
+            Reason::Forced => vec![Cause::Forced],
+            Reason::BytesMissing { wanted_by } => {
+                let wanted_by = wanted_by.map(|node| self.pipeline.graph[node].name.clone());
+                vec![Cause::BytesMissing { wanted_by: wanted_by.unwrap_or_else(|| "reports".to_owned()) }]
+            }
+            Reason::Changed(differences) => {
+                let now = self.inputs_now(node);
+                let before = last.map(|record| record.inputs.clone()).unwrap_or_default();
+                self.told.insert(self.pipeline.graph[node].name.clone());
+                self.causes(differences, &before, &now)
+            }
+        }
+    }
+
+    /// Why a fresh step last ran: its record against the one before.
+    fn last_reasons(&mut self, node: NodeIndex) -> Vec<Cause> {
+        let step = &self.pipeline.graph[node];
+        let Some(text) = &self.plan.of(node).key_text else { return Vec::new() };
+        let Some(record) = self.workspace.record(&text.key()) else { return Vec::new() };
+        let earlier = |other: &&RunRecord| {
+            other.step == step.name && other.profile == record.profile && other.started_ms < record.started_ms
+        };
+        let Some(before) = self.workspace.history().iter().rev().find(earlier) else {
+            return vec![Cause::NeverRun];
+        };
+        self.told.insert(step.name.clone());
+        self.causes(&before.key_text.differences(text), &before.inputs, &record.inputs)
+    }
+
+    /// The inputs as a record would have them, as far as they are known.
+    fn inputs_now(&self, node: NodeIndex) -> Vec<RecordedInput> {
+        let Some(text) = &self.plan.of(node).key_text else { return Vec::new() };
+        let inputs = self.pipeline.graph[node].inputs.iter().zip(text.input_digests());
+        inputs
+            .map(|(input, digest)| RecordedInput {
+                port: input.port.clone(),
+                source: source_name(self.pipeline, &input.source),
+                digest,
+                tree: match &input.source {
+                    Source::Step { step, .. } => self.plan.of(*step).tree,
+                    Source::File(_) => None,
+                },
+            })
+            .collect()
+    }
+
+    fn causes(
+        &mut self,
+        differences: &[Difference],
+        before: &[RecordedInput],
+        now: &[RecordedInput],
+    ) -> Vec<Cause> {
+        let nth = |inputs: &[RecordedInput], port: &str, index: usize| {
+            inputs.iter().filter(|input| input.port == port).nth(index).cloned()
+        };
+        let mut causes = Vec::new();
+        for difference in differences {
+            causes.push(match difference {
+                Difference::Stage { old, new } => Cause::Stage { old: old.clone(), new: new.clone() },
+                Difference::Version { old, new } => {
+                    Cause::Stage { old: format!("version {old}"), new: format!("version {new}") }
+                }
+                Difference::Param(change) => Cause::Param(change.clone()),
+                Difference::Input { port, index, old, new } => {
+                    let (was, is) = (nth(before, port, *index), nth(now, port, *index));
+                    let source = is.as_ref().or(was.as_ref()).map(|i| i.source.clone()).unwrap_or_default();
+                    let (files, because) = match (&was, &is) {
+                        (Some(was), Some(is)) => (self.changed_files(was, is), self.because(was, is)),
+                        _ => (Vec::new(), None),
+                    };
+                    Cause::Input { port: port.clone(), source, old: *old, new: *new, files, because }
+                }
+            });
+        }
+        causes
+    }
+
+    fn folder(&self, input: &RecordedInput) -> Option<Rc<Manifest>> {
+        let whole = self.workspace.manifest(&input.tree?)?;
+        match input.source.split_once('/') {
+            None => Some(whole),
+            Some((_, path)) => whole.below(path).map(Rc::new),
+        }
+    }
+
+    fn changed_files(&self, was: &RecordedInput, is: &RecordedInput) -> Vec<FileChange> {
+        let (Some(old), Some(new)) = (self.folder(was), self.folder(is)) else { return Vec::new() };
+        let find = |manifest: &Manifest, path: &str| {
+            let entries = manifest.entries();
+            entries.binary_search_by(|e| e.path.as_str().cmp(path)).ok().map(|at| entries[at].digest)
+        };
+        let mut changes = Vec::new();
+        for entry in new.entries() {
+            match find(&old, &entry.path) {
+                None => changes.push(FileChange { path: entry.path.clone(), change: "added" }),
+                Some(digest) if digest != entry.digest => {
+                    changes.push(FileChange { path: entry.path.clone(), change: "changed" });
+                }
+                Some(_) => {}
+            }
+        }
+        let removed = old.entries().iter().filter(|entry| find(&new, &entry.path).is_none());
+        changes.extend(removed.map(|entry| FileChange { path: entry.path.clone(), change: "removed" }));
+        changes
+    }
+
+    /// Why the step that an input comes from wrote something else: its records of then and of now compared.
+    fn because(&mut self, was: &RecordedInput, is: &RecordedInput) -> Option<Upstream> {
+        let name = is.source.split('/').next()?;
+        let (old_tree, new_tree) = (was.tree?, is.tree?);
+        if was.source.split('/').next() != Some(name) || old_tree == new_tree {
+            return None;
+        }
+        let upstream = |causes| Some(Upstream { step: name.to_owned(), causes });
+        if !self.told.insert(name.to_owned()) {
+            return upstream(Vec::new());
+        }
+        let newest = |tree: Digest| {
+            self.workspace.history().iter().rev().find(|r| r.step == name && r.tree == tree).cloned()
+        };
+        let (Some(old), Some(new)) = (newest(old_tree), newest(new_tree)) else {
+            return upstream(Vec::new());
+        };
+        if old.key_text == new.key_text {
+            return upstream(vec![Cause::Unsteady]);
+        }
+        let causes = self.causes(&old.key_text.differences(&new.key_text), &old.inputs, &new.inputs);
+        upstream(causes)
+    }
+}
+
+/// What changed in a step itself while its inputs are not yet known.
+fn own_changes(step: &Step, last: Option<&RunRecord>) -> Vec<Cause> {
+    let Some(last) = last else { return vec![Cause::NeverRun] };
+    let now = KeyText::new(&step.stage, step.version, &step.params, []);
+    let differences = last.key_text.differences(&now);
+    let own = differences.into_iter().filter_map(|difference| match difference {
+        Difference::Stage { old, new } => Some(Cause::Stage { old, new }),
+        Difference::Version { old, new } => {
+            Some(Cause::Stage { old: format!("version {old}"), new: format!("version {new}") })
+        }
+        Difference::Param(change) => Some(Cause::Param(change)),
+        Difference::Input { .. } => None,
+    });
+    own.collect()
+}

@@ -1,0 +1,213 @@
+//! The key of a step: the digest of *what would be run on what*. Its text is plain lines; the text is hashed,
+//! kept in the record and compared by `repro why`, so what is hashed and what is explained are the same bytes.
+//!
+//! ```text
+//! stage train 3
+//! params (lr:5e-5,mode:"pe",seed:1)
+//! input tokens 9f3c…
+//! ```
+//!
+//! Not in it: the step's name, the device, threads. An input is in it by its digest, never by where it came
+//! from: a step that reruns and writes the same bytes leaves what reads it fresh.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::params::{ParamChange, changed_params};
+
+const KIND: &str = "repro key v1";
+
+/// The digest of a [`KeyText`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StageKey(pub Digest);
+
+impl fmt::Display for StageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a key is the digest of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyText(String);
+
+/// One difference between two key texts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "changed")]
+pub enum Difference {
+    /// Another stage.
+    Stage {
+        /// Before.
+        old: String,
+        /// Now.
+        new: String,
+    },
+    /// Another version of the stage.
+    Version {
+        /// Before.
+        old: String,
+        /// Now.
+        new: String,
+    },
+    /// A param that was added, removed or given another value.
+    Param(ParamChange),
+    /// An input with other content, or that was added or removed.
+    Input {
+        /// The port.
+        port: String,
+        /// Which of the port's inputs, from 0.
+        index: usize,
+        /// Its digest before, if it was there.
+        old: Option<Digest>,
+        /// Its digest now, if it is there.
+        new: Option<Digest>,
+    },
+}
+
+impl KeyText {
+    /// The text for a stage, its version, its canonical params (one line) and its inputs by port and digest, in
+    /// the order of the pipeline.
+    pub fn new<'a>(
+        stage: &str,
+        version: u32,
+        params: &str,
+        inputs: impl IntoIterator<Item = (&'a str, Digest)>,
+    ) -> Self {
+        // The canonical form escapes line breaks within strings; a break between tokens means nothing.
+        let mut text = format!("stage {stage} {version}\nparams {}\n", params.replace('\n', " "));
+        for (port, digest) in inputs {
+            text.push_str(&format!("input {port} {digest}\n"));
+        }
+        Self(text)
+    }
+
+    /// The key.
+    pub fn key(&self) -> StageKey {
+        StageKey(Digest::of_kind(KIND, self.0.as_bytes()))
+    }
+
+    /// The lines.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The digests of the inputs, in the order of the pipeline.
+    pub fn input_digests(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.0.lines().filter_map(|line| line.strip_prefix("input ")?.rsplit_once(' ')?.1.parse().ok())
+    }
+
+    /// What changed from `self` to `new`, in the order of the text.
+    pub fn differences(&self, new: &Self) -> Vec<Difference> {
+        let mut found = Vec::new();
+        let ((old_stage, old_version), (new_stage, new_version)) = (self.stage(), new.stage());
+        if old_stage != new_stage {
+            found.push(Difference::Stage { old: old_stage.to_owned(), new: new_stage.to_owned() });
+        } else if old_version != new_version {
+            found.push(Difference::Version { old: old_version.to_owned(), new: new_version.to_owned() });
+        }
+        found.extend(changed_params(self.params(), new.params()).into_iter().map(Difference::Param));
+        let (before, after) = (self.inputs(), new.inputs());
+        let mut places: Vec<(&str, usize)> = after.iter().map(|(place, _)| *place).collect();
+        places.extend(
+            before.iter().map(|(place, _)| *place).filter(|place| !after.iter().any(|(p, _)| p == place)),
+        );
+        for place in places {
+            let digest = |inputs: &[((&str, usize), Digest)]| {
+                inputs.iter().find(|(other, _)| *other == place).map(|(_, digest)| *digest)
+            };
+            let (old, new) = (digest(&before), digest(&after));
+            if old != new {
+                found.push(Difference::Input { port: place.0.to_owned(), index: place.1, old, new });
+            }
+        }
+        found
+    }
+
+    fn line(&self, word: &str) -> &str {
+        self.0.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_default()
+    }
+
+    fn stage(&self) -> (&str, &str) {
+        self.line("stage ").rsplit_once(' ').unwrap_or_default()
+    }
+
+    fn params(&self) -> &str {
+        self.line("params ")
+    }
+
+    /// Every input as (port, how many of that port came before) and digest.
+    fn inputs(&self) -> Vec<((&str, usize), Digest)> {
+        let mut found: Vec<((&str, usize), Digest)> = Vec::new();
+        for line in self.0.lines().filter_map(|line| line.strip_prefix("input ")) {
+            if let Some((port, digest)) = line.rsplit_once(' ')
+                && let Ok(digest) = digest.parse()
+            {
+                let index = found.iter().filter(|((other, _), _)| *other == port).count();
+                found.push(((port, index), digest));
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(text: &str) -> Digest {
+        Digest::of_bytes(text.as_bytes())
+    }
+
+    #[test]
+    fn everything_that_counts_is_in_the_key() {
+        let base = || KeyText::new("train", 1, "(lr:1)", [("a", digest("1")), ("b", digest("2"))]);
+        let keys = [
+            base().key(),
+            KeyText::new("train", 2, "(lr:1)", [("a", digest("1")), ("b", digest("2"))]).key(),
+            KeyText::new("strain", 1, "(lr:1)", [("a", digest("1")), ("b", digest("2"))]).key(),
+            KeyText::new("train", 1, "(lr:2)", [("a", digest("1")), ("b", digest("2"))]).key(),
+            KeyText::new("train", 1, "(lr:1)", [("a", digest("2")), ("b", digest("1"))]).key(),
+            KeyText::new("train", 1, "(lr:1)", [("b", digest("1")), ("a", digest("2"))]).key(),
+            KeyText::new("train", 1, "(lr:1)", [("a", digest("1"))]).key(),
+        ];
+        for (i, key) in keys.iter().enumerate() {
+            assert_eq!(keys.iter().position(|other| other == key), Some(i));
+        }
+        assert_eq!(base().key(), keys[0]);
+    }
+
+    #[test]
+    fn a_difference_names_the_param_and_the_input() {
+        let old =
+            KeyText::new("train", 1, "(lr:5e-5,mode:\"pe\")", [("runs", digest("1")), ("runs", digest("2"))]);
+        let new = KeyText::new(
+            "train",
+            2,
+            "(lr:1e-4,mode:\"pe\")",
+            [("runs", digest("1")), ("runs", digest("3")), ("x", digest("4"))],
+        );
+        assert_eq!(
+            old.differences(&new),
+            [
+                Difference::Version { old: "1".into(), new: "2".into() },
+                Difference::Param(ParamChange {
+                    name: "lr".into(),
+                    old: Some("5e-5".into()),
+                    new: Some("1e-4".into())
+                }),
+                Difference::Input {
+                    port: "runs".into(),
+                    index: 1,
+                    old: Some(digest("2")),
+                    new: Some(digest("3"))
+                },
+                Difference::Input { port: "x".into(), index: 0, old: None, new: Some(digest("4")) },
+            ]
+        );
+        assert_eq!(old.differences(&old), []);
+    }
+}

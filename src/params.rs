@@ -1,0 +1,129 @@
+//! Reads canonical params (one line of RON, `(lr:5e-5,mode:"pe",schedule:(warm_up:60))`) just far enough to
+//! say which field differs between two of them. It knows nothing of what the fields mean.
+
+use serde::Serialize;
+
+/// A field of the params that was added, removed or given another value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ParamChange {
+    /// The field, with the fields it lies in before it: `schedule.warm_up`. Empty when the params have no
+    /// fields to tell apart.
+    pub name: String,
+    /// Its value before, if it was there.
+    pub old: Option<String>,
+    /// Its value now, if it is there.
+    pub new: Option<String>,
+}
+
+/// The fields in which two params differ, in the order of the new one; removed fields last.
+pub fn changed_params(old: &str, new: &str) -> Vec<ParamChange> {
+    let mut changes = Vec::new();
+    compare("", old, new, &mut changes);
+    changes
+}
+
+fn compare(name: &str, old: &str, new: &str, changes: &mut Vec<ParamChange>) {
+    if old == new {
+        return;
+    }
+    let (Some(before), Some(after)) = (fields(old), fields(new)) else {
+        changes.push(ParamChange {
+            name: name.to_owned(),
+            old: Some(old.to_owned()),
+            new: Some(new.to_owned()),
+        });
+        return;
+    };
+    let path = |field: &str| if name.is_empty() { field.to_owned() } else { format!("{name}.{field}") };
+    for (field, value) in &after {
+        match before.iter().find(|(other, _)| other == field) {
+            Some((_, earlier)) => compare(&path(field), earlier, value, changes),
+            None => {
+                changes.push(ParamChange { name: path(field), old: None, new: Some((*value).to_owned()) })
+            }
+        }
+    }
+    for (field, value) in &before {
+        if !after.iter().any(|(other, _)| other == field) {
+            changes.push(ParamChange { name: path(field), old: Some((*value).to_owned()), new: None });
+        }
+    }
+}
+
+/// The fields of `(name:value,…)`, or `None` for anything else (a number, a list, a tuple).
+fn fields(text: &str) -> Option<Vec<(&str, &str)>> {
+    let inside = text.strip_prefix('(')?.strip_suffix(')')?;
+    let mut found = Vec::new();
+    for part in split(inside) {
+        let (name, value) = part.split_once(':')?;
+        let is_name = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '#');
+        if !is_name(name) {
+            return None;
+        }
+        found.push((name, value));
+    }
+    Some(found)
+}
+
+/// Splits at the commas that stand outside of brackets and quotes.
+fn split(text: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut depth, mut quoted, mut escaped) = (Vec::new(), 0, 0usize, false, false);
+    for (at, c) in text.char_indices() {
+        if quoted {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '"' => quoted = false,
+                _ => {}
+            }
+            continue;
+        }
+        match c {
+            '"' => quoted = true,
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                parts.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    if start < text.len() {
+        parts.push(&text[start..]);
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes(old: &str, new: &str) -> Vec<String> {
+        let show = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
+        changed_params(old, new)
+            .into_iter()
+            .map(|change| format!("{} {} {}", change.name, show(change.old), show(change.new)))
+            .collect()
+    }
+
+    #[test]
+    fn the_field_is_named() {
+        assert_eq!(changes("(lr:5e-5,mode:\"pe\")", "(lr:1e-4,mode:\"pe\")"), ["lr 5e-5 1e-4"]);
+        assert_eq!(changes("(a:1,b:2)", "(b:2,c:3)"), ["c none 3", "a 1 none"]);
+        assert_eq!(changes("(s:(w:1,x:[1,2]))", "(s:(w:2,x:[1,3]))"), ["s.w 1 2", "s.x [1,2] [1,3]"]);
+        assert_eq!(changes("()", "(a:1)"), ["a none 1"]);
+        assert_eq!(changes("(a:1)", "(a:1)"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn commas_and_brackets_in_strings_are_not_structure() {
+        assert_eq!(changes(r#"(t:"a,(\"b:",n:1)"#, r#"(t:"a,(\"b:",n:2)"#), ["n 1 2"]);
+    }
+
+    #[test]
+    fn what_has_no_fields_is_compared_whole() {
+        assert_eq!(changes("(1,2)", "(1,3)"), [" (1,2) (1,3)"]);
+        assert_eq!(changes("7", "8"), [" 7 8"]);
+    }
+}

@@ -1,0 +1,285 @@
+//! Judging: which steps are fresh, which must run, and why. A pure function of the pipeline and of what is
+//! known; it reads no tree and runs nothing.
+//!
+//! A step has a key once the digests of its inputs are known. A key with a record is fresh without running,
+//! whatever happened above it: a step that reran and wrote the same bytes leaves what reads it fresh.
+//! Bytes count only where they are wanted: a fresh step whose tree is gone must run when a step that must run
+//! reads it, or when it is to be published.
+
+use std::collections::BTreeSet;
+
+use petgraph::Direction::{Incoming, Outgoing};
+use petgraph::graph::NodeIndex;
+
+use crate::digest::Digest;
+use crate::key::{Difference, KeyText, StageKey};
+use crate::pipeline::{Pipeline, Source, Step};
+use crate::record::RunRecord;
+
+/// All that judging may ask.
+pub trait Known {
+    /// The record of a key.
+    fn record(&self, key: &StageKey) -> Option<RunRecord>;
+    /// The newest record of a step under any key.
+    fn last(&self, step: &Step) -> Option<RunRecord>;
+    /// The digest of a path within a tree; `None` when the tree holds no such path.
+    fn output(&self, tree: &Digest, path: &str) -> Option<Digest>;
+    /// Whether a tree's bytes are there.
+    fn has_bytes(&self, tree: &Digest) -> bool;
+    /// The digest of a file of the project.
+    fn file(&self, path: &std::path::Path) -> Option<Digest>;
+    /// Whether the reports hold all that publishing `tree` for `step` would write.
+    fn is_published(&self, step: &Step, tree: &Digest) -> bool;
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The steps to bring up to date, with all that they read.
+    pub targets: Vec<NodeIndex>,
+    /// Steps to run though they are fresh.
+    pub forced: BTreeSet<NodeIndex>,
+}
+
+/// Why a step must run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// No execution of it is known.
+    NeverRun,
+    /// It was run, but on something else.
+    Changed(Vec<Difference>),
+    /// Its result is known, but the bytes are gone and wanted.
+    BytesMissing {
+        /// The step that reads them; `None` when they are to be published.
+        wanted_by: Option<NodeIndex>,
+    },
+    /// It was asked for.
+    Forced,
+}
+
+/// What is to be done about a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// No target needs it.
+    Unneeded,
+    /// Its result is known.
+    Fresh,
+    /// It must run.
+    Stale(Reason),
+    /// Its key is not known before these have run.
+    Waiting {
+        /// The steps it reads that must run or wait themselves.
+        on: Vec<NodeIndex>,
+    },
+    /// It can never run as the pipeline stands: it reads a path that its source does not hold.
+    Broken(String),
+}
+
+/// What is known of a step.
+#[derive(Debug, Clone)]
+pub struct Judgement {
+    /// What is to be done.
+    pub verdict: Verdict,
+    /// What its key is made of, when all digests are known.
+    pub key_text: Option<KeyText>,
+    /// The tree that its record names.
+    pub tree: Option<Digest>,
+}
+
+/// The judgement of every step, kept up to date while steps run.
+pub struct Plan<'a> {
+    pipeline: &'a Pipeline,
+    known: &'a dyn Known,
+    order: Vec<NodeIndex>,
+    position: Vec<usize>,
+    forced: BTreeSet<NodeIndex>,
+    targets: BTreeSet<NodeIndex>,
+    judgements: Vec<Judgement>,
+}
+
+/// Judges every step that the request needs.
+pub fn judge<'a>(pipeline: &'a Pipeline, known: &'a dyn Known, request: &Request) -> Plan<'a> {
+    let graph = &pipeline.graph;
+    // A checked pipeline has no cycle; without an order there is nothing to judge.
+    let order = petgraph::algo::toposort(graph, None).unwrap_or_default();
+    let mut position = vec![0; graph.node_count()];
+    for (place, node) in order.iter().enumerate() {
+        position[node.index()] = place;
+    }
+    let unneeded = Judgement { verdict: Verdict::Unneeded, key_text: None, tree: None };
+    let mut judgements = vec![unneeded; graph.node_count()];
+    let mut needed: Vec<NodeIndex> = request.targets.clone();
+    while let Some(node) = needed.pop() {
+        let judgement = &mut judgements[node.index()];
+        if judgement.verdict == Verdict::Unneeded {
+            judgement.verdict = Verdict::Waiting { on: Vec::new() };
+            needed.extend(graph.neighbors_directed(node, Incoming));
+        }
+    }
+    let all = order.iter().copied().filter(|n| judgements[n.index()].verdict != Verdict::Unneeded).collect();
+    let mut plan = Plan {
+        pipeline,
+        known,
+        order,
+        position,
+        forced: request.forced.clone(),
+        targets: request.targets.iter().copied().collect(),
+        judgements,
+    };
+    plan.settle(all);
+    plan
+}
+
+impl Plan<'_> {
+    /// The judgement of a step.
+    pub fn of(&self, node: NodeIndex) -> &Judgement {
+        &self.judgements[node.index()]
+    }
+
+    /// The verdict on a step.
+    pub fn verdict(&self, node: NodeIndex) -> &Verdict {
+        &self.of(node).verdict
+    }
+
+    /// The needed steps, each after all that it reads.
+    pub fn needed(&self) -> impl Iterator<Item = NodeIndex> {
+        self.order.iter().copied().filter(|node| *self.verdict(*node) != Verdict::Unneeded)
+    }
+
+    /// Where a step stands in that order.
+    pub fn position(&self, node: NodeIndex) -> usize {
+        self.position[node.index()]
+    }
+
+    /// The step at a place in that order.
+    pub fn at(&self, position: usize) -> NodeIndex {
+        self.order[position]
+    }
+
+    /// The steps that were asked for.
+    pub fn targets(&self) -> impl Iterator<Item = NodeIndex> {
+        self.targets.iter().copied()
+    }
+
+    /// Whether a step must run and all that it reads is there.
+    pub fn is_ready(&self, node: NodeIndex) -> bool {
+        matches!(self.verdict(node), Verdict::Stale(_))
+            && self
+                .pipeline
+                .graph
+                .neighbors_directed(node, Incoming)
+                .all(|input| *self.verdict(input) == Verdict::Fresh)
+    }
+
+    /// Takes note that a step has run and has a record, and judges again what that touches. Returns the steps
+    /// that may have become ready.
+    pub fn finished(&mut self, node: NodeIndex) -> BTreeSet<NodeIndex> {
+        self.forced.remove(&node);
+        let mut touched = self.settle(BTreeSet::from([node]));
+        touched.extend(self.pipeline.graph.neighbors_directed(node, Outgoing));
+        touched
+    }
+
+    /// Judges `pending` and, as far as something changes, what reads it and what it reads, until nothing changes.
+    fn settle(&mut self, pending: BTreeSet<NodeIndex>) -> BTreeSet<NodeIndex> {
+        let mut pending: BTreeSet<usize> = pending.into_iter().map(|node| self.position(node)).collect();
+        let mut changed = BTreeSet::new();
+        while let Some(place) = pending.pop_first() {
+            let node = self.order[place];
+            let new = self.evaluate(node);
+            let old = std::mem::replace(&mut self.judgements[node.index()], new);
+            let new = self.of(node);
+            let reaches = |direction| {
+                self.pipeline
+                    .graph
+                    .neighbors_directed(node, direction)
+                    .filter(|other| self.judgements[other.index()].verdict != Verdict::Unneeded)
+            };
+            if old.tree != new.tree {
+                pending.extend(reaches(Outgoing).map(|reader| self.position(reader)));
+            }
+            // Whether it runs decides whether the bytes of what it reads are wanted.
+            let runs = |judgement: &Judgement| matches!(judgement.verdict, Verdict::Stale(_));
+            if runs(&old) != runs(new) {
+                pending.extend(reaches(Incoming).map(|input| self.position(input)));
+            }
+            if old.verdict != new.verdict || old.tree != new.tree {
+                changed.insert(node);
+            }
+        }
+        changed
+    }
+
+    fn evaluate(&self, node: NodeIndex) -> Judgement {
+        let step = &self.pipeline.graph[node];
+        let (mut digests, mut waits) = (Vec::new(), Vec::new());
+        let judgement = |verdict, key_text, tree| Judgement { verdict, key_text, tree };
+        for input in &step.inputs {
+            match &input.source {
+                Source::File(path) => match self.known.file(path) {
+                    Some(digest) => digests.push((input.port.as_str(), digest)),
+                    None => {
+                        let problem = format!("it reads ./{}, which is not there", path.display());
+                        return judgement(Verdict::Broken(problem), None, None);
+                    }
+                },
+                Source::Step { step: source, output } => match (self.of(*source).tree, output) {
+                    (None, _) => waits.push(*source),
+                    (Some(tree), None) => digests.push((input.port.as_str(), tree)),
+                    (Some(tree), Some(path)) => match self.known.output(&tree, path) {
+                        Some(digest) => digests.push((input.port.as_str(), digest)),
+                        None => {
+                            let source = &self.pipeline.graph[*source].name;
+                            let problem =
+                                format!("it reads {source}/{path}, but `{source}` wrote no `{path}`");
+                            return judgement(Verdict::Broken(problem), None, None);
+                        }
+                    },
+                },
+            }
+        }
+        if !waits.is_empty() {
+            waits.sort_unstable();
+            waits.dedup();
+            return judgement(Verdict::Waiting { on: waits }, None, None);
+        }
+        let text = KeyText::new(&step.stage, step.version, &step.params, digests);
+        let record = self.known.record(&text.key());
+        // Of a forced step the tree counts as unknown: it is asked for because its result is in doubt.
+        let Some(record) = record.filter(|_| !self.forced.contains(&node)) else {
+            let reason = if self.forced.contains(&node) {
+                Reason::Forced
+            } else {
+                match self.known.last(step) {
+                    Some(last) => Reason::Changed(last.key_text.differences(&text)),
+                    None => Reason::NeverRun,
+                }
+            };
+            return judgement(Verdict::Stale(reason), Some(text), None);
+        };
+        let tree = record.tree;
+        let verdict = match self.wanted_by(node, &tree) {
+            Some(wanted_by) if !self.known.has_bytes(&tree) => {
+                Verdict::Stale(Reason::BytesMissing { wanted_by })
+            }
+            _ => Verdict::Fresh,
+        };
+        judgement(verdict, Some(text), Some(tree))
+    }
+
+    /// Who wants the bytes of a fresh step: a reader that must run, or (`Some(None)`) the reports.
+    fn wanted_by(&self, node: NodeIndex, tree: &Digest) -> Option<Option<NodeIndex>> {
+        let reader = self
+            .pipeline
+            .graph
+            .neighbors_directed(node, Outgoing)
+            .filter(|reader| matches!(self.verdict(*reader), Verdict::Stale(_)))
+            .min();
+        let step = &self.pipeline.graph[node];
+        match reader {
+            Some(reader) => Some(Some(reader)),
+            None if step.publish.is_some() && !self.known.is_published(step, tree) => Some(None),
+            None => None,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Published trees: what a person reads, copied from the store to `reports/<profile>/`. It writes only what
+//! differs and removes only what an earlier publish wrote; it does not know how trees came to be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::store::{StatCache, Writer, files};
+use crate::tree::Manifest;
+
+/// The reports of one profile.
+#[derive(Debug, Clone)]
+pub struct Reports {
+    folder: PathBuf,
+    profile: String,
+}
+
+/// A tree to publish.
+#[derive(Debug)]
+pub struct Part<'a> {
+    /// The step that wrote it.
+    pub step: &'a str,
+    /// The folder below the reports folder it goes to.
+    pub below: &'a Path,
+    /// What is in it.
+    pub manifest: Manifest,
+    /// Where its bytes lie.
+    pub tree: PathBuf,
+}
+
+/// What a publish did; paths relative to the reports folder.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Files written.
+    pub written: Vec<PathBuf>,
+    /// Files removed that no step publishes any more.
+    pub removed: Vec<PathBuf>,
+}
+
+/// Reports that cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Two steps write one file.
+    #[error("`{first}` and `{second}` both publish {}; give one of them another `publish` folder", file.display())]
+    Conflict {
+        /// The file, relative to the reports folder.
+        file: PathBuf,
+        /// A step that publishes it.
+        first: String,
+        /// Another one.
+        second: String,
+    },
+    /// The disk does not take it.
+    #[error("{}: cannot {act}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        act: &'static str,
+        /// Why it did not succeed.
+        source: io::Error,
+    },
+}
+
+/// Which files each step had published.
+type Ledger = BTreeMap<String, BTreeSet<PathBuf>>;
+
+impl Reports {
+    /// The reports of `profile` in `folder` (`reports/<profile>`), which need not exist.
+    pub fn new(folder: PathBuf, profile: &str) -> Self {
+        Self { folder, profile: profile.to_owned() }
+    }
+
+    /// The reports folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether all files of a tree stand in the reports as the tree has them.
+    pub fn hold(&self, below: &Path, manifest: &Manifest, digests: &mut StatCache) -> bool {
+        published_files(below, manifest).all(|(file, _, digest)| self.has(&file, digest, digests))
+    }
+
+    /// Brings the reports up to date with `parts`: all the trees that this pipeline publishes for what was
+    /// asked. `is_step` says whether a step of that name still publishes; files of others are removed.
+    ///
+    /// # Errors
+    /// When two steps publish one file (then nothing is written), or the disk does not take it.
+    pub fn publish(
+        &self,
+        writer: &Writer,
+        parts: &[Part],
+        is_step: &dyn Fn(&str) -> bool,
+        digests: &mut StatCache,
+    ) -> Result<Published, PublishError> {
+        let mut owners: BTreeMap<PathBuf, (&str, PathBuf, Digest)> = BTreeMap::new();
+        for part in parts {
+            for (file, path, digest) in published_files(part.below, &part.manifest) {
+                let new = (part.step, part.tree.join(path), digest);
+                if let Some((first, ..)) = owners.insert(file.clone(), new) {
+                    let (first, second) = (first.to_owned(), part.step.to_owned());
+                    return Err(PublishError::Conflict { file, first, second });
+                }
+            }
+        }
+        let ledger_file = writer.store().root().join("published").join(&self.profile);
+        let mut ledger = read_ledger(&ledger_file);
+        let mut published = Published::default();
+        for (file, (_, source, digest)) in &owners {
+            if !self.has(file, *digest, digests) {
+                self.copy(source, file)?;
+                published.written.push(file.clone());
+            }
+        }
+        for part in parts {
+            let files = owners.iter().filter(|(_, (step, ..))| *step == part.step);
+            let new = files.map(|(file, _)| file.clone()).collect();
+            let old = ledger.insert(part.step.to_owned(), new).unwrap_or_default();
+            published.removed.extend(old);
+        }
+        let gone: Vec<String> = ledger.keys().filter(|step| !is_step(step)).cloned().collect();
+        for step in gone {
+            published.removed.extend(ledger.remove(&step).unwrap_or_default());
+        }
+        let kept: BTreeSet<&PathBuf> = ledger.values().flatten().collect();
+        published.removed.retain(|file| !kept.contains(file) && self.folder.join(file).is_file());
+        for file in &published.removed {
+            self.remove(file)?;
+        }
+        let text = serde_json::to_string_pretty(&ledger).map_err(io::Error::from);
+        text.and_then(|text| files::write_whole(&ledger_file, text.as_bytes(), false))
+            .map_err(|source| PublishError::Io { path: ledger_file, act: "write", source })?;
+        Ok(published)
+    }
+
+    fn has(&self, file: &Path, digest: Digest, digests: &mut StatCache) -> bool {
+        let path = self.folder.join(file);
+        path.is_file() && digests.digest(&path).is_ok_and(|found| found == digest)
+    }
+
+    fn copy(&self, source: &Path, file: &Path) -> Result<(), PublishError> {
+        let target = self.folder.join(file);
+        let folder = target.parent().unwrap_or(&self.folder);
+        let io = |path: &Path, act| {
+            let path = path.to_owned();
+            move |source| PublishError::Io { path, act, source }
+        };
+        fs::create_dir_all(folder).map_err(io(folder, "create the folder"))?;
+        let mut new = tempfile::NamedTempFile::new_in(folder).map_err(io(folder, "write in it"))?;
+        // Content only: the store's files are read-only, a report need not be.
+        File::open(source)
+            .and_then(|mut bytes| io::copy(&mut bytes, &mut new))
+            .map_err(io(source, "copy"))?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let readable = fs::Permissions::from_mode(0o644);
+            new.as_file().set_permissions(readable).map_err(io(&target, "make readable"))?;
+        }
+        new.persist(&target).map_err(|error| io(&target, "write")(error.error))?;
+        Ok(())
+    }
+
+    fn remove(&self, file: &Path) -> Result<(), PublishError> {
+        let path = self.folder.join(file);
+        files::remove(&path).map_err(|source| PublishError::Io { path, act: "remove", source })?;
+        // Folders that became empty go too; the first that is not empty ends it.
+        let mut folder = file.parent();
+        while let Some(inner) = folder.filter(|inner| !inner.as_os_str().is_empty()) {
+            if fs::remove_dir(self.folder.join(inner)).is_err() {
+                break;
+            }
+            folder = inner.parent();
+        }
+        Ok(())
+    }
+}
+
+/// Each file of a tree: where it goes, its path within the tree, its digest.
+fn published_files<'a>(
+    below: &'a Path,
+    manifest: &'a Manifest,
+) -> impl Iterator<Item = (PathBuf, &'a str, Digest)> {
+    manifest.entries().iter().filter_map(move |entry| {
+        let target =
+            below.join(&entry.path).components().filter(|c| *c != std::path::Component::CurDir).collect();
+        Some((target, entry.path.as_str(), entry.digest?))
+    })
+}
+
+/// A missing or damaged ledger is an empty one: then files of earlier steps stay.
+fn read_ledger(path: &Path) -> Ledger {
+    fs::read_to_string(path).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}

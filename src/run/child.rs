@@ -1,0 +1,169 @@
+//! The side of a step that does the work: runs one stage on one task, turns whatever happens (a panic too) into
+//! an outcome, and passes on what the stage says. It does not know in which process it is.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use stage_api::{Job, Progress, Registry, StageError};
+
+use super::executor::{Outcome, Report, Task};
+
+/// No more than twenty progress reports a second: a stage may call for every item.
+const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+
+/// A task as it is handed to a child process.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct JobFile {
+    /// What to run.
+    pub task: Task,
+    /// The process that wants it; the child ends when that one is gone.
+    pub parent: u32,
+}
+
+/// Runs the job in `file`; reports go to `events` as JSON lines, the last one being how it ended.
+///
+/// # Errors
+/// When the job file cannot be read or the events cannot be written: nobody is listening.
+pub fn run_job(registry: &Registry, file: &Path, events: impl Write + Send) -> io::Result<Outcome> {
+    let job: JobFile = serde_json::from_slice(&std::fs::read(file)?)?;
+    die_with(job.parent)?;
+    let cancelled = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&cancelled))?;
+    let events = Mutex::new(events);
+    let send = |report: Report| -> io::Result<()> {
+        let line = serde_json::to_string(&report)? + "\n";
+        let mut events = events.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        events.write_all(line.as_bytes())?;
+        events.flush()
+    };
+    // A listener that went away will also take this process with it; no need to fail here.
+    let outcome = perform(registry, &job.task, cancelled, &|report| drop(send(report)));
+    send(Report::Ended(outcome.clone()))?;
+    Ok(outcome)
+}
+
+/// Asks the kernel to end this process when its parent ends, so that `kill -9` of a run leaves nothing behind.
+#[cfg(target_os = "linux")]
+fn die_with(parent: u32) -> io::Result<()> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let is_there = getppid().is_some_and(|pid| pid.as_raw_nonzero().get().unsigned_abs() == parent);
+    // It may have ended before the request was made.
+    if is_there { Ok(()) } else { Err(io::Error::other("the process that started this one is gone")) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with(_parent: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// Runs a task in this thread.
+pub fn perform(
+    registry: &Registry,
+    task: &Task,
+    cancelled: Arc<AtomicBool>,
+    send: &(dyn Fn(Report) + Sync),
+) -> Outcome {
+    let progress = match StepProgress::open(task, cancelled, send) {
+        Ok(progress) => progress,
+        Err(error) => return Outcome::Failed(format!("{}: cannot be written: {error}", task.log.display())),
+    };
+    let Some(stage) = registry.get(&task.stage) else {
+        return Outcome::Failed(format!("this program has no stage `{}`", task.stage));
+    };
+    let job = Job {
+        inputs: &task.inputs,
+        out: &task.out,
+        scratch: &task.scratch,
+        host: &task.host,
+        progress: &progress,
+    };
+    // Nothing of the stage is used after a panic: its folder is thrown away.
+    let outcome = match catch_unwind(AssertUnwindSafe(|| stage.run_erased(&task.params, &job))) {
+        Ok(Ok(())) => Outcome::Done,
+        Ok(Err(StageError::Cancelled)) => Outcome::Cancelled,
+        Ok(Err(StageError::NeedsHuman { what })) => Outcome::NeedsHuman(what),
+        Ok(Err(error)) => Outcome::Failed(error.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Outcome::Failed(format!("the stage `{}` panicked: {text}", task.stage))
+        }
+    };
+    match &outcome {
+        Outcome::Failed(problem) => progress.note(&format!("error: {problem}")),
+        Outcome::NeedsHuman(what) => progress.note(&format!("needs a person: {what}")),
+        Outcome::Done | Outcome::Cancelled => {}
+    }
+    outcome
+}
+
+/// Notes go to the log, scalars to the file beside it and to the listener.
+struct StepProgress<'a> {
+    send: &'a (dyn Fn(Report) + Sync),
+    cancelled: Arc<AtomicBool>,
+    log: Mutex<File>,
+    scalars: Mutex<Option<File>>,
+    scalar_file: std::path::PathBuf,
+    told: Mutex<Option<Instant>>,
+}
+
+impl<'a> StepProgress<'a> {
+    fn open(task: &Task, cancelled: Arc<AtomicBool>, send: &'a (dyn Fn(Report) + Sync)) -> io::Result<Self> {
+        Ok(Self {
+            send,
+            cancelled,
+            log: Mutex::new(append(&task.log)?),
+            scalars: Mutex::new(None),
+            scalar_file: task.log.with_extension("jsonl"),
+            told: Mutex::new(None),
+        })
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+impl Progress for StepProgress<'_> {
+    fn advance(&self, done: u64, total: u64) {
+        let Ok(mut told) = self.told.lock() else { return };
+        if done == total || told.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY) {
+            *told = Some(Instant::now());
+            (self.send)(Report::Progress { done, total });
+        }
+    }
+
+    fn scalar(&self, name: &str, step: u64, value: f64) {
+        let report = Report::Scalar {
+            name: name.to_owned(),
+            step,
+            value: Some(value).filter(|value| value.is_finite()),
+        };
+        if let (Ok(mut file), Ok(line)) = (self.scalars.lock(), serde_json::to_string(&report)) {
+            if file.is_none() {
+                *file = append(&self.scalar_file).ok();
+            }
+            // A step does not fail because a value for its log could not be kept.
+            if let Some(file) = file.as_mut() {
+                let _ = file.write_all((line + "\n").as_bytes());
+            }
+        }
+        (self.send)(report);
+    }
+
+    fn note(&self, text: &str) {
+        if let Ok(mut log) = self.log.lock() {
+            let _ = log.write_all(format!("{text}\n").as_bytes());
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}

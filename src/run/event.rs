@@ -1,0 +1,79 @@
+//! What a run tells as it goes: for the console, for a file of JSON lines, for tests.
+
+use serde::Serialize;
+
+use crate::digest::Digest;
+
+/// Something that happened. Steps are named as in the pipeline.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event<'a> {
+    /// Everything was judged; the run begins.
+    Judged {
+        /// Steps that are needed.
+        needed: usize,
+        /// Steps that must run for sure.
+        stale: usize,
+        /// Steps that may have to run, depending on others.
+        waiting: usize,
+    },
+    /// A step began.
+    Started {
+        /// The step.
+        step: &'a str,
+        /// The device it was given.
+        device: &'a str,
+        /// The threads it was given.
+        threads: usize,
+        /// How many steps have begun, this one included.
+        number: usize,
+        /// How many steps will have run at most, as known now.
+        of: usize,
+    },
+    /// A step is so far.
+    Progress {
+        /// The step.
+        step: &'a str,
+        /// Units of work done.
+        done: u64,
+        /// Units of work in all.
+        total: u64,
+    },
+    /// A step reported a value.
+    Scalar {
+        /// The step.
+        step: &'a str,
+        /// What the value is.
+        name: &'a str,
+        /// At which unit of work.
+        at: u64,
+        /// The value; absent when it is not a number.
+        value: Option<f64>,
+    },
+    /// A step ended well and its tree is kept.
+    Finished {
+        /// The step.
+        step: &'a str,
+        /// How long it took.
+        seconds: f64,
+        /// What it wrote.
+        tree: Digest,
+        /// Whether its last run had written the same.
+        same: bool,
+    },
+    /// A step failed; nothing of it is kept.
+    Failed {
+        /// The step.
+        step: &'a str,
+        /// What went wrong.
+        problem: &'a str,
+    },
+    /// The run was asked to stop; running steps are told so.
+    Stopping,
+}
+
+/// Whoever wants to know.
+pub trait Observer {
+    /// Called on the scheduler's thread, in order.
+    fn on(&mut self, event: &Event);
+}

@@ -1,0 +1,123 @@
+//! How a step is started and how it tells what becomes of it. An executor knows one task at a time; it knows
+//! neither the pipeline nor the store.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+
+use petgraph::graph::NodeIndex;
+use serde::{Deserialize, Serialize};
+use stage_api::{Host, Inputs};
+
+/// One execution of a stage: plain data, so that it can cross a process border.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Task {
+    /// The step, for messages.
+    pub step: String,
+    /// The stage.
+    pub stage: String,
+    /// Its params, canonical.
+    pub params: String,
+    /// What it reads.
+    pub inputs: Inputs,
+    /// The empty folder it fills.
+    pub out: PathBuf,
+    /// The folder that survives a failed attempt.
+    pub scratch: PathBuf,
+    /// A folder for whatever the executor needs beside the output.
+    pub folder: PathBuf,
+    /// Where notes and errors go; scalars go beside it, as `.jsonl`.
+    pub log: PathBuf,
+    /// The hardware it may use.
+    pub host: Host,
+    /// The GPUs it may see, by number; `None` on a machine without any.
+    pub gpus: Option<Vec<usize>>,
+}
+
+/// How an execution ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Well: the output folder holds the result.
+    Done,
+    /// It failed.
+    Failed(String),
+    /// A person must do something first.
+    NeedsHuman(String),
+    /// It stopped on request.
+    Cancelled,
+}
+
+/// What a running step says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Report {
+    /// It is so far.
+    Progress {
+        /// Units of work done.
+        done: u64,
+        /// Units of work in all.
+        total: u64,
+    },
+    /// A value.
+    Scalar {
+        /// What it is.
+        name: String,
+        /// At which unit of work.
+        step: u64,
+        /// The value; absent when it is not a number, which JSON cannot write.
+        value: Option<f64>,
+    },
+    /// It has ended. The last report of a step, exactly one.
+    Ended(Outcome),
+}
+
+/// What reaches the scheduler.
+#[derive(Debug)]
+pub enum Message {
+    /// From a running step.
+    Step {
+        /// Which one.
+        node: NodeIndex,
+        /// What it says.
+        report: Report,
+    },
+    /// Stop: politely the first time, at once the second time.
+    Stop,
+}
+
+/// The line from one running step to the scheduler.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    sender: Sender<Message>,
+    node: NodeIndex,
+}
+
+impl Reporter {
+    /// A line for the step `node`.
+    pub fn new(sender: Sender<Message>, node: NodeIndex) -> Self {
+        Self { sender, node }
+    }
+
+    /// Sends. Once the scheduler has gone nobody is interested, so that is no error.
+    pub fn send(&self, report: Report) {
+        let _ = self.sender.send(Message::Step { node: self.node, report });
+    }
+}
+
+/// A way to run a task.
+pub trait Executor {
+    /// Starts a task and returns at once. Called on the scheduler's thread, which outlives all tasks.
+    ///
+    /// # Errors
+    /// When it cannot be started; then nothing is reported.
+    fn start(&self, task: Task, reporter: Reporter) -> io::Result<Box<dyn Running>>;
+}
+
+/// A started task.
+pub trait Running {
+    /// Asks it to stop.
+    fn stop(&self);
+    /// Ends it, where that is possible, whether it likes it or not.
+    fn kill(&self);
+}

@@ -1,0 +1,16 @@
+//! Running what is stale: the scheduler decides what starts when, an executor starts it, events tell of it.
+
+pub mod child;
+mod event;
+mod executor;
+mod host;
+mod in_process;
+mod scheduler;
+mod subprocess;
+
+pub use event::{Event, Observer};
+pub use executor::{Executor, Message, Outcome, Report, Reporter, Running, Task};
+pub use host::Capacity;
+pub use in_process::InProcess;
+pub use scheduler::{Failure, Options, RanStep, Summary, run};
+pub use subprocess::Subprocess;

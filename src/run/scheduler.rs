@@ -1,0 +1,404 @@
+//! Decides what starts when: every step that must run, whose inputs are there and for which there is room. When
+//! one ends it is kept, and what reads it is judged again. It knows no processes; the executor does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use petgraph::graph::NodeIndex;
+use stage_api::{Host, Input, Inputs};
+
+use super::event::{Event, Observer};
+use super::executor::{Executor, Message, Outcome, Report, Reporter, Running, Task};
+use super::host::{Capacity, Share};
+use crate::key::{KeyText, StageKey};
+use crate::pipeline::{Pipeline, Source, StepInput};
+use crate::plan::{Known, Plan, Verdict};
+use crate::record::{Machine, RecordedInput, RunRecord, source_name};
+use crate::store::{WorkDir, Writer};
+use crate::workspace::Workspace;
+
+/// How long a step may take to end once it was asked to.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What may be in use at one time.
+    pub capacity: Capacity,
+    /// Whether a failure keeps independent steps from starting.
+    pub keep_going: bool,
+}
+
+/// A step that ran.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RanStep {
+    /// Its name.
+    pub step: String,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// A step that did not end well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Its name.
+    pub step: String,
+    /// What went wrong, or what a person must do.
+    pub problem: String,
+    /// Its log, when it got as far as having one.
+    pub log: Option<PathBuf>,
+    /// Whether a person must do something first.
+    pub needs_human: bool,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Summary {
+    /// The steps that ran, in the order in which they ended.
+    pub ran: Vec<RanStep>,
+    /// The steps that failed, in the order in which they did.
+    pub failures: Vec<Failure>,
+    /// Needed steps that are not fresh and did not fail themselves, in the order of the pipeline.
+    pub not_reached: Vec<String>,
+    /// Whether the run was stopped.
+    pub interrupted: bool,
+}
+
+impl Summary {
+    /// Whether everything that was asked for is up to date.
+    pub fn is_complete(&self) -> bool {
+        self.failures.is_empty() && self.not_reached.is_empty() && !self.interrupted
+    }
+}
+
+/// A step that is running.
+struct Active {
+    running: Box<dyn Running>,
+    work: WorkDir,
+    key_text: KeyText,
+    inputs: Vec<RecordedInput>,
+    share: Share,
+    since: Instant,
+    started_ms: u64,
+}
+
+struct Scheduler<'a> {
+    pipeline: &'a Pipeline,
+    workspace: &'a Workspace,
+    writer: &'a Writer,
+    executor: &'a dyn Executor,
+    observer: &'a mut dyn Observer,
+    options: &'a Options,
+    sender: Sender<Message>,
+    free: Capacity,
+    active: BTreeMap<NodeIndex, Active>,
+    /// Places in the plan's order that may have become ready.
+    candidates: BTreeSet<usize>,
+    tried: BTreeSet<NodeIndex>,
+    begun: usize,
+    summary: Summary,
+}
+
+/// Runs what `plan` says must run. `messages` is where executors report to; whoever else has the sender may
+/// send [`Message::Stop`].
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the parts are the caller's to choose; a struct would be made for one call"
+)]
+pub fn run(
+    pipeline: &Pipeline,
+    workspace: &Workspace,
+    writer: &Writer,
+    plan: &mut Plan,
+    executor: &dyn Executor,
+    options: &Options,
+    (sender, messages): (Sender<Message>, Receiver<Message>),
+    observer: &mut dyn Observer,
+) -> Summary {
+    let candidates = plan.needed().map(|node| plan.position(node)).collect();
+    let mut scheduler = Scheduler {
+        pipeline,
+        workspace,
+        writer,
+        executor,
+        observer,
+        options,
+        sender,
+        free: options.capacity.clone(),
+        active: BTreeMap::new(),
+        candidates,
+        tried: BTreeSet::new(),
+        begun: 0,
+        summary: Summary::default(),
+    };
+    scheduler.announce(plan);
+    scheduler.work(plan, &messages);
+    scheduler.conclude(plan)
+}
+
+impl Scheduler<'_> {
+    fn announce(&mut self, plan: &Plan) {
+        let count =
+            |test: fn(&Verdict) -> bool| plan.needed().filter(|node| test(plan.verdict(*node))).count();
+        self.observer.on(&Event::Judged {
+            needed: count(|_| true),
+            stale: count(|verdict| matches!(verdict, Verdict::Stale(_))),
+            waiting: count(|verdict| matches!(verdict, Verdict::Waiting { .. })),
+        });
+    }
+
+    fn work(&mut self, plan: &mut Plan, messages: &Receiver<Message>) {
+        let mut deadline = None;
+        loop {
+            self.start_ready(plan);
+            if self.active.is_empty() {
+                return;
+            }
+            let message = match deadline {
+                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => messages.recv_timeout(Instant::now().max(at) - Instant::now()),
+            };
+            match message {
+                Ok(Message::Step { node, report }) => self.hear(plan, node, report),
+                Ok(Message::Stop) if deadline.is_none() => {
+                    self.summary.interrupted = true;
+                    self.observer.on(&Event::Stopping);
+                    self.active.values().for_each(|active| active.running.stop());
+                    deadline = Some(Instant::now() + GRACE);
+                }
+                Ok(Message::Stop) | Err(RecvTimeoutError::Timeout) => {
+                    self.active.values().for_each(|active| active.running.kill());
+                    deadline = Some(Instant::now() + GRACE);
+                }
+                // The scheduler holds a sender itself, so this does not happen.
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Starts what is ready and fits, in the order of the pipeline.
+    fn start_ready(&mut self, plan: &Plan) {
+        let candidates: Vec<usize> = self.candidates.iter().copied().collect();
+        for place in candidates {
+            let node = plan.at(place);
+            if let Verdict::Broken(problem) = plan.verdict(node)
+                && self.tried.insert(node)
+            {
+                self.fail(node, problem.clone(), None, false);
+            }
+        }
+        for place in std::mem::take(&mut self.candidates) {
+            let node = plan.at(place);
+            let stopped = !self.summary.failures.is_empty() && !self.options.keep_going;
+            if self.summary.interrupted || stopped {
+                return;
+            }
+            if self.tried.contains(&node) || self.active.contains_key(&node) || !plan.is_ready(node) {
+                continue;
+            }
+            match self.free.take(&self.pipeline.graph[node].needs, &self.options.capacity) {
+                Some(share) => self.start(plan, node, share),
+                // Asked again when something ends.
+                None => drop(self.candidates.insert(place)),
+            }
+        }
+    }
+
+    fn start(&mut self, plan: &Plan, node: NodeIndex, share: Share) {
+        let step = &self.pipeline.graph[node];
+        let Some(key_text) = plan.of(node).key_text.clone() else { return };
+        let work = match self.writer.begin(key_text.key()) {
+            Ok(work) => work,
+            Err(error) => {
+                self.free.give_back(share);
+                self.tried.insert(node);
+                return self.fail(node, error.to_string(), None, false);
+            }
+        };
+        let task = Task {
+            step: step.name.clone(),
+            stage: step.stage.clone(),
+            params: step.params.clone(),
+            inputs: Inputs(step.inputs.iter().map(|input| self.locate(plan, input)).collect()),
+            out: work.out.clone(),
+            scratch: work.scratch.clone(),
+            folder: work.folder.clone(),
+            log: work.log.clone(),
+            host: Host { device: share.device().to_owned(), threads: share.threads },
+            gpus: (!self.options.capacity.gpus.is_empty()).then(|| share.gpus.clone()),
+        };
+        self.begun += 1;
+        let open = plan.needed().filter(|node| !matches!(plan.verdict(*node), Verdict::Fresh)).count();
+        self.observer.on(&Event::Started {
+            step: &step.name,
+            device: &task.host.device,
+            threads: task.host.threads,
+            number: self.begun,
+            of: self.summary.ran.len() + open,
+        });
+        let since = Instant::now();
+        let started_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        let inputs = self.recorded_inputs(plan, node, &key_text);
+        match self.executor.start(task, Reporter::new(self.sender.clone(), node)) {
+            Ok(running) => {
+                let active = Active { running, work, key_text, inputs, share, since, started_ms };
+                self.active.insert(node, active);
+            }
+            Err(error) => {
+                self.free.give_back(share);
+                self.tried.insert(node);
+                // The next run clears what cannot be cleared now.
+                let _ = self.writer.discard(work);
+                self.fail(node, format!("its process cannot be started: {error}"), None, false);
+            }
+        }
+    }
+
+    fn locate(&self, plan: &Plan, input: &StepInput) -> Input {
+        let path = match &input.source {
+            Source::File(path) => self.workspace.locate(path),
+            Source::Step { step, output } => {
+                // A step whose inputs are ready has a tree for each.
+                let tree =
+                    plan.of(*step).tree.map(|tree| self.workspace.store().tree(&tree)).unwrap_or_default();
+                output.as_ref().map_or(tree.clone(), |output| tree.join(output))
+            }
+        };
+        Input { port: input.port.clone(), path }
+    }
+
+    fn recorded_inputs(&self, plan: &Plan, node: NodeIndex, key_text: &KeyText) -> Vec<RecordedInput> {
+        let step = &self.pipeline.graph[node];
+        step.inputs
+            .iter()
+            .zip(key_text.input_digests())
+            .map(|(input, digest)| RecordedInput {
+                port: input.port.clone(),
+                source: source_name(self.pipeline, &input.source),
+                digest,
+                tree: match &input.source {
+                    Source::Step { step, .. } => plan.of(*step).tree,
+                    Source::File(_) => None,
+                },
+            })
+            .collect()
+    }
+
+    fn hear(&mut self, plan: &mut Plan, node: NodeIndex, report: Report) {
+        let step = &self.pipeline.graph[node].name;
+        match report {
+            Report::Progress { done, total } => self.observer.on(&Event::Progress { step, done, total }),
+            Report::Scalar { name, step: at, value } => {
+                self.observer.on(&Event::Scalar { step, name: &name, at, value });
+            }
+            Report::Ended(outcome) => {
+                if let Some(active) = self.active.remove(&node) {
+                    self.ended(plan, node, active, outcome);
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, plan: &mut Plan, node: NodeIndex, active: Active, outcome: Outcome) {
+        self.free.give_back(active.share.clone());
+        // Room became free: whatever waited for room is asked again; nothing else is touched.
+        let log = active.work.log.clone();
+        let outcome = match outcome {
+            Outcome::Done => match self.keep(node, active) {
+                Ok(()) => {
+                    self.candidates.extend(plan.finished(node).into_iter().map(|node| plan.position(node)));
+                    return;
+                }
+                Err(problem) => Outcome::Failed(problem),
+            },
+            other => {
+                // The next run clears what cannot be cleared now.
+                let _ = self.writer.discard(active.work);
+                other
+            }
+        };
+        self.tried.insert(node);
+        match outcome {
+            // While stopping, however a step ends is no failure of its own.
+            _ if self.summary.interrupted => {}
+            Outcome::Failed(problem) => self.fail(node, problem, Some(log), false),
+            Outcome::NeedsHuman(what) => self.fail(node, what, Some(log), true),
+            Outcome::Done | Outcome::Cancelled => {
+                self.fail(node, "it stopped as if asked to, but nobody asked".to_owned(), Some(log), false);
+            }
+        }
+    }
+
+    /// Commits the output of a step that ended well.
+    fn keep(&mut self, node: NodeIndex, active: Active) -> Result<(), String> {
+        let step = &self.pipeline.graph[node];
+        let Active { work, key_text, inputs, share, since, started_ms, .. } = active;
+        let seconds = since.elapsed().as_secs_f64();
+        if let Some(path) = self.changed_file(node) {
+            let _ = self.writer.discard(work);
+            return Err(format!("./{} changed while the step ran; make again", path.display()));
+        }
+        let manifest = match self.writer.hash(&work) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                let _ = self.writer.discard(work);
+                return Err(error.to_string());
+            }
+        };
+        let key: StageKey = key_text.key();
+        let log = work.log.strip_prefix(self.writer.store().root()).unwrap_or(&work.log);
+        let machine =
+            Machine { name: machine_name(), device: share.device().to_owned(), threads: share.threads };
+        let record = RunRecord {
+            key_text,
+            step: step.name.clone(),
+            profile: self.pipeline.profile.clone(),
+            tree: manifest.digest(),
+            outputs: manifest.top_level(),
+            inputs,
+            bytes: manifest.bytes(),
+            started_ms,
+            seconds,
+            machine,
+            log: log.to_string_lossy().into_owned(),
+        };
+        // Asked before the new record is there to be found.
+        let same = self.workspace.last(step).is_some_and(|last| last.tree == record.tree);
+        self.writer.commit(work, &manifest, &record).map_err(|error| error.to_string())?;
+        self.observer.on(&Event::Finished { step: &step.name, seconds, tree: record.tree, same });
+        self.summary.ran.push(RanStep { step: step.name.clone(), seconds });
+        self.workspace.learn(key, record);
+        Ok(())
+    }
+
+    /// A file of the project that the step reads and that is not what its key says.
+    fn changed_file(&self, node: NodeIndex) -> Option<&Path> {
+        self.pipeline.graph[node].inputs.iter().find_map(|input| match &input.source {
+            Source::File(path) if !self.workspace.is_unchanged(path) => Some(path.as_path()),
+            _ => None,
+        })
+    }
+
+    fn fail(&mut self, node: NodeIndex, problem: String, log: Option<PathBuf>, needs_human: bool) {
+        let step = self.pipeline.graph[node].name.clone();
+        self.observer.on(&Event::Failed { step: &step, problem: &problem });
+        self.summary.failures.push(Failure { step, problem, log, needs_human });
+    }
+
+    fn conclude(mut self, plan: &Plan) -> Summary {
+        self.summary.not_reached = plan
+            .needed()
+            .filter(|node| *plan.verdict(*node) != Verdict::Fresh)
+            .map(|node| self.pipeline.graph[node].name.clone())
+            .filter(|name| !self.summary.failures.iter().any(|failure| failure.step == *name))
+            .collect();
+        self.summary
+    }
+}
+
+fn machine_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,155 @@
+//! Runs each step as a process of its own: this same program, called again as `step JOBFILE`. A crash or a kill
+//! of one step ends that step alone. The child is the leader of a process group, so whatever it starts can be
+//! stopped with it.
+
+use std::fs::OpenOptions;
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+
+use super::child::JobFile;
+use super::executor::{Executor, Outcome, Report, Reporter, Running, Task};
+
+/// Steps as processes.
+pub struct Subprocess {
+    program: PathBuf,
+}
+
+impl Subprocess {
+    /// Runs `program step JOBFILE` for each step.
+    pub fn new(program: PathBuf) -> Self {
+        Self { program }
+    }
+
+    /// Runs this very program. On Linux even when its file was replaced meanwhile, by a rebuild say: parent and
+    /// child must agree on what a stage does.
+    ///
+    /// # Errors
+    /// When the program's file cannot be found.
+    pub fn this_program() -> io::Result<Self> {
+        if cfg!(target_os = "linux") {
+            Ok(Self::new("/proc/self/exe".into()))
+        } else {
+            std::env::current_exe().map(Self::new)
+        }
+    }
+}
+
+impl Executor for Subprocess {
+    fn start(&self, task: Task, reporter: Reporter) -> io::Result<Box<dyn Running>> {
+        let threads = task.host.threads.to_string();
+        let log = OpenOptions::new().create(true).append(true).open(&task.log)?;
+        let job_file = task.folder.join("job.json");
+        let mut command = Command::new(&self.program);
+        command
+            .arg0("repro")
+            .arg("step")
+            .arg(&job_file)
+            .env("RAYON_NUM_THREADS", &threads)
+            .env("CANDLE_NUM_THREADS", &threads)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .process_group(0);
+        if let Some(gpus) = &task.gpus {
+            let numbers: Vec<String> = gpus.iter().map(ToString::to_string).collect();
+            command.env("CUDA_VISIBLE_DEVICES", numbers.join(","));
+        }
+        let job = JobFile { task, parent: std::process::id() };
+        std::fs::write(&job_file, serde_json::to_vec(&job)?)?;
+        let mut child = command.spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("the system gave a process number out of range"))?;
+        let group = Arc::new(Mutex::new(Some(pid)));
+        let stdout = child.stdout.take();
+        let watched = Arc::clone(&group);
+        let listener = std::thread::spawn({
+            let reporter = reporter.clone();
+            move || stdout.and_then(|stdout| listen(BufReader::new(stdout), &reporter))
+        });
+        std::thread::spawn(move || {
+            let status = wait(child, pid, &watched);
+            let said = listener.join().ok().flatten();
+            reporter.send(Report::Ended(judge(status, said)));
+        });
+        Ok(Box::new(Group(group)))
+    }
+}
+
+/// Passes on what a child says; returns how it said it ended. A line that is no report (a library that prints)
+/// is passed over.
+fn listen(lines: impl BufRead, reporter: &Reporter) -> Option<Outcome> {
+    let mut ended = None;
+    for line in lines.split(b'\n') {
+        match line.map(|line| serde_json::from_slice(&line)) {
+            Ok(Ok(Report::Ended(outcome))) => ended = Some(outcome),
+            Ok(Ok(report)) => reporter.send(report),
+            Ok(Err(_)) => {}
+            Err(_) => break,
+        }
+    }
+    ended
+}
+
+/// Waits for the child, then ends what it may have left running in its group: it could hold the pipe open.
+fn wait(mut child: Child, pid: Pid, group: &Mutex<Option<Pid>>) -> io::Result<ExitStatus> {
+    // Not reaped yet, the child keeps its number, so the group below is certainly its own.
+    while let Err(rustix::io::Errno::INTR) =
+        waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+    {}
+    let mut group = group.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _ = kill_process_group(pid, Signal::KILL);
+    *group = None;
+    child.wait()
+}
+
+/// How a step ended, from its exit and from what it said.
+fn judge(status: io::Result<ExitStatus>, said: Option<Outcome>) -> Outcome {
+    match (status, said) {
+        (Err(error), _) => Outcome::Failed(format!("its process cannot be waited for: {error}")),
+        (Ok(status), said) => match (status.signal(), said) {
+            (Some(signal), _) => Outcome::Failed(signal_text(signal)),
+            (None, Some(outcome)) if status.success() || outcome != Outcome::Done => outcome,
+            _ => Outcome::Failed(format!("its process ended early ({status})")),
+        },
+    }
+}
+
+fn signal_text(signal: i32) -> String {
+    let what = match signal {
+        2 => "SIGINT: interrupted",
+        6 => "SIGABRT: it aborted",
+        7 => "SIGBUS: a file it had mapped became shorter, or the disk failed",
+        9 => "SIGKILL: often the kernel, when memory runs out; try `-j 1`",
+        11 => "SIGSEGV: it touched memory that is not its own",
+        15 => "SIGTERM: asked to end",
+        _ => return format!("its process was killed by signal {signal}"),
+    };
+    format!("its process was killed by signal {signal} ({what})")
+}
+
+/// The process group of a child, until it is reaped.
+struct Group(Arc<Mutex<Option<Pid>>>);
+
+impl Group {
+    fn signal(&self, signal: Signal) {
+        let group = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(pid) = *group {
+            // It may have ended this moment.
+            let _ = kill_process_group(pid, signal);
+        }
+    }
+}
+
+impl Running for Group {
+    fn stop(&self) {
+        self.signal(Signal::TERM);
+    }
+    fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+}

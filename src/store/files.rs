@@ -1,0 +1,73 @@
+//! Small acts on files that the store needs whole or not at all. It knows nothing of trees and records.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Writes a file so that a reader sees the old content or the new one and never a part: write a new file
+/// beside it, rename it into place.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn write_whole(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    if durable {
+        file.as_file().sync_all()?;
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    }
+    file.persist(path).map_err(|error| error.error)?;
+    if durable { sync_folder(folder) } else { Ok(()) }
+}
+
+/// Makes the names in a folder survive a power cut.
+///
+/// # Errors
+/// When the folder cannot be opened or synced.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Makes every file below `folder` read-only, and survive a power cut where `durable`. Folders stay writable:
+/// deleting a tree must stay possible.
+///
+/// # Errors
+/// When a file cannot be changed or synced.
+pub fn seal(folder: &Path, durable: bool) -> io::Result<()> {
+    for item in fs::read_dir(folder)? {
+        let item = item?;
+        let path = item.path();
+        if item.file_type()?.is_dir() {
+            seal(&path, durable)?;
+            continue;
+        }
+        if durable {
+            File::open(&path)?.sync_all()?;
+        }
+        let mut permissions: Permissions = item.metadata()?.permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(&path, permissions)?;
+    }
+    if durable { sync_folder(folder) } else { Ok(()) }
+}
+
+/// Removes a folder or file with all that is in it; what is not there counts as removed.
+///
+/// # Errors
+/// When something in it cannot be removed.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

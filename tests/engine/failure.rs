@@ -1,0 +1,104 @@
+//! When something goes wrong: what the user reads, and what stays as it was.
+
+use super::support::TestSpace;
+
+const STEPS: &str = r#"
+    (name: "good", stage: "join", params: (text: "1"), publish: "."),
+    (name: "bad", stage: "trouble", params: (how: "fail")),
+    (name: "below", stage: "join", inputs: {"in": ["bad"]}),
+    (name: "free", stage: "join", params: (text: "free"), inputs: {"in": ["good"]}),
+"#;
+
+#[test]
+fn a_failure_names_its_log_and_leaves_reports_and_results_alone() {
+    let space = TestSpace::new(&STEPS.replace("\"trouble\", params: (how: \"fail\")", "\"join\""));
+    space.make().expect(0);
+    assert_eq!(space.read("reports/mini/text"), "1");
+    space.steps(&STEPS.replace("\"1\"", "\"2\""));
+    let run = space.make().expect(1);
+    assert!(run.err.contains("error: step `bad` failed: as told"), "{}", run.err);
+    assert_eq!(space.read("reports/mini/text"), "1", "an old report of a whole run stays");
+    let log = run.err.lines().find_map(|line| line.strip_prefix("hint: its log is ")).unwrap();
+    assert!(std::fs::read_to_string(log).unwrap().contains("error: as told"));
+    assert!(space.cached("work").is_empty());
+}
+
+#[test]
+fn keep_going_runs_what_does_not_depend_on_the_failure() {
+    let space = TestSpace::new(STEPS);
+    let run = space.run(&["make", "-k"]).expect(1);
+    assert_eq!(run.ran(), ["free", "good"]);
+    assert!(run.err.contains("1 not reached"), "{}", run.err);
+}
+
+fn trouble(how: &str) -> super::support::Run {
+    let space = TestSpace::new(&format!("(name: \"bad\", stage: \"trouble\", params: (how: \"{how}\")),"));
+    let run = space.make();
+    assert!(space.cached("work").is_empty(), "nothing half-written is left");
+    assert!(space.cached("records").is_empty());
+    run
+}
+
+#[test]
+fn a_panic_is_a_failure_of_the_step() {
+    let run = trouble("panic").expect(1);
+    assert!(run.err.contains("the stage `trouble` panicked: as told"), "{}", run.err);
+}
+
+#[test]
+fn a_crash_names_the_signal() {
+    let run = trouble("abort").expect(1);
+    assert!(
+        run.err.contains("step `bad` failed: its process was killed by signal 6 (SIGABRT"),
+        "{}",
+        run.err
+    );
+}
+
+#[test]
+fn what_a_person_must_do_has_an_exit_code_of_its_own() {
+    let run = trouble("human").expect(3);
+    assert!(run.err.contains("step `bad` needs you: place the archive in data/"), "{}", run.err);
+}
+
+#[test]
+fn a_missing_file_is_told_with_the_step_and_the_line() {
+    let space = TestSpace::new("(name: \"a\", stage: \"head\", inputs: {\"in\": [\"./nothing.csv\"]}),");
+    let run = space.make().expect(2);
+    assert!(run.err.contains("pipeline.ron:3") && run.err.contains("nothing.csv"), "{}", run.err);
+    assert!(run.err.contains("`a`") && run.err.contains("hint: "), "{}", run.err);
+}
+
+#[test]
+fn an_unknown_target_or_step_brings_the_nearest_name() {
+    let space = TestSpace::new(STEPS);
+    let run = space.run(&["make", "godo"]).expect(2);
+    assert!(run.err.contains("there is no target or step `godo`"), "{}", run.err);
+    assert!(run.err.contains("did you mean `good`?"), "{}", run.err);
+    let run = space.run(&["why", "belov"]).expect(2);
+    assert!(run.err.contains("did you mean `below`?"), "{}", run.err);
+}
+
+#[test]
+fn an_output_that_was_not_written_is_told_by_name() {
+    let space = TestSpace::new(
+        r#"(name: "a", stage: "join"), (name: "b", stage: "join", inputs: {"in": ["a/table"]}),"#,
+    );
+    let run = space.make().expect(1);
+    assert!(run.err.contains("step `b` failed: it reads a/table, but `a` wrote no `table`"), "{}", run.err);
+}
+
+#[test]
+fn scratch_survives_a_failed_attempt_of_the_same_key() {
+    let space = TestSpace::new("(name: \"a\", stage: \"trouble\", params: (how: \"resume\")),");
+    space.make().expect(1);
+    space.make().expect(0);
+    assert!(space.cached("scratch").is_empty(), "and goes when the step has ended well");
+}
+
+#[test]
+fn a_wrong_pipeline_is_told_with_its_place() {
+    let space = TestSpace::new("(name: \"a\", stage: \"jion\"),");
+    let run = space.make().expect(2);
+    assert!(run.err.contains("pipeline.ron:3:") && run.err.contains("`join`"), "{}", run.err);
+}

@@ -1,0 +1,12 @@
+//! The engine end to end, with toy stages: a file per theme. Most tests run the real program (`examples/toy.rs`)
+//! in a folder of their own and look at what a person would see.
+
+mod explain;
+mod failure;
+mod interrupt;
+mod oracle;
+mod publish;
+mod rerun;
+mod store;
+mod support;
+mod toy;

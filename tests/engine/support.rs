@@ -1,0 +1,124 @@
+//! A folder with a pipeline in it, and the program run on it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A project in a folder of its own.
+pub struct TestSpace {
+    folder: TempDir,
+}
+
+/// What a run of the program came to.
+#[derive(Debug)]
+pub struct Run {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Run {
+    /// The steps that ran, sorted.
+    pub fn ran(&self) -> Vec<&str> {
+        let mut steps: Vec<&str> = self
+            .err
+            .lines()
+            .filter_map(|line| line.split_once("] ")?.1.split_once(" done in"))
+            .map(|(step, _)| step)
+            .collect();
+        steps.sort_unstable();
+        steps
+    }
+
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.out, self.err);
+        self
+    }
+}
+
+impl TestSpace {
+    /// A project whose pipeline has these steps (RON, without the surrounding list).
+    pub fn new(steps: &str) -> Self {
+        let space = Self { folder: tempfile::tempdir().unwrap() };
+        space.steps(steps);
+        space
+    }
+
+    /// Replaces the steps.
+    pub fn steps(&self, steps: &str) {
+        self.write(
+            "pipeline.ron",
+            &format!(
+                "(default_profile: \"mini\", profiles: [(name: \"mini\", about: \"toys\", sources: [], defaults: [])],\n\
+                 steps: [\n{steps}\n], targets: [])"
+            ),
+        );
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// The program, ready to run on this project.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let here = std::env::current_exe().unwrap();
+        let program = here.parent().and_then(Path::parent).unwrap().join("examples/toy");
+        assert!(program.exists(), "run `cargo build --release --examples` first: {}", program.display());
+        let mut command = Command::new(program);
+        command.args(args).current_dir(self.folder.path()).env_remove("REPRO_PROFILE").env("NO_COLOR", "1");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Run {
+        finished(self.command(args).output().unwrap())
+    }
+
+    pub fn make(&self) -> Run {
+        self.run(&["make"])
+    }
+
+    pub fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args).spawn().unwrap()
+    }
+
+    /// The tree digest of every step, by name, as the newest records have it.
+    pub fn trees(&self) -> BTreeMap<String, String> {
+        let store = repro::store::ContentStore::open(&self.path("cache")).unwrap();
+        store.records().into_iter().map(|record| (record.step, record.tree.to_string())).collect()
+    }
+
+    /// The newest record of a step.
+    pub fn record(&self, step: &str) -> repro::record::RunRecord {
+        let store = repro::store::ContentStore::open(&self.path("cache")).unwrap();
+        store.records().into_iter().rev().find(|record| record.step == step).unwrap()
+    }
+
+    /// The names in a folder of the cache.
+    pub fn cached(&self, folder: &str) -> Vec<String> {
+        let items = fs::read_dir(self.path("cache").join(folder)).into_iter().flatten().flatten();
+        items.map(|item| item.file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+pub fn finished(output: Output) -> Run {
+    Run {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}

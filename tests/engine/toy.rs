@@ -1,0 +1,149 @@
+//! Stages made of a few lines of text: enough to see what runs, what it reads and how it can go wrong.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use stage_api::{Job, Port, Registry, Stage, StageError};
+
+/// All toy stages.
+pub fn registry() -> Registry {
+    Registry::new().with(Join).with(Head).with(Trouble)
+}
+
+const ANY: Port = Port { name: "in", many: true, optional: true };
+
+/// Writes its text and all that it reads to `text`, and to `parts/N` each input alone.
+struct Join;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JoinParams {
+    #[serde(default)]
+    text: String,
+    /// How long it takes.
+    #[serde(default)]
+    ms: u64,
+    #[serde(default)]
+    style: Style,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Style {
+    #[serde(default)]
+    loud: bool,
+}
+
+impl Stage for Join {
+    type Params = JoinParams;
+    const NAME: &'static str = "join";
+    const ABOUT: &'static str = "joins texts";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[ANY];
+
+    fn run(&self, params: &JoinParams, job: &Job) -> Result<(), StageError> {
+        let end = Instant::now() + Duration::from_millis(params.ms);
+        while Instant::now() < end {
+            job.checkpoint()?;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let mut text = params.text.clone();
+        for (number, input) in job.inputs.all("in").into_iter().enumerate() {
+            let part = read(input)?;
+            text = format!("{text}({part})");
+            fs::create_dir_all(job.out.join("parts"))?;
+            fs::write(job.out.join("parts").join(number.to_string()), part)?;
+        }
+        if params.style.loud {
+            text = text.to_uppercase();
+        }
+        job.progress.advance(1, 1);
+        job.progress.scalar("length", 1, text.len() as f64);
+        job.progress.note("joined");
+        Ok(fs::write(job.out.join("text"), text)?)
+    }
+}
+
+/// Writes the first characters of what it reads: most changes above it end here.
+struct Head;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeadParams {
+    #[serde(default)]
+    chars: usize,
+}
+
+impl Stage for Head {
+    type Params = HeadParams;
+    const NAME: &'static str = "head";
+    const ABOUT: &'static str = "keeps the beginning of a text";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[Port::many("in")];
+
+    fn run(&self, params: &HeadParams, job: &Job) -> Result<(), StageError> {
+        let mut text = String::new();
+        for input in job.inputs.all("in") {
+            text.extend(read(input)?.chars().take(params.chars));
+        }
+        Ok(fs::write(job.out.join("text"), text)?)
+    }
+}
+
+/// Goes wrong in the way it is told to.
+struct Trouble;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TroubleParams {
+    how: String,
+}
+
+impl Stage for Trouble {
+    type Params = TroubleParams;
+    const NAME: &'static str = "trouble";
+    const ABOUT: &'static str = "fails as told";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[ANY];
+
+    #[allow(clippy::panic, reason = "that is one of the troubles")]
+    fn run(&self, params: &TroubleParams, job: &Job) -> Result<(), StageError> {
+        fs::write(job.out.join("half"), "half")?;
+        match params.how.as_str() {
+            "panic" => panic!("as told"),
+            "abort" => std::process::abort(),
+            "human" => Err(StageError::NeedsHuman { what: "place the archive in data/".to_owned() }),
+            "stubborn" => loop {
+                std::thread::sleep(Duration::from_secs(1));
+            },
+            "resume" => {
+                let attempt = job.scratch.join("attempt");
+                if attempt.exists() {
+                    return Ok(());
+                }
+                fs::write(attempt, "1")?;
+                Err(StageError::failed("first attempt"))
+            }
+            "random" => Ok(fs::write(job.out.join("text"), format!("{:?}", Instant::now()))?),
+            _ => Err(StageError::failed("as told")),
+        }
+    }
+}
+
+/// The text of a file, or of all files of a folder with their names.
+fn read(path: &Path) -> Result<String, StageError> {
+    let failed = |error: std::io::Error| StageError::input("in", path, error);
+    if path.is_file() {
+        return fs::read_to_string(path).map_err(failed);
+    }
+    let mut names: Vec<_> = fs::read_dir(path).map_err(failed)?.flatten().map(|item| item.path()).collect();
+    names.sort();
+    let mut text = String::new();
+    for path in names {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        text = format!("{text}{name}={} ", read(&path)?);
+    }
+    Ok(text)
+}

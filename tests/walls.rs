@@ -1,0 +1,102 @@
+//! The walls of the house, held by reading its source: who may name whom, and who may print.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for item in fs::read_dir(&folder).unwrap().flatten() {
+            let path = item.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{folder} has source files");
+    found
+}
+
+/// The lines of code, without comments.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .map(|(number, line)| (number + 1, line))
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+#[track_caller]
+fn refuse(sources: &[(PathBuf, String)], words: &[&str], why: &str) {
+    for (path, text) in sources {
+        for (number, line) in code(text) {
+            for word in words {
+                assert!(!line.contains(word), "{}:{number}: `{word}`: {why}\n{line}", path.display());
+            }
+        }
+    }
+}
+
+fn is_below(path: &Path, folder: &str) -> bool {
+    path.components().any(|part| part.as_os_str() == folder)
+}
+
+#[test]
+fn engine_modules_know_neither_the_command_line_nor_tensors_nor_the_stages() {
+    let mut engine = sources("src");
+    engine.retain(|(path, _)| {
+        !is_below(path, "cli") && !path.ends_with("lib.rs") && !path.ends_with("main.rs")
+    });
+    refuse(
+        &engine,
+        &["crate::cli", "candle", "stages::", "clap", "process::exit"],
+        "an engine module may not name it",
+    );
+}
+
+#[test]
+fn the_command_line_does_not_know_the_stages() {
+    let mut cli = sources("src");
+    cli.retain(|(path, _)| is_below(path, "cli"));
+    refuse(&cli, &["stages::registry", "candle"], "only main.rs links the stages");
+}
+
+#[test]
+fn only_the_command_line_prints() {
+    let mut quiet = [sources("src"), sources("stages/src"), sources("stages/api/src")].concat();
+    quiet.retain(|(path, _)| !is_below(path, "cli"));
+    let words = ["println!(", "print!(", "eprintln!(", "eprint!(", "dbg!(", "io::stdout(", "io::stderr("];
+    refuse(&quiet, &words, "only src/cli prints");
+}
+
+#[test]
+fn stages_do_not_know_the_engine() {
+    let stages = [sources("stages/src"), sources("stages/api/src")].concat();
+    refuse(&stages, &["repro::", "extern crate repro"], "a stage knows no pipeline, no cache");
+}
+
+#[test]
+fn stages_meet_only_through_artifacts() {
+    let sources = sources("stages/src");
+    let shared = ["artifacts", "metrics", "models", "nn", "lib", "published"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("stages/src");
+    let module = |path: &Path| {
+        let first = path.strip_prefix(&root).unwrap().components().next().unwrap();
+        Path::new(first.as_os_str()).file_stem().unwrap().to_string_lossy().into_owned()
+    };
+    let stages: Vec<String> = sources.iter().map(|(path, _)| module(path)).collect();
+    let stages: Vec<&String> = stages.iter().filter(|name| !shared.contains(&name.as_str())).collect();
+    for (path, text) in sources.iter().filter(|(path, _)| !path.ends_with("lib.rs")) {
+        let own = module(path);
+        for (number, line) in code(text) {
+            for other in stages.iter().filter(|other| ***other != own) {
+                let named =
+                    line.contains(&format!("crate::{other}::")) || line.contains(&format!("crate::{other};"));
+                assert!(!named, "{}:{number}: names the stage `{other}`\n{line}", path.display());
+            }
+        }
+    }
+}
