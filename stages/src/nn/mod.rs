@@ -33,3 +33,6 @@ pub use linear::Linear;
 pub use loss::cross_entropy;
 pub use mlp::Mlp;
 pub use params::{Param, Params};
+
+#[cfg(test)]
+mod tests;

@@ -111,6 +111,13 @@ impl Config {
         if self.bottleneck() == 0 {
             return fail(format!("`adapter_divisor` {} leaves adapters no width", self.adapter_divisor));
         }
+        let (hidden, attention) = (self.hidden_dropout_prob, self.attention_probs_dropout_prob);
+        if hidden != attention {
+            return fail(format!(
+                "`hidden_dropout_prob` {hidden} and `attention_probs_dropout_prob` {attention} differ: a run has one \
+                 probability of dropout, for all places"
+            ));
+        }
         Ok(())
     }
 }
@@ -197,6 +204,7 @@ mod tests {
         assert!(heads.contains("`num_attention_heads` 7"), "{heads}");
         let zero = Config { hidden_size: 0, ..Config::base() }.check().unwrap_err().to_string();
         assert!(zero.contains("`hidden_size`"), "{zero}");
+        assert!(Config { hidden_dropout_prob: 0.2, ..Config::base() }.check().is_err());
         assert!(Config { adapter_divisor: 1000, ..Config::base() }.check().is_err());
     }
 }

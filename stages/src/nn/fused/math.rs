@@ -20,8 +20,15 @@ pub fn exp(x: f32) -> f32 {
 }
 
 /// 2^r for r in [-½, ½], relative error 3e-9.
-const EXP2: [f32; 7] =
-    [1.0, 0.693_147_2, 0.240_226_5, 0.055_503_27, 0.009_618_025, 0.001_340_043_3, 0.000_154_697_32];
+const EXP2: [f32; 7] = [
+    1.0,
+    std::f32::consts::LN_2,
+    0.240_226_5,
+    0.055_503_27,
+    0.009_618_025,
+    0.001_340_043_3,
+    0.000_154_697_32,
+];
 
 /// Φ(x), the distribution function of the standard normal (absolute error below 3e-7), and its density φ(x).
 #[inline(always)]

@@ -41,6 +41,21 @@ pub fn rows2(
     a.zip(b).enumerate().for_each(|(index, (a, b))| f(index * group, a, b));
 }
 
+/// Calls `f(first, part_of_a, part_of_b, part_of_c)` with groups of elements of three buffers of one length.
+pub fn rows3(
+    a: &mut [f32],
+    b: &mut [f32],
+    c: &mut [f32],
+    f: impl Fn(usize, &mut [f32], &mut [f32], &mut [f32]) + Send + Sync,
+) {
+    if a.len() < WORTH_SHARING {
+        return f(0, a, b, c);
+    }
+    let (b, c) = (b.par_chunks_mut(GROUP), c.par_chunks_mut(GROUP));
+    let parts = a.par_chunks_mut(GROUP).zip(b).zip(c);
+    parts.enumerate().for_each(|(index, ((a, b), c))| f(index * GROUP, a, b, c));
+}
+
 /// Σ over groups of rows of what `f(first_row, end_row, sums)` adds into `sums`; groups are added in their order.
 pub fn sum_rows(
     count: usize,

@@ -95,6 +95,26 @@ mod tests {
     }
 
     #[test]
+    fn threads_change_no_bit() {
+        // Large enough to be shared, with an inner dimension of several cache blocks.
+        let (m, n, k) = (150, 130, 1300);
+        let values =
+            |count: usize| (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 7.0).collect::<Vec<_>>();
+        let (a, b) = (values(m * k), values(k * n));
+        let run = |threads: usize| {
+            let mut out = vec![0f32; m * n];
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                product(&mut out, n, Matrix::new(&a, m, k, k), Matrix::new(&b, k, n, n), 1.0, false)
+            });
+            out
+        };
+        let one = run(1);
+        assert!(one.iter().any(|&value| value != 0.0));
+        assert!(one == run(2) && one == run(3));
+    }
+
+    #[test]
     #[should_panic(expected = "too short")]
     fn refuses_to_read_past_the_end() {
         let a = [0.0; 3];
