@@ -4,6 +4,9 @@
 //! mask again instead of keeping it, and a resumed run continues with the masks it would have had.
 
 use candle_core::{Error, Result, Tensor};
+use multiversion::multiversion;
+
+use super::fused::{self, Kernel, parallel};
 
 /// Dropout of a training run.
 #[derive(Debug, Clone, Copy)]
@@ -69,13 +72,42 @@ impl Mask {
         if x >= self.threshold { self.scale } else { 0.0 }
     }
 
-    /// `x` under this mask.
+    /// `x` under this mask, by candle's operations.
     ///
     /// # Errors
     /// Only if the device fails.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let factors: Vec<f32> = (0..x.elem_count()).map(|element| self.factor(element as u32)).collect();
         x.mul(&Tensor::from_vec(factors, x.dims(), x.device())?)
+    }
+}
+
+/// `x` under `mask`, as a graph node.
+pub fn fused(x: &Tensor, mask: Mask) -> Result<Tensor> {
+    fused::apply(mask, &[x], x.dims())
+}
+
+impl Kernel for Mask {
+    type Saved = ();
+
+    fn forward(&self, inputs: &[&[f32]], _: bool) -> (Vec<f32>, ()) {
+        let mut y = inputs[0].to_vec();
+        parallel::rows(&mut y, 1, |first, y| scale(self, first, y));
+        (y, ())
+    }
+
+    fn backward(&self, _: &[&[f32]], (): &(), grad: &[f32], _: &[bool]) -> Vec<Option<Vec<f32>>> {
+        let mut grad = grad.to_vec();
+        parallel::rows(&mut grad, 1, |first, grad| scale(self, first, grad));
+        vec![Some(grad)]
+    }
+}
+
+/// `x` ← `x` under `mask`, where `x` begins at element `first`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub fn scale(mask: &Mask, first: usize, x: &mut [f32]) {
+    for (i, x) in x.iter_mut().enumerate() {
+        *x *= mask.factor((first + i) as u32);
     }
 }
 

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::{Error, Result, Tensor, Var};
+use candle_core::{Device, Error, Result, Tensor, Var};
+
+use super::Kernels;
 
 /// One parameter.
 #[derive(Debug, Clone)]
@@ -30,6 +32,7 @@ impl Param {
 #[derive(Debug, Clone)]
 pub struct Params {
     by_name: BTreeMap<String, Param>,
+    kernels: Kernels,
 }
 
 impl Params {
@@ -48,7 +51,18 @@ impl Params {
             };
             by_name.insert(name, param);
         }
-        Ok(Self { by_name })
+        let device = by_name.values().next().map_or(Device::Cpu, |param| param.tensor().device().clone());
+        Ok(Self { by_name, kernels: Kernels::of(&device) })
+    }
+
+    /// The same parameters for layers computed by `kernels` instead of the device's fastest.
+    pub fn with_kernels(self, kernels: Kernels) -> Self {
+        Self { kernels, ..self }
+    }
+
+    /// What computes the layers that take their parameters from here.
+    pub fn kernels(&self) -> Kernels {
+        self.kernels
     }
 
     /// The parameter `name`.

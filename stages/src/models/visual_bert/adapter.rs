@@ -3,30 +3,24 @@
 use candle_core::{Result, Tensor};
 
 use super::Config;
-use crate::nn::{Linear, Params};
+use crate::nn::{Activation, Mlp, Params};
 
 #[derive(Debug, Clone)]
-pub struct Adapter {
-    down: Linear,
-    up: Linear,
-}
+pub struct Adapter(Mlp);
 
 impl Adapter {
     /// The adapter under `prefix`, if the parameters have one.
     pub fn load(config: &Config, params: &Params, prefix: &str) -> Result<Option<Self>> {
-        let (hidden, bottleneck) = (config.hidden_size, config.bottleneck());
-        let down = format!("{prefix}.AdaptComb1");
+        let (down, up) = (format!("{prefix}.AdaptComb1"), format!("{prefix}.AdaptComb2"));
         if !params.iter().any(|(name, _)| name.starts_with(&down)) {
             return Ok(None);
         }
-        Ok(Some(Self {
-            down: Linear::load(params, &down, hidden, bottleneck)?,
-            up: Linear::load(params, &format!("{prefix}.AdaptComb2"), bottleneck, hidden)?,
-        }))
+        let size = (config.hidden_size, config.bottleneck());
+        Ok(Some(Self(Mlp::load(params, &down, &up, size, Activation::Relu)?)))
     }
 
     /// [.., H] → [.., H]: up(relu(down(x))). The sum with its surroundings is the layer's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.up.forward(&self.down.forward(x)?.relu()?)
+        self.0.forward(x)
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{DType, Error, Result, Tensor};
 
 use super::{Batch, Config};
-use crate::nn::{DropoutAt, LayerNorm, Linear, Params};
+use crate::nn::{DropoutAt, Kernels, LayerNorm, Linear, Params};
 
 /// The dropout site of the embeddings; the layers' come after it.
 pub const SITE: u32 = 0;
@@ -18,6 +18,7 @@ pub struct Embeddings {
     visual_types: Tensor,
     norm: LayerNorm,
     pad: u32,
+    kernels: Kernels,
 }
 
 impl Embeddings {
@@ -34,6 +35,7 @@ impl Embeddings {
             visual_types: table("token_type_embeddings_visual.weight", config.type_vocab_size)?,
             norm: LayerNorm::load(params, &name("LayerNorm"), hidden, config.layer_norm_eps)?,
             pad: config.pad_token_id,
+            kernels: params.kernels(),
         })
     }
 
@@ -59,10 +61,7 @@ impl Embeddings {
             return Err(Error::msg(format!("a batch of {rows} texts has regions of {found} pictures")));
         }
         let x = self.norm.forward(&Tensor::cat(&[text, regions], 1)?)?;
-        match dropout {
-            Some(dropout) => dropout.site(SITE).apply(&x),
-            None => Ok(x),
-        }
+        self.kernels.dropout(&x, dropout.map(|dropout| dropout.site(SITE)))
     }
 
     /// Word embeddings [B, T, H]. The row of `[PAD]` is read like any other but receives no gradient.

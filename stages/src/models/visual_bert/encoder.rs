@@ -5,7 +5,7 @@ use candle_core::{Error, Result, Tensor};
 use super::Config;
 use super::adapter::Adapter;
 use super::embeddings;
-use crate::nn::{DropoutAt, LayerNorm, Linear, Params, attention, gelu};
+use crate::nn::{Activation, DropoutAt, Kernels, LayerNorm, Linear, Mlp, Params, SelfAttention};
 
 /// Which rows of the sequence are wanted of the last layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,16 +53,13 @@ impl Encoder {
 
 #[derive(Debug, Clone)]
 struct Layer {
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    attention: SelfAttention,
     attention_output: Linear,
     attention_norm: LayerNorm,
-    intermediate: Linear,
-    output: Linear,
+    feed_forward: Mlp,
     adapter: Option<Adapter>,
     output_norm: LayerNorm,
-    heads: usize,
+    kernels: Kernels,
     site: u32,
 }
 
@@ -70,47 +67,41 @@ impl Layer {
     fn load(config: &Config, params: &Params, index: usize) -> Result<Self> {
         let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
         let name = |part: &str| format!("model.bert.encoder.layer.{index}.{part}");
-        let linear = |part: &str, inputs, outputs| Linear::load(params, &name(part), inputs, outputs);
+        let (first, second) = (name("intermediate.dense"), name("output.dense"));
         Ok(Self {
-            query: linear("attention.self.query", hidden, hidden)?,
-            key: linear("attention.self.key", hidden, hidden)?,
-            value: linear("attention.self.value", hidden, hidden)?,
-            attention_output: linear("attention.output.dense", hidden, hidden)?,
+            attention: SelfAttention::load(
+                params,
+                &name("attention.self"),
+                hidden,
+                config.num_attention_heads,
+            )?,
+            attention_output: Linear::load(params, &name("attention.output.dense"), hidden, hidden)?,
             attention_norm: LayerNorm::load(params, &name("attention.output.LayerNorm"), hidden, eps)?,
-            intermediate: linear("intermediate.dense", hidden, inner)?,
-            output: linear("output.dense", inner, hidden)?,
+            feed_forward: Mlp::load(params, &first, &second, (hidden, inner), Activation::Gelu)?,
             adapter: Adapter::load(config, params, &name("output"))?,
             output_norm: LayerNorm::load(params, &name("output.LayerNorm"), hidden, eps)?,
-            heads: config.num_attention_heads,
+            kernels: params.kernels(),
             site: embeddings::SITE + 1 + 3 * index as u32,
         })
     }
 
     fn forward(&self, x: &Tensor, bias: &Tensor, rows: Rows, dropout: Option<&DropoutAt>) -> Result<Tensor> {
         let mask = |offset: u32| dropout.map(|dropout| dropout.site(self.site + offset));
-        let dropped = |x: Tensor, offset: u32| match mask(offset) {
-            Some(mask) => mask.apply(&x),
-            None => Ok(x),
-        };
         let wanted = match rows {
             Rows::All => x.clone(),
             Rows::First => x.narrow(1, 0, 1)?.contiguous()?,
         };
-        let (q, k, v) = (self.query.forward(&wanted)?, self.key.forward(x)?, self.value.forward(x)?);
-        let context = attention(&q, &k, &v, bias, self.heads, mask(0))?;
-        let attended = dropped(self.attention_output.forward(&context)?, 1)?;
-        let attended = self.attention_norm.forward(&(attended + wanted)?)?;
+        let context = self.attention.forward(&wanted, x, bias, mask(0))?;
+        let attended = self.attention_output.forward(&context)?;
+        let attended = self.attention_norm.forward_sum(&attended, mask(1), &wanted)?;
 
-        let inner = gelu(&self.intermediate.forward(&attended)?)?;
-        let inner = dropped(self.output.forward(&inner)?, 2)?;
-        let sum = (&inner + attended)?;
-        match &self.adapter {
-            None => self.output_norm.forward(&sum),
-            // The adapter reads what the layer's own LayerNorm makes of the feed-forward output alone.
-            Some(adapter) => {
-                let change = adapter.forward(&self.output_norm.forward(&inner)?)?;
-                self.output_norm.forward(&(change + sum)?)
-            }
-        }
+        let inner = self.feed_forward.forward(&attended)?;
+        let Some(adapter) = &self.adapter else {
+            return self.output_norm.forward_sum(&inner, mask(2), &attended);
+        };
+        // The adapter reads what the layer's own LayerNorm makes of the feed-forward output alone.
+        let inner = self.kernels.dropout(&inner, mask(2))?;
+        let change = adapter.forward(&self.output_norm.forward(&inner)?)?;
+        self.output_norm.forward_sum(&change, None, &(inner + attended)?)
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::{Config, embeddings};
-use crate::nn::{DropoutAt, LayerNorm, Linear, Params, gelu};
+use crate::nn::{DropoutAt, Kernels, LayerNorm, Linear, Params};
 
 #[derive(Debug, Clone)]
 pub struct Head {
@@ -11,6 +11,7 @@ pub struct Head {
     dense: Linear,
     norm: LayerNorm,
     classes: Linear,
+    kernels: Kernels,
     site: u32,
 }
 
@@ -22,16 +23,16 @@ impl Head {
             dense: Linear::load(params, "model.classifier.0.dense", hidden, hidden)?,
             norm: LayerNorm::load(params, "model.classifier.0.LayerNorm", hidden, config.layer_norm_eps)?,
             classes: Linear::load(params, "model.classifier.1", hidden, 2)?,
+            kernels: params.kernels(),
             site: embeddings::SITE + 1 + 3 * config.num_hidden_layers as u32,
         })
     }
 
     /// [B, H] → [B, 2].
     pub fn forward(&self, first: &Tensor, dropout: Option<&DropoutAt>) -> Result<Tensor> {
-        let mut pooled = self.pooler.forward(first)?.tanh()?;
-        if let Some(dropout) = dropout {
-            pooled = dropout.site(self.site).apply(&pooled)?;
-        }
-        self.classes.forward(&self.norm.forward(&gelu(&self.dense.forward(&pooled)?)?)?)
+        let pooled = self.pooler.forward(first)?.tanh()?;
+        let pooled = self.kernels.dropout(&pooled, dropout.map(|dropout| dropout.site(self.site)))?;
+        let transformed = self.kernels.gelu(&self.dense.forward(&pooled)?)?;
+        self.classes.forward(&self.norm.forward(&transformed)?)
     }
 }

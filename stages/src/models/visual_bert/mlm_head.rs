@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::Config;
-use crate::nn::{LayerNorm, Linear, Params, gelu};
+use crate::nn::{Kernels, LayerNorm, Linear, Params};
 
 /// Predicts words from hidden states: a transform, then a decoder whose weights are the word embeddings.
 #[derive(Debug, Clone)]
@@ -11,6 +11,7 @@ pub struct MlmHead {
     transform: Linear,
     norm: LayerNorm,
     decoder: Linear,
+    kernels: Kernels,
 }
 
 impl MlmHead {
@@ -24,10 +25,14 @@ impl MlmHead {
         Ok(Self {
             transform: Linear::load(params, &name("transform.dense"), hidden, hidden)?,
             norm: LayerNorm::load(params, &name("transform.LayerNorm"), hidden, config.layer_norm_eps)?,
-            decoder: Linear::new(
-                params.get_shaped("model.bert.embeddings.word_embeddings.weight", &[words, hidden])?,
-                params.get_shaped(&name("bias"), &[words])?,
-            ),
+            decoder: Linear::load_tied(
+                params,
+                "model.bert.embeddings.word_embeddings.weight",
+                &name("bias"),
+                hidden,
+                words,
+            )?,
+            kernels: params.kernels(),
         })
     }
 
@@ -36,6 +41,6 @@ impl MlmHead {
     /// # Errors
     /// The rows have another width.
     pub fn logits(&self, rows: &Tensor) -> Result<Tensor> {
-        self.decoder.forward(&self.norm.forward(&gelu(&self.transform.forward(rows)?)?)?)
+        self.decoder.forward(&self.norm.forward(&self.kernels.gelu(&self.transform.forward(rows)?)?)?)
     }
 }

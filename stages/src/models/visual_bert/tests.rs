@@ -4,7 +4,7 @@
 use candle_core::{Device, Tensor};
 
 use super::*;
-use crate::nn::{Dropout, init};
+use crate::nn::{Dropout, Kernels, init};
 
 /// A model small enough for tests, with no two dimensions alike.
 pub fn tiny() -> Config {
@@ -17,6 +17,7 @@ pub fn tiny() -> Config {
         max_position_embeddings: 12,
         type_vocab_size: 2,
         visual_embedding_dim: 14,
+        adapter_divisor: 3,
         ..Config::base()
     }
 }
@@ -55,12 +56,13 @@ pub fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// The largest difference, relative to the largest value of `b`.
-pub fn distance(a: &Tensor, b: &Tensor) -> f32 {
+/// The Euclidean norm of the difference, relative to that of `b`.
+pub fn distance(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.dims(), b.dims());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let (a, b) = (values(a), values(b));
-    let largest = b.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
-    a.iter().zip(&b).fold(0.0, |worst: f32, (a, b)| worst.max((a - b).abs())) / largest
+    let difference = norm(&mut a.iter().zip(&b).map(|(a, b)| f64::from(a - b)));
+    difference / norm(&mut b.iter().map(|&b| f64::from(b))).max(f64::MIN_POSITIVE)
 }
 
 fn labels() -> Tensor {
@@ -157,4 +159,66 @@ fn the_word_head_reaches_the_word_embeddings() {
     // Every word is a candidate of the decoder, also one that no text has.
     assert!(values(&grads.get(&words).unwrap().get(29).unwrap()).iter().any(|&value| value != 0.0));
     assert!(model.logits(&batch(6), None).unwrap_err().to_string().contains("no classification head"));
+}
+
+/// The loss on [`batch`] and its gradients by name.
+fn loss_and_gradients(
+    params: &Params,
+    batch: &Batch,
+    dropout: Option<&DropoutAt>,
+) -> (Tensor, Vec<(String, Tensor)>) {
+    let model = VisualBert::new(&tiny(), params).unwrap();
+    let labels: Vec<u32> = (0..batch.ids.dim(0).unwrap() as u32).map(|row| row % 2).collect();
+    let labels = Tensor::new(labels, &Device::Cpu).unwrap();
+    let loss = cross_entropy(&model.logits(batch, dropout).unwrap(), &labels).unwrap();
+    let grads = loss.backward().unwrap();
+    let gradient =
+        |(name, var): (&str, &candle_core::Var)| (name.to_owned(), grads.get(var).unwrap().clone());
+    (loss, params.trained().map(gradient).collect())
+}
+
+#[test]
+fn fused_kernels_equal_the_plain_composition() {
+    let dropout = Dropout::new(0.1, 5).unwrap().at(3);
+    for (mode, dropout) in Mode::ALL.into_iter().flat_map(|mode| [(mode, None), (mode, Some(&dropout))]) {
+        let fused = params(mode);
+        assert_eq!(fused.kernels(), Kernels::Fused);
+        let plain = fused.clone().with_kernels(Kernels::Plain);
+        let (loss, gradients) = loss_and_gradients(&fused, &batch(6), dropout);
+        let (plain_loss, plain_gradients) = loss_and_gradients(&plain, &batch(6), dropout);
+        let case = format!("{mode}, dropout {}", dropout.is_some());
+        assert!(distance(&loss, &plain_loss) < 1e-5, "{case}: loss {loss} and {plain_loss}");
+        for ((name, gradient), (_, plain)) in gradients.iter().zip(&plain_gradients) {
+            // Its true gradient is 0: what there is, is rounding.
+            if !name.ends_with("key.bias") {
+                let distance = distance(gradient, plain);
+                assert!(distance < 1e-5, "{case}: {name} differs by {distance}");
+            }
+        }
+        let encode =
+            |params: &Params| VisualBert::new(&tiny(), params).unwrap().encode(&batch(6), dropout).unwrap();
+        assert!(distance(&encode(&fused), &encode(&plain)) < 1e-5, "{case}: encoding");
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    // Large enough that every kernel shares its work.
+    let rows = 160;
+    let big = |tensor: Tensor| Tensor::cat(&vec![tensor; rows], 0).unwrap();
+    let one = batch(12);
+    let batch = Batch { ids: big(one.ids), regions: big(one.regions), mask: big(one.mask) };
+    let dropout = Dropout::new(0.1, 5).unwrap().at(3);
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| loss_and_gradients(&params(Mode::Full), &batch, Some(&dropout)))
+    };
+    let (loss, gradients) = run(1);
+    for threads in [2, 3] {
+        let (other_loss, other) = run(threads);
+        assert_eq!(values(&loss), values(&other_loss));
+        for ((name, gradient), (_, other)) in gradients.iter().zip(&other) {
+            assert!(values(gradient) == values(other), "{name} with {threads} threads");
+        }
+    }
 }
