@@ -53,7 +53,7 @@ impl<'a> Memes<'a> {
     /// Whether a model of `config` can read this data set.
     ///
     /// # Errors
-    /// Another vocabulary or feature width than the model's, texts longer than its positions.
+    /// Another vocabulary or feature width than the model's, a text longer than its positions.
     pub(crate) fn check_fits(&self, config: &Config) -> Result<(), StageError> {
         let words = self.tokens.info.vocab_size;
         if words != config.vocab_size {
@@ -70,10 +70,15 @@ impl<'a> Memes<'a> {
             );
             return Err(StageError::input(REGIONS, self.regions_path, problem));
         }
-        let (longest, positions) = (self.view.max_text, config.max_position_embeddings);
-        if self.tokens.info.max_length.min(longest) > positions {
-            let problem = format!("max_text is {longest}, the model has {positions} positions");
-            return Err(StageError::Params(problem));
+        let positions = config.max_position_embeddings;
+        let too_long = |&row: &usize| self.tokens.ids(row).len().min(self.view.max_text) > positions;
+        if let Some(row) = (0..self.tokens.rows.len()).find(too_long) {
+            let problem = format!(
+                "row `{}` is {} pieces long, the model has {positions} positions; lower max_text",
+                self.tokens.rows[row].id,
+                self.tokens.ids(row).len()
+            );
+            return Err(StageError::input(TOKENS, self.tokens_path, problem));
         }
         Ok(())
     }
