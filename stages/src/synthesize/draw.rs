@@ -189,7 +189,7 @@ fn background(look: u64) -> Vec<u8> {
             grain ^= grain << 13;
             grain ^= grain >> 7;
             grain ^= grain << 17;
-            let noise = (grain >> 61) as f32 - 3.5;
+            let noise = (grain >> 62) as f32 - 1.5;
             pixels.extend((0..3).map(|c| (from[c] + (to[c] - from[c]) * along + noise) as u8));
         }
     }
