@@ -5,7 +5,7 @@
 //! published. Phase 1 has `train`, `dev`, `test`; phase 2 has `train`, `dev_seen`, `dev_unseen`, `test_seen`,
 //! `test_unseen`. As in the original (MMF), an archive that has all files of phase 1 is of phase 1.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
@@ -78,20 +78,21 @@ impl Stage for IndexHmd {
             (false, Test::TestUnseen) => "test_unseen.jsonl",
         };
         let mut samples = Vec::new();
-        // A meme may be in two splits (dev_seen and dev_unseen share some); its picture is copied once.
-        let mut pictures = BTreeSet::new();
+        // By file name. A meme may be in two splits; its picture is copied once.
+        let mut pictures = BTreeMap::new();
         for (file, split) in [("train.jsonl", Split::Train), (validation, Split::Val), (test, Split::Test)] {
             read_split(&mut archive, file, split, &mut samples, &mut pictures)?;
         }
         let images = job.out.join("images");
         std::fs::create_dir_all(&images)?;
-        for (done, picture) in pictures.iter().enumerate() {
+        for (done, picture) in pictures.values().enumerate() {
             if done % 256 == 0 {
                 job.checkpoint()?;
                 job.progress.advance(done as u64, pictures.len() as u64);
             }
             archive.copy_picture(picture, &images)?;
         }
+        job.progress.advance(pictures.len() as u64, pictures.len() as u64);
         Ok(SampleSet { dataset: "hmd".to_owned(), samples }.write(&job.out.join("samples"))?)
     }
 }
@@ -101,7 +102,7 @@ fn read_split(
     file: &str,
     split: Split,
     samples: &mut Vec<Sample>,
-    pictures: &mut BTreeSet<String>,
+    pictures: &mut BTreeMap<String, String>,
 ) -> Result<(), StageError> {
     let text = archive.text(file)?;
     let mut ids = HashSet::new();
@@ -120,8 +121,12 @@ fn read_split(
         if !archive.has(&line.img) {
             return Err(fail(format!("the archive has no picture `{}`", line.img)));
         }
+        if let Some(other) = pictures.insert(image.clone(), line.img.clone())
+            && other != line.img
+        {
+            return Err(fail(format!("`{other}` and `{}` have the same file name", line.img)));
+        }
         samples.push(Sample { id: line.id.to_string(), image, text: line.text, label: line.label, split });
-        pictures.insert(line.img);
     }
     if ids.is_empty() {
         return Err(archive.error(file, "holds no memes"));
@@ -157,6 +162,7 @@ mod tests {
         }
         add("img/00042.png", "42");
         add("img/00007.png", "7");
+        add("other/00007.png", "seven");
         zip.finish().unwrap();
         let out = dir.path().join("out");
         let result = run_stage(&IndexHmd, params, &[("archive", Path::new(&path))], &out);
@@ -198,6 +204,10 @@ mod tests {
             (r#"{"id":1,"img":"img/00042.png","label":2,"text":""}"#, "line 1: label is 2"),
             (r#"{"id":1,"img":"img/00001.png","label":0,"text":""}"#, "no picture `img/00001.png`"),
             (r#"{"id":1,"img":"../../evil.png","label":0,"text":""}"#, "names no file of the archive"),
+            (
+                "{\"id\":1,\"img\":\"img/00007.png\",\"text\":\"\"}\n{\"id\":2,\"img\":\"other/00007.png\",\"text\":\"\"}",
+                "line 2: `img/00007.png` and `other/00007.png` have the same file name",
+            ),
             (r#"{"id":1,"label":0,"text":""}"#, "line 1: missing field `img`"),
             ("", "holds no memes"),
         ] {

@@ -127,6 +127,7 @@ impl Stage for IndexMmhs {
                 samples.push(Sample { id: id.to_owned(), image, text, label: Some(label), split });
             }
         }
+        job.progress.advance(samples.len() as u64, samples.len() as u64);
         Ok(SampleSet { dataset: "mmh".to_owned(), samples }.write(&job.out.join("samples"))?)
     }
 }
@@ -160,19 +161,14 @@ fn text(archive: &mut Archive, id: &str, tweet: &Tweet, params: &Params) -> Resu
     Ok(if params.text == Text::Ocr { read } else { format!("{tweet} {read}").trim().to_owned() })
 }
 
-/// The words of a text that are no links, with single spaces between them.
+/// The words of a text without links, with single spaces between them.
 fn without_urls(text: &str) -> String {
-    let is_link = |word: &str| word.starts_with("http://") || word.starts_with("https://");
-    let mut kept = Vec::new();
-    for word in text.split_whitespace() {
+    let words = text.split_whitespace().map(|word| {
         // A link often sticks to the word before it.
-        let start = word.find("http://").or_else(|| word.find("https://")).unwrap_or(word.len());
-        let before = &word[..start];
-        if !is_link(word) && !before.is_empty() {
-            kept.push(before);
-        }
-    }
-    kept.join(" ")
+        let start = ["http://", "https://"].iter().filter_map(|scheme| word.find(scheme)).min();
+        &word[..start.unwrap_or(word.len())]
+    });
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

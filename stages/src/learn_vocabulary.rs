@@ -24,7 +24,7 @@ pub struct LearnVocabulary;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
-    /// Most entries, special tokens and single letters included.
+    /// Most entries. Special tokens and single letters count, and are all in, however small this is.
     pub size: usize,
     /// A piece is made only of neighbours that occur together so often.
     pub min_frequency: u64,
@@ -113,7 +113,7 @@ mod tests {
     fn the_same_text_gives_the_same_vocabulary() {
         // Many ties: words of equal frequency that share pieces.
         let words: Vec<String> = (0..300u32)
-            .map(|n| (0..5).map(|i| char::from(b'a' + ((n * 7919 >> (2 * i)) % 7) as u8)).collect())
+            .map(|n| (0..5).map(|i| char::from(b'a' + (((n * 7919) >> (2 * i)) % 7) as u8)).collect())
             .collect();
         let text = words.chunks(6).map(|line| line.join(" ") + "\n").collect::<String>();
         let params = Params { size: 250, min_frequency: 1 };

@@ -19,12 +19,12 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 use super::captions;
 use super::draw::Picture;
 use super::memes::{Meme, Memes};
+use super::scene::Kind;
 
 /// Pictures painted at a time: enough for all threads, few enough for little memory.
 const CHUNK: usize = 128;
 /// Classes of the MMHS150K annotators, by label.
 const CLASSES: [&str; 6] = ["NotHate", "Racist", "Sexist", "Homophobe", "Religion", "OtherHate"];
-const NAMES_OF_THINGS: &str = "circle\nsquare\ntriangle\nstar\ncross\nring\nheart\nmoon\n";
 const README: &str = "Synthetic memes in the layout of MMHS150K: coloured things with jokes about them.\n\
     labels: one number an annotator, 0 stands for harmless. Nothing here was written by or about anybody.\n";
 
@@ -196,7 +196,8 @@ pub fn write_mmhs150k(
     }
     let truth = serde_json::to_vec(&truth).map_err(StageError::failed)?;
     archive.add("MMHS150K_GT.json", &truth, CompressionMethod::Deflated)?;
-    archive.add("hatespeech_keywords.txt", NAMES_OF_THINGS.as_bytes(), CompressionMethod::Deflated)?;
+    let keywords: String = Kind::ALL.iter().map(|kind| format!("{}\n", kind.name())).collect();
+    archive.add("hatespeech_keywords.txt", keywords.as_bytes(), CompressionMethod::Deflated)?;
     archive.add("readme.txt", README.as_bytes(), CompressionMethod::Deflated)?;
     archive.finish()
 }

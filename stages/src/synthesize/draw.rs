@@ -119,12 +119,25 @@ fn width(line: &str) -> usize {
     line.chars().map(advance).sum()
 }
 
-/// Breaks a caption into lines that fit.
+/// Breaks a caption into as few lines as fit, all about equally long.
 fn wrap(caption: &str) -> Vec<String> {
+    let widest = SIDE as usize - 2 * MARGIN;
+    let mut lines = wrap_at(caption, widest);
+    for limit in (0..widest).rev() {
+        let narrower = wrap_at(caption, limit);
+        if narrower.len() > lines.len() || narrower.iter().any(|line| width(line) > limit) {
+            break;
+        }
+        lines = narrower;
+    }
+    lines
+}
+
+fn wrap_at(caption: &str, limit: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in caption.split_whitespace() {
         match lines.last_mut() {
-            Some(line) if width(line) + SPACE + width(word) <= SIDE as usize - 2 * MARGIN => {
+            Some(line) if width(line) + SPACE + width(word) <= limit => {
                 line.push(' ');
                 line.push_str(word);
             }
@@ -176,7 +189,7 @@ fn background(look: u64) -> Vec<u8> {
             grain ^= grain << 13;
             grain ^= grain >> 7;
             grain ^= grain << 17;
-            let noise = (grain >> 61) as f32 - 3.5;
+            let noise = (grain >> 62) as f32 - 1.5;
             pixels.extend((0..3).map(|c| (from[c] + (to[c] - from[c]) * along + noise) as u8));
         }
     }
@@ -270,6 +283,16 @@ mod tests {
             }
         }
         assert!(too_long.is_empty(), "{too_long:#?}");
+    }
+
+    #[test]
+    fn lines_are_about_equally_long() {
+        assert_eq!(
+            wrap("mom can we keep the red one at home"),
+            ["mom can we", "keep the red", "one at home"]
+        );
+        assert_eq!(wrap("hello"), ["hello"]);
+        assert!(wrap("  ").is_empty());
     }
 
     #[test]

@@ -236,7 +236,7 @@ fn write_scenes(
             samples.push(Sample {
                 id: format!("{number:05}-{nth}"),
                 image: image.clone(),
-                text: captions::describe(&scene, world, manner, &mut rng),
+                text: captions::describe(&scene, world, params.attribute, manner, &mut rng),
                 label: None,
                 split: if number < params.scenes { Split::Train } else { Split::Val },
             });
