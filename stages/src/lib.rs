@@ -12,6 +12,7 @@ pub mod nn;
 mod curves;
 mod evaluate;
 mod fetch;
+mod import_detector;
 mod import_visual_bert;
 mod index_hmd;
 mod index_mmhs;
@@ -32,5 +33,8 @@ use stage_api::Registry;
 
 /// The stages of the paper, in the order in which data meets them.
 pub fn registry() -> Registry {
-    Registry::new().with(make_detector::MakeDetector).with(regions::Regions)
+    Registry::new()
+        .with(make_detector::MakeDetector)
+        .with(import_detector::ImportDetector)
+        .with(regions::Regions)
 }
