@@ -14,6 +14,7 @@ mod curves;
 mod evaluate;
 mod fetch;
 mod figure;
+mod import_detector;
 mod import_visual_bert;
 mod index_hmd;
 mod index_mmhs;

@@ -62,8 +62,8 @@ fn write_scenes(dir: &Path, count: usize, seed: u64) -> Vec<SceneObjects> {
     scenes
 }
 
-fn make_detector(dir: &Path) {
-    write_scenes(&dir.join("scenes"), 60, 1);
+fn make_detector(dir: &Path, examples: usize) {
+    write_scenes(&dir.join("scenes"), examples, 1);
     run_stage(&MakeDetector, "(examples: 60)", &[("scenes", &dir.join("scenes"))], &dir.join("detector"))
         .unwrap();
 }
@@ -84,7 +84,7 @@ fn extract(dir: &Path, images: &Path, out: &str) -> Result<RegionFeatures, Stage
 #[test]
 fn finds_objects_and_tells_their_colours() {
     let dir = tempfile::tempdir().unwrap();
-    make_detector(dir.path());
+    make_detector(dir.path(), 60);
     let scenes = write_scenes(&dir.path().join("unseen"), 40, 2);
     let features = extract(dir.path(), &dir.path().join("unseen/images"), "regions").unwrap();
     let (mut covered, mut rows) = (0, Vec::new());
@@ -137,7 +137,7 @@ fn the_same_bytes_come_out_on_any_number_of_threads() {
         let dir = dir.path().join(threads.to_string());
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            make_detector(&dir);
+            make_detector(&dir, 24);
             extract(&dir, &dir.join("scenes/images"), "regions").unwrap();
         });
         ["detector/weights.safetensors", "regions/shard-00003.safetensors", "regions/regions.json"]
@@ -149,7 +149,7 @@ fn the_same_bytes_come_out_on_any_number_of_threads() {
 #[test]
 fn takes_every_kind_of_picture() {
     let dir = tempfile::tempdir().unwrap();
-    make_detector(dir.path());
+    make_detector(dir.path(), 8);
     let images = dir.path().join("odd");
     std::fs::create_dir_all(&images).unwrap();
     RgbImage::new(1, 1).save(images.join("a-dot.png")).unwrap();
@@ -170,7 +170,7 @@ fn takes_every_kind_of_picture() {
 #[test]
 fn names_the_picture_it_cannot_read() {
     let dir = tempfile::tempdir().unwrap();
-    make_detector(dir.path());
+    make_detector(dir.path(), 8);
     let images = dir.path().join("bad");
     std::fs::create_dir_all(&images).unwrap();
     let error = extract(dir.path(), &images, "none").err().unwrap();

@@ -75,7 +75,7 @@ impl FasterRcnn {
     /// Boxes are proposals, clipped to the canvas and not to the picture, as in the published features.
     ///
     /// # Errors
-    /// A picture without pixels; what the device reports.
+    /// A picture without pixels; features that are not finite (damaged weights); what the device reports.
     pub fn detect(&self, picture: &Picture, most: usize) -> Result<Vec<Region>> {
         if picture.width == 0 || picture.height == 0 {
             return Err(candle_core::Error::Msg("the picture has no pixels".to_owned()));
@@ -88,6 +88,11 @@ impl FasterRcnn {
         let probabilities = host_vec(&described.probabilities)?;
         let Config { classes, class_nms, head_width, .. } = self.config;
         let features = host_vec(&described.features)?;
+        if !features.iter().all(|value| value.is_finite()) {
+            return Err(candle_core::Error::Msg(
+                "features are not finite: the weights are damaged".to_owned(),
+            ));
+        }
         let choices = choose::choose(&boxes, &probabilities, classes, class_nms, most);
         Ok(choices
             .into_iter()

@@ -276,11 +276,12 @@ fn fit_head(
     }
     let one_hot = Tensor::from_vec(one_hot, (classes.len(), config.classes), &Device::Cpu)?;
 
-    // Half of the features are random mixtures of linear class readouts, the others random projections.
+    // Most features are random mixtures of linear class readouts, as training would make them; the others are
+    // random projections, which keep what the classes do not speak of.
     let fc6 = "roi_heads.box.feature_extractor.fc6";
     let (readout, _) = ridge(&inputs, &one_hot, None, PENALTY)?;
     let random = tensors[&format!("{fc6}.weight")].clone();
-    let telling = config.head_width / 2;
+    let telling = config.head_width * 3 / 4;
     let mixtures = random.narrow(0, 0, telling)?.narrow(1, 0, config.classes.min(random.dim(1)?))?;
     let readout = readout.narrow(0, 0, mixtures.dim(1)?)?;
     let rest = random.narrow(0, telling, config.head_width - telling)?;
