@@ -34,6 +34,7 @@ use stage_api::Registry;
 /// The stages of the paper, in the order in which data meets them.
 pub fn registry() -> Registry {
     Registry::new()
+        .with(fetch::Fetch)
         .with(parameters::Parameters)
         .with(results::Results)
         .with(curves::Curves)
