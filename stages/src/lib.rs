@@ -35,6 +35,7 @@ use stage_api::Registry;
 pub fn registry() -> Registry {
     Registry::new()
         .with(fetch::Fetch)
+        .with(import_visual_bert::ImportVisualBert)
         .with(parameters::Parameters)
         .with(results::Results)
         .with(curves::Curves)
