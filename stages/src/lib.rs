@@ -39,6 +39,8 @@ use stage_api::Registry;
 pub fn registry() -> Registry {
     Registry::new()
         .with(synthesize::Synthesize)
+        .with(fetch::Fetch)
+        .with(import_visual_bert::ImportVisualBert)
         .with(index_hmd::IndexHmd)
         .with(index_mmhs::IndexMmhs)
         .with(learn_vocabulary::LearnVocabulary)

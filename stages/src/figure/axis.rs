@@ -11,11 +11,12 @@ pub fn enclosing(low: f64, high: f64, about: usize) -> (Vec<f64>, usize) {
     ((first..=last).map(|tick| tick as f64 * step).collect(), places(step))
 }
 
-/// Values of the series 1, 2, 5, 10, … that enclose or meet `low` and `high`, both above 0, and the decimals they
+/// Values of the series 1, 2, 3, 5, 7, 10, … that enclose or meet `low` and `high`, both above 0, and the decimals they
 /// need.
 pub fn enclosing_ratio(low: f64, high: f64) -> (Vec<f64>, usize) {
-    let value = |place: i32| [1.0, 2.0, 5.0][place.rem_euclid(3) as usize] * 10f64.powi(place.div_euclid(3));
-    let start = 3 * low.log10().floor() as i32;
+    const SERIES: [f64; 5] = [1.0, 2.0, 3.0, 5.0, 7.0];
+    let value = |place: i32| SERIES[place.rem_euclid(5) as usize] * 10f64.powi(place.div_euclid(5));
+    let start = 5 * low.log10().floor() as i32;
     let first = (start..).find(|&place| value(place + 1) > low * 1.000_01).unwrap_or(start);
     let last = (first + 1..).find(|&place| value(place) >= high * 0.999_99).unwrap_or(first + 1);
     ((first..=last).map(value).collect(), places(value(first)))
@@ -61,8 +62,8 @@ mod tests {
         assert_eq!(shown(enclosing(0.5, 0.7439, 5)), "0.50 0.55 0.60 0.65 0.70 0.75");
         assert_eq!(shown(enclosing(0.0, 3.7, 5)), "0 1 2 3 4");
         assert_eq!(shown(enclosing(0.0, 0.73, 5)), "0.0 0.2 0.4 0.6 0.8");
-        assert_eq!(shown(enclosing_ratio(0.45, 3.74)), "0.2 0.5 1.0 2.0 5.0");
-        assert_eq!(shown(enclosing_ratio(0.5, 0.5)), "0.5 1.0");
+        assert_eq!(shown(enclosing_ratio(0.45, 3.74)), "0.3 0.5 0.7 1.0 2.0 3.0 5.0");
+        assert_eq!(shown(enclosing_ratio(0.5, 0.5)), "0.5 0.7");
         assert_eq!(shown(within(22_000.0, 5)), "0 5000 10000 15000 20000");
         assert_eq!(shown(within(600.0, 6)), "0 100 200 300 400 500 600");
         assert_eq!(shown(within(1.0, 5)), "0.0 0.2 0.4 0.6 0.8 1.0");

@@ -191,13 +191,13 @@ impl Style {
     /// The colour as drawn: a faint line's is mixed with white.
     fn ink(self) -> String {
         let mix =
-            |channel: u8| if self.faint { (u16::from(channel) * 11 + 255 * 9) / 20 } else { channel.into() };
+            |channel: u8| if self.faint { (u16::from(channel) * 13 + 255 * 7) / 20 } else { channel.into() };
         let [red, green, blue] = self.colour.map(mix);
         format!("#{red:02x}{green:02x}{blue:02x}")
     }
 
     fn stroke(self) -> String {
-        let width = if self.faint { 1.3 } else { 2.2 };
+        let width = if self.faint { 1.4 } else { 2.2 };
         let mut text = format!(
             "fill=\"none\" stroke=\"{}\" stroke-width=\"{width}\" stroke-linejoin=\"round\"",
             self.ink()

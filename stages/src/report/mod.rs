@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Value, context};
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
@@ -92,6 +93,7 @@ fn render(
 ) -> Result<String, minijinja::Error> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     let tables: Vec<Value> = tables.iter().map(table_value).collect();
     let figures: Vec<Value> = figures
         .iter()

@@ -237,3 +237,6 @@ fn style(mode: &str, faint: bool) -> Style {
     };
     Style { colour, dashes, mark, faint }
 }
+
+#[cfg(test)]
+mod tests;
