@@ -69,7 +69,7 @@ const GOOD: &str = r#"(
     profiles: [
         (name: "mini", about: "small", sources: [(name: "raw", stage: "make"), (name: "data", from: "raw/part")],
          defaults: [("train", (lr: 1e-3, seed: 7))]),
-        (name: "paper", sources: [(name: "data", stage: "make")]),
+        (name: "paper", about: "large", sources: [(name: "data", stage: "make")]),
     ],
     steps: [
         // a comment
@@ -213,7 +213,7 @@ fn a_file_on_an_optional_port_is_connected_once_it_is_there() {
 
 #[test]
 fn a_cycle_is_printed_as_a_walk() {
-    let text = r#"(default_profile: "p", profiles: [(name: "p")], steps: [
+    let text = r#"(default_profile: "p", profiles: [(name: "p", about: "")], steps: [
         (name: "a", stage: "train", inputs: {"data": "c"}, params: (mode: "x")),
         (name: "b", stage: "train", inputs: {"data": "a"}, params: (mode: "x")),
         (name: "c", stage: "train", inputs: {"data": "b"}, params: (mode: "x")),

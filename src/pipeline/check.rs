@@ -46,7 +46,8 @@ pub(super) fn check(
     registry: &Registry,
 ) -> Result<Pipeline, PipelineError> {
     let chosen = choose_profile(form, profile, text)?;
-    let vars: Vars = vec![("profile".to_owned(), chosen.name.0.to_owned())];
+    let said = |name: &str, value: Raw| (name.to_owned(), value.0.to_owned());
+    let vars: Vars = vec![said("profile", chosen.name), said("about", chosen.about)];
     let root = text.path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut checker = Checker {
         text,
@@ -82,7 +83,7 @@ pub(super) fn check(
         file: text.path.to_owned(),
         root: checker.root,
         profile: chosen.name.string(text)?,
-        about: chosen.about.clone(),
+        about: chosen.about.string(text)?,
         graph: checker.graph,
         targets,
     })

@@ -118,8 +118,8 @@ pub(super) struct EntryForm<'a> {
 pub(super) struct ProfileForm<'a> {
     #[serde(borrow)]
     pub name: Raw<'a>,
-    #[serde(default)]
-    pub about: String,
+    #[serde(borrow)]
+    pub about: Raw<'a>,
     #[serde(borrow, default)]
     pub sources: Vec<EntryForm<'a>>,
     #[serde(borrow, default)]
