@@ -9,21 +9,27 @@ pub mod metrics;
 pub mod models;
 pub mod nn;
 
+mod archive;
 mod curves;
 mod evaluate;
 mod fetch;
+mod figure;
+mod import_detector;
 mod import_visual_bert;
 mod index_hmd;
 mod index_mmhs;
 mod learn_vocabulary;
+mod learning;
 mod make_detector;
 mod parameters;
+mod pictures;
 mod pretrain;
 mod published;
 mod regions;
 mod report;
 mod results;
 mod synthesize;
+mod table;
 mod tokens;
 mod train;
 
@@ -32,4 +38,20 @@ use stage_api::Registry;
 /// The stages of the paper, in the order in which data meets them.
 pub fn registry() -> Registry {
     Registry::new()
+        .with(synthesize::Synthesize)
+        .with(fetch::Fetch)
+        .with(import_visual_bert::ImportVisualBert)
+        .with(index_hmd::IndexHmd)
+        .with(index_mmhs::IndexMmhs)
+        .with(learn_vocabulary::LearnVocabulary)
+        .with(tokens::Tokens)
+        .with(make_detector::MakeDetector)
+        .with(regions::Regions)
+        .with(pretrain::Pretrain)
+        .with(train::Train)
+        .with(evaluate::Evaluate)
+        .with(parameters::Parameters)
+        .with(results::Results)
+        .with(curves::Curves)
+        .with(report::Report)
 }

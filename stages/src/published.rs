@@ -1,1 +1,178 @@
-//! To be written.
+//! What the paper's own runs gave, read from the two files in `paper/`, and the names by which tables and
+//! figures call data sets and modes. It does not know who asks.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::artifacts::{ArtifactError, Result};
+
+/// The paper's data sets in its order: short name, title.
+pub const DATASETS: [(&str, &str); 2] = [("hmd", "Hateful Memes"), ("mmh", "MMHS150K")];
+
+/// The paper's training modes in its order: short name, title.
+pub const MODES: [(&str, &str); 3] = [("fc", "FC"), ("pe", "PE"), ("full", "Full-FT")];
+
+/// The title of a data set or mode: that of `names`, or the short name itself when it is not the paper's.
+pub fn title<'a>(names: &[(&str, &'a str)], name: &'a str) -> &'a str {
+    names.iter().find(|(short, _)| *short == name).map_or(name, |(_, title)| title)
+}
+
+/// One run of the paper: `paper/runs.csv`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Short name of the data set.
+    pub dataset: String,
+    /// Short name of the training mode.
+    pub mode: String,
+    /// Updates it was trained for.
+    pub updates: u64,
+    /// Parameters of its model.
+    pub total_parameters: u64,
+    /// Parameters that were trained.
+    pub trained_parameters: u64,
+    /// Update of the validation with the greatest ROC-AUC.
+    pub best_update: u64,
+    /// ROC-AUC of that validation, from 0 to 1.
+    pub best_roc_auc: f64,
+    /// Its accuracy, from 0 to 1.
+    pub best_accuracy: f64,
+    /// Its F1 of class 1, from 0 to 1.
+    pub best_f1: f64,
+}
+
+/// The split a point of a curve was logged for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Training batches.
+    Train,
+    /// The validation split.
+    Val,
+}
+
+/// One logged point of a run: `paper/curves.csv`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    /// Short name of the data set.
+    pub dataset: String,
+    /// Short name of the training mode.
+    pub mode: String,
+    /// What it was computed on.
+    pub split: Split,
+    /// Updates done.
+    pub update: u64,
+    /// Cross-entropy in nats.
+    pub loss: f64,
+    /// ROC-AUC from 0 to 1; `val` only.
+    pub roc_auc: Option<f64>,
+}
+
+/// Reads `runs.csv`.
+///
+/// # Errors
+/// A file that cannot be read; a line that does not parse, leaves its range or repeats a run, with its number.
+pub fn read_runs(path: &Path) -> Result<Vec<Run>> {
+    let mut seen = BTreeSet::new();
+    read(path, |run: &Run| {
+        let shares = [run.best_roc_auc, run.best_accuracy, run.best_f1];
+        if shares.iter().any(|share| !(0.0..=1.0).contains(share)) {
+            return Err("a metric is not between 0 and 1".to_owned());
+        }
+        if run.trained_parameters > run.total_parameters || run.best_update > run.updates {
+            return Err("a part is greater than its whole (parameters or updates)".to_owned());
+        }
+        if !seen.insert((run.dataset.clone(), run.mode.clone())) {
+            return Err(format!("the run {}/{} is given twice", run.dataset, run.mode));
+        }
+        Ok(())
+    })
+}
+
+/// Reads `curves.csv`.
+///
+/// # Errors
+/// A file that cannot be read; a line that does not parse or leaves its range, with its number.
+pub fn read_curves(path: &Path) -> Result<Vec<Point>> {
+    read(path, |point: &Point| match (point.split, point.roc_auc) {
+        (Split::Val, None) => Err("a validation needs `roc_auc`".to_owned()),
+        (_, Some(auc)) if !(0.0..=1.0).contains(&auc) => Err("`roc_auc` is not between 0 and 1".to_owned()),
+        _ if !point.loss.is_finite() => Err("`loss` is not a finite number".to_owned()),
+        _ => Ok(()),
+    })
+}
+
+fn read<T: DeserializeOwned>(
+    path: &Path,
+    mut check: impl FnMut(&T) -> std::result::Result<(), String>,
+) -> Result<Vec<T>> {
+    // The csv crate's own message holds the line of a record that does not parse.
+    let mut file = csv::Reader::from_path(path).map_err(|error| ArtifactError::new(path, error))?;
+    let headers = file.headers().map_err(|error| ArtifactError::new(path, error))?.clone();
+    let mut rows = Vec::new();
+    for record in file.records() {
+        let record = record.map_err(|error| ArtifactError::new(path, error))?;
+        let row = record.deserialize(Some(&headers)).map_err(|error| ArtifactError::new(path, error))?;
+        check(&row).map_err(|problem| {
+            let line = record.position().map_or(0, csv::Position::line);
+            ArtifactError::new(path, format!("line {line}: {problem}"))
+        })?;
+        rows.push(row);
+    }
+    if rows.is_empty() {
+        return Err(ArtifactError::new(path, "holds no rows; restore it from the repository"));
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../paper").join(name)
+    }
+
+    #[test]
+    fn the_committed_files_hold_the_six_runs_whole() {
+        let runs = read_runs(&file("runs.csv")).unwrap();
+        let curves = read_curves(&file("curves.csv")).unwrap();
+        assert_eq!(runs.len(), 6);
+        for run in &runs {
+            let of = |split| {
+                let points = curves.iter().filter(move |point| point.split == split);
+                points.filter(|point| point.dataset == run.dataset && point.mode == run.mode)
+            };
+            assert_eq!(of(Split::Train).count(), 220, "{run:?}");
+            assert_eq!(of(Split::Val).count(), 22, "{run:?}");
+            // The best validation of the curve is the one that runs.csv names, to the four decimals of the log.
+            let best = of(Split::Val).max_by(|a, b| a.roc_auc.partial_cmp(&b.roc_auc).unwrap()).unwrap();
+            assert_eq!(best.update, run.best_update);
+            assert!((best.roc_auc.unwrap() - run.best_roc_auc).abs() < 6e-5);
+        }
+    }
+
+    #[test]
+    fn an_error_names_file_and_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("curves.csv");
+        for (line, word) in [
+            ("hmd,fc,train,many,0.7,", "line: 3"),
+            ("hmd,fc,val,100,0.7,", "line 3: a validation needs `roc_auc`"),
+            ("hmd,fc,val,100,0.7,1.5", "line 3: `roc_auc` is not between"),
+            ("hmd,fc,val,100", "line: 3"),
+        ] {
+            std::fs::write(
+                &path,
+                format!("dataset,mode,split,update,loss,roc_auc\nhmd,fc,val,1,0.7,0.5\n{line}\n"),
+            )
+            .unwrap();
+            let message = read_curves(&path).unwrap_err().to_string();
+            assert!(message.contains(word) && message.contains("curves.csv"), "{message}");
+        }
+    }
+}

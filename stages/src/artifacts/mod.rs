@@ -8,7 +8,9 @@ pub mod metrics;
 pub mod predictions;
 pub mod region_features;
 pub mod samples;
+pub mod scene_objects;
 pub mod token_set;
+pub mod view;
 pub mod weights;
 
 use std::fs;

@@ -1,1 +1,38 @@
-//! To be written.
+//! The numeric core: layers with their backward passes, the optimiser, dropout and seeded randomness.
+//!
+//! It computes on tensors and knows no model, no artifact and no stage. Every source of randomness is a seed
+//! handed in; no result depends on how many threads computed it.
+
+mod activation;
+mod adamw;
+mod allocator;
+mod attention;
+pub mod conv;
+mod dropout;
+pub mod frozen_batch_norm;
+mod fused;
+pub mod host_product;
+pub mod init;
+mod kernels;
+mod layer_norm;
+mod linear;
+mod loss;
+mod mlp;
+mod params;
+pub mod rng;
+pub mod roi_align;
+
+pub use activation::Activation;
+pub use adamw::{AdamW, AdamWConfig, AdamWState, decays};
+pub use allocator::tune_allocator;
+pub use attention::SelfAttention;
+pub use dropout::{Dropout, DropoutAt, Mask};
+pub use kernels::Kernels;
+pub use layer_norm::LayerNorm;
+pub use linear::Linear;
+pub use loss::cross_entropy;
+pub use mlp::Mlp;
+pub use params::{Param, Params};
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,172 @@
-//! To be written.
+//! Trains VisualBERT on memes in one of the paper's modes: FC (classifier only), PE (classifier and adapters)
+//! or Full-FT. [`Train::run`] shows the loop; the order of its steps is the original's (MMF).
+//!
+//! ```text
+//! <tree>/history.json          loss, learning rate and validation metrics by update; the best validation
+//! <tree>/view.json             what of a meme the model was shown
+//! <tree>/config.json           the model's dimensions
+//! <tree>/weights.safetensors   all tensors of the best checkpoint
+//! ```
+
+mod best;
+mod settings;
+
+use std::time::Instant;
+
+use candle_core::Tensor;
+use stage_api::{Job, Port, Stage, StageError};
+
+use self::best::Best;
+pub(crate) use self::settings::Settings;
+use crate::artifacts::history::{History, ParameterCounts, RunInfo, TrainPoint, ValPoint};
+use crate::artifacts::samples::Split;
+use crate::artifacts::weights;
+use crate::learning::device;
+use crate::learning::epochs::Epochs;
+use crate::learning::memes::{Memes, REGIONS, TOKENS};
+use crate::learning::meter::LossMeter;
+use crate::learning::schedule::{LinearSchedule, is_due};
+use crate::learning::scoring::Scores;
+use crate::models::visual_bert::{self, Batch, Config, VisualBert, cross_entropy};
+use crate::nn::{AdamW, Dropout, DropoutAt, Params, decays, tune_allocator};
+
+/// The port the pretrained weights come in by.
+const WEIGHTS: &str = "weights";
+
+/// The stage.
+pub(crate) struct Train;
+
+impl Stage for Train {
+    type Params = Settings;
+    const NAME: &'static str = "train";
+    const ABOUT: &'static str = "Trains VisualBERT on memes: fc, pe or full";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[Port::one(TOKENS), Port::one(REGIONS), Port::one(WEIGHTS)];
+
+    fn check(&self, settings: &Settings) -> Result<(), String> {
+        settings.check()
+    }
+
+    fn run(&self, settings: &Settings, job: &Job) -> Result<(), StageError> {
+        tune_allocator();
+        let device = device::open(&job.host.device)?;
+
+        // Data: everything that can be wrong with it is found before the first update.
+        let memes = Memes::open(job.inputs, settings.view(), &device)?;
+        let weights_dir = job.inputs.one(WEIGHTS)?;
+        let from_weights = |problem: &dyn std::fmt::Display| StageError::input(WEIGHTS, weights_dir, problem);
+        let mut config: Config =
+            weights::read_config(weights_dir).map_err(|error| from_weights(&error.problem))?;
+        memes.check_fits(&config)?;
+        let (train_rows, val_rows) = (memes.rows_of(Split::Train)?, memes.rows_of(Split::Val)?);
+        memes.labels(&train_rows)?;
+        let val_labels = memes.labels(&val_rows)?;
+        if val_labels.iter().all(|label| *label == val_labels[0]) {
+            let problem = format!("all rows of the split `val` have label {}: no ROC-AUC", val_labels[0]);
+            return Err(StageError::input(TOKENS, job.inputs.one(TOKENS)?, problem));
+        }
+
+        // Model: the pretrained base, a fresh classifier and, for PE, fresh adapters.
+        let mode = settings.mode;
+        if let Some(dropout) = settings.dropout {
+            (config.hidden_dropout_prob, config.attention_probs_dropout_prob) = (dropout, dropout);
+        }
+        let base =
+            weights::read_tensors(weights_dir, &device).map_err(|error| from_weights(&error.problem))?;
+        let tensors = visual_bert::complete(&base, &config, mode, settings.seed, &device)
+            .map_err(|error| from_weights(&error))?;
+        let params = Params::new(tensors, |name| mode.trains(name)).map_err(StageError::failed)?;
+        let model = VisualBert::new(&config, &params).map_err(|error| from_weights(&error))?;
+
+        // Optimiser.
+        let mut optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(StageError::failed)?;
+        let schedule =
+            LinearSchedule { peak: settings.lr, warm_up: settings.warm_up, updates: settings.updates };
+        let dropout = Dropout::new(config.hidden_dropout_prob, settings.seed).map_err(StageError::failed)?;
+
+        // Loop.
+        let mut epochs = Epochs::new(&train_rows, settings.batch, settings.seed);
+        let mut meter = LossMeter::default();
+        let (mut train, mut val) = (Vec::new(), Vec::new());
+        let mut best = Best::default();
+        let mut watch = Instant::now();
+        let mut watched = 0;
+        for update in 1..=settings.updates {
+            job.checkpoint()?;
+            let rows = epochs.next_batch();
+            let labels = memes.labels(rows)?;
+            let masks = dropout.at(update);
+            let loss = memes
+                .plain_batch(rows)
+                .and_then(|batch| {
+                    learn(&model, &mut optimizer, &batch, &labels, &masks, schedule.after(update - 1))
+                })
+                .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
+            if !loss.is_finite() {
+                let problem = format!("the loss of update {update} is {loss}; a lower lr may help");
+                return Err(StageError::failed(problem));
+            }
+            job.progress.advance(update, settings.updates);
+            if is_due(update, settings.log_every, settings.updates) {
+                meter.add(loss, rows.len());
+                let lr = schedule.after(update);
+                let rate = (update - watched) as f64 / watch.elapsed().as_secs_f64();
+                train.push(TrainPoint { update, loss: meter.median(), loss_average: meter.average(), lr });
+                job.progress.scalar("loss", update, meter.median());
+                job.progress.scalar("lr", update, lr);
+                job.progress.scalar("updates per second", update, rate);
+                (watch, watched) = (Instant::now(), update);
+            }
+            if is_due(update, settings.evaluate_every, settings.updates) {
+                let scores = Scores::of(&model, &memes, &val_rows, settings.evaluation_batch, job)?;
+                let found = scores.summary(&val_labels);
+                let Some(roc_auc) = found.roc_auc else {
+                    return Err(StageError::failed(format!(
+                        "the logits after update {update} are not numbers"
+                    )));
+                };
+                let (loss, accuracy, f1) = (found.loss, found.accuracy, found.f1);
+                let point = ValPoint { update, loss, roc_auc, accuracy, f1 };
+                job.progress.scalar("val roc_auc", update, roc_auc);
+                best.offer(point, &params).map_err(StageError::failed)?;
+                val.push(point);
+                // The rate is of training alone.
+                (watch, watched) = (Instant::now(), update);
+            }
+        }
+
+        // Output: the best checkpoint with its history.
+        let counts = visual_bert::shapes::counts(&config, mode);
+        let (best, tensors) =
+            best.finish(&params).ok_or_else(|| StageError::failed("no validation took place".to_owned()))?;
+        let run = RunInfo {
+            dataset: memes.tokens.info.dataset.clone(),
+            mode: mode.to_string(),
+            seed: settings.seed,
+            updates: settings.updates,
+        };
+        let parameters =
+            ParameterCounts { total: counts.total, trained: counts.trained, adapters: counts.adapters };
+        let rows = (train_rows.len() as u64, val_rows.len() as u64);
+        History { run, parameters, rows, train, val, best }.write(job.out)?;
+        settings.view().write(job.out)?;
+        weights::write(job.out, &config, &tensors)?;
+        Ok(())
+    }
+}
+
+/// One update at learning rate `lr`: forward, loss, backward, step. Returns the batch's mean loss.
+fn learn(
+    model: &VisualBert,
+    optimizer: &mut AdamW,
+    batch: &Batch,
+    labels: &[u8],
+    dropout: &DropoutAt,
+    lr: f64,
+) -> candle_core::Result<f64> {
+    let labels: Vec<u32> = labels.iter().map(|&label| u32::from(label)).collect();
+    let labels = Tensor::new(labels, batch.ids.device())?;
+    let loss = cross_entropy(&model.logits(batch, Some(dropout))?, &labels)?;
+    optimizer.step(&loss.backward()?, lr)?;
+    Ok(f64::from(loss.to_scalar::<f32>()?))
+}

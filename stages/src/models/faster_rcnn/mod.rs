@@ -1,1 +1,107 @@
-//! To be written.
+//! Faster R-CNN with a ResNeXt body and a feature pyramid, for inference: from a picture to the features of its
+//! most telling regions.
+//!
+//! [`Config::x152`] is the detector of the published features, [`Config::mini`] a small one of the same make;
+//! [`fit`] makes weights for the latter. It knows neither files nor stages.
+
+pub mod anchors;
+mod backbone;
+mod boxes;
+mod choose;
+pub mod config;
+pub mod fit;
+mod fpn;
+mod head;
+mod preprocess;
+mod rpn;
+pub mod shapes;
+
+use candle_core::{Device, Result};
+use candle_nn::VarBuilder;
+
+pub use boxes::Corners;
+pub use config::Config;
+pub use preprocess::Picture;
+
+use crate::nn::host_product::host_vec;
+use backbone::Body;
+use fpn::Pyramid;
+use head::BoxHead;
+use rpn::Rpn;
+
+/// A detector with its weights.
+#[derive(Debug)]
+pub struct FasterRcnn {
+    config: Config,
+    device: Device,
+    body: Body,
+    pyramid: Pyramid,
+    rpn: Rpn,
+    head: BoxHead,
+}
+
+/// One region of a picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Region {
+    /// The proposal box, in pixels of the original picture.
+    pub corners: Corners,
+    /// The confidence it was chosen by.
+    pub confidence: f32,
+    /// Its most probable class, background left out, 0-based.
+    pub object: u32,
+    /// Its feature, `head_width` values.
+    pub feature: Vec<f32>,
+}
+
+impl FasterRcnn {
+    /// Reads a detector; names and shapes are those of [`shapes::tensors`].
+    ///
+    /// # Errors
+    /// A config that makes no sense; a tensor that is missing or of another shape.
+    pub fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
+        config.check().map_err(candle_core::Error::Msg)?;
+        Ok(Self {
+            config: config.clone(),
+            device: vb.device().clone(),
+            body: Body::load(config, &vb.pp("backbone.body"))?,
+            pyramid: Pyramid::load(config, &vb.pp("backbone.fpn"))?,
+            rpn: Rpn::load(config, &vb.pp("rpn.head"))?,
+            head: BoxHead::load(config, &vb.pp("roi_heads.box"))?,
+        })
+    }
+
+    /// The at most `most` regions of a picture, most confident first.
+    ///
+    /// Boxes are proposals, clipped to the canvas and not to the picture, as in the published features.
+    ///
+    /// # Errors
+    /// A picture without pixels; features that are not finite (damaged weights); what the device reports.
+    pub fn detect(&self, picture: &Picture, most: usize) -> Result<Vec<Region>> {
+        if picture.width == 0 || picture.height == 0 {
+            return Err(candle_core::Error::Msg("the picture has no pixels".to_owned()));
+        }
+        let canvas = preprocess::prepare(picture, &self.config, &self.device)?;
+        let (_, _, height, width) = canvas.pixels.dims4()?;
+        let levels = self.pyramid.forward(&self.body.forward(&canvas.pixels)?)?;
+        let boxes = self.rpn.proposals(&levels, height, width)?;
+        let described = self.head.forward(&levels, &boxes)?;
+        let probabilities = host_vec(&described.probabilities)?;
+        let Config { classes, class_nms, head_width, .. } = self.config;
+        let features = host_vec(&described.features)?;
+        if !features.iter().all(|value| value.is_finite()) {
+            return Err(candle_core::Error::Msg(
+                "features are not finite: the weights are damaged".to_owned(),
+            ));
+        }
+        let choices = choose::choose(&boxes, &probabilities, classes, class_nms, most);
+        Ok(choices
+            .into_iter()
+            .map(|choice| Region {
+                corners: boxes[choice.proposal].map(|value| value / canvas.scale),
+                confidence: choice.confidence,
+                object: choice.object,
+                feature: features[choice.proposal * head_width..][..head_width].to_vec(),
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,78 @@
+//! A training step of the small model the mini profile trains: forward, backward and update, by mode and by
+//! implementation, on one thread.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+
+use candle_core::{Device, Tensor};
+use criterion::{Criterion, criterion_group, criterion_main};
+use stages::models::visual_bert::{Batch, Config, Mode, VisualBert, complete, cross_entropy, fresh};
+use stages::nn::{AdamW, AdamWConfig, Dropout, Kernels, Params, decays, init, tune_allocator};
+
+fn config() -> Config {
+    Config {
+        vocab_size: 500,
+        hidden_size: 128,
+        num_hidden_layers: 4,
+        num_attention_heads: 4,
+        intermediate_size: 512,
+        max_position_embeddings: 64,
+        visual_embedding_dim: 256,
+        ..Config::base()
+    }
+}
+
+fn batch(rows: usize, tokens: usize, regions: usize, config: &Config) -> candle_core::Result<Batch> {
+    let device = &Device::Cpu;
+    let ids: Vec<u32> = (0..rows * tokens).map(|i| 5 + (i * 31 % 490) as u32).collect();
+    let features = [rows, regions, config.visual_embedding_dim];
+    Ok(Batch {
+        ids: Tensor::from_vec(ids, (rows, tokens), device)?,
+        regions: init::normal(3, "regions", &features, 1.0, device)?.relu()?,
+        mask: init::ones(&[rows, tokens + regions], device)?,
+    })
+}
+
+fn train_step(c: &mut Criterion) {
+    // One thread, as a step of the mini profile has.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(1).build_global();
+    tune_allocator();
+    let config = config();
+    let base = fresh(&config, 1, &Device::Cpu).expect("fresh base");
+    for (rows, mode, kernels) in [
+        (16, Mode::Fc, Kernels::Fused),
+        (16, Mode::Pe, Kernels::Fused),
+        (16, Mode::Full, Kernels::Fused),
+        (32, Mode::Full, Kernels::Fused),
+        (16, Mode::Pe, Kernels::Plain),
+        (16, Mode::Full, Kernels::Plain),
+    ] {
+        let tensors: HashMap<String, Tensor> =
+            complete(&base, &config, mode, 1, &Device::Cpu).expect("complete weights");
+        let params =
+            Params::new(tensors, |name| mode.trains(name)).expect("parameters").with_kernels(kernels);
+        let model = VisualBert::new(&config, &params).expect("model");
+        let mut adamw = AdamW::new(&params, AdamWConfig::default(), decays).expect("optimiser");
+        let dropout = Dropout::new(0.1, 1).expect("dropout");
+        let batch = batch(rows, 12, 16, &config).expect("batch");
+        let labels =
+            Tensor::from_vec((0..rows as u32).map(|i| i % 2).collect(), rows, &Device::Cpu).expect("labels");
+        let mut update = 0;
+        c.bench_function(&format!("train step {mode} batch {rows} {kernels:?}"), |b| {
+            b.iter(|| {
+                update += 1;
+                let logits = model.logits(&batch, Some(&dropout.at(update))).expect("logits");
+                let loss = cross_entropy(&logits, &labels).expect("loss");
+                adamw.step(&loss.backward().expect("backward"), 5e-5).expect("step");
+                black_box(&loss);
+            });
+        });
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20).without_plots();
+    targets = train_step
+}
+criterion_main!(benches);

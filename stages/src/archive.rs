@@ -1,0 +1,187 @@
+//! Reads files out of a data set's zip archive. It knows what makes an archive unsafe or unreadable, not what is
+//! in it.
+//!
+//! Nothing is ever extracted under a name that the archive chose: callers name the files they want and say where
+//! they go.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Component, Path, PathBuf};
+
+use stage_api::StageError;
+use zip::ZipArchive;
+use zip::result::ZipError;
+
+/// No file of a meme data set is larger than this once unpacked; a small archive that claims more is a trap.
+const LARGEST: u64 = 1 << 30;
+
+/// An open archive.
+pub struct Archive {
+    port: &'static str,
+    path: PathBuf,
+    zip: ZipArchive<BufReader<File>>,
+    /// The folder within the archive that holds the data set: empty, or ending in `/`.
+    root: String,
+}
+
+impl Archive {
+    /// Opens the archive that came in by `port` and finds the folder that holds the file `landmark`.
+    ///
+    /// # Errors
+    /// Not a zip archive, names that lead out of it, no `landmark` within.
+    pub fn open(port: &'static str, path: &Path, landmark: &str) -> Result<Self, StageError> {
+        let fail = |problem: String| StageError::input(port, path, problem);
+        let file = File::open(path).map_err(|error| fail(error.to_string()))?;
+        let zip = ZipArchive::new(BufReader::new(file))
+            .map_err(|error| fail(format!("cannot be read as a zip archive ({error}); fetch it again")))?;
+        let mut root: Option<String> = None;
+        for name in zip.file_names() {
+            let name =
+                name.map_err(|error| fail(format!("holds a file whose name cannot be read: {error}")))?;
+            if !is_inside(&name) {
+                let problem =
+                    format!("holds `{name}`, a name that leads out of the archive; do not trust it");
+                return Err(fail(problem));
+            }
+            if let Some(folder) = name.strip_suffix(landmark)
+                && (folder.is_empty() || folder.ends_with('/'))
+                && root.as_ref().is_none_or(|root| (folder.len(), folder) < (root.len(), root))
+            {
+                root = Some(folder.to_owned());
+            }
+        }
+        let root = root.ok_or_else(|| fail(format!("holds no `{landmark}`: is it the right archive?")))?;
+        Ok(Self { port, path: path.to_owned(), zip, root })
+    }
+
+    /// Whether the data set has the file `name`.
+    pub fn has(&self, name: &str) -> bool {
+        self.zip.index_for_name(&format!("{}{name}", self.root)).is_some()
+    }
+
+    /// The bytes of the file `name`.
+    ///
+    /// # Errors
+    /// Missing, damaged, encrypted or absurdly large.
+    pub fn bytes(&mut self, name: &str) -> Result<Vec<u8>, StageError> {
+        let full = format!("{}{name}", self.root);
+        let bytes = match self.zip.by_name(&full) {
+            Ok(file) => {
+                let mut bytes = Vec::new();
+                match file.take(LARGEST + 1).read_to_end(&mut bytes) {
+                    Ok(_) if bytes.len() as u64 > LARGEST => Err("is larger than 1 GiB".to_owned()),
+                    Ok(_) => Ok(bytes),
+                    Err(error) => Err(format!("is damaged ({error}); fetch the archive again")),
+                }
+            }
+            Err(ZipError::FileNotFound) => Err("is missing".to_owned()),
+            Err(ZipError::UnsupportedArchive(ZipError::PASSWORD_REQUIRED)) => {
+                Err("is encrypted: unpack the archive with its password and zip it again without".to_owned())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        bytes.map_err(|problem| self.error(name, problem))
+    }
+
+    /// The text of the file `name`.
+    ///
+    /// # Errors
+    /// As [`Archive::bytes`], and text that is not UTF-8.
+    pub fn text(&mut self, name: &str) -> Result<String, StageError> {
+        let bytes = self.bytes(name)?;
+        String::from_utf8(bytes).map_err(|error| self.error(name, format!("is not UTF-8 text: {error}")))
+    }
+
+    /// Copies the picture `name` into the folder `images` under its own file name.
+    ///
+    /// # Errors
+    /// As [`Archive::bytes`]; a folder that cannot be written.
+    pub fn copy_picture(&mut self, name: &str, images: &Path) -> Result<(), StageError> {
+        let bytes = self.bytes(name)?;
+        let file = file_name(name).ok_or_else(|| self.error(name, "is not the name of a file"))?;
+        let to = images.join(file);
+        std::fs::write(&to, bytes).map_err(|error| StageError::failed(format!("{}: {error}", to.display())))
+    }
+
+    /// An error about the file `name` of this archive.
+    pub fn error(&self, name: &str, problem: impl std::fmt::Display) -> StageError {
+        StageError::input(self.port, &self.path, format!("`{}{name}`: {problem}", self.root))
+    }
+}
+
+/// The last part of a relative path that stays inside its folder; `None` for any other.
+pub fn file_name(path: &str) -> Option<&str> {
+    if !is_inside(path) || path.ends_with('/') {
+        return None;
+    }
+    path.rsplit('/').next()
+}
+
+fn is_inside(name: &str) -> bool {
+    let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    !name.is_empty() && !name.contains(['\\', '\0', ':']) && Path::new(name).components().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    fn archive(files: &[(&str, &[u8])]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut zip = ZipWriter::new(file.reopen().unwrap());
+        for (name, bytes) in files {
+            zip.start_file(*name, SimpleFileOptions::default()).unwrap();
+            zip.write_all(bytes).unwrap();
+        }
+        zip.finish().unwrap();
+        file
+    }
+
+    #[test]
+    fn finds_the_data_set_wherever_it_lies_in_the_archive() {
+        for root in ["", "data/", "a/b/"] {
+            let name = |file: &str| format!("{root}{file}");
+            let (landmark, picture) = (name("train.jsonl"), name("img/1.png"));
+            let file =
+                archive(&[("__MACOSX/._train.jsonl", b"x"), (&landmark, b"hello"), (&picture, b"png")]);
+            let mut archive = Archive::open("archive", file.path(), "train.jsonl").unwrap();
+            assert_eq!(archive.text("train.jsonl").unwrap(), "hello");
+            assert!(archive.has("img/1.png") && !archive.has("img/2.png"));
+            let error = archive.bytes("img/2.png").unwrap_err().to_string();
+            assert!(error.contains("img/2.png`: is missing"), "{error}");
+        }
+    }
+
+    #[test]
+    fn refuses_names_that_lead_out_of_it() {
+        for name in ["../evil.txt", "/etc/evil", "a/../../evil", "..\\evil", "c:evil"] {
+            let file = archive(&[("train.jsonl", b""), (name, b"")]);
+            let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
+            assert!(error.contains("leads out of the archive"), "{error}");
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_what_is_no_archive() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "not a zip").unwrap();
+        let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
+        assert!(error.starts_with("input `archive`: ") && error.contains("zip archive"), "{error}");
+        let file = archive(&[("other.txt", b"")]);
+        let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
+        assert!(error.contains("holds no `train.jsonl`"), "{error}");
+    }
+
+    #[test]
+    fn names_of_files() {
+        assert_eq!(file_name("img/01234.png"), Some("01234.png"));
+        for bad in ["", "img/", "../x.png", "/x.png", "img/..", "a\\b"] {
+            assert_eq!(file_name(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What of a meme a model is shown: how much of the caption, how many regions, and whether one of the two is
+//! taken away. Training writes it beside the weights, so that an evaluation shows the model the same.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Result, read_json, write_json};
+
+/// The part of a meme that is taken away, to see what the other part alone is worth.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Ablation {
+    /// Nothing: caption and regions are shown.
+    #[default]
+    None,
+    /// Every caption is empty: `[CLS] [SEP]`.
+    Text,
+    /// Every region feature is zero; how many regions there are stays visible.
+    Regions,
+}
+
+impl TryFrom<String> for Ablation {
+    type Error = String;
+
+    fn try_from(name: String) -> std::result::Result<Self, String> {
+        match name.as_str() {
+            "none" => Ok(Self::None),
+            "text" => Ok(Self::Text),
+            "regions" => Ok(Self::Regions),
+            _ => Err(format!("ablation \"{name}\" is not one of \"none\", \"text\", \"regions\"")),
+        }
+    }
+}
+
+impl From<Ablation> for String {
+    fn from(ablation: Ablation) -> Self {
+        let name = match ablation {
+            Ablation::None => "none",
+            Ablation::Text => "text",
+            Ablation::Regions => "regions",
+        };
+        name.to_owned()
+    }
+}
+
+/// What of a meme a model is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Longest text in pieces, `[CLS]` and `[SEP]` included; longer ones lose their last pieces.
+    pub max_text: usize,
+    /// Most regions; the first ones, which the detector is surest of, stay.
+    pub max_regions: usize,
+    /// What is taken away.
+    pub ablation: Ablation,
+}
+
+impl View {
+    /// The file's name within a train step's tree.
+    pub const FILE: &'static str = "view.json";
+
+    /// Writes `view.json` into `dir`.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        write_json(&dir.join(Self::FILE), self)
+    }
+
+    /// Reads `view.json` of `dir`.
+    pub fn read(dir: &Path) -> Result<Self> {
+        read_json(&dir.join(Self::FILE))
+    }
+}

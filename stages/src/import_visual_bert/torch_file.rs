@@ -1,0 +1,203 @@
+//! Tensors out of a file of `torch.save`: the zip layout (PyTorch 1.6 and later) through candle, and the older
+//! layout, a row of pickles followed by the raw storages, here. It does not know which tensors matter.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use candle_core::pickle::{Object, PthTensors, Stack, TensorInfo};
+use candle_core::{Device, Tensor};
+
+/// What the older layout begins with: the pickles of torch's magic number and of the layout's version, 1001.
+const OLD_LAYOUT: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.";
+
+/// A file whose table of tensors has been read.
+pub enum TorchFile {
+    /// The zip layout.
+    Zip {
+        /// Candle's reader.
+        tensors: PthTensors,
+        /// The tensors' names in order.
+        names: Vec<String>,
+    },
+    /// The older layout.
+    Old {
+        /// The file, at the first storage.
+        file: BufReader<File>,
+        /// The tensors.
+        infos: Vec<TensorInfo>,
+        /// Storages in the order of the file: key, bytes an element.
+        storages: Vec<(String, u64)>,
+    },
+}
+
+/// Reads the table of tensors, at the file's top level or under `model`.
+///
+/// # Errors
+/// A file of another kind, or a damaged one.
+pub fn open(path: &Path) -> Result<TorchFile, String> {
+    let mut file = BufReader::new(File::open(path).map_err(|error| error.to_string())?);
+    let head = file.fill_buf().map_err(|error| error.to_string())?;
+    if head.starts_with(b"PK") {
+        return open_zip(path).map_err(|error| format!("cannot be read as a torch file: {error}"));
+    }
+    if !head.starts_with(OLD_LAYOUT) {
+        return Err("is neither layout of a torch file".to_owned());
+    }
+    file.consume(OLD_LAYOUT.len());
+    open_old(file).map_err(|error| format!("cannot be read as a torch file: {error}"))
+}
+
+fn open_zip(path: &Path) -> candle_core::Result<TorchFile> {
+    let mut tensors = PthTensors::new(path, None)?;
+    if tensors.tensor_infos().is_empty() {
+        tensors = PthTensors::new(path, Some("model"))?;
+    }
+    let mut names: Vec<String> = tensors.tensor_infos().keys().cloned().collect();
+    names.sort_unstable();
+    Ok(TorchFile::Zip { tensors, names })
+}
+
+fn open_old(mut file: BufReader<File>) -> candle_core::Result<TorchFile> {
+    let mut next = || {
+        let mut stack = Stack::empty();
+        stack.read_loop(&mut file)?;
+        stack.finalize()
+    };
+    let _byte_order_and_sizes = next()?;
+    let saved = next()?;
+    let keys = next()?;
+    let mut sizes = HashMap::new();
+    storage_sizes(&saved, &mut sizes);
+    let Object::List(keys) = keys else { candle_core::bail!("the list of storages is missing") };
+    let mut storages = Vec::new();
+    for key in keys {
+        let key = key.unicode().map_err(|_| candle_core::Error::msg("a storage has no name"))?;
+        let Some(&size) = sizes.get(&key) else { candle_core::bail!("storage {key} is of an unknown kind") };
+        storages.push((key, size));
+    }
+    let mut infos = Vec::new();
+    for (name, value) in state(saved) {
+        if let Some(info) = value.into_tensor_info(name, Path::new(""))? {
+            infos.push(info);
+        }
+    }
+    infos.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(TorchFile::Old { file, infos, storages })
+}
+
+/// The dictionary of tensors: that under `model`, or the whole.
+fn state(saved: Object) -> Vec<(Object, Object)> {
+    let Object::Dict(entries) = saved else { return Vec::new() };
+    let model = entries.iter().position(|(key, value)| {
+        matches!(key, Object::Unicode(key) if key == "model") && matches!(value, Object::Dict(_))
+    });
+    match model.map(|at| entries[at].1.clone()) {
+        Some(Object::Dict(model)) => model,
+        _ => entries,
+    }
+}
+
+/// Bytes an element of every storage that `object` refers to, by key: all must be known to find any in the file.
+fn storage_sizes(object: &Object, sizes: &mut HashMap<String, u64>) {
+    match object {
+        Object::PersistentLoad(id) => {
+            if let Object::Tuple(parts) = id.as_ref()
+                && let [_, Object::Class { class_name, .. }, Object::Unicode(key), ..] = parts.as_slice()
+            {
+                let size = match class_name.as_str() {
+                    "DoubleStorage" | "LongStorage" => 8,
+                    "FloatStorage" | "IntStorage" => 4,
+                    "HalfStorage" | "BFloat16Storage" | "ShortStorage" => 2,
+                    "ByteStorage" | "CharStorage" | "BoolStorage" => 1,
+                    _ => return,
+                };
+                sizes.insert(key.clone(), size);
+            }
+        }
+        Object::Tuple(parts) | Object::List(parts) => {
+            parts.iter().for_each(|part| storage_sizes(part, sizes));
+        }
+        Object::Dict(entries) => entries.iter().for_each(|(_, value)| storage_sizes(value, sizes)),
+        Object::Reduce { callable, args } | Object::Build { callable, args } => {
+            storage_sizes(callable, sizes);
+            storage_sizes(args, sizes);
+        }
+        _ => {}
+    }
+}
+
+impl TorchFile {
+    /// The names of its tensors, in order.
+    pub fn names(&self) -> Box<dyn DoubleEndedIterator<Item = &str> + '_> {
+        match self {
+            Self::Zip { names, .. } => Box::new(names.iter().map(String::as_str)),
+            Self::Old { infos, .. } => Box::new(infos.iter().map(|info| info.name.as_str())),
+        }
+    }
+
+    /// Reads the tensors `wanted`, on the CPU.
+    ///
+    /// # Errors
+    /// Data that end early or do not fit the table; a tensor that is a strided view.
+    pub fn load(self, wanted: &[&str]) -> Result<HashMap<String, Tensor>, String> {
+        let mut found = HashMap::new();
+        match self {
+            Self::Zip { tensors, .. } => {
+                for name in wanted {
+                    let tensor = tensors.get(name).map_err(|error| format!("`{name}`: {error}"))?;
+                    found.extend(tensor.map(|tensor| ((*name).to_owned(), tensor)));
+                }
+            }
+            Self::Old { mut file, infos, storages } => {
+                for (key, size) in storages {
+                    let of: Vec<&TensorInfo> = infos
+                        .iter()
+                        .filter(|info| info.path.strip_prefix('/') == Some(&key))
+                        .filter(|info| wanted.contains(&info.name.as_str()))
+                        .collect();
+                    let bytes = storage(&mut file, size, !of.is_empty())
+                        .map_err(|error| format!("storage {key}: {error}"))?;
+                    for info in of {
+                        let tensor =
+                            tensor(info, &bytes).map_err(|error| format!("`{}`: {error}", info.name))?;
+                        found.insert(info.name.clone(), tensor);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The next storage of the file: its length in elements (u64), then its data; empty when it is only skipped.
+fn storage(file: &mut BufReader<File>, size: u64, keep: bool) -> std::io::Result<Vec<u8>> {
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let bytes = u64::from_le_bytes(length).saturating_mul(size);
+    let mut data = Vec::new();
+    // `take` reserves nothing, so a damaged length cannot ask for more memory than the file has bytes.
+    let mut source = file.take(bytes);
+    let read = if keep {
+        source.read_to_end(&mut data)? as u64
+    } else {
+        std::io::copy(&mut source, &mut std::io::sink())?
+    };
+    if read < bytes {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(data)
+}
+
+fn tensor(info: &TensorInfo, storage: &[u8]) -> Result<Tensor, String> {
+    let layout = &info.layout;
+    if !layout.is_contiguous() {
+        return Err("is a strided view, which this reader does not know".to_owned());
+    }
+    // Candle gives the offset in bytes.
+    let start = layout.start_offset();
+    let bytes = storage.get(start..start + layout.shape().elem_count() * info.dtype.size_in_bytes());
+    let bytes = bytes.ok_or("lies outside its storage")?;
+    Tensor::from_raw_buffer(bytes, info.dtype, layout.dims(), &Device::Cpu).map_err(|error| error.to_string())
+}

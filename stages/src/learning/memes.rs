@@ -1,0 +1,190 @@
+//! Memes as a model sees them: tokens and region features of the same rows, checked once, collated into
+//! batches. It does not know the order of batches or what they are used for.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use stage_api::{Inputs, StageError};
+
+use crate::artifacts::region_features::{RegionFeatures, RegionRow};
+use crate::artifacts::samples::Split;
+use crate::artifacts::token_set::TokenSet;
+use crate::artifacts::view::{Ablation, View};
+use crate::models::visual_bert::{Batch, Config};
+
+/// The port token sets come in by.
+pub(crate) const TOKENS: &str = "tokens";
+/// The port region features come in by.
+pub(crate) const REGIONS: &str = "regions";
+
+/// A data set, texts and regions joined row by row.
+pub(crate) struct Memes<'a> {
+    /// The texts with their rows.
+    pub tokens: TokenSet,
+    tokens_path: &'a Path,
+    regions: RegionFeatures,
+    regions_path: &'a Path,
+    /// Where the regions of each row are, for the rows whose picture has any.
+    places: Vec<Option<RegionRow>>,
+    view: View,
+    device: Device,
+}
+
+impl<'a> Memes<'a> {
+    /// Joins what came in by the ports [`TOKENS`] and [`REGIONS`]; batches will lie on `device`.
+    ///
+    /// # Errors
+    /// Inputs that cannot be read.
+    pub(crate) fn open(inputs: &'a Inputs, view: View, device: &Device) -> Result<Self, StageError> {
+        let (tokens_path, regions_path) = (inputs.one(TOKENS)?, inputs.one(REGIONS)?);
+        let tokens = TokenSet::read(tokens_path)
+            .map_err(|error| StageError::input(TOKENS, error.path, error.problem))?;
+        let regions = RegionFeatures::open(regions_path)
+            .map_err(|error| StageError::input(REGIONS, error.path, error.problem))?;
+        let places = tokens.rows.iter().map(|row| regions.find(&row.image)).collect();
+        Ok(Self { tokens, tokens_path, regions, regions_path, places, view, device: device.clone() })
+    }
+
+    /// Width of a region feature.
+    pub(crate) fn feature_width(&self) -> usize {
+        self.regions.width
+    }
+
+    /// Whether a model of `config` can read this data set.
+    ///
+    /// # Errors
+    /// Another vocabulary or feature width than the model's, a text longer than its positions.
+    pub(crate) fn check_fits(&self, config: &Config) -> Result<(), StageError> {
+        let words = self.tokens.info.vocab_size;
+        if words != config.vocab_size {
+            let problem = format!(
+                "the vocabulary has {words} entries, the model was made for {}; tokenize with the model's own",
+                config.vocab_size
+            );
+            return Err(StageError::input(TOKENS, self.tokens_path, problem));
+        }
+        let (width, wanted) = (self.regions.width, config.visual_embedding_dim);
+        if width != wanted {
+            let problem = format!(
+                "features are {width} wide, the model reads {wanted}; extract them with the detector the model was pretrained with"
+            );
+            return Err(StageError::input(REGIONS, self.regions_path, problem));
+        }
+        let positions = config.max_position_embeddings;
+        let too_long = |&row: &usize| self.tokens.ids(row).len().min(self.view.max_text) > positions;
+        if let Some(row) = (0..self.tokens.rows.len()).find(too_long) {
+            let problem = format!(
+                "row `{}` is {} pieces long, the model has {positions} positions; lower max_text",
+                self.tokens.rows[row].id,
+                self.tokens.ids(row).len()
+            );
+            return Err(StageError::input(TOKENS, self.tokens_path, problem));
+        }
+        Ok(())
+    }
+
+    /// The rows of a split, all of them usable.
+    ///
+    /// # Errors
+    /// An empty split, a row without regions entry, a feature that is not a finite number.
+    pub(crate) fn rows_of(&self, split: Split) -> Result<Vec<usize>, StageError> {
+        let rows = self.tokens.rows_of(split);
+        if rows.is_empty() {
+            let problem = format!("the split `{}` has no rows", name(split));
+            return Err(StageError::input(TOKENS, self.tokens_path, problem));
+        }
+        let mut features = vec![0f32; self.shown_regions() * self.regions.width];
+        for &row in &rows {
+            let image = &self.tokens.rows[row].image;
+            let Some(place) = self.places[row] else {
+                let problem = format!("no regions of `{image}` (row `{}`)", self.tokens.rows[row].id);
+                return Err(StageError::input(REGIONS, self.regions_path, problem));
+            };
+            self.regions.copy_features(place, &mut features);
+            if features.iter().any(|value| !value.is_finite()) {
+                let problem = format!("a feature of `{image}` is not a finite number; extract it again");
+                return Err(StageError::input(REGIONS, self.regions_path, problem));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The labels of `rows`.
+    ///
+    /// # Errors
+    /// A row without label, or with another than 0 and 1.
+    pub(crate) fn labels(&self, rows: &[usize]) -> Result<Vec<u8>, StageError> {
+        let label = |&row: &usize| {
+            let row = &self.tokens.rows[row];
+            let problem = match row.label {
+                Some(label @ (0 | 1)) => return Ok(label),
+                Some(other) => format!("row `{}` has label {other}; it must be 0 or 1", row.id),
+                None => format!("row `{}` of split `{}` has no label", row.id, name(row.split)),
+            };
+            Err(StageError::input(TOKENS, self.tokens_path, problem))
+        };
+        rows.iter().map(label).collect()
+    }
+
+    /// The ids of a row as the model is shown them.
+    pub(crate) fn text(&self, row: usize) -> Vec<u32> {
+        let info = &self.tokens.info;
+        let ids = self.tokens.ids(row);
+        match self.view.ablation {
+            Ablation::Text => vec![info.cls, info.sep],
+            _ if ids.len() <= self.view.max_text => ids.to_vec(),
+            _ => [&ids[..self.view.max_text - 1], &[info.sep]].concat(),
+        }
+    }
+
+    /// Collates rows with the texts given for them, padded to the longest text and the most regions among them.
+    /// Padding is masked, so its extent does not change what the model computes.
+    pub(crate) fn batch(&self, rows: &[usize], texts: &[Vec<u32>]) -> candle_core::Result<Batch> {
+        let width = self.regions.width;
+        let counts: Vec<usize> = rows.iter().map(|&row| self.shown(row)).collect();
+        let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
+        // One masked region stands in where no picture of the batch has any: no tensor may be empty.
+        let most = counts.iter().copied().max().unwrap_or(0).max(1);
+        let mut ids = vec![self.tokens.info.pad; rows.len() * longest];
+        let mut regions = vec![0f32; rows.len() * most * width];
+        let mut mask = vec![0f32; rows.len() * (longest + most)];
+        for (at, (&row, text)) in rows.iter().zip(texts).enumerate() {
+            ids[at * longest..][..text.len()].copy_from_slice(text);
+            let mask = &mut mask[at * (longest + most)..][..longest + most];
+            mask[..text.len()].fill(1.0);
+            mask[longest..][..counts[at]].fill(1.0);
+            if let Some(place) = self.places[row].filter(|_| self.view.ablation != Ablation::Regions) {
+                let features = &mut regions[at * most * width..][..counts[at] * width];
+                self.regions.copy_features(place, features);
+            }
+        }
+        Ok(Batch {
+            ids: Tensor::from_vec(ids, (rows.len(), longest), &self.device)?,
+            regions: Tensor::from_vec(regions, (rows.len(), most, width), &self.device)?,
+            mask: Tensor::from_vec(mask, (rows.len(), longest + most), &self.device)?,
+        })
+    }
+
+    /// [`Memes::batch`] with each row's own text.
+    pub(crate) fn plain_batch(&self, rows: &[usize]) -> candle_core::Result<Batch> {
+        let texts: Vec<Vec<u32>> = rows.iter().map(|&row| self.text(row)).collect();
+        self.batch(rows, &texts)
+    }
+
+    fn shown_regions(&self) -> usize {
+        self.view.max_regions.min(self.regions.max_regions)
+    }
+
+    fn shown(&self, row: usize) -> usize {
+        self.places[row].map_or(0, |place| self.regions.count(place).min(self.view.max_regions))
+    }
+}
+
+/// What users call a split.
+pub(crate) fn name(split: Split) -> &'static str {
+    match split {
+        Split::Train => "train",
+        Split::Val => "val",
+        Split::Test => "test",
+    }
+}

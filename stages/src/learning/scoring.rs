@@ -1,0 +1,69 @@
+//! Scores a split with a model in evaluation mode: logits, and the metrics over all of them at once, as the
+//! original computes them. It does not know which update the model is at.
+
+use stage_api::{Job, StageError};
+
+use super::memes::Memes;
+use crate::metrics;
+use crate::models::visual_bert::VisualBert;
+
+/// The logits of some rows.
+pub(crate) struct Scores {
+    /// One pair a row, in the order of the rows.
+    pub logits: Vec<[f32; 2]>,
+}
+
+/// Metrics over all rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Summary {
+    /// Mean cross-entropy a row.
+    pub loss: f64,
+    /// Accuracy, from 0 to 1.
+    pub accuracy: f64,
+    /// F1 of class 1.
+    pub f1: f64,
+    /// ROC-AUC; `None` where it is undefined.
+    pub roc_auc: Option<f64>,
+}
+
+impl Scores {
+    /// Runs `model` without dropout over `rows`, `batch` at a time.
+    ///
+    /// # Errors
+    /// A request to stop, or a model that fails.
+    pub(crate) fn of(
+        model: &VisualBert,
+        memes: &Memes,
+        rows: &[usize],
+        batch: usize,
+        job: &Job,
+    ) -> Result<Self, StageError> {
+        let mut logits = Vec::with_capacity(rows.len());
+        for rows in rows.chunks(batch) {
+            job.checkpoint()?;
+            let scored = || model.logits(&memes.plain_batch(rows)?, None)?.to_vec2::<f32>();
+            for pair in scored().map_err(|error| StageError::failed(format!("evaluation: {error}")))? {
+                logits.push([pair[0], pair[1]]);
+            }
+        }
+        Ok(Self { logits })
+    }
+
+    /// P(class 0) and P(class 1) by row.
+    pub(crate) fn probabilities(&self) -> Vec<[f32; 2]> {
+        self.logits.iter().map(|&pair| metrics::softmax(pair)).collect()
+    }
+
+    /// The metrics against `labels`.
+    pub(crate) fn summary(&self, labels: &[u8]) -> Summary {
+        let predicted: Vec<u8> = self.logits.iter().map(|&pair| metrics::argmax(pair)).collect();
+        let losses =
+            self.logits.iter().zip(labels).map(|(&pair, &label)| metrics::cross_entropy(pair, label));
+        Summary {
+            loss: losses.sum::<f64>() / labels.len().max(1) as f64,
+            accuracy: metrics::accuracy(&predicted, labels),
+            f1: metrics::binary_f1(&predicted, labels),
+            roc_auc: metrics::roc_auc(&self.probabilities(), labels),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Initial parameters: fresh ones from a seed, and the completion of a pretrained base with a new head.
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Error, Result, Tensor};
+
+use super::shapes;
+use super::{Config, Mode};
+use crate::nn::init::{normal, ones, zeros};
+
+/// A fresh base, `model.bert.*`, for pretraining: weights N(0, initializer_range²), biases 0, LayerNorms 1 and 0,
+/// the visual position and type tables copies of the text's, as the original begins.
+///
+/// # Errors
+/// Dimensions that make no model.
+pub fn fresh(config: &Config, seed: u64, device: &Device) -> Result<HashMap<String, Tensor>> {
+    config.check()?;
+    let mut tensors = HashMap::new();
+    for (name, shape) in shapes::base_parameters(config) {
+        // A table's name without `_visual` is the text table of the same shape, which so gives the same values.
+        let values = initial(config, seed, &name.replace("embeddings_visual", "embeddings"), &shape, device)?;
+        tensors.insert(name, values);
+    }
+    Ok(tensors)
+}
+
+/// A fresh head of masked-language-model pretraining, `model.cls.predictions.*`.
+///
+/// # Errors
+/// Only if an allocation fails.
+pub fn fresh_mlm_head(config: &Config, seed: u64, device: &Device) -> Result<HashMap<String, Tensor>> {
+    let fresh = |(name, shape): (String, Vec<usize>)| {
+        let tensor = initial(config, seed, &name, &shape, device)?;
+        Ok((name, tensor))
+    };
+    shapes::mlm_head_parameters(config).into_iter().map(fresh).collect()
+}
+
+/// All parameters of a run in `mode`: the base from `base`, the head and the adapters fresh from `seed`.
+///
+/// Of `base`, the names under `model.bert.` count; a pretraining head or a classifier is left out, as the
+/// original does.
+///
+/// # Errors
+/// A tensor of the base that is missing, has another shape, or is none of this model's: by name.
+pub fn complete(
+    base: &HashMap<String, Tensor>,
+    config: &Config,
+    mode: Mode,
+    seed: u64,
+    device: &Device,
+) -> Result<HashMap<String, Tensor>> {
+    config.check()?;
+    let wanted = shapes::base_parameters(config);
+    let mut surplus: Vec<&str> = base.keys().map(String::as_str).filter(|name| is_base(name)).collect();
+    surplus.retain(|name| !wanted.iter().any(|(wanted, _)| wanted == name));
+    surplus.sort_unstable();
+    if let Some(name) = surplus.first() {
+        let count = surplus.len();
+        return Err(Error::msg(format!(
+            "the weights have `{name}`, which this model does not ({count} such): does config.json belong to them?"
+        )));
+    }
+    let mut tensors = HashMap::new();
+    for (name, shape) in shapes::parameters(config, mode.has_adapters()) {
+        let tensor = if is_base(&name) && !name.contains("Adapt") {
+            let found = base.get(&name);
+            let found = found.ok_or_else(|| Error::msg(format!("the weights lack `{name}`")))?;
+            if found.dims() != shape {
+                let dims = found.dims();
+                return Err(Error::msg(format!("`{name}` has shape {dims:?}, the config says {shape:?}")));
+            }
+            found.to_dtype(candle_core::DType::F32)?.to_device(device)?
+        } else {
+            initial(config, seed, &name, &shape, device)?
+        };
+        tensors.insert(name, tensor);
+    }
+    Ok(tensors)
+}
+
+fn is_base(name: &str) -> bool {
+    name.starts_with("model.bert.")
+}
+
+/// The initial value that goes with a parameter's name.
+fn initial(config: &Config, seed: u64, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
+    if name.ends_with("bias") {
+        zeros(shape, device)
+    } else if name.ends_with("LayerNorm.weight") {
+        ones(shape, device)
+    } else {
+        normal(seed, name, shape, config.initializer_range, device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::tiny;
+    use super::*;
+
+    #[test]
+    fn a_base_is_completed_with_a_head_that_does_not_depend_on_adapters() {
+        let base = fresh(&tiny(), 1, &Device::Cpu).unwrap();
+        let pe = complete(&base, &tiny(), Mode::Pe, 5, &Device::Cpu).unwrap();
+        let fc = complete(&base, &tiny(), Mode::Fc, 5, &Device::Cpu).unwrap();
+        assert_eq!(pe.len() - fc.len(), 4 * tiny().num_hidden_layers);
+        let values = |tensors: &HashMap<String, Tensor>, name: &str| {
+            tensors[name].flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        for name in fc.keys() {
+            assert_eq!(values(&fc, name), values(&pe, name), "{name}");
+        }
+        let second = "model.bert.encoder.layer.0.output.AdaptComb2.weight";
+        assert!(values(&pe, second).iter().all(|&value| value != 0.0), "adapters do not begin as identities");
+        let (text, visual) = ("position_embeddings.weight", "position_embeddings_visual.weight");
+        let prefix = "model.bert.embeddings";
+        assert_eq!(values(&pe, &format!("{prefix}.{text}")), values(&pe, &format!("{prefix}.{visual}")));
+    }
+
+    #[test]
+    fn a_base_that_does_not_fit_is_refused_by_name() {
+        let base = fresh(&tiny(), 1, &Device::Cpu).unwrap();
+        let refuse = |base: &HashMap<String, Tensor>| {
+            complete(base, &tiny(), Mode::Fc, 1, &Device::Cpu).unwrap_err().to_string()
+        };
+        let name = "model.bert.pooler.dense.bias";
+        let mut missing = base.clone();
+        missing.remove(name);
+        assert!(refuse(&missing).contains(name));
+        let mut shape = base.clone();
+        shape.insert(name.to_owned(), zeros(&[3], &Device::Cpu).unwrap());
+        assert!(refuse(&shape).contains("[3]"));
+        let mut surplus = base.clone();
+        surplus.insert("model.bert.encoder.layer.99.x".to_owned(), zeros(&[3], &Device::Cpu).unwrap());
+        assert!(refuse(&surplus).contains("layer.99"));
+        let mut heads = base;
+        heads.insert("model.cls.predictions.bias".to_owned(), zeros(&[3], &Device::Cpu).unwrap());
+        assert!(complete(&heads, &tiny(), Mode::Fc, 1, &Device::Cpu).is_ok());
+    }
+}

@@ -1,0 +1,224 @@
+//! The model as a whole: gradients reach what is trained and nothing else, padding changes nothing, and the first
+//! row of the pruned last layer is that of the full one.
+
+use candle_core::{Device, Tensor};
+
+use super::*;
+use crate::nn::{Dropout, Kernels, init};
+
+/// A model small enough for tests, with no two dimensions alike.
+pub fn tiny() -> Config {
+    Config {
+        vocab_size: 30,
+        hidden_size: 20,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        intermediate_size: 36,
+        max_position_embeddings: 12,
+        type_vocab_size: 2,
+        visual_embedding_dim: 14,
+        adapter_divisor: 3,
+        ..Config::base()
+    }
+}
+
+/// Parameters of `tiny` with large enough weights that every part of the model matters.
+pub fn params(mode: Mode) -> Params {
+    let tensors = shapes::parameters(&tiny(), mode.has_adapters()).into_iter().map(|(name, shape)| {
+        let mut tensor = init::normal(1, &name, &shape, 0.3, &Device::Cpu).unwrap();
+        if name.ends_with("LayerNorm.weight") {
+            tensor = (tensor + 1.0).unwrap();
+        }
+        (name, tensor)
+    });
+    Params::new(tensors.collect(), |name| mode.trains(name)).unwrap()
+}
+
+/// Three memes of 5, 3 and 1 tokens and 4, 2 and 0 regions, texts padded to `length`.
+pub fn batch(length: usize) -> Batch {
+    let rows: [(&[u32], usize); 3] = [(&[2, 9, 17, 4, 3], 4), (&[2, 11, 3], 2), (&[2], 0)];
+    let regions = 4;
+    let (mut ids, mut mask) = (Vec::new(), Vec::new());
+    for (text, present) in rows {
+        ids.extend((0..length).map(|t| text.get(t).copied().unwrap_or(0)));
+        mask.extend((0..length).map(|t| f32::from(u8::from(t < text.len()))));
+        mask.extend((0..regions).map(|r| f32::from(u8::from(r < present))));
+    }
+    let features = init::normal(2, "features", &[3, regions, 14], 1.0, &Device::Cpu).unwrap();
+    Batch {
+        ids: Tensor::from_vec(ids, (3, length), &Device::Cpu).unwrap(),
+        regions: features.relu().unwrap(),
+        mask: Tensor::from_vec(mask, (3, length + regions), &Device::Cpu).unwrap(),
+    }
+}
+
+pub fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The Euclidean norm of the difference, relative to that of `b`.
+pub fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    let (a, b) = (values(a), values(b));
+    let difference = norm(&mut a.iter().zip(&b).map(|(a, b)| f64::from(a - b)));
+    difference / norm(&mut b.iter().map(|&b| f64::from(b))).max(f64::MIN_POSITIVE)
+}
+
+fn labels() -> Tensor {
+    Tensor::new(&[1u32, 0, 1], &Device::Cpu).unwrap()
+}
+
+#[test]
+fn every_trained_parameter_gets_a_gradient_and_no_other() {
+    for mode in Mode::ALL {
+        let params = params(mode);
+        let model = VisualBert::new(&tiny(), &params).unwrap();
+        let dropout = Dropout::new(0.1, 1).unwrap().at(1);
+        let loss = cross_entropy(&model.logits(&batch(6), Some(&dropout)).unwrap(), &labels()).unwrap();
+        let grads = loss.backward().unwrap();
+        for (name, param) in params.iter() {
+            let grad = grads.get(param.tensor());
+            assert_eq!(grad.is_some(), mode.trains(name), "{mode}: {name}");
+            // The key's bias shifts all scores of a query alike, so its true gradient is 0.
+            if let Some(grad) = grad.filter(|_| !name.ends_with("key.bias")) {
+                assert!(values(grad).iter().any(|&value| value != 0.0), "{mode}: {name} gets only zeros");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_row_of_padding_gets_no_gradient() {
+    let params = params(Mode::Full);
+    let model = VisualBert::new(&tiny(), &params).unwrap();
+    // All rows attended, so that padding would matter.
+    let mut batch = batch(6);
+    batch.mask = batch.mask.ones_like().unwrap();
+    let loss = cross_entropy(&model.logits(&batch, None).unwrap(), &labels()).unwrap();
+    let words = params.get("model.bert.embeddings.word_embeddings.weight").unwrap();
+    let grads = loss.backward().unwrap();
+    let grad = grads.get(&words).unwrap();
+    assert!(values(&grad.get(0).unwrap()).iter().all(|&value| value == 0.0));
+    assert!(values(&grad.get(3).unwrap()).iter().any(|&value| value != 0.0));
+}
+
+#[test]
+fn padding_changes_nothing() {
+    for mode in Mode::ALL {
+        let params = params(mode);
+        let model = VisualBert::new(&tiny(), &params).unwrap();
+        let (trimmed, padded) = (batch(5), batch(11));
+        let trimmed = model.logits(&trimmed, None).unwrap();
+        let padded = model.logits(&padded, None).unwrap();
+        assert!(distance(&padded, &trimmed) < 1e-5, "{mode}: {}", distance(&padded, &trimmed));
+    }
+}
+
+#[test]
+fn the_head_reads_the_first_row_of_the_encoding() {
+    for mode in Mode::ALL {
+        let params = params(mode);
+        let model = VisualBert::new(&tiny(), &params).unwrap();
+        let first = model.encode(&batch(6), None).unwrap().narrow(1, 0, 1).unwrap().squeeze(1).unwrap();
+        let full = model.head.as_ref().unwrap().forward(&first.contiguous().unwrap(), None).unwrap();
+        let pruned = model.logits(&batch(6), None).unwrap();
+        assert!(distance(&pruned, &full) < 1e-5, "{mode}: {}", distance(&pruned, &full));
+    }
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_refused() {
+    let params = params(Mode::Fc);
+    let model = VisualBert::new(&tiny(), &params).unwrap();
+    let long = model.logits(&batch(13), None).unwrap_err().to_string();
+    assert!(long.contains("13") && long.contains("12"), "{long}");
+    let mut wrong = batch(6);
+    wrong.mask = wrong.mask.narrow(1, 0, 9).unwrap();
+    assert!(model.logits(&wrong, None).unwrap_err().to_string().contains("mask"));
+}
+
+#[test]
+fn the_word_head_reaches_the_word_embeddings() {
+    let device = &Device::Cpu;
+    let mut tensors = fresh(&tiny(), 1, device).unwrap();
+    tensors.extend(fresh_mlm_head(&tiny(), 1, device).unwrap());
+    let params = Params::new(tensors, |_| true).unwrap();
+    let model = VisualBert::new(&tiny(), &params).unwrap();
+    let head = MlmHead::new(&tiny(), &params).unwrap();
+    let hidden = model.encode(&batch(6), None).unwrap().reshape((3 * 10, 20)).unwrap();
+    let rows = hidden.index_select(&Tensor::new(&[1u32, 11], device).unwrap(), 0).unwrap();
+    let logits = head.logits(&rows).unwrap();
+    assert_eq!(logits.dims(), [2, 30]);
+    let grads =
+        cross_entropy(&logits, &Tensor::new(&[9u32, 11], device).unwrap()).unwrap().backward().unwrap();
+    for (name, var) in params.trained().filter(|(name, _)| !name.contains("pooler")) {
+        assert!(grads.get(var).is_some(), "{name}");
+    }
+    let words = params.get("model.bert.embeddings.word_embeddings.weight").unwrap();
+    // Every word is a candidate of the decoder, also one that no text has.
+    assert!(values(&grads.get(&words).unwrap().get(29).unwrap()).iter().any(|&value| value != 0.0));
+    assert!(model.logits(&batch(6), None).unwrap_err().to_string().contains("no classification head"));
+}
+
+/// The loss on [`batch`] and its gradients by name.
+fn loss_and_gradients(
+    params: &Params,
+    batch: &Batch,
+    dropout: Option<&DropoutAt>,
+) -> (Tensor, Vec<(String, Tensor)>) {
+    let model = VisualBert::new(&tiny(), params).unwrap();
+    let labels: Vec<u32> = (0..batch.ids.dim(0).unwrap() as u32).map(|row| row % 2).collect();
+    let labels = Tensor::new(labels, &Device::Cpu).unwrap();
+    let loss = cross_entropy(&model.logits(batch, dropout).unwrap(), &labels).unwrap();
+    let grads = loss.backward().unwrap();
+    let gradient =
+        |(name, var): (&str, &candle_core::Var)| (name.to_owned(), grads.get(var).unwrap().clone());
+    (loss, params.trained().map(gradient).collect())
+}
+
+#[test]
+fn fused_kernels_equal_the_plain_composition() {
+    let dropout = Dropout::new(0.1, 5).unwrap().at(3);
+    for (mode, dropout) in Mode::ALL.into_iter().flat_map(|mode| [(mode, None), (mode, Some(&dropout))]) {
+        let fused = params(mode);
+        assert_eq!(fused.kernels(), Kernels::Fused);
+        let plain = fused.clone().with_kernels(Kernels::Plain);
+        let (loss, gradients) = loss_and_gradients(&fused, &batch(6), dropout);
+        let (plain_loss, plain_gradients) = loss_and_gradients(&plain, &batch(6), dropout);
+        let case = format!("{mode}, dropout {}", dropout.is_some());
+        assert!(distance(&loss, &plain_loss) < 1e-5, "{case}: loss {loss} and {plain_loss}");
+        for ((name, gradient), (_, plain)) in gradients.iter().zip(&plain_gradients) {
+            // Its true gradient is 0: what there is, is rounding.
+            if !name.ends_with("key.bias") {
+                let distance = distance(gradient, plain);
+                assert!(distance < 1e-5, "{case}: {name} differs by {distance}");
+            }
+        }
+        let encode =
+            |params: &Params| VisualBert::new(&tiny(), params).unwrap().encode(&batch(6), dropout).unwrap();
+        assert!(distance(&encode(&fused), &encode(&plain)) < 1e-5, "{case}: encoding");
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    // Large enough that every kernel shares its work.
+    let rows = 160;
+    let big = |tensor: Tensor| Tensor::cat(&vec![tensor; rows], 0).unwrap();
+    let one = batch(12);
+    let batch = Batch { ids: big(one.ids), regions: big(one.regions), mask: big(one.mask) };
+    let dropout = Dropout::new(0.1, 5).unwrap().at(3);
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| loss_and_gradients(&params(Mode::Full), &batch, Some(&dropout)))
+    };
+    let (loss, gradients) = run(1);
+    for threads in [2, 3] {
+        let (other_loss, other) = run(threads);
+        assert_eq!(values(&loss), values(&other_loss));
+        for ((name, gradient), (_, other)) in gradients.iter().zip(&other) {
+            assert!(values(gradient) == values(other), "{name} with {threads} threads");
+        }
+    }
+}

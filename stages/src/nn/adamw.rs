@@ -1,0 +1,344 @@
+//! AdamW as the original (MMF) runs it: Hugging Face's variant, which differs from PyTorch's and candle's.
+//!
+//! For update t of a parameter p with gradient g, learning rate η and decay λ:
+//! ```text
+//! m ← β₁ m + (1 − β₁) g
+//! v ← β₂ v + (1 − β₂) g²
+//! p ← p − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε)     ε is added to the uncorrected √v
+//! p ← p − η λ p                                       after the step, with the plain η
+//! ```
+//! A parameter without a gradient is skipped whole: no moments, no decay. It knows no schedule: the learning rate
+//! is handed in with each update.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, Device, Error, InplaceOp2, Layout, Result, Tensor, Var};
+use multiversion::multiversion;
+
+use super::fused::parallel;
+use super::{Kernels, Params};
+
+/// The constants of the optimiser.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWConfig {
+    /// β₁ and β₂.
+    pub betas: (f64, f64),
+    /// ε.
+    pub eps: f64,
+    /// λ of the parameters that decay.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    /// What the paper's runs use.
+    fn default() -> Self {
+        Self { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+/// The original's rule for which parameters decay: all but biases and the weights of LayerNorms.
+pub fn decays(name: &str) -> bool {
+    !(name.contains("bias") || name.contains("LayerNorm.weight"))
+}
+
+/// What must be saved to resume exactly.
+#[derive(Debug, Clone, Default)]
+pub struct AdamWState {
+    /// Updates done, by parameter.
+    pub updates: HashMap<String, u64>,
+    /// `<parameter>.m` and `<parameter>.v`, each of the parameter's shape.
+    pub moments: HashMap<String, Tensor>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    var: Var,
+    decay: f64,
+    updates: u64,
+    moments: Moments,
+}
+
+/// m and v of one parameter.
+#[derive(Debug)]
+enum Moments {
+    /// For the fused kernel: on the host, changed in place.
+    Host { m: Vec<f32>, v: Vec<f32> },
+    /// For candle's operations: on the parameter's device.
+    Tensors { m: Tensor, v: Tensor },
+}
+
+/// The scalars of one update of one parameter.
+#[derive(Debug, Clone, Copy)]
+struct Scalars {
+    betas: (f64, f64),
+    eps: f64,
+    /// η √(1 − β₂ᵗ) / (1 − β₁ᵗ)
+    step: f64,
+    /// η λ
+    shrink: f64,
+}
+
+/// The optimiser with its moments, ordered by parameter name.
+#[derive(Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    slots: Vec<Slot>,
+}
+
+impl AdamW {
+    /// An optimiser of the trained ones of `params`; those for which `decays` holds decay.
+    ///
+    /// # Errors
+    /// Only if an allocation fails.
+    pub fn new(params: &Params, config: AdamWConfig, decays: impl Fn(&str) -> bool) -> Result<Self> {
+        let slot = |(name, var): (&str, &Var)| {
+            let decay = if decays(name) { config.weight_decay } else { 0.0 };
+            let moments = match params.kernels() {
+                Kernels::Plain => Moments::Tensors { m: var.zeros_like()?, v: var.zeros_like()? },
+                Kernels::Fused => {
+                    let zeros = vec![0f32; var.elem_count()];
+                    Moments::Host { m: zeros.clone(), v: zeros }
+                }
+            };
+            Ok(Slot { name: name.to_owned(), var: var.clone(), decay, updates: 0, moments })
+        };
+        Ok(Self { config, slots: params.trained().map(slot).collect::<Result<_>>()? })
+    }
+
+    /// One update with learning rate `lr`.
+    ///
+    /// # Errors
+    /// A gradient that does not fit its parameter.
+    pub fn step(&mut self, grads: &GradStore, lr: f64) -> Result<()> {
+        for slot in &mut self.slots {
+            if let Some(grad) = grads.get(slot.var.as_tensor()) {
+                slot.updates += 1;
+                slot.step(grad, lr, &self.config)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The moments and counters, for saving.
+    ///
+    /// # Errors
+    /// Only if a copy fails.
+    pub fn state(&self) -> Result<AdamWState> {
+        let mut state = AdamWState::default();
+        for slot in &self.slots {
+            let tensor = |values: &Vec<f32>| Tensor::from_slice(values, slot.var.dims(), &Device::Cpu);
+            let (m, v) = match &slot.moments {
+                Moments::Host { m, v } => (tensor(m)?, tensor(v)?),
+                Moments::Tensors { m, v } => (m.clone(), v.clone()),
+            };
+            state.updates.insert(slot.name.clone(), slot.updates);
+            state.moments.insert(format!("{}.m", slot.name), m);
+            state.moments.insert(format!("{}.v", slot.name), v);
+        }
+        Ok(state)
+    }
+
+    /// Continues from a saved state.
+    ///
+    /// # Errors
+    /// A parameter that the state does not have, or has in another shape.
+    pub fn load_state(&mut self, state: &AdamWState) -> Result<()> {
+        for slot in &mut self.slots {
+            let name = &slot.name;
+            let missing = || Error::msg(format!("the optimiser's saved state has nothing on `{name}`"));
+            slot.updates = *state.updates.get(name).ok_or_else(missing)?;
+            let saved = |suffix: &str| {
+                let saved = state.moments.get(&format!("{name}.{suffix}")).ok_or_else(missing)?;
+                if saved.dims() != slot.var.dims() {
+                    let (found, want) = (saved.dims(), slot.var.dims());
+                    return Err(Error::msg(format!(
+                        "the optimiser's saved `{name}.{suffix}` has shape {found:?}, the parameter {want:?}"
+                    )));
+                }
+                saved.to_device(slot.var.device())?.copy()
+            };
+            let (m, v) = (saved("m")?, saved("v")?);
+            slot.moments = match slot.moments {
+                Moments::Host { .. } => {
+                    Moments::Host { m: m.flatten_all()?.to_vec1()?, v: v.flatten_all()?.to_vec1()? }
+                }
+                Moments::Tensors { .. } => Moments::Tensors { m, v },
+            };
+        }
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn step(&mut self, grad: &Tensor, lr: f64, config: &AdamWConfig) -> Result<()> {
+        let (beta1, beta2) = config.betas;
+        let t = self.updates as f64;
+        let step = lr * (1.0 - beta2.powf(t)).sqrt() / (1.0 - beta1.powf(t));
+        let scalars = Scalars { betas: config.betas, eps: config.eps, step, shrink: lr * self.decay };
+        match &mut self.moments {
+            Moments::Host { m, v } => {
+                let moments = RefCell::new((m.as_mut_slice(), v.as_mut_slice()));
+                self.var.inplace_op2(&grad.contiguous()?, &Fused { moments, scalars })
+            }
+            Moments::Tensors { m, v } => {
+                *m = ((&*m * beta1)? + (grad * (1.0 - beta1))?)?;
+                *v = ((&*v * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?;
+                let change = (&*m / (v.sqrt()? + config.eps)?)?;
+                let p = (self.var.as_detached_tensor() - (change * step)?)?;
+                self.var.set(&(&p - (&p * scalars.shrink)?)?)
+            }
+        }
+    }
+}
+
+/// The update in one pass over parameter, gradient and moments.
+struct Fused<'a> {
+    moments: RefCell<(&'a mut [f32], &'a mut [f32])>,
+    scalars: Scalars,
+}
+
+impl InplaceOp2 for Fused<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(
+        &self,
+        p: &mut CpuStorage,
+        p_layout: &Layout,
+        g: &CpuStorage,
+        g_layout: &Layout,
+    ) -> Result<()> {
+        let (CpuStorage::F32(p), CpuStorage::F32(g)) = (p, g) else {
+            return Err(Error::msg("the optimiser wants parameters and gradients in f32"));
+        };
+        let (Some((p_start, p_end)), Some((g_start, g_end))) =
+            (p_layout.contiguous_offsets(), g_layout.contiguous_offsets())
+        else {
+            return Err(Error::msg("the optimiser wants contiguous parameters and gradients"));
+        };
+        let (p, g) = (&mut p[p_start..p_end], &g[g_start..g_end]);
+        let (mut moments, scalars) = (self.moments.borrow_mut(), self.scalars);
+        let (m, v) = &mut *moments;
+        if g.len() != p.len() {
+            return Err(Error::msg(format!("a gradient of {} for a parameter of {}", g.len(), p.len())));
+        }
+        parallel::rows3(p, m, v, |first, p, m, v| update(p, &g[first..first + p.len()], m, v, scalars));
+        Ok(())
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn update(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], scalars: Scalars) {
+    let Scalars { betas: (beta1, beta2), eps, step, shrink } = scalars;
+    let (beta1, rest1, beta2, rest2) =
+        (beta1 as f32, (1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32);
+    let (eps, step, shrink) = (eps as f32, step as f32, shrink as f32);
+    for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+        *m = beta1 * *m + rest1 * g;
+        *v = beta2 * *v + rest2 * g * g;
+        *p -= step * (*m / (v.sqrt() + eps));
+        *p -= shrink * *p;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(kernels: Kernels) -> Params {
+        let device = &Device::Cpu;
+        let tensors = [
+            ("a.weight", Tensor::new(&[[1.0f32, -2.0], [0.5, 0.0]], device).unwrap()),
+            ("b.bias", Tensor::new(&[0.3f32, -0.7], device).unwrap()),
+            ("c.unused", Tensor::new(&[5.0f32], device).unwrap()),
+        ];
+        let tensors = tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
+        Params::new(tensors, |_| true).unwrap().with_kernels(kernels)
+    }
+
+    /// Gradients that differ from update to update; none for `c.unused`.
+    fn gradients(params: &Params, update: u32) -> GradStore {
+        let weight = params.get("a.weight").unwrap().sqr().unwrap().sum_all().unwrap();
+        let bias = params.get("b.bias").unwrap().sum_all().unwrap();
+        (weight + (bias * f64::from(update)).unwrap()).unwrap().backward().unwrap()
+    }
+
+    fn values(params: &Params) -> Vec<f32> {
+        let flat = |(_, var): (&str, &Var)| var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        params.trained().flat_map(flat).collect()
+    }
+
+    const CONFIG: AdamWConfig = AdamWConfig { betas: (0.9, 0.999), eps: 1e-3, weight_decay: 0.5 };
+    const RATES: [f64; 4] = [0.0, 0.1, 0.05, 0.2];
+
+    /// The definition in double precision, element by element.
+    fn expected() -> Vec<f64> {
+        let mut p = [1.0, -2.0, 0.5, 0.0, 0.3, -0.7];
+        let (mut m, mut v) = ([0.0; 6], [0.0; 6]);
+        for (t, lr) in (1..).zip(RATES) {
+            for i in 0..6 {
+                let (g, decay) = if i < 4 { (2.0 * p[i], 0.5) } else { (f64::from(t), 0.0) };
+                m[i] = 0.9 * m[i] + 0.1 * g;
+                v[i] = 0.999 * v[i] + 0.001 * g * g;
+                let step = lr * (1.0 - 0.999f64.powi(t)).sqrt() / (1.0 - 0.9f64.powi(t));
+                p[i] -= step * m[i] / (f64::sqrt(v[i]) + 1e-3);
+                p[i] -= lr * decay * p[i];
+            }
+        }
+        [&p[..], &[5.0]].concat()
+    }
+
+    #[test]
+    fn follows_its_definition() {
+        for kernels in [Kernels::Plain, Kernels::Fused] {
+            let params = params(kernels);
+            let mut adamw = AdamW::new(&params, CONFIG, decays).unwrap();
+            for (t, lr) in (1..).zip(RATES) {
+                adamw.step(&gradients(&params, t), lr).unwrap();
+            }
+            for (found, expected) in values(&params).into_iter().zip(expected()) {
+                assert!((f64::from(found) - expected).abs() < 1e-6, "{kernels:?}: {found}, not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn continues_from_its_state_bit_for_bit() {
+        let whole = params(Kernels::Fused);
+        let mut adamw = AdamW::new(&whole, CONFIG, decays).unwrap();
+        let mut middle = None;
+        for (t, lr) in (1..).zip(RATES) {
+            if t == 3 {
+                let tensors =
+                    whole.tensors().into_iter().map(|(name, tensor)| (name, tensor.copy().unwrap()));
+                let params = Params::new(tensors.collect(), |_| true).unwrap();
+                middle = Some((params, adamw.state().unwrap()));
+            }
+            adamw.step(&gradients(&whole, t), lr).unwrap();
+        }
+        let (resumed, state) = middle.unwrap();
+        let mut adamw = AdamW::new(&resumed, CONFIG, decays).unwrap();
+        adamw.load_state(&state).unwrap();
+        for (t, lr) in (1..).zip(RATES).skip(2) {
+            adamw.step(&gradients(&resumed, t), lr).unwrap();
+        }
+        assert_eq!(values(&whole), values(&resumed));
+        let mut broken = state;
+        broken.moments.remove("b.bias.v");
+        assert!(adamw.load_state(&broken).unwrap_err().to_string().contains("`b.bias`"));
+    }
+
+    #[test]
+    fn biases_and_norms_do_not_decay() {
+        for name in ["model.classifier.1.weight", "model.bert.embeddings.word_embeddings.weight"] {
+            assert!(decays(name), "{name}");
+        }
+        for name in ["model.classifier.0.LayerNorm.weight", "x.LayerNorm.bias", "x.dense.bias"] {
+            assert!(!decays(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Dropout without stored randomness: whether an element is kept is a hash of (seed, update, site, element).
+//!
+//! So masks do not depend on threads or on the order in which sites are computed, the backward pass computes the
+//! mask again instead of keeping it, and a resumed run continues with the masks it would have had.
+
+use candle_core::{Error, Result, Tensor};
+use multiversion::multiversion;
+
+use super::fused::{self, Kernel, parallel};
+
+/// Dropout of a training run.
+#[derive(Debug, Clone, Copy)]
+pub struct Dropout {
+    threshold: u32,
+    scale: f32,
+    seed: u64,
+}
+
+impl Dropout {
+    /// Drops each element with probability `p` and scales the kept ones by 1 / (1 − `p`).
+    ///
+    /// # Errors
+    /// `p` is not in [0, 1).
+    pub fn new(p: f64, seed: u64) -> Result<Self> {
+        if !(0.0..1.0).contains(&p) {
+            return Err(Error::msg(format!("a dropout probability must be at least 0 and below 1, not {p}")));
+        }
+        let threshold = (p * 2f64.powi(32)).round().min(f64::from(u32::MAX)) as u32;
+        Ok(Self { threshold, scale: (1.0 / (1.0 - p)) as f32, seed })
+    }
+
+    /// The dropout of update `update`.
+    pub fn at(&self, update: u64) -> DropoutAt {
+        DropoutAt { threshold: self.threshold, scale: self.scale, key: mix(mix(self.seed) ^ update) }
+    }
+}
+
+/// Dropout within one update.
+#[derive(Debug, Clone, Copy)]
+pub struct DropoutAt {
+    threshold: u32,
+    scale: f32,
+    key: u64,
+}
+
+impl DropoutAt {
+    /// The mask of the place `site` of the model.
+    pub fn site(&self, site: u32) -> Mask {
+        let key = mix(self.key ^ (u64::from(site) << 32));
+        Mask { threshold: self.threshold, scale: self.scale, keys: [key as u32, (key >> 32) as u32] }
+    }
+}
+
+/// A dropout mask over elements 0, 1, 2, … of a contiguous tensor.
+#[derive(Debug, Clone, Copy)]
+pub struct Mask {
+    threshold: u32,
+    scale: f32,
+    keys: [u32; 2],
+}
+
+impl Mask {
+    /// What element `element` is multiplied by: 0, or 1 / (1 − p).
+    #[inline(always)]
+    pub fn factor(&self, element: u32) -> f32 {
+        // A 32-bit avalanche hash (two multiplications, three shifts; the constants are those of the
+        // "lowbias32" search), keyed before and between the rounds. All steps exist as vector instructions.
+        let mut x = element ^ self.keys[0];
+        x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+        x = (x ^ (x >> 15) ^ self.keys[1]).wrapping_mul(0x846c_a68b);
+        x ^= x >> 16;
+        if x >= self.threshold { self.scale } else { 0.0 }
+    }
+
+    /// `x` under this mask, by candle's operations.
+    ///
+    /// # Errors
+    /// Only if the device fails.
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let factors: Vec<f32> = (0..x.elem_count()).map(|element| self.factor(element as u32)).collect();
+        x.mul(&Tensor::from_vec(factors, x.dims(), x.device())?)
+    }
+}
+
+/// `x` under `mask`, as a graph node.
+pub fn fused(x: &Tensor, mask: Mask) -> Result<Tensor> {
+    fused::apply(mask, &[x], x.dims())
+}
+
+impl Kernel for Mask {
+    type Saved = ();
+
+    fn forward(&self, inputs: &[&[f32]], _: bool) -> (Vec<f32>, ()) {
+        let mut y = inputs[0].to_vec();
+        parallel::rows(&mut y, 1, |first, y| scale(self, first, y));
+        (y, ())
+    }
+
+    fn backward(&self, _: &[&[f32]], (): &(), grad: &[f32], _: &[bool]) -> Vec<Option<Vec<f32>>> {
+        let mut grad = grad.to_vec();
+        parallel::rows(&mut grad, 1, |first, grad| scale(self, first, grad));
+        vec![Some(grad)]
+    }
+}
+
+/// `x` ← `x` under `mask`, where `x` begins at element `first`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub fn scale(mask: &Mask, first: usize, x: &mut [f32]) {
+    for (i, x) in x.iter_mut().enumerate() {
+        *x *= mask.factor((first + i) as u32);
+    }
+}
+
+/// The finaliser of SplitMix64: every bit of the result depends on every bit of `x`.
+fn mix(x: u64) -> u64 {
+    let mut x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(mask: &Mask, count: u32) -> Vec<bool> {
+        (0..count).map(|element| mask.factor(element) > 0.0).collect()
+    }
+
+    #[test]
+    fn keeps_the_expected_share_and_scales_it() {
+        let mask = Dropout::new(0.1, 7).unwrap().at(3).site(2);
+        let count = 100_000u32;
+        let share = kept(&mask, count).iter().filter(|&&kept| kept).count() as f64 / f64::from(count);
+        // Four standard errors of a share of 0.9.
+        assert!((share - 0.9).abs() < 4.0 * (0.09 / f64::from(count)).sqrt(), "{share}");
+        let kept = (0..20).map(|element| mask.factor(element)).find(|&factor| factor > 0.0);
+        assert_eq!(kept, Some(1.0 / 0.9));
+    }
+
+    #[test]
+    fn seeds_updates_and_sites_have_independent_masks() {
+        let mask = |seed, update, site| kept(&Dropout::new(0.5, seed).unwrap().at(update).site(site), 10_000);
+        let first = mask(1, 1, 1);
+        assert_eq!(first, mask(1, 1, 1));
+        let shifted: Vec<bool> = first.iter().cycle().skip(1).take(first.len()).copied().collect();
+        for other in [mask(2, 1, 1), mask(1, 2, 1), mask(1, 1, 2), shifted] {
+            let agree = first.iter().zip(&other).filter(|(a, b)| a == b).count() as f64 / 10_000.0;
+            assert!((agree - 0.5).abs() < 0.02, "masks agree on {agree}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_dropped_at_probability_zero_and_nonsense_is_refused() {
+        assert!(kept(&Dropout::new(0.0, 1).unwrap().at(0).site(0), 1000).iter().all(|&kept| kept));
+        for p in [1.0, -0.1, f64::NAN] {
+            assert!(Dropout::new(p, 1).is_err(), "{p}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The linear layer.
+
+use candle_core::{Error, Result, Tensor};
+use multiversion::multiversion;
+
+use super::fused::product::{Matrix, product};
+use super::fused::{self, Kernel, parallel};
+use super::{Kernels, Params};
+
+/// y = x Wᵀ + b.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+    pub(super) size: Size,
+    kernels: Kernels,
+}
+
+impl Linear {
+    /// The layer of the parameters `<name>.weight` [out, in] and `<name>.bias` [out].
+    ///
+    /// # Errors
+    /// One is missing or has another shape.
+    pub fn load(params: &Params, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
+        Self::load_tied(params, &format!("{name}.weight"), &format!("{name}.bias"), inputs, outputs)
+    }
+
+    /// The layer of the parameters `weight` [out, in] and `bias` [out], which may belong to other layers too.
+    ///
+    /// # Errors
+    /// One is missing or has another shape.
+    pub fn load_tied(
+        params: &Params,
+        weight: &str,
+        bias: &str,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<Self> {
+        Ok(Self {
+            weight: params.get_shaped(weight, &[outputs, inputs])?,
+            bias: params.get_shaped(bias, &[outputs])?,
+            size: Size { inputs, outputs },
+            kernels: params.kernels(),
+        })
+    }
+
+    /// [.., in] → [.., out].
+    ///
+    /// # Errors
+    /// The last dimension of `x` is not `in`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let shape = self.output_shape(x)?;
+        if self.kernels == Kernels::Fused {
+            return fused::apply(self.size, &[x, &self.weight, &self.bias], &shape);
+        }
+        let x = x.reshape(((), self.size.inputs))?;
+        x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?.reshape(shape)
+    }
+
+    /// The shape of the output for `x`.
+    pub(super) fn output_shape(&self, x: &Tensor) -> Result<Vec<usize>> {
+        let mut shape = x.dims().to_vec();
+        match shape.last_mut() {
+            Some(last) if *last == self.size.inputs => *last = self.size.outputs,
+            _ => {
+                let (inputs, found) = (self.size.inputs, x.dims());
+                return Err(Error::msg(format!("a linear layer of {inputs} inputs got a tensor {found:?}")));
+            }
+        }
+        Ok(shape)
+    }
+}
+
+/// Dimensions of a linear layer, and its kernels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub inputs: usize,
+    pub outputs: usize,
+}
+
+impl Size {
+    /// x Wᵀ + b.
+    pub fn forward(self, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+        let Self { inputs, outputs } = self;
+        let rows = x.len() / inputs;
+        let mut y = Vec::with_capacity(rows * outputs);
+        (0..rows).for_each(|_| y.extend_from_slice(bias));
+        let (x, weight) =
+            (Matrix::new(x, rows, inputs, inputs), Matrix::new(weight, outputs, inputs, inputs));
+        product(&mut y, outputs, x, weight.t(), 1.0, true);
+        y
+    }
+
+    /// The gradient of x: g W, added to `grad_x` if `add`.
+    pub fn input_gradient(self, grad_x: &mut [f32], grad: &[f32], weight: &[f32], add: bool) {
+        let Self { inputs, outputs } = self;
+        let grad = Matrix::new(grad, grad.len() / outputs, outputs, outputs);
+        product(grad_x, inputs, grad, Matrix::new(weight, outputs, inputs, inputs), 1.0, add);
+    }
+
+    /// The gradient of W: gᵀ x.
+    pub fn weight_gradient(self, grad: &[f32], x: &[f32]) -> Vec<f32> {
+        let Self { inputs, outputs } = self;
+        let rows = x.len() / inputs;
+        let mut grad_weight = vec![0f32; outputs * inputs];
+        let (grad, x) = (Matrix::new(grad, rows, outputs, outputs), Matrix::new(x, rows, inputs, inputs));
+        product(&mut grad_weight, inputs, grad.t(), x, 1.0, false);
+        grad_weight
+    }
+
+    /// The gradient of b: the sum of g's rows.
+    pub fn bias_gradient(self, grad: &[f32]) -> Vec<f32> {
+        let width = self.outputs;
+        parallel::sum_rows(grad.len() / width, width, width, |first, end, sums| {
+            add_rows(&grad[first * width..end * width], sums);
+        })
+    }
+}
+
+/// `sums` ← `sums` + the rows of `x`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn add_rows(x: &[f32], sums: &mut [f32]) {
+    for row in x.chunks_exact(sums.len()) {
+        for (sum, value) in sums.iter_mut().zip(row) {
+            *sum += value;
+        }
+    }
+}
+
+impl Kernel for Size {
+    type Saved = ();
+
+    fn forward(&self, inputs: &[&[f32]], _: bool) -> (Vec<f32>, ()) {
+        (Size::forward(*self, inputs[0], inputs[1], inputs[2]), ())
+    }
+
+    fn backward(&self, inputs: &[&[f32]], (): &(), grad: &[f32], wanted: &[bool]) -> Vec<Option<Vec<f32>>> {
+        let &[x, weight, _] = inputs else { return Vec::new() };
+        let grad_x = || {
+            let mut grad_x = vec![0f32; x.len()];
+            self.input_gradient(&mut grad_x, grad, weight, false);
+            grad_x
+        };
+        vec![
+            wanted[0].then(grad_x),
+            wanted[1].then(|| self.weight_gradient(grad, x)),
+            wanted[2].then(|| self.bias_gradient(grad)),
+        ]
+    }
+}

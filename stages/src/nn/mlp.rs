@@ -1,0 +1,102 @@
+//! Two linear layers with an activation between them: BERT's feed-forward part, and an adapter.
+
+use candle_core::{Result, Tensor};
+
+use super::fused::{self, Kernel};
+use super::linear::Size;
+use super::{Activation, Kernels, Linear, Params};
+
+/// y = W₂ f(W₁ x + b₁) + b₂.
+#[derive(Debug, Clone)]
+pub struct Mlp {
+    first: Linear,
+    second: Linear,
+    activation: Activation,
+    kernels: Kernels,
+}
+
+impl Mlp {
+    /// The layers of the parameters under `first` (`outer` → `inner`) and `second` (`inner` → `outer`).
+    ///
+    /// # Errors
+    /// One is missing or has another shape.
+    pub fn load(
+        params: &Params,
+        first: &str,
+        second: &str,
+        (outer, inner): (usize, usize),
+        activation: Activation,
+    ) -> Result<Self> {
+        Ok(Self {
+            first: Linear::load(params, first, outer, inner)?,
+            second: Linear::load(params, second, inner, outer)?,
+            activation,
+            kernels: params.kernels(),
+        })
+    }
+
+    /// [.., outer] → [.., outer].
+    ///
+    /// # Errors
+    /// The last dimension of `x` is another.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if self.kernels == Kernels::Plain {
+            let inner = self.first.forward(x)?;
+            let inner = match self.activation {
+                Activation::Gelu => inner.gelu_erf()?,
+                Activation::Relu => inner.relu()?,
+            };
+            return self.second.forward(&inner);
+        }
+        self.first.output_shape(x)?;
+        let kernel = Fused { first: self.first.size, second: self.second.size, activation: self.activation };
+        let (first, second) = (&self.first, &self.second);
+        let inputs = [x, &first.weight, &first.bias, &second.weight, &second.bias];
+        fused::apply(kernel, &inputs, x.dims())
+    }
+}
+
+struct Fused {
+    first: Size,
+    second: Size,
+    activation: Activation,
+}
+
+impl Kernel for Fused {
+    /// W₁ x + b₁. Its activation is computed again rather than kept: that is the widest of all tensors.
+    type Saved = Vec<f32>;
+
+    fn forward(&self, inputs: &[&[f32]], keep: bool) -> (Vec<f32>, Vec<f32>) {
+        let &[x, weight1, bias1, weight2, bias2] = inputs else { return Default::default() };
+        let mut inner = self.first.forward(x, weight1, bias1);
+        let before = if keep { inner.clone() } else { Vec::new() };
+        self.activation.in_place(&mut inner);
+        (self.second.forward(&inner, weight2, bias2), before)
+    }
+
+    fn backward(
+        &self,
+        inputs: &[&[f32]],
+        before: &Vec<f32>,
+        grad: &[f32],
+        wanted: &[bool],
+    ) -> Vec<Option<Vec<f32>>> {
+        let &[x, weight1, _, weight2, _] = inputs else { return Vec::new() };
+        let mut inner = before.clone();
+        let mut grad_inner = vec![0f32; inner.len()];
+        self.second.input_gradient(&mut grad_inner, grad, weight2, false);
+        self.activation.backward_in_place(&mut inner, &mut grad_inner);
+        let grad_x = || {
+            let mut grad_x = vec![0f32; x.len()];
+            self.first.input_gradient(&mut grad_x, &grad_inner, weight1, false);
+            grad_x
+        };
+        vec![
+            wanted[0].then(grad_x),
+            wanted[1].then(|| self.first.weight_gradient(&grad_inner, x)),
+            wanted[2].then(|| self.first.bias_gradient(&grad_inner)),
+            wanted[3].then(|| self.second.weight_gradient(grad, &inner)),
+            wanted[4].then(|| self.second.bias_gradient(grad)),
+        ]
+    }
+}

@@ -1,0 +1,222 @@
+//! ROIAlign, the first ("not aligned") form: the features of a box, sampled bilinearly into a square grid.
+//! It does not know where the boxes come from or which level of a pyramid they belong to.
+
+use candle_core::{Result, Tensor};
+
+use super::host_product::with_host_values;
+
+/// How boxes are sampled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RoiAlign {
+    /// Bins along each side.
+    pub bins: usize,
+    /// Samples along each side of a bin.
+    pub samples: usize,
+    /// Size of the feature map over size of the picture the boxes are given in.
+    pub scale: f32,
+}
+
+/// One bilinear sample: four places in a plane of the map and their weights.
+struct Sample {
+    places: [u32; 4],
+    weights: [f32; 4],
+}
+
+/// Boxes whose samples are gathered at once where the device does it with tensor operations (memory).
+const BOXES_AT_ONCE: usize = 64;
+
+impl RoiAlign {
+    /// Pools each of `boxes` (x1, y1, x2, y2) from `map` `[1, c, height, width]` into a row of
+    /// `[boxes, c · bins · bins]`, channel-major.
+    ///
+    /// Boxes are scaled without rounding and without a half-pixel shift, are at least 1 wide and high on the
+    /// map, and each bin is the mean of `samples²` bilinear samples.
+    ///
+    /// # Errors
+    /// A map of another shape.
+    pub fn forward(&self, map: &Tensor, boxes: &[[f32; 4]]) -> Result<Tensor> {
+        let (_, channels, height, width) = map.dims4()?;
+        let values_per_box = channels * self.bins * self.bins;
+        if boxes.is_empty() {
+            return Tensor::zeros((0, values_per_box), map.dtype(), map.device());
+        }
+        // Channels last: a sample then reads four contiguous rows.
+        let rows = map.reshape((channels, height * width))?.t()?.contiguous()?;
+        if !map.device().is_cpu() {
+            let parts: Result<Vec<Tensor>> = boxes
+                .chunks(BOXES_AT_ONCE)
+                .map(|boxes| self.gather(&rows, boxes, channels, height, width))
+                .collect();
+            return Tensor::cat(&parts?, 0);
+        }
+        let mut pooled = vec![0f32; boxes.len() * values_per_box];
+        with_host_values(&rows, |rows| {
+            let mut sum = vec![0f32; channels];
+            for (pooled, &roi) in pooled.chunks_mut(values_per_box).zip(boxes) {
+                let samples = self.samples_of(roi, height, width);
+                for (bin, samples) in samples.chunks(self.samples * self.samples).enumerate() {
+                    sum.fill(0.0);
+                    for sample in samples {
+                        for (&place, &weight) in sample.places.iter().zip(&sample.weights) {
+                            let row = &rows[place as usize * channels..][..channels];
+                            sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * value);
+                        }
+                    }
+                    let into = pooled[bin..].iter_mut().step_by(self.bins * self.bins);
+                    into.zip(&sum).for_each(|(to, from)| *to = *from);
+                }
+            }
+        })?;
+        Tensor::from_vec(pooled, (boxes.len(), values_per_box), map.device())
+    }
+
+    /// The same by tensor operations, for devices other than the host; `rows` is the map, channels last.
+    fn gather(
+        &self,
+        rows: &Tensor,
+        boxes: &[[f32; 4]],
+        channels: usize,
+        height: usize,
+        width: usize,
+    ) -> Result<Tensor> {
+        let samples: Vec<Sample> =
+            boxes.iter().flat_map(|&roi| self.samples_of(roi, height, width)).collect();
+        let places: Vec<u32> = samples.iter().flat_map(|sample| sample.places).collect();
+        let weights: Vec<f32> = samples.iter().flat_map(|sample| sample.weights).collect();
+        let (count, bins) = (places.len(), self.bins * self.bins);
+        let places = Tensor::from_vec(places, count, rows.device())?;
+        let weights = Tensor::from_vec(weights, (count, 1), rows.device())?;
+        let values = rows.index_select(&places, 0)?.broadcast_mul(&weights)?;
+        let each = count / (boxes.len() * bins);
+        let pooled = values.reshape((boxes.len(), bins, each, channels))?.sum(2)?;
+        pooled.transpose(1, 2)?.contiguous()?.reshape((boxes.len(), channels * bins))
+    }
+
+    /// The samples of a box, bin by bin (row-major), weights already divided by the samples of a bin.
+    fn samples_of(&self, [x1, y1, x2, y2]: [f32; 4], height: usize, width: usize) -> Vec<Sample> {
+        let along = |low: f32, high: f32, size: usize| -> Vec<(usize, usize, f32, f32)> {
+            let low = low * self.scale;
+            let bin = (high * self.scale - low).max(1.0) / self.bins as f32;
+            let place = |i: usize| {
+                let offset = ((i % self.samples) as f32 + 0.5) / self.samples as f32;
+                low + bin * ((i / self.samples) as f32 + offset)
+            };
+            (0..self.bins * self.samples).map(|i| neighbours(place(i), size)).collect()
+        };
+        let (columns, rows) = (along(x1, x2, width), along(y1, y2, height));
+        let share = 1.0 / (self.samples * self.samples) as f32;
+        let mut samples = Vec::with_capacity(rows.len() * columns.len());
+        for (row_bin, column_bin) in pairs(self.bins) {
+            for (i, j) in pairs(self.samples) {
+                let (top, bottom, top_weight, bottom_weight) = rows[row_bin * self.samples + i];
+                let (left, right, left_weight, right_weight) = columns[column_bin * self.samples + j];
+                let place = |row: usize, column: usize| (row * width + column) as u32;
+                samples.push(Sample {
+                    places: [place(top, left), place(top, right), place(bottom, left), place(bottom, right)],
+                    weights: [
+                        share * top_weight * left_weight,
+                        share * top_weight * right_weight,
+                        share * bottom_weight * left_weight,
+                        share * bottom_weight * right_weight,
+                    ],
+                });
+            }
+        }
+        samples
+    }
+}
+
+fn pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..n).flat_map(move |i| (0..n).map(move |j| (i, j)))
+}
+
+/// The two neighbours of a coordinate and their weights: zero outside (−1, size), clamped to the edge else.
+fn neighbours(at: f32, size: usize) -> (usize, usize, f32, f32) {
+    if !(-1.0..=size as f32).contains(&at) {
+        return (0, 0, 0.0, 0.0);
+    }
+    let at = at.max(0.0);
+    let low = at as usize;
+    if low + 1 >= size {
+        return (size - 1, size - 1, 1.0, 0.0);
+    }
+    let part = at - low as f32;
+    (low, low + 1, 1.0 - part, part)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::nn::host_product::host_vec;
+
+    const ALIGN: RoiAlign = RoiAlign { bins: 3, samples: 2, scale: 0.25 };
+
+    fn map(channels: usize, height: usize, width: usize) -> Tensor {
+        let values: Vec<f32> = (0..channels * height * width).map(|i| (i as f32 * 0.7).sin()).collect();
+        Tensor::from_vec(values, (1, channels, height, width), &Device::Cpu).unwrap()
+    }
+
+    /// The definition, written out for one value.
+    fn direct(map: &Tensor, [x1, y1, x2, y2]: [f32; 4], channel: usize, row: usize, column: usize) -> f32 {
+        let (_, _, height, width) = map.dims4().unwrap();
+        let values = host_vec(map).unwrap();
+        let at = |y: usize, x: usize| f64::from(values[(channel * height + y) * width + x]);
+        let bilinear = |y: f64, x: f64| {
+            if y < -1.0 || y > height as f64 || x < -1.0 || x > width as f64 {
+                return 0.0;
+            }
+            let (y, x) = (y.clamp(0.0, height as f64 - 1.0), x.clamp(0.0, width as f64 - 1.0));
+            let (y0, x0) = (y.floor() as usize, x.floor() as usize);
+            let (y1, x1) = ((y0 + 1).min(height - 1), (x0 + 1).min(width - 1));
+            let (fy, fx) = (y - y0 as f64, x - x0 as f64);
+            (1.0 - fy) * ((1.0 - fx) * at(y0, x0) + fx * at(y0, x1))
+                + fy * ((1.0 - fx) * at(y1, x0) + fx * at(y1, x1))
+        };
+        let scale = f64::from(ALIGN.scale);
+        let (left, top) = (f64::from(x1) * scale, f64::from(y1) * scale);
+        let bin_width = (f64::from(x2) * scale - left).max(1.0) / 3.0;
+        let bin_height = (f64::from(y2) * scale - top).max(1.0) / 3.0;
+        let mut sum = 0.0;
+        for (i, j) in [(0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)] {
+            sum += bilinear(top + bin_height * (row as f64 + i), left + bin_width * (column as f64 + j));
+        }
+        (sum / 4.0) as f32
+    }
+
+    #[test]
+    fn equals_the_direct_formula_on_both_paths() {
+        let map = map(5, 9, 13);
+        let boxes = [
+            [3.0, 2.0, 30.0, 25.0],
+            [0.0, 0.0, 0.0, 0.0],
+            [-9.0, -7.0, 70.0, 50.0],
+            [40.0, 30.0, 51.0, 35.0],
+            [60.0, 60.0, 80.0, 90.0],
+        ];
+        let pooled = ALIGN.forward(&map, &boxes).unwrap().to_vec2::<f32>().unwrap();
+        let rows = map.reshape((5, 9 * 13)).unwrap().t().unwrap().contiguous().unwrap();
+        let gathered = ALIGN.gather(&rows, &boxes, 5, 9, 13).unwrap().to_vec2::<f32>().unwrap();
+        for (number, &roi) in boxes.iter().enumerate() {
+            for (channel, (row, column)) in (0..5).flat_map(|c| pairs(3).map(move |at| (c, at))) {
+                let place = (channel * 3 + row) * 3 + column;
+                let expected = direct(&map, roi, channel, row, column);
+                for value in [pooled[number][place], gathered[number][place]] {
+                    assert!((value - expected).abs() < 1e-5, "box {number}, {channel} {row} {column}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pools_from_a_map_of_one_cell_and_no_boxes() {
+        let map = map(2, 1, 1);
+        assert_eq!(ALIGN.forward(&map, &[]).unwrap().dims(), [0, 18]);
+        let pooled = ALIGN.forward(&map, &[[0.0, 0.0, 3.0, 3.0]]).unwrap();
+        let values = host_vec(&map).unwrap();
+        for (value, expected) in host_vec(&pooled).unwrap().iter().zip(values.iter().flat_map(|v| [*v; 9])) {
+            assert!((value - expected).abs() < 1e-6);
+        }
+    }
+}

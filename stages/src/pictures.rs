@@ -1,0 +1,28 @@
+//! From a picture file to red, green and blue bytes, as the published features were made: palettes and greys
+//! become colours, transparency is dropped. It does not know the detector.
+
+use std::path::Path;
+
+use image::{ImageReader, Limits};
+
+use crate::models::faster_rcnn::Picture;
+
+/// More pixels than this on a side are a damaged or hostile file, not a meme.
+const MOST_PIXELS: u32 = 20_000;
+
+/// Reads a picture; the format is found by its content, since names often lie.
+///
+/// An alpha channel is dropped without blending: hidden colours show, as they do in the original.
+pub(crate) fn read_picture(path: &Path) -> Result<Picture, String> {
+    let advice = "cannot be read as a picture (replace the file or leave the sample out)";
+    let mut reader = ImageReader::open(path)
+        .and_then(ImageReader::with_guessed_format)
+        .map_err(|error| error.to_string())?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MOST_PIXELS);
+    limits.max_image_height = Some(MOST_PIXELS);
+    reader.limits(limits);
+    let rgb = reader.decode().map_err(|error| format!("{advice}: {error}"))?.into_rgb8();
+    let (width, height) = rgb.dimensions();
+    Ok(Picture { width: width as usize, height: height as usize, rgb: rgb.into_raw() })
+}

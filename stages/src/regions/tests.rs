@@ -1,0 +1,181 @@
+//! The two detector stages together, on pictures drawn here: the fitted detector must find what is there, and
+//! its features must tell what it is.
+
+use std::path::Path;
+
+use image::{GrayAlphaImage, GrayImage, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use stage_api::testing::run_stage;
+
+use super::*;
+use crate::artifacts::region_features::RegionFeatures;
+use crate::artifacts::scene_objects::{SceneObject, SceneObjects};
+use crate::artifacts::write_json_lines;
+use crate::make_detector::MakeDetector;
+
+const COLOURS: [(&str, [u8; 3]); 4] =
+    [("red", [220, 40, 40]), ("green", [40, 170, 60]), ("blue", [40, 70, 220]), ("yellow", [235, 205, 40])];
+
+/// Draws two or three discs and squares on soft ground with noise, and says where they are.
+fn draw(rng: &mut ChaCha8Rng) -> (RgbImage, Vec<SceneObject>) {
+    let ground: [u8; 3] = std::array::from_fn(|_| rng.random_range(140..220));
+    let mut picture = RgbImage::from_fn(112, 112, |x, y| {
+        Rgb(ground.map(|value| value - (x / 4) as u8 - (y / 6) as u8 + rng.random_range(0..12u8)))
+    });
+    let mut corners: Vec<usize> = vec![0, 1, 2, 3];
+    let mut objects = Vec::new();
+    for _ in 0..rng.random_range(2..4) {
+        let corner = corners.swap_remove(rng.random_range(0..corners.len()));
+        let radius = rng.random_range(12.0..16.0f32);
+        let mut place = |cell: usize| (28 + 54 * cell) as f32 + rng.random_range(-8.0..8.0f32);
+        let (cx, cy) = (place(corner % 2), place(corner / 2));
+        let (name, colour) = COLOURS[rng.random_range(0..COLOURS.len())];
+        let disc = rng.random_bool(0.5);
+        for (x, y, pixel) in picture.enumerate_pixels_mut() {
+            let (dx, dy) = ((x as f32 - cx).abs(), (y as f32 - cy).abs());
+            let inside = if disc { dx.hypot(dy) <= radius } else { dx.max(dy) <= radius };
+            if inside {
+                *pixel = Rgb(colour);
+            }
+        }
+        let kind = if disc { "disc" } else { "square" };
+        let (x1, y1) = (cx - radius, cy - radius);
+        objects.push(SceneObject(kind.to_owned(), name.to_owned(), x1, y1, cx + radius, cy + radius));
+    }
+    (picture, objects)
+}
+
+/// Writes `count` drawn pictures as scenes into `dir`.
+fn write_scenes(dir: &Path, count: usize, seed: u64) -> Vec<SceneObjects> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    std::fs::create_dir_all(dir.join("images")).unwrap();
+    let scenes: Vec<SceneObjects> = (0..count)
+        .map(|number| {
+            let (picture, objects) = draw(&mut rng);
+            let image = format!("{number:03}.png");
+            picture.save(dir.join("images").join(&image)).unwrap();
+            SceneObjects { image, objects }
+        })
+        .collect();
+    write_json_lines(&dir.join("objects.jsonl"), &scenes).unwrap();
+    scenes
+}
+
+fn make_detector(dir: &Path, examples: usize) {
+    write_scenes(&dir.join("scenes"), examples, 1);
+    run_stage(&MakeDetector, "(examples: 60)", &[("scenes", &dir.join("scenes"))], &dir.join("detector"))
+        .unwrap();
+}
+
+fn overlap(a: [f32; 4], b: [f32; 4]) -> f32 {
+    let side = |low: usize| (a[low + 2].min(b[low + 2]) - a[low].max(b[low])).max(0.0);
+    let area = |c: [f32; 4]| (c[2] - c[0]) * (c[3] - c[1]);
+    side(0) * side(1) / (area(a) + area(b) - side(0) * side(1))
+}
+
+fn extract(dir: &Path, images: &Path, out: &str) -> Result<RegionFeatures, StageError> {
+    let inputs = [("images", images), ("detector", &dir.join("detector"))];
+    run_stage(&Regions, "(regions: 12, shard: 7)", &inputs, &dir.join(out))?;
+    Ok(RegionFeatures::open(&dir.join(out)).unwrap())
+}
+
+/// The nearest class mean (of features scaled to length 1) of each held-out object is its own in most cases.
+#[test]
+fn finds_objects_and_tells_their_colours() {
+    let dir = tempfile::tempdir().unwrap();
+    make_detector(dir.path(), 60);
+    let scenes = write_scenes(&dir.path().join("unseen"), 40, 2);
+    let features = extract(dir.path(), &dir.path().join("unseen/images"), "regions").unwrap();
+    let (mut covered, mut rows) = (0, Vec::new());
+    let (mut total, mut squares) = (0, 0.0);
+    for scene in &scenes {
+        let at = features.find(&scene.image).unwrap();
+        assert_eq!(features.count(at), 12);
+        let mut values = vec![0f32; 12 * features.width];
+        features.copy_features(at, &mut values);
+        assert!(values.iter().all(|value| value.is_finite() && *value >= 0.0));
+        squares += values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32;
+        let boxes = features.boxes(at);
+        for object in &scene.objects {
+            total += 1;
+            let overlaps = boxes.iter().map(|&corners| overlap(corners, object.corners()));
+            let (best, region) =
+                overlaps.zip(0..).max_by(|a, b| a.0.total_cmp(&b.0)).expect("there are twelve boxes");
+            covered += usize::from(best >= 0.5);
+            let colour = COLOURS.iter().position(|(name, _)| *name == object.1).unwrap();
+            rows.push((colour, values[region * features.width..][..features.width].to_vec()));
+        }
+    }
+    let rms = (squares / scenes.len() as f32).sqrt();
+    assert!((0.7..4.0).contains(&rms), "features of size {rms}");
+    assert!(covered * 10 >= total * 9, "{covered} of {total} objects are covered");
+
+    let (known, unseen) = rows.split_at(rows.len() / 2);
+    let mut means = vec![vec![0f32; features.width]; COLOURS.len()];
+    let mut counts = [0f32; COLOURS.len()];
+    for (colour, row) in known {
+        counts[*colour] += 1.0;
+        means[*colour].iter_mut().zip(row).for_each(|(mean, value)| *mean += value);
+    }
+    for (mean, count) in means.iter_mut().zip(counts) {
+        mean.iter_mut().for_each(|value| *value /= count);
+    }
+    let right = unseen.iter().filter(|(colour, row)| {
+        let distance = |mean: &[f32]| mean.iter().zip(row).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
+        let nearest = (0..COLOURS.len()).min_by(|&a, &b| distance(&means[a]).total_cmp(&distance(&means[b])));
+        nearest == Some(*colour)
+    });
+    let right = right.count();
+    assert!(right * 10 >= unseen.len() * 9, "{right} of {} colours are told", unseen.len());
+}
+
+#[test]
+fn the_same_bytes_come_out_on_any_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = |threads: usize| {
+        let dir = dir.path().join(threads.to_string());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            make_detector(&dir, 24);
+            extract(&dir, &dir.join("scenes/images"), "regions").unwrap();
+        });
+        ["detector/weights.safetensors", "regions/shard-00003.safetensors", "regions/regions.json"]
+            .map(|name| std::fs::read(dir.join(name)).unwrap())
+    };
+    assert!(bytes(1) == bytes(3));
+}
+
+#[test]
+fn takes_every_kind_of_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    make_detector(dir.path(), 8);
+    let images = dir.path().join("odd");
+    std::fs::create_dir_all(&images).unwrap();
+    RgbImage::new(1, 1).save(images.join("a-dot.png")).unwrap();
+    RgbImage::from_pixel(300, 20, Rgb([9, 200, 90])).save(images.join("b-strip.jpg")).unwrap();
+    GrayImage::new(60, 90).save(images.join("c-grey.png")).unwrap();
+    GrayAlphaImage::from_pixel(50, 40, LumaA([99, 0])).save(images.join("d-grey-alpha.png")).unwrap();
+    RgbaImage::from_pixel(50, 40, Rgba([200, 10, 10, 0])).save(images.join("e-alpha.PNG")).unwrap();
+    std::fs::write(images.join("notes.txt"), "not a picture").unwrap();
+    let features = extract(dir.path(), &images, "regions").unwrap();
+    for name in ["a-dot.png", "b-strip.jpg", "c-grey.png", "d-grey-alpha.png", "e-alpha.PNG"] {
+        assert!(features.count(features.find(name).unwrap()) > 0, "{name}");
+    }
+    assert!(features.find("notes.txt").is_none());
+    // Transparency is dropped without blending.
+    assert_eq!(read_picture(&images.join("e-alpha.PNG")).unwrap().rgb[..3], [200, 10, 10]);
+}
+
+#[test]
+fn names_the_picture_it_cannot_read() {
+    let dir = tempfile::tempdir().unwrap();
+    make_detector(dir.path(), 8);
+    let images = dir.path().join("bad");
+    std::fs::create_dir_all(&images).unwrap();
+    let error = extract(dir.path(), &images, "none").err().unwrap();
+    assert!(error.to_string().contains("holds no .png"), "{error}");
+    std::fs::write(images.join("x.png"), b"\x89PNG\r\n\x1a\nand then nothing").unwrap();
+    let error = extract(dir.path(), &images, "broken").err().unwrap();
+    assert!(error.to_string().contains("x.png") && error.to_string().contains("cannot"), "{error}");
+}

@@ -1,0 +1,290 @@
+//! One model of a table and the forms it is written in: Markdown to read in a terminal or on a forge, CSV and
+//! JSON to compute with. The JSON form is the model itself: `report` reads it back and makes HTML of it.
+//! It does not know what the numbers mean.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::artifacts::{ArtifactError, Result, read_json, write_json};
+
+/// A table with all that is needed to understand it on its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// Name of its files, without an ending: `table-1`.
+    pub name: String,
+    /// What it is called: `Table I: parameters`.
+    pub title: String,
+    /// What it shows and which profile made it.
+    pub caption: String,
+    /// The columns, left to right.
+    pub columns: Vec<Column>,
+    /// The rows, top to bottom, one cell for each column.
+    pub rows: Vec<Vec<Cell>>,
+    /// Remarks below it.
+    pub notes: Vec<String>,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    /// Its name in CSV.
+    pub key: String,
+    /// The heading it shares with its neighbours of the same group; empty for none.
+    pub group: String,
+    /// Its own heading.
+    pub title: String,
+    /// Whether it holds numbers, which are set flush right.
+    pub numeric: bool,
+}
+
+impl Column {
+    /// A column of words without a group.
+    pub fn words(key: &str, title: &str) -> Self {
+        Self { key: key.to_owned(), group: String::new(), title: title.to_owned(), numeric: false }
+    }
+
+    /// A column of numbers in `group`.
+    pub fn numbers(key: &str, group: &str, title: &str) -> Self {
+        Self { key: key.to_owned(), group: group.to_owned(), title: title.to_owned(), numeric: true }
+    }
+}
+
+/// What stands in one place of a table. Numbers keep full precision; `places` says how many decimals to show.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Cell {
+    /// Words.
+    Text(String),
+    /// A count.
+    Count(u64),
+    /// A number.
+    Number {
+        /// Its value.
+        value: f64,
+        /// Decimals to show.
+        places: usize,
+    },
+    /// A difference, shown with its sign.
+    Difference {
+        /// Its value.
+        value: f64,
+        /// Decimals to show.
+        places: usize,
+    },
+    /// A share of a whole, from 0 to 1, shown in percent.
+    Share {
+        /// Its value.
+        value: f64,
+        /// Decimals of the percentage to show.
+        places: usize,
+    },
+    /// Mean and sample standard deviation over several runs.
+    Mean {
+        /// The mean.
+        value: f64,
+        /// The standard deviation.
+        sd: f64,
+        /// Decimals to show.
+        places: usize,
+    },
+    /// Nothing to show, and why.
+    Missing(String),
+    /// Nothing to show, because there is no such thing.
+    None,
+}
+
+impl Cell {
+    /// The cell as a person reads it: thousands separated, true minus sign.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Text(text) | Self::Missing(text) => text.clone(),
+            Self::Count(value) => thousands(*value),
+            Self::Number { value, places } => signed(*value, *places, ""),
+            Self::Difference { value, places } => signed(*value, *places, "+"),
+            Self::Share { value, places } => format!("{} %", signed(value * 100.0, *places, "")),
+            Self::Mean { value, sd, places } => format!("{} ± {sd:.places$}", signed(*value, *places, "")),
+            Self::None => "–".to_owned(),
+        }
+    }
+
+    /// The cell as a program reads it; empty when there is nothing.
+    fn raw(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Count(value) => value.to_string(),
+            Self::Number { value, .. }
+            | Self::Difference { value, .. }
+            | Self::Share { value, .. }
+            | Self::Mean { value, .. } => value.to_string(),
+            Self::Missing(_) | Self::None => String::new(),
+        }
+    }
+
+    fn sd(&self) -> Option<f64> {
+        if let Self::Mean { sd, .. } = self { Some(*sd) } else { None }
+    }
+}
+
+/// `value` with a comma between groups of three digits.
+pub fn thousands(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `value` with a true minus sign; `plus` stands before what is not negative. What rounds to zero has no sign.
+fn signed(value: f64, places: usize, plus: &str) -> String {
+    let digits = format!("{:.places$}", value.abs());
+    let zero = digits.bytes().all(|byte| matches!(byte, b'0' | b'.'));
+    let sign = match (zero, value < 0.0) {
+        (true, _) => "",
+        (false, true) => "\u{2212}",
+        (false, false) => plus,
+    };
+    format!("{sign}{digits}")
+}
+
+impl Table {
+    /// Writes `<name>.md`, `<name>.csv` and `<name>.json` into `dir`.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let write = |ending: &str, text: Vec<u8>| {
+            let path = dir.join(format!("{}.{ending}", self.name));
+            fs::write(&path, text).map_err(|error| ArtifactError::new(&path, error))
+        };
+        write("md", self.markdown().into_bytes())?;
+        write("csv", self.csv().map_err(|error| ArtifactError::new(dir, error))?)?;
+        write_json(&dir.join(format!("{}.json", self.name)), self)
+    }
+
+    /// Reads the JSON form.
+    ///
+    /// # Errors
+    /// A file that is not a table, or a row that has not one cell for each column.
+    pub fn read(path: &Path) -> Result<Self> {
+        let table: Self = read_json(path)?;
+        match table.rows.iter().position(|row| row.len() != table.columns.len()) {
+            Some(row) => Err(ArtifactError::new(path, format!("row {} does not fit the columns", row + 1))),
+            None => Ok(table),
+        }
+    }
+
+    /// The table in Markdown: title, caption, rows, notes. Groups become part of the headings.
+    pub fn markdown(&self) -> String {
+        let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+        let mut text = format!("# {}\n\n{}\n\n", self.title, self.caption);
+        text += &line(self.columns.iter().map(|column| escaped(&column.heading())).collect());
+        text += &line(
+            self.columns.iter().map(|column| if column.numeric { "---:" } else { "---" }.into()).collect(),
+        );
+        for row in &self.rows {
+            text += &line(row.iter().map(|cell| escaped(&cell.shown())).collect());
+        }
+        for note in &self.notes {
+            text += &format!("\n{note}\n");
+        }
+        text
+    }
+
+    /// The table in CSV, numbers in full. A column with standard deviations is followed by one named `…_sd`.
+    fn csv(&self) -> std::result::Result<Vec<u8>, String> {
+        let with_sd: Vec<bool> = (0..self.columns.len())
+            .map(|column| self.rows.iter().any(|row| row[column].sd().is_some()))
+            .collect();
+        let mut file = csv::Writer::from_writer(Vec::new());
+        let mut write = |fields: Vec<Vec<String>>| file.write_record(fields.concat());
+        let headings = self.columns.iter().zip(&with_sd).map(|(column, &sd)| {
+            if sd { vec![column.key.clone(), format!("{}_sd", column.key)] } else { vec![column.key.clone()] }
+        });
+        write(headings.collect()).map_err(|error| error.to_string())?;
+        for row in &self.rows {
+            let cells = row.iter().zip(&with_sd).map(|(cell, &sd)| {
+                let sd = sd.then(|| cell.sd().map_or_else(String::new, |sd| sd.to_string()));
+                [Some(cell.raw()), sd].into_iter().flatten().collect()
+            });
+            write(cells.collect()).map_err(|error| error.to_string())?;
+        }
+        file.into_inner().map_err(|error| error.to_string())
+    }
+}
+
+impl Column {
+    fn heading(&self) -> String {
+        if self.group.is_empty() { self.title.clone() } else { format!("{} ({})", self.title, self.group) }
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        Table {
+            name: "table-9".into(),
+            title: "Table IX: a test".into(),
+            caption: "Profile mini.".into(),
+            columns: vec![
+                Column::words("mode", "Mode"),
+                Column::numbers("auc", "here", "ROC-AUC"),
+                Column::numbers("difference", "", "Difference"),
+            ],
+            rows: vec![
+                vec![
+                    Cell::Text("a|b".into()),
+                    Cell::Mean { value: 0.728077, sd: 0.01, places: 4 },
+                    Cell::Difference { value: -0.25, places: 2 },
+                ],
+                vec![Cell::Text("c".into()), Cell::Missing("no run".into()), Cell::None],
+            ],
+            notes: vec!["A note.".into()],
+        }
+    }
+
+    #[test]
+    fn markdown_shows_what_a_person_reads() {
+        let expected = "# Table IX: a test\n\nProfile mini.\n\n\
+                        | Mode | ROC-AUC (here) | Difference |\n| --- | ---: | ---: |\n\
+                        | a\\|b | 0.7281 ± 0.0100 | \u{2212}0.25 |\n| c | no run | – |\n\nA note.\n";
+        assert_eq!(table().markdown(), expected);
+    }
+
+    #[test]
+    fn csv_holds_full_precision_and_deviations_of_their_own() {
+        let text = String::from_utf8(table().csv().unwrap()).unwrap();
+        assert_eq!(text, "mode,auc,auc_sd,difference\na|b,0.728077,0.01,-0.25\nc,,,\n");
+    }
+
+    #[test]
+    fn json_reads_back_and_refuses_a_short_row() {
+        let dir = tempfile::tempdir().unwrap();
+        table().write(dir.path()).unwrap();
+        assert_eq!(Table::read(&dir.path().join("table-9.json")).unwrap(), table());
+        let mut short = table();
+        short.rows[1].pop();
+        let path = dir.path().join("short.json");
+        write_json(&path, &short).unwrap();
+        assert!(Table::read(&path).unwrap_err().to_string().contains("row 2"));
+    }
+
+    #[test]
+    fn numbers_are_grouped_and_signed() {
+        assert_eq!(thousands(112_044_290), "112,044,290");
+        assert_eq!([thousands(999), thousands(1000)], ["999", "1,000"]);
+        assert_eq!(Cell::Difference { value: 0.012, places: 2 }.shown(), "+0.01");
+        assert_eq!(Cell::Difference { value: -0.0001, places: 2 }.shown(), "0.00");
+        assert_eq!(Cell::Share { value: 0.005_298_5, places: 2 }.shown(), "0.53 %");
+    }
+}

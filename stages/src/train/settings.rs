@@ -1,0 +1,141 @@
+//! The params of `train`. Defaults are the paper's (MMF's resolved configuration of its six runs).
+
+use serde::{Deserialize, Serialize};
+
+use crate::artifacts::view::{Ablation, View};
+use crate::models::visual_bert::Mode;
+use crate::nn::AdamWConfig;
+
+/// How to train.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// `"fc"`, `"pe"` or `"full"`.
+    pub mode: Mode,
+    /// Decides fresh weights, the order of rows, and dropout.
+    #[serde(default)]
+    pub seed: u64,
+    /// Rows an update.
+    #[serde(default = "defaults::batch")]
+    pub batch: usize,
+    /// Updates in all.
+    #[serde(default = "defaults::updates")]
+    pub updates: u64,
+    /// Updates until the learning rate is at its peak.
+    #[serde(default = "defaults::warm_up")]
+    pub warm_up: u64,
+    /// Peak of the learning rate.
+    #[serde(default = "defaults::lr")]
+    pub lr: f64,
+    /// Decay of weights that are neither bias nor LayerNorm, a share of the learning rate.
+    #[serde(default = "defaults::weight_decay")]
+    pub weight_decay: f64,
+    /// Decay of the moments' running means.
+    #[serde(default = "defaults::betas")]
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment.
+    #[serde(default = "defaults::eps")]
+    pub eps: f64,
+    /// Dropout everywhere; the weights' own config decides when absent.
+    #[serde(default)]
+    pub dropout: Option<f64>,
+    /// Updates between validations; one more follows the last update.
+    #[serde(default = "defaults::evaluate_every")]
+    pub evaluate_every: u64,
+    /// Updates between log lines, each of which samples one batch's loss.
+    #[serde(default = "defaults::log_every")]
+    pub log_every: u64,
+    /// Most regions the model is shown.
+    #[serde(default = "defaults::max_regions")]
+    pub max_regions: usize,
+    /// Longest text the model is shown, in pieces.
+    #[serde(default = "defaults::max_text")]
+    pub max_text: usize,
+    /// `"none"`, `"text"` (captions emptied) or `"regions"` (features zeroed).
+    #[serde(default)]
+    pub ablation: Ablation,
+    /// Rows a batch in validation.
+    #[serde(default = "defaults::evaluation_batch")]
+    pub evaluation_batch: usize,
+}
+
+mod defaults {
+    pub(super) fn batch() -> usize {
+        16
+    }
+    pub(super) fn updates() -> u64 {
+        22_000
+    }
+    pub(super) fn warm_up() -> u64 {
+        2_000
+    }
+    pub(super) fn lr() -> f64 {
+        5e-5
+    }
+    pub(super) fn weight_decay() -> f64 {
+        0.01
+    }
+    pub(super) fn betas() -> (f64, f64) {
+        (0.9, 0.999)
+    }
+    pub(super) fn eps() -> f64 {
+        1e-8
+    }
+    pub(super) fn evaluate_every() -> u64 {
+        1_000
+    }
+    pub(super) fn log_every() -> u64 {
+        100
+    }
+    pub(super) fn max_regions() -> usize {
+        100
+    }
+    pub(super) fn max_text() -> usize {
+        128
+    }
+    pub(super) fn evaluation_batch() -> usize {
+        16
+    }
+}
+
+impl Settings {
+    /// Whether the settings make sense together.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("batch", self.batch as u64),
+            ("updates", self.updates),
+            ("evaluate_every", self.evaluate_every),
+            ("log_every", self.log_every),
+            ("max_regions", self.max_regions as u64),
+            ("evaluation_batch", self.evaluation_batch as u64),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{name} must be at least 1"));
+        }
+        if self.max_text < 2 {
+            return Err("max_text must be at least 2, for [CLS] and [SEP]".to_owned());
+        }
+        if self.warm_up > self.updates {
+            return Err(format!("warm_up ({}) is longer than updates ({})", self.warm_up, self.updates));
+        }
+        let rates = [("lr", self.lr), ("weight_decay", self.weight_decay), ("eps", self.eps)];
+        if let Some((name, value)) = rates.iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0)) {
+            return Err(format!("{name} is {value}; it must be a number of at least 0"));
+        }
+        let shares = [Some(self.betas.0), Some(self.betas.1), self.dropout];
+        if shares.iter().flatten().any(|share| !(0.0..1.0).contains(share)) {
+            return Err("betas and dropout must lie between 0 and 1, 1 excluded".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What of a meme the model is shown.
+    pub(super) fn view(&self) -> View {
+        View { max_text: self.max_text, max_regions: self.max_regions, ablation: self.ablation }
+    }
+
+    /// The optimiser's constants.
+    pub(super) fn adamw(&self) -> AdamWConfig {
+        AdamWConfig { betas: self.betas, eps: self.eps, weight_decay: self.weight_decay }
+    }
+}

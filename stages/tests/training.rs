@@ -1,0 +1,401 @@
+//! Pretraining, training and evaluation end to end, on a few made-up memes: which tensors change, which
+//! checkpoint is kept, that bytes repeat, and what bad input is told.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use stage_api::testing::{Recorder, run_stage};
+use stage_api::{Host, Input, Inputs, Job, Progress, StageError};
+use stages::artifacts::history::History;
+use stages::artifacts::metrics::Metrics;
+use stages::artifacts::region_features::{PictureRegions, RegionWriter};
+use stages::artifacts::samples::Split;
+use stages::artifacts::token_set::{TokenRow, TokenSet, TokenSetInfo};
+use stages::artifacts::weights;
+use stages::models::visual_bert::Config;
+use tempfile::TempDir;
+
+const WIDTH: usize = 6;
+const WORDS: usize = 16;
+/// The word that makes a meme of class 1; its counterpart is the next one.
+const LOUD: u32 = 5;
+
+/// A data set on disk, to be spoilt at will before it is written.
+struct Fixture {
+    info: TokenSetInfo,
+    rows: Vec<(TokenRow, Vec<u32>)>,
+    regions: Vec<(String, PictureRegions)>,
+    width: usize,
+}
+
+impl Fixture {
+    /// 40 rows to train on, 12 to validate on; the class is written in the text, the regions are noise.
+    fn new() -> Self {
+        let info = TokenSetInfo {
+            dataset: "toy".to_owned(),
+            vocab_size: WORDS,
+            max_length: 12,
+            pad: 0,
+            unknown: 1,
+            cls: 2,
+            sep: 3,
+            mask: 4,
+        };
+        let (mut rows, mut regions) = (Vec::new(), Vec::new());
+        for at in 0..52u32 {
+            let label = at % 2;
+            let image = format!("{at}.png");
+            let filler = 7 + at % 9;
+            let mut ids = vec![2, filler, LOUD + 1 - label, 7 + (at / 3) % 9, 3];
+            // Texts and pictures of different lengths, so that batches are padded.
+            ids.drain(1..1 + (at % 3 == 0) as usize);
+            let split = if at < 40 { Split::Train } else { Split::Val };
+            let row =
+                TokenRow { id: format!("m{at}"), image: image.clone(), split, label: Some(label as u8) };
+            rows.push((row, ids));
+            let count = 1 + at as usize % 3;
+            let noise = |i: usize| ((at as usize * 31 + i * 17) % 13) as f32 / 6.0 - 1.0;
+            regions.push((
+                image,
+                PictureRegions {
+                    features: (0..count * WIDTH).map(noise).collect(),
+                    boxes: vec![[0.0, 0.0, 9.0, 9.0]; count],
+                    scores: vec![0.5; count],
+                    objects: vec![0; count],
+                    size: (32, 32),
+                },
+            ));
+        }
+        Self { info, rows, regions, width: WIDTH }
+    }
+
+    fn write(self, dir: &Path) -> (PathBuf, PathBuf) {
+        let (tokens_dir, regions_dir) = (dir.join("tokens"), dir.join("regions"));
+        fs::create_dir_all(&tokens_dir).unwrap();
+        fs::create_dir_all(&regions_dir).unwrap();
+        let mut tokens = TokenSet::new(self.info);
+        for (row, ids) in self.rows {
+            tokens.push(row, &ids);
+        }
+        tokens.write(&tokens_dir).unwrap();
+        let mut writer = RegionWriter::new(&regions_dir, self.width, 3, 20);
+        for (image, regions) in self.regions {
+            writer.push(&image, regions).unwrap();
+        }
+        writer.finish().unwrap();
+        (tokens_dir, regions_dir)
+    }
+}
+
+/// A folder with the fixture and a pretrained base.
+struct Space {
+    dir: TempDir,
+    tokens: PathBuf,
+    regions: PathBuf,
+    base: PathBuf,
+}
+
+const PRETRAIN: &str =
+    "(hidden: 16, layers: 2, heads: 2, intermediate: 32, positions: 16, initializer_range: 0.1,
+    seed: 3, batch: 16, updates: 4, warm_up: 1, lr: 1e-3, evaluate_every: 3, mask_probability: 0.3)";
+
+impl Space {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (tokens, regions) = Fixture::new().write(dir.path());
+        let base = dir.path().join("base");
+        let space = Self { dir, tokens, regions, base };
+        space.pretrain(&space.base).unwrap();
+        space
+    }
+
+    fn pretrain(&self, out: &Path) -> Result<Recorder, StageError> {
+        let inputs = [("tokens", self.tokens.as_path()), ("regions", &self.regions)];
+        run_stage(stages::registry().get("pretrain").unwrap(), PRETRAIN, &inputs, out)
+    }
+
+    /// Trains with `params` on top of settings that fit the fixture.
+    fn train(&self, params: &str, out: &str) -> Result<PathBuf, StageError> {
+        let out = self.dir.path().join(out);
+        let inputs = [("tokens", self.tokens.as_path()), ("regions", &self.regions), ("weights", &self.base)];
+        run_stage(stages::registry().get("train").unwrap(), params, &inputs, &out)?;
+        Ok(out)
+    }
+
+    fn evaluate(&self, run: &Path, params: &str, out: &str) -> Result<PathBuf, StageError> {
+        let out = self.dir.path().join(out);
+        let inputs = [("run", run), ("tokens", self.tokens.as_path()), ("regions", &self.regions)];
+        run_stage(stages::registry().get("evaluate").unwrap(), params, &inputs, &out)?;
+        Ok(out)
+    }
+}
+
+fn params(mode: &str, more: &str) -> String {
+    format!(
+        "(mode: \"{mode}\", seed: 1, batch: 16, updates: 6, warm_up: 2, lr: 5e-3, evaluate_every: 2, \
+         log_every: 2, evaluation_batch: 5, {more})"
+    )
+}
+
+fn values(tensor: &Tensor) -> Vec<u32> {
+    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+}
+
+fn tensors(dir: &Path) -> HashMap<String, Tensor> {
+    weights::read_tensors(dir, &Device::Cpu).unwrap()
+}
+
+/// Name and content of every file below `dir`.
+fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .map(|path| {
+            (path.display().to_string().replace(&dir.display().to_string(), ""), fs::read(path).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn each_mode_trains_its_own_tensors_and_no_other() {
+    let space = Space::new();
+    let base = tensors(&space.base);
+    assert!(base.keys().all(|name| name.starts_with("model.bert.")));
+    for (mode, is_trained) in [
+        ("fc", (|name: &str| name.starts_with("model.classifier.")) as fn(&str) -> bool),
+        ("pe", |name| name.starts_with("model.classifier.") || name.contains("Adapt")),
+        ("full", |_| true),
+    ] {
+        let run = space.train(&params(mode, ""), mode).unwrap();
+        let found = tensors(&run);
+        let adapters = found.keys().filter(|name| name.contains("Adapt")).count();
+        assert_eq!(adapters, if mode == "pe" { 8 } else { 0 });
+        for (name, before) in &base {
+            let same = values(before) == values(&found[name]);
+            assert!(is_trained(name) || same, "{mode} changed the frozen `{name}`");
+        }
+        if mode == "full" {
+            let query = "model.bert.encoder.layer.0.attention.self.query.weight";
+            assert_ne!(values(&base[query]), values(&found[query]), "full fine-tuning left the base alone");
+        }
+        let history = History::read(&run).unwrap();
+        assert_eq!((history.run.dataset.as_str(), history.run.mode.as_str()), ("toy", mode));
+        assert_eq!(history.rows, (40, 12));
+        assert_eq!(history.train.iter().map(|point| point.update).collect::<Vec<_>>(), [2, 4, 6]);
+        assert_eq!(history.val.iter().map(|point| point.update).collect::<Vec<_>>(), [2, 4, 6]);
+        // Logged after update n: the rate that update n + 1 would use.
+        let rates: Vec<f64> = history.train.iter().map(|point| point.lr).collect();
+        assert_eq!(rates, [5e-3, 2.5e-3, 0.0]);
+    }
+}
+
+#[test]
+fn evaluation_finds_what_the_best_validation_found() {
+    let space = Space::new();
+    let run = space.train(&params("pe", "dropout: 0.2"), "run").unwrap();
+    let history = History::read(&run).unwrap();
+    let most = history.val.iter().map(|point| point.roc_auc).fold(0.0, f64::max);
+    let first = history.val.iter().find(|point| point.roc_auc == most).unwrap();
+    assert_eq!(history.best, *first);
+    let out = space.evaluate(&run, "(batch: 5)", "evaluated").unwrap();
+    let metrics = Metrics::read(&out).unwrap();
+    assert_eq!(
+        (metrics.roc_auc, metrics.accuracy, metrics.f1, metrics.loss),
+        (first.roc_auc, first.accuracy, first.f1, first.loss)
+    );
+    assert_eq!((metrics.rows, metrics.positives, metrics.best_update), (12, 6, first.update));
+    let csv = fs::read_to_string(out.join("predictions.csv")).unwrap();
+    let lines: Vec<&str> = csv.split("\r\n").collect();
+    assert_eq!(lines.len(), 1 + 12 + 1);
+    assert!(lines[0] == "id,proba,label" && lines[1].starts_with("m40,"), "{lines:?}");
+    // The training split has no part in this, but can be asked for.
+    let train = Metrics::read(&space.evaluate(&run, "(split: \"train\")", "on-train").unwrap()).unwrap();
+    assert_eq!(train.rows, 40);
+    let test = space.evaluate(&run, "()", "again").map(|out| bytes(&out)).unwrap();
+    assert_eq!(test.keys().collect::<Vec<_>>(), ["/metrics.json", "/predictions.csv"]);
+}
+
+#[test]
+fn training_learns_what_the_text_says_and_nothing_without_it() {
+    let space = Space::new();
+    let longer = |more: &str| {
+        format!(
+            "(mode: \"full\", seed: 1, batch: 16, updates: 60, warm_up: 5, lr: 5e-3, evaluate_every: 60, \
+             log_every: 1, {more})"
+        )
+    };
+    let history = History::read(&space.train(&longer(""), "shown").unwrap()).unwrap();
+    assert!(history.best.roc_auc > 0.95, "{:?}", history.best);
+    assert!(history.train[59].loss < 0.5 * history.train[0].loss, "{:?}", history.train);
+    let blind = space.train(&longer("ablation: \"text\""), "blind").unwrap();
+    assert!(History::read(&blind).unwrap().best.roc_auc < 0.9);
+    // The evaluation of the run is as blind: rows with equal regions get equal predictions, whatever they say.
+    let metrics = Metrics::read(&space.evaluate(&blind, "()", "blind-evaluated").unwrap()).unwrap();
+    assert_eq!(metrics.roc_auc, History::read(&blind).unwrap().best.roc_auc);
+}
+
+#[test]
+fn the_first_update_runs_at_rate_zero() {
+    let space = Space::new();
+    let one = "(mode: \"full\", updates: 1, warm_up: 1, lr: 1.0, weight_decay: 0.5, evaluate_every: 1, log_every: 1)";
+    let run = space.train(one, "one").unwrap();
+    let found = tensors(&run);
+    for (name, before) in tensors(&space.base) {
+        assert_eq!(values(&before), values(&found[&name]), "`{name}` moved at rate zero");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_on_any_number_of_threads() {
+    let space = Space::new();
+    let on = |threads: usize, params: &str, out: &str| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| bytes(&space.train(params, out).unwrap()))
+    };
+    let full = params("full", "");
+    let first = on(1, &full, "a");
+    assert!(first == on(2, &full, "b"), "the same seed gave other bytes");
+    let other = on(1, &full.replace("seed: 1", "seed: 2"), "c");
+    assert_ne!(first["/weights.safetensors"], other["/weights.safetensors"]);
+    let again = space.dir.path().join("base-again");
+    space.pretrain(&again).unwrap();
+    assert!(bytes(&space.base) == bytes(&again), "pretraining gave other bytes");
+}
+
+#[test]
+fn pretraining_guesses_masked_words_better_and_better() {
+    let space = Space::new();
+    let out = space.dir.path().join("longer");
+    let inputs = [("tokens", space.tokens.as_path()), ("regions", &space.regions)];
+    let longer = PRETRAIN.replace("updates: 4", "updates: 200").replace("lr: 1e-3", "lr: 5e-3");
+    run_stage(stages::registry().get("pretrain").unwrap(), &longer, &inputs, &out).unwrap();
+    let points: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.join("pretrain-history.json")).unwrap()).unwrap();
+    let loss = |at: usize| points[at]["val_loss"].as_f64().unwrap();
+    let last = points.as_array().unwrap().len() - 1;
+    // A fresh model guesses one of 16 words, at a loss of ln 16 = 2.8.
+    assert!(loss(0) > 2.3 && loss(last) < loss(0) - 0.3, "{} → {}", loss(0), loss(last));
+}
+
+/// The error of training on a spoilt fixture.
+fn refused(spoil: impl FnOnce(&mut Fixture)) -> String {
+    let space = Space::new();
+    let mut fixture = Fixture::new();
+    spoil(&mut fixture);
+    let spoilt = tempfile::tempdir().unwrap();
+    let (tokens, regions) = fixture.write(spoilt.path());
+    let space = Space { tokens, regions, ..space };
+    space.train(&params("fc", ""), "refused").unwrap_err().to_string()
+}
+
+#[test]
+fn bad_data_is_refused_before_the_first_update() {
+    let row = 7usize;
+    for (expected, error) in [
+        (vec!["tokens", "`val`", "no rows"], refused(|f| f.rows.truncate(40))),
+        (vec!["`m7`", "label 3"], refused(|f| f.rows[row].0.label = Some(3))),
+        (vec!["`m45`", "`val`", "no label"], refused(|f| f.rows[45].0.label = None)),
+        (
+            vec!["`val`", "label 1", "ROC-AUC"],
+            refused(|f| f.rows[40..].iter_mut().for_each(|row| row.0.label = Some(1))),
+        ),
+        (vec!["regions", "`7.png`"], refused(|f| drop(f.regions.remove(row)))),
+        (vec!["`7.png`", "finite"], refused(|f| f.regions[row].1.features[2] = f32::NAN)),
+        (vec!["`7.png`", "finite"], refused(|f| f.regions[row].1.features[2] = f32::INFINITY)),
+        (vec!["17 entries", "16"], refused(|f| f.info.vocab_size = 17)),
+        (
+            vec!["5 wide", "6"],
+            refused(|f| {
+                f.width = 5;
+                f.regions.iter_mut().for_each(|(_, r)| r.features.truncate(r.boxes.len() * 5));
+            }),
+        ),
+    ] {
+        assert!(expected.iter().all(|part| error.contains(part)), "{error:?} lacks one of {expected:?}");
+    }
+}
+
+#[test]
+fn bad_weights_are_refused_by_name() {
+    let space = Space::new();
+    let spoilt = |change: &dyn Fn(&mut HashMap<String, Tensor>)| {
+        let config: Config = weights::read_config(&space.base).unwrap();
+        let mut found = tensors(&space.base);
+        change(&mut found);
+        let dir = space.dir.path().join("spoilt");
+        fs::create_dir_all(&dir).unwrap();
+        weights::write(&dir, &config, &found).unwrap();
+        let inputs = [("tokens", space.tokens.as_path()), ("regions", &space.regions), ("weights", &dir)];
+        let out = space.dir.path().join("out");
+        let train = stages::registry();
+        run_stage(train.get("train").unwrap(), &params("pe", ""), &inputs, &out)
+            .map(drop)
+            .unwrap_err()
+            .to_string()
+    };
+    let name = "model.bert.pooler.dense.bias";
+    let missing = spoilt(&|found| drop(found.remove(name)));
+    assert!(missing.contains("weights") && missing.contains(name), "{missing}");
+    let misshapen = spoilt(&|found| {
+        drop(found.insert(name.to_owned(), Tensor::new(&[1f32, 2.0], &Device::Cpu).unwrap()))
+    });
+    assert!(misshapen.contains(name) && misshapen.contains("[2]"), "{misshapen}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run() {
+    let space = Space::new();
+    let wild = params("full", "").replace("lr: 5e-3", "lr: 1e30");
+    let error = space.train(&wild, "wild").unwrap_err().to_string();
+    assert!(error.contains("update") || error.contains("numbers"), "{error}");
+}
+
+#[test]
+fn params_are_refused_with_their_name() {
+    let registry = stages::registry();
+    for (stage, text, expected) in [
+        ("train", "(mode: \"fc\", batch: 0)", "batch"),
+        ("train", "(mode: \"fc\", updates: 5, warm_up: 6)", "warm_up"),
+        ("train", "(mode: \"frozen\")", "frozen"),
+        ("train", "(mode: \"fc\", ablation: \"picture\")", "picture"),
+        ("train", "(mode: \"fc\", lr: -1.0)", "lr"),
+        ("train", "(mode: \"fc\", dropout: 1.0)", "dropout"),
+        ("pretrain", "(hidden: 10, heads: 3)", "heads"),
+        ("pretrain", "(mask_hidden: 0.9, mask_replaced: 0.2)", "mask_replaced"),
+        ("evaluate", "(split: \"dev\")", "dev"),
+    ] {
+        let error = registry.get(stage).unwrap().canonical_params(text).unwrap_err();
+        assert!(error.message.contains(expected), "{stage} {text}: {}", error.message);
+    }
+    assert!(registry.get("train").unwrap().canonical_params("(mode: \"fc\")").is_ok());
+}
+
+#[test]
+fn a_request_to_stop_is_heeded() {
+    struct Stop;
+    impl Progress for Stop {
+        fn advance(&self, _: u64, _: u64) {
+            panic!("an update was made after the request to stop");
+        }
+        fn scalar(&self, _: &str, _: u64, _: f64) {}
+        fn note(&self, _: &str) {}
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+    let space = Space::new();
+    let input = |port: &str, path: &Path| Input { port: port.to_owned(), path: path.to_owned() };
+    let inputs = Inputs(vec![
+        input("tokens", &space.tokens),
+        input("regions", &space.regions),
+        input("weights", &space.base),
+    ]);
+    let host = Host { device: "cpu".to_owned(), threads: 1 };
+    let out = space.dir.path();
+    let job = Job { inputs: &inputs, out, scratch: out, host: &host, progress: &Stop };
+    let registry = stages::registry();
+    let train = registry.get("train").unwrap();
+    let canonical = train.canonical_params(&params("fc", "")).unwrap();
+    assert!(matches!(train.run_erased(&canonical, &job), Err(StageError::Cancelled)));
+}
