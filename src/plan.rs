@@ -97,11 +97,29 @@ pub struct Plan<'a> {
     judgements: Vec<Judgement>,
 }
 
+/// All steps, each after all that it reads, otherwise in the order of the pipeline file.
+pub fn in_order(pipeline: &Pipeline) -> Vec<NodeIndex> {
+    let graph = &pipeline.graph;
+    let mut missing: Vec<usize> =
+        graph.node_indices().map(|node| graph.neighbors_directed(node, Incoming).count()).collect();
+    let mut free: BTreeSet<NodeIndex> = graph.externals(Incoming).collect();
+    let mut order = Vec::with_capacity(graph.node_count());
+    while let Some(node) = free.pop_first() {
+        order.push(node);
+        for reader in graph.neighbors_directed(node, Outgoing) {
+            missing[reader.index()] -= 1;
+            if missing[reader.index()] == 0 {
+                free.insert(reader);
+            }
+        }
+    }
+    order
+}
+
 /// Judges every step that the request needs.
 pub fn judge<'a>(pipeline: &'a Pipeline, known: &'a dyn Known, request: &Request) -> Plan<'a> {
     let graph = &pipeline.graph;
-    // A checked pipeline has no cycle; without an order there is nothing to judge.
-    let order = petgraph::algo::toposort(graph, None).unwrap_or_default();
+    let order = in_order(pipeline);
     let mut position = vec![0; graph.node_count()];
     for (place, node) in order.iter().enumerate() {
         position[node.index()] = place;

@@ -56,7 +56,13 @@ impl CliError {
             Self::Pipeline(error) => {
                 let place = error.to_string();
                 match error.position {
-                    Some(_) => format!("error: {place}\n{:?}", miette::Report::new(*error)),
+                    Some(_) => {
+                        let picture = format!("{:?}", miette::Report::new(*error));
+                        // It begins by repeating the message, however many lines that takes.
+                        let lines =
+                            picture.lines().skip_while(|line| !line.contains("-[") && !line.contains("─["));
+                        format!("error: {place}\n{}", lines.collect::<Vec<_>>().join("\n"))
+                    }
                     None => with_hint(place, error.hint),
                 }
             }

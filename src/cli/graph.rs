@@ -12,6 +12,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::{Global, print, print_json};
 use crate::pipeline::Pipeline;
+use crate::plan::in_order;
 use crate::record::source_name;
 
 /// Draws the graph of steps: as text, for Graphviz or for Mermaid.
@@ -58,8 +59,7 @@ impl Graph {
 
 fn text(pipeline: &Pipeline) -> String {
     let mut text = String::new();
-    let order = petgraph::algo::toposort(&pipeline.graph, None).unwrap_or_default();
-    for step in order.into_iter().map(|node| &pipeline.graph[node]) {
+    for step in in_order(pipeline).into_iter().map(|node| &pipeline.graph[node]) {
         let _ = writeln!(text, "{} ({})", step.name, step.stage);
         for input in &step.inputs {
             let _ = writeln!(text, "  {} <- {}", input.port, source_name(pipeline, &input.source));

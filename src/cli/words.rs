@@ -7,7 +7,7 @@ use crate::explain::{Cause, FileChange};
 /// `0.4 s`, `3 min 20 s`, `2 h 5 min`.
 pub fn duration(seconds: f64) -> String {
     match seconds {
-        s if s < 0.01 => "no time".to_owned(),
+        s if s < 0.01 => "under 0.01 s".to_owned(),
         s if s < 10.0 => format!("{s:.2} s"),
         s if s < 60.0 => format!("{s:.1} s"),
         s if s < 3600.0 => format!("{} min {} s", s as u64 / 60, s as u64 % 60),
@@ -36,7 +36,7 @@ pub fn count(number: usize, noun: &str) -> String {
 /// A reason in one line.
 pub fn cause(cause: &Cause) -> String {
     match cause {
-        Cause::NeverRun => "it was never run".to_owned(),
+        Cause::NeverRun => "no earlier run of it is known".to_owned(),
         Cause::Forced => "it was asked for with --force".to_owned(),
         Cause::BytesMissing { wanted_by } => {
             format!("its result is known but no longer in the cache, and `{wanted_by}` wants it")
@@ -98,6 +98,6 @@ mod tests {
     #[test]
     fn durations_read_well() {
         let told: Vec<String> = [0.001, 0.42, 12.34, 200.0, 7500.0].map(duration).to_vec();
-        assert_eq!(told, ["no time", "0.42 s", "12.3 s", "3 min 20 s", "2 h 5 min"]);
+        assert_eq!(told, ["under 0.01 s", "0.42 s", "12.3 s", "3 min 20 s", "2 h 5 min"]);
     }
 }

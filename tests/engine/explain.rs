@@ -15,7 +15,7 @@ fn why(space: &TestSpace, step: &str) -> String {
 fn made() -> TestSpace {
     let space = TestSpace::new(STEPS);
     space.write("file", "f");
-    assert!(why(&space, "words").contains("words must run:\n  it was never run"));
+    assert!(why(&space, "words").contains("words must run:\n  no earlier run of it is known"));
     space.make().expect(0);
     space
 }
@@ -25,7 +25,7 @@ fn a_fresh_step_says_when_it_ran() {
     let space = made();
     let text = why(&space, "end");
     assert!(text.starts_with("end is fresh: key "), "{text}");
-    assert!(text.contains("ran just now, took") && text.contains("it was never run"), "{text}");
+    assert!(text.contains("ran just now, took") && text.contains("no earlier run of it is known"), "{text}");
 }
 
 #[test]

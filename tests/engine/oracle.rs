@@ -145,13 +145,18 @@ fn make(pipeline: &Pipeline, cache: &Path, request: &Request) -> BTreeMap<String
     fresh.needed().map(|node| (pipeline.graph[node].name.clone(), fresh.of(node).tree.unwrap())).collect()
 }
 
+/// How many cases: few enough for every day, or as many as `PROPTEST_CASES` says.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(200)
+}
+
 /// A folder for a thousand small files, in memory where the system has such a place.
 fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_incremental_run_equals_a_clean_one(

@@ -123,3 +123,15 @@ fn steps_that_do_not_depend_on_each_other_run_at_the_same_time() {
         records.iter().map(|record| record.started_ms + (record.seconds * 1000.0) as u64).min().unwrap();
     assert!(last_start < first_end, "all four overlapped");
 }
+
+#[test]
+fn a_step_gets_the_threads_it_needs_and_no_more_than_there_are() {
+    let space = TestSpace::new(
+        r#"(name: "one", stage: "join", params: (text: "1")),
+           (name: "many", stage: "join", params: (text: "2"), needs: (cpu: 64, gpu: 1)),"#,
+    );
+    space.run(&["make", "-j", "3"]).expect(0);
+    let log = |step: &str| space.read(&format!("cache/{}", space.record(step).log));
+    assert_eq!(log("one"), "joined on cpu with 1 threads (1)\n");
+    assert_eq!(log("many"), "joined on cpu with 3 threads (3)\n");
+}

@@ -61,7 +61,9 @@ impl Stage for Join {
         }
         job.progress.advance(1, 1);
         job.progress.scalar("length", 1, text.len() as f64);
-        job.progress.note("joined");
+        let threads = std::env::var("RAYON_NUM_THREADS").unwrap_or_default();
+        job.progress
+            .note(&format!("joined on {} with {} threads ({threads})", job.host.device, job.host.threads));
         Ok(fs::write(job.out.join("text"), text)?)
     }
 }
