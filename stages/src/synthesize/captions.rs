@@ -158,7 +158,7 @@ mod tests {
     use super::super::scene::{Colour, Kind};
     use super::*;
 
-    const WORLD: World = World { colours: 6, kinds: 8, objects: (2, 4), shared: None };
+    const WORLD: World = World { colours: 6, kinds: 8, objects: (2, 4) };
 
     #[test]
     fn jokes_have_six_to_fourteen_words_and_one_place_for_the_thing() {

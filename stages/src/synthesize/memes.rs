@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    const WORLD: World = World { colours: 6, kinds: 8, objects: (2, 4), shared: None };
+    const WORLD: World = World { colours: 6, kinds: 8, objects: (2, 4) };
 
     /// Counts of (true, false) by key.
     fn tally<K: Ord>(rows: impl Iterator<Item = (K, bool)>) -> BTreeMap<K, (usize, usize)> {

@@ -76,8 +76,6 @@ pub struct Params {
     pub question_share: f64,
     /// What a meme's caption names.
     pub attribute: Attribute,
-    /// Whether all things of a picture share what captions name: a picture of red things.
-    pub shared: bool,
     /// Colours in the world, 3 to 6.
     pub colours: usize,
     /// Shapes in the world, 3 to 8.
@@ -106,7 +104,6 @@ impl Default for Params {
             joke_share: 0.25,
             question_share: 0.25,
             attribute: Attribute::Colour,
-            shared: true,
             colours: 6,
             kinds: 8,
             min_objects: 2,
@@ -164,7 +161,6 @@ impl Stage for Synthesize {
             colours: params.colours,
             kinds: params.kinds,
             objects: (params.min_objects, params.max_objects),
-            shared: params.shared.then_some(params.attribute),
         };
         // One stream of random numbers a part: a larger training split leaves the others as they are.
         let hmd = [

@@ -170,8 +170,6 @@ pub struct World {
     pub kinds: usize,
     /// Fewest and most things in a scene.
     pub objects: (usize, usize),
-    /// What all things of a scene have in common: a picture of red things, say.
-    pub shared: Option<Attribute>,
 }
 
 impl World {
@@ -196,27 +194,11 @@ impl World {
     /// A scene of any things.
     pub fn scene(&self, rng: &mut ChaCha8Rng) -> Scene {
         let count = rng.random_range(self.objects.0..=self.objects.1);
-        let first = self.thing(rng);
-        let mut things = vec![first];
-        while things.len() < count {
-            things.push(self.beside(first, rng));
-        }
+        let things = (0..count).map(|_| self.thing(rng)).collect();
         place(things, rng)
     }
 
-    /// Any thing that may stand in one scene with `first`.
-    fn beside(&self, first: Thing, rng: &mut ChaCha8Rng) -> Thing {
-        let thing = self.thing(rng);
-        match self.shared {
-            None => thing,
-            Some(Attribute::Colour) => Thing { colour: first.colour, ..thing },
-            Some(Attribute::Kind) => Thing { kind: first.kind, ..thing },
-            Some(Attribute::Both) => first,
-        }
-    }
-
-    /// A scene in which a thing is like `present` and none is like `absent`; just one, unless all things of a
-    /// scene share what makes them alike.
+    /// A scene in which exactly one thing is like `present` and none is like `absent`.
     pub fn scene_of(
         &self,
         present: Thing,
@@ -234,11 +216,7 @@ impl World {
         }
         let mut things = vec![shown];
         while things.len() < count {
-            let thing = match self.shared {
-                None => self.thing_unlike(&[present, absent], attribute, rng),
-                Some(_) => self.beside(shown, rng),
-            };
-            things.push(thing);
+            things.push(self.thing_unlike(&[present, absent], attribute, rng));
         }
         place(things, rng)
     }
@@ -273,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    const WORLD: World = World { colours: 6, kinds: 8, objects: (2, 4), shared: None };
+    const WORLD: World = World { colours: 6, kinds: 8, objects: (2, 4) };
 
     #[test]
     fn things_stay_in_the_picture_and_apart() {
@@ -305,25 +283,6 @@ mod tests {
                     scene.objects.iter().filter(|object| object.thing.is_like(thing, attribute)).count()
                 };
                 assert_eq!((like(present), like(absent)), (1, 0), "{attribute:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn things_of_a_scene_share_what_they_must() {
-        let mut rng = ChaCha8Rng::seed_from_u64(3);
-        for attribute in [Attribute::Colour, Attribute::Kind, Attribute::Both] {
-            let world = World { shared: Some(attribute), ..WORLD };
-            for _ in 0..200 {
-                let present = world.thing(&mut rng);
-                let absent = world.thing_unlike(&[present], attribute, &mut rng);
-                let scene = world.scene_of(present, absent, attribute, &mut rng);
-                assert!(scene.objects.iter().all(|object| object.thing.is_like(present, attribute)));
-                assert!(!scene.objects.iter().any(|object| object.thing.is_like(absent, attribute)));
-                let any = world.scene(&mut rng);
-                assert!(
-                    any.objects.iter().all(|object| object.thing.is_like(any.objects[0].thing, attribute))
-                );
             }
         }
     }
