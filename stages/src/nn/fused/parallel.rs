@@ -9,6 +9,12 @@ const WORTH_SHARING: usize = 1 << 17;
 /// Elements a group should hold: enough to be worth handing out, few enough to fit a core's cache.
 const GROUP: usize = 1 << 15;
 
+/// Whether to hand work on so many elements to the pool. With a pool of one thread that would only move it to
+/// another core, away from its cached data.
+fn share(elements: usize) -> bool {
+    elements >= WORTH_SHARING && rayon::current_num_threads() > 1
+}
+
 /// How many rows of `width` make a group.
 fn group(width: usize) -> usize {
     (GROUP / width.max(1)).max(1)
@@ -17,7 +23,7 @@ fn group(width: usize) -> usize {
 /// Calls `f(first_row, rows)` with groups of whole rows of `out`.
 pub fn rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Send + Sync) {
     let width = width.max(1);
-    if out.len() < WORTH_SHARING {
+    if !share(out.len()) {
         return f(0, out);
     }
     let group = group(width);
@@ -33,7 +39,7 @@ pub fn rows2(
     f: impl Fn(usize, &mut [f32], &mut [f32]) + Send + Sync,
 ) {
     let (a_width, b_width) = (a_width.max(1), b_width.max(1));
-    if a.len() < WORTH_SHARING {
+    if !share(a.len()) {
         return f(0, a, b);
     }
     let group = group(a_width);
@@ -48,7 +54,7 @@ pub fn rows3(
     c: &mut [f32],
     f: impl Fn(usize, &mut [f32], &mut [f32], &mut [f32]) + Send + Sync,
 ) {
-    if a.len() < WORTH_SHARING {
+    if !share(a.len()) {
         return f(0, a, b, c);
     }
     let (b, c) = (b.par_chunks_mut(GROUP), c.par_chunks_mut(GROUP));
@@ -70,7 +76,7 @@ pub fn sum_rows(
         partial
     };
     let groups = count.div_ceil(group);
-    let partials: Vec<Vec<f32>> = if count * width < WORTH_SHARING {
+    let partials: Vec<Vec<f32>> = if !share(count * width) {
         (0..groups).map(partial).collect()
     } else {
         (0..groups).into_par_iter().map(partial).collect()
@@ -93,7 +99,7 @@ pub fn zip(
     f: impl Fn(usize, &mut [f32], &mut [f32]) + Send + Sync,
 ) {
     let (a_piece, b_piece) = (a_piece.max(1), b_piece.max(1));
-    if a.len() + b.len() < WORTH_SHARING {
+    if !share(a.len() + b.len()) {
         let pieces = a.chunks_exact_mut(a_piece).zip(b.chunks_exact_mut(b_piece));
         pieces.enumerate().for_each(|(index, (a, b))| f(index, a, b));
     } else {
