@@ -111,6 +111,28 @@ fn the_profile_chooses_sources_and_defaults() {
 }
 
 #[test]
+fn defaults_for_steps_by_name_go_over_those_for_the_stage() {
+    let text = GOOD
+        .replace("[(\"train\", (lr", "[(\"run-*-2\", (lr: 2.0)), (\"run-pe-*\", (lr: 3.0)), (\"train\", (lr");
+    assert_ne!(text, GOOD);
+    let pipeline = load(&text, None).unwrap();
+    let params = |name: &str| {
+        pipeline.graph.node_weights().find(|step| step.name == name).map(|step| step.params.clone()).unwrap()
+    };
+    assert_eq!(params("run-fc-1"), r#"(mode:"fc",seed:1,lr:0.001)"#);
+    assert_eq!(params("run-fc-2"), r#"(mode:"fc",seed:2,lr:2.0)"#);
+    assert_eq!(params("run-pe-2"), r#"(mode:"pe",seed:2,lr:3.0)"#, "later ones win");
+}
+
+#[test]
+fn defaults_for_nothing_are_errors() {
+    let (at, message, hint) = broken(r#"("train", (lr"#, r#"("trian", (lr"#);
+    assert!(at.starts_with("\"trian\""), "{at}");
+    assert_eq!(message, "these defaults are for no step: no stage or step is called `trian`");
+    assert_eq!(hint, "did you mean `train`?");
+}
+
+#[test]
 fn comments_and_spacing_mean_nothing() {
     let spaced = GOOD.replace("(mode: \"{profile}\")", "( /* here */ mode : \"{profile}\" , )");
     assert_ne!(spaced, GOOD);

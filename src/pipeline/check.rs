@@ -55,9 +55,6 @@ pub(super) fn check(
         graph: DiGraph::new(),
         names: HashMap::new(),
     };
-    for (stage, _) in &chosen.defaults {
-        known_stage(registry, *stage, &stage.string(text)?, text)?;
-    }
     let mut unwired = Vec::new();
     let mut aliases = Vec::new();
     for entry in chosen.sources.iter().chain(&form.steps) {
@@ -77,6 +74,7 @@ pub(super) fn check(
     for step in &unwired {
         checker.wire(step, registry)?;
     }
+    checker.refuse_idle_defaults(chosen)?;
     checker.refuse_cycles(&unwired)?;
     let targets = checker.targets(form, &vars)?;
     Ok(Pipeline {
@@ -165,13 +163,20 @@ impl<'a> Checker<'_, 'a> {
         };
         let stage_name = string(stage_at, vars, text)?;
         let stage = known_stage(registry, stage_at, &stage_name, text)?;
-        let mut defaults = None;
-        for (of, params) in &profile.defaults {
-            if of.string(text)? == stage_name && defaults.replace(*params).is_some() {
-                return Err(self.error(*of, format!("defaults of stage `{stage_name}` are given twice")));
+        let name = string(entry.name, vars, text)?;
+        let mut layers = Vec::new();
+        // What is said for the stage, then what is said for steps by name.
+        for by_name in [false, true] {
+            for (of, params) in &profile.defaults {
+                let of = of.string(text)?;
+                let applies =
+                    if by_name { of != stage_name && matches(&of, &name) } else { of == stage_name };
+                if applies {
+                    layers.push(*params);
+                }
             }
         }
-        let params = params::canonical(stage, defaults, entry.params, vars, entry.name, text)?;
+        let params = params::canonical(stage, &layers, entry.params, vars, entry.name, text)?;
         let needs: NeedsForm = entry.needs.map(|raw| raw.parse(text)).transpose()?.unwrap_or_default();
         if needs.cpu == Some(0) {
             return Err(self.error(entry.needs.unwrap_or(entry.name), "a step needs at least one cpu"));
@@ -299,6 +304,21 @@ impl<'a> Checker<'_, 'a> {
         Ok(())
     }
 
+    /// Refuses defaults that no step takes: a misspelt name would leave a setting without effect.
+    fn refuse_idle_defaults(&self, profile: &ProfileForm<'a>) -> Result<(), PipelineError> {
+        for (at, _) in &profile.defaults {
+            let of = at.string(self.text)?;
+            if !self.graph.node_weights().any(|step| step.stage == of || matches(&of, &step.name)) {
+                let stages = self.graph.node_weights().map(|step| step.stage.as_str());
+                let steps = self.graph.node_weights().map(|step| step.name.as_str());
+                return Err(self
+                    .error(*at, format!("these defaults are for no step: no stage or step is called `{of}`"))
+                    .nearest(&of, stages.chain(steps)));
+            }
+        }
+        Ok(())
+    }
+
     fn refuse_cycles(&self, steps: &[Unwired<'_, 'a>]) -> Result<(), PipelineError> {
         let Some(cycle) = find_cycle(&self.graph) else { return Ok(()) };
         let names: Vec<&str> = cycle.iter().map(|node| self.graph[*node].name.as_str()).collect();
@@ -351,6 +371,16 @@ fn raw_list<'a>(raw: Raw<'a>, text: &Text<'a>) -> Result<Vec<Raw<'a>>, PipelineE
     let values: Vec<&'a ron::value::RawValue> =
         ron::from_str(raw.0).map_err(|error| text.error(text.span(raw.0), error.code.to_string()))?;
     Ok(values.into_iter().map(|value| Raw(value.trim().get_ron())).collect())
+}
+
+/// Whether `name` fits `pattern`, in which `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((head, rest)) => name.strip_prefix(head).is_some_and(|tail| {
+            tail.char_indices().map(|(at, _)| at).chain([tail.len()]).any(|at| matches(rest, &tail[at..]))
+        }),
+    }
 }
 
 /// Whether a relative path stays below where it starts.

@@ -1,5 +1,5 @@
-//! A step's params: the profile's defaults for its stage under the step's own, handed to the stage and taken
-//! back in canonical form. It knows where each value stands in the file, not what it means.
+//! A step's params: what the profile says for its stage and its name under the step's own, handed to the stage
+//! and taken back in canonical form. It knows where each value stands in the file, not what it means.
 
 use stage_api::{AnyStage, ParamsError};
 
@@ -9,19 +9,21 @@ use super::file::{self, Fields, Raw};
 
 /// The canonical params of a step.
 ///
-/// `name` is where the step's name stands: what to point at when a param is missing.
+/// `layers` hold what the profile says, later ones over earlier ones; `name` is where the step's name stands: what to point at when a param is missing.
 pub(super) fn canonical<'a>(
     stage: &dyn AnyStage,
-    defaults: Option<Raw<'a>>,
+    layers: &[Raw<'a>],
     own: Option<Raw<'a>>,
     vars: &Vars,
     name: Raw<'a>,
     text: &Text<'a>,
 ) -> Result<String, PipelineError> {
-    let own_fields = own.map(|raw| file::fields(raw, text)).transpose()?.unwrap_or_default();
-    let mut merged = defaults.map(|raw| file::fields(raw, text)).transpose()?.unwrap_or_default();
-    merged.0.retain(|(field, _)| own_fields.0.iter().all(|(own, _)| own != field));
-    merged.0.extend(own_fields.0);
+    let mut merged = Fields::default();
+    for raw in layers.iter().chain(own.as_ref()) {
+        let layer = file::fields(*raw, text)?;
+        merged.0.retain(|(field, _)| layer.0.iter().all(|(over, _)| over != field));
+        merged.0.extend(layer.0);
+    }
 
     let mut ron = String::from("(");
     let mut ends = Vec::with_capacity(merged.0.len());

@@ -1,6 +1,7 @@
 //! Decides what starts when: every step that must run, whose inputs are there and for which there is room. When
 //! one ends it is kept, and what reads it is judged again. It knows no processes; the executor does.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -84,6 +85,10 @@ struct Active {
     started_ms: u64,
 }
 
+/// Of two ready steps the one with the longer chain behind it starts first, as the whole run waits for that chain;
+/// of equals the first in the pipeline.
+type Rank = (Reverse<usize>, usize);
+
 struct Scheduler<'a> {
     pipeline: &'a Pipeline,
     workspace: &'a Workspace,
@@ -94,8 +99,10 @@ struct Scheduler<'a> {
     sender: Sender<Message>,
     free: Capacity,
     active: BTreeMap<NodeIndex, Active>,
-    /// Places in the plan's order that may have become ready.
-    candidates: BTreeSet<usize>,
+    /// By node: how many steps the longest chain from it to an end of the graph has.
+    chains: Vec<usize>,
+    /// What may have become ready, in the order in which it starts.
+    candidates: BTreeSet<Rank>,
     tried: BTreeSet<NodeIndex>,
     begun: usize,
     summary: Summary,
@@ -117,7 +124,6 @@ pub fn run(
     (sender, messages): (Sender<Message>, Receiver<Message>),
     observer: &mut dyn Observer,
 ) -> Summary {
-    let candidates = plan.needed().map(|node| plan.position(node)).collect();
     let mut scheduler = Scheduler {
         pipeline,
         workspace,
@@ -128,11 +134,13 @@ pub fn run(
         sender,
         free: options.capacity.clone(),
         active: BTreeMap::new(),
-        candidates,
+        chains: chains(pipeline),
+        candidates: BTreeSet::new(),
         tried: BTreeSet::new(),
         begun: 0,
         summary: Summary::default(),
     };
+    scheduler.consider(plan, plan.needed().collect::<Vec<_>>());
     scheduler.announce(plan);
     scheduler.work(plan, &messages);
     scheduler.conclude(plan)
@@ -178,10 +186,16 @@ impl Scheduler<'_> {
         }
     }
 
-    /// Starts what is ready and fits, in the order of the pipeline.
+    fn consider(&mut self, plan: &Plan, nodes: Vec<NodeIndex>) {
+        let chains = &self.chains;
+        let rank = |node: NodeIndex| (Reverse(chains[node.index()]), plan.position(node));
+        self.candidates.extend(nodes.into_iter().map(rank));
+    }
+
+    /// Starts what is ready and fits.
     fn start_ready(&mut self, plan: &Plan) {
-        let candidates: Vec<usize> = self.candidates.iter().copied().collect();
-        for place in candidates {
+        let candidates: Vec<Rank> = self.candidates.iter().copied().collect();
+        for (_, place) in candidates {
             let node = plan.at(place);
             if let Verdict::Broken(problem) = plan.verdict(node)
                 && self.tried.insert(node)
@@ -189,8 +203,8 @@ impl Scheduler<'_> {
                 self.fail(node, problem.clone(), None, false);
             }
         }
-        for place in std::mem::take(&mut self.candidates) {
-            let node = plan.at(place);
+        for rank in std::mem::take(&mut self.candidates) {
+            let node = plan.at(rank.1);
             let stopped = !self.summary.failures.is_empty() && !self.options.keep_going;
             if self.summary.interrupted || stopped {
                 return;
@@ -201,7 +215,7 @@ impl Scheduler<'_> {
             match self.free.take(&self.pipeline.graph[node].needs, &self.options.capacity) {
                 Some(share) => self.start(plan, node, share),
                 // Asked again when something ends.
-                None => drop(self.candidates.insert(place)),
+                None => drop(self.candidates.insert(rank)),
             }
         }
     }
@@ -309,7 +323,8 @@ impl Scheduler<'_> {
         let outcome = match outcome {
             Outcome::Done => match self.keep(node, active) {
                 Ok(()) => {
-                    self.candidates.extend(plan.finished(node).into_iter().map(|node| plan.position(node)));
+                    let touched = plan.finished(node).into_iter().collect();
+                    self.consider(plan, touched);
                     return;
                 }
                 Err(problem) => Outcome::Failed(problem),
@@ -397,6 +412,15 @@ impl Scheduler<'_> {
             .collect();
         self.summary
     }
+}
+
+fn chains(pipeline: &Pipeline) -> Vec<usize> {
+    let mut chains = vec![1; pipeline.graph.node_count()];
+    for node in crate::plan::in_order(pipeline).into_iter().rev() {
+        let longest = pipeline.graph.neighbors(node).map(|reader| chains[reader.index()]).max();
+        chains[node.index()] = 1 + longest.unwrap_or(0);
+    }
+    chains
 }
 
 fn machine_name() -> String {
