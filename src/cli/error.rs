@@ -69,9 +69,10 @@ impl CliError {
             Self::Usage { message, hint } => with_hint(message, hint),
             Self::File { pipeline, file } => with_hint(
                 format!(
-                    "{}:{}: step `{}` reads ./{}: {}",
+                    "{}:{}:{}: step `{}` reads ./{}: {}",
                     pipeline.display(),
-                    file.line,
+                    file.position.0,
+                    file.position.1,
                     file.step,
                     file.path.display(),
                     file.problem

@@ -21,6 +21,8 @@ pub struct StepInput {
     pub port: String,
     /// Where it comes from.
     pub source: Source,
+    /// Where the pipeline file says so: line and column, from 1.
+    pub position: (usize, usize),
 }
 
 /// Where an input comes from.
@@ -111,7 +113,7 @@ impl Pipeline {
         profile: Option<&str>,
         registry: &Registry,
     ) -> Result<Self, PipelineError> {
-        let text = error::Text { path: file, text };
+        let text = error::Text::new(file, text);
         check::check(&file::parse(&text)?, profile, &text, registry)
     }
 }

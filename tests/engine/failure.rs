@@ -31,7 +31,7 @@ fn keep_going_runs_what_does_not_depend_on_the_failure() {
     assert!(run.err.contains("1 not reached"), "{}", run.err);
 }
 
-fn trouble(how: &str) -> super::support::Run {
+fn trouble(how: &str) -> super::process::Run {
     let space = TestSpace::new(&format!("(name: \"bad\", stage: \"trouble\", params: (how: \"{how}\")),"));
     let run = space.make();
     assert!(space.cached("work").is_empty(), "nothing half-written is left");
