@@ -14,11 +14,11 @@ use super::process::{Run, finished};
 
 /// Sizes for tests, which as the last defaults by name go over all others. The figures that come out mean nothing.
 const SMALL: &str = r#"
-    ("memes", (hmd_train: 32, hmd_dev_seen: 16, hmd_dev_unseen: 4, hmd_test_seen: 4, hmd_test_unseen: 4,
-               mmh_train: 32, mmh_val: 16, mmh_test: 16, scenes: 32, scenes_val: 8)),
-    ("detector", (examples: 16)),
-    ("visualbert", (updates: 6, warm_up: 1, evaluate_every: 3)),
-    ("*-train", (updates: 6, warm_up: 1, evaluate_every: 3, log_every: 1)),
+    ("memes", (hmd_train: 16, hmd_dev_seen: 8, hmd_dev_unseen: 4, hmd_test_seen: 4, hmd_test_unseen: 4,
+               mmh_train: 16, mmh_val: 16, mmh_test: 16, scenes: 16, scenes_val: 4)),
+    ("detector", (examples: 8)),
+    ("visualbert", (updates: 4, warm_up: 1, batch: 8, evaluate_every: 2)),
+    ("*-train", (updates: 4, warm_up: 1, batch: 8, evaluate_every: 2, log_every: 1)),
 "#;
 
 /// A project.

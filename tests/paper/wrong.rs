@@ -51,7 +51,7 @@ fn a_cycle() {
 #[test]
 fn a_param_of_the_wrong_type() {
     let told = refused("(seed: 7)", "(seed: \"seven\")", "\"seven\"");
-    tells(&told, &["params of stage `synthesize`", "`seed`"]);
+    tells(&told, &["params of stage `synthesize`", "left out, `seed` is 1"]);
 }
 
 #[test]
