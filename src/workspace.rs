@@ -35,8 +35,8 @@ pub struct Workspace {
 pub struct UnusableFile {
     /// The step that reads it.
     pub step: String,
-    /// The step's line in the pipeline file.
-    pub line: usize,
+    /// Where the pipeline file names it: line and column.
+    pub position: (usize, usize),
     /// The file, as the pipeline names it.
     pub path: PathBuf,
     /// What is wrong with it.
@@ -94,7 +94,7 @@ impl Workspace {
                     };
                     return Some(UnusableFile {
                         step: step.name.clone(),
-                        line: step.line,
+                        position: input.position,
                         path: path.clone(),
                         problem,
                     });

@@ -193,9 +193,10 @@ fn a_misspelt_port_field_param_and_variable_are_named_with_the_nearest() {
 
 #[test]
 fn a_param_of_the_wrong_type_points_at_its_value() {
-    let (at, message, _) = broken("seed: 7", "seed: \"seven\"");
+    let (at, message, hint) = broken("seed: 7", "seed: \"seven\"");
     assert!(at.starts_with("\"seven\""), "{at}");
     assert!(message.starts_with("params of stage `train`:"), "{message}");
+    assert_eq!(hint, "left out, `seed` is 1");
 }
 
 #[test]

@@ -8,6 +8,9 @@ use crate::publish::PublishError;
 use crate::store::StoreError;
 use crate::workspace::UnusableFile;
 
+/// A picture with a line of more bytes than this shows nothing: the file is no pipeline.
+const WIDEST_PICTURE: usize = 1000;
+
 /// Everything that ends a command early.
 #[derive(Debug)]
 pub enum CliError {
@@ -55,23 +58,25 @@ impl CliError {
         match self {
             Self::Pipeline(error) => {
                 let place = error.to_string();
-                match error.position {
-                    Some(_) => {
-                        let picture = format!("{:?}", miette::Report::new(*error));
-                        // It begins by repeating the message, however many lines that takes.
-                        let lines =
-                            picture.lines().skip_while(|line| !line.contains("-[") && !line.contains("─["));
-                        format!("error: {place}\n{}", lines.collect::<Vec<_>>().join("\n"))
-                    }
-                    None => with_hint(place, error.hint),
+                let hint = error.hint.clone();
+                let is_placed = error.position.is_some();
+                let picture = format!("{:?}", miette::Report::new(*error));
+                // It begins by repeating the message, however many lines that takes.
+                let lines: Vec<&str> =
+                    picture.lines().skip_while(|line| !line.contains("-[") && !line.contains("─[")).collect();
+                if is_placed && lines.iter().all(|line| line.len() <= WIDEST_PICTURE) {
+                    format!("error: {place}\n{}", lines.join("\n"))
+                } else {
+                    with_hint(place, hint)
                 }
             }
             Self::Usage { message, hint } => with_hint(message, hint),
             Self::File { pipeline, file } => with_hint(
                 format!(
-                    "{}:{}: step `{}` reads ./{}: {}",
+                    "{}:{}:{}: step `{}` reads ./{}: {}",
                     pipeline.display(),
-                    file.line,
+                    file.position.0,
+                    file.position.1,
                     file.step,
                     file.path.display(),
                     file.problem
@@ -86,7 +91,15 @@ impl CliError {
                 };
                 with_hint(error.to_string(), hint.map(ToOwned::to_owned))
             }
-            Self::Publish(error) => with_hint(error.to_string(), None),
+            Self::Publish(error) => {
+                let hint = match &error {
+                    PublishError::Io { .. } => Some(
+                        "move away what stands there, check permissions and free space, make again: results are kept",
+                    ),
+                    PublishError::Conflict { .. } => None,
+                };
+                with_hint(error.to_string(), hint.map(ToOwned::to_owned))
+            }
         }
     }
 }

@@ -282,6 +282,7 @@ impl<'a> Checker<'_, 'a> {
             }
             for (raw, reference) in references {
                 let source = self.source(raw, &reference)?;
+                let position = self.text.position(self.text.span(raw.0).start);
                 match &source {
                     // What a person may place by hand is connected once it is there.
                     Source::File(path) if port.optional && !self.root.join(path).exists() => continue,
@@ -290,7 +291,7 @@ impl<'a> Checker<'_, 'a> {
                         self.graph.update_edge(*step, *node, ());
                     }
                 }
-                self.graph[*node].inputs.push(StepInput { port: port_name.clone(), source });
+                self.graph[*node].inputs.push(StepInput { port: port_name.clone(), source, position });
             }
             connected.push(port_name);
         }

@@ -12,9 +12,16 @@ use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 pub(super) struct Text<'a> {
     pub path: &'a Path,
     pub text: &'a str,
+    /// Where each line begins, so that ten thousand steps do not each count lines from the top.
+    lines: Vec<usize>,
 }
 
 impl<'a> Text<'a> {
+    pub fn new(path: &'a Path, text: &'a str) -> Self {
+        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        Self { path, text, lines: std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect() }
+    }
+
     /// The byte range of `part`, which must be a slice of this text.
     pub fn span(&self, part: &str) -> Range<usize> {
         let start = (part.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
@@ -24,23 +31,28 @@ impl<'a> Text<'a> {
 
     /// The byte offset of a line and column, both from 1, columns in characters.
     pub fn offset(&self, line: usize, column: usize) -> usize {
-        let start: usize = self.text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
-        let rest = &self.text[start.min(self.text.len())..];
+        let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
+        let rest = &self.text[start..];
         start + rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(at, _)| at)
     }
 
     /// The line of a byte offset, from 1.
     pub fn line(&self, offset: usize) -> usize {
-        self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
+        self.lines.partition_point(|start| *start <= offset)
+    }
+
+    /// The line and column of a byte offset, both from 1, columns in characters.
+    pub fn position(&self, offset: usize) -> (usize, usize) {
+        let offset = floor_boundary(self.text, offset);
+        let line = self.line(offset);
+        (line, self.text[self.lines[line - 1]..offset].chars().count() + 1)
     }
 
     /// An error about `span`.
     pub fn error(&self, span: Range<usize>, message: impl Into<String>) -> PipelineError {
-        let before = &self.text[..floor_boundary(self.text, span.start)];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         PipelineError {
             file: self.path.to_owned(),
-            position: Some((self.line(span.start), before[line_start..].chars().count() + 1)),
+            position: Some(self.position(span.start)),
             message: message.into(),
             hint: None,
             source: Some(Box::new((

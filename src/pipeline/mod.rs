@@ -21,6 +21,8 @@ pub struct StepInput {
     pub port: String,
     /// Where it comes from.
     pub source: Source,
+    /// Where the pipeline file says so: line and column, from 1.
+    pub position: (usize, usize),
 }
 
 /// Where an input comes from.
@@ -96,9 +98,12 @@ impl Pipeline {
     /// # Errors
     /// A file that cannot be read, and everything that can be wrong with a pipeline, with its place.
     pub fn load(file: &Path, profile: Option<&str>, registry: &Registry) -> Result<Self, PipelineError> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| PipelineError::of_file(file, format!("cannot be read: {error}")))?;
-        Self::parse(file, &text, profile, registry)
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            PipelineError::of_file(file, format!("cannot be read: {error}"))
+                .hint("run `repro` in the folder of the project, or name the pipeline file with --file")
+        })?;
+        // Some editors begin a file with a byte order mark.
+        Self::parse(file, text.trim_start_matches('\u{feff}'), profile, registry)
     }
 
     /// Checks the text of a pipeline file; `file` says where it stands and what `./` means in it.
@@ -111,7 +116,7 @@ impl Pipeline {
         profile: Option<&str>,
         registry: &Registry,
     ) -> Result<Self, PipelineError> {
-        let text = error::Text { path: file, text };
+        let text = error::Text::new(file, text);
         check::check(&file::parse(&text)?, profile, &text, registry)
     }
 }

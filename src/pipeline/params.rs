@@ -25,15 +25,10 @@ pub(super) fn canonical<'a>(
         merged.0.extend(layer.0);
     }
 
-    let mut ron = String::from("(");
-    let mut ends = Vec::with_capacity(merged.0.len());
-    for (field, value) in &merged.0 {
-        ron.push_str(&format!("{field}:{},", substitute_ron(value.0, vars)));
-        ends.push(ron.len());
-    }
-    ron.push(')');
+    let (ron, ends) = written(&merged, vars);
     stage.canonical_params(&ron).map_err(|error| {
-        let at = place(&error, &ron, &ends, &merged).unwrap_or_else(|| own.unwrap_or(name));
+        let refused = place(&error, &ron, &ends, &merged);
+        let at = refused.map_or_else(|| own.unwrap_or(name), |index| merged.0[index].1);
         let message = match &error.unknown {
             Some(unknown) => format!("stage `{}` has no param or value `{unknown}`", stage.name()),
             None => format!("params of stage `{}`: {}", stage.name(), error.message),
@@ -41,17 +36,47 @@ pub(super) fn canonical<'a>(
         let pointed = text.error(text.span(at.0), message);
         match &error.unknown {
             Some(unknown) => pointed.nearest(unknown, error.expected.iter().map(String::as_str)),
-            None => pointed,
+            None => match refused.and_then(|index| without(stage, merged, index, vars, text)) {
+                Some(hint) => pointed.hint(hint),
+                None => pointed,
+            },
         }
     })
 }
 
-/// The value that an error of the stage is about, if it can be told.
-fn place<'a>(error: &ParamsError, ron: &str, ends: &[usize], merged: &Fields<'a>) -> Option<Raw<'a>> {
+/// The params as one line, and where in it each field ends.
+fn written(fields: &Fields, vars: &Vars) -> (String, Vec<usize>) {
+    let mut ron = String::from("(");
+    let mut ends = Vec::with_capacity(fields.0.len());
+    for (field, value) in &fields.0 {
+        ron.push_str(&format!("{field}:{},", substitute_ron(value.0, vars)));
+        ends.push(ron.len());
+    }
+    ron.push(')');
+    (ron, ends)
+}
+
+/// What a refused param is when it is left out, as an example of what it may be.
+fn without(
+    stage: &dyn AnyStage,
+    mut params: Fields,
+    refused: usize,
+    vars: &Vars,
+    text: &Text,
+) -> Option<String> {
+    let (field, _) = params.0.remove(refused);
+    let accepted = stage.canonical_params(&written(&params, vars).0).ok()?;
+    let accepted = file::fields(Raw(&accepted), &Text::new(text.path, &accepted)).ok()?;
+    let (_, value) = accepted.0.into_iter().find(|(name, _)| *name == field)?;
+    Some(format!("left out, `{field}` is {}", value.0))
+}
+
+/// The field that an error of the stage is about, if it can be told.
+fn place(error: &ParamsError, ron: &str, ends: &[usize], merged: &Fields) -> Option<usize> {
     if let Some(unknown) = &error.unknown
-        && let Some((_, value)) = merged.0.iter().find(|(field, _)| field == unknown)
+        && let Some(index) = merged.0.iter().position(|(field, _)| field == unknown)
     {
-        return Some(*value);
+        return Some(index);
     }
     if error.line != 1 || error.column <= 1 {
         return None;
@@ -61,6 +86,5 @@ fn place<'a>(error: &ParamsError, ron: &str, ends: &[usize], merged: &Fields<'a>
         return None; // at the closing bracket: something is missing, not wrong
     }
     // The parser stands behind the value it refused, that is at most at the comma that ends the field.
-    let index = ends.iter().position(|&end| offset < end)?;
-    merged.0.get(index).map(|(_, value)| *value)
+    ends.iter().position(|&end| offset < end)
 }

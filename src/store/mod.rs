@@ -94,12 +94,14 @@ impl ContentStore {
     /// Opens the store in `root`, which need not exist.
     ///
     /// # Errors
-    /// When the folder holds a store of another version.
+    /// When the folder holds a store of another version, or cannot be read.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         match fs::read_to_string(root.join("VERSION")) {
             Ok(found) if found != VERSION => {
                 Err(StoreError::Version { folder: root.to_owned(), found: found.trim().to_owned() })
             }
+            // What cannot be looked into must not pass for an empty store.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(root, "read")(error)),
             _ => Ok(Self { root: root.to_owned() }),
         }
     }

@@ -66,6 +66,10 @@ impl StatCache {
     pub fn digest(&mut self, path: &Path) -> Result<Digest, TreeError> {
         let failed = |error: io::Error| TreeError { path: path.to_owned(), problem: error.to_string() };
         let metadata = fs::metadata(path).map_err(failed)?;
+        // Reading a pipe or a terminal may never end.
+        if !metadata.is_dir() && !metadata.is_file() {
+            return Err(failed(io::Error::other("it is neither a file nor a folder")));
+        }
         if metadata.is_dir() {
             Ok(Manifest::of_folder_with(path, |file, metadata| self.of_file(file, metadata))?.digest())
         } else {

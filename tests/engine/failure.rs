@@ -31,7 +31,7 @@ fn keep_going_runs_what_does_not_depend_on_the_failure() {
     assert!(run.err.contains("1 not reached"), "{}", run.err);
 }
 
-fn trouble(how: &str) -> super::support::Run {
+fn trouble(how: &str) -> super::process::Run {
     let space = TestSpace::new(&format!("(name: \"bad\", stage: \"trouble\", params: (how: \"{how}\")),"));
     let run = space.make();
     assert!(space.cached("work").is_empty(), "nothing half-written is left");
@@ -101,4 +101,57 @@ fn a_wrong_pipeline_is_told_with_its_place() {
     let space = TestSpace::new("(name: \"a\", stage: \"jion\"),");
     let run = space.make().expect(2);
     assert!(run.err.contains("pipeline.ron:3:") && run.err.contains("`join`"), "{}", run.err);
+}
+
+#[test]
+fn a_file_that_is_no_pipeline_is_told_in_few_words() {
+    let space = TestSpace::new(STEPS);
+    let run = space.run(&["list", "--file", "elsewhere.ron"]).expect(2);
+    assert!(run.err.starts_with("error: elsewhere.ron: cannot be read: "), "{}", run.err);
+    assert!(run.err.contains("\nhint: run `repro` in the folder of the project"), "{}", run.err);
+    for (text, place) in [(String::new(), "1:1"), (format!("\"{}\"", "x".repeat(100_000)), "1:1")] {
+        space.write("pipeline.ron", &text);
+        let run = space.run(&["list"]).expect(2);
+        assert!(run.err.starts_with(&format!("error: pipeline.ron:{place}: ")), "{}", run.err);
+        assert!(run.err.len() < 500, "{}", run.err);
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_no_mistake() {
+    let space = TestSpace::new("(name: \"a\", stage: \"join\"),");
+    let text = space.read("pipeline.ron");
+    space.write("pipeline.ron", &format!("\u{feff}{text}"));
+    space.make().expect(0);
+    space.write("pipeline.ron", &format!("\u{feff}{}", text.replace("\"join\"", "\"jion\"")));
+    assert!(space.make().expect(2).err.starts_with("error: pipeline.ron:3:20: "), "places stay right");
+}
+
+#[test]
+fn a_pipe_in_place_of_a_file_is_refused_and_not_read() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let space = TestSpace::new("(name: \"a\", stage: \"head\", inputs: {\"in\": [\"./pipe\"]}),");
+    mknodat(CWD, space.path("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let run = space.make().expect(2);
+    assert!(run.err.contains("it is neither a file nor a folder"), "{}", run.err);
+}
+
+#[test]
+fn a_cache_that_cannot_be_read_does_not_pass_for_an_empty_one() {
+    let space = TestSpace::new(STEPS);
+    space.write("cache", "a file");
+    let run = space.run(&["status"]).expect(1);
+    assert!(run.err.contains("cache: cannot read: ") && run.err.contains("\nhint: "), "{}", run.err);
+}
+
+#[test]
+fn reports_that_cannot_be_written_cost_no_results() {
+    let space = TestSpace::new("(name: \"a\", stage: \"join\", publish: \".\"),");
+    space.write("reports", "a file");
+    let run = space.make().expect(1);
+    assert!(run.err.contains("reports/mini: cannot create the folder: "), "{}", run.err);
+    assert!(run.err.contains("\nhint: move away what stands there"), "{}", run.err);
+    std::fs::remove_file(space.path("reports")).unwrap();
+    assert_eq!(space.make().expect(0).ran(), [""; 0]);
+    assert!(space.path("reports/mini/text").exists());
 }

@@ -1,37 +1,14 @@
 //! Ended from outside: by Ctrl-C, politely; by `kill -9`, at any moment.
 
-use std::process::Child;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use super::support::{TestSpace, finished};
+use super::process::{self, StepProcess, finished, signal, wait_until};
+use super::support::TestSpace;
 
-fn signal(child: &Child, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
-}
-
-/// Processes, other than zombies, that were started to run a step of this project.
-fn step_processes(space: &TestSpace) -> Vec<String> {
-    let cache = space.path("cache").to_string_lossy().into_owned();
-    let mut found = Vec::new();
-    for item in std::fs::read_dir("/proc").unwrap().flatten() {
-        let command = std::fs::read(item.path().join("cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        if command.contains(" step ") && command.contains(&cache) {
-            found.push(command);
-        }
-    }
-    found
-}
-
-fn wait_until(what: &str, mut test: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !test() {
-        assert!(Instant::now() < end, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+fn step_processes(space: &TestSpace) -> Vec<StepProcess> {
+    process::step_processes(&space.path("cache"))
 }
 
 const LONG: &str = r#"
@@ -51,7 +28,7 @@ fn ctrl_c_stops_the_steps_and_keeps_what_was_finished() {
     let run = finished(child.wait_with_output().unwrap()).expect(130);
     assert!(since.elapsed() < Duration::from_secs(10));
     assert!(run.err.contains("stopped; what was finished is kept"), "{}", run.err);
-    assert_eq!(step_processes(&space), [""; 0]);
+    assert_eq!(step_processes(&space), []);
     assert!(space.cached("work").is_empty());
     space.steps(&LONG.replace("60000", "1"));
     assert_eq!(space.make().expect(0).ran(), ["long"]);
@@ -71,7 +48,7 @@ fn a_step_that_does_not_listen_is_killed_by_the_second_ctrl_c() {
     signal(&child, Signal::INT);
     finished(child.wait_with_output().unwrap()).expect(130);
     assert!(since.elapsed() < Duration::from_secs(2));
-    assert_eq!(step_processes(&space), [""; 0]);
+    assert_eq!(step_processes(&space), []);
 }
 
 #[test]

@@ -5,6 +5,8 @@ mod explain;
 mod failure;
 mod interrupt;
 mod oracle;
+#[path = "../support/process.rs"]
+mod process;
 mod publish;
 mod rerun;
 mod store;

@@ -74,11 +74,12 @@ fn pipeline(root: &Path, drawn: &[Drawn]) -> Pipeline {
             inputs.push(StepInput {
                 port: port(),
                 source: Source::Step { step: NodeIndex::new(*read), output },
+                position: (1, 1),
             });
         }
         if let Some(file) = step.file {
-            inputs
-                .push(StepInput { port: port(), source: Source::File(PathBuf::from(format!("file{file}"))) });
+            let source = Source::File(PathBuf::from(format!("file{file}")));
+            inputs.push(StepInput { port: port(), source, position: (1, 1) });
         }
         let (stage, params) = if step.head {
             ("head", format!("(chars:{})", step.param))

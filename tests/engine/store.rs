@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use super::support::{TestSpace, finished};
+use super::process::finished;
+use super::support::TestSpace;
 
 const STEPS: &str = r#"
     (name: "a", stage: "join", params: (text: "a")),

@@ -3,41 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
+
+use super::process::{Run, finished};
 
 /// A project in a folder of its own.
 pub struct TestSpace {
     folder: TempDir,
-}
-
-/// What a run of the program came to.
-#[derive(Debug)]
-pub struct Run {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
-}
-
-impl Run {
-    /// The steps that ran, sorted.
-    pub fn ran(&self) -> Vec<&str> {
-        let mut steps: Vec<&str> = self
-            .err
-            .lines()
-            .filter_map(|line| line.split_once("] ")?.1.split_once(" done in"))
-            .map(|(step, _)| step)
-            .collect();
-        steps.sort_unstable();
-        steps
-    }
-
-    #[track_caller]
-    pub fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.out, self.err);
-        self
-    }
 }
 
 impl TestSpace {
@@ -112,13 +86,5 @@ impl TestSpace {
     pub fn cached(&self, folder: &str) -> Vec<String> {
         let items = fs::read_dir(self.path("cache").join(folder)).into_iter().flatten().flatten();
         items.map(|item| item.file_name().to_string_lossy().into_owned()).collect()
-    }
-}
-
-pub fn finished(output: Output) -> Run {
-    Run {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
     }
 }

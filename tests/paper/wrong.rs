@@ -1,0 +1,121 @@
+//! Bad input: what its author reads, and that nothing else happens.
+
+use std::fs;
+
+use super::project::{Project, made};
+
+/// Replaces `from` in the pipeline by `to`, makes all of it, and returns what is told: where (`line:column`), and
+/// all of it. The column is where `at` begins.
+#[track_caller]
+fn refused(from: &str, to: &str, at: &str) -> String {
+    let project = Project::new();
+    let text = project.text();
+    assert_eq!(text.matches(from).count(), 1, "{from}");
+    let text = text.replace(from, to);
+    project.write(&text);
+    let run = project.run(&["make", "all"]).expect(2);
+    let start = text.find(at).unwrap();
+    let line_start = text[..start].rfind('\n').unwrap() + 1;
+    let line = text[..start].matches('\n').count() + 1;
+    let column = text[line_start..start].chars().count() + 1;
+    let place = format!("error: pipeline.ron:{line}:{column}: ");
+    assert!(run.err.starts_with(&place), "{place}\n{}", run.err);
+    assert_eq!(run.out, "");
+    assert!(!project.path("cache").exists() && !project.path("reports").exists(), "nothing was begun");
+    run.err
+}
+
+#[track_caller]
+fn tells(told: &str, words: &[&str]) {
+    for words in words {
+        assert!(told.contains(words), "{words}\n{told}");
+    }
+}
+
+#[test]
+fn a_misspelt_stage() {
+    let told = refused(r#"stage: "results""#, r#"stage: "resluts""#, r#""resluts""#);
+    tells(&told, &["there is no stage `resluts`", "did you mean `results`?"]);
+}
+
+#[test]
+fn a_cycle() {
+    let told = refused(
+        r#"inputs: {"archive": "hmd-archive"}"#,
+        r#"inputs: {"archive": "hmd-fc-train"}"#,
+        r#""hmd-samples", stage"#,
+    );
+    tells(&told, &["the steps wait for each other: ", "hmd-tokens -> hmd-fc-train -> hmd-samples"]);
+}
+
+#[test]
+fn a_param_of_the_wrong_type() {
+    let told = refused("(seed: 7)", "(seed: \"seven\")", "\"seven\"");
+    tells(&told, &["params of stage `synthesize`", "left out, `seed` is 1"]);
+}
+
+#[test]
+fn a_missing_file() {
+    let told = refused("./paper/curves.csv", "./paper/curve.csv", r#""./paper/curve.csv""#);
+    tells(&told, &["step `curves` reads ./paper/curve.csv", "hint: "]);
+}
+
+#[test]
+fn an_unknown_target_or_profile() {
+    let project = Project::new();
+    let run = project.run(&["make", "hmd-pee"]).expect(2);
+    tells(&run.err, &["pipeline.ron: there is no target or step `hmd-pee`", "did you mean `hmd-pe`?"]);
+    let run = project.run(&["make", "--profile", "papper"]).expect(2);
+    tells(&run.err, &["there is no profile `papper`", "did you mean `paper`?"]);
+    let run = project.command(&["make"]).env("REPRO_PROFILE", "minni").output().unwrap();
+    assert_eq!(run.status.code(), Some(2));
+    tells(&String::from_utf8(run.stderr).unwrap(), &["there is no profile `minni`", "did you mean `mini`?"]);
+    assert!(!project.path("cache").exists());
+}
+
+#[test]
+fn the_environment_chooses_the_profile_and_the_option_goes_over_it() {
+    let project = Project::new();
+    let stages = |args: &[&str]| {
+        let output = project.command(args).env("REPRO_PROFILE", "paper").output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(stages(&["graph"]).contains("(import-visualbert)"));
+    assert!(stages(&["graph", "--profile", "mini"]).contains("(pretrain)"));
+}
+
+#[test]
+fn data_behind_a_login_asks_for_a_person() {
+    let project = Project::new();
+    let run = project.run(&["make", "hmd-samples", "--profile", "paper"]).expect(3);
+    let words = ["step `hmd-download` needs you", "downloads/hateful_memes.zip", "hatefulmemeschallenge.com"];
+    tells(&run.err, &words);
+    assert_eq!(run.out, "");
+    assert_eq!(project.cached("work"), 0);
+}
+
+#[test]
+fn a_damaged_archive_fails_its_step_and_touches_nothing_else() {
+    let made = made();
+    let project = made.project.copy();
+    let memes = &made.project.trees()["memes"];
+    let archive = fs::read(project.path(&format!("cache/trees/{memes}/hateful_memes.zip"))).unwrap();
+    fs::write(project.path("damaged.zip"), &archive[..archive.len() / 2]).unwrap();
+    let text = made.project.text();
+    let damaged = text.replace(r#"from: "memes/hateful_memes.zip""#, r#"from: "./damaged.zip""#);
+    assert_ne!(damaged, text);
+    project.write(&damaged);
+
+    let run = project.run(&["make", "all"]).expect(1);
+    tells(&run.err, &["error: step `hmd-samples` failed: ", "damaged.zip"]);
+    let log = run.err.lines().find_map(|line| line.strip_prefix("hint: its log is ")).unwrap();
+    tells(&fs::read_to_string(log).unwrap(), &["damaged.zip"]);
+    assert_eq!(project.trees(), made.project.trees());
+    assert_eq!(project.reports(), made.project.reports());
+    assert_eq!(project.cached("work"), 0);
+
+    project.write(&text);
+    let again = project.run(&["make", "all"]).expect(0);
+    assert!(again.err.starts_with("nothing to do: "), "{}", again.err);
+}
