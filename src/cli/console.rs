@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::tell;
 use super::words;
 use crate::run::{Event, Observer};
 
@@ -43,15 +44,15 @@ impl Observer for Plain {
         match *event {
             Event::Started { step, number, of, .. } => {
                 let number = format!("[{number}/{of}]");
-                eprintln!("{number} {step} …");
+                tell(format_args!("{number} {step} …"));
                 self.numbers.insert(step.to_owned(), number);
             }
             Event::Finished { step, seconds, same, .. } => {
                 let number = self.numbers.remove(step).unwrap_or_default();
-                eprintln!("{number} {step} {}", done(seconds, same));
+                tell(format_args!("{number} {step} {}", done(seconds, same)));
             }
-            Event::Failed { step, .. } => eprintln!("{step} failed"),
-            Event::Stopping => eprintln!("stopping; once more to stop at once"),
+            Event::Failed { step, .. } => tell(format_args!("{step} failed")),
+            Event::Stopping => tell(format_args!("stopping; once more to stop at once")),
             Event::Judged { .. } | Event::Progress { .. } | Event::Scalar { .. } => {}
         }
     }

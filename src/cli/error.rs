@@ -44,7 +44,9 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Pipeline(_) | Self::Usage { .. } | Self::File { .. } => ExitCode::from(2),
-            Self::Publish(PublishError::Conflict { .. }) => ExitCode::from(2),
+            Self::Publish(PublishError::Conflict { .. }) | Self::Store(StoreError::Foreign { .. }) => {
+                ExitCode::from(2)
+            }
             Self::Store(_) | Self::Publish(_) => ExitCode::FAILURE,
         }
     }
@@ -85,6 +87,7 @@ impl CliError {
             ),
             Self::Store(error) => {
                 let hint = match &error {
+                    StoreError::Foreign { .. } => None,
                     StoreError::Version { .. } => Some("delete that folder, or choose another with --cache"),
                     StoreError::Io { .. } => Some("check the folder's permissions and the free space"),
                     StoreError::Output(_) => None,

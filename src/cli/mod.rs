@@ -1,7 +1,6 @@
 //! The command line: one file per subcommand, its doc comment being the help text. Data goes to standard output,
 //! everything else to standard error. Exit codes: 0 done, 1 a step failed, 2 the pipeline or the command line is
 //! wrong, 3 a person must do something first, 130 interrupted.
-#![allow(clippy::print_stderr, reason = "the command line is where the program speaks")]
 
 mod console;
 mod context;
@@ -82,9 +81,14 @@ pub fn run(registry: Registry) -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         let code = error.exit_code();
-        eprintln!("{}", error.told());
+        tell(format_args!("{}", error.told()));
         code
     })
+}
+
+/// A line on standard error. Nobody listening any more is no reason to stop working.
+fn tell(line: std::fmt::Arguments) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Writes data to standard output. A reader that has seen enough (`| head`) is no error.

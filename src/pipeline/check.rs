@@ -95,6 +95,7 @@ fn choose_profile<'f, 'a>(
     let mut by_name: Vec<(String, &ProfileForm)> = Vec::new();
     for profile in &form.profiles {
         let name = profile.name.string(text)?;
+        plain_name(profile.name, &name, text)?;
         if by_name.iter().any(|(other, _)| *other == name) {
             return Err(text.error(text.span(profile.name.0), format!("profile `{name}` is declared twice")));
         }
@@ -112,6 +113,17 @@ fn choose_profile<'f, 'a>(
         };
         error.nearest(&name, by_name.iter().map(|(known, _)| known.as_str()))
     })
+}
+
+/// Names become parts of paths and of references: they hold nothing that means something there.
+fn plain_name(at: Raw, name: &str, text: &Text) -> Result<(), PipelineError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain) {
+        return Ok(());
+    }
+    let message =
+        format!("`{name}` is no name: letters, digits, `-`, `_` and `.` make one, a letter or digit first");
+    Err(text.error(text.span(at.0), message))
 }
 
 fn known_stage<'r>(
@@ -133,11 +145,7 @@ impl<'a> Checker<'_, 'a> {
 
     fn name(&mut self, at: Raw<'a>, vars: &Vars, meaning: Meaning) -> Result<String, PipelineError> {
         let name = string(at, vars, self.text)?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if name.is_empty() || name.starts_with('.') || name.starts_with('-') || !name.chars().all(plain) {
-            let message = format!("`{name}` is no name: letters, digits, `-`, `_` and `.` make one");
-            return Err(self.error(at, message));
-        }
+        plain_name(at, &name, self.text)?;
         if let Some(first) = self.names.get(&name) {
             let line = self.text.line(self.text.span(first.at.0).start);
             return Err(self

@@ -17,6 +17,9 @@ pub(super) fn combinations(for_each: &Pairs, text: &Text, base: &Vars) -> Result
         }
         let values: Vec<&ron::value::RawValue> = ron::from_str(values.0)
             .map_err(|error| text.error(text.span(values.0), format!("a list of values: {}", error.code)))?;
+        if values.is_empty() {
+            return Err(text.error(text.span(name.0), format!("`{variable}` has no values")));
+        }
         members = members
             .iter()
             .flat_map(|member| {

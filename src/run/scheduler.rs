@@ -104,6 +104,8 @@ struct Scheduler<'a> {
     /// What may have become ready, in the order in which it starts.
     candidates: BTreeSet<Rank>,
     tried: BTreeSet<NodeIndex>,
+    /// The keys that this run gave a record.
+    kept: BTreeSet<StageKey>,
     begun: usize,
     summary: Summary,
 }
@@ -137,6 +139,7 @@ pub fn run(
         chains: chains(pipeline),
         candidates: BTreeSet::new(),
         tried: BTreeSet::new(),
+        kept: BTreeSet::new(),
         begun: 0,
         summary: Summary::default(),
     };
@@ -193,7 +196,7 @@ impl Scheduler<'_> {
     }
 
     /// Starts what is ready and fits.
-    fn start_ready(&mut self, plan: &Plan) {
+    fn start_ready(&mut self, plan: &mut Plan) {
         let candidates: Vec<Rank> = self.candidates.iter().copied().collect();
         for (_, place) in candidates {
             let node = plan.at(place);
@@ -203,7 +206,8 @@ impl Scheduler<'_> {
                 self.fail(node, problem.clone(), None, false);
             }
         }
-        for rank in std::mem::take(&mut self.candidates) {
+        let mut later = BTreeSet::new();
+        while let Some(rank) = self.candidates.pop_first() {
             let node = plan.at(rank.1);
             let stopped = !self.summary.failures.is_empty() && !self.options.keep_going;
             if self.summary.interrupted || stopped {
@@ -212,12 +216,24 @@ impl Scheduler<'_> {
             if self.tried.contains(&node) || self.active.contains_key(&node) || !plan.is_ready(node) {
                 continue;
             }
+            // Steps of one key are one piece of work, whatever they are called.
+            let key = plan.of(node).key_text.as_ref().map(KeyText::key);
+            if key.is_some_and(|key| self.kept.contains(&key)) {
+                let touched = plan.finished(node).into_iter().collect();
+                self.consider(plan, touched);
+                continue;
+            }
+            if key.is_some_and(|key| self.active.values().any(|active| active.work.key == key)) {
+                later.insert(rank);
+                continue;
+            }
             match self.free.take(&self.pipeline.graph[node].needs, &self.options.capacity) {
                 Some(share) => self.start(plan, node, share),
                 // Asked again when something ends.
-                None => drop(self.candidates.insert(rank)),
+                None => drop(later.insert(rank)),
             }
         }
+        self.candidates = later;
     }
 
     fn start(&mut self, plan: &Plan, node: NodeIndex, share: Share) {
@@ -385,6 +401,7 @@ impl Scheduler<'_> {
         self.writer.commit(work, &manifest, &record).map_err(|error| error.to_string())?;
         self.observer.on(&Event::Finished { step: &step.name, seconds, tree: record.tree, same });
         self.summary.ran.push(RanStep { step: step.name.clone(), seconds });
+        self.kept.insert(key);
         self.workspace.learn(key, record);
         Ok(())
     }

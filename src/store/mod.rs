@@ -37,6 +37,7 @@ use crate::tree::Manifest;
 
 /// The layout's version. Another one is refused, not guessed at.
 const VERSION: &str = "1\n";
+const LOCK: &str = "lock";
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This folder is a cache of `repro`. It can be deleted; `repro make` fills it again.\n";
 
@@ -49,6 +50,14 @@ pub enum StoreError {
         /// The cache.
         folder: PathBuf,
         /// What its VERSION file says.
+        found: String,
+    },
+    /// The folder holds other things and no store.
+    #[error("{} is not a cache of this program: it holds `{found}`; name an empty folder, or one that need not exist", folder.display())]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+        /// Something that lies in it.
         found: String,
     },
     /// Something could not be read or written.
@@ -94,7 +103,7 @@ impl ContentStore {
     /// Opens the store in `root`, which need not exist.
     ///
     /// # Errors
-    /// When the folder holds a store of another version, or cannot be read.
+    /// When the folder holds a store of another version or other things, or cannot be read.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         match fs::read_to_string(root.join("VERSION")) {
             Ok(found) if found != VERSION => {
@@ -102,7 +111,11 @@ impl ContentStore {
             }
             // What cannot be looked into must not pass for an empty store.
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(root, "read")(error)),
-            _ => Ok(Self { root: root.to_owned() }),
+            Err(_) => match foreign(root) {
+                Some(found) => Err(StoreError::Foreign { folder: root.to_owned(), found }),
+                None => Ok(Self { root: root.to_owned() }),
+            },
+            Ok(_) => Ok(Self { root: root.to_owned() }),
         }
     }
 
@@ -117,16 +130,18 @@ impl ContentStore {
     /// # Errors
     /// When the folder cannot be written.
     pub fn lock(&self, wait: &mut dyn FnMut(&str)) -> Result<Writer, StoreError> {
-        for folder in ["trees", "manifests", "records", "work", "scratch", "logs", "published"] {
-            let folder = self.root.join(folder);
-            fs::create_dir_all(&folder).map_err(StoreError::io(&folder, "create the folder"))?;
-        }
-        let lock = Lock::take(&self.root.join("lock"), wait)?;
+        fs::create_dir_all(&self.root).map_err(StoreError::io(&self.root, "create the folder"))?;
+        let lock = Lock::take(&self.root.join(LOCK), wait)?;
+        // What the folder is stands in it before anything else does.
         for (name, text) in [("CACHEDIR.TAG", CACHEDIR_TAG), ("VERSION", VERSION)] {
             let path = self.root.join(name);
             if !path.exists() {
                 files::write_whole(&path, text.as_bytes(), false).map_err(StoreError::io(&path, "write"))?;
             }
+        }
+        for folder in ["trees", "manifests", "records", "work", "scratch", "logs", "published"] {
+            let folder = self.root.join(folder);
+            fs::create_dir_all(&folder).map_err(StoreError::io(&folder, "create the folder"))?;
         }
         Writer::start(self.clone(), lock)
     }
@@ -177,6 +192,13 @@ impl ContentStore {
     pub fn log(&self, key: &StageKey) -> PathBuf {
         self.root.join("logs").join(format!("{key}.log"))
     }
+}
+
+/// Something in a folder without VERSION that no store has put there while it began.
+fn foreign(root: &Path) -> Option<String> {
+    let begun = |name: &str| name == LOCK || name == "CACHEDIR.TAG" || name.starts_with(".tmp");
+    let items = fs::read_dir(root).into_iter().flatten().flatten();
+    items.map(|item| item.file_name().to_string_lossy().into_owned()).filter(|name| !begun(name)).min()
 }
 
 fn read_record(path: &Path) -> Found {

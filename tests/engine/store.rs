@@ -99,3 +99,45 @@ fn the_same_inputs_give_the_same_trees_in_another_place() {
     two.run(&["make", "-j", "1"]).expect(0);
     assert_eq!(one.trees(), two.trees());
 }
+
+#[test]
+fn a_folder_that_holds_other_things_is_no_cache_and_stays_as_it_is() {
+    let space = TestSpace::new(STEPS);
+    space.write("mine/work/thesis.txt", "years of it");
+    let run = space.run(&["make", "--cache", "mine"]).expect(2);
+    assert!(run.err.contains("is not a cache of this program: it holds `work`"), "{}", run.err);
+    assert_eq!(space.read("mine/work/thesis.txt"), "years of it");
+    assert_eq!(fs::read_dir(space.path("mine")).unwrap().count(), 1);
+}
+
+#[test]
+fn forcing_a_step_repairs_its_bytes_and_needs_no_target() {
+    let space = TestSpace::new(STEPS);
+    space.make().expect(0);
+    let text = format!("cache/trees/{}/text", space.record("b").tree);
+    let whole = space.read(&text);
+    fs::remove_file(space.path(&text)).unwrap();
+    space.write(&text, "damaged");
+    assert_eq!(space.run(&["make", "a", "--force", "b"]).expect(0).ran(), ["b"]);
+    assert_eq!(space.read(&text), whole);
+}
+
+#[test]
+fn two_names_for_one_piece_of_work_run_once() {
+    let twin = r#"(name: "twin", stage: "join", params: (text: "a")),"#;
+    for jobs in ["1", "2"] {
+        let space = TestSpace::new(&format!("{STEPS}{twin}"));
+        let run = space.run(&["make", "-j", jobs, "a", "twin"]).expect(0);
+        assert_eq!(run.ran().len(), 1, "{}", run.err);
+        assert!(space.run(&["make", "a", "twin"]).expect(0).err.contains("nothing to do"));
+    }
+}
+
+#[test]
+fn a_listener_that_went_away_stops_nothing() {
+    let space = TestSpace::new(STEPS);
+    let mut child = space.command(&["make", "c"]).spawn().unwrap();
+    drop(child.stderr.take());
+    assert!(child.wait().unwrap().success());
+    assert_eq!(space.trees().len(), 3);
+}
