@@ -45,13 +45,25 @@ fn a_cycle() {
         r#"inputs: {"archive": "hmd-fc-train"}"#,
         r#""hmd-samples", stage"#,
     );
-    tells(&told, &["the steps wait for each other: ", "hmd-tokens -> hmd-fc-train -> hmd-samples"]);
+    tells(&told, &["the steps wait for each other: ", "hmd-tokens -> hmd-fc-train -> hmd-samples", "help: "]);
 }
 
 #[test]
 fn a_param_of_the_wrong_type() {
     let told = refused("(seed: 7)", "(seed: \"seven\")", "\"seven\"");
-    tells(&told, &["params of stage `synthesize`", "left out, `seed` is 1"]);
+    tells(&told, &["params of stage `synthesize`", "by default of the stage, `seed` is 1"]);
+}
+
+#[test]
+fn a_param_that_its_stage_refuses_though_it_stands_in_the_defaults() {
+    let told = refused("hmd_train: 16", "hmd_train: 17", "17, hmd_dev_seen");
+    tells(
+        &told,
+        &[
+            "`hmd_train` is 17; labels balance only in multiples of 4",
+            "by default of the stage, `hmd_train` is 1600",
+        ],
+    );
 }
 
 #[test]
