@@ -43,15 +43,15 @@ impl Observer for Plain {
         match *event {
             Event::Started { step, number, of, .. } => {
                 let number = format!("[{number}/{of}]");
-                eprintln!("{number} {step} …");
+                tell!("{number} {step} …");
                 self.numbers.insert(step.to_owned(), number);
             }
             Event::Finished { step, seconds, same, .. } => {
                 let number = self.numbers.remove(step).unwrap_or_default();
-                eprintln!("{number} {step} {}", done(seconds, same));
+                tell!("{number} {step} {}", done(seconds, same));
             }
-            Event::Failed { step, .. } => eprintln!("{step} failed"),
-            Event::Stopping => eprintln!("stopping; once more to stop at once"),
+            Event::Failed { step, .. } => tell!("{step} failed"),
+            Event::Stopping => tell!("stopping; once more to stop at once"),
             Event::Judged { .. } | Event::Progress { .. } | Event::Scalar { .. } => {}
         }
     }

@@ -1,7 +1,15 @@
 //! The command line: one file per subcommand, its doc comment being the help text. Data goes to standard output,
 //! everything else to standard error. Exit codes: 0 done, 1 a step failed, 2 the pipeline or the command line is
 //! wrong, 3 a person must do something first, 130 interrupted.
-#![allow(clippy::print_stderr, reason = "the command line is where the program speaks")]
+
+/// Writes a line to standard error, where people read. Nobody listening any more (a closed terminal, `| head`) is
+/// no reason to stop working.
+macro_rules! tell {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
 
 mod console;
 mod context;
@@ -82,7 +90,7 @@ pub fn run(registry: Registry) -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         let code = error.exit_code();
-        eprintln!("{}", error.told());
+        tell!("{}", error.told());
         code
     })
 }

@@ -88,13 +88,14 @@ fn an_unknown_target_or_profile() {
 #[test]
 fn the_environment_chooses_the_profile_and_the_option_goes_over_it() {
     let project = Project::new();
-    let stages = |args: &[&str]| {
-        let output = project.command(args).env("REPRO_PROFILE", "paper").output().unwrap();
+    let stages = |profile: &str, args: &[&str]| {
+        let output = project.command(args).env("REPRO_PROFILE", profile).output().unwrap();
         assert!(output.status.success());
         String::from_utf8(output.stdout).unwrap()
     };
-    assert!(stages(&["graph"]).contains("(import-visualbert)"));
-    assert!(stages(&["graph", "--profile", "mini"]).contains("(pretrain)"));
+    assert!(stages("paper", &["graph"]).contains("(import-visualbert)"));
+    assert!(stages("paper", &["graph", "--profile", "mini"]).contains("(pretrain)"));
+    assert!(stages("", &["graph"]).contains("(pretrain)"), "set to nothing is not set");
 }
 
 #[test]
