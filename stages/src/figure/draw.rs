@@ -11,6 +11,9 @@ const PLOT_HEIGHT: f64 = 290.0;
 const LEFT: f64 = 66.0;
 const RIGHT: f64 = 18.0;
 const LEGEND_LINE: f64 = 22.0;
+const CAPTION_LINE: f64 = 18.0;
+/// Characters of a caption line: the widest of the fonts below needs 7 pixels for one on average.
+const CAPTION_WIDTH: usize = 116;
 /// Any of these is at hand wherever the file is opened.
 const FONTS: &str = "Ubuntu, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif";
 const INK: &str = "#222222";
@@ -20,7 +23,8 @@ const GRID: &str = "#e4e4e4";
 /// The figure as a whole SVG file.
 pub fn svg(figure: &Figure) -> String {
     let has_top = figure.panels.iter().any(|panel| panel.top.is_some());
-    let plot_top = if has_top { 108.0 } else { 72.0 };
+    let caption_lines = wrapped(&figure.caption, CAPTION_WIDTH);
+    let plot_top = CAPTION_LINE * caption_lines.len().max(1) as f64 + if has_top { 90.0 } else { 54.0 };
     let legend_top = plot_top + PLOT_HEIGHT + 76.0;
     let lines = figure.legend.iter().map(|column| column.entries.len()).max().unwrap_or(0);
     let height = legend_top + LEGEND_LINE * lines as f64 + 16.0;
@@ -35,7 +39,10 @@ pub fn svg(figure: &Figure) -> String {
         legend = escaped(&spoken(&figure.legend)),
     ));
     page.text(14.0, 26.0, &figure.title, "font-size=\"17\" font-weight=\"600\"");
-    page.text(14.0, 46.0, &figure.caption, &format!("fill=\"{SOFT_INK}\""));
+    for (place, line) in caption_lines.iter().enumerate() {
+        let y = 46.0 + CAPTION_LINE * place as f64;
+        page.text(14.0, y, line, &format!("fill=\"{SOFT_INK}\""));
+    }
 
     let slot = WIDTH / figure.panels.len().max(1) as f64;
     for (place, panel) in figure.panels.iter().enumerate() {
@@ -49,6 +56,21 @@ pub fn svg(figure: &Figure) -> String {
     }
     page.push(format_args!("</svg>"));
     page.0
+}
+
+/// The words of `text` in lines of at most `width` characters; a longer word has a line of its own.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// The legend in words, for those who hear the figure.
@@ -277,4 +299,16 @@ fn short(value: f64) -> String {
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrapped;
+
+    #[test]
+    fn captions_break_between_words() {
+        assert_eq!(wrapped("one two  three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("incomprehensible to me", 5), ["incomprehensible", "to me"]);
+        assert!(wrapped("", 5).is_empty());
+    }
 }

@@ -20,7 +20,7 @@ pub struct Figure {
     pub name: String,
     /// What it is called.
     pub title: String,
-    /// What it shows and which profile made it; one line in the picture.
+    /// What it shows and which profile made it.
     pub caption: String,
     /// Plots side by side.
     pub panels: Vec<Panel>,

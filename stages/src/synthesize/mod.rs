@@ -90,24 +90,24 @@ impl Default for Params {
     fn default() -> Self {
         Self {
             seed: 1,
-            hmd_train: 1600,
+            hmd_train: 2400,
             hmd_dev_seen: 400,
             hmd_dev_unseen: 80,
             hmd_test_seen: 80,
             hmd_test_unseen: 80,
-            mmh_train: 2400,
+            mmh_train: 3200,
             mmh_val: 400,
             mmh_test: 80,
             scenes: 1600,
             scenes_val: 160,
             descriptions: 4,
             joke_share: 0.25,
-            question_share: 0.25,
+            question_share: 0.1,
             attribute: Attribute::Colour,
-            colours: 6,
+            colours: 4,
             kinds: 8,
             min_objects: 2,
-            max_objects: 4,
+            max_objects: 3,
         }
     }
 }

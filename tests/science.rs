@@ -1,0 +1,55 @@
+//! What the mini profile's memes can be told by: captions and pictures together, neither of them alone. Runs the
+//! mini profile as it is, pretraining included: a minute or two on two cores.
+#![cfg(feature = "paper")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Every validation ROC-AUC of the train step `step`, from its history in the cache.
+fn validations(cache: &Path, step: &str) -> Vec<f64> {
+    let records = fs::read_dir(cache.join("records")).expect("records were written");
+    let tree = records
+        .map(|entry| fs::read_to_string(entry.expect("a record").path()).expect("a record is text"))
+        // A record is its checksum and, from the first bracket on, JSON.
+        .map(|text| serde_json::from_str::<Value>(&text[text.find('{').expect("JSON")..]).expect("JSON"))
+        .find(|record| record["step"] == step)
+        .and_then(|record| record["tree"].as_str().map(str::to_owned))
+        .expect("the step ran");
+    let history = fs::read_to_string(cache.join("trees").join(tree).join("history.json")).expect("a history");
+    let history: Value = serde_json::from_str(&history).expect("JSON");
+    let val = history["val"].as_array().expect("validations");
+    val.iter().map(|point| point["roc_auc"].as_f64().expect("a number")).collect()
+}
+
+#[test]
+fn neither_captions_nor_pictures_alone_tell_the_label() {
+    let project = tempfile::tempdir().expect("a folder");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    fs::copy(root.join("pipeline.ron"), project.path().join("pipeline.ron")).expect("copied");
+    fs::create_dir(project.path().join("paper")).expect("a folder");
+    for file in ["runs.csv", "curves.csv"] {
+        fs::copy(root.join("paper").join(file), project.path().join("paper").join(file)).expect("copied");
+    }
+    let made = Command::new(env!("CARGO_BIN_EXE_repro"))
+        .args(["make", "ablations", "hmd-full-train"])
+        .env_remove("REPRO_PROFILE")
+        .current_dir(project.path())
+        .output()
+        .expect("the program runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+
+    let cache = project.path().join("cache");
+    let both = validations(&cache, "hmd-full-train");
+    assert!(both.iter().any(|auc| *auc > 0.9), "captions and pictures together tell the label: {both:?}");
+    for data in ["hmd", "mmh"] {
+        for left_out in ["text", "regions"] {
+            let step = format!("{data}-full-no-{left_out}-train");
+            let alone = validations(&cache, &step);
+            assert!(alone.len() >= 10, "{step}: {alone:?}");
+            assert!(alone.iter().all(|auc| (auc - 0.5).abs() <= 0.06), "{step}: {alone:?}");
+        }
+    }
+}
