@@ -196,7 +196,7 @@ fn a_param_of_the_wrong_type_points_at_its_value() {
     let (at, message, hint) = broken("seed: 7", "seed: \"seven\"");
     assert!(at.starts_with("\"seven\""), "{at}");
     assert!(message.starts_with("params of stage `train`:"), "{message}");
-    assert_eq!(hint, "left out, `seed` is 1");
+    assert_eq!(hint, "by default of the stage, `seed` is 1");
 }
 
 #[test]
@@ -204,8 +204,10 @@ fn a_missing_param_and_a_refused_one_are_errors() {
     let (at, message, _) = broken("(mode: \"{profile}\")", "()");
     assert!(at.starts_with("())"), "{at}");
     assert!(message.contains("mode"), "{message}");
-    let (_, message, _) = broken("(mode: \"{profile}\")", "(mode: \"x\", lr: -1.0)");
+    let (at, message, hint) = broken("(mode: \"{profile}\")", "(mode: \"x\", lr: -1.0)");
+    assert!(at.starts_with("-1.0"), "{at}");
     assert_eq!(message, "params of stage `train`: lr is negative");
+    assert_eq!(hint, "by default of the stage, `lr` is 0.0");
 }
 
 #[test]

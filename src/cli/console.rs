@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::tell;
 use super::words;
 use crate::run::{Event, Observer};
 
@@ -44,15 +43,15 @@ impl Observer for Plain {
         match *event {
             Event::Started { step, number, of, .. } => {
                 let number = format!("[{number}/{of}]");
-                tell(format_args!("{number} {step} …"));
+                tell!("{number} {step} …");
                 self.numbers.insert(step.to_owned(), number);
             }
             Event::Finished { step, seconds, same, .. } => {
                 let number = self.numbers.remove(step).unwrap_or_default();
-                tell(format_args!("{number} {step} {}", done(seconds, same)));
+                tell!("{number} {step} {}", done(seconds, same));
             }
-            Event::Failed { step, .. } => tell(format_args!("{step} failed")),
-            Event::Stopping => tell(format_args!("stopping; once more to stop at once")),
+            Event::Failed { step, .. } => tell!("{step} failed"),
+            Event::Stopping => tell!("stopping; once more to stop at once"),
             Event::Judged { .. } | Event::Progress { .. } | Event::Scalar { .. } => {}
         }
     }

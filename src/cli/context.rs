@@ -22,12 +22,23 @@ pub struct Context {
 impl Context {
     /// Loads the pipeline that the options name.
     pub fn load(global: &Global, registry: &Registry) -> Result<Self, CliError> {
-        let mut pipeline = Pipeline::load(&global.file, global.profile.as_deref(), registry)?;
+        // A variable that is set to nothing counts as not set.
+        let profile = global.profile.as_deref().filter(|profile| !profile.is_empty());
+        let mut pipeline = Pipeline::load(&global.file, profile, registry)?;
         // Steps run in processes of their own; they get paths that do not depend on a current folder.
         let absolute = |path: &PathBuf| {
             let path = if path.as_os_str().is_empty() { std::path::Path::new(".") } else { path };
-            std::path::absolute(path)
-                .map_err(|error| CliError::usage(format!("{}: cannot be located: {error}", path.display())))
+            let path = std::path::absolute(path).map_err(|error| {
+                CliError::usage(format!("{}: cannot be located: {error}", path.display()))
+            })?;
+            // Jobs and records are JSON, which holds no other text.
+            match path.to_str() {
+                Some(_) => Ok(path),
+                None => Err(CliError::Usage {
+                    message: format!("{}: the name of this folder is not UTF-8", path.display()),
+                    hint: Some("rename the folder, or move the project to another one".to_owned()),
+                }),
+            }
         };
         pipeline.root = absolute(&pipeline.root)?;
         let cache = match &global.cache {

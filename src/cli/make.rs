@@ -13,7 +13,6 @@ use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
-use super::tell;
 use super::{Global, console, print, print_json, status, words};
 use crate::explain::{Explanation, explain};
 use crate::plan::{Known, Plan, Verdict};
@@ -61,12 +60,12 @@ impl Make {
         }
 
         // Then as the only one that writes. Another one may have done the work meanwhile: look again.
-        let mut wait = |holder: &str| tell(format_args!("waiting for {holder}, which writes the same cache"));
-        let writer = workspace.store().lock(&mut wait)?;
+        let mut tell = |holder: &str| tell!("waiting for {holder}, which writes the same cache");
+        let writer = workspace.store().lock(&mut tell)?;
         let workspace = context.workspace()?;
         let mut plan = context.judge(&workspace, targets, forced)?;
         for record in workspace.damaged() {
-            tell(format_args!("warning: {}: the record is damaged and counts as absent", record.display()));
+            tell!("warning: {}: the record is damaged and counts as absent", record.display());
         }
         if is_done(&context, &workspace, &plan) {
             return nothing_to_do(&workspace, &plan);
@@ -140,14 +139,14 @@ fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
 
 fn nothing_to_do(workspace: &Workspace, plan: &Plan) -> Result<ExitCode, CliError> {
     save_digests(workspace);
-    tell(format_args!("nothing to do: {} fresh", words::count(plan.needed().count(), "step")));
+    tell!("nothing to do: {} fresh", words::count(plan.needed().count(), "step"));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Without the digests the next run only takes longer.
 fn save_digests(workspace: &Workspace) {
     if let Err(error) = workspace.digests().save() {
-        tell(format_args!("warning: the digests of files could not be kept: {error}"));
+        tell!("warning: the digests of files could not be kept: {error}");
     }
 }
 
@@ -163,7 +162,7 @@ fn dry_run(
     if global.json {
         print_json(&steps)?;
     } else if steps.is_empty() {
-        tell(format_args!("nothing to do: {} fresh", words::count(plan.needed().count(), "step")));
+        tell!("nothing to do: {} fresh", words::count(plan.needed().count(), "step"));
     } else {
         print(&status::table(&steps))?;
     }
@@ -202,13 +201,13 @@ fn tell_summary(
     let store = workspace.store().root();
     for failure in &summary.failures {
         let verb = if failure.needs_human { "needs you" } else { "failed" };
-        tell(format_args!("error: step `{}` {verb}: {}", failure.step, failure.problem));
+        tell!("error: step `{}` {verb}: {}", failure.step, failure.problem);
         if let Some(log) = &failure.log {
-            tell(format_args!("hint: its log is {}", log.display()));
+            tell!("hint: its log is {}", log.display());
         }
     }
     if summary.interrupted {
-        tell(format_args!("stopped; what was finished is kept in {}", store.display()));
+        tell!("stopped; what was finished is kept in {}", store.display());
     }
     let ran = summary.ran.len();
     let fresh =
@@ -221,14 +220,14 @@ fn tell_summary(
     if !summary.not_reached.is_empty() {
         line.push_str(&format!(", {} not reached", summary.not_reached.len()));
     }
-    tell(format_args!("{line}"));
+    tell!("{line}");
     match published {
         Some(published) if published.written.is_empty() && published.removed.is_empty() => {}
         Some(published) => {
             let folder = workspace.reports().folder().display();
-            tell(format_args!("published {} in {folder}", words::count(published.written.len(), "file")));
+            tell!("published {} in {folder}", words::count(published.written.len(), "file"));
         }
-        None => tell(format_args!("the reports are as they were")),
+        None => tell!("the reports are as they were"),
     }
 }
 

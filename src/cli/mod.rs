@@ -2,6 +2,15 @@
 //! everything else to standard error. Exit codes: 0 done, 1 a step failed, 2 the pipeline or the command line is
 //! wrong, 3 a person must do something first, 130 interrupted.
 
+/// Writes a line to standard error, where people read. Nobody listening any more (a closed terminal, `| head`) is
+/// no reason to stop working.
+macro_rules! tell {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 mod console;
 mod context;
 mod error;
@@ -81,14 +90,9 @@ pub fn run(registry: Registry) -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         let code = error.exit_code();
-        tell(format_args!("{}", error.told()));
+        tell!("{}", error.told());
         code
     })
-}
-
-/// A line on standard error. Nobody listening any more is no reason to stop working.
-fn tell(line: std::fmt::Arguments) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Writes data to standard output. A reader that has seen enough (`| head`) is no error.

@@ -56,7 +56,7 @@ fn written(fields: &Fields, vars: &Vars) -> (String, Vec<usize>) {
     (ron, ends)
 }
 
-/// What a refused param is when it is left out, as an example of what it may be.
+/// What the stage takes in place of a refused param, as an example of what it may be.
 fn without(
     stage: &dyn AnyStage,
     mut params: Fields,
@@ -68,7 +68,7 @@ fn without(
     let accepted = stage.canonical_params(&written(&params, vars).0).ok()?;
     let accepted = file::fields(Raw(&accepted), &Text::new(text.path, &accepted)).ok()?;
     let (_, value) = accepted.0.into_iter().find(|(name, _)| *name == field)?;
-    Some(format!("left out, `{field}` is {}", value.0))
+    Some(format!("by default of the stage, `{field}` is {}", value.0))
 }
 
 /// The field that an error of the stage is about, if it can be told.
@@ -79,7 +79,9 @@ fn place(error: &ParamsError, ron: &str, ends: &[usize], merged: &Fields) -> Opt
         return Some(index);
     }
     if error.line != 1 || error.column <= 1 {
-        return None;
+        // Refused by the stage's own check, which says in words what it is about.
+        let words = error.message.split(|c: char| !c.is_alphanumeric() && c != '_');
+        return words.filter_map(|word| merged.0.iter().position(|(field, _)| field == word)).next();
     }
     let offset = ron.char_indices().nth(error.column - 1).map_or(ron.len(), |(at, _)| at);
     if offset + 1 >= ron.len() {

@@ -155,3 +155,23 @@ fn reports_that_cannot_be_written_cost_no_results() {
     assert_eq!(space.make().expect(0).ran(), [""; 0]);
     assert!(space.path("reports/mini/text").exists());
 }
+
+#[test]
+fn a_reader_that_is_gone_stops_nothing() {
+    let space = TestSpace::new("(name: \"a\", stage: \"join\"),");
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let status = space.command(&["make"]).stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(space.cached("records").len(), 1);
+}
+
+#[test]
+fn a_folder_whose_name_is_no_text_is_told() {
+    use std::os::unix::ffi::OsStrExt;
+    let space = TestSpace::new("(name: \"a\", stage: \"join\"),");
+    let folder = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    let run = space.command(&["make", "--cache"]).arg(folder).output().unwrap();
+    assert_eq!(run.status.code(), Some(2));
+    let told = String::from_utf8(run.stderr).unwrap();
+    assert!(told.contains("the name of this folder is not UTF-8\nhint: "), "{told}");
+}

@@ -84,7 +84,7 @@ fn ctrl_c_ends_everything_and_keeps_what_was_finished() {
     let since = Instant::now();
     signal(&child, Signal::INT);
     let run = finished(child.wait_with_output().unwrap()).expect(130);
-    assert!(since.elapsed() < Duration::from_secs(10), "a stage listens");
+    assert!(since.elapsed() < Duration::from_secs(3), "the stage listens and need not be killed");
     assert!(run.err.contains("stopped; what was finished is kept in "), "{}", run.err);
     assert_eq!(step_processes(&project.path("cache")), []);
     assert_eq!(project.cached("work"), 0);

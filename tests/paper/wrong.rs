@@ -45,13 +45,25 @@ fn a_cycle() {
         r#"inputs: {"archive": "hmd-fc-train"}"#,
         r#""hmd-samples", stage"#,
     );
-    tells(&told, &["the steps wait for each other: ", "hmd-tokens -> hmd-fc-train -> hmd-samples"]);
+    tells(&told, &["the steps wait for each other: ", "hmd-tokens -> hmd-fc-train -> hmd-samples", "help: "]);
 }
 
 #[test]
 fn a_param_of_the_wrong_type() {
     let told = refused("(seed: 7)", "(seed: \"seven\")", "\"seven\"");
-    tells(&told, &["params of stage `synthesize`", "left out, `seed` is 1"]);
+    tells(&told, &["params of stage `synthesize`", "by default of the stage, `seed` is 1"]);
+}
+
+#[test]
+fn a_param_that_its_stage_refuses_though_it_stands_in_the_defaults() {
+    let told = refused("hmd_train: 16", "hmd_train: 17", "17, hmd_dev_seen");
+    tells(
+        &told,
+        &[
+            "`hmd_train` is 17; labels balance only in multiples of 4",
+            "by default of the stage, `hmd_train` is 1600",
+        ],
+    );
 }
 
 #[test]
@@ -76,13 +88,14 @@ fn an_unknown_target_or_profile() {
 #[test]
 fn the_environment_chooses_the_profile_and_the_option_goes_over_it() {
     let project = Project::new();
-    let stages = |args: &[&str]| {
-        let output = project.command(args).env("REPRO_PROFILE", "paper").output().unwrap();
+    let stages = |profile: &str, args: &[&str]| {
+        let output = project.command(args).env("REPRO_PROFILE", profile).output().unwrap();
         assert!(output.status.success());
         String::from_utf8(output.stdout).unwrap()
     };
-    assert!(stages(&["graph"]).contains("(import-visualbert)"));
-    assert!(stages(&["graph", "--profile", "mini"]).contains("(pretrain)"));
+    assert!(stages("paper", &["graph"]).contains("(import-visualbert)"));
+    assert!(stages("paper", &["graph", "--profile", "mini"]).contains("(pretrain)"));
+    assert!(stages("", &["graph"]).contains("(pretrain)"), "set to nothing is not set");
 }
 
 #[test]
