@@ -31,6 +31,7 @@ mod results;
 mod synthesize;
 mod table;
 mod tokens;
+mod torch_file;
 mod train;
 
 use stage_api::Registry;

@@ -173,7 +173,7 @@ fn what_a_person_placed_stays_theirs() {
     symlink("mine.zip", &placed).unwrap();
     for (from, out) in [(&mine, "direct"), (&placed, "linked")] {
         let out = dir.path().join(out);
-        let params = "(name: \"file.bin\", place: Some(\"placed.zip\"))";
+        let params = "(name: \"file.bin\", place: \"placed.zip\")";
         run_stage(&Fetch, params, &[("placed", from)], &out).unwrap();
         let file = out.join("file.bin");
         let made = fs::symlink_metadata(&file).unwrap();
