@@ -11,6 +11,7 @@ pub mod nn;
 
 mod archive;
 mod curves;
+mod device;
 mod evaluate;
 mod fetch;
 mod figure;

@@ -21,7 +21,7 @@ use self::masking::{Masked, Masking};
 use self::settings::Settings;
 use crate::artifacts::samples::Split;
 use crate::artifacts::{weights, write_json};
-use crate::learning::device;
+use crate::device;
 use crate::learning::epochs::Epochs;
 use crate::learning::memes::{Memes, REGIONS, TOKENS};
 use crate::learning::schedule::{LinearSchedule, is_due};
