@@ -62,6 +62,7 @@ impl Stage for Pretrain {
         // Data.
         let memes = Memes::open(job.inputs, settings.view(), &device)?;
         let config = config(settings, &memes);
+        config.check().map_err(StageError::failed)?;
         memes.check_fits(&config)?;
         let (train_rows, val_rows) = (memes.rows_of(Split::Train)?, memes.rows_of(Split::Val)?);
         let (share, hidden, replaced) =
