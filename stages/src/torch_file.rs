@@ -163,7 +163,9 @@ impl TorchFile {
                 for name in wanted {
                     let size = tensors.tensor_infos().get(*name).map(byte_range);
                     if size.is_some_and(|range| range.is_none_or(|(_, end)| end as u64 > bytes)) {
-                        return Err(format!("`{name}` is larger than the file, which is damaged; get it again"));
+                        return Err(format!(
+                            "`{name}` is larger than the file, which is damaged; get it again"
+                        ));
                     }
                     let tensor = tensors.get(name).map_err(|error| format!("`{name}`: {error}"))?;
                     found.extend(tensor.map(|tensor| ((*name).to_owned(), tensor)));
