@@ -14,7 +14,7 @@ use crate::artifacts::predictions::{self, Prediction};
 use crate::artifacts::samples::Split;
 use crate::artifacts::view::View;
 use crate::artifacts::weights;
-use crate::learning::device;
+use crate::device;
 use crate::learning::memes::{self, Memes, REGIONS, TOKENS};
 use crate::learning::scoring::Scores;
 use crate::metrics;

@@ -11,6 +11,7 @@ use crate::artifacts::weights;
 use crate::models::faster_rcnn::anchors::cell_anchors;
 use crate::models::faster_rcnn::config::Proposals;
 use crate::models::faster_rcnn::{Config, shapes};
+use crate::torch_file;
 
 /// The stage.
 pub struct ImportDetector;
@@ -65,12 +66,9 @@ impl Stage for ImportDetector {
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
         let path = job.inputs.one("checkpoint")?;
         let fail = |problem: String| StageError::input("checkpoint", path, problem);
-        let loaded = candle_core::pickle::read_all_with_key(path, Some("model")).map_err(|error| {
-            fail(format!(
-                "is not a PyTorch checkpoint in zip form ({error}); one in the older form becomes one by \
-                 `torch.save(torch.load(old, map_location=\"cpu\"), new)`"
-            ))
-        })?;
+        let file = torch_file::open(path).map_err(fail)?;
+        let names: Vec<String> = file.names().map(str::to_owned).collect();
+        let loaded = file.load(&names.iter().map(String::as_str).collect::<Vec<_>>()).map_err(fail)?;
         job.checkpoint()?;
         let config = params.config();
         let tensors = take(loaded, &config).map_err(fail)?;
@@ -84,7 +82,10 @@ impl Stage for ImportDetector {
 ///
 /// # Errors
 /// A tensor that is missing, of another shape, or unknown; anchors that differ from those the config makes.
-fn take(loaded: Vec<(String, Tensor)>, config: &Config) -> Result<HashMap<String, Tensor>, String> {
+fn take(
+    loaded: impl IntoIterator<Item = (String, Tensor)>,
+    config: &Config,
+) -> Result<HashMap<String, Tensor>, String> {
     let mut loaded: BTreeMap<String, Tensor> = loaded
         .into_iter()
         .map(|(name, tensor)| (name.strip_prefix("module.").unwrap_or(&name).to_owned(), tensor))
@@ -161,13 +162,22 @@ mod tests {
     }
 
     #[test]
-    fn says_what_to_do_with_a_file_that_is_no_checkpoint() {
+    fn reads_both_layouts_and_names_the_file_it_refuses() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("old.pth");
-        std::fs::write(&path, "not a zip").unwrap();
-        let inputs = [("checkpoint", path.as_path())];
-        let result = stage_api::testing::run_stage(&ImportDetector, "()", &inputs, &dir.path().join("out"));
-        let error = result.err().unwrap().to_string();
-        assert!(error.contains("old.pth") && error.contains("torch.save"), "{error}");
+        let fixtures =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/import_visual_bert/fixtures");
+        let expected = [
+            ("zip.pth", "tensor `backbone.body.stem.conv1.weight` is missing"),
+            ("old.pth", "tensor `backbone.body.stem.conv1.weight` is missing"),
+            ("make.py", "neither layout"),
+        ];
+        for (name, problem) in expected {
+            let path = fixtures.join(name);
+            let inputs = [("checkpoint", path.as_path())];
+            let out = dir.path().join("out");
+            let error = stage_api::testing::run_stage(&ImportDetector, "()", &inputs, &out).err().unwrap();
+            let error = error.to_string();
+            assert!(error.contains(name) && error.contains(problem), "{error}");
+        }
     }
 }

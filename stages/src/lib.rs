@@ -11,6 +11,7 @@ pub mod nn;
 
 mod archive;
 mod curves;
+mod device;
 mod evaluate;
 mod fetch;
 mod figure;
@@ -31,6 +32,7 @@ mod results;
 mod synthesize;
 mod table;
 mod tokens;
+mod torch_file;
 mod train;
 
 use stage_api::Registry;

@@ -66,21 +66,21 @@ pub enum Cell {
         /// Its value.
         value: f64,
         /// Decimals to show.
-        places: usize,
+        places: u8,
     },
     /// A difference, shown with its sign.
     Difference {
         /// Its value.
         value: f64,
         /// Decimals to show.
-        places: usize,
+        places: u8,
     },
     /// A share of a whole, from 0 to 1, shown in percent.
     Share {
         /// Its value.
         value: f64,
         /// Decimals of the percentage to show.
-        places: usize,
+        places: u8,
     },
     /// Mean and sample standard deviation over several runs.
     Mean {
@@ -89,7 +89,7 @@ pub enum Cell {
         /// The standard deviation.
         sd: f64,
         /// Decimals to show.
-        places: usize,
+        places: u8,
     },
     /// Nothing to show, and why.
     Missing(String),
@@ -106,7 +106,9 @@ impl Cell {
             Self::Number { value, places } => signed(*value, *places, ""),
             Self::Difference { value, places } => signed(*value, *places, "+"),
             Self::Share { value, places } => format!("{} %", signed(value * 100.0, *places, "")),
-            Self::Mean { value, sd, places } => format!("{} ± {sd:.places$}", signed(*value, *places, "")),
+            Self::Mean { value, sd, places } => {
+                format!("{} ± {}", signed(*value, *places, ""), signed(*sd, *places, ""))
+            }
             Self::None => "–".to_owned(),
         }
     }
@@ -143,7 +145,8 @@ pub fn thousands(value: u64) -> String {
 }
 
 /// `value` with a true minus sign; `plus` stands before what is not negative. What rounds to zero has no sign.
-fn signed(value: f64, places: usize, plus: &str) -> String {
+fn signed(value: f64, places: u8, plus: &str) -> String {
+    let places = usize::from(places);
     let digits = format!("{:.places$}", value.abs());
     let zero = digits.bytes().all(|byte| matches!(byte, b'0' | b'.'));
     let sign = match (zero, value < 0.0) {
@@ -285,6 +288,12 @@ mod tests {
         assert_eq!([thousands(999), thousands(1000)], ["999", "1,000"]);
         assert_eq!(Cell::Difference { value: 0.012, places: 2 }.shown(), "+0.01");
         assert_eq!(Cell::Difference { value: -0.0001, places: 2 }.shown(), "0.00");
+        // More decimals than `format!` takes cannot even be read.
+        let read = |places: u32| {
+            serde_json::from_str::<Cell>(&format!("{{\"number\": {{\"value\": 0.5, \"places\": {places}}}}}"))
+        };
+        assert_eq!(read(1).unwrap().shown(), "0.5");
+        assert!(read(70_000).is_err());
         assert_eq!(Cell::Share { value: 0.005_298_5, places: 2 }.shown(), "0.53 %");
     }
 }

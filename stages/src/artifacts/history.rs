@@ -31,7 +31,7 @@ pub struct ParameterCounts {
     pub adapters: u64,
 }
 
-/// What a log line of training holds (mmf-semantics §6.4).
+/// What a log line of training holds (as MMF logs it).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TrainPoint {
     /// Updates done.

@@ -1,4 +1,4 @@
-//! Predictions as MMF exports them: CSV `id,proba,label` with CR LF line ends (mmf-semantics §6.3).
+//! Predictions as MMF exports them: CSV `id,proba,label` with CR LF line ends.
 
 use std::path::Path;
 

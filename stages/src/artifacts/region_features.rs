@@ -140,9 +140,8 @@ impl RegionWriter {
 
 struct Shard {
     map: Mmap,
-    /// Byte offsets of `features`, `boxes` and `counts` within the map.
+    /// Byte offsets of `features` and `counts` within the map.
     features: usize,
-    boxes: usize,
     counts: usize,
 }
 
@@ -164,7 +163,7 @@ pub struct RegionFeatures {
 }
 
 impl RegionFeatures {
-    /// Opens what a [`RegionWriter`] wrote and checks every shard's shapes.
+    /// Opens what a [`RegionWriter`] wrote and checks the shapes of the features and counts of every shard.
     ///
     /// # Errors
     /// Missing or damaged files, shapes that disagree with `regions.json`.
@@ -190,12 +189,11 @@ impl RegionFeatures {
                 Ok(tensor.data().as_ptr() as usize - map.as_ptr() as usize)
             };
             let features = offset("features", Dtype::F32, &[n, max_regions, width])?;
-            let boxes = offset("boxes", Dtype::F32, &[n, max_regions, 4])?;
             let counts = offset("counts", Dtype::U32, &[n])?;
             for (row, image) in entry.images.into_iter().enumerate() {
                 rows.insert(image, RegionRow { shard: shards.len(), row });
             }
-            shards.push(Shard { map, features, boxes, counts });
+            shards.push(Shard { map, features, counts });
         }
         Ok(Self { width, max_regions, shards, rows })
     }
@@ -222,14 +220,6 @@ impl RegionFeatures {
         read_f32s(&shard.map[start..], filled);
         rest.fill(0.0);
         rows
-    }
-
-    /// The boxes of a picture: x1, y1, x2, y2 in pixels of the original.
-    pub fn boxes(&self, at: RegionRow) -> Vec<[f32; 4]> {
-        let shard = &self.shards[at.shard];
-        let mut boxes = vec![[0f32; 4]; self.count(at)];
-        read_f32s(&shard.map[shard.boxes + 16 * at.row * self.max_regions..], boxes.as_flattened_mut());
-        boxes
     }
 }
 
@@ -267,7 +257,6 @@ mod tests {
         let mut buffer = vec![f32::NAN; 9];
         assert_eq!(features.copy_features(c, &mut buffer), 2);
         assert_eq!(buffer, [20.0, 21.0, 22.0, 23.0, 24.0, 25.0, 0.0, 0.0, 0.0]);
-        assert_eq!(features.boxes(c), [[0.0, 0.0, 20.0, 9.0], [1.0, 0.0, 20.0, 9.0]]);
         assert_eq!(features.count(features.find("b.png").unwrap()), 0);
         assert!(features.find("d.png").is_none());
     }

@@ -101,7 +101,8 @@ impl TokenSet {
     /// Reads and checks what [`TokenSet::write`] wrote.
     ///
     /// # Errors
-    /// Files that are missing or damaged, rows and offsets that disagree, ids outside the vocabulary.
+    /// Files that are missing or damaged, rows and offsets that disagree, ids (special ones too) outside the
+    /// vocabulary.
     pub fn read(dir: &Path) -> Result<Self> {
         let info: TokenSetInfo = read_json(&dir.join("tokens.json"))?;
         let rows: Vec<TokenRow> = read_json_lines(&dir.join("rows.jsonl"))?;
@@ -130,10 +131,43 @@ impl TokenSet {
         if !whole {
             return Err(ArtifactError::new(&path, "offsets do not fit rows.jsonl and ids"));
         }
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= info.vocab_size) {
+        let special = [info.pad, info.cls, info.sep, info.mask, info.unknown];
+        if let Some(id) = special.iter().chain(&ids).find(|&&id| id as usize >= info.vocab_size) {
             let problem = format!("id {id} is outside the vocabulary of {}", info.vocab_size);
             return Err(ArtifactError::new(&path, problem));
         }
         Ok(Self { info, rows, ids, offsets })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_outside_the_vocabulary_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let info = TokenSetInfo {
+            dataset: "hmd".to_owned(),
+            vocab_size: 6,
+            max_length: 8,
+            pad: 0,
+            cls: 2,
+            sep: 3,
+            mask: 4,
+            unknown: 1,
+        };
+        let row = TokenRow { id: "1".to_owned(), image: "1.png".to_owned(), split: Split::Val, label: None };
+        let written = |info: TokenSetInfo, ids: &[u32]| {
+            let mut set = TokenSet::new(info);
+            set.push(row.clone(), ids);
+            set.write(dir.path()).unwrap();
+            TokenSet::read(dir.path()).map(|read| assert_eq!(read, set))
+        };
+        written(info.clone(), &[2, 5, 3]).unwrap();
+        let error = written(info.clone(), &[2, 6, 3]).unwrap_err().to_string();
+        assert!(error.contains("id 6 is outside the vocabulary of 6"), "{error}");
+        let error = written(TokenSetInfo { sep: 9, ..info }, &[2, 5, 3]).unwrap_err().to_string();
+        assert!(error.contains("id 9 is outside"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Result, read_json, write_json};
+use super::{ArtifactError, Result, read_json, write_json};
 
 /// The part of a meme that is taken away, to see what the other part alone is worth.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +65,34 @@ impl View {
     }
 
     /// Reads `view.json` of `dir`.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged, or leaves no room for `[CLS]` and `[SEP]`.
     pub fn read(dir: &Path) -> Result<Self> {
-        read_json(&dir.join(Self::FILE))
+        let path = dir.join(Self::FILE);
+        let view: Self = read_json(&path)?;
+        if view.max_text < 2 {
+            let problem =
+                format!("max_text is {}; at least 2 are needed, for [CLS] and [SEP]", view.max_text);
+            return Err(ArtifactError::new(path, problem));
+        }
+        Ok(view)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_without_room_for_text_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut view = View { max_text: 2, max_regions: 1, ablation: Ablation::None };
+        view.write(dir.path()).unwrap();
+        assert_eq!(View::read(dir.path()).unwrap(), view);
+        view.max_text = 0;
+        view.write(dir.path()).unwrap();
+        let error = View::read(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("view.json") && error.contains("max_text is 0"), "{error}");
     }
 }

@@ -64,10 +64,9 @@ impl Stage for Fetch {
         if let Some(placed) = job.inputs.optional("placed") {
             let digest = digest(placed, job)?;
             accept(params, &digest).map_err(|problem| StageError::input("placed", placed, problem))?;
-            // A link costs nothing for archives of many gigabytes; another file system needs the copy.
-            if fs::hard_link(placed, &target).is_err() {
-                fs::copy(placed, &target)?;
-            }
+            // No link: the output becomes read-only and must never change, the person's file stays theirs. A copy
+            // follows symbolic links, and shares the blocks on file systems that can.
+            fs::copy(placed, &target).map_err(|error| StageError::input("placed", placed, error))?;
             job.progress.note(&format!("{}: sha256 {digest}", params.name));
             return Ok(());
         }

@@ -160,3 +160,30 @@ fn params_that_cannot_work_are_refused_before_anything_runs() {
         assert!(error.contains(word), "{error}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn what_a_person_placed_stays_theirs() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (mine, placed) = (dir.path().join("mine.zip"), dir.path().join("placed.zip"));
+    fs::write(&mine, BODY).unwrap();
+    fs::set_permissions(&mine, fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("mine.zip", &placed).unwrap();
+    for (from, out) in [(&mine, "direct"), (&placed, "linked")] {
+        let out = dir.path().join(out);
+        let params = "(name: \"file.bin\", place: \"placed.zip\")";
+        run_stage(&Fetch, params, &[("placed", from)], &out).unwrap();
+        let file = out.join("file.bin");
+        let made = fs::symlink_metadata(&file).unwrap();
+        assert!(made.is_file(), "{from:?}");
+        assert_ne!(made.ino(), fs::metadata(&mine).unwrap().ino(), "{from:?}");
+        // What a commit does to every output.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+        assert_eq!(fs::metadata(&mine).unwrap().mode() & 0o777, 0o640, "{from:?}");
+        fs::write(&mine, b"rewritten in place").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), BODY, "{from:?}");
+        fs::write(&mine, BODY).unwrap();
+    }
+}

@@ -2,8 +2,6 @@
 //! It keeps exactly the tensors of the base, `model.bert.*`; pretraining heads are left behind. It does not know
 //! where the checkpoint came from.
 
-mod torch_file;
-
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
@@ -16,6 +14,7 @@ use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::weights;
 use crate::models::visual_bert::{Config, shapes};
+use crate::torch_file;
 
 /// Imports a checkpoint.
 pub struct ImportVisualBert;

@@ -93,13 +93,14 @@ impl<'a> Memes<'a> {
             let problem = format!("the split `{}` has no rows", name(split));
             return Err(StageError::input(TOKENS, self.tokens_path, problem));
         }
-        let mut features = vec![0f32; self.shown_regions() * self.regions.width];
+        let mut features = Vec::new();
         for &row in &rows {
             let image = &self.tokens.rows[row].image;
             let Some(place) = self.places[row] else {
                 let problem = format!("no regions of `{image}` (row `{}`)", self.tokens.rows[row].id);
                 return Err(StageError::input(REGIONS, self.regions_path, problem));
             };
+            features.resize(self.shown(row) * self.regions.width, 0f32);
             self.regions.copy_features(place, &mut features);
             if features.iter().any(|value| !value.is_finite()) {
                 let problem = format!("a feature of `{image}` is not a finite number; extract it again");
@@ -169,10 +170,6 @@ impl<'a> Memes<'a> {
     pub(crate) fn plain_batch(&self, rows: &[usize]) -> candle_core::Result<Batch> {
         let texts: Vec<Vec<u32>> = rows.iter().map(|&row| self.text(row)).collect();
         self.batch(rows, &texts)
-    }
-
-    fn shown_regions(&self) -> usize {
-        self.view.max_regions.min(self.regions.max_regions)
     }
 
     fn shown(&self, row: usize) -> usize {

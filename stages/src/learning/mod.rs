@@ -2,7 +2,6 @@
 //! the logged loss, and scoring a split. Not a stage: it knows artifacts and the model, but neither params nor
 //! output folders.
 
-pub(crate) mod device;
 pub(crate) mod epochs;
 pub(crate) mod memes;
 pub(crate) mod meter;

@@ -11,10 +11,9 @@
 //! is handed in with each update.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, Device, Error, InplaceOp2, Layout, Result, Tensor, Var};
+use candle_core::{CpuStorage, Error, InplaceOp2, Layout, Result, Tensor, Var};
 use multiversion::multiversion;
 
 use super::fused::parallel;
@@ -43,18 +42,8 @@ pub fn decays(name: &str) -> bool {
     !(name.contains("bias") || name.contains("LayerNorm.weight"))
 }
 
-/// What must be saved to resume exactly.
-#[derive(Debug, Clone, Default)]
-pub struct AdamWState {
-    /// Updates done, by parameter.
-    pub updates: HashMap<String, u64>,
-    /// `<parameter>.m` and `<parameter>.v`, each of the parameter's shape.
-    pub moments: HashMap<String, Tensor>,
-}
-
 #[derive(Debug)]
 struct Slot {
-    name: String,
     var: Var,
     decay: f64,
     updates: u64,
@@ -103,7 +92,7 @@ impl AdamW {
                     Moments::Host { m: zeros.clone(), v: zeros }
                 }
             };
-            Ok(Slot { name: name.to_owned(), var: var.clone(), decay, updates: 0, moments })
+            Ok(Slot { var: var.clone(), decay, updates: 0, moments })
         };
         Ok(Self { config, slots: params.trained().map(slot).collect::<Result<_>>()? })
     }
@@ -118,55 +107,6 @@ impl AdamW {
                 slot.updates += 1;
                 slot.step(grad, lr, &self.config)?;
             }
-        }
-        Ok(())
-    }
-
-    /// The moments and counters, for saving.
-    ///
-    /// # Errors
-    /// Only if a copy fails.
-    pub fn state(&self) -> Result<AdamWState> {
-        let mut state = AdamWState::default();
-        for slot in &self.slots {
-            let tensor = |values: &Vec<f32>| Tensor::from_slice(values, slot.var.dims(), &Device::Cpu);
-            let (m, v) = match &slot.moments {
-                Moments::Host { m, v } => (tensor(m)?, tensor(v)?),
-                Moments::Tensors { m, v } => (m.clone(), v.clone()),
-            };
-            state.updates.insert(slot.name.clone(), slot.updates);
-            state.moments.insert(format!("{}.m", slot.name), m);
-            state.moments.insert(format!("{}.v", slot.name), v);
-        }
-        Ok(state)
-    }
-
-    /// Continues from a saved state.
-    ///
-    /// # Errors
-    /// A parameter that the state does not have, or has in another shape.
-    pub fn load_state(&mut self, state: &AdamWState) -> Result<()> {
-        for slot in &mut self.slots {
-            let name = &slot.name;
-            let missing = || Error::msg(format!("the optimiser's saved state has nothing on `{name}`"));
-            slot.updates = *state.updates.get(name).ok_or_else(missing)?;
-            let saved = |suffix: &str| {
-                let saved = state.moments.get(&format!("{name}.{suffix}")).ok_or_else(missing)?;
-                if saved.dims() != slot.var.dims() {
-                    let (found, want) = (saved.dims(), slot.var.dims());
-                    return Err(Error::msg(format!(
-                        "the optimiser's saved `{name}.{suffix}` has shape {found:?}, the parameter {want:?}"
-                    )));
-                }
-                saved.to_device(slot.var.device())?.copy()
-            };
-            let (m, v) = (saved("m")?, saved("v")?);
-            slot.moments = match slot.moments {
-                Moments::Host { .. } => {
-                    Moments::Host { m: m.flatten_all()?.to_vec1()?, v: v.flatten_all()?.to_vec1()? }
-                }
-                Moments::Tensors { .. } => Moments::Tensors { m, v },
-            };
         }
         Ok(())
     }
@@ -247,6 +187,8 @@ fn update(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], scalars: Scala
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     fn params(kernels: Kernels) -> Params {
@@ -304,32 +246,6 @@ mod tests {
                 assert!((f64::from(found) - expected).abs() < 1e-6, "{kernels:?}: {found}, not {expected}");
             }
         }
-    }
-
-    #[test]
-    fn continues_from_its_state_bit_for_bit() {
-        let whole = params(Kernels::Fused);
-        let mut adamw = AdamW::new(&whole, CONFIG, decays).unwrap();
-        let mut middle = None;
-        for (t, lr) in (1..).zip(RATES) {
-            if t == 3 {
-                let tensors =
-                    whole.tensors().into_iter().map(|(name, tensor)| (name, tensor.copy().unwrap()));
-                let params = Params::new(tensors.collect(), |_| true).unwrap();
-                middle = Some((params, adamw.state().unwrap()));
-            }
-            adamw.step(&gradients(&whole, t), lr).unwrap();
-        }
-        let (resumed, state) = middle.unwrap();
-        let mut adamw = AdamW::new(&resumed, CONFIG, decays).unwrap();
-        adamw.load_state(&state).unwrap();
-        for (t, lr) in (1..).zip(RATES).skip(2) {
-            adamw.step(&gradients(&resumed, t), lr).unwrap();
-        }
-        assert_eq!(values(&whole), values(&resumed));
-        let mut broken = state;
-        broken.moments.remove("b.bias.v");
-        assert!(adamw.load_state(&broken).unwrap_err().to_string().contains("`b.bias`"));
     }
 
     #[test]

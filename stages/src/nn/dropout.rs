@@ -1,7 +1,7 @@
 //! Dropout without stored randomness: whether an element is kept is a hash of (seed, update, site, element).
 //!
 //! So masks do not depend on threads or on the order in which sites are computed, the backward pass computes the
-//! mask again instead of keeping it, and a resumed run continues with the masks it would have had.
+//! mask again instead of keeping it.
 
 use candle_core::{Error, Result, Tensor};
 use multiversion::multiversion;

@@ -21,7 +21,7 @@ use self::masking::{Masked, Masking};
 use self::settings::Settings;
 use crate::artifacts::samples::Split;
 use crate::artifacts::{weights, write_json};
-use crate::learning::device;
+use crate::device;
 use crate::learning::epochs::Epochs;
 use crate::learning::memes::{Memes, REGIONS, TOKENS};
 use crate::learning::schedule::{LinearSchedule, is_due};
@@ -62,6 +62,7 @@ impl Stage for Pretrain {
         // Data.
         let memes = Memes::open(job.inputs, settings.view(), &device)?;
         let config = config(settings, &memes);
+        config.check().map_err(StageError::failed)?;
         memes.check_fits(&config)?;
         let (train_rows, val_rows) = (memes.rows_of(Split::Train)?, memes.rows_of(Split::Val)?);
         let (share, hidden, replaced) =

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::region_features::{PictureRegions, RegionWriter};
 use crate::artifacts::weights;
+use crate::device;
 use crate::models::faster_rcnn::{Config, FasterRcnn, Region};
 use crate::pictures::read_picture;
 
@@ -67,7 +68,7 @@ impl Stage for Regions {
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
         let images = job.inputs.one("images")?;
         let weights_dir = job.inputs.one("detector")?;
-        let device = device(&job.host.device)?;
+        let device = device::open(&job.host.device)?;
         let config: Config = weights::read_config(weights_dir)?;
         let tensors = weights::read_tensors(weights_dir, &device)?;
         let detector = FasterRcnn::load(&config, &VarBuilder::from_tensors(tensors, DType::F32, &device))
@@ -127,19 +128,6 @@ fn picture_names(dir: &Path) -> Result<Vec<String>, StageError> {
         return Err(fail("holds no .png, .jpg or .jpeg file".to_owned()));
     }
     Ok(names)
-}
-
-fn device(name: &str) -> Result<Device, StageError> {
-    let number = |rest: &str| rest.trim_start_matches(':').parse().unwrap_or(0);
-    let device = match name {
-        "cpu" => Ok(Device::Cpu),
-        _ if name.starts_with("cuda") => Device::new_cuda(number(&name["cuda".len()..])),
-        _ if name.starts_with("metal") => Device::new_metal(number(&name["metal".len()..])),
-        _ => {
-            return Err(StageError::failed(format!("there is no device `{name}`: use cpu, cuda:N or metal")));
-        }
-    };
-    device.map_err(|error| StageError::failed(format!("device `{name}`: {error}")))
 }
 
 #[cfg(test)]

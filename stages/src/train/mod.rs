@@ -21,7 +21,7 @@ pub(crate) use self::settings::Settings;
 use crate::artifacts::history::{History, ParameterCounts, RunInfo, TrainPoint, ValPoint};
 use crate::artifacts::samples::Split;
 use crate::artifacts::weights;
-use crate::learning::device;
+use crate::device;
 use crate::learning::epochs::Epochs;
 use crate::learning::memes::{Memes, REGIONS, TOKENS};
 use crate::learning::meter::LossMeter;

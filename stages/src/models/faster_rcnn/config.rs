@@ -2,6 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+/// No number of a config is greater than this: products of three cannot overflow.
+const MOST: usize = 1 << 20;
+/// Some decide how much memory or time a single picture takes: the side of the canvas (a gigabyte and more), the
+/// proposals (compared in pairs), the samples of a bin.
+const MOST_SIDE: usize = 1 << 14;
+const MOST_PROPOSALS: usize = 1 << 14;
+const MOST_SAMPLES: usize = 1 << 6;
+
 /// A Faster R-CNN with a ResNeXt body and a feature pyramid.
 ///
 /// Level `l` (0-based) of the pyramid has stride `4 · 2^l`; one more level than the body has stages comes from
@@ -153,6 +161,20 @@ impl Config {
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("`{name}` must be at least 1"));
         }
+        let limits = [
+            ("sampling_ratio", self.sampling_ratio, MOST_SAMPLES),
+            ("over_levels", self.proposals.over_levels, MOST_PROPOSALS),
+            ("max_size", self.max_size, MOST_SIDE),
+            ("size_divisor", self.size_divisor, MOST_SIDE),
+        ];
+        let widths = self.stage_widths.iter().map(|&width| ("stage_widths", width, MOST));
+        let others = [("classes", self.classes, MOST)].into_iter().chain(widths);
+        let others = others.chain(positive.map(|(name, value)| (name, value, MOST)));
+        if let Some((name, value, most)) =
+            limits.into_iter().chain(others).find(|(_, value, most)| value > most)
+        {
+            return Err(format!("`{name}` is {value}, more than {most}"));
+        }
         if !(1..=8).contains(&stages) || self.blocks.contains(&0) {
             return Err("`blocks` must name 1 to 8 stages of at least one block".to_owned());
         }
@@ -180,5 +202,33 @@ impl Config {
             return Err("`classes` must hold the background and at least one more".to_owned());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_numbers_are_refused_by_name() {
+        assert_eq!(Config::x152().check(), Ok(()));
+        let huge = 1_000_000_000_000;
+        let proposals = Config::x152().proposals;
+        for (name, config) in [
+            ("head_width", Config { head_width: 0, ..Config::x152() }),
+            ("classes", Config { classes: huge, ..Config::x152() }),
+            ("groups", Config { groups: usize::MAX, ..Config::x152() }),
+            ("max_size", Config { min_size: 5, max_size: huge, ..Config::x152() }),
+            ("size_divisor", Config { size_divisor: 32 << 20, ..Config::x152() }),
+            ("sampling_ratio", Config { sampling_ratio: huge, ..Config::x152() }),
+            (
+                "over_levels",
+                Config { proposals: Proposals { over_levels: huge, ..proposals }, ..Config::x152() },
+            ),
+            ("stage_widths", Config { stage_widths: vec![1, 1, 1, huge], ..Config::x152() }),
+        ] {
+            let error = config.check().unwrap_err();
+            assert!(error.contains(name), "{error}");
+        }
     }
 }

@@ -3,6 +3,15 @@
 use candle_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::shapes;
+
+/// No dimension is greater than this: the counting of parameters below cannot overflow.
+const MOST: usize = 1 << 20;
+/// No model has more layers than this.
+const MOST_LAYERS: usize = 1 << 10;
+/// No model has more parameters than this, 16 GiB: a damaged config must not ask for all memory there is.
+const MOST_PARAMETERS: u64 = 1 << 32;
+
 /// Dimensions, under the names of BERT's `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -104,12 +113,25 @@ impl Config {
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return fail(format!("`{name}` must not be 0"));
         }
+        if let Some((name, count)) = counts.iter().find(|(_, count)| *count > MOST) {
+            return fail(format!("`{name}` is {count}, more than {MOST}"));
+        }
+        if self.num_hidden_layers > MOST_LAYERS {
+            return fail(format!(
+                "`num_hidden_layers` is {}, more than {MOST_LAYERS}",
+                self.num_hidden_layers
+            ));
+        }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
             return fail(format!("`hidden_size` {hidden} is no multiple of `num_attention_heads` {heads}"));
         }
         if self.bottleneck() == 0 {
             return fail(format!("`adapter_divisor` {} leaves adapters no width", self.adapter_divisor));
+        }
+        let parameters = shapes::counts(self, Mode::Pe).total;
+        if parameters > MOST_PARAMETERS {
+            return fail(format!("makes {parameters} parameters, more than {MOST_PARAMETERS}"));
         }
         let (hidden, attention) = (self.hidden_dropout_prob, self.attention_probs_dropout_prob);
         if hidden != attention {
@@ -204,6 +226,15 @@ mod tests {
         assert!(heads.contains("`num_attention_heads` 7"), "{heads}");
         let zero = Config { hidden_size: 0, ..Config::base() }.check().unwrap_err().to_string();
         assert!(zero.contains("`hidden_size`"), "{zero}");
+        for (name, config) in [
+            ("vocab_size", Config { vocab_size: 1_000_000_000_000, ..Config::base() }),
+            ("hidden_size", Config { hidden_size: usize::MAX, ..Config::base() }),
+            ("num_hidden_layers", Config { num_hidden_layers: 1 << 20, ..Config::base() }),
+            ("parameters", Config { hidden_size: 12 << 16, ..Config::base() }),
+        ] {
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("more than"), "{error}");
+        }
         assert!(Config { hidden_dropout_prob: 0.2, ..Config::base() }.check().is_err());
         assert!(Config { adapter_divisor: 1000, ..Config::base() }.check().is_err());
     }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use candle_core::pickle::{Object, PthTensors, Stack, TensorInfo};
@@ -20,6 +21,8 @@ pub enum TorchFile {
         tensors: PthTensors,
         /// The tensors' names in order.
         names: Vec<String>,
+        /// Bytes of the file, which no tensor can exceed: torch does not compress.
+        bytes: u64,
     },
     /// The older layout.
     Old {
@@ -40,13 +43,24 @@ pub fn open(path: &Path) -> Result<TorchFile, String> {
     let mut file = BufReader::new(File::open(path).map_err(|error| error.to_string())?);
     let head = file.fill_buf().map_err(|error| error.to_string())?;
     if head.starts_with(b"PK") {
-        return open_zip(path).map_err(|error| format!("cannot be read as a torch file: {error}"));
+        return unpickled(|| open_zip(path));
     }
     if !head.starts_with(OLD_LAYOUT) {
         return Err("is neither layout of a torch file".to_owned());
     }
     file.consume(OLD_LAYOUT.len());
-    open_old(file).map_err(|error| format!("cannot be read as a torch file: {error}"))
+    unpickled(|| open_old(file))
+}
+
+/// Runs `read`, which goes through candle's unpickler: that one takes arguments out of a pickle's tuples without
+/// counting them, so a damaged file makes it panic where this program wants an error.
+fn unpickled<T>(read: impl FnOnce() -> candle_core::Result<T>) -> Result<T, String> {
+    let problem = match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "its pickle is malformed".to_owned(),
+    };
+    Err(format!("cannot be read as a torch file: {problem}; get it again"))
 }
 
 fn open_zip(path: &Path) -> candle_core::Result<TorchFile> {
@@ -56,7 +70,8 @@ fn open_zip(path: &Path) -> candle_core::Result<TorchFile> {
     }
     let mut names: Vec<String> = tensors.tensor_infos().keys().cloned().collect();
     names.sort_unstable();
-    Ok(TorchFile::Zip { tensors, names })
+    let bytes = std::fs::metadata(path)?.len();
+    Ok(TorchFile::Zip { tensors, names, bytes })
 }
 
 fn open_old(mut file: BufReader<File>) -> candle_core::Result<TorchFile> {
@@ -144,8 +159,14 @@ impl TorchFile {
     pub fn load(self, wanted: &[&str]) -> Result<HashMap<String, Tensor>, String> {
         let mut found = HashMap::new();
         match self {
-            Self::Zip { tensors, .. } => {
+            Self::Zip { tensors, bytes, .. } => {
                 for name in wanted {
+                    let size = tensors.tensor_infos().get(*name).map(byte_range);
+                    if size.is_some_and(|range| range.is_none_or(|(_, end)| end as u64 > bytes)) {
+                        return Err(format!(
+                            "`{name}` is larger than the file, which is damaged; get it again"
+                        ));
+                    }
                     let tensor = tensors.get(name).map_err(|error| format!("`{name}`: {error}"))?;
                     found.extend(tensor.map(|tensor| ((*name).to_owned(), tensor)));
                 }
@@ -195,9 +216,56 @@ fn tensor(info: &TensorInfo, storage: &[u8]) -> Result<Tensor, String> {
     if !layout.is_contiguous() {
         return Err("is a strided view, which this reader does not know".to_owned());
     }
-    // Candle gives the offset in bytes.
-    let start = layout.start_offset();
-    let bytes = storage.get(start..start + layout.shape().elem_count() * info.dtype.size_in_bytes());
+    let bytes = byte_range(info).and_then(|(start, end)| storage.get(start..end));
     let bytes = bytes.ok_or("lies outside its storage")?;
     Tensor::from_raw_buffer(bytes, info.dtype, layout.dims(), &Device::Cpu).map_err(|error| error.to_string())
+}
+
+/// Where a tensor begins and ends within its storage; nothing for dimensions that no memory can hold.
+fn byte_range(info: &TensorInfo) -> Option<(usize, usize)> {
+    // Candle gives the offset in bytes.
+    let start = info.layout.start_offset();
+    let size = info.dtype.size_in_bytes();
+    let bytes = info.layout.dims().iter().try_fold(size, |bytes, &dim| bytes.checked_mul(dim))?;
+    Some((start, start.checked_add(bytes)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Damage may go unseen, where it hits a number; it must never end the program.
+    #[test]
+    fn a_damaged_file_is_no_more_than_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("damaged.pth");
+        for name in ["zip.pth", "old.pth"] {
+            let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/import_visual_bert/fixtures");
+            let whole = std::fs::read(fixtures.join(name)).unwrap();
+            let mut refused = 0;
+            for at in (0..whole.len()).step_by(7) {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 0x55;
+                std::fs::write(&path, damaged).unwrap();
+                let read = open(&path).and_then(|file| {
+                    let names: Vec<String> = file.names().map(str::to_owned).collect();
+                    file.load(&names.iter().map(String::as_str).collect::<Vec<_>>())
+                });
+                refused += usize::from(read.is_err());
+            }
+            assert!(refused > 100, "{name}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_pickle_that_lacks_arguments_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("short.pth");
+        // {"x": torch._utils._rebuild_tensor_v2()} between the header's dictionary and an empty list of storages.
+        let saved = b"\x80\x02}X\x01\0\0\0xctorch._utils\n_rebuild_tensor_v2\n)Rs.";
+        let file = [OLD_LAYOUT, b"\x80\x02}.", saved, b"\x80\x02]."].concat();
+        std::fs::write(&path, file).unwrap();
+        let error = open(&path).err().unwrap();
+        assert!(error.contains("malformed"), "{error}");
+    }
 }

@@ -3,20 +3,18 @@
 use candle_core::Device;
 use stage_api::StageError;
 
-/// Opens `cpu`, `cuda:N` or `metal`.
+/// Opens `cpu`, `cuda:N` or `metal:N`; N is 0 where it is left out. Never another device than the named one.
 ///
 /// # Errors
 /// An unknown name, or a device that this program was not built for or that is not there.
 pub(crate) fn open(name: &str) -> Result<Device, StageError> {
     let fail = |problem: &dyn std::fmt::Display| StageError::failed(format!("device `{name}`: {problem}"));
-    match name.split_once(':').unwrap_or((name, "0")) {
-        ("cpu", _) => Ok(Device::Cpu),
-        ("cuda", number) => {
-            let number = number.parse().map_err(|error| fail(&error))?;
-            Device::new_cuda(number).map_err(|error| fail(&error))
-        }
-        ("metal", _) => Device::new_metal(0).map_err(|error| fail(&error)),
-        _ => Err(fail(&"is not one of cpu, cuda:0, metal")),
+    let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
+    match (kind, number.parse()) {
+        ("cpu", Ok(0)) => Ok(Device::Cpu),
+        ("cuda", Ok(number)) => Device::new_cuda(number).map_err(|error| fail(&error)),
+        ("metal", Ok(number)) => Device::new_metal(number).map_err(|error| fail(&error)),
+        _ => Err(fail(&"is none of cpu, cuda:0, metal")),
     }
 }
 
@@ -27,7 +25,7 @@ mod tests {
     #[test]
     fn only_known_devices_are_opened() {
         assert!(open("cpu").unwrap().is_cpu());
-        for name in ["gpu", "", "cuda:x"] {
+        for name in ["gpu", "", "cuda:x", "cuda:", "cpu:1", "metal:-1"] {
             assert!(open(name).unwrap_err().to_string().contains(name));
         }
     }
