@@ -107,3 +107,37 @@ fn stages_meet_only_through_artifacts() {
         }
     }
 }
+
+/// The sources of one module of `stages` (a file or a folder), up to their tests: a test may reach further.
+fn stage_module(name: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("stages/src");
+    let mut found = sources("stages/src");
+    found.retain(|(path, _)| path.starts_with(root.join(name)) || *path == root.join(format!("{name}.rs")));
+    found.retain(|(path, _)| !path.ends_with("tests.rs"));
+    for (_, text) in &mut found {
+        text.truncate(text.find("mod tests {").unwrap_or(text.len()));
+    }
+    assert!(!found.is_empty(), "there is a module `{name}`");
+    found
+}
+
+#[test]
+fn layers_know_no_models_models_no_artifacts_and_artifacts_no_models() {
+    for lowest in ["nn", "metrics"] {
+        refuse(
+            &stage_module(lowest),
+            &["crate::models", "crate::artifacts"],
+            "layers and metrics know neither",
+        );
+    }
+    refuse(&stage_module("models"), &["crate::artifacts", "std::fs", "File::open"], "a model knows no files");
+    refuse(&stage_module("artifacts"), &["crate::models", "crate::nn"], "what travels knows no model");
+}
+
+#[test]
+fn stages_take_nothing_from_their_surroundings() {
+    let mut stages = sources("stages/src");
+    stages.retain(|(path, _)| !path.ends_with("tests.rs"));
+    let words = ["env::var", "current_dir(", "rand::rng(", "thread_rng", "from_os_rng", "SystemTime::now"];
+    refuse(&stages, &words, "all that a stage reads comes in by params and inputs");
+}
