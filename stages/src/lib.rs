@@ -25,6 +25,7 @@ mod make_detector;
 mod parameters;
 mod pictures;
 mod pretrain;
+mod profile;
 mod published;
 mod regions;
 mod report;

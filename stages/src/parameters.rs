@@ -1,49 +1,38 @@
 //! `parameters`: Table I, how many parameters each training mode has and trains: in the paper's own model,
 //! counted from the model's definition, as published, and in the profile's model. It allocates no model.
 
-use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::read_json;
 use crate::models::visual_bert::shapes::{Counts, counts};
 use crate::models::visual_bert::{Config, Mode};
+use crate::profile::Profile;
 use crate::published::{self, MODES, Run};
 use crate::table::{Cell, Column, Table};
 
 /// Makes Table I.
 pub struct Parameters;
 
-/// Settings of [`Parameters`].
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Params {
-    /// The profile whose model is counted beside the paper's, for the caption: `mini`.
-    profile: String,
-    /// What the profile is, for the caption: `synthetic memes, small model`.
-    #[serde(default)]
-    about: String,
-}
-
 impl Stage for Parameters {
-    type Params = Params;
+    type Params = Profile;
     const NAME: &'static str = "parameters";
     const ABOUT: &'static str =
         "Table I: total, trained and adapter parameters by mode, counted and published";
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[Port::one("published"), Port::one("model")];
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
         let published = published::read_runs(job.inputs.one("published")?)?;
         let path = job.inputs.one("model")?;
         let model: Config = read_json(path)?;
         model.check().map_err(|error| StageError::input("model", path, error))?;
-        Ok(table(&published, &model, params).write(job.out)?)
+        Ok(table(&published, &model, profile).write(job.out)?)
     }
 }
 
-fn table(published: &[Run], model: &Config, params: &Params) -> Table {
+fn table(published: &[Run], model: &Config, profile: &Profile) -> Table {
     let (paper, logs) = ("the paper's model, counted", "published");
-    let profile = format!("profile {}", params.profile);
+    let own = profile.short();
     let columns = vec![
         Column::words("mode", "Mode"),
         Column::numbers("total", paper, "Total"),
@@ -54,20 +43,19 @@ fn table(published: &[Run], model: &Config, params: &Params) -> Table {
         Column::numbers("published_total", logs, "Total"),
         Column::numbers("published_trained", logs, "Trained"),
         Column::words("equal", "Counted = published"),
-        Column::numbers("profile_total", &profile, "Total"),
-        Column::numbers("profile_trained", &profile, "Trained"),
-        Column::numbers("profile_adapters", &profile, "In adapters"),
-        Column::numbers("profile_trained_share", &profile, "Trained share"),
+        Column::numbers("profile_total", &own, "Total"),
+        Column::numbers("profile_trained", &own, "Trained"),
+        Column::numbers("profile_adapters", &own, "In adapters"),
+        Column::numbers("profile_trained_share", &own, "Trained share"),
     ];
-    let about = if params.about.is_empty() { String::new() } else { format!(" ({})", params.about) };
     Table {
         name: "table-1".to_owned(),
         title: "Table I: parameters by training mode".to_owned(),
         caption: format!(
             "VisualBERT with a classification head. The paper's model is counted from the definition that this \
-             program trains; published are the numbers in the authors' training logs. Profile {}{about} trains a \
-             model of its own dimensions.",
-            params.profile
+             program trains; published are the numbers in the authors' training logs. The model of {} has \
+             dimensions of its own.",
+            profile.in_words()
         ),
         columns,
         rows: Mode::ALL.into_iter().map(|mode| row(mode, published, model)).collect(),

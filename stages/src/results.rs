@@ -4,40 +4,29 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::metrics::Metrics;
 use crate::artifacts::samples::Split;
+use crate::profile::Profile;
 use crate::published::{self, DATASETS, MODES};
 use crate::table::{Cell, Column, Table, thousands};
 
 /// Makes Table II.
 pub struct Results;
 
-/// Settings of [`Results`].
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Params {
-    /// The profile that made the runs, for the caption: `mini`.
-    profile: String,
-    /// What the profile is, for the caption: `synthetic memes, small model`.
-    #[serde(default)]
-    about: String,
-}
-
 impl Stage for Results {
-    type Params = Params;
+    type Params = Profile;
     const NAME: &'static str = "results";
     const ABOUT: &'static str =
         "Table II: ROC-AUC, accuracy and F1 by data set and mode beside the published ones";
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[Port::one("published"), Port::many("runs")];
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
         let published = published::read_runs(job.inputs.one("published")?)?;
         let runs = read_runs(&job.inputs.all("runs"))?;
-        table(&published, &runs, params).write(job.out)?;
+        table(&published, &runs, profile).write(job.out)?;
         Ok(())
     }
 }
@@ -70,7 +59,7 @@ fn read_runs(dirs: &[&Path]) -> Result<Runs, StageError> {
     Ok(runs)
 }
 
-fn table(published: &[published::Run], runs: &Runs, params: &Params) -> Table {
+fn table(published: &[published::Run], runs: &Runs, profile: &Profile) -> Table {
     let (ours, theirs) = ("this run", "published");
     let columns = vec![
         Column::words("dataset", "Data set"),
@@ -100,7 +89,7 @@ fn table(published: &[published::Run], runs: &Runs, params: &Params) -> Table {
         caption: format!(
             "Metrics of the checkpoint with the best validation ROC-AUC. This run: {}. Published: the authors' \
              training logs, one run of 22,000 updates each.",
-            made_by(params)
+            profile.in_words()
         ),
         columns,
         rows: cells.iter().map(row).collect(),
@@ -170,11 +159,6 @@ fn mean(values: &[f64]) -> Cell {
     }
     let squares: f64 = values.iter().map(|x| (x - value).powi(2)).sum();
     Cell::Mean { value, sd: (squares / (values.len() - 1) as f64).sqrt(), places: 4 }
-}
-
-fn made_by(params: &Params) -> String {
-    let Params { profile, about } = params;
-    if about.is_empty() { format!("profile {profile}") } else { format!("profile {profile} ({about})") }
 }
 
 fn notes(runs: &Runs) -> Vec<String> {

@@ -103,10 +103,11 @@ fn the_same_inputs_give_the_same_trees_in_another_place() {
 #[test]
 fn a_folder_that_holds_other_things_is_no_cache_and_stays_as_it_is() {
     let space = TestSpace::new(STEPS);
-    space.write("mine/work/thesis.txt", "years of it");
+    let thesis = ["mine", "work", "thesis.txt"].join("/");
+    space.write(&thesis, "years of it");
     let run = space.run(&["make", "--cache", "mine"]).expect(2);
     assert!(run.err.contains("is not a cache of this program: it holds `work`"), "{}", run.err);
-    assert_eq!(space.read("mine/work/thesis.txt"), "years of it");
+    assert_eq!(space.read(&thesis), "years of it");
     assert_eq!(fs::read_dir(space.path("mine")).unwrap().count(), 1);
 }
 

@@ -3,37 +3,26 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::history::History;
 use crate::figure::{self, Figure, LegendColumn, Line, Mark, Panel, Scale, Style};
+use crate::profile::Profile;
 use crate::published::{self, DATASETS, MODES, Point, Split};
 use crate::table::thousands;
 
 /// Draws the curves.
 pub struct Curves;
 
-/// Settings of [`Curves`].
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Params {
-    /// The profile that made the runs, for the caption: `mini`.
-    profile: String,
-    /// What the profile is, for the caption: `synthetic memes, small model`.
-    #[serde(default)]
-    about: String,
-}
-
 impl Stage for Curves {
-    type Params = Params;
+    type Params = Profile;
     const NAME: &'static str = "curves";
     const ABOUT: &'static str =
         "ROC-AUC and loss by update for each data set, with the published curves behind";
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[Port::one("published"), Port::many("runs")];
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
         let published = published_curves(&published::read_curves(job.inputs.one("published")?)?);
         let mut ours = Vec::new();
         for dir in job.inputs.all("runs") {
@@ -46,10 +35,7 @@ impl Stage for Curves {
                 curves.iter().filter(|curve| curve.dataset == dataset).cloned().collect()
             };
             let pair = Pair { ours: of(&ours), published: of(&published) };
-            let made_by = match params.about.as_str() {
-                "" => format!("Profile {}.", params.profile),
-                about => format!("Profile {}: {about}.", params.profile),
-            };
+            let made_by = format!("Made by {}.", profile.in_words());
             figures.push(pair.roc_auc(dataset, title, &made_by));
             figures.push(pair.loss(dataset, title, &made_by));
         }
