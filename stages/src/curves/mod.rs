@@ -116,7 +116,7 @@ impl Pair {
         Figure {
             name: format!("{dataset}-roc-auc"),
             title: format!("{title}: validation ROC-AUC during training"),
-            caption: format!("{made_by} Large marks: the best validation. Published runs behind, lighter."),
+            caption: format!("{made_by} Large marks: the best validation. Published: lighter."),
             panels: vec![self.panel("ROC-AUC (validation)", level, line)],
             legend: self.legend(|curve| {
                 let best = |(update, _, auc): (u64, f64, f64)| {
@@ -141,7 +141,7 @@ impl Pair {
             name: format!("{dataset}-loss"),
             title: format!("{title}: loss during training"),
             caption: format!(
-                "{made_by} Large marks: the validation with the best ROC-AUC. Published runs behind, lighter."
+                "{made_by} Large marks: the validation with the best ROC-AUC. Published: lighter."
             ),
             panels: vec![
                 self.panel("training cross-entropy (nats)", None, train),
