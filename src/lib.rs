@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
-//! `command` → `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `tools` → `store` → `plan` → `publish` →
+//! `command` → `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `versions` → `store` → `plan` → `publish` →
 //! `workspace` → `run` → `explain` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
@@ -25,6 +25,6 @@ pub mod publish;
 pub mod record;
 pub mod run;
 pub mod store;
-pub mod tools;
 pub mod tree;
+pub mod versions;
 pub mod workspace;
