@@ -9,11 +9,13 @@ mod host;
 mod in_process;
 mod scheduler;
 mod subprocess;
+mod summary;
 
 pub use event::{Event, Observer};
 pub use executor::{Executor, Message, Outcome, Report, Reporter, Running, Task};
 pub use guard::guard;
 pub use host::Capacity;
 pub use in_process::InProcess;
-pub use scheduler::{Failure, Options, RanStep, Summary, run};
+pub use scheduler::{Options, run};
 pub use subprocess::Subprocess;
+pub use summary::{Failure, RanStep, Summary};
