@@ -47,13 +47,13 @@ impl Completions {
 }
 
 /// Answers the shell, if it is the shell that asks; gives the registry back if it is not.
-pub fn answer(registry: Registry, command: fn() -> Command) -> Result<Registry, ExitCode> {
+pub fn answer(registry: Registry, grammar: fn(&Registry) -> Command) -> Result<Registry, ExitCode> {
     if std::env::var_os(VARIABLE).is_none_or(|shell| shell.is_empty()) {
         return Ok(registry);
     }
     let registry = Arc::new(registry);
     let here = std::env::current_dir().ok();
-    let env = CompleteEnv::with_factory(|| with_names(command(), &registry)).var(VARIABLE);
+    let env = CompleteEnv::with_factory(|| with_names(grammar(&registry), &registry)).var(VARIABLE);
     match env.try_complete(std::env::args_os(), here.as_deref()) {
         Ok(_) => Err(ExitCode::SUCCESS),
         Err(error) => {

@@ -11,4 +11,5 @@ mod publish;
 mod rerun;
 mod store;
 mod support;
+mod tool;
 mod toy;
