@@ -4,6 +4,9 @@
 use super::error::{PipelineError, Text};
 use super::file::{Pairs, Raw};
 
+/// No family and no name with alternatives is multiplied out to more.
+const MOST: usize = 100_000;
+
 /// The variables of one member of a `for` family: name and value as written in RON.
 pub(super) type Vars = Vec<(String, String)>;
 
@@ -20,6 +23,10 @@ pub(super) fn combinations(for_each: &Pairs, text: &Text, base: &Vars) -> Result
         if values.is_empty() {
             return Err(text.error(text.span(name.0), format!("`{variable}` has no values")));
         }
+        if members.len().saturating_mul(values.len()) > MOST {
+            let problem = format!("this family has more than {MOST} members");
+            return Err(text.error(text.span(name.0), problem));
+        }
         members = members
             .iter()
             .flat_map(|member| {
@@ -34,29 +41,60 @@ pub(super) fn combinations(for_each: &Pairs, text: &Text, base: &Vars) -> Result
     Ok(members)
 }
 
-/// `text` with each `{variable}` replaced by its value, a string without its quotes.
+/// `text` with each `{variable}` replaced by its value, a string without its quotes. What comes out of a variable is
+/// not looked into again, so values that name each other cannot grow without end.
 pub(super) fn substitute(text: &str, vars: &Vars) -> String {
-    let mut done = text.to_owned();
-    for (name, value) in vars {
-        done = done.replace(&format!("{{{name}}}"), value.trim_matches('"'));
-    }
-    done
+    replaced(text, vars, false)
 }
 
 /// RON text with `"{variable}"` replaced by the value as it was written (so that a number stays a number) and
 /// `{variable}` within a longer string by its characters.
 pub(super) fn substitute_ron(ron: &str, vars: &Vars) -> String {
-    let mut done = ron.to_owned();
-    for (name, value) in vars {
-        done = done.replace(&format!("\"{{{name}}}\""), value);
+    replaced(ron, vars, true)
+}
+
+fn replaced(text: &str, vars: &Vars, is_ron: bool) -> String {
+    let (mut done, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(open) = rest.find('{') {
+        let (before, from) = rest.split_at(open);
+        let named = |(name, _): &&(String, String)| {
+            from[1..].strip_prefix(name.as_str()).is_some_and(|after| after.starts_with('}'))
+        };
+        let Some((name, value)) = vars.iter().find(named) else {
+            done.push_str(before);
+            done.push('{');
+            rest = &from[1..];
+            continue;
+        };
+        let after = &from[name.len() + 2..];
+        match (before.strip_suffix('"'), after.strip_prefix('"')) {
+            (Some(before), Some(after)) if is_ron => {
+                done.push_str(before);
+                done.push_str(value);
+                rest = after;
+            }
+            _ => {
+                done.push_str(before);
+                done.push_str(value.trim_matches('"'));
+                rest = after;
+            }
+        }
     }
-    substitute(&done, vars)
+    done + rest
 }
 
 /// A string of the file with its variables replaced and its alternatives multiplied out:
 /// `{hmd,mmh}-{fc,pe}` → `hmd-fc`, `hmd-pe`, `mmh-fc`, `mmh-pe`.
 pub(super) fn strings(raw: Raw, vars: &Vars, text: &Text) -> Result<Vec<String>, PipelineError> {
     let string = substitute(&raw.string(text)?, vars);
+    // Every `{` and `}` that is left belongs to alternatives; they multiply.
+    let many = string
+        .split('{')
+        .skip(1)
+        .map(|part| 1 + part.split('}').next().unwrap_or_default().matches(',').count());
+    if many.fold(1, usize::saturating_mul) > MOST {
+        return Err(text.error(text.span(raw.0), format!("these alternatives make more than {MOST} names")));
+    }
     let all = alternatives(&string);
     if let Some(left) = all.iter().find(|name| name.contains(['{', '}'])) {
         let unknown = left.split(['{', '}']).nth(1).unwrap_or_default();
@@ -78,18 +116,23 @@ pub(super) fn string(raw: Raw, vars: &Vars, text: &Text) -> Result<String, Pipel
 }
 
 fn alternatives(pattern: &str) -> Vec<String> {
-    let group = pattern.find('{').and_then(|open| {
-        let close = open + pattern[open..].find('}')?;
-        pattern[open..close].contains(',').then_some((open, close))
-    });
-    let Some((open, close)) = group else { return vec![pattern.to_owned()] };
-    let tails = alternatives(&pattern[close + 1..]);
-    pattern[open + 1..close]
-        .split(',')
-        .flat_map(|choice| {
-            tails.iter().map(move |tail| format!("{}{}{tail}", &pattern[..open], choice.trim()))
-        })
-        .collect()
+    let (mut all, mut rest) = (vec![String::new()], pattern);
+    loop {
+        let group = rest.find('{').and_then(|open| {
+            let close = open + rest[open..].find('}')?;
+            rest[open..close].contains(',').then_some((open, close))
+        });
+        let Some((open, close)) = group else {
+            all.iter_mut().for_each(|name| name.push_str(rest));
+            return all;
+        };
+        let choices = || rest[open + 1..close].split(',').map(str::trim);
+        all = all
+            .iter()
+            .flat_map(|head| choices().map(move |choice| format!("{head}{}{choice}", &rest[..open])))
+            .collect();
+        rest = &rest[close + 1..];
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +143,26 @@ mod tests {
     fn alternatives_multiply_out_in_order() {
         assert_eq!(alternatives("{hmd,mmh}-{fc,pe}"), ["hmd-fc", "hmd-pe", "mmh-fc", "mmh-pe"]);
         assert_eq!(alternatives("plain"), ["plain"]);
+        assert_eq!(alternatives("x{a, b}y{c,d}z").last().unwrap(), "xbydz");
+        assert_eq!(alternatives("{a,b}{c"), ["a{c", "b{c"]);
+    }
+
+    #[test]
+    fn what_would_multiply_without_end_is_refused() {
+        let pattern = format!("\"{}\"", "{a,b}".repeat(1000));
+        let text = Text::new(std::path::Path::new("p"), &pattern);
+        let error = strings(Raw(&pattern), &Vec::new(), &text).unwrap_err();
+        assert!(error.to_string().contains("more than 100000 names"), "{error}");
+        let family = format!("{{{}}}", (0..30).map(|i| format!("\"v{i}\": [1, 2], ")).collect::<String>());
+        let text = Text::new(std::path::Path::new("p"), &family);
+        let error = combinations(&ron::from_str(&family).unwrap(), &text, &Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("more than 100000 members"), "{error}");
+    }
+
+    #[test]
+    fn values_that_name_variables_are_not_looked_into_again() {
+        let vars: Vars = (0..60).map(|i| (format!("v{i}"), format!("\"{{v{0}}}{{v{0}}}\"", i + 1))).collect();
+        assert_eq!(substitute("{v0} {v}{x", &vars), "{v1}{v1} {v}{x");
     }
 
     #[test]

@@ -9,38 +9,19 @@ use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::weights;
 use crate::models::faster_rcnn::anchors::cell_anchors;
-use crate::models::faster_rcnn::config::Proposals;
 use crate::models::faster_rcnn::{Config, shapes};
 use crate::torch_file;
 
 /// The stage.
 pub struct ImportDetector;
 
-/// Its params: how proposals are chosen, which the checkpoint does not say.
+/// Its params.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Params {
-    /// Best anchors of a level that are looked at.
-    pub before_nms: usize,
-    /// Best proposals of a level that are kept.
-    pub after_nms: usize,
-    /// Best proposals over all levels that are kept.
-    pub over_levels: usize,
-}
-
-impl Default for Params {
-    fn default() -> Self {
-        let Proposals { before_nms, after_nms, over_levels, .. } = Config::x152().proposals;
-        Self { before_nms, after_nms, over_levels }
-    }
-}
-
-impl Params {
-    fn config(&self) -> Config {
-        let &Self { before_nms, after_nms, over_levels } = self;
-        let config = Config::x152();
-        Config { proposals: Proposals { before_nms, after_nms, over_levels, ..config.proposals }, ..config }
-    }
+    /// Dimensions of the checkpoint's model, and how proposals are chosen, which no checkpoint says; X-152 by default.
+    #[serde(default = "Config::x152")]
+    config: Config,
 }
 
 /// Parts of the checkpoint that only its training used.
@@ -60,7 +41,7 @@ impl Stage for ImportDetector {
     const INPUTS: &'static [Port] = &[Port::one("checkpoint")];
 
     fn check(&self, params: &Params) -> Result<(), String> {
-        params.config().check()
+        params.config.check()
     }
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
@@ -70,10 +51,9 @@ impl Stage for ImportDetector {
         let names: Vec<String> = file.names().map(str::to_owned).collect();
         let loaded = file.load(&names.iter().map(String::as_str).collect::<Vec<_>>()).map_err(fail)?;
         job.checkpoint()?;
-        let config = params.config();
-        let tensors = take(loaded, &config).map_err(fail)?;
+        let tensors = take(loaded, &params.config).map_err(fail)?;
         job.progress.note(&format!("{} tensors, every name and shape as expected", tensors.len()));
-        weights::write(job.out, &config, &tensors)?;
+        weights::write(job.out, &params.config, &tensors)?;
         Ok(())
     }
 }
@@ -95,7 +75,7 @@ fn take(
     for (name, shape) in shapes::tensors(config) {
         let tensor = loaded.remove(&name).ok_or_else(|| format!("tensor `{name}` is missing"))?;
         if tensor.dims() != shape {
-            return Err(format!("tensor `{name}` is {:?}; an X-152 has {shape:?}", tensor.dims()));
+            return Err(format!("tensor `{name}` is {:?}; the model needs {shape:?}", tensor.dims()));
         }
         let tensor = tensor.to_dtype(DType::F32).map_err(|error| format!("tensor `{name}`: {error}"))?;
         tensors.insert(name, tensor);
@@ -105,7 +85,9 @@ fn take(
             let found = anchors.to_dtype(DType::F32).and_then(|anchors| anchors.to_vec2::<f32>());
             let expected = cell_anchors(config.stride(level), size, &config.anchor_ratios);
             if found.as_ref().ok() != Some(&expected.iter().map(|corners| corners.to_vec()).collect()) {
-                return Err(format!("the anchors of level {level} are {found:?}; an X-152 has {expected:?}"));
+                return Err(format!(
+                    "the anchors of level {level} are {found:?}; the model needs {expected:?}"
+                ));
             }
         }
     }

@@ -1,0 +1,176 @@
+//! The cases: a stage, its params, what it reads. To cover a new stage, add an entry. Fixtures are tiny: all of
+//! them together take seconds.
+
+/// Settled by rounding: attention does not depend on a key's bias, so its gradient is rounding alone, which the
+/// optimiser scales up to its usual step.
+const KEY_BIAS: &[&str] = &[".attention.self.key.bias"];
+
+/// One run of a stage.
+pub struct Case {
+    /// What other cases and the kept file call it.
+    pub name: &'static str,
+    /// The stage.
+    pub stage: &'static str,
+    /// Its params, as in a pipeline.
+    pub params: &'static str,
+    /// What it reads, by port: `case/path` of a case before it, `./path` from the project's root.
+    pub inputs: &'static [(&'static str, &'static str)],
+    /// How far fractions may be off, as a share of their size, by another CPU's rounding.
+    pub tolerance: f64,
+    /// Endings of names of tensors whose values do not count.
+    pub noise: &'static [&'static str],
+}
+
+const fn case(
+    name: &'static str,
+    stage: &'static str,
+    params: &'static str,
+    inputs: &'static [(&'static str, &'static str)],
+) -> Case {
+    Case { name, stage, params, inputs, tolerance: 1e-4, noise: &[] }
+}
+
+/// Every case after those that it reads.
+pub const CASES: &[Case] = &[
+    case(
+        "synthesize",
+        "synthesize",
+        "(seed: 3, hmd_train: 16, hmd_dev_seen: 16, hmd_dev_unseen: 4, hmd_test_seen: 4, hmd_test_unseen: 4, \
+         mmh_train: 16, mmh_val: 16, mmh_test: 16, scenes: 12, scenes_val: 4, descriptions: 2)",
+        &[],
+    ),
+    case(
+        "fetch",
+        "fetch",
+        "(name: \"runs.csv\", place: \"paper/runs.csv\")",
+        &[("placed", "./paper/runs.csv")],
+    ),
+    case("index-hmd", "index-hmd", "()", &[("archive", "synthesize/hateful_memes.zip")]),
+    case("index-mmhs", "index-mmhs", "()", &[("archive", "synthesize/mmhs150k.zip")]),
+    case("learn-vocabulary", "learn-vocabulary", "(size: 120)", &[("text", "synthesize/corpus.txt")]),
+    case(
+        "scene-tokens",
+        "tokens",
+        "(max_length: 16)",
+        &[("samples", "synthesize/scenes/samples"), ("vocabulary", "learn-vocabulary/vocab.txt")],
+    ),
+    case(
+        "tokens",
+        "tokens",
+        "(max_length: 24)",
+        &[("samples", "index-hmd/samples"), ("vocabulary", "learn-vocabulary/vocab.txt")],
+    ),
+    case("make-detector", "make-detector", "(examples: 8)", &[("scenes", "synthesize/scenes")]),
+    case(
+        "import-detector",
+        "import-detector",
+        DETECTOR,
+        &[("checkpoint", "./stages/tests/fixtures/detector.pth")],
+    ),
+    case(
+        "scene-regions",
+        "regions",
+        "(regions: 3)",
+        &[("images", "synthesize/scenes/images"), ("detector", "make-detector")],
+    ),
+    case(
+        "regions",
+        "regions",
+        "(regions: 4, shard: 10)",
+        &[("images", "index-hmd/images"), ("detector", "make-detector")],
+    ),
+    Case {
+        noise: KEY_BIAS,
+        tolerance: 1e-3,
+        ..case(
+            "pretrain",
+            "pretrain",
+            "(hidden: 16, layers: 2, heads: 2, intermediate: 32, positions: 24, initializer_range: 0.1, dropout: 0.1, \
+             seed: 3, batch: 8, updates: 4, warm_up: 1, lr: 2e-3, evaluate_every: 2)",
+            &[("tokens", "scene-tokens"), ("regions", "scene-regions")],
+        )
+    },
+    case(
+        "import-visualbert",
+        "import-visualbert",
+        "(config: (vocab_size: 5, hidden_size: 4, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 8, \
+         max_position_embeddings: 6, type_vocab_size: 2, adapter_divisor: 2, visual_embedding_dim: 3))",
+        &[("archive", "./stages/src/import_visual_bert/fixtures/zip.pth")],
+    ),
+    train(
+        "train-fc",
+        "(mode: \"fc\", seed: 1, batch: 8, updates: 4, warm_up: 1, lr: 1e-2, evaluate_every: 2, log_every: 1)",
+    ),
+    train(
+        "train-pe",
+        "(mode: \"pe\", seed: 2, batch: 8, updates: 4, warm_up: 1, lr: 1e-2, evaluate_every: 2, log_every: 1)",
+    ),
+    train(
+        "train-full",
+        "(mode: \"full\", seed: 3, batch: 8, updates: 4, warm_up: 1, lr: 2e-3, evaluate_every: 2, log_every: 1)",
+    ),
+    evaluate("evaluate-fc", &[("run", "train-fc"), ("tokens", "tokens"), ("regions", "regions")]),
+    evaluate("evaluate-full", &[("run", "train-full"), ("tokens", "tokens"), ("regions", "regions")]),
+    case(
+        "parameters",
+        "parameters",
+        "(profile: \"golden\", about: \"tiny\")",
+        &[("published", "./paper/runs.csv"), ("model", "pretrain/config.json")],
+    ),
+    Case {
+        tolerance: 1e-3,
+        ..case(
+            "results",
+            "results",
+            "(profile: \"golden\", about: \"tiny\")",
+            &[("published", "./paper/runs.csv"), ("runs", "evaluate-fc"), ("runs", "evaluate-full")],
+        )
+    },
+    Case {
+        tolerance: 1e-3,
+        ..case(
+            "curves",
+            "curves",
+            "(profile: \"golden\", about: \"tiny\")",
+            &[
+                ("published", "./paper/curves.csv"),
+                ("runs", "train-fc"),
+                ("runs", "train-pe"),
+                ("runs", "train-full"),
+            ],
+        )
+    },
+    Case {
+        tolerance: 1e-3,
+        ..case(
+            "report",
+            "report",
+            "(profile: \"golden\", about: \"tiny\")",
+            &[("parts", "parameters"), ("parts", "results"), ("parts", "curves")],
+        )
+    },
+];
+
+const fn train(name: &'static str, params: &'static str) -> Case {
+    Case {
+        noise: KEY_BIAS,
+        tolerance: 1e-3,
+        ..case(
+            name,
+            "train",
+            params,
+            &[("tokens", "tokens"), ("regions", "regions"), ("weights", "pretrain")],
+        )
+    }
+}
+
+const fn evaluate(name: &'static str, inputs: &'static [(&'static str, &'static str)]) -> Case {
+    Case { tolerance: 1e-3, ..case(name, "evaluate", "()", inputs) }
+}
+
+/// The dimensions of `fixtures/detector.pth`.
+const DETECTOR: &str = "(config: (stem_width: 2, blocks: [1], groups: 1, width_per_group: 2, stage_widths: [3], \
+    stride_in_1x1: false, pyramid_width: 2, anchor_sizes: [8, 16], anchor_ratios: [1.0], \
+    proposals: (before_nms: 10, nms: 0.7, after_nms: 5, over_levels: 5), pooled_size: 2, sampling_ratio: 2, \
+    head_width: 3, classes: 3, class_nms: 0.5, min_size: 32, max_size: 64, size_divisor: 4, \
+    means_bgr: (102.0, 115.0, 122.0)))";
