@@ -34,7 +34,7 @@ fn show_tells_all_that_is_known_of_a_step() {
     space.make().expect(0);
     let show = space.run(&["show", "middle"]).expect(0).out;
     for words in [
-        "step     middle (line 4, profile mini)",
+        "step     middle (line 5, profile mini)",
         "stage    join 1",
         "needs    cpu 2, memory 1.0 GiB",
         "state    fresh",
