@@ -7,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use petgraph::graph::NodeIndex;
 
 use crate::key::Difference;
-use crate::pipeline::{Pipeline, Source};
+use crate::pipeline::Pipeline;
 use crate::plan::{Known, Plan, Reason, Verdict};
-use crate::record::{Acceptance, RecordedInput, RunRecord, source_name};
+use crate::record::{Acceptance, RunRecord};
 use crate::workspace::Workspace;
 
 /// What a person vouches for.
@@ -91,18 +91,7 @@ pub fn accept(
         return Err(Refusal::BytesMissing);
     }
     let key_text = plan.of(node).key_text.clone().ok_or(Refusal::NeverRun)?;
-    let inputs = step.inputs.iter().zip(key_text.input_digests());
-    let inputs = inputs
-        .map(|(input, digest)| RecordedInput {
-            port: input.port.clone(),
-            source: source_name(pipeline, &input.source),
-            digest,
-            tree: match &input.source {
-                Source::Step { step, .. } => plan.of(*step).tree,
-                Source::File(_) => None,
-            },
-        })
-        .collect();
+    let inputs = plan.recorded_inputs(node);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
     let accepted =
         Acceptance { because: word.because.clone(), who: word.who.clone(), from: last.key_text.key() };

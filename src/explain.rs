@@ -3,6 +3,7 @@
 //! own change caused it. How that is worded is the command line's business.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::rc::Rc;
 
 use petgraph::graph::NodeIndex;
@@ -11,9 +12,9 @@ use serde::Serialize;
 use crate::digest::Digest;
 use crate::key::{Difference, KeyText};
 use crate::params::ParamChange;
-use crate::pipeline::{Pipeline, Source, Step};
+use crate::pipeline::{Pipeline, Step};
 use crate::plan::{Known, Plan, Reason, Verdict};
-use crate::record::{RecordedInput, RunRecord, source_name};
+use crate::record::{RecordedInput, RunRecord};
 use crate::tree::Manifest;
 use crate::workspace::Workspace;
 
@@ -177,7 +178,7 @@ impl Explainer<'_> {
                 vec![Cause::BytesMissing { wanted_by: wanted_by.unwrap_or_else(|| "reports".to_owned()) }]
             }
             Reason::Changed(differences) => {
-                let now = self.inputs_now(node);
+                let now = self.plan.recorded_inputs(node);
                 let before = last.map(|record| record.inputs.clone()).unwrap_or_default();
                 self.told.insert(self.pipeline.graph[node].name.clone());
                 self.causes(differences, &before, &now)
@@ -198,23 +199,6 @@ impl Explainer<'_> {
         };
         self.told.insert(step.name.clone());
         self.causes(&before.key_text.differences(text), &before.inputs, &record.inputs)
-    }
-
-    /// The inputs as a record would have them, as far as they are known.
-    fn inputs_now(&self, node: NodeIndex) -> Vec<RecordedInput> {
-        let Some(text) = &self.plan.of(node).key_text else { return Vec::new() };
-        let inputs = self.pipeline.graph[node].inputs.iter().zip(text.input_digests());
-        inputs
-            .map(|(input, digest)| RecordedInput {
-                port: input.port.clone(),
-                source: source_name(self.pipeline, &input.source),
-                digest,
-                tree: match &input.source {
-                    Source::Step { step, .. } => self.plan.of(*step).tree,
-                    Source::File(_) => None,
-                },
-            })
-            .collect()
     }
 
     fn causes(
@@ -249,6 +233,11 @@ impl Explainer<'_> {
     }
 
     fn folder(&self, input: &RecordedInput) -> Option<Rc<Manifest>> {
+        if let Some(path) = input.source.strip_prefix("./") {
+            // As it is now, or as a step found it then.
+            let now = self.workspace.project_folder(Path::new(path)).filter(|m| m.digest() == input.digest);
+            return now.map(Rc::new).or_else(|| self.workspace.manifest(&input.digest));
+        }
         let whole = self.workspace.manifest(&input.tree?)?;
         match input.source.split_once('/') {
             None => Some(whole),

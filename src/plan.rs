@@ -14,7 +14,7 @@ use petgraph::graph::NodeIndex;
 use crate::digest::Digest;
 use crate::key::{Difference, KeyText, StageKey};
 use crate::pipeline::{Pipeline, Source, Step};
-use crate::record::RunRecord;
+use crate::record::{RecordedInput, RunRecord, source_name};
 
 /// All that judging may ask.
 pub trait Known {
@@ -159,6 +159,23 @@ impl Plan<'_> {
     /// The verdict on a step.
     pub fn verdict(&self, node: NodeIndex) -> &Verdict {
         &self.of(node).verdict
+    }
+
+    /// What a step reads as a record would have it; nothing before its key is known.
+    pub fn recorded_inputs(&self, node: NodeIndex) -> Vec<RecordedInput> {
+        let Some(text) = &self.of(node).key_text else { return Vec::new() };
+        let inputs = self.pipeline.graph[node].inputs.iter().zip(text.input_digests());
+        inputs
+            .map(|(input, digest)| RecordedInput {
+                port: input.port.clone(),
+                source: source_name(self.pipeline, &input.source),
+                digest,
+                tree: match &input.source {
+                    Source::Step { step, .. } => self.of(*step).tree,
+                    Source::File(_) => None,
+                },
+            })
+            .collect()
     }
 
     /// The needed steps, each after all that it reads.

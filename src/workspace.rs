@@ -131,6 +131,12 @@ impl Workspace {
         now == self.file(path)
     }
 
+    /// What is in a folder of the project; `None` for a file.
+    pub fn project_folder(&self, path: &Path) -> Option<Manifest> {
+        let folder = self.locate(path);
+        if folder.is_dir() { self.digests.borrow_mut().manifest(&folder).ok() } else { None }
+    }
+
     /// Takes note that a tree was just written.
     pub fn learn(&self, tree: &Digest) {
         self.manifests.borrow_mut().remove(tree);

@@ -11,6 +11,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::{Global, print, print_json};
 use crate::accept::{Refusal, Word, accept};
+use crate::plan::in_order;
 
 /// Records that a change of code does not change a step's result: its last result stands for the new key too.
 ///
@@ -54,8 +55,10 @@ impl Accept {
         let mut tell = |holder: &str| tell!("waiting for {holder}, which writes the same cache");
         let writer = context.workspace()?.store().lock(&mut tell)?;
         let mut said = Vec::new();
-        // One after the other in the order of the pipeline: an accepted step gives the next one its inputs.
-        nodes.sort_unstable();
+        // Each after what it reads: an accepted step gives the next one its inputs.
+        let order = in_order(&context.pipeline);
+        nodes.sort_by_key(|node| order.iter().position(|other| other == node));
+        let mut refused = None;
         for node in nodes {
             let workspace = context.workspace()?;
             let plan = context.judge(&workspace, vec![node], BTreeSet::new())?;
@@ -67,10 +70,11 @@ impl Accept {
                     continue;
                 }
                 Err(refusal) => {
-                    return Err(CliError::Usage {
+                    refused = Some(CliError::Usage {
                         message: format!("step `{step}` is not accepted: {refusal}"),
                         hint: Some(format!("`repro why {step}` shows what changed")),
                     });
+                    break;
                 }
             };
             writer.keep_record(&record)?;
@@ -91,7 +95,8 @@ impl Accept {
                 ))?;
             }
         }
-        Ok(ExitCode::SUCCESS)
+        // What was accepted before stays and was said.
+        refused.map_or(Ok(ExitCode::SUCCESS), Err)
     }
 }
 

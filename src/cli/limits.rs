@@ -70,10 +70,13 @@ impl Limits {
             }
             None => machine::gpus(),
         };
+        let computes = cfg!(any(feature = "cuda", feature = "metal"));
+        let gpus_for_programs = !computes && self.gpus.is_none() && machine::allowed_gpus().is_none();
         Ok(Capacity {
             cpus: self.jobs.map_or_else(machine::cpus, usize::from),
             memory: self.memory.unwrap_or_else(machine::memory),
             gpus: gpus.into_iter().map(Gpu::whole).collect(),
+            gpus_for_programs,
             pools: context.pipeline.pools.clone(),
         })
     }
@@ -99,7 +102,7 @@ impl Limits {
     ) -> Result<(), CliError> {
         for node in plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh) {
             let step = &context.pipeline.graph[node];
-            if let Some(problem) = capacity.refuses(&step.needs) {
+            if let Some(problem) = capacity.refuses(&capacity.needs_of(step)) {
                 let file = context.pipeline.file.display();
                 return Err(CliError::Usage {
                     message: format!("{file}:{}: step `{}`: {problem}", step.line, step.name),

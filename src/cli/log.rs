@@ -36,18 +36,20 @@ impl Log {
         let node = context.step(&self.step)?;
         let workspace = context.workspace()?;
         let store = workspace.store();
-        let running = running_job(store.root(), &self.step);
-        let found = match &running {
-            Some(job) => Some(job.task.log.clone()),
-            None => {
-                let request = Request { targets: vec![node], forced: BTreeSet::new() };
-                let plan = judge(&context.pipeline, &workspace, &request);
-                let of_key = plan.of(node).key_text.as_ref().map(|text| store.log(&text.key()));
-                let of_last =
-                    || workspace.last(&context.pipeline.graph[node]).map(|r| store.root().join(r.log));
-                of_key.filter(|log| log.exists()).or_else(of_last).filter(|log| log.exists())
-            }
+        let request = Request { targets: vec![node], forced: BTreeSet::new() };
+        let plan = judge(&context.pipeline, &workspace, &request);
+        let key = plan.of(node).key_text.as_ref().map(|text| text.key());
+        // One that runs may be found by its job, whatever its key, or by the claim on the step's key.
+        let running_log = || match running_job(store.root(), &self.step) {
+            Some(job) => Some(job.task.log),
+            None => key.filter(|key| store.is_claimed(key)).map(|key| store.log(&key)),
         };
+        let running = running_log();
+        let found = running.clone().or_else(|| {
+            let of_key = key.map(|key| store.log(&key)).filter(|log| log.exists());
+            let of_last = || workspace.last(&context.pipeline.graph[node]).map(|r| store.root().join(r.log));
+            of_key.or_else(of_last).filter(|log| log.exists())
+        });
         let Some(path) = found else {
             return Err(CliError::Usage {
                 message: format!("step `{}` has no log", self.step),
@@ -71,7 +73,7 @@ impl Log {
             while is_running {
                 std::thread::sleep(EVERY);
                 // Asked before reading, so that nothing written before the end is missed.
-                is_running = running_job(store.root(), &self.step).is_some_and(|job| job.task.log == path);
+                is_running = running_log().is_some_and(|log| log == path);
                 at = tail(&path, at)?;
             }
         }

@@ -1,8 +1,13 @@
 //! What the machine offers, and which of it is taken: CPU threads, memory, GPUs, places in declared pools. What
 //! is handed out is never handed out twice.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use stage_api::Stage;
+
+use crate::command::Command;
+use crate::pipeline::Step;
 use crate::pipeline::needs::{Gpus, Needs, bytes};
 
 /// What may be in use at one time, or what is left of it.
@@ -14,6 +19,9 @@ pub struct Capacity {
     pub memory: u64,
     /// GPUs. None on a machine without any.
     pub gpus: Vec<Gpu>,
+    /// Whether only programs (`command` steps) get GPUs, as this build computes nothing on them and nobody asked
+    /// for more: its own stages would only wait for each other.
+    pub gpus_for_programs: bool,
     /// Places in the pools that the pipeline declares.
     pub pools: BTreeMap<String, usize>,
 }
@@ -82,6 +90,15 @@ impl Capacity {
             (*wanted > places).then(|| format!("it needs {wanted} of pool `{pool}`, which has {places}"))
         };
         needs.pools.iter().find_map(short)
+    }
+
+    /// What a step takes of what there is here: its needs, without a GPU that it could not use.
+    pub fn needs_of<'a>(&self, step: &'a Step) -> Cow<'a, Needs> {
+        if self.gpus_for_programs && step.stage != Command::NAME && step.needs.gpu.is_some() {
+            Cow::Owned(Needs { gpu: Gpus::default(), ..step.needs.clone() })
+        } else {
+            Cow::Borrowed(&step.needs)
+        }
     }
 
     /// Takes what a step needs, if there is room. `of` is what there is in all: a step that asks for more

@@ -309,6 +309,13 @@ impl ContentStore {
         self.tree(tree).is_dir()
     }
 
+    /// Whether a process runs a key at this moment.
+    pub fn is_claimed(&self, key: &StageKey) -> bool {
+        let file = fs::File::open(self.root.join("claims").join(key.to_string()));
+        // Dropped at once: whoever wants the claim meanwhile asks again.
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+    }
+
     /// The log of the last execution of a key.
     pub fn log(&self, key: &StageKey) -> PathBuf {
         self.root.join("logs").join(format!("{key}.log"))

@@ -70,10 +70,18 @@ impl StatCache {
             return Err(failed(io::Error::other("it is neither a file nor a folder")));
         }
         if metadata.is_dir() {
-            Ok(Manifest::of_folder_with(path, |file, metadata| self.of_file(file, metadata))?.digest())
+            Ok(self.manifest(path)?.digest())
         } else {
             self.of_file(path, &metadata).map_err(failed)
         }
+    }
+
+    /// What is in a folder.
+    ///
+    /// # Errors
+    /// As for [`StatCache::digest`].
+    pub fn manifest(&mut self, folder: &Path) -> Result<Manifest, TreeError> {
+        Manifest::of_folder_with(folder, |file, metadata| self.of_file(file, metadata))
     }
 
     fn of_file(&mut self, path: &Path, metadata: &Metadata) -> io::Result<Digest> {

@@ -231,6 +231,18 @@ impl Writer {
         self.store.append(&[state::forgotten_line(key)], true)
     }
 
+    /// Keeps what was in a folder of the project when a step read it, so that a later change can be told by file.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn keep_manifest(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let path = self.store.manifest_file(&manifest.digest());
+        if path.exists() {
+            return Ok(());
+        }
+        files::write_whole(&path, manifest.text().as_bytes(), false).map_err(StoreError::io(&path, "write"))
+    }
+
     /// Keeps a record of a tree that is there already.
     ///
     /// # Errors

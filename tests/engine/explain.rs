@@ -55,6 +55,18 @@ fn a_changed_file_is_named() {
 }
 
 #[test]
+fn a_changed_file_in_a_folder_of_the_project_is_named() {
+    let space = TestSpace::new(r#"(name: "a", stage: "join", inputs: {"in": ["./data"]}),"#);
+    space.write("data/one", "1");
+    space.write("data/two", "2");
+    space.make().expect(0);
+    space.write("data/two", "3");
+    space.write("data/three", "3");
+    let told = "a must run:\n  input in (./data) changed: three added, two changed\n";
+    assert_eq!(why(&space, "a"), told);
+}
+
+#[test]
 fn a_waiting_step_names_the_step_whose_change_it_waits_for() {
     let space = made();
     space.steps(&STEPS.replace("\"one\"", "\"two\""));

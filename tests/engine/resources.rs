@@ -31,6 +31,7 @@ proptest! {
             cpus,
             memory,
             gpus: (0..gpus).map(|number| Gpu::whole(format!("GPU-{number}"))).collect(),
+            gpus_for_programs: false,
             pools: BTreeMap::from([("net".to_owned(), net)]),
         };
         let mut free = whole.clone();

@@ -82,7 +82,8 @@ impl Screen {
     fn draw(&mut self) {
         let (height, width) = Term::stderr().size();
         let (height, width) = (usize::from(height), usize::from(width));
-        let lines = self.view.lines(width, height, Instant::now());
+        // The first row stays free: a terminal that is cleared from its first row on may keep what it showed.
+        let lines = self.view.lines(width, height.saturating_sub(1), Instant::now());
         self.put(&lines, width);
     }
 
@@ -99,11 +100,12 @@ impl Screen {
         if rows > 0 {
             text.push_str(&format!("\x1b[{rows}A"));
         }
-        text.push_str("\r\x1b[J");
+        text.push('\r');
         for line in self.above.drain(..).chain(lines.iter().cloned()) {
             text.push_str(&line);
-            text.push('\n');
+            text.push_str("\x1b[K\n");
         }
+        text.push_str("\x1b[J");
         self.drawn = lines.iter().map(|line| measure_text_width(line)).collect();
         // A terminal that went away is no reason to stop working.
         let _ = std::io::stderr().lock().write_all(text.as_bytes());

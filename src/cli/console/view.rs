@@ -129,13 +129,13 @@ impl View {
         let shown = if rows.len() > room { room.saturating_sub(1) } else { rows.len() };
         let hidden = rows.len() - shown;
         rows.truncate(shown);
-        // The richest form in which every line fits.
+        // The richest form in which every line fits; names are shortened last.
         let forms =
             [(20, true, true), (20, true, false), (10, true, false), (0, true, false), (0, false, false)];
         let names = rows.iter().map(|(name, _)| measure_text_width(name)).max().unwrap_or(0);
-        let name_width = names.min((width / 2).max(12));
+        let shortened = std::iter::once((names.min((width / 2).max(8)), (0, false, false)));
         let mut lines = Vec::new();
-        for form in forms {
+        for (name_width, form) in forms.map(|form| (names, form)).into_iter().chain(shortened) {
             lines = rows.iter().map(|(name, row)| line(name, row, name_width, form, now)).collect();
             if lines.iter().all(|line: &String| measure_text_width(line) < width) {
                 break;
@@ -170,6 +170,17 @@ impl View {
     }
 }
 
+/// A name without its middle, as families of steps differ at the end as well as at the beginning.
+fn shorten(name: &str, width: usize) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= width {
+        return name.to_owned();
+    }
+    let tail = width.saturating_sub(1) / 2;
+    let head = width.saturating_sub(1 + tail);
+    letters[..head].iter().chain(&['…']).chain(&letters[letters.len() - tail..]).collect()
+}
+
 /// One running step: `(columns of the bar, whether there is a rate, whether there is the last value)`.
 fn line(
     name: &str,
@@ -178,7 +189,7 @@ fn line(
     (bar, rate, scalar): (usize, bool, bool),
     now: Instant,
 ) -> String {
-    let name = truncate_str(name, name_width, "…");
+    let name = shorten(name, name_width);
     let mut line = pad_str(&name, name_width, console::Alignment::Left, None).into_owned();
     let value = if scalar { format!("  {}", row.scalar) } else { String::new() };
     let Some(progress) = &row.progress else {
@@ -248,7 +259,7 @@ mod tests {
         let (view, now) = training(1);
         assert_eq!(
             view.lines(40, 24, now),
-            ["hmd-full-no-regions…  50%  0:30 left", "[0/99] 1 running, 0:30, about 11:10 le…"]
+            ["hmd-full-n…s-1-train  50%  0:30 left", "[0/99] 1 running, 0:30, about 11:10 le…"]
         );
     }
 

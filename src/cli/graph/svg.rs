@@ -1,7 +1,7 @@
 //! The graph as a drawing: a box per step, columns from left to right, a colour per stage. The same pipeline
 //! gives the same bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use petgraph::graph::NodeIndex;
@@ -54,28 +54,27 @@ pub fn svg(pipeline: &Pipeline, nodes: &[NodeIndex], edges: &[(usize, usize)]) -
         escape(&pipeline.profile),
         steps.len(),
     );
-    text.push_str("<g fill=\"none\" stroke-width=\"1.3\" stroke-opacity=\"0.55\">\n");
-    for ((from, to), points) in edges.iter().zip(&drawing.lines) {
-        let hue = hue(&steps[*from].stage);
-        let (first, rest) = (points[0], &points[1..]);
-        let mut path = format!("M{:.1} {:.1}", first.0 + dx, first.1 + dy);
-        let mut last = first;
-        for (number, point) in rest.iter().enumerate() {
-            // Across a column straight on, between two a curve that leaves and arrives level.
-            if number % 2 == 1 {
-                let _ = write!(path, "H{:.1}", point.0 + dx);
+    text.push_str("<g fill=\"none\" stroke-width=\"1.4\" stroke-opacity=\"0.6\">\n");
+    let mut drawn = BTreeSet::new();
+    for ((from, _), points) in edges.iter().zip(&drawing.lines) {
+        let (hue, from) = (hue(&steps[*from].stage), escape(&steps[*from].name));
+        for (number, pair) in points.windows(2).enumerate() {
+            let [(x0, y0), (x1, y1)] = [pair[0], pair[1]].map(|(x, y)| (x + dx, y + dy));
+            // Between two columns a curve that leaves and arrives level, across a column straight on.
+            let path = if number % 2 == 0 {
+                let middle = f64::midpoint(x0, x1);
+                format!("M{x0:.1} {y0:.1}C{middle:.1} {y0:.1} {middle:.1} {y1:.1} {x1:.1} {y1:.1}")
             } else {
-                let middle = f64::midpoint(last.0, point.0) + dx;
-                let (y0, x1, y1) = (last.1 + dy, point.0 + dx, point.1 + dy);
-                let _ = write!(path, "C{middle:.1} {y0:.1} {middle:.1} {y1:.1} {x1:.1} {y1:.1}");
+                format!("M{x0:.1} {y0:.1}H{x1:.1}")
+            };
+            // Lines from one box share their way; what is shared is drawn once.
+            if drawn.insert(path.clone()) {
+                let _ = writeln!(
+                    text,
+                    "<path d=\"{path}\" stroke=\"hsl({hue},60%,38%)\"><title>from {from}</title></path>"
+                );
             }
-            last = *point;
         }
-        let (from, to) = (escape(&steps[*from].name), escape(&steps[*to].name));
-        let _ = writeln!(
-            text,
-            "<path d=\"{path}\" stroke=\"hsl({hue},60%,38%)\"><title>{from} → {to}</title></path>"
-        );
     }
     text.push_str("</g>\n");
     for (at, step) in steps.iter().enumerate() {

@@ -182,7 +182,10 @@ impl Scheduler<'_> {
             }
         }
         let mut later = BTreeSet::new();
-        while let Some(rank) = self.candidates.pop_first() {
+        // Every step takes a thread: without one the rest need not be asked.
+        while self.free.cpus > 0
+            && let Some(rank) = self.candidates.pop_first()
+        {
             let node = plan.at(rank.1);
             let stopped = !self.summary.failures.is_empty() && !self.options.keep_going;
             if self.summary.interrupted || stopped {
@@ -202,13 +205,13 @@ impl Scheduler<'_> {
                 later.insert(rank);
                 continue;
             }
-            let needs = &self.pipeline.graph[node].needs;
-            if let Some(problem) = self.options.capacity.refuses(needs) {
+            let needs = self.options.capacity.needs_of(&self.pipeline.graph[node]);
+            if let Some(problem) = self.options.capacity.refuses(&needs) {
                 self.tried.insert(node);
                 self.fail(node, problem, None, false);
                 continue;
             }
-            let Some(share) = self.free.take(needs, &self.options.capacity) else {
+            let Some(share) = self.free.take(&needs, &self.options.capacity) else {
                 // Asked again when something ends.
                 later.insert(rank);
                 continue;
@@ -228,7 +231,7 @@ impl Scheduler<'_> {
                 }
             }
         }
-        self.candidates = later;
+        self.candidates.append(&mut later);
     }
 
     /// Claims a ready step; then judges it again by what other processes have done meanwhile.
@@ -296,7 +299,7 @@ impl Scheduler<'_> {
         let since = Instant::now();
         let started_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
-        let inputs = self.recorded_inputs(plan, node, &key_text);
+        let inputs = plan.recorded_inputs(node);
         match self.executor.start(task, Reporter::new(self.sender.clone(), node)) {
             Ok(running) => {
                 let active = Active { running, work, key_text, inputs, share, since, started_ms };

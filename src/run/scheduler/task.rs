@@ -7,10 +7,10 @@ use petgraph::graph::NodeIndex;
 use stage_api::Input;
 
 use super::{Active, Scheduler};
-use crate::key::{KeyText, StageKey};
+use crate::key::StageKey;
 use crate::pipeline::{Source, StepInput};
 use crate::plan::{Known, Plan};
-use crate::record::{Machine, RecordedInput, RunRecord, source_name};
+use crate::record::{Machine, RunRecord};
 use crate::run::event::Event;
 use crate::run::summary::RanStep;
 
@@ -26,28 +26,6 @@ impl Scheduler<'_> {
             }
         };
         Input { port: input.port.clone(), path }
-    }
-
-    pub(super) fn recorded_inputs(
-        &self,
-        plan: &Plan,
-        node: NodeIndex,
-        key_text: &KeyText,
-    ) -> Vec<RecordedInput> {
-        let step = &self.pipeline.graph[node];
-        step.inputs
-            .iter()
-            .zip(key_text.input_digests())
-            .map(|(input, digest)| RecordedInput {
-                port: input.port.clone(),
-                source: source_name(self.pipeline, &input.source),
-                digest,
-                tree: match &input.source {
-                    Source::Step { step, .. } => plan.of(*step).tree,
-                    Source::File(_) => None,
-                },
-            })
-            .collect()
     }
 
     /// Commits the output of a step that ended well.
@@ -84,6 +62,14 @@ impl Scheduler<'_> {
             log: log.to_string_lossy().into_owned(),
             accepted: None,
         };
+        for input in &step.inputs {
+            if let Source::File(path) = &input.source
+                && let Some(folder) = self.workspace.project_folder(path)
+            {
+                // Without it a later change is told by the folder only.
+                let _ = self.writer.keep_manifest(&folder);
+            }
+        }
         // Asked before the new record is there to be found.
         let same = self.workspace.last(step).is_some_and(|last| last.tree == record.tree);
         let committed = self.writer.commit(work, &manifest, &record).and_then(|()| self.writer.sync_some());

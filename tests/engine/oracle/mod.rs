@@ -132,7 +132,8 @@ fn make(pipeline: &Pipeline, cache: &Path, request: &Request) -> BTreeMap<String
     let workspace = Workspace::open(pipeline, cache, &pipeline.root.join("reports")).unwrap();
     let writer = workspace.store().lock(&mut |_| {}).unwrap();
     let mut plan = judge(pipeline, &workspace, request);
-    let capacity = Capacity { cpus: 3, memory: 0, gpus: vec![], pools: BTreeMap::new() };
+    let capacity =
+        Capacity { cpus: 3, memory: 0, gpus: vec![], gpus_for_programs: false, pools: BTreeMap::new() };
     let options = Options { capacity, keep_going: false, wait: true, estimated_seconds: None };
     let mut count = Count(BTreeMap::new());
     let summary = run(pipeline, &workspace, &writer, &mut plan, &executor, &options, channel(), &mut count);
