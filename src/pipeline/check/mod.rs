@@ -16,6 +16,7 @@ use super::expand::{Vars, combinations, string};
 use super::file::{EntryForm, FileForm, ProfileForm, Raw};
 use super::params;
 use super::{Pipeline, Source, Step};
+use crate::digest::Digest;
 
 /// What a name of the file stands for.
 enum Meaning {
@@ -90,7 +91,7 @@ pub(super) fn check<'a>(
         file: text.path.to_owned(),
         root: checker.root,
         // Filled in by who has read the text.
-        text: Digest::of_bytes(&[]),
+        text: Digest::of_bytes(b""),
         looked_for: checker.looked_for,
         profile: chosen.name.string(text)?,
         about: chosen.about.string(text)?,
