@@ -74,7 +74,9 @@ impl Pipeline {
         if !arrows.iter().all(|(from, to)| is_step(*from) && is_step(*to)) {
             return None;
         }
-        graph.extend_with_edges(arrows);
+        for (from, to) in arrows {
+            graph.add_edge(from, to, ());
+        }
         Some(Self {
             file: file.to_owned(),
             root,
