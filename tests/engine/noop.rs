@@ -84,7 +84,7 @@ fn whatever_the_judgement_rests_on_is_noticed() {
     let space = done();
     fs::write(space.path("reports/mini/text"), "scribbled").unwrap();
     assert!(space.make().expect(0).err.contains("published 1 file"));
-    assert_eq!(space.read("reports/mini/text"), "12");
+    assert_eq!(space.read("reports/mini/text"), "(12)");
     let space = done();
     fs::remove_file(space.path("two")).unwrap();
     assert!(space.make().expect(2).err.contains("two"));
