@@ -40,6 +40,11 @@ impl Digest {
         Ok(Self(*hasher.finalize().as_bytes()))
     }
 
+    /// Its 32 bytes.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
     /// The first twelve digits: enough for a person to tell two apart.
     pub fn short(&self) -> String {
         let mut text = self.to_string();
@@ -89,7 +94,7 @@ fn value(digit: u8) -> Result<u8, NotADigest> {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(&blake3::Hash::from(self.0).to_hex())
     }
 }
 

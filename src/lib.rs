@@ -9,7 +9,7 @@
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
 //! `command` → `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `versions` → `store` → `plan` → `publish` →
-//! `workspace` → `run` → `explain`, `estimate`, `accept`, `diff` → `cli`.
+//! `workspace` → `grounds` → `run` → `explain`, `estimate`, `accept`, `diff` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
@@ -20,6 +20,7 @@ pub mod diff;
 pub mod digest;
 pub mod estimate;
 pub mod explain;
+pub mod grounds;
 pub mod key;
 pub mod params;
 pub mod pipeline;

@@ -78,6 +78,11 @@ impl Reports {
         &self.folder
     }
 
+    /// The files that publishing a tree writes, with their digests.
+    pub fn files(&self, below: &Path, manifest: &Manifest) -> Vec<(PathBuf, Digest)> {
+        published_files(below, manifest).map(|(file, _, digest)| (self.folder.join(file), digest)).collect()
+    }
+
     /// Whether all files of a tree stand in the reports as the tree has them.
     pub fn hold(&self, below: &Path, manifest: &Manifest, digests: &mut StatCache) -> bool {
         published_files(below, manifest).all(|(file, _, digest)| self.has(&file, digest, digests))

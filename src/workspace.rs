@@ -12,7 +12,7 @@ use crate::pipeline::{Pipeline, Source, Step};
 use crate::plan::Known;
 use crate::publish::Reports;
 use crate::record::RunRecord;
-use crate::store::{ContentStore, StatCache, StoreError};
+use crate::store::{ContentStore, Facts, StatCache, StoreError};
 use crate::tree::{Manifest, TreeError};
 use crate::versions::Versions;
 
@@ -52,20 +52,30 @@ impl Workspace {
     /// # Errors
     /// When the store cannot be used.
     pub fn open(pipeline: &Pipeline, cache: &Path, reports: &Path) -> Result<Self, StoreError> {
-        let store = ContentStore::open(cache)?;
-        Ok(Self {
+        Ok(Self::with(pipeline, Facts::open(cache)?, reports))
+    }
+
+    /// As [`Workspace::open`], with what the store knows already read.
+    pub fn with(pipeline: &Pipeline, facts: Facts, reports: &Path) -> Self {
+        let Facts { store, digests, versions } = facts;
+        Self {
             reports: Reports::new(reports.join(&pipeline.profile), &pipeline.profile),
             root: pipeline.root.clone(),
             profile: pipeline.profile.clone(),
             files: RefCell::default(),
-            digests: RefCell::new(store.stat_cache()),
-            versions: RefCell::new(Versions::new(store.versions().into_iter())),
+            digests: RefCell::new(digests),
+            versions: RefCell::new(versions),
             owners: RefCell::default(),
             outputs: RefCell::default(),
             manifests: RefCell::default(),
             history: OnceCell::new(),
             store,
-        })
+        }
+    }
+
+    /// The files of the reports that a published step writes, with their digests.
+    pub fn published_files(&self, step: &Step, tree: &Digest) -> Option<Vec<(PathBuf, Digest)>> {
+        Some(self.reports.files(step.publish.as_ref()?, self.manifest(tree)?.as_ref()))
     }
 
     /// The store.

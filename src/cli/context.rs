@@ -1,33 +1,35 @@
 //! What most subcommands begin with: the pipeline, the workspace, the targets by name.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use petgraph::graph::NodeIndex;
 use stage_api::Registry;
 
 use super::Global;
 use super::error::CliError;
+use crate::digest::Digest;
 use crate::pipeline::{Pipeline, nearest};
 use crate::plan::{Plan, Request, judge};
+use crate::store::{ContentStore, Facts, StoreError, stamp_of};
 use crate::workspace::Workspace;
 
-/// A loaded pipeline and where its store is.
-pub struct Context {
-    /// The pipeline.
-    pub pipeline: Pipeline,
+/// Where a project is, before anything of it was read.
+pub struct Project {
+    file: PathBuf,
+    profile: Option<String>,
+    root: PathBuf,
     cache: PathBuf,
+    /// What stages there are, and which build of the program this is.
+    program: Digest,
 }
 
-impl Context {
-    /// Loads the pipeline that the options name.
-    pub fn load(global: &Global, registry: &Registry) -> Result<Self, CliError> {
-        // A variable that is set to nothing counts as not set.
-        let profile = global.profile.as_deref().filter(|profile| !profile.is_empty());
-        let mut pipeline = Pipeline::load(&global.file, profile, registry)?;
+impl Project {
+    /// The project that the options name.
+    pub fn locate(global: &Global, registry: &Registry) -> Result<Self, CliError> {
         // Steps run in processes of their own; they get paths that do not depend on a current folder.
-        let absolute = |path: &PathBuf| {
-            let path = if path.as_os_str().is_empty() { std::path::Path::new(".") } else { path };
+        let absolute = |path: &Path| {
+            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
             let path = std::path::absolute(path).map_err(|error| {
                 CliError::usage(format!("{}: cannot be located: {error}", path.display()))
             })?;
@@ -40,17 +42,101 @@ impl Context {
                 }),
             }
         };
-        pipeline.root = absolute(&pipeline.root)?;
+        let root = absolute(global.file.parent().unwrap_or(Path::new(".")))?;
         let cache = match &global.cache {
             Some(cache) => absolute(cache)?,
-            None => pipeline.root.join("cache"),
+            None => root.join("cache"),
         };
-        Ok(Self { pipeline, cache })
+        Ok(Self {
+            file: global.file.clone(),
+            // A variable that is set to nothing counts as not set.
+            profile: global.profile.clone().filter(|profile| !profile.is_empty()),
+            root,
+            cache,
+            program: program(registry),
+        })
+    }
+
+    /// Its store.
+    pub fn facts(&self) -> Result<Facts, CliError> {
+        Ok(Facts::open(&self.cache)?)
+    }
+
+    /// What is asked for by asking for these targets, as a name.
+    pub fn request(&self, targets: &[String]) -> Digest {
+        let file = self.root.join(self.file.file_name().unwrap_or_default());
+        Digest::of_kind(
+            "repro request v1",
+            format!("{file:?} {:?} {} {targets:?}", self.profile, self.program).as_bytes(),
+        )
+    }
+
+    /// What a checked pipeline of this text depends on, as a name.
+    fn kept_as(&self, text: &str) -> Digest {
+        let text = Digest::of_bytes(text.as_bytes());
+        Digest::of_kind("repro pipeline v1", format!("{text} {:?} {}", self.profile, self.program).as_bytes())
+    }
+}
+
+/// The stages with their versions and the file of this program: another build may have other defaults.
+fn program(registry: &Registry) -> Digest {
+    let stages: Vec<_> = registry.iter().map(|stage| (stage.name(), stage.version())).collect();
+    let stamp = std::env::current_exe().and_then(|file| stamp_of(&file)).ok();
+    Digest::of_kind("repro program v1", format!("{stages:?} {stamp:?}").as_bytes())
+}
+
+/// A loaded pipeline and where its store is.
+pub struct Context {
+    /// The pipeline.
+    pub pipeline: Pipeline,
+    project: Project,
+    /// The name to keep the pipeline under, if it was parsed just now.
+    parsed: Option<Digest>,
+}
+
+impl Context {
+    /// Loads the pipeline that the options name.
+    pub fn load(global: &Global, registry: &Registry) -> Result<Self, CliError> {
+        Self::of(Project::locate(global, registry)?, registry)
+    }
+
+    /// Loads the pipeline of a project: as it was kept, or by parsing it.
+    pub fn of(project: Project, registry: &Registry) -> Result<Self, CliError> {
+        let text = Pipeline::read(&project.file)?;
+        let name = project.kept_as(&text);
+        let kept = ContentStore::pipeline(&project.cache, &name);
+        let kept = kept.and_then(|bytes| Pipeline::from_bytes(&bytes, &project.file));
+        let (mut pipeline, parsed) = match kept {
+            Some(pipeline) => (pipeline, None),
+            None => {
+                (Pipeline::parse(&project.file, &text, project.profile.as_deref(), registry)?, Some(name))
+            }
+        };
+        pipeline.root = project.root.clone();
+        Ok(Self { pipeline, project, parsed })
+    }
+
+    /// Keeps the pipeline for the next time, if it is not kept yet.
+    pub fn keep(&self, store: &ContentStore) -> Result<(), StoreError> {
+        match (&self.parsed, self.pipeline.to_bytes()) {
+            (Some(name), Some(bytes)) => store.keep_pipeline(name, &bytes),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is asked for by asking for these targets, as a name.
+    pub fn request(&self, targets: &[String]) -> Digest {
+        self.project.request(targets)
     }
 
     /// Opens the workspace, with nothing known yet.
     pub fn workspace(&self) -> Result<Workspace, CliError> {
-        Ok(Workspace::open(&self.pipeline, &self.cache, &self.pipeline.root.join("reports"))?)
+        Ok(self.workspace_with(self.project.facts()?))
+    }
+
+    /// The workspace, with what the store knows already read.
+    pub fn workspace_with(&self, facts: Facts) -> Workspace {
+        Workspace::with(&self.pipeline, facts, &self.pipeline.root.join("reports"))
     }
 
     /// The steps of targets by name. No name at all means the target `all`, or every step where there is no such

@@ -53,6 +53,11 @@ fn gpu_list(text: &str) -> Result<GpuList, String> {
 }
 
 impl Limits {
+    /// Whether pools are named, which only the pipeline knows.
+    pub fn names_pools(&self) -> bool {
+        !self.deny_pool.is_empty()
+    }
+
     /// What may be in use at one time.
     pub fn capacity(&self, context: &Context) -> Result<Capacity, CliError> {
         let gpus = match &self.gpus {

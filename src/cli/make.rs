@@ -13,16 +13,17 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stage_api::Registry;
 
-use super::context::Context;
+use super::context::{Context, Project};
 use super::error::CliError;
 use super::limits::Limits;
 use super::{Global, console, print, print_json, print_line, status, words};
 use crate::estimate::{Estimate, estimate};
 use crate::explain::{Explanation, explain};
+use crate::grounds::Grounds;
 use crate::plan::{Known, Plan, Verdict};
 use crate::publish::{Part, Published};
 use crate::run::{self, Capacity, Message, Options, Subprocess, Summary};
-use crate::store::{ContentStore, Damage, StoreError, Writer};
+use crate::store::{ContentStore, Damage, Facts, StoreError, Writer};
 use crate::workspace::Workspace;
 
 /// Brings targets up to date: runs what must run, keeps the results, publishes the reports.
@@ -49,7 +50,16 @@ pub struct Make {
 impl Make {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
         let since = Instant::now();
-        let context = Context::load(global, registry)?;
+        let project = Project::locate(global, registry)?;
+        // Most of the time nothing has changed since there was nothing to do.
+        let mut facts = project.facts();
+        if let Ok(facts) = &mut facts
+            && let Some(steps) = self.known_done(&project, facts)
+        {
+            keep(facts.keep());
+            return nothing_to_do(global, steps, since);
+        }
+        let context = Context::of(project, registry)?;
         self.limits.check(&context)?;
         let targets = context.targets(&self.targets)?;
         let forced = self.force.iter().map(|name| context.step(name)).collect::<Result<BTreeSet<_>, _>>()?;
@@ -57,10 +67,17 @@ impl Make {
         let targets = targets.into_iter().chain(forced.iter().copied()).collect::<Vec<_>>();
 
         // First without the lock: most of the time there is nothing to do, and nothing to wait for.
-        let (mut workspace, anew) = (&context.workspace()?, OnceCell::new());
+        let (mut workspace, anew) = (&context.workspace_with(facts?), OnceCell::new());
         let mut plan = context.judge(workspace, targets.clone(), forced.clone())?;
         if !self.dry_run && is_done(&context, workspace, &plan) {
-            return nothing_to_do(global, workspace, &plan);
+            keep(context.keep(workspace.store()));
+            keep(workspace.keep_facts());
+            if let (true, Some(grounds)) =
+                (forced.is_empty(), Grounds::of(&context.pipeline, workspace, &plan))
+            {
+                keep(grounds.keep(&context.request(&self.targets), workspace));
+            }
+            return nothing_to_do(global, plan.needed().count(), since);
         }
         let capacity = self.limits.capacity(&context)?;
         self.limits.refuse_impossible(&context, &plan, &capacity)?;
@@ -79,6 +96,7 @@ impl Make {
             let opened = context.workspace()?;
             workspace = anew.get_or_init(|| opened);
         }
+        keep(context.keep(workspace.store()));
         // Something is to be done: what the version commands say is asked anew, once.
         if workspace.ask_versions_again() || writer.has_waited() {
             plan = context.judge(workspace, targets, forced)?;
@@ -90,10 +108,20 @@ impl Make {
             if summary.is_complete() { Some(publish(&context, workspace, &writer, &plan)?) } else { None };
         keep(workspace.keep_facts());
         if global.json {
-            ended(&summary, published.as_ref(), &plan, since)?;
+            let fresh = plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).count();
+            ended(&summary, published.as_ref(), fresh, since)?;
         }
         tell_summary(&summary, published.as_ref(), workspace, &plan, since);
         Ok(exit_code(&summary))
+    }
+
+    /// How many steps were asked for, if they were found done before and all that this rests on is as it was.
+    fn known_done(&self, project: &Project, facts: &mut Facts) -> Option<usize> {
+        if self.dry_run || !self.force.is_empty() || self.limits.names_pools() {
+            return None;
+        }
+        let grounds = Grounds::known(&project.request(&self.targets), facts)?;
+        grounds.hold(facts).then_some(grounds.steps)
     }
 
     fn schedule(
@@ -158,12 +186,11 @@ fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
         })
 }
 
-fn nothing_to_do(global: &Global, workspace: &Workspace, plan: &Plan) -> Result<ExitCode, CliError> {
-    keep(workspace.keep_facts());
+fn nothing_to_do(global: &Global, steps: usize, since: Instant) -> Result<ExitCode, CliError> {
     if global.json {
-        ended(&Summary::default(), None, plan, Instant::now())?;
+        ended(&Summary::default(), None, steps, since)?;
     }
-    tell!("nothing to do: {} fresh", words::count(plan.needed().count(), "step"));
+    tell!("nothing to do: {} fresh", words::count(steps, "step"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -194,7 +221,7 @@ fn keep(kept: Result<(), StoreError>) {
 fn ended(
     summary: &Summary,
     published: Option<&Published>,
-    plan: &Plan,
+    fresh: usize,
     since: Instant,
 ) -> Result<(), CliError> {
     let failed: Vec<&str> = summary.failures.iter().map(|failure| failure.step.as_str()).collect();
@@ -202,7 +229,7 @@ fn ended(
         "event": "ended",
         "seconds": since.elapsed().as_secs_f64(),
         "ran": summary.ran.len(),
-        "fresh": plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).count(),
+        "fresh": fresh,
         "failed": failed,
         "not_reached": summary.not_reached,
         "interrupted": summary.interrupted,

@@ -1,5 +1,6 @@
 //! The pipeline: a DAG of steps, checked. It knows nothing of what was run before and touches no step's output.
 
+mod cached;
 mod check;
 mod error;
 mod expand;
@@ -11,13 +12,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
+use serde::{Deserialize, Serialize};
 use stage_api::{Registry, Surroundings};
+
+use crate::digest::Digest;
 
 pub use error::{PipelineError, nearest};
 pub use needs::Needs;
 
 /// What a step reads by one port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepInput {
     /// The port of the stage.
     pub port: String,
@@ -28,7 +32,7 @@ pub struct StepInput {
 }
 
 /// Where an input comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// A step's tree, or a file or folder within it (`step/output`, any depth, `/`-separated).
     Step {
@@ -42,7 +46,7 @@ pub enum Source {
 }
 
 /// A node of the DAG.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Step {
     /// Its name; unique, not part of its key.
     pub name: String,
@@ -71,6 +75,8 @@ pub struct Pipeline {
     pub file: PathBuf,
     /// Its folder: what `./` means in it.
     pub root: PathBuf,
+    /// The digest of its text.
+    pub text: Digest,
     /// The chosen profile.
     pub profile: String,
     /// What the file says about that profile.
@@ -83,6 +89,8 @@ pub struct Pipeline {
     pub graph: DiGraph<Step, ()>,
     /// What a person would ask for: every declared target, and every step by its own name.
     pub targets: BTreeMap<String, Vec<NodeIndex>>,
+    /// Files of the project that a person may place or not, connected where they are there, and whether they were.
+    pub looked_for: Vec<(PathBuf, bool)>,
 }
 
 impl Pipeline {
@@ -91,12 +99,18 @@ impl Pipeline {
     /// # Errors
     /// A file that cannot be read, and everything that can be wrong with a pipeline, with its place.
     pub fn load(file: &Path, profile: Option<&str>, registry: &Registry) -> Result<Self, PipelineError> {
-        let text = std::fs::read_to_string(file).map_err(|error| {
+        Self::parse(file, &Self::read(file)?, profile, registry)
+    }
+
+    /// The text of the pipeline file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(file: &Path) -> Result<String, PipelineError> {
+        std::fs::read_to_string(file).map_err(|error| {
             PipelineError::of_file(file, format!("cannot be read: {error}"))
                 .hint("run `repro` in the folder of the project, or name the pipeline file with --file")
-        })?;
-        // Some editors begin a file with a byte order mark.
-        Self::parse(file, text.trim_start_matches('\u{feff}'), profile, registry)
+        })
     }
 
     /// Checks the text of a pipeline file; `file` says where it stands and what `./` means in it.
@@ -109,7 +123,17 @@ impl Pipeline {
         profile: Option<&str>,
         registry: &Registry,
     ) -> Result<Self, PipelineError> {
-        let text = error::Text::new(file, text);
-        check::check(&file::parse(&text)?, profile, &text, registry)
+        let digest = Digest::of_bytes(text.as_bytes());
+        // Some editors begin a file with a byte order mark.
+        let text = error::Text::new(file, text.trim_start_matches('\u{feff}'));
+        let mut pipeline = check::check(&file::parse(&text)?, profile, &text, registry)?;
+        pipeline.text = digest;
+        Ok(pipeline)
     }
+}
+
+/// The folder of a pipeline file: what `./` means in it.
+fn root_of(file: &Path) -> PathBuf {
+    let root = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    root.unwrap_or(Path::new(".")).to_owned()
 }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
 
 /// The pools that every machine has; a pipeline cannot declare its own under these names.
 pub const BUILT_IN_POOLS: [&str; 3] = ["cpu", "memory", "gpu"];
 
 /// What a step asks of the machine while it runs. Not part of its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Needs {
     /// CPU threads, at least 1.
     pub cpu: usize,
@@ -55,7 +56,7 @@ impl fmt::Display for Needs {
 }
 
 /// Whole GPUs, or a share of one below 1, in thousandths. `gpu: 0.5` lets two such steps run on one GPU.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Gpus(u32);
 
 impl Gpus {

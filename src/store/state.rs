@@ -8,6 +8,7 @@
 //! forgotten <key>            the execution of that key above counts no more
 //! file <stamp> <digest> …    the digest of a file of the project, by its stamp
 //! version {…}                what a version command printed
+//! judged <request> {…}       on what grounds everything that was requested was found done, by the executions above
 //! ```
 //!
 //! A later line goes over an earlier one of the same key or path. It decodes only what is asked for: judging needs
@@ -54,6 +55,8 @@ pub(super) struct State {
     synced: usize,
     files: Vec<Line>,
     versions: Vec<Line>,
+    /// By request: on what grounds it was last found done, and by how many events.
+    judged: HashMap<Digest, (Line, usize)>,
     /// By key: its newest execution, an index into `events`; as of so many events.
     keys: (HashMap<Digest, usize>, usize),
     /// By profile and step: when its newest execution began, and which event that is; as of so many events.
@@ -87,6 +90,7 @@ impl State {
             synced: 0,
             files: Vec::new(),
             versions: Vec::new(),
+            judged: HashMap::new(),
             keys: Default::default(),
             steps: Default::default(),
         };
@@ -107,6 +111,7 @@ impl State {
                 self.events.clear();
                 self.files.clear();
                 self.versions.clear();
+                self.judged.clear();
                 self.synced = 0;
                 self.keys = Default::default();
                 self.steps = Default::default();
@@ -127,6 +132,12 @@ impl State {
                 }
                 "file" => self.files.push(line.clone()),
                 "version" => self.versions.push(line.clone()),
+                "judged" => {
+                    let request = text.split(' ').nth(1).and_then(|request| request.parse().ok());
+                    if let Some(request) = request {
+                        self.judged.insert(request, (line.clone(), self.events.len()));
+                    }
+                }
                 // Of a later program that writes this same layout.
                 _ => {}
             }
@@ -185,6 +196,23 @@ impl State {
         self.versions.iter().filter_map(|line| self.log.text(line).strip_prefix("version "))
     }
 
+    /// On what grounds `request` was found done, if that was by all the executions that are known now.
+    pub fn judged(&self, request: &Digest) -> Option<&str> {
+        let (line, events) = self.judged.get(request)?;
+        // What a damaged line said may have been an execution.
+        let is_valid = *events == self.events.len() && self.log.damaged().is_empty();
+        is_valid.then(|| self.log.text(line).splitn(3, ' ').nth(2))?
+    }
+
+    /// Notes the grounds on which a request was found done by what was known at `mark`; with the lock held.
+    pub fn judge(&mut self, mark: Mark, line: String) -> io::Result<()> {
+        let known = self.events.len();
+        self.refresh()?;
+        // Another process has executed something since: then nothing is certain.
+        let is_same = self.log.file() == mark.file && self.events.len() == known;
+        if is_same { self.append(&[line], false) } else { Ok(()) }
+    }
+
     /// Whether executions were recorded that no `synced` vouches for.
     pub fn has_unsynced(&self) -> bool {
         (self.synced..self.events.len()).any(|event| !self.is_synced(event))
@@ -225,6 +253,8 @@ impl State {
                 lines.push((line.start, text.to_owned()));
             }
         }
+        let valid = self.judged.values().filter(|(_, events)| *events == self.events.len());
+        lines.extend(valid.map(|(line, _)| (line.start, self.log.text(line).to_owned())));
         // They are few.
         lines.extend(self.versions.iter().map(|line| (line.start, self.log.text(line).to_owned())));
         let live = lines.iter().map(|(_, text)| text.len() + 18).sum();

@@ -7,6 +7,7 @@ mod explain;
 mod faces;
 mod failure;
 mod interrupt;
+mod noop;
 mod oracle;
 #[path = "../support/process.rs"]
 mod process;

@@ -16,6 +16,7 @@ use super::expand::{Vars, combinations, string};
 use super::file::{EntryForm, FileForm, ProfileForm, Raw};
 use super::params;
 use super::{Pipeline, Source, Step};
+use crate::digest::Digest;
 
 /// What a name of the file stands for.
 enum Meaning {
@@ -38,6 +39,7 @@ struct Unwired<'f, 'a> {
 struct Checker<'t, 'a> {
     text: &'t Text<'a>,
     root: PathBuf,
+    looked_for: Vec<(PathBuf, bool)>,
     graph: DiGraph<Step, ()>,
     names: HashMap<String, Named<'a>>,
     /// The declared pools.
@@ -54,10 +56,10 @@ pub(super) fn check<'a>(
     let chosen = choose_profile(form, profile, text)?;
     let said = |name: &str, value: Raw| (name.to_owned(), value.0.to_owned());
     let vars: Vars = vec![said("profile", chosen.name), said("about", chosen.about)];
-    let root = text.path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut checker = Checker {
         text,
-        root: root.unwrap_or(Path::new(".")).to_owned(),
+        root: super::root_of(text.path),
+        looked_for: Vec::new(),
         graph: DiGraph::new(),
         names: HashMap::new(),
         pools: BTreeMap::new(),
@@ -88,6 +90,9 @@ pub(super) fn check<'a>(
     Ok(Pipeline {
         file: text.path.to_owned(),
         root: checker.root,
+        // Filled in by who has read the text.
+        text: Digest::of_bytes(b""),
+        looked_for: checker.looked_for,
         profile: chosen.name.string(text)?,
         about: chosen.about.string(text)?,
         profiles: form.profiles.iter().map(|profile| profile.name.string(text)).collect::<Result<_, _>>()?,

@@ -97,7 +97,13 @@ impl<'a> Checker<'_, 'a> {
                 let position = self.text.position(self.text.span(raw.0).start);
                 match &source {
                     // What a person may place by hand is connected once it is there.
-                    Source::File(path) if port.optional && !self.root.join(path).exists() => continue,
+                    Source::File(path) if port.optional => {
+                        let is_there = self.root.join(path).exists();
+                        self.looked_for.push((path.clone(), is_there));
+                        if !is_there {
+                            continue;
+                        }
+                    }
                     Source::File(_) => {}
                     Source::Step { step, .. } => {
                         self.graph.update_edge(*step, *node, ());

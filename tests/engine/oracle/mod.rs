@@ -107,6 +107,8 @@ fn pipeline(root: &Path, drawn: &[Drawn]) -> Pipeline {
     Pipeline {
         file: root.join("pipeline.ron"),
         root: root.to_owned(),
+        text: Digest::of_bytes(b"drawn"),
+        looked_for: Vec::new(),
         profile: "mini".to_owned(),
         about: String::new(),
         profiles: vec!["mini".to_owned()],

@@ -1,0 +1,93 @@
+//! A checked pipeline kept for the next time: parsing and checking ten thousand steps takes longer than judging
+//! them. What is kept is named by all that parsing depends on, and proves itself by a checksum.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use petgraph::graph::{DiGraph, NodeIndex};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Pipeline, Source, Step};
+use crate::digest::Digest;
+
+/// Bytes of the checksum at the beginning.
+const CHECKSUM: usize = 8;
+
+/// A pipeline without its arrows, which follow from its steps.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    text: Digest,
+    profile: String,
+    about: String,
+    profiles: Vec<String>,
+    pools: BTreeMap<String, usize>,
+    steps: Vec<Step>,
+    targets: BTreeMap<String, Vec<NodeIndex>>,
+    looked_for: Vec<(PathBuf, bool)>,
+}
+
+impl Pipeline {
+    /// The form that [`Pipeline::from_bytes`] reads.
+    pub fn to_bytes(&self) -> Option<Vec<u8>> {
+        let kept = Kept {
+            text: self.text,
+            profile: self.profile.clone(),
+            about: self.about.clone(),
+            profiles: self.profiles.clone(),
+            pools: self.pools.clone(),
+            steps: self.graph.node_weights().cloned().collect(),
+            targets: self.targets.clone(),
+            looked_for: self.looked_for.clone(),
+        };
+        let body = postcard::to_stdvec(&kept).ok()?;
+        Some([&xxh3_64(&body).to_le_bytes(), &body[..]].concat())
+    }
+
+    /// The pipeline that was kept, as the one in `file`; `None` when a byte is not as it was written, or when a file
+    /// that the check looked for has come or gone.
+    pub fn from_bytes(bytes: &[u8], file: &Path) -> Option<Self> {
+        let (checksum, body) = bytes.split_at_checked(CHECKSUM)?;
+        if checksum != xxh3_64(body).to_le_bytes() {
+            return None;
+        }
+        let kept: Kept = postcard::from_bytes(body).ok()?;
+        let root = super::root_of(file);
+        if kept.looked_for.iter().any(|(path, was_there)| root.join(path).exists() != *was_there) {
+            return None;
+        }
+        let mut graph = DiGraph::with_capacity(kept.steps.len(), 2 * kept.steps.len());
+        let mut arrows: Vec<(NodeIndex, NodeIndex)> = Vec::with_capacity(2 * kept.steps.len());
+        for step in kept.steps {
+            let node = NodeIndex::new(graph.node_count());
+            let first = arrows.len();
+            for input in &step.inputs {
+                if let Source::Step { step: source, .. } = input.source
+                    && !arrows[first..].contains(&(source, node))
+                {
+                    arrows.push((source, node));
+                }
+            }
+            graph.add_node(step);
+        }
+        let is_step = |node: NodeIndex| node.index() < graph.node_count();
+        if !arrows.iter().all(|(from, to)| is_step(*from) && is_step(*to)) {
+            return None;
+        }
+        for (from, to) in arrows {
+            graph.add_edge(from, to, ());
+        }
+        Some(Self {
+            file: file.to_owned(),
+            root,
+            text: kept.text,
+            profile: kept.profile,
+            about: kept.about,
+            profiles: kept.profiles,
+            pools: kept.pools,
+            graph,
+            targets: kept.targets,
+            looked_for: kept.looked_for,
+        })
+    }
+}

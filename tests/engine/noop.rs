@@ -1,0 +1,113 @@
+//! A run with nothing to do: what it costs, and that nothing it rests on can change unseen.
+
+use std::fs::{self, File};
+use std::time::{Duration, SystemTime};
+
+use super::process::finished;
+use super::support::TestSpace;
+
+const STEPS: &str = r#"
+    (name: "a", stage: "command", inputs: {"in": ["./one", "./two"]},
+     params: (run: ["cat", "{input.in}"], stdout: "text", pass_env: ["COUNTED"])),
+    (name: "b", stage: "join", inputs: {"in": ["a/text"]}, publish: "."),
+"#;
+
+/// A project in which `make` has found twice that there is nothing to do: the second time without judging.
+fn done() -> TestSpace {
+    let space = TestSpace::new(STEPS);
+    space.write("one", "1");
+    space.write("two", "2");
+    space.make().expect(0);
+    // Older than a tick of the clock, so that the next run can believe their stamps.
+    std::thread::sleep(Duration::from_millis(60));
+    for _ in 0..2 {
+        assert_eq!(space.make().expect(0).err, "nothing to do: 2 steps fresh\n");
+    }
+    space
+}
+
+/// How many lines of the state log begin so, behind their checksums.
+fn lines(space: &TestSpace, word: &str) -> usize {
+    space.read("cache/state").lines().filter(|line| line[17..].starts_with(word)).count()
+}
+
+#[test]
+fn the_second_time_nothing_is_judged_hashed_or_written() {
+    let space = done();
+    assert_eq!(lines(&space, "judged "), 1);
+    let before = space.read("cache/state");
+    assert_eq!(space.make().expect(0).err, "nothing to do: 2 steps fresh\n");
+    assert_eq!(space.read("cache/state"), before);
+    // What is not there was not needed: no pipeline was loaded, no record decoded.
+    fs::remove_dir_all(space.path("cache/pipelines")).unwrap();
+    space.make().expect(0);
+    assert!(!space.path("cache/pipelines").exists());
+}
+
+#[test]
+fn a_touched_source_costs_one_hash() {
+    let space = done();
+    let known = lines(&space, "file ");
+    let touched = File::options().append(true).open(space.path("one")).unwrap();
+    touched.set_modified(SystemTime::now() - Duration::from_secs(5)).unwrap();
+    std::thread::sleep(Duration::from_millis(60));
+    for _ in 0..2 {
+        assert_eq!(space.make().expect(0).err, "nothing to do: 2 steps fresh\n");
+        assert_eq!(lines(&space, "file "), known + 1);
+        assert_eq!(lines(&space, "judged "), 1, "the judgement still stands");
+    }
+}
+
+#[test]
+fn whatever_the_judgement_rests_on_is_noticed() {
+    let expect = |what: &str, change: &dyn Fn(&TestSpace), ran: &[&str]| {
+        let space = done();
+        change(&space);
+        assert_eq!(space.make().expect(0).ran(), ran, "{what}");
+        assert!(space.make().expect(0).err.contains("nothing to do"), "{what}");
+    };
+    expect("a source", &|space| space.write("one", "0"), &["a", "b"]);
+    expect(
+        "the pipeline",
+        &|space| space.steps(&STEPS.replace("\"join\"", "\"join\", params: (text: \"x\")")),
+        &["b"],
+    );
+    expect("a comment", &|space| space.steps(&format!("// nothing\n{STEPS}")), &[]);
+    expect(
+        "a lost record",
+        &|space| {
+            let store = repro::store::ContentStore::open(&space.path("cache")).unwrap();
+            store.lock(&mut |_| {}).unwrap().forget(&space.record("b").key_text.key()).unwrap();
+        },
+        &["b"],
+    );
+    let space = done();
+    fs::write(space.path("reports/mini/text"), "scribbled").unwrap();
+    assert!(space.make().expect(0).err.contains("published 1 file"));
+    assert_eq!(space.read("reports/mini/text"), "(12)");
+    let space = done();
+    fs::remove_file(space.path("two")).unwrap();
+    assert!(space.make().expect(2).err.contains("two"));
+    let space = done();
+    let other = finished(space.command(&["make"]).env("COUNTED", "1").output().unwrap()).expect(0);
+    assert_eq!(other.ran(), ["a"]);
+    let space = done();
+    assert_eq!(space.run(&["make", "--force", "b"]).expect(0).ran(), ["b"]);
+    assert_eq!(space.run(&["make", "a"]).expect(0).err, "nothing to do: 1 step fresh\n");
+    space.run(&["make", "nonsense"]).expect(2);
+    space.run(&["make", "--deny-pool", "nonsense"]).expect(2);
+}
+
+#[test]
+fn a_damaged_kept_pipeline_is_parsed_again() {
+    let space = done();
+    for name in space.cached("pipelines") {
+        let file = space.path("cache/pipelines").join(name);
+        let mut bytes = fs::read(&file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(file, bytes).unwrap();
+    }
+    space.write("one", "0");
+    assert_eq!(space.make().expect(0).ran(), ["a", "b"]);
+}
