@@ -8,12 +8,13 @@
 //! ```
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
-//! `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `store` → `plan` → `publish` → `workspace` →
-//! `run` → `explain` → `cli`.
+//! `command` → `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `tools` → `store` → `plan` → `publish` →
+//! `workspace` → `run` → `explain` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
 pub mod cli;
+pub mod command;
 pub mod digest;
 pub mod explain;
 pub mod key;
@@ -24,5 +25,6 @@ pub mod publish;
 pub mod record;
 pub mod run;
 pub mod store;
+pub mod tools;
 pub mod tree;
 pub mod workspace;

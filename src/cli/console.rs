@@ -50,6 +50,7 @@ impl Observer for Plain {
                 let number = self.numbers.remove(step).unwrap_or_default();
                 tell!("{number} {step} {}", done(seconds, same));
             }
+            Event::Elsewhere { step, by } => tell!("{}", elsewhere(step, by)),
             Event::Failed { step, .. } => tell!("{step} failed"),
             Event::Stopping => tell!("stopping; once more to stop at once"),
             Event::Judged { .. } | Event::Progress { .. } | Event::Scalar { .. } => {}
@@ -59,6 +60,10 @@ impl Observer for Plain {
 
 fn done(seconds: f64, same: bool) -> String {
     format!("done in {}{}", words::duration(seconds), if same { ", same output as before" } else { "" })
+}
+
+fn elsewhere(step: &str, by: Option<&str>) -> String {
+    format!("{step} is being run by {}", by.unwrap_or("another process"))
 }
 
 /// A bar per running step; finished ones scroll away above.
@@ -130,6 +135,7 @@ impl Observer for Live {
                 }
                 self.line(&format!("{step} failed"));
             }
+            Event::Elsewhere { step, by } => self.line(&elsewhere(step, by)),
             Event::Stopping => self.line("stopping; once more to stop at once"),
             Event::Judged { .. } | Event::Scalar { value: None, .. } => {}
         }

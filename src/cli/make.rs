@@ -1,5 +1,6 @@
 //! `repro make`.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::mpsc::{Sender, channel};
@@ -18,7 +19,7 @@ use crate::explain::{Explanation, explain};
 use crate::plan::{Known, Plan, Verdict};
 use crate::publish::{Part, Published};
 use crate::run::{self, Capacity, Message, Options, Subprocess, Summary};
-use crate::store::Writer;
+use crate::store::{ContentStore, Damage, Writer};
 use crate::workspace::Workspace;
 
 /// Brings targets up to date: runs what must run, keeps the results, publishes the reports.
@@ -32,6 +33,9 @@ pub struct Make {
     /// After a failure, go on with what does not depend on the failed step.
     #[arg(short, long)]
     keep_going: bool,
+    /// Fail instead of waiting for steps that another process runs.
+    #[arg(long)]
+    no_wait: bool,
     /// Only say what would run, and why.
     #[arg(long)]
     dry_run: bool,
@@ -50,31 +54,33 @@ impl Make {
         let targets = targets.into_iter().chain(forced.iter().copied()).collect::<Vec<_>>();
 
         // First without the lock: most of the time there is nothing to do, and nothing to wait for.
-        let workspace = context.workspace()?;
-        let plan = context.judge(&workspace, targets.clone(), forced.clone())?;
+        let (mut workspace, anew) = (&context.workspace()?, OnceCell::new());
+        let mut plan = context.judge(workspace, targets.clone(), forced.clone())?;
         if self.dry_run {
-            return dry_run(global, &context, &workspace, &plan);
+            return dry_run(global, &context, workspace, &plan);
         }
-        if is_done(&context, &workspace, &plan) {
-            return nothing_to_do(&workspace, &plan);
+        if is_done(&context, workspace, &plan) {
+            return nothing_to_do(workspace, &plan);
         }
 
-        // Then as the only one that writes. Another one may have done the work meanwhile: look again.
-        let mut tell = |holder: &str| tell!("waiting for {holder}, which writes the same cache");
+        // Then beside others that write. What one who had to be waited for has removed is known no more.
+        let mut tell = |holder: &str| tell!("waiting for {holder}, which has this cache to itself");
         let writer = workspace.store().lock(&mut tell)?;
-        let workspace = context.workspace()?;
-        let mut plan = context.judge(&workspace, targets, forced)?;
-        for record in workspace.damaged() {
-            tell!("warning: {}: the record is damaged and counts as absent", record.display());
+        if writer.has_waited() {
+            let opened = context.workspace()?;
+            workspace = anew.get_or_init(|| opened);
         }
-        if is_done(&context, &workspace, &plan) {
-            return nothing_to_do(&workspace, &plan);
+        // Something is to be done: what the version commands say is asked anew, once.
+        if workspace.ask_tools_again() || writer.has_waited() {
+            plan = context.judge(workspace, targets, forced)?;
         }
-        let summary = self.schedule(global, &context, &workspace, &writer, &mut plan)?;
+        warn_of_losses(workspace.store());
+        let summary = self.schedule(global, &context, workspace, &writer, &mut plan)?;
+        writer.sync()?;
         let published =
-            if summary.is_complete() { Some(publish(&context, &workspace, &writer, &plan)?) } else { None };
-        save_digests(&workspace);
-        tell_summary(&summary, published.as_ref(), &workspace, &plan, since);
+            if summary.is_complete() { Some(publish(&context, workspace, &writer, &plan)?) } else { None };
+        save_digests(workspace);
+        tell_summary(&summary, published.as_ref(), workspace, &plan, since);
         Ok(exit_code(&summary))
     }
 
@@ -94,8 +100,11 @@ impl Make {
             .map_err(|error| failed("this program's file cannot be found", error))?;
         let (sender, messages) = channel();
         stop_on_signals(sender.clone()).map_err(|error| failed("signals cannot be caught", error))?;
-        let options =
-            Options { capacity: Capacity::detect(self.jobs.map(usize::from)), keep_going: self.keep_going };
+        let options = Options {
+            capacity: Capacity::detect(self.jobs.map(usize::from)),
+            keep_going: self.keep_going,
+            wait: !self.no_wait,
+        };
         let mut observer = console::observer(global.json);
         Ok(run::run(
             &context.pipeline,
@@ -143,9 +152,25 @@ fn nothing_to_do(workspace: &Workspace, plan: &Plan) -> Result<ExitCode, CliErro
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the cache has lost, told once: the run that follows does it again.
+fn warn_of_losses(store: &ContentStore) {
+    for Damage { file, at, step } in store.damaged() {
+        let what = match step {
+            Some(step) => format!("a record of `{step}`"),
+            None => "an entry".to_owned(),
+        };
+        tell!("warning: {}: {what} is damaged (byte {at}) and counts as absent", file.display());
+    }
+    for step in store.lost() {
+        tell!(
+            "warning: what `{step}` wrote did not get to the disk whole before the system went down; it runs again"
+        );
+    }
+}
+
 /// Without the digests the next run only takes longer.
 fn save_digests(workspace: &Workspace) {
-    if let Err(error) = workspace.digests().save() {
+    if let Err(error) = workspace.keep_facts() {
         tell!("warning: the digests of files could not be kept: {error}");
     }
 }
@@ -187,6 +212,8 @@ fn publish(
             })
         })
         .collect();
+    // Two at once would each forget what the other wrote.
+    let _alone = writer.alone("publish.lock")?;
     let publishes = |name: &str| graph.node_weights().any(|step| step.name == name && step.publish.is_some());
     Ok(workspace.reports().publish(writer, &parts, &publishes, &mut workspace.digests())?)
 }
@@ -205,6 +232,11 @@ fn tell_summary(
         if let Some(log) = &failure.log {
             tell!("hint: its log is {}", log.display());
         }
+    }
+    for (step, holder) in &summary.elsewhere {
+        let holder = holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string);
+        tell!("error: step `{step}` is being run by {holder}");
+        tell!("hint: without --no-wait this waits for it");
     }
     if summary.interrupted {
         tell!("stopped; what was finished is kept in {}", store.display());

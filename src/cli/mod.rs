@@ -15,6 +15,7 @@ mod console;
 mod context;
 mod error;
 mod graph;
+mod guard;
 mod list;
 mod make;
 mod status;
@@ -67,10 +68,13 @@ enum Command {
     Graph(graph::Graph),
     #[command(hide = true)]
     Step(step::Step),
+    #[command(hide = true)]
+    Guard(guard::Guard),
 }
 
 /// Runs the program on the process's arguments with the stages of `registry`.
 pub fn run(registry: Registry) -> ExitCode {
+    let registry = registry.with(crate::command::Command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -87,6 +91,7 @@ pub fn run(registry: Registry) -> ExitCode {
         Command::List(command) => command.run(global, &registry),
         Command::Graph(command) => command.run(global, &registry),
         Command::Step(command) => command.run(&registry),
+        Command::Guard(command) => command.run(),
     };
     result.unwrap_or_else(|error| {
         let code = error.exit_code();

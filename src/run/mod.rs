@@ -1,8 +1,10 @@
 //! Running what is stale: the scheduler decides what starts when, an executor starts it, events tell of it.
 
 pub mod child;
+mod direct;
 mod event;
 mod executor;
+mod guard;
 mod host;
 mod in_process;
 mod scheduler;
@@ -10,6 +12,7 @@ mod subprocess;
 
 pub use event::{Event, Observer};
 pub use executor::{Executor, Message, Outcome, Report, Reporter, Running, Task};
+pub use guard::guard;
 pub use host::Capacity;
 pub use in_process::InProcess;
 pub use scheduler::{Failure, Options, RanStep, Summary, run};

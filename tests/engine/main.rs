@@ -1,6 +1,7 @@
 //! The engine end to end, with toy stages: a file per theme. Most tests run the real program (`examples/toy.rs`)
 //! in a folder of their own and look at what a person would see.
 
+mod command;
 mod explain;
 mod failure;
 mod interrupt;

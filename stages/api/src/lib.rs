@@ -14,4 +14,4 @@ pub mod testing;
 
 pub use error::{ParamsError, StageError};
 pub use job::{Host, Input, Inputs, Job, Progress};
-pub use stage::{AnyStage, NoParams, Port, Registry, Stage};
+pub use stage::{AnyStage, NoParams, Port, Registry, Stage, Surroundings};

@@ -91,6 +91,7 @@ fn pipeline(root: &Path, drawn: &[Drawn]) -> Pipeline {
             stage: stage.to_owned(),
             version: 1,
             params,
+            surroundings: stage_api::Surroundings::default(),
             inputs: inputs.clone(),
             needs: Needs::default(),
             publish: None,
@@ -129,7 +130,7 @@ fn make(pipeline: &Pipeline, cache: &Path, request: &Request) -> BTreeMap<String
     let workspace = Workspace::open(pipeline, cache, &pipeline.root.join("reports")).unwrap();
     let writer = workspace.store().lock(&mut |_| {}).unwrap();
     let mut plan = judge(pipeline, &workspace, request);
-    let options = Options { capacity: Capacity { cpus: 3, gpus: vec![] }, keep_going: false };
+    let options = Options { capacity: Capacity { cpus: 3, gpus: vec![] }, keep_going: false, wait: true };
     let mut count = Count(BTreeMap::new());
     let summary = run(pipeline, &workspace, &writer, &mut plan, &executor, &options, channel(), &mut count);
     assert!(summary.is_complete(), "{summary:?}");
@@ -191,7 +192,8 @@ proptest! {
                 Edit::Record(step) => {
                     let store = repro::store::ContentStore::open(&cache).unwrap();
                     if let Some(record) = store.records().iter().find(|r| r.step == format!("s{step}")) {
-                        std::fs::remove_file(cache.join("records").join(record.key_text.key().to_string())).unwrap();
+                        let key = record.key_text.key();
+                        store.lock(&mut |_| {}).unwrap().forget(&key).unwrap();
                     }
                 }
                 Edit::Force(step) => drop(forced.insert(NodeIndex::new(step))),
