@@ -14,6 +14,7 @@ use crate::params::ParamChange;
 use crate::pipeline::{Pipeline, Source, Step};
 use crate::plan::{Known, Plan, Reason, Verdict};
 use crate::record::{RecordedInput, RunRecord, source_name};
+use crate::store;
 use crate::tree::Manifest;
 use crate::workspace::Workspace;
 
@@ -48,6 +49,8 @@ pub struct Explanation {
     pub waits_for: Vec<Explanation>,
     /// Its last execution.
     pub last: Option<RunRecord>,
+    /// What running it again on the same has shown, if that was tried.
+    pub verified: Option<store::Verdict>,
 }
 
 /// One reason for a step to run.
@@ -146,7 +149,9 @@ impl Explainer<'_> {
             Verdict::Fresh => (State::Fresh, self.last_reasons(node)),
         };
         let key = judgement.key_text.as_ref().map(|text| text.key().to_string());
-        Explanation { step: step.name.clone(), state, key, causes, waits_for, last }
+        let text = judgement.key_text.as_ref();
+        let verified = text.and_then(|text| self.workspace.store().verdict(&text.key()));
+        Explanation { step: step.name.clone(), state, key, causes, waits_for, last, verified }
     }
 
     /// The steps above a waiting step that do not wait themselves, in the order of the pipeline.

@@ -8,13 +8,14 @@
 //! ```
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
-//! `command` → `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `tools` → `store` → `plan` → `publish` →
-//! `workspace` → `run` → `explain` → `cli`.
+//! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `tools` → `store` →
+//! `plan` → `publish` → `workspace` → `run` → `explain` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
 pub mod cli;
 pub mod command;
+pub mod compare;
 pub mod digest;
 pub mod explain;
 pub mod key;
@@ -24,6 +25,7 @@ pub mod plan;
 pub mod publish;
 pub mod record;
 pub mod run;
+pub mod sandbox;
 pub mod store;
 pub mod tools;
 pub mod tree;

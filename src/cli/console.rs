@@ -51,6 +51,8 @@ impl Observer for Plain {
                 tell!("{number} {step} {}", done(seconds, same));
             }
             Event::Elsewhere { step, by } => tell!("{}", elsewhere(step, by)),
+            Event::Damaged { step } => tell!("warning: {}", words::damaged(step)),
+            Event::Warned { step, text } => tell!("warning: step `{step}`: {text}"),
             Event::Failed { step, .. } => tell!("{step} failed"),
             Event::Stopping => tell!("stopping; once more to stop at once"),
             Event::Judged { .. } | Event::Progress { .. } | Event::Scalar { .. } => {}
@@ -136,6 +138,8 @@ impl Observer for Live {
                 self.line(&format!("{step} failed"));
             }
             Event::Elsewhere { step, by } => self.line(&elsewhere(step, by)),
+            Event::Damaged { step } => self.line(&format!("warning: {}", words::damaged(step))),
+            Event::Warned { step, text } => self.line(&format!("warning: step `{step}`: {text}")),
             Event::Stopping => self.line("stopping; once more to stop at once"),
             Event::Judged { .. } | Event::Scalar { value: None, .. } => {}
         }

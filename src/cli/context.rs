@@ -48,6 +48,13 @@ impl Context {
         Ok(Self { pipeline, cache })
     }
 
+    /// The same file with another of its profiles.
+    pub fn of_profile(&self, profile: &str, registry: &Registry) -> Result<Self, CliError> {
+        let mut pipeline = Pipeline::load(&self.pipeline.file, Some(profile), registry)?;
+        pipeline.root.clone_from(&self.pipeline.root);
+        Ok(Self { pipeline, cache: self.cache.clone() })
+    }
+
     /// Opens the workspace, with nothing known yet.
     pub fn workspace(&self) -> Result<Workspace, CliError> {
         Ok(Workspace::open(&self.pipeline, &self.cache, &self.pipeline.root.join("reports"))?)

@@ -14,12 +14,14 @@ macro_rules! tell {
 mod console;
 mod context;
 mod error;
+mod gc;
 mod graph;
 mod guard;
 mod list;
 mod make;
 mod status;
 mod step;
+mod verify;
 mod why;
 mod words;
 
@@ -66,6 +68,8 @@ enum Command {
     Why(why::Why),
     List(list::List),
     Graph(graph::Graph),
+    Gc(gc::Gc),
+    Verify(verify::Verify),
     #[command(hide = true)]
     Step(step::Step),
     #[command(hide = true)]
@@ -90,6 +94,8 @@ pub fn run(registry: Registry) -> ExitCode {
         Command::Why(command) => command.run(global, &registry),
         Command::List(command) => command.run(global, &registry),
         Command::Graph(command) => command.run(global, &registry),
+        Command::Gc(command) => command.run(global, &registry),
+        Command::Verify(command) => command.run(global, &registry),
         Command::Step(command) => command.run(&registry),
         Command::Guard(command) => command.run(),
     };

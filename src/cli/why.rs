@@ -51,6 +51,9 @@ fn text(explanation: &Explanation) -> String {
                 let (host, device) = (&last.machine.name, &last.machine.device);
                 text.push_str(&format!("  ran {when}, took {time}, on {host} ({device})\n"));
             }
+            if let Some(verified) = &explanation.verified {
+                text.push_str(&format!("  wrote {}\n", words::verdict(verified)));
+            }
             text.push_str("  it ran because\n");
             words::causes(&explanation.causes, 4, &mut text);
         }

@@ -2,7 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::compare::Difference;
 use crate::explain::{Cause, FileChange};
+use crate::store::{Outcome, Verdict};
 
 /// `0.4 s`, `3 min 20 s`, `2 h 5 min`.
 pub fn duration(seconds: f64) -> String {
@@ -26,6 +28,43 @@ pub fn ago(ms: u64) -> String {
         _ => (seconds / 86400, "day"),
     };
     format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+}
+
+/// `812 B`, `1.5 MB`, `20.3 GB`.
+pub fn bytes(number: u64) -> String {
+    let (mut size, mut units) = (number as f64, ["kB", "MB", "GB", "TB"].into_iter());
+    let mut unit = "B";
+    while size >= 999.95
+        && let Some(larger) = units.next()
+    {
+        (size, unit) = (size / 1000.0, larger);
+    }
+    if unit == "B" { format!("{number} B") } else { format!("{size:.1} {unit}") }
+}
+
+/// What is said of a step whose earlier result is damaged.
+pub fn damaged(step: &str) -> String {
+    format!("what `{step}` wrote in an earlier run is damaged; it runs again")
+}
+
+/// What running a step again has shown.
+pub fn verdict(verdict: &Verdict) -> String {
+    let when = ago(verdict.when_ms);
+    match &verdict.outcome {
+        Outcome::Same => format!("the same bytes when run again ({when})"),
+        Outcome::Within { tolerance } => format!("the same to within {tolerance:e} when run again ({when})"),
+        Outcome::Differs { tolerance, files } => {
+            let beyond = tolerance.map_or(String::new(), |tolerance| format!(" by more than {tolerance:e}"));
+            let mut text = format!("something else{beyond} when run again ({when})");
+            for Difference { path, how } in files.iter().take(5) {
+                text.push_str(&format!("\n    {path} {how}"));
+            }
+            if files.len() > 5 {
+                text.push_str(&format!("\n    and {} more", files.len() - 5));
+            }
+            text
+        }
+    }
 }
 
 /// `1 step`, `3 steps`.

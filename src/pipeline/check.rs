@@ -190,6 +190,12 @@ impl<'a> Checker<'_, 'a> {
             return Err(self.error(entry.needs.unwrap_or(entry.name), "a step needs at least one cpu"));
         }
         let publish = entry.publish.map(|raw| self.publish_folder(raw, vars)).transpose()?;
+        let tolerance: Option<f64> = entry.tolerance.map(|raw| raw.parse(text)).transpose()?;
+        if let (Some(raw), Some(share)) = (entry.tolerance, tolerance)
+            && !(share > 0.0 && share < 1.0)
+        {
+            return Err(self.error(raw, "a tolerance is a share between 0 and 1, like 1e-3"));
+        }
         let surroundings = stage.surroundings(&params).map_err(|e| self.error(entry.name, e.message))?;
         let node = self.graph.add_node(Step {
             name: String::new(),
@@ -200,6 +206,7 @@ impl<'a> Checker<'_, 'a> {
             inputs: Vec::new(),
             needs: Needs { cpu: needs.cpu.unwrap_or(1), gpu: needs.gpu.unwrap_or(0) },
             publish,
+            tolerance,
             line: text.line(text.span(entry.name.0).start),
         });
         self.graph[node].name = self.name(entry.name, vars, Meaning::Step(node))?;
@@ -216,7 +223,8 @@ impl<'a> Checker<'_, 'a> {
 
     fn add_alias(&mut self, entry: &EntryForm<'a>, vars: &Vars) -> Result<(), PipelineError> {
         let Some(from) = entry.from else { return Ok(()) };
-        let extra = [entry.stage, entry.params, entry.needs, entry.publish].into_iter().flatten().next();
+        let extra = [entry.stage, entry.params, entry.needs, entry.publish, entry.tolerance];
+        let extra = extra.into_iter().flatten().next();
         if let Some(extra) = extra.or_else(|| entry.inputs.0.first().map(|(port, _)| *port)) {
             return Err(self.error(extra, "an alias has a name and `from:`, nothing else"));
         }

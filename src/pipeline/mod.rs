@@ -73,6 +73,8 @@ pub struct Step {
     pub needs: Needs,
     /// The folder below the reports folder its tree is copied to (`.` for the top), if it is published.
     pub publish: Option<PathBuf>,
+    /// The share by which numbers may be off when it runs again and is compared. Not part of its key.
+    pub tolerance: Option<f64>,
     /// Where it stands in the pipeline file: line, from 1.
     pub line: usize,
 }
@@ -100,12 +102,17 @@ impl Pipeline {
     /// # Errors
     /// A file that cannot be read, and everything that can be wrong with a pipeline, with its place.
     pub fn load(file: &Path, profile: Option<&str>, registry: &Registry) -> Result<Self, PipelineError> {
-        let text = std::fs::read_to_string(file).map_err(|error| {
-            PipelineError::of_file(file, format!("cannot be read: {error}"))
-                .hint("run `repro` in the folder of the project, or name the pipeline file with --file")
-        })?;
-        // Some editors begin a file with a byte order mark.
-        Self::parse(file, text.trim_start_matches('\u{feff}'), profile, registry)
+        Self::parse(file, &read(file)?, profile, registry)
+    }
+
+    /// The names of a pipeline file's profiles, in its order.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no pipeline file.
+    pub fn profiles(file: &Path) -> Result<Vec<String>, PipelineError> {
+        let text = read(file)?;
+        let text = error::Text::new(file, &text);
+        file::parse(&text)?.profiles.iter().map(|profile| profile.name.string(&text)).collect()
     }
 
     /// Checks the text of a pipeline file; `file` says where it stands and what `./` means in it.
@@ -121,4 +128,14 @@ impl Pipeline {
         let text = error::Text::new(file, text);
         check::check(&file::parse(&text)?, profile, &text, registry)
     }
+}
+
+/// The text of a pipeline file.
+fn read(file: &Path) -> Result<String, PipelineError> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        PipelineError::of_file(file, format!("cannot be read: {error}"))
+            .hint("run `repro` in the folder of the project, or name the pipeline file with --file")
+    })?;
+    // Some editors begin a file with a byte order mark.
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
 }

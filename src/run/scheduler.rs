@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use petgraph::graph::NodeIndex;
 use stage_api::{Host, Input, Inputs};
 
+use super::damage::doubt;
 use super::event::{Event, Observer};
 use super::executor::{Executor, Message, Outcome, Report, Reporter, Running, Task};
 use super::host::{Capacity, Share};
@@ -229,6 +230,9 @@ impl Scheduler<'_> {
             if self.tried.contains(&node) || self.active.contains_key(&node) || !plan.is_ready(node) {
                 continue;
             }
+            if !self.inputs_are_whole(plan, node) {
+                continue;
+            }
             // Steps of one key are one piece of work, whatever they are called.
             let key = plan.of(node).key_text.as_ref().map(KeyText::key);
             if key.is_some_and(|key| self.kept.contains(&key)) {
@@ -261,6 +265,21 @@ impl Scheduler<'_> {
             }
         }
         self.candidates = later;
+    }
+
+    /// Hashes what earlier runs left for a step to read. What is damaged counts as gone, and its step runs again.
+    fn inputs_are_whole(&mut self, plan: &mut Plan, node: NodeIndex) -> bool {
+        let sources: Vec<NodeIndex> =
+            self.pipeline.graph.neighbors_directed(node, petgraph::Direction::Incoming).collect();
+        let mut are_whole = true;
+        for source in sources {
+            if let Some(touched) = doubt(self.workspace, plan, source) {
+                are_whole = false;
+                self.observer.on(&Event::Damaged { step: &self.pipeline.graph[source].name });
+                self.consider(plan, touched.into_iter().collect());
+            }
+        }
+        are_whole
     }
 
     /// Claims a ready step; then judges it again by what other processes have done meanwhile.
@@ -307,7 +326,7 @@ impl Scheduler<'_> {
             step: step.name.clone(),
             stage: step.stage.clone(),
             params: step.params.clone(),
-            inputs: Inputs(step.inputs.iter().map(|input| self.locate(plan, input)).collect()),
+            inputs: Inputs(step.inputs.iter().map(|input| located(self.workspace, plan, input)).collect()),
             out: work.out.clone(),
             scratch: work.scratch.clone(),
             folder: work.folder.clone(),
@@ -343,19 +362,6 @@ impl Scheduler<'_> {
         }
     }
 
-    fn locate(&self, plan: &Plan, input: &StepInput) -> Input {
-        let path = match &input.source {
-            Source::File(path) => self.workspace.locate(path),
-            Source::Step { step, output } => {
-                // A step whose inputs are ready has a tree for each.
-                let tree =
-                    plan.of(*step).tree.map(|tree| self.workspace.store().tree(&tree)).unwrap_or_default();
-                output.as_ref().map_or(tree.clone(), |output| tree.join(output))
-            }
-        };
-        Input { port: input.port.clone(), path }
-    }
-
     fn recorded_inputs(&self, plan: &Plan, node: NodeIndex, key_text: &KeyText) -> Vec<RecordedInput> {
         let step = &self.pipeline.graph[node];
         step.inputs
@@ -380,6 +386,7 @@ impl Scheduler<'_> {
             Report::Scalar { name, step: at, value } => {
                 self.observer.on(&Event::Scalar { step, name: &name, at, value });
             }
+            Report::Warned(text) => self.observer.on(&Event::Warned { step, text: &text }),
             Report::Ended(outcome) => {
                 if let Some(active) = self.active.remove(&node) {
                     self.ended(plan, node, active, outcome);
@@ -491,6 +498,19 @@ impl Scheduler<'_> {
             .collect();
         self.summary
     }
+}
+
+/// Where an input of a step lies that has all it reads.
+pub(super) fn located(workspace: &Workspace, plan: &Plan, input: &StepInput) -> Input {
+    let path = match &input.source {
+        Source::File(path) => workspace.locate(path),
+        Source::Step { step, output } => {
+            // A step whose inputs are ready has a tree for each.
+            let tree = plan.of(*step).tree.map(|tree| workspace.store().tree(&tree)).unwrap_or_default();
+            output.as_ref().map_or(tree.clone(), |output| tree.join(output))
+        }
+    };
+    Input { port: input.port.clone(), path }
 }
 
 fn chains(pipeline: &Pipeline) -> Vec<usize> {

@@ -4,6 +4,7 @@
 mod command;
 mod explain;
 mod failure;
+mod faults;
 mod interrupt;
 mod oracle;
 #[path = "../support/process.rs"]
