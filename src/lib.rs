@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
-//! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `tools` → `store` →
-//! `plan` → `publish` → `workspace` → `run` → `explain` → `cli`.
+//! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `versions` →
+//! `store` → `plan` → `publish` → `workspace` → `run` → `explain` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
@@ -27,6 +27,6 @@ pub mod record;
 pub mod run;
 pub mod sandbox;
 pub mod store;
-pub mod tools;
 pub mod tree;
+pub mod versions;
 pub mod workspace;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::key::KeyText;
+use crate::key::{KeyText, StageKey};
 use crate::pipeline::{Pipeline, Source};
 
 /// Where a step ran. Noted, not part of any key.
@@ -42,6 +42,17 @@ pub fn source_name(pipeline: &Pipeline, source: &Source) -> String {
     }
 }
 
+/// A person's word that a change does not change the result: the record stands for a run that did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acceptance {
+    /// The reason given.
+    pub because: String,
+    /// Who said so.
+    pub who: String,
+    /// The key under which the tree was written.
+    pub from: StageKey,
+}
+
 /// What is known of one successful execution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -59,7 +70,7 @@ pub struct RunRecord {
     pub inputs: Vec<RecordedInput>,
     /// The tree's size in bytes.
     pub bytes: u64,
-    /// When it began, in milliseconds since 1970.
+    /// When it began, in milliseconds since 1970; of an accepted result, when it was accepted.
     pub started_ms: u64,
     /// How long it took.
     pub seconds: f64,
@@ -67,4 +78,7 @@ pub struct RunRecord {
     pub machine: Machine,
     /// The log of the run, relative to the store; the scalars lie beside it as `.jsonl`.
     pub log: String,
+    /// Set where nothing ran under this key: an earlier result was accepted for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Acceptance>,
 }

@@ -13,8 +13,8 @@ use crate::plan::Known;
 use crate::publish::Reports;
 use crate::record::RunRecord;
 use crate::store::{ContentStore, StatCache, StoreError};
-use crate::tools::Tools;
 use crate::tree::{Manifest, TreeError};
+use crate::versions::Versions;
 
 /// The disk as one pipeline sees it.
 pub struct Workspace {
@@ -24,7 +24,7 @@ pub struct Workspace {
     profile: String,
     files: RefCell<BTreeMap<PathBuf, Result<Digest, TreeError>>>,
     digests: RefCell<StatCache>,
-    tools: RefCell<Tools>,
+    versions: RefCell<Versions>,
     /// The step's key that a tree was last found by: its record names the tree's parts.
     owners: RefCell<HashMap<Digest, StageKey>>,
     outputs: RefCell<HashMap<Digest, BTreeMap<String, Digest>>>,
@@ -59,7 +59,7 @@ impl Workspace {
             profile: pipeline.profile.clone(),
             files: RefCell::default(),
             digests: RefCell::new(store.stat_cache()),
-            tools: RefCell::new(Tools::new(store.answers().into_iter())),
+            versions: RefCell::new(Versions::new(store.versions().into_iter())),
             owners: RefCell::default(),
             outputs: RefCell::default(),
             manifests: RefCell::default(),
@@ -83,12 +83,12 @@ impl Workspace {
     /// # Errors
     /// When the store cannot be written.
     pub fn keep_facts(&self) -> Result<(), StoreError> {
-        self.store.keep_facts(&mut self.digests.borrow_mut(), &self.tools.borrow_mut().take_new())
+        self.store.keep_facts(&mut self.digests.borrow_mut(), &self.versions.borrow_mut().take_new())
     }
 
     /// Asks the version commands again when they are next wanted; says whether any had been wanted before.
-    pub fn ask_tools_again(&self) -> bool {
-        self.tools.borrow_mut().ask_again()
+    pub fn ask_versions_again(&self) -> bool {
+        self.versions.borrow_mut().ask_again()
     }
 
     /// The stat cache of project and report files.
@@ -184,7 +184,7 @@ impl Known for Workspace {
     }
 
     fn surroundings(&self, step: &Step) -> Result<Vec<(String, String)>, String> {
-        self.tools.borrow_mut().surroundings(&step.surroundings)
+        self.versions.borrow_mut().surroundings(&step.surroundings)
     }
 
     fn has_bytes(&self, tree: &Digest) -> bool {

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use stage_api::StageError;
+
 use crate::pipeline::PipelineError;
 use crate::publish::PublishError;
 use crate::store::StoreError;
@@ -34,6 +36,13 @@ pub enum CliError {
     Store(StoreError),
     /// The reports cannot be written.
     Publish(PublishError),
+    /// A tool of the stages did not succeed.
+    Tool {
+        /// Its name.
+        tool: &'static str,
+        /// Why.
+        error: StageError,
+    },
 }
 
 impl CliError {
@@ -47,7 +56,10 @@ impl CliError {
             Self::Publish(PublishError::Conflict { .. }) | Self::Store(StoreError::Foreign { .. }) => {
                 ExitCode::from(2)
             }
-            Self::Store(_) | Self::Publish(_) => ExitCode::FAILURE,
+            Self::Tool { error: StageError::Params(_), .. } => ExitCode::from(2),
+            Self::Tool { error: StageError::NeedsHuman { .. }, .. } => ExitCode::from(3),
+            Self::Tool { error: StageError::Cancelled, .. } => ExitCode::from(130),
+            Self::Store(_) | Self::Publish(_) | Self::Tool { .. } => ExitCode::FAILURE,
         }
     }
 
@@ -94,6 +106,11 @@ impl CliError {
                 };
                 with_hint(error.to_string(), hint.map(ToOwned::to_owned))
             }
+            Self::Tool { tool, error: StageError::Params(problem) } => with_hint(
+                format!("{tool}: {problem}"),
+                Some(format!("`repro {tool} --help` tells what it takes")),
+            ),
+            Self::Tool { tool, error } => with_hint(format!("{tool}: {error}"), None),
             Self::Publish(error) => {
                 let hint = match &error {
                     PublishError::Io { .. } => Some(

@@ -71,7 +71,7 @@ impl Make {
             workspace = anew.get_or_init(|| opened);
         }
         // Something is to be done: what the version commands say is asked anew, once.
-        if workspace.ask_tools_again() || writer.has_waited() {
+        if workspace.ask_versions_again() || writer.has_waited() {
             plan = context.judge(workspace, targets, forced)?;
         }
         warn_of_losses(workspace.store());

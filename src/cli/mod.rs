@@ -21,6 +21,7 @@ mod list;
 mod make;
 mod status;
 mod step;
+mod tool;
 mod verify;
 mod why;
 mod words;
@@ -29,7 +30,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use stage_api::Registry;
 
 use error::CliError;
@@ -79,30 +80,48 @@ enum Command {
 /// Runs the program on the process's arguments with the stages of `registry`.
 pub fn run(registry: Registry) -> ExitCode {
     let registry = registry.with(crate::command::Command);
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let result = match grammar(&registry).try_get_matches().and_then(|matches| execute(&matches, &registry)) {
+        Ok(result) => result,
         Err(error) => {
             // Help goes to standard output with code 0, a mistake to standard error with code 2.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let global = &cli.global;
-    let result = match &cli.command {
-        Command::Make(command) => command.run(global, &registry),
-        Command::Status(command) => command.run(global, &registry),
-        Command::Why(command) => command.run(global, &registry),
-        Command::List(command) => command.run(global, &registry),
-        Command::Graph(command) => command.run(global, &registry),
-        Command::Gc(command) => command.run(global, &registry),
-        Command::Verify(command) => command.run(global, &registry),
-        Command::Step(command) => command.run(&registry),
-        Command::Guard(command) => command.run(),
-    };
     result.unwrap_or_else(|error| {
         let code = error.exit_code();
         tell!("{}", error.told());
         code
+    })
+}
+
+/// The grammar of the command line: the engine's own subcommands and the tools that come with the stages.
+fn grammar(registry: &Registry) -> clap::Command {
+    registry.tools().fold(Cli::command(), |command, tool| command.subcommand(tool::command(tool)))
+}
+
+/// Runs what the command line asks for.
+///
+/// # Errors
+/// When the command line is wrong; what then happens is within.
+fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode, CliError>, clap::Error> {
+    if let Some((name, arguments)) = matches.subcommand()
+        && let Some(tool) = registry.tool(name)
+    {
+        return Ok(tool::run(tool, arguments, &Global::from_arg_matches(matches)?, registry));
+    }
+    let cli = Cli::from_arg_matches(matches)?;
+    let global = &cli.global;
+    Ok(match &cli.command {
+        Command::Make(command) => command.run(global, registry),
+        Command::Status(command) => command.run(global, registry),
+        Command::Why(command) => command.run(global, registry),
+        Command::List(command) => command.run(global, registry),
+        Command::Graph(command) => command.run(global, registry),
+        Command::Gc(command) => command.run(global, registry),
+        Command::Verify(command) => command.run(global, registry),
+        Command::Step(command) => command.run(registry),
+        Command::Guard(command) => command.run(),
     })
 }
 

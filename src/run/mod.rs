@@ -11,6 +11,7 @@ mod in_process;
 pub mod rerun;
 mod scheduler;
 mod subprocess;
+mod summary;
 
 pub use damage::doubt_unpublished;
 pub use event::{Event, Observer};
@@ -18,5 +19,6 @@ pub use executor::{Executor, Message, Outcome, Report, Reporter, Running, Task};
 pub use guard::guard;
 pub use host::Capacity;
 pub use in_process::InProcess;
-pub use scheduler::{Failure, Options, RanStep, Summary, run};
+pub use scheduler::{Options, run};
 pub use subprocess::Subprocess;
+pub use summary::{Failure, RanStep, Summary};

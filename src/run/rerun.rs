@@ -8,7 +8,7 @@ use stage_api::{Host, Inputs};
 
 use super::executor::{Executor, Message, Outcome, Report, Reporter, Task};
 use super::host::Capacity;
-use super::scheduler::located;
+use super::scheduler::task::located;
 use crate::compare;
 use crate::pipeline::Pipeline;
 use crate::plan::Plan;

@@ -46,8 +46,8 @@ pub use writer::{WorkDir, Writer};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
-use crate::tools::Answer;
 use crate::tree::Manifest;
+use crate::versions::Version;
 use state::State;
 
 /// The layout's version. Another one is refused, not guessed at.
@@ -256,9 +256,9 @@ impl ContentStore {
         steps
     }
 
-    /// The answers of version commands that are known, oldest first.
-    pub fn answers(&self) -> Vec<Answer> {
-        self.state.borrow().answers().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    /// What version commands printed, as far as it is known, oldest first.
+    pub fn versions(&self) -> Vec<Version> {
+        self.state.borrow().versions().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// The digests of project files that are known.
@@ -266,14 +266,14 @@ impl ContentStore {
         StatCache::of_lines(self.state.borrow().files())
     }
 
-    /// Keeps what `cache` learned, and new answers of version commands.
+    /// Keeps what `cache` learned, and what version commands printed.
     ///
     /// # Errors
     /// When the state log cannot be written.
-    pub fn keep_facts(&self, cache: &mut StatCache, answers: &[Answer]) -> Result<(), StoreError> {
+    pub fn keep_facts(&self, cache: &mut StatCache, versions: &[Version]) -> Result<(), StoreError> {
         let mut lines: Vec<String> = cache.new_lines().iter().map(|line| format!("file {line}")).collect();
         lines.extend(
-            answers.iter().filter_map(|a| Some(format!("version {}", serde_json::to_string(a).ok()?))),
+            versions.iter().filter_map(|a| Some(format!("version {}", serde_json::to_string(a).ok()?))),
         );
         if lines.is_empty() {
             return Ok(());

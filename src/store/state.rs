@@ -53,7 +53,7 @@ pub(super) struct State {
     /// Up to where a `synced` line vouches for events.
     synced: usize,
     files: Vec<Line>,
-    answers: Vec<Line>,
+    versions: Vec<Line>,
     /// By key: its newest execution, an index into `events`; as of so many events.
     keys: (HashMap<Digest, usize>, usize),
     /// By profile and step: when its newest execution began, and which event that is; as of so many events.
@@ -86,7 +86,7 @@ impl State {
             events: Vec::new(),
             synced: 0,
             files: Vec::new(),
-            answers: Vec::new(),
+            versions: Vec::new(),
             keys: Default::default(),
             steps: Default::default(),
         };
@@ -106,7 +106,7 @@ impl State {
             News::Anew(lines) => {
                 self.events.clear();
                 self.files.clear();
-                self.answers.clear();
+                self.versions.clear();
                 self.synced = 0;
                 self.keys = Default::default();
                 self.steps = Default::default();
@@ -126,7 +126,7 @@ impl State {
                     self.synced = self.events.partition_point(|event| event.line().start < at);
                 }
                 "file" => self.files.push(line.clone()),
-                "version" => self.answers.push(line.clone()),
+                "version" => self.versions.push(line.clone()),
                 // Of a later program that writes this same layout.
                 _ => {}
             }
@@ -181,8 +181,8 @@ impl State {
     }
 
     /// The lines about version commands, oldest first, without their first word.
-    pub fn answers(&self) -> impl Iterator<Item = &str> {
-        self.answers.iter().filter_map(|line| self.log.text(line).strip_prefix("version "))
+    pub fn versions(&self) -> impl Iterator<Item = &str> {
+        self.versions.iter().filter_map(|line| self.log.text(line).strip_prefix("version "))
     }
 
     /// Whether executions were recorded that no `synced` vouches for.
@@ -226,7 +226,7 @@ impl State {
             }
         }
         // They are few.
-        lines.extend(self.answers.iter().map(|line| (line.start, self.log.text(line).to_owned())));
+        lines.extend(self.versions.iter().map(|line| (line.start, self.log.text(line).to_owned())));
         let live = lines.iter().map(|(_, text)| text.len() + 18).sum();
         if !self.log.is_wasteful(live) {
             return Ok(());

@@ -263,7 +263,7 @@ impl Writer {
         let moved = fs::rename(&path, aside.join("tree"));
         match moved {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(StoreError::io(&path, "move aside")(error));
+                Err(StoreError::io(&path, "move aside")(error))
             }
             _ => files::remove(&aside).map_err(StoreError::io(&aside, "remove")),
         }

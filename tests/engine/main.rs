@@ -13,4 +13,5 @@ mod publish;
 mod rerun;
 mod store;
 mod support;
+mod tool;
 mod toy;

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use stage_api::{Job, Port, Registry, Stage, StageError};
+use stage_api::{Answer, Arg, Count, Desk, Job, Port, Registry, Stage, StageError, Tool, ToolArgs};
 
 /// All toy stages.
 pub fn registry() -> Registry {
-    Registry::new().with(Join).with(Head).with(Fill).with(Trouble)
+    Registry::new().with(Join).with(Head).with(Fill).with(Trouble).with_tool(Read)
 }
 
 const ANY: Port = Port { name: "in", many: true, optional: true };
@@ -201,4 +201,38 @@ fn read(path: &Path) -> Result<String, StageError> {
         text = format!("{text}{name}={} ", read(&path)?);
     }
     Ok(text)
+}
+
+/// `read STEP…`: what the steps wrote, one line each.
+struct Read;
+
+impl Tool for Read {
+    fn name(&self) -> &'static str {
+        "read"
+    }
+    fn about(&self) -> &'static str {
+        "Prints the texts that steps wrote"
+    }
+    fn args(&self) -> &'static [Arg] {
+        const {
+            &[
+                Arg::positional("step", Count::Many, "the steps"),
+                Arg::option("--between", "TEXT", Count::Optional, "what stands between name and text"),
+                Arg::flag("--check", "ends with code 4 when a text is empty"),
+            ]
+        }
+    }
+    fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
+        let mut answer =
+            Answer { json: format!("{{\"steps\": {}}}", desk.results.steps().len()), ..Answer::default() };
+        for step in args.all("step") {
+            if step == "nonsense" {
+                return Err(StageError::Params("`nonsense` is none".to_owned()));
+            }
+            let text = read(&desk.results.output(step)?.join("text"))?;
+            answer.stale |= args.has("--check") && text.is_empty();
+            answer.text += &format!("{step}{}{text}\n", args.get("--between").unwrap_or(" "));
+        }
+        Ok(answer)
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A **stage** is a kind of work (`tokens`, `train`, …). Its author implements [`Stage`]; the engine holds
 //! [`AnyStage`], the same thing with the params' type erased, and runs it on a [`Job`]: folders to read, an
-//! empty folder to fill, and a place to say how far it is.
+//! empty folder to fill, and a place to say how far it is. A [`Tool`] is a subcommand that comes with the stages.
 //!
 //! This crate knows neither the pipeline, the cache and the terminal on one side nor tensors on the other.
 
@@ -11,7 +11,9 @@ mod job;
 mod params;
 mod stage;
 pub mod testing;
+mod tool;
 
 pub use error::{ParamsError, StageError};
 pub use job::{Host, Input, Inputs, Job, Progress};
 pub use stage::{AnyStage, NoParams, Port, Registry, Stage, Surroundings};
+pub use tool::{Answer, Arg, Count, Desk, Results, StepView, Tool, ToolArgs};

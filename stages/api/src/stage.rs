@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::params;
-use crate::{Job, ParamsError, StageError};
+use crate::{Job, ParamsError, StageError, Tool};
 
 /// A named input of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,9 +162,12 @@ impl<S: Stage> AnyStage for S {
     }
 }
 
-/// The stages a program knows, by name.
+/// The stages a program knows, and the tools that come with them, by name.
 #[derive(Default)]
-pub struct Registry(BTreeMap<&'static str, Box<dyn AnyStage>>);
+pub struct Registry {
+    stages: BTreeMap<&'static str, Box<dyn AnyStage>>,
+    tools: BTreeMap<&'static str, Box<dyn Tool>>,
+}
 
 impl Registry {
     /// A registry without stages.
@@ -179,17 +182,38 @@ impl Registry {
     #[must_use]
     pub fn with(mut self, stage: impl Stage) -> Self {
         let name = stage.name();
-        assert!(self.0.insert(name, Box::new(stage)).is_none(), "two stages are called `{name}`");
+        assert!(self.stages.insert(name, Box::new(stage)).is_none(), "two stages are called `{name}`");
+        self
+    }
+
+    /// Adds a tool.
+    ///
+    /// # Panics
+    /// When the name is taken: a mistake of the program, not of its user.
+    #[must_use]
+    pub fn with_tool(mut self, tool: impl Tool) -> Self {
+        let name = tool.name();
+        assert!(self.tools.insert(name, Box::new(tool)).is_none(), "two tools are called `{name}`");
         self
     }
 
     /// The stage of that name.
     pub fn get(&self, name: &str) -> Option<&dyn AnyStage> {
-        self.0.get(name).map(AsRef::as_ref)
+        self.stages.get(name).map(AsRef::as_ref)
     }
 
     /// All stages, by name.
     pub fn iter(&self) -> impl Iterator<Item = &dyn AnyStage> {
-        self.0.values().map(AsRef::as_ref)
+        self.stages.values().map(AsRef::as_ref)
+    }
+
+    /// The tool of that name.
+    pub fn tool(&self, name: &str) -> Option<&dyn Tool> {
+        self.tools.get(name).map(AsRef::as_ref)
+    }
+
+    /// All tools, by name.
+    pub fn tools(&self) -> impl Iterator<Item = &dyn Tool> {
+        self.tools.values().map(AsRef::as_ref)
     }
 }

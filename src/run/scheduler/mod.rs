@@ -1,23 +1,27 @@
 //! Decides what starts when: every step that must run, whose inputs are there and for which there is room. When
 //! one ends it is kept, and what reads it is judged again. It knows no processes; the executor does.
 
+pub(super) mod task;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use petgraph::graph::NodeIndex;
-use stage_api::{Host, Input, Inputs};
+use stage_api::{Host, Inputs};
 
+use self::task::located;
 use super::damage::doubt;
 use super::event::{Event, Observer};
 use super::executor::{Executor, Message, Outcome, Report, Reporter, Running, Task};
 use super::host::{Capacity, Share};
+use super::summary::{Failure, Summary};
 use crate::key::{KeyText, StageKey};
-use crate::pipeline::{Pipeline, Source, StepInput};
-use crate::plan::{Known, Plan, Verdict};
-use crate::record::{Machine, RecordedInput, RunRecord, source_name};
+use crate::pipeline::Pipeline;
+use crate::plan::{Plan, Verdict};
+use crate::record::RecordedInput;
 use crate::store::{Claim, Claimed, Holder, StoreError, WorkDir, Writer};
 use crate::workspace::Workspace;
 
@@ -35,50 +39,6 @@ pub struct Options {
     pub keep_going: bool,
     /// Whether to wait for steps that another process runs.
     pub wait: bool,
-}
-
-/// A step that ran.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RanStep {
-    /// Its name.
-    pub step: String,
-    /// How long it took.
-    pub seconds: f64,
-}
-
-/// A step that did not end well.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// Its name.
-    pub step: String,
-    /// What went wrong, or what a person must do.
-    pub problem: String,
-    /// Its log, when it got as far as having one.
-    pub log: Option<PathBuf>,
-    /// Whether a person must do something first.
-    pub needs_human: bool,
-}
-
-/// What a run came to.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Summary {
-    /// The steps that ran, in the order in which they ended.
-    pub ran: Vec<RanStep>,
-    /// The steps that failed, in the order in which they did.
-    pub failures: Vec<Failure>,
-    /// Steps that another process runs and that were not waited for, and who runs them.
-    pub elsewhere: Vec<(String, Option<Holder>)>,
-    /// Needed steps that are not fresh and did not fail themselves, in the order of the pipeline.
-    pub not_reached: Vec<String>,
-    /// Whether the run was stopped.
-    pub interrupted: bool,
-}
-
-impl Summary {
-    /// Whether everything that was asked for is up to date.
-    pub fn is_complete(&self) -> bool {
-        self.failures.is_empty() && self.not_reached.is_empty() && !self.interrupted
-    }
 }
 
 /// A step that is running.
@@ -362,23 +322,6 @@ impl Scheduler<'_> {
         }
     }
 
-    fn recorded_inputs(&self, plan: &Plan, node: NodeIndex, key_text: &KeyText) -> Vec<RecordedInput> {
-        let step = &self.pipeline.graph[node];
-        step.inputs
-            .iter()
-            .zip(key_text.input_digests())
-            .map(|(input, digest)| RecordedInput {
-                port: input.port.clone(),
-                source: source_name(self.pipeline, &input.source),
-                digest,
-                tree: match &input.source {
-                    Source::Step { step, .. } => plan.of(*step).tree,
-                    Source::File(_) => None,
-                },
-            })
-            .collect()
-    }
-
     fn hear(&mut self, plan: &mut Plan, node: NodeIndex, report: Report) {
         let step = &self.pipeline.graph[node].name;
         match report {
@@ -427,57 +370,6 @@ impl Scheduler<'_> {
     }
 
     /// Commits the output of a step that ended well.
-    fn keep(&mut self, node: NodeIndex, active: Active) -> Result<(), String> {
-        let step = &self.pipeline.graph[node];
-        let Active { work, key_text, inputs, share, since, started_ms, .. } = active;
-        let seconds = since.elapsed().as_secs_f64();
-        if let Some(path) = self.changed_file(node) {
-            let _ = self.writer.discard(work);
-            return Err(format!("./{} changed while the step ran; make again", path.display()));
-        }
-        let manifest = match self.writer.hash(&work) {
-            Ok(manifest) => manifest,
-            Err(error) => {
-                let _ = self.writer.discard(work);
-                return Err(error.to_string());
-            }
-        };
-        let key: StageKey = key_text.key();
-        let log = work.log.strip_prefix(self.writer.store().root()).unwrap_or(&work.log);
-        let machine =
-            Machine { name: machine_name(), device: share.device().to_owned(), threads: share.threads };
-        let record = RunRecord {
-            key_text,
-            step: step.name.clone(),
-            profile: self.pipeline.profile.clone(),
-            tree: manifest.digest(),
-            outputs: manifest.top_level(),
-            inputs,
-            bytes: manifest.bytes(),
-            started_ms,
-            seconds,
-            machine,
-            log: log.to_string_lossy().into_owned(),
-        };
-        // Asked before the new record is there to be found.
-        let same = self.workspace.last(step).is_some_and(|last| last.tree == record.tree);
-        let committed = self.writer.commit(work, &manifest, &record).and_then(|()| self.writer.sync_some());
-        committed.map_err(|error| error.to_string())?;
-        self.observer.on(&Event::Finished { step: &step.name, seconds, tree: record.tree, same });
-        self.summary.ran.push(RanStep { step: step.name.clone(), seconds });
-        self.kept.insert(key);
-        self.workspace.learn(&record.tree);
-        Ok(())
-    }
-
-    /// A file of the project that the step reads and that is not what its key says.
-    fn changed_file(&self, node: NodeIndex) -> Option<&Path> {
-        self.pipeline.graph[node].inputs.iter().find_map(|input| match &input.source {
-            Source::File(path) if !self.workspace.is_unchanged(path) => Some(path.as_path()),
-            _ => None,
-        })
-    }
-
     fn fail(&mut self, node: NodeIndex, problem: String, log: Option<PathBuf>, needs_human: bool) {
         let step = self.pipeline.graph[node].name.clone();
         self.observer.on(&Event::Failed { step: &step, problem: &problem });
@@ -500,19 +392,6 @@ impl Scheduler<'_> {
     }
 }
 
-/// Where an input of a step lies that has all it reads.
-pub(super) fn located(workspace: &Workspace, plan: &Plan, input: &StepInput) -> Input {
-    let path = match &input.source {
-        Source::File(path) => workspace.locate(path),
-        Source::Step { step, output } => {
-            // A step whose inputs are ready has a tree for each.
-            let tree = plan.of(*step).tree.map(|tree| workspace.store().tree(&tree)).unwrap_or_default();
-            output.as_ref().map_or(tree.clone(), |output| tree.join(output))
-        }
-    };
-    Input { port: input.port.clone(), path }
-}
-
 fn chains(pipeline: &Pipeline) -> Vec<usize> {
     let mut chains = vec![1; pipeline.graph.node_count()];
     for node in crate::plan::in_order(pipeline).into_iter().rev() {
@@ -520,8 +399,4 @@ fn chains(pipeline: &Pipeline) -> Vec<usize> {
         chains[node.index()] = 1 + longest.unwrap_or(0);
     }
     chains
-}
-
-fn machine_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -20,9 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How much of what it prints counts, in bytes.
 const LONGEST: u64 = 4096;
 
-/// A tool's answer.
+/// What a version command printed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct Version {
     /// The version command.
     pub command: Vec<String>,
     /// The file of the program, as it was found.
@@ -33,31 +33,31 @@ pub struct Answer {
     pub text: String,
 }
 
-/// The answers that are known.
+/// The versions that are known.
 #[derive(Debug, Default)]
-pub struct Tools {
-    known: HashMap<Vec<String>, Answer>,
+pub struct Versions {
+    known: HashMap<Vec<String>, Version>,
     /// What was found out this time; not asked twice.
-    asked: HashMap<Vec<String>, Result<Answer, String>>,
-    new: Vec<Answer>,
+    asked: HashMap<Vec<String>, Result<Version, String>>,
+    new: Vec<Version>,
     ask_again: bool,
 }
 
-impl Tools {
-    /// Knows these answers.
-    pub fn new(answers: impl Iterator<Item = Answer>) -> Self {
-        let known = answers.map(|answer| (answer.command.clone(), answer)).collect();
+impl Versions {
+    /// Knows these.
+    pub fn new(versions: impl Iterator<Item = Version>) -> Self {
+        let known = versions.map(|version| (version.command.clone(), version)).collect();
         Self { known, ..Self::default() }
     }
 
-    /// From now on every tool is asked again, once. Says whether any was asked about before.
+    /// From now on every version command runs again, once. Says whether any was wanted before.
     pub fn ask_again(&mut self) -> bool {
         self.ask_again = true;
         !std::mem::take(&mut self.asked).is_empty()
     }
 
-    /// Answers that were not known before.
-    pub fn take_new(&mut self) -> Vec<Answer> {
+    /// Those that were not known before.
+    pub fn take_new(&mut self) -> Vec<Version> {
         std::mem::take(&mut self.new)
     }
 
@@ -92,7 +92,7 @@ impl Tools {
         answer.map(|answer| answer.text)
     }
 
-    fn find_out(&self, command: &[String]) -> Result<Answer, String> {
+    fn find_out(&self, command: &[String]) -> Result<Version, String> {
         let failed = |problem: String| format!("its version command `{}` {problem}", command.join(" "));
         let program = located(&command[0])
             .ok_or_else(|| failed(format!("cannot be run: there is no program `{}`", command[0])))?;
@@ -104,7 +104,7 @@ impl Tools {
         {
             return Ok(known.clone());
         }
-        Ok(Answer { command: command.to_vec(), program, stamp, text: ask(command).map_err(failed)? })
+        Ok(Version { command: command.to_vec(), program, stamp, text: ask(command).map_err(failed)? })
     }
 }
 

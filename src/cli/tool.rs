@@ -1,0 +1,165 @@
+//! Subcommands that come with the stages: puts their arguments into the command line's grammar, lends them the
+//! results of the pipeline's steps, prints what they answer. What they mean is theirs to know.
+
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{ArgAction, ArgMatches, Command};
+use stage_api::{Arg, Count, Desk, Host, Progress, Registry, Results, StageError, StepView, Tool, ToolArgs};
+
+use super::context::Context;
+use super::error::CliError;
+use super::{Global, print};
+use crate::pipeline::Needs;
+use crate::plan::{Known, Plan, Request, judge};
+use crate::record::source_name;
+use crate::run::Capacity;
+use crate::workspace::Workspace;
+
+/// The grammar of a tool's subcommand.
+pub fn command(tool: &dyn Tool) -> Command {
+    let (short, _) = tool.about().split_once("\n\n").unwrap_or((tool.about(), ""));
+    let command = Command::new(tool.name()).about(short.to_owned()).long_about(tool.about().to_owned());
+    tool.args().iter().fold(command, |command, arg| command.arg(clap_arg(arg)))
+}
+
+fn clap_arg(arg: &Arg) -> clap::Arg {
+    let built = clap::Arg::new(arg.name).help(arg.about);
+    let built = match arg.name.strip_prefix("--") {
+        Some(name) if arg.is_flag() => return built.long(name).action(ArgAction::SetTrue),
+        Some(name) => built.long(name).value_name(arg.value),
+        None => built,
+    };
+    let built = built.required(matches!(arg.count, Count::One | Count::Many));
+    match arg.count {
+        Count::One | Count::Optional => built.action(ArgAction::Set),
+        Count::Many | Count::Any if arg.is_named() => built.action(ArgAction::Append),
+        Count::Many | Count::Any => built.action(ArgAction::Append).num_args(1..),
+    }
+}
+
+/// What was given, by the names that the tool knows.
+fn arguments(tool: &dyn Tool, matches: &ArgMatches) -> ToolArgs {
+    let mut given = ToolArgs::default();
+    for arg in tool.args() {
+        if arg.is_flag() {
+            if matches.get_flag(arg.name) {
+                given.0.insert(arg.name, Vec::new());
+            }
+        } else if let Some(values) = matches.get_many::<String>(arg.name) {
+            given.0.insert(arg.name, values.cloned().collect());
+        }
+    }
+    given
+}
+
+/// Runs a tool and prints its answer.
+pub fn run(
+    tool: &dyn Tool,
+    matches: &ArgMatches,
+    global: &Global,
+    registry: &Registry,
+) -> Result<ExitCode, CliError> {
+    let context = Context::load(global, registry)?;
+    let workspace = context.workspace()?;
+    let everything = context.pipeline.graph.node_indices().collect();
+    let plan =
+        judge(&context.pipeline, &workspace, &Request { targets: everything, forced: BTreeSet::new() });
+    let results = Judged { context: &context, workspace: &workspace, plan: &plan };
+    let host = host();
+    let desk = Desk {
+        results: &results,
+        host: &host,
+        progress: &Told,
+        columns: std::io::stdout().is_terminal().then(columns).flatten(),
+    };
+    let answer = tool
+        .run(&arguments(tool, matches), &desk)
+        .map_err(|error| CliError::Tool { tool: tool.name(), error })?;
+    match global.json {
+        true => print(&(answer.json.trim_end().to_owned() + "\n"))?,
+        false => print(&answer.text)?,
+    }
+    Ok(if answer.stale { ExitCode::from(4) } else { ExitCode::SUCCESS })
+}
+
+/// All of the machine: a tool is run by a person who waits for it.
+fn host() -> Host {
+    let whole = Capacity::detect(None);
+    let share = whole.clone().take(&Needs { cpu: whole.cpus, gpu: 1 }, &whole);
+    let device = share.map_or("cpu", |share| share.device()).to_owned();
+    Host { device, threads: whole.cpus }
+}
+
+fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// What a tool says meanwhile goes to standard error.
+struct Told;
+
+impl Progress for Told {
+    fn advance(&self, _done: u64, _total: u64) {}
+    fn scalar(&self, _name: &str, _step: u64, _value: f64) {}
+    fn note(&self, text: &str) {
+        tell!("{text}");
+    }
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// The pipeline's steps with what is known of each.
+struct Judged<'a> {
+    context: &'a Context,
+    workspace: &'a Workspace,
+    plan: &'a Plan<'a>,
+}
+
+impl Results for Judged<'_> {
+    fn root(&self) -> &Path {
+        &self.context.pipeline.root
+    }
+
+    fn profile(&self) -> &str {
+        &self.context.pipeline.profile
+    }
+
+    fn steps(&self) -> Vec<StepView> {
+        let pipeline = &self.context.pipeline;
+        let view = |node| {
+            let (step, judgement) = (&pipeline.graph[node], self.plan.of(node));
+            StepView {
+                name: step.name.clone(),
+                stage: step.stage.clone(),
+                params: step.params.clone(),
+                inputs: step
+                    .inputs
+                    .iter()
+                    .map(|input| (input.port.clone(), source_name(pipeline, &input.source)))
+                    .collect(),
+                key: judgement.key_text.as_ref().map(|text| text.key().to_string()),
+                tree: judgement.tree.map(|tree| tree.to_string()),
+            }
+        };
+        self.plan.needed().map(view).collect()
+    }
+
+    fn output(&self, step: &str) -> Result<PathBuf, StageError> {
+        let node = self.context.step(step).map_err(|error| match error {
+            CliError::Usage { message, hint } => {
+                StageError::Params(format!("{message}; {}", hint.unwrap_or_default()))
+            }
+            other => StageError::Failed(other.told()),
+        })?;
+        let make = format!("run `repro make {step}` first");
+        match self.plan.of(node).tree {
+            Some(tree) if self.workspace.has_bytes(&tree) => Ok(self.workspace.store().tree(&tree)),
+            Some(_) => Err(StageError::Failed(format!("the files of step `{step}` are gone; {make}"))),
+            None => Err(StageError::Failed(format!("step `{step}` is not up to date; {make}"))),
+        }
+    }
+}

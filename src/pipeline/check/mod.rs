@@ -1,0 +1,242 @@
+//! From a file's form to a checked [`Pipeline`]: names, ports, params and the absence of cycles. Everything
+//! that can be wrong with a pipeline is found here, before anything runs.
+
+mod targets;
+mod wire;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use petgraph::graph::{DiGraph, NodeIndex};
+use stage_api::{AnyStage, Registry};
+
+use super::error::{PipelineError, Text};
+use super::expand::{Vars, combinations, string};
+use super::file::{EntryForm, FileForm, NeedsForm, ProfileForm, Raw};
+use super::params;
+use super::{Needs, Pipeline, Source, Step};
+
+/// What a name of the file stands for.
+enum Meaning {
+    Step(NodeIndex),
+    Alias(Source),
+}
+
+struct Named<'a> {
+    meaning: Meaning,
+    at: Raw<'a>,
+}
+
+/// A step whose inputs are still names.
+struct Unwired<'f, 'a> {
+    node: NodeIndex,
+    entry: &'f EntryForm<'a>,
+    vars: Vars,
+}
+
+struct Checker<'t, 'a> {
+    text: &'t Text<'a>,
+    root: PathBuf,
+    graph: DiGraph<Step, ()>,
+    names: HashMap<String, Named<'a>>,
+}
+
+/// Checks `form` for the profile called `profile`, or for its default one.
+pub(super) fn check(
+    form: &FileForm,
+    profile: Option<&str>,
+    text: &Text,
+    registry: &Registry,
+) -> Result<Pipeline, PipelineError> {
+    let chosen = choose_profile(form, profile, text)?;
+    let said = |name: &str, value: Raw| (name.to_owned(), value.0.to_owned());
+    let vars: Vars = vec![said("profile", chosen.name), said("about", chosen.about)];
+    let root = text.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut checker = Checker {
+        text,
+        root: root.unwrap_or(Path::new(".")).to_owned(),
+        graph: DiGraph::new(),
+        names: HashMap::new(),
+    };
+    let mut unwired = Vec::new();
+    let mut aliases = Vec::new();
+    for entry in chosen.sources.iter().chain(&form.steps) {
+        for vars in combinations(&entry.for_each, text, &vars)? {
+            if entry.from.is_some() {
+                aliases.push((entry, vars));
+            } else {
+                let node = checker.add_step(entry, &vars, chosen, registry)?;
+                unwired.push(Unwired { node, entry, vars });
+            }
+        }
+    }
+    // In the order of the file, so an alias may name a step anywhere and an alias above it.
+    for (entry, vars) in aliases {
+        checker.add_alias(entry, &vars)?;
+    }
+    for step in &unwired {
+        checker.wire(step, registry)?;
+    }
+    checker.refuse_idle_defaults(chosen)?;
+    checker.refuse_cycles(&unwired)?;
+    let targets = checker.targets(form, &vars)?;
+    Ok(Pipeline {
+        file: text.path.to_owned(),
+        root: checker.root,
+        profile: chosen.name.string(text)?,
+        about: chosen.about.string(text)?,
+        graph: checker.graph,
+        targets,
+    })
+}
+
+fn choose_profile<'f, 'a>(
+    form: &'f FileForm<'a>,
+    wanted: Option<&str>,
+    text: &Text,
+) -> Result<&'f ProfileForm<'a>, PipelineError> {
+    let mut by_name: Vec<(String, &ProfileForm)> = Vec::new();
+    for profile in &form.profiles {
+        let name = profile.name.string(text)?;
+        plain_name(profile.name, &name, text)?;
+        if by_name.iter().any(|(other, _)| *other == name) {
+            return Err(text.error(text.span(profile.name.0), format!("profile `{name}` is declared twice")));
+        }
+        by_name.push((name, profile));
+    }
+    let (name, at) = match wanted {
+        Some(name) => (name.to_owned(), None),
+        None => (form.default_profile.string(text)?, Some(form.default_profile)),
+    };
+    by_name.iter().find(|(known, _)| *known == name).map(|(_, profile)| *profile).ok_or_else(|| {
+        let message = format!("there is no profile `{name}`");
+        let error = match at {
+            Some(raw) => text.error(text.span(raw.0), message),
+            None => PipelineError::of_file(text.path, message),
+        };
+        error.nearest(&name, by_name.iter().map(|(known, _)| known.as_str()))
+    })
+}
+
+/// Names become parts of paths and of references: they hold nothing that means something there.
+fn plain_name(at: Raw, name: &str, text: &Text) -> Result<(), PipelineError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain) {
+        return Ok(());
+    }
+    let message =
+        format!("`{name}` is no name: letters, digits, `-`, `_` and `.` make one, a letter or digit first");
+    Err(text.error(text.span(at.0), message))
+}
+
+fn known_stage<'r>(
+    registry: &'r Registry,
+    at: Raw,
+    name: &str,
+    text: &Text,
+) -> Result<&'r dyn AnyStage, PipelineError> {
+    registry.get(name).ok_or_else(|| {
+        text.error(text.span(at.0), format!("there is no stage `{name}`"))
+            .nearest(name, registry.iter().map(AnyStage::name))
+    })
+}
+
+impl<'a> Checker<'_, 'a> {
+    fn error(&self, at: Raw, message: impl Into<String>) -> PipelineError {
+        self.text.error(self.text.span(at.0), message)
+    }
+
+    fn name(&mut self, at: Raw<'a>, vars: &Vars, meaning: Meaning) -> Result<String, PipelineError> {
+        let name = string(at, vars, self.text)?;
+        plain_name(at, &name, self.text)?;
+        if let Some(first) = self.names.get(&name) {
+            let line = self.text.line(self.text.span(first.at.0).start);
+            return Err(self
+                .error(at, format!("the name `{name}` is given twice"))
+                .hint(format!("it was first given on line {line}")));
+        }
+        self.names.insert(name.clone(), Named { meaning, at });
+        Ok(name)
+    }
+
+    fn add_step(
+        &mut self,
+        entry: &EntryForm<'a>,
+        vars: &Vars,
+        profile: &ProfileForm<'a>,
+        registry: &Registry,
+    ) -> Result<NodeIndex, PipelineError> {
+        let text = self.text;
+        let Some(stage_at) = entry.stage else {
+            return Err(
+                self.error(entry.name, "a step says `stage:`, an alias says `from:`; this is neither")
+            );
+        };
+        let stage_name = string(stage_at, vars, text)?;
+        let stage = known_stage(registry, stage_at, &stage_name, text)?;
+        let name = string(entry.name, vars, text)?;
+        let mut layers = Vec::new();
+        // What is said for the stage, then what is said for steps by name.
+        for by_name in [false, true] {
+            for (of, params) in &profile.defaults {
+                let of = of.string(text)?;
+                let applies =
+                    if by_name { of != stage_name && matches(&of, &name) } else { of == stage_name };
+                if applies {
+                    layers.push(*params);
+                }
+            }
+        }
+        let params = params::canonical(stage, &layers, entry.params, vars, entry.name, text)?;
+        let needs: NeedsForm = entry.needs.map(|raw| raw.parse(text)).transpose()?.unwrap_or_default();
+        if needs.cpu == Some(0) {
+            return Err(self.error(entry.needs.unwrap_or(entry.name), "a step needs at least one cpu"));
+        }
+        let publish = entry.publish.map(|raw| self.publish_folder(raw, vars)).transpose()?;
+        let tolerance: Option<f64> = entry.tolerance.map(|raw| raw.parse(text)).transpose()?;
+        if let (Some(raw), Some(share)) = (entry.tolerance, tolerance)
+            && !(share > 0.0 && share < 1.0)
+        {
+            return Err(self.error(raw, "a tolerance is a share between 0 and 1, like 1e-3"));
+        }
+        let surroundings = stage.surroundings(&params).map_err(|e| self.error(entry.name, e.message))?;
+        let node = self.graph.add_node(Step {
+            name: String::new(),
+            stage: stage_name,
+            version: stage.version(),
+            params,
+            surroundings,
+            inputs: Vec::new(),
+            needs: Needs { cpu: needs.cpu.unwrap_or(1), gpu: needs.gpu.unwrap_or(0) },
+            publish,
+            tolerance,
+            line: text.line(text.span(entry.name.0).start),
+        });
+        self.graph[node].name = self.name(entry.name, vars, Meaning::Step(node))?;
+        Ok(node)
+    }
+
+    fn publish_folder(&self, raw: Raw, vars: &Vars) -> Result<PathBuf, PipelineError> {
+        let folder = string(raw, vars, self.text)?;
+        if !inside(&folder) {
+            return Err(self.error(raw, format!("`{folder}` does not stay inside the reports folder")));
+        }
+        Ok(PathBuf::from(folder))
+    }
+}
+
+/// Whether `name` fits `pattern`, in which `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((head, rest)) => name.strip_prefix(head).is_some_and(|tail| {
+            tail.char_indices().map(|(at, _)| at).chain([tail.len()]).any(|at| matches(rest, &tail[at..]))
+        }),
+    }
+}
+
+/// Whether a relative path stays below where it starts.
+fn inside(path: &str) -> bool {
+    use std::path::Component::{CurDir, Normal};
+    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Normal(_) | CurDir))
+}

@@ -1,0 +1,162 @@
+//! Names of inputs become arrows of the DAG: references and aliases are resolved, ports connected, cycles refused.
+
+use std::path::PathBuf;
+
+use petgraph::graph::{DiGraph, NodeIndex};
+use stage_api::{AnyStage, Port, Registry};
+
+use super::{Checker, Meaning, Unwired, inside};
+use crate::pipeline::error::{PipelineError, Text};
+use crate::pipeline::expand::{Vars, string, strings};
+use crate::pipeline::file::{EntryForm, Raw};
+use crate::pipeline::{Source, Step, StepInput};
+
+impl<'a> Checker<'_, 'a> {
+    pub(super) fn add_alias(&mut self, entry: &EntryForm<'a>, vars: &Vars) -> Result<(), PipelineError> {
+        let Some(from) = entry.from else { return Ok(()) };
+        let extra = [entry.stage, entry.params, entry.needs, entry.publish, entry.tolerance];
+        let extra = extra.into_iter().flatten().next();
+        if let Some(extra) = extra.or_else(|| entry.inputs.0.first().map(|(port, _)| *port)) {
+            return Err(self.error(extra, "an alias has a name and `from:`, nothing else"));
+        }
+        let source = self.source(from, &string(from, vars, self.text)?)?;
+        self.name(entry.name, vars, Meaning::Alias(source))?;
+        Ok(())
+    }
+
+    /// What a reference means: `step`, `step/output`, `alias`, `alias/output` or `./file`.
+    fn source(&self, at: Raw, reference: &str) -> Result<Source, PipelineError> {
+        if let Some(path) = reference.strip_prefix("./") {
+            if !inside(path) {
+                return Err(self.error(at, format!("`{reference}` does not stay inside the project")));
+            }
+            return Ok(Source::File(PathBuf::from(path)));
+        }
+        let (name, output) = match reference.split_once('/') {
+            Some((name, output)) => (name, Some(output.to_owned())),
+            None => (reference, None),
+        };
+        if output.as_deref().is_some_and(|output| !inside(output)) {
+            return Err(self.error(at, format!("`{reference}` does not stay inside the step's tree")));
+        }
+        let Some(named) = self.names.get(name) else {
+            return Err(self
+                .error(at, format!("there is no step `{name}`"))
+                .nearest(name, self.names.keys().map(String::as_str)));
+        };
+        Ok(match (&named.meaning, output) {
+            (Meaning::Step(step), output) => Source::Step { step: *step, output },
+            (Meaning::Alias(source), None) => source.clone(),
+            (Meaning::Alias(Source::File(path)), Some(output)) => Source::File(path.join(output)),
+            (Meaning::Alias(Source::Step { step, output: Some(outer) }), Some(output)) => {
+                Source::Step { step: *step, output: Some(format!("{outer}/{output}")) }
+            }
+            (Meaning::Alias(Source::Step { step, output: None }), Some(output)) => {
+                Source::Step { step: *step, output: Some(output) }
+            }
+        })
+    }
+
+    pub(super) fn wire(&mut self, step: &Unwired<'_, 'a>, registry: &Registry) -> Result<(), PipelineError> {
+        let Unwired { node, entry, vars } = step;
+        let stage_name = self.graph[*node].stage.clone();
+        let stage = registry.get(&stage_name);
+        let ports = stage.map(AnyStage::inputs).unwrap_or_default();
+        let is_open = stage.is_some_and(AnyStage::open_inputs);
+        let mut connected: Vec<String> = Vec::new();
+        for (port_at, value) in &entry.inputs.0 {
+            let port_name = port_at.string(self.text)?;
+            let named = ports.iter().find(|port| port.name == port_name).copied();
+            let own = || is_open.then_some(Port { name: "", many: true, optional: false });
+            let Some(port) = named.or_else(own) else {
+                return Err(self
+                    .error(*port_at, format!("stage `{stage_name}` reads no `{port_name}`"))
+                    .nearest(&port_name, ports.iter().map(|port| port.name)));
+            };
+            if connected.contains(&port_name) {
+                return Err(self.error(*port_at, format!("input `{port_name}` is connected twice")));
+            }
+            let list = value.0.starts_with('[');
+            if list && !port.many {
+                return Err(self.error(*value, format!("input `{port_name}` takes one source, not a list")));
+            }
+            let raws: Vec<Raw> = if list { raw_list(*value, self.text)? } else { vec![*value] };
+            let mut references = Vec::new();
+            for raw in raws {
+                let found = if port.many {
+                    strings(raw, vars, self.text)?
+                } else {
+                    vec![string(raw, vars, self.text)?]
+                };
+                references.extend(found.into_iter().map(|reference| (raw, reference)));
+            }
+            if references.is_empty() {
+                return Err(self.error(*value, format!("input `{port_name}` needs at least one source")));
+            }
+            for (raw, reference) in references {
+                let source = self.source(raw, &reference)?;
+                let position = self.text.position(self.text.span(raw.0).start);
+                match &source {
+                    // What a person may place by hand is connected once it is there.
+                    Source::File(path) if port.optional && !self.root.join(path).exists() => continue,
+                    Source::File(_) => {}
+                    Source::Step { step, .. } => {
+                        self.graph.update_edge(*step, *node, ());
+                    }
+                }
+                self.graph[*node].inputs.push(StepInput { port: port_name.clone(), source, position });
+            }
+            connected.push(port_name);
+        }
+        if let Some(port) = ports.iter().find(|p| !p.optional && connected.iter().all(|c| c != p.name)) {
+            let all: Vec<&str> = ports.iter().map(|port| port.name).collect();
+            let name = &self.graph[*node].name;
+            return Err(self
+                .error(entry.name, format!("step `{name}` lacks the input `{}`", port.name))
+                .hint(format!("stage `{stage_name}` reads {}", all.join(", "))));
+        }
+        let connected: Vec<&str> = connected.iter().map(String::as_str).collect();
+        let wiring = stage.map_or(Ok(()), |stage| stage.check_wiring(&self.graph[*node].params, &connected));
+        wiring.map_err(|problem| {
+            self.error(
+                entry.params.unwrap_or(entry.name),
+                format!("params of stage `{stage_name}`: {problem}"),
+            )
+        })
+    }
+
+    pub(super) fn refuse_cycles(&self, steps: &[Unwired<'_, 'a>]) -> Result<(), PipelineError> {
+        let Some(cycle) = find_cycle(&self.graph) else { return Ok(()) };
+        let names: Vec<&str> = cycle.iter().map(|node| self.graph[*node].name.as_str()).collect();
+        let at = steps.iter().find(|step| step.node == cycle[0]).map(|step| step.entry.name);
+        let message = format!("the steps wait for each other: {} -> {}", names.join(" -> "), names[0]);
+        Err(match at {
+            Some(at) => self.error(at, message),
+            None => PipelineError::of_file(self.text.path, message),
+        }
+        .hint("an arrow goes from a step to one that reads it; one of these inputs must come from elsewhere"))
+    }
+}
+
+fn raw_list<'a>(raw: Raw<'a>, text: &Text<'a>) -> Result<Vec<Raw<'a>>, PipelineError> {
+    let values: Vec<&'a ron::value::RawValue> =
+        ron::from_str(raw.0).map_err(|error| text.error(text.span(raw.0), error.code.to_string()))?;
+    Ok(values.into_iter().map(|value| Raw(value.trim().get_ron())).collect())
+}
+
+/// The nodes of a cycle in the order of its arrows, if there is one.
+fn find_cycle(graph: &DiGraph<Step, ()>) -> Option<Vec<NodeIndex>> {
+    let component = petgraph::algo::tarjan_scc(graph)
+        .into_iter()
+        .find(|nodes| nodes.len() > 1 || graph.find_edge(nodes[0], nodes[0]).is_some())?;
+    // Inside a strongly connected component every node has a successor inside it: walk until one repeats.
+    let mut walk = vec![*component.iter().min()?];
+    loop {
+        let last = *walk.last()?;
+        let next = graph.neighbors(last).filter(|node| component.contains(node)).min()?;
+        if let Some(start) = walk.iter().position(|node| *node == next) {
+            return Some(walk.split_off(start));
+        }
+        walk.push(next);
+    }
+}

@@ -1,0 +1,110 @@
+//! What a step is given and what is noted of it: where its inputs lie, the task for the executor, the record of
+//! what it wrote.
+
+use std::path::Path;
+
+use petgraph::graph::NodeIndex;
+use stage_api::Input;
+
+use super::{Active, Scheduler};
+use crate::key::{KeyText, StageKey};
+use crate::pipeline::{Source, StepInput};
+use crate::plan::{Known, Plan};
+use crate::record::{Machine, RecordedInput, RunRecord, source_name};
+use crate::run::event::Event;
+use crate::run::summary::RanStep;
+use crate::workspace::Workspace;
+
+/// Where an input of a step lies that has all it reads.
+pub(in crate::run) fn located(workspace: &Workspace, plan: &Plan, input: &StepInput) -> Input {
+    let path = match &input.source {
+        Source::File(path) => workspace.locate(path),
+        Source::Step { step, output } => {
+            // A step whose inputs are ready has a tree for each.
+            let tree = plan.of(*step).tree.map(|tree| workspace.store().tree(&tree)).unwrap_or_default();
+            output.as_ref().map_or(tree.clone(), |output| tree.join(output))
+        }
+    };
+    Input { port: input.port.clone(), path }
+}
+
+impl Scheduler<'_> {
+    pub(super) fn recorded_inputs(
+        &self,
+        plan: &Plan,
+        node: NodeIndex,
+        key_text: &KeyText,
+    ) -> Vec<RecordedInput> {
+        let step = &self.pipeline.graph[node];
+        step.inputs
+            .iter()
+            .zip(key_text.input_digests())
+            .map(|(input, digest)| RecordedInput {
+                port: input.port.clone(),
+                source: source_name(self.pipeline, &input.source),
+                digest,
+                tree: match &input.source {
+                    Source::Step { step, .. } => plan.of(*step).tree,
+                    Source::File(_) => None,
+                },
+            })
+            .collect()
+    }
+
+    /// Commits the output of a step that ended well.
+    pub(super) fn keep(&mut self, node: NodeIndex, active: Active) -> Result<(), String> {
+        let step = &self.pipeline.graph[node];
+        let Active { work, key_text, inputs, share, since, started_ms, .. } = active;
+        let seconds = since.elapsed().as_secs_f64();
+        if let Some(path) = self.changed_file(node) {
+            let _ = self.writer.discard(work);
+            return Err(format!("./{} changed while the step ran; make again", path.display()));
+        }
+        let manifest = match self.writer.hash(&work) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                let _ = self.writer.discard(work);
+                return Err(error.to_string());
+            }
+        };
+        let key: StageKey = key_text.key();
+        let log = work.log.strip_prefix(self.writer.store().root()).unwrap_or(&work.log);
+        let machine =
+            Machine { name: machine_name(), device: share.device().to_owned(), threads: share.threads };
+        let record = RunRecord {
+            key_text,
+            step: step.name.clone(),
+            profile: self.pipeline.profile.clone(),
+            tree: manifest.digest(),
+            outputs: manifest.top_level(),
+            inputs,
+            bytes: manifest.bytes(),
+            started_ms,
+            seconds,
+            machine,
+            log: log.to_string_lossy().into_owned(),
+            accepted: None,
+        };
+        // Asked before the new record is there to be found.
+        let same = self.workspace.last(step).is_some_and(|last| last.tree == record.tree);
+        let committed = self.writer.commit(work, &manifest, &record).and_then(|()| self.writer.sync_some());
+        committed.map_err(|error| error.to_string())?;
+        self.observer.on(&Event::Finished { step: &step.name, seconds, tree: record.tree, same });
+        self.summary.ran.push(RanStep { step: step.name.clone(), seconds });
+        self.kept.insert(key);
+        self.workspace.learn(&record.tree);
+        Ok(())
+    }
+
+    /// A file of the project that the step reads and that is not what its key says.
+    fn changed_file(&self, node: NodeIndex) -> Option<&Path> {
+        self.pipeline.graph[node].inputs.iter().find_map(|input| match &input.source {
+            Source::File(path) if !self.workspace.is_unchanged(path) => Some(path.as_path()),
+            _ => None,
+        })
+    }
+}
+
+fn machine_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

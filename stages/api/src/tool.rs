@@ -1,0 +1,153 @@
+//! What a tool is: a subcommand that comes with the stages, because it knows what their results mean (`repro
+//! table`, `repro predict`). It reads what steps have made and answers; it changes nothing in the store and
+//! prints nothing. It does not know the pipeline: it asks for steps by name.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::{Host, Progress, StageError};
+
+/// An argument of a tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arg {
+    /// Its name: `run`, or `--out` for an option.
+    pub name: &'static str,
+    /// What follows an option (`FILE`); empty for a positional argument and for a flag.
+    pub value: &'static str,
+    /// One sentence for the help.
+    pub about: &'static str,
+    /// How often it may be given.
+    pub count: Count,
+}
+
+/// How often an argument may be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// Exactly once.
+    One,
+    /// Once or not at all.
+    Optional,
+    /// At least once.
+    Many,
+    /// Any number of times.
+    Any,
+}
+
+impl Arg {
+    /// A positional argument.
+    pub const fn positional(name: &'static str, count: Count, about: &'static str) -> Self {
+        Self { name, value: "", about, count }
+    }
+
+    /// An option with a value: `--out FILE`.
+    pub const fn option(name: &'static str, value: &'static str, count: Count, about: &'static str) -> Self {
+        Self { name, value, about, count }
+    }
+
+    /// A flag: `--check`.
+    pub const fn flag(name: &'static str, about: &'static str) -> Self {
+        Self { name, value: "", about, count: Count::Optional }
+    }
+
+    /// Whether it is given by name (`--check`, `--out FILE`) rather than by place.
+    pub fn is_named(&self) -> bool {
+        self.name.starts_with("--")
+    }
+
+    /// Whether it is given by name and without a value.
+    pub fn is_flag(&self) -> bool {
+        self.is_named() && self.value.is_empty()
+    }
+}
+
+/// The arguments that were given, by name as in [`Arg::name`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ToolArgs(pub BTreeMap<&'static str, Vec<String>>);
+
+impl ToolArgs {
+    /// All values of an argument, in order.
+    pub fn all(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The value of an argument that is given at most once.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.all(name).first().map(String::as_str)
+    }
+
+    /// Whether a flag was given.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+}
+
+/// A step of the pipeline as a tool sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepView {
+    /// Its name.
+    pub name: String,
+    /// The stage it runs.
+    pub stage: String,
+    /// Its params, canonical RON.
+    pub params: String,
+    /// What it reads: port and source as the pipeline writes it (`step`, `step/part`, `./file`).
+    pub inputs: Vec<(String, String)>,
+    /// Its key, when the digests of all it reads are known.
+    pub key: Option<String>,
+    /// The digest of its tree, when its result is known.
+    pub tree: Option<String>,
+}
+
+/// What a tool may ask of the project: the results of its steps, as the pipeline stands now.
+pub trait Results {
+    /// The folder of the project.
+    fn root(&self) -> &Path;
+    /// The profile in use.
+    fn profile(&self) -> &str;
+    /// Every step, each after all that it reads.
+    fn steps(&self) -> Vec<StepView>;
+    /// The folder that a step wrote.
+    ///
+    /// # Errors
+    /// [`StageError::Failed`] saying what to run when there is no such step, it is not up to date, or its bytes
+    /// are gone.
+    fn output(&self, step: &str) -> Result<PathBuf, StageError>;
+}
+
+/// What a tool gets to work with.
+pub struct Desk<'a> {
+    /// The results of the project's steps.
+    pub results: &'a dyn Results,
+    /// The hardware to use.
+    pub host: &'a Host,
+    /// Where to say how far the work is.
+    pub progress: &'a dyn Progress,
+    /// Columns of the terminal that the answer is read on; `None` when it goes elsewhere.
+    pub columns: Option<usize>,
+}
+
+/// What a tool answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// For a person, ending with a line break.
+    pub text: String,
+    /// The same for a machine: one JSON document, printed instead of `text` under `--json`.
+    pub json: String,
+    /// Whether what was asked to hold (`--check`) does not: the program then ends with code 4.
+    pub stale: bool,
+}
+
+/// A subcommand that comes with the stages.
+pub trait Tool: Send + Sync + 'static {
+    /// What it is called on the command line.
+    fn name(&self) -> &'static str;
+    /// What it does: a sentence for the overview, more paragraphs for its own help.
+    fn about(&self) -> &'static str;
+    /// What it takes.
+    fn args(&self) -> &'static [Arg];
+    /// Does it. Relative paths among the arguments are relative to the current folder.
+    ///
+    /// # Errors
+    /// See [`StageError`]; [`StageError::Params`] for arguments that make no sense.
+    fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError>;
+}

@@ -1,0 +1,32 @@
+//! Subcommands that come with the stages.
+
+use super::support::TestSpace;
+
+const STEPS: &str = r#"
+    (name: "a", stage: "join", params: (text: "one")),
+    (name: "b", stage: "join", inputs: {"in": ["a/text"]}),
+    (name: "empty", stage: "join"),
+"#;
+
+#[test]
+fn a_tool_reads_what_steps_wrote_and_says_what_to_run_when_they_did_not() {
+    let space = TestSpace::new(STEPS);
+    let refused = space.run(&["read", "a"]).expect(1);
+    assert_eq!(refused.err, "error: read: step `a` is not up to date; run `repro make a` first\n");
+    space.make().expect(0);
+    assert_eq!(space.run(&["read", "a", "b", "--between", ": "]).expect(0).out, "a: one\nb: (one)\n");
+    assert_eq!(space.run(&["read", "a", "--json"]).expect(0).out, "{\"steps\": 3}\n");
+    space.run(&["read", "a", "--check"]).expect(0);
+    space.run(&["read", "empty", "--check"]).expect(4);
+}
+
+#[test]
+fn what_a_tool_does_not_take_is_told_with_code_2() {
+    let space = TestSpace::new(STEPS);
+    for wrong in [&["read"][..], &["read", "a", "--loud"], &["read", "nonsense"], &["read", "aa"]] {
+        let run = space.run(wrong).expect(2);
+        assert!(run.out.is_empty() && run.err.contains("error: "), "{wrong:?}: {}", run.err);
+    }
+    let help = space.run(&["--help"]).expect(0).out;
+    assert!(help.contains("read    Prints the texts that steps wrote"), "{help}");
+}
