@@ -5,6 +5,7 @@ mod command;
 mod explain;
 mod failure;
 mod faults;
+mod gc;
 mod interrupt;
 mod oracle;
 #[path = "../support/process.rs"]
