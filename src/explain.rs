@@ -47,7 +47,9 @@ pub struct Explanation {
     pub causes: Vec<Cause>,
     /// For a waiting step: the steps above it that must run, each with its reasons.
     pub waits_for: Vec<Explanation>,
-    /// Its last execution.
+    /// The record of its key, when it is fresh.
+    pub result: Option<RunRecord>,
+    /// Its newest record under any key.
     pub last: Option<RunRecord>,
     /// What running it again on the same has shown, if that was tried.
     pub verified: Option<store::Verdict>,
@@ -148,10 +150,11 @@ impl Explainer<'_> {
             }
             Verdict::Fresh => (State::Fresh, self.last_reasons(node)),
         };
-        let key = judgement.key_text.as_ref().map(|text| text.key().to_string());
-        let text = judgement.key_text.as_ref();
-        let verified = text.and_then(|text| self.workspace.store().verdict(&text.key()));
-        Explanation { step: step.name.clone(), state, key, causes, waits_for, last, verified }
+        let key = judgement.key_text.as_ref().map(KeyText::key);
+        let result = key.filter(|_| state == State::Fresh).and_then(|key| self.workspace.record(&key));
+        let verified = key.and_then(|key| self.workspace.store().verdict(&key));
+        let key = key.map(|key| key.to_string());
+        Explanation { step: step.name.clone(), state, key, causes, waits_for, result, last, verified }
     }
 
     /// The steps above a waiting step that do not wait themselves, in the order of the pipeline.

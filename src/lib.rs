@@ -9,14 +9,17 @@
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
 //! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `versions` →
-//! `store` → `plan` → `publish` → `workspace` → `run` → `explain` → `cli`.
+//! `store` → `plan` → `publish` → `workspace` → `run` → `explain`, `estimate`, `accept`, `diff` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
+pub mod accept;
 pub mod cli;
 pub mod command;
 pub mod compare;
+pub mod diff;
 pub mod digest;
+pub mod estimate;
 pub mod explain;
 pub mod key;
 pub mod params;

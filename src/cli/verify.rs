@@ -10,9 +10,11 @@ use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
+use super::limits::Limits;
 use super::{Global, print, print_json, words};
+use crate::pipeline::needs::bytes;
 use crate::plan::{Known, Verdict};
-use crate::run::{Capacity, Subprocess, rerun};
+use crate::run::{Subprocess, rerun};
 use crate::store::{ContentStore, Outcome, Verdict as Proof, Verified};
 
 /// Hash what the cache holds and name what is damaged; or run a step again and compare
@@ -28,6 +30,8 @@ pub struct Verify {
     /// or within the `tolerance` that the step declares. The cache keeps the verdict.
     #[arg(long, requires = "steps")]
     rerun: bool,
+    #[command(flatten)]
+    limits: Limits,
 }
 
 impl Verify {
@@ -81,6 +85,8 @@ impl Verify {
                 return Err(refuse("its result, or something that it reads, is no longer in the cache"));
             }
         }
+        let capacity = self.limits.capacity(context)?;
+        self.limits.refuse_impossible(context, &plan, &capacity)?;
         let executor = Subprocess::this_program()
             .map_err(|error| CliError::usage(format!("this program's file cannot be found: {error}")))?;
         let writer = workspace
@@ -90,15 +96,8 @@ impl Verify {
         for node in nodes {
             let step = &context.pipeline.graph[node];
             tell!("running {} again", step.name);
-            let compared = rerun::rerun(
-                &context.pipeline,
-                &workspace,
-                &writer,
-                &plan,
-                node,
-                &executor,
-                &Capacity::detect(None),
-            );
+            let compared =
+                rerun::rerun(&context.pipeline, &workspace, &writer, &plan, node, &executor, &capacity);
             let outcome =
                 compared.map_err(|problem| CliError::usage(format!("step `{}`: {problem}", step.name)))?;
             all_same &= !matches!(outcome, Outcome::Differs { .. });
@@ -143,7 +142,7 @@ fn tell_damage(verified: &Verified) -> Result<(), CliError> {
         }
     }
     print(&text)?;
-    let hashed = format!("{} with {}", words::count(verified.trees, "result"), words::bytes(verified.bytes));
+    let hashed = format!("{} with {}", words::count(verified.trees, "result"), bytes(verified.bytes));
     match verified.damaged.len() {
         0 => tell!("{hashed}: all are what they were"),
         damaged => {

@@ -7,14 +7,16 @@ use std::collections::BTreeSet;
 use petgraph::graph::NodeIndex;
 
 use crate::pipeline::Pipeline;
-use crate::plan::{Known, Plan};
+use crate::plan::{Known, Plan, Verdict};
 use crate::workspace::Workspace;
 
-/// Hashes the result of a step; if it is damaged, the step is judged again. Returns the steps that touches.
+/// Hashes the result of a fresh step; if it is damaged, the step is judged again. Returns the steps that touches.
+///
+/// That it is damaged may be known by now, from another step that wrote the same: the step is judged again all the
+/// same, as it was judged before that.
 pub(super) fn doubt(workspace: &Workspace, plan: &mut Plan, node: NodeIndex) -> Option<BTreeSet<NodeIndex>> {
-    let tree = plan.of(node).tree?;
-    // Bytes that are gone are known to be.
-    if !workspace.has_bytes(&tree) || workspace.store().is_whole(&tree) {
+    let tree = plan.of(node).tree.filter(|_| *plan.verdict(node) == Verdict::Fresh)?;
+    if workspace.store().is_whole(&tree) {
         return None;
     }
     let mut touched = plan.reconsider(node);

@@ -30,15 +30,14 @@ pub struct Task {
     pub log: PathBuf,
     /// The hardware it may use.
     pub host: Host,
-    /// The GPUs it may see, by number; `None` on a machine without any.
-    pub gpus: Option<Vec<usize>>,
+    /// The GPUs it may see, as `CUDA_VISIBLE_DEVICES` names them; `None` on a machine without any.
+    pub gpus: Option<Vec<String>>,
 }
 
 impl Task {
     /// The GPUs it may see, as the environment names them.
     pub fn visible_gpus(&self) -> Option<String> {
-        let gpus = self.gpus.as_ref()?;
-        Some(gpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+        self.gpus.as_ref().map(|gpus| gpus.join(","))
     }
 }
 

@@ -37,7 +37,7 @@ pub fn rerun(
         Claimed::Mine(claim) => claim,
         Claimed::Theirs(_) => return Err("another process runs it".to_owned()),
     };
-    let share = capacity.clone().take(&step.needs, capacity).ok_or("it needs more than this machine has")?;
+    let share = capacity.clone().take(&step.needs, capacity).ok_or("it needs more than there is")?;
     let work = writer.begin_aside(key_text.key(), claim).map_err(told)?;
     let task = Task {
         step: step.name.clone(),
@@ -49,7 +49,7 @@ pub fn rerun(
         folder: work.folder.clone(),
         log: work.log.clone(),
         host: Host { device: share.device().to_owned(), threads: share.threads },
-        gpus: (!capacity.gpus.is_empty()).then(|| share.gpus.clone()),
+        gpus: (!capacity.gpus.is_empty()).then(|| share.gpu_ids()),
     };
     let (sender, messages) = channel();
     let running = executor.start(task, Reporter::new(sender, node));

@@ -243,6 +243,18 @@ impl Writer {
         self.store.append(&[state::forgotten_line(key)], true)
     }
 
+    /// Keeps a record of a tree that is there already.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn keep_record(&self, record: &RunRecord) -> Result<(), StoreError> {
+        let log = self.store.root().join(super::STATE);
+        let line =
+            state::ran_line(record, false).map_err(|error| StoreError::io(&log, "write")(error.into()))?;
+        self.store.append(&[line], true)?;
+        self.sync()
+    }
+
     /// Throws away what a run wrote; its scratch and its log stay.
     ///
     /// # Errors

@@ -179,6 +179,8 @@ pub fn pipeline(root: &Path, drawn: &[Drawn]) -> (Pipeline, BTreeMap<usize, Node
         root: root.to_owned(),
         profile: "mini".to_owned(),
         about: String::new(),
+        profiles: vec!["mini".to_owned()],
+        pools: BTreeMap::new(),
         graph,
         targets,
     };
