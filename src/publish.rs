@@ -149,9 +149,10 @@ impl Reports {
         };
         fs::create_dir_all(folder).map_err(io(folder, "create the folder"))?;
         let mut new = tempfile::NamedTempFile::new_in(folder).map_err(io(folder, "write in it"))?;
-        // Content only: the store's files are read-only, a report need not be.
+        // Content only: the store's files are read-only, a report need not be. From file to file the kernel copies, or
+        // clones where it can; a link would let a person's edit of a report into the store.
         File::open(source)
-            .and_then(|mut bytes| io::copy(&mut bytes, &mut new))
+            .and_then(|mut bytes| io::copy(&mut bytes, new.as_file_mut()))
             .map_err(io(source, "copy"))?;
         #[cfg(unix)]
         {
