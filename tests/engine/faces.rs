@@ -39,8 +39,8 @@ fn show_tells_all_that_is_known_of_a_step() {
         "needs    cpu 2, memory 1.0 GiB",
         "state    fresh",
         "ran      just now, took",
-        "files    2 files, 8 B",
-        "  4 B  parts/0\n",
+        "files    2 files, 14 B",
+        "  6 B  parts/0\n",
     ] {
         assert!(show.contains(words), "{words}: {show}");
     }
