@@ -134,7 +134,8 @@ impl ContentStore {
                 return Err(StoreError::io(root, "read")(error));
             }
             Err(_) => {
-                if let Some(found) = foreign(root) {
+                // Another process may have made it a store since VERSION was looked for.
+                if let Some(found) = foreign(root).filter(|_| !root.join("VERSION").exists()) {
                     return Err(StoreError::Foreign { folder: root.to_owned(), found });
                 }
             }
