@@ -70,8 +70,8 @@ pub fn percentile_interval(mut values: Vec<f64>) -> Option<Interval> {
     Some(Interval { low: at(0.025), high: at(0.975) })
 }
 
-/// The intervals of a model's metrics.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The intervals of a model's metrics; `None` where the metric is undefined or nothing was drawn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Intervals {
     /// Of [`super::accuracy`].
     pub accuracy: Option<Interval>,
@@ -91,15 +91,7 @@ pub struct Intervals {
 /// accuracy and F1 count (the argmax of logits, which may differ from that of saturated probabilities).
 pub fn intervals(probabilities: &[[f32; 2]], predicted: &[u8], resamples: &Resamples) -> Intervals {
     let Some(model) = Ranked::of(probabilities, resamples.labels) else {
-        let none = None;
-        return Intervals {
-            accuracy: none,
-            f1: none,
-            roc_auc: none,
-            average_precision: none,
-            balanced_accuracy: none,
-            calibration_error: none,
-        };
+        return Intervals::default();
     };
     let bins: Vec<usize> = probabilities.iter().map(|row| calibration_bin(row[1])).collect();
     let mut found: [Vec<f64>; 6] = std::array::from_fn(|_| Vec::with_capacity(resamples.count));

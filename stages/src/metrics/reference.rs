@@ -2,9 +2,7 @@
 //! and saturation: `tests/reference/metrics.py` draws the same cases and wrote what is expected.
 
 use super::delong::Components;
-use super::{
-    accuracy, argmax, average_precision, balanced_accuracy, binary_f1, calibration_error, roc_auc,
-};
+use super::{accuracy, argmax, average_precision, balanced_accuracy, binary_f1, calibration_error, roc_auc};
 
 /// Knuth's MMIX generator, as the script has it.
 struct Lcg(u64);
