@@ -53,14 +53,14 @@ fn table(published: &[Run], second: &[Quantities], model: &Config, profile: &Pro
         columns.push(Column::numbers(&format!("published_{dataset}_update_ms"), &group, "Update (ms)"));
     }
     let paper =
-        |mode| row("VisualBERT, the paper's", mode, &of_model(&Config::base(), mode), Some(published));
+        |mode| row("VisualBERT (the paper's)", mode, &of_model(&Config::base(), mode), Some(published));
     let own = profile.short();
-    let here = |mode| row(&format!("VisualBERT, {own}"), mode, &of_model(model, mode), None);
+    let here = |mode| row(&format!("VisualBERT ({own})"), mode, &of_model(model, mode), None);
     let mut rows: Vec<Vec<Cell>> = Mode::ALL.into_iter().map(paper).collect();
     rows.extend(Mode::ALL.into_iter().map(here));
     for mode in Mode::ALL {
         let found = second.iter().find(|row| row.mode == mode.as_str());
-        rows.extend(found.map(|counts| row("ViLBERT, as published", mode, counts, None)));
+        rows.extend(found.map(|counts| row("ViLBERT (as published)", mode, counts, None)));
     }
     Table {
         name: "table-1".to_owned(),

@@ -190,15 +190,19 @@ fn notes(paper: &Paper, runs: &Runs) -> Vec<String> {
          weights; they do not cover the choice of the best checkpoint on the same rows."
             .to_owned(),
     );
-    let implied = DATASETS
-        .iter()
-        .filter_map(|(name, title)| paper.state_of_the_art(name).map(|value| format!("{title} {value:.4}")));
+    let implied = paper.quoted.iter().filter_map(|quoted| {
+        let best = paper.state_of_the_art(&quoted.dataset)?;
+        let (title, mode) =
+            (published::title(&DATASETS, &quoted.dataset), published::title(&MODES, &quoted.mode));
+        let share = quoted.share_of_state_of_the_art * 100.0;
+        Some(format!("{title} {best:.4}, of which {mode} is said to reach {share:.1} %"))
+    });
     let implied: Vec<String> = implied.collect();
     if !implied.is_empty() {
         notes.push(format!(
-            "The authors quote shares of a state of the art that they do not name (PE: 84.7 % and 98.6 %); it is taken as \
-             the published ROC-AUC of PE divided by its share: {}.",
-            implied.join(", ")
+            "The authors do not name the state of the art; it is the published ROC-AUC divided by the share that they quote: \
+             {}.",
+            implied.join("; ")
         ));
     }
     notes

@@ -9,7 +9,7 @@ impl Table {
     /// Title, caption, the drawn table and the notes; lines are broken to fit `columns`, if there is a limit.
     pub fn drawn(&self, columns: Option<usize>) -> String {
         let mut drawn = comfy_table::Table::new();
-        drawn.load_preset(UTF8_HORIZONTAL_ONLY);
+        drawn.load_style(UTF8_HORIZONTAL_ONLY);
         if let Some(columns) = columns {
             drawn.set_content_arrangement(ContentArrangement::Dynamic);
             drawn.set_width(u16::try_from(columns).unwrap_or(u16::MAX));
