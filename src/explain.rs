@@ -46,7 +46,9 @@ pub struct Explanation {
     pub causes: Vec<Cause>,
     /// For a waiting step: the steps above it that must run, each with its reasons.
     pub waits_for: Vec<Explanation>,
-    /// Its last execution.
+    /// The record of its key, when it is fresh.
+    pub result: Option<RunRecord>,
+    /// Its newest record under any key.
     pub last: Option<RunRecord>,
 }
 
@@ -145,8 +147,10 @@ impl Explainer<'_> {
             }
             Verdict::Fresh => (State::Fresh, self.last_reasons(node)),
         };
-        let key = judgement.key_text.as_ref().map(|text| text.key().to_string());
-        Explanation { step: step.name.clone(), state, key, causes, waits_for, last }
+        let key = judgement.key_text.as_ref().map(KeyText::key);
+        let result = key.filter(|_| state == State::Fresh).and_then(|key| self.workspace.record(&key));
+        let key = key.map(|key| key.to_string());
+        Explanation { step: step.name.clone(), state, key, causes, waits_for, result, last }
     }
 
     /// The steps above a waiting step that do not wait themselves, in the order of the pipeline.
@@ -229,7 +233,7 @@ impl Explainer<'_> {
                 Difference::Version { old, new } => {
                     Cause::Stage { old: format!("version {old}"), new: format!("version {new}") }
                 }
-                Difference::Param(change) => Cause::Param(change.clone()),
+                Difference::Param(change) | Difference::Also(change) => Cause::Param(change.clone()),
                 Difference::Input { port, index, old, new } => {
                     let (was, is) = (nth(before, port, *index), nth(now, port, *index));
                     let source = is.as_ref().or(was.as_ref()).map(|i| i.source.clone()).unwrap_or_default();
@@ -309,7 +313,8 @@ fn own_changes(step: &Step, last: Option<&RunRecord>) -> Vec<Cause> {
             Some(Cause::Stage { old: format!("version {old}"), new: format!("version {new}") })
         }
         Difference::Param(change) => Some(Cause::Param(change)),
-        Difference::Input { .. } => None,
+        // Not known before the step is judged.
+        Difference::Input { .. } | Difference::Also(_) => None,
     });
     own.collect()
 }

@@ -1,5 +1,6 @@
 //! `repro make`.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::mpsc::{Sender, channel};
@@ -7,18 +8,21 @@ use std::time::Instant;
 
 use clap::Args;
 use petgraph::graph::NodeIndex;
+use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, console, print, print_json, status, words};
+use super::limits::Limits;
+use super::{Global, console, print, print_json, print_line, status, words};
+use crate::estimate::{Estimate, estimate};
 use crate::explain::{Explanation, explain};
 use crate::plan::{Known, Plan, Verdict};
 use crate::publish::{Part, Published};
 use crate::run::{self, Capacity, Message, Options, Subprocess, Summary};
-use crate::store::Writer;
+use crate::store::{ContentStore, Damage, StoreError, Writer};
 use crate::workspace::Workspace;
 
 /// Brings targets up to date: runs what must run, keeps the results, publishes the reports.
@@ -26,13 +30,15 @@ use crate::workspace::Workspace;
 pub struct Make {
     /// Targets or steps; `all` when none is given.
     targets: Vec<String>,
-    /// CPU threads that running steps may use together; as many as there are cores by default.
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
+    #[command(flatten)]
+    limits: Limits,
     /// After a failure, go on with what does not depend on the failed step.
     #[arg(short, long)]
     keep_going: bool,
-    /// Only say what would run, and why.
+    /// Fail instead of waiting for steps that another process runs.
+    #[arg(long)]
+    no_wait: bool,
+    /// Only say what would run, why, and how long it would take by earlier runs.
     #[arg(long)]
     dry_run: bool,
     /// Run this step though its result is known.
@@ -44,37 +50,49 @@ impl Make {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
         let since = Instant::now();
         let context = Context::load(global, registry)?;
+        self.limits.check(&context)?;
         let targets = context.targets(&self.targets)?;
         let forced = self.force.iter().map(|name| context.step(name)).collect::<Result<BTreeSet<_>, _>>()?;
         // A step that is forced is asked for, whether or not a target needs it.
         let targets = targets.into_iter().chain(forced.iter().copied()).collect::<Vec<_>>();
 
         // First without the lock: most of the time there is nothing to do, and nothing to wait for.
-        let workspace = context.workspace()?;
-        let plan = context.judge(&workspace, targets.clone(), forced.clone())?;
-        if self.dry_run {
-            return dry_run(global, &context, &workspace, &plan);
+        let (mut workspace, anew) = (&context.workspace()?, OnceCell::new());
+        let mut plan = context.judge(workspace, targets.clone(), forced.clone())?;
+        if !self.dry_run && is_done(&context, workspace, &plan) {
+            return nothing_to_do(global, workspace, &plan);
         }
-        if is_done(&context, &workspace, &plan) {
-            return nothing_to_do(&workspace, &plan);
+        let capacity = self.limits.capacity(&context)?;
+        self.limits.refuse_impossible(&context, &plan, &capacity)?;
+        let reason = |node| status::reason(&explain(&context.pipeline, workspace, &plan, node));
+        if let Some(code) = self.limits.denied(global, &context, &plan, reason)? {
+            return Ok(code);
+        }
+        if self.dry_run {
+            return dry_run(global, &context, workspace, &plan, &capacity);
         }
 
-        // Then as the only one that writes. Another one may have done the work meanwhile: look again.
-        let mut tell = |holder: &str| tell!("waiting for {holder}, which writes the same cache");
+        // Then beside others that write. What one who had to be waited for has removed is known no more.
+        let mut tell = |holder: &str| tell!("waiting for {holder}, which has this cache to itself");
         let writer = workspace.store().lock(&mut tell)?;
-        let workspace = context.workspace()?;
-        let mut plan = context.judge(&workspace, targets, forced)?;
-        for record in workspace.damaged() {
-            tell!("warning: {}: the record is damaged and counts as absent", record.display());
+        if writer.has_waited() {
+            let opened = context.workspace()?;
+            workspace = anew.get_or_init(|| opened);
         }
-        if is_done(&context, &workspace, &plan) {
-            return nothing_to_do(&workspace, &plan);
+        // Something is to be done: what the version commands say is asked anew, once.
+        if workspace.ask_versions_again() || writer.has_waited() {
+            plan = context.judge(workspace, targets, forced)?;
         }
-        let summary = self.schedule(global, &context, &workspace, &writer, &mut plan)?;
+        warn_of_losses(workspace.store());
+        let summary = self.schedule(global, &context, workspace, &writer, &mut plan, capacity)?;
+        writer.sync()?;
         let published =
-            if summary.is_complete() { Some(publish(&context, &workspace, &writer, &plan)?) } else { None };
-        save_digests(&workspace);
-        tell_summary(&summary, published.as_ref(), &workspace, &plan, since);
+            if summary.is_complete() { Some(publish(&context, workspace, &writer, &plan)?) } else { None };
+        keep(workspace.keep_facts());
+        if global.json {
+            ended(&summary, published.as_ref(), &plan, since)?;
+        }
+        tell_summary(&summary, published.as_ref(), workspace, &plan, since);
         Ok(exit_code(&summary))
     }
 
@@ -85,6 +103,7 @@ impl Make {
         workspace: &Workspace,
         writer: &Writer,
         plan: &mut Plan,
+        capacity: Capacity,
     ) -> Result<Summary, CliError> {
         if plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh) {
             return Ok(Summary::default());
@@ -94,8 +113,10 @@ impl Make {
             .map_err(|error| failed("this program's file cannot be found", error))?;
         let (sender, messages) = channel();
         stop_on_signals(sender.clone()).map_err(|error| failed("signals cannot be caught", error))?;
+        let guess = estimate(&context.pipeline, plan, workspace.history(), &capacity);
+        let estimated_seconds = guess.unknown.is_empty().then_some(guess.seconds);
         let options =
-            Options { capacity: Capacity::detect(self.jobs.map(usize::from)), keep_going: self.keep_going };
+            Options { capacity, keep_going: self.keep_going, wait: !self.no_wait, estimated_seconds };
         let mut observer = console::observer(global.json);
         Ok(run::run(
             &context.pipeline,
@@ -137,17 +158,56 @@ fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
         })
 }
 
-fn nothing_to_do(workspace: &Workspace, plan: &Plan) -> Result<ExitCode, CliError> {
-    save_digests(workspace);
+fn nothing_to_do(global: &Global, workspace: &Workspace, plan: &Plan) -> Result<ExitCode, CliError> {
+    keep(workspace.keep_facts());
+    if global.json {
+        ended(&Summary::default(), None, plan, Instant::now())?;
+    }
     tell!("nothing to do: {} fresh", words::count(plan.needed().count(), "step"));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Without the digests the next run only takes longer.
-fn save_digests(workspace: &Workspace) {
-    if let Err(error) = workspace.digests().save() {
-        tell!("warning: the digests of files could not be kept: {error}");
+/// What the cache has lost, told once: the run that follows does it again.
+fn warn_of_losses(store: &ContentStore) {
+    for Damage { file, at, step } in store.damaged() {
+        let what = match step {
+            Some(step) => format!("a record of `{step}`"),
+            None => "an entry".to_owned(),
+        };
+        tell!("warning: {}: {what} is damaged (byte {at}) and counts as absent", file.display());
     }
+    for step in store.lost() {
+        tell!(
+            "warning: what `{step}` wrote did not get to the disk whole before the system went down; it runs again"
+        );
+    }
+}
+
+/// What cannot be kept for the next time costs time then, nothing else.
+fn keep(kept: Result<(), StoreError>) {
+    if let Err(error) = kept {
+        tell!("warning: {error}; the next run takes a little longer");
+    }
+}
+
+/// The last JSON line of a run: what it came to.
+fn ended(
+    summary: &Summary,
+    published: Option<&Published>,
+    plan: &Plan,
+    since: Instant,
+) -> Result<(), CliError> {
+    let failed: Vec<&str> = summary.failures.iter().map(|failure| failure.step.as_str()).collect();
+    print_line(&json!({
+        "event": "ended",
+        "seconds": since.elapsed().as_secs_f64(),
+        "ran": summary.ran.len(),
+        "fresh": plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).count(),
+        "failed": failed,
+        "not_reached": summary.not_reached,
+        "interrupted": summary.interrupted,
+        "published": published.map_or(0, |published| published.written.len()),
+    }))
 }
 
 fn dry_run(
@@ -155,18 +215,48 @@ fn dry_run(
     context: &Context,
     workspace: &Workspace,
     plan: &Plan,
+    capacity: &Capacity,
 ) -> Result<ExitCode, CliError> {
     let not_fresh = plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh);
     let steps: Vec<Explanation> =
         not_fresh.map(|node| explain(&context.pipeline, workspace, plan, node)).collect();
+    let guess = estimate(&context.pipeline, plan, workspace.history(), capacity);
     if global.json {
-        print_json(&steps)?;
+        print_json(&json!({"steps": steps, "estimate": guess}))?;
     } else if steps.is_empty() {
         tell!("nothing to do: {} fresh", words::count(plan.needed().count(), "step"));
     } else {
-        print(&status::table(&steps))?;
+        print(&(status::table(&steps) + &told(&guess, capacity)))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// An estimate in words.
+fn told(guess: &Estimate, capacity: &Capacity) -> String {
+    const SHOWN: usize = 8;
+    if guess.unknown.len() == guess.steps.len() {
+        return "no estimate: none of these steps has run before\n".to_owned();
+    }
+    let threads = words::count(capacity.cpus, "thread");
+    let mut text = format!("by earlier runs about {} with {threads}", words::duration(guess.seconds));
+    if guess.steps.iter().any(|step| !step.must) {
+        let least = words::duration(guess.at_least_seconds);
+        text.push_str(&format!(", {least} if what waits turns out fresh"));
+    }
+    text.push_str(&format!(
+        "\nthe longest chain takes {}: {}\n",
+        words::duration(guess.critical_seconds),
+        guess.critical_path.join(" -> ")
+    ));
+    if !guess.unknown.is_empty() {
+        let shown = guess.unknown.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = match guess.unknown.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        text.push_str(&format!("not counted, as no earlier run is known: {shown}{more}\n"));
+    }
+    text
 }
 
 fn publish(
@@ -187,6 +277,8 @@ fn publish(
             })
         })
         .collect();
+    // Two at once would each forget what the other wrote.
+    let _alone = writer.alone("publish.lock")?;
     let publishes = |name: &str| graph.node_weights().any(|step| step.name == name && step.publish.is_some());
     Ok(workspace.reports().publish(writer, &parts, &publishes, &mut workspace.digests())?)
 }
@@ -205,6 +297,11 @@ fn tell_summary(
         if let Some(log) = &failure.log {
             tell!("hint: its log is {}", log.display());
         }
+    }
+    for (step, holder) in &summary.elsewhere {
+        let holder = holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string);
+        tell!("error: step `{step}` is being run by {holder}");
+        tell!("hint: without --no-wait this waits for it");
     }
     if summary.interrupted {
         tell!("stopped; what was finished is kept in {}", store.display());

@@ -4,15 +4,17 @@ mod check;
 mod error;
 mod expand;
 mod file;
+pub mod needs;
 mod params;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
-use stage_api::Registry;
+use stage_api::{Registry, Surroundings};
 
 pub use error::{PipelineError, nearest};
+pub use needs::Needs;
 
 /// What a step reads by one port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,21 +41,6 @@ pub enum Source {
     File(PathBuf),
 }
 
-/// What a step asks of the machine while it runs. Not part of its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Needs {
-    /// CPU threads, at least 1.
-    pub cpu: usize,
-    /// GPUs.
-    pub gpu: usize,
-}
-
-impl Default for Needs {
-    fn default() -> Self {
-        Self { cpu: 1, gpu: 0 }
-    }
-}
-
 /// A node of the DAG.
 #[derive(Debug, Clone)]
 pub struct Step {
@@ -65,6 +52,8 @@ pub struct Step {
     pub version: u32,
     /// The stage's params in canonical form.
     pub params: String,
+    /// What of the machine counts for its result.
+    pub surroundings: Surroundings,
     /// What it reads, in the order of the file (lists expanded in place).
     pub inputs: Vec<StepInput>,
     /// What it asks of the machine.
@@ -86,6 +75,10 @@ pub struct Pipeline {
     pub profile: String,
     /// What the file says about that profile.
     pub about: String,
+    /// All profiles of the file.
+    pub profiles: Vec<String>,
+    /// The pools that the file declares, with how much of each may be in use at one time.
+    pub pools: BTreeMap<String, usize>,
     /// The steps; an edge goes from a step to each step that reads it. Acyclic.
     pub graph: DiGraph<Step, ()>,
     /// What a person would ask for: every declared target, and every step by its own name.

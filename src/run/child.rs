@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use stage_api::{Job, Progress, Registry, StageError};
+use stage_api::{Job, Progress, Registry};
 
 use super::executor::{Outcome, Report, Task};
 
@@ -23,6 +23,19 @@ pub struct JobFile {
     pub task: Task,
     /// The process that wants it; the child ends when that one is gone.
     pub parent: u32,
+}
+
+/// The job of a step that is running now with its results in `store`, if there is one. A folder that a killed run
+/// left behind is none: the process that started it is gone.
+pub fn running_job(store: &Path, step: &str) -> Option<JobFile> {
+    let folders = std::fs::read_dir(store.join("work")).ok()?;
+    folders.flatten().find_map(|folder| {
+        let job: JobFile =
+            serde_json::from_slice(&std::fs::read(folder.path().join("job.json")).ok()?).ok()?;
+        let parent = rustix::process::Pid::from_raw(i32::try_from(job.parent).ok()?)?;
+        let is_there = !matches!(rustix::process::test_kill_process(parent), Err(rustix::io::Errno::SRCH));
+        (job.task.step == step && is_there).then_some(job)
+    })
 }
 
 /// Runs the job in `file`; reports go to `events` as JSON lines, the last one being how it ended.
@@ -76,6 +89,9 @@ pub fn perform(
     let Some(stage) = registry.get(&task.stage) else {
         return Outcome::Failed(format!("this program has no stage `{}`", task.stage));
     };
+    if let Err(error) = std::fs::create_dir_all(&task.scratch) {
+        return Outcome::Failed(format!("{}: cannot be created: {error}", task.scratch.display()));
+    }
     let job = Job {
         inputs: &task.inputs,
         out: &task.out,
@@ -85,10 +101,7 @@ pub fn perform(
     };
     // Nothing of the stage is used after a panic: its folder is thrown away.
     let outcome = match catch_unwind(AssertUnwindSafe(|| stage.run_erased(&task.params, &job))) {
-        Ok(Ok(())) => Outcome::Done,
-        Ok(Err(StageError::Cancelled)) => Outcome::Cancelled,
-        Ok(Err(StageError::NeedsHuman { what })) => Outcome::NeedsHuman(what),
-        Ok(Err(error)) => Outcome::Failed(error.to_string()),
+        Ok(result) => Outcome::of(result),
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(ToString::to_string);
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();

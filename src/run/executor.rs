@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 
 use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
-use stage_api::{Host, Inputs};
+use stage_api::{Host, Inputs, StageError};
 
 /// One execution of a stage: plain data, so that it can cross a process border.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,8 +30,15 @@ pub struct Task {
     pub log: PathBuf,
     /// The hardware it may use.
     pub host: Host,
-    /// The GPUs it may see, by number; `None` on a machine without any.
-    pub gpus: Option<Vec<usize>>,
+    /// The GPUs it may see, as `CUDA_VISIBLE_DEVICES` names them; `None` on a machine without any.
+    pub gpus: Option<Vec<String>>,
+}
+
+impl Task {
+    /// The GPUs it may see, as the environment names them.
+    pub fn visible_gpus(&self) -> Option<String> {
+        self.gpus.as_ref().map(|gpus| gpus.join(","))
+    }
 }
 
 /// How an execution ended.
@@ -46,6 +53,18 @@ pub enum Outcome {
     NeedsHuman(String),
     /// It stopped on request.
     Cancelled,
+}
+
+impl Outcome {
+    /// How a stage that returned this ended.
+    pub fn of(result: Result<(), StageError>) -> Self {
+        match result {
+            Ok(()) => Self::Done,
+            Err(StageError::Cancelled) => Self::Cancelled,
+            Err(StageError::NeedsHuman { what }) => Self::NeedsHuman(what),
+            Err(error) => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 /// What a running step says.

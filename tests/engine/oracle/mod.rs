@@ -91,6 +91,7 @@ fn pipeline(root: &Path, drawn: &[Drawn]) -> Pipeline {
             stage: stage.to_owned(),
             version: 1,
             params,
+            surroundings: stage_api::Surroundings::default(),
             inputs: inputs.clone(),
             needs: Needs::default(),
             publish: None,
@@ -108,6 +109,8 @@ fn pipeline(root: &Path, drawn: &[Drawn]) -> Pipeline {
         root: root.to_owned(),
         profile: "mini".to_owned(),
         about: String::new(),
+        profiles: vec!["mini".to_owned()],
+        pools: BTreeMap::new(),
         graph,
         targets,
     }
@@ -129,7 +132,8 @@ fn make(pipeline: &Pipeline, cache: &Path, request: &Request) -> BTreeMap<String
     let workspace = Workspace::open(pipeline, cache, &pipeline.root.join("reports")).unwrap();
     let writer = workspace.store().lock(&mut |_| {}).unwrap();
     let mut plan = judge(pipeline, &workspace, request);
-    let options = Options { capacity: Capacity { cpus: 3, gpus: vec![] }, keep_going: false };
+    let capacity = Capacity { cpus: 3, memory: 0, gpus: vec![], pools: BTreeMap::new() };
+    let options = Options { capacity, keep_going: false, wait: true, estimated_seconds: None };
     let mut count = Count(BTreeMap::new());
     let summary = run(pipeline, &workspace, &writer, &mut plan, &executor, &options, channel(), &mut count);
     assert!(summary.is_complete(), "{summary:?}");
@@ -191,7 +195,8 @@ proptest! {
                 Edit::Record(step) => {
                     let store = repro::store::ContentStore::open(&cache).unwrap();
                     if let Some(record) = store.records().iter().find(|r| r.step == format!("s{step}")) {
-                        std::fs::remove_file(cache.join("records").join(record.key_text.key().to_string())).unwrap();
+                        let key = record.key_text.key();
+                        store.lock(&mut |_| {}).unwrap().forget(&key).unwrap();
                     }
                 }
                 Edit::Force(step) => drop(forced.insert(NodeIndex::new(step))),
