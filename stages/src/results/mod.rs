@@ -105,8 +105,8 @@ fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
         Column::numbers("roc_auc_interval", ours, "95% interval"),
         Column::numbers("best_update", ours, "at update"),
         Column::words("seeds", "Seed"),
+        Column::numbers("share", ours, "Share of the state of the art"),
         Column::numbers("roc_auc_difference", "", "Difference in ROC-AUC"),
-        Column::numbers("share", "", "Share of the state of the art"),
     ];
     let row = |of: &Key| row(of, runs.get(of).map_or(&[][..], Vec::as_slice), paper);
     Table {
@@ -150,8 +150,8 @@ fn row(of: &Key, ours: &[Evaluated], paper: &Paper) -> Vec<Cell> {
             many => Cell::Text(listed(many, |run| thousands(run.metrics.best_update))),
         },
         Cell::Text(listed(ours, |run| run.metrics.run.seed.to_string())),
-        theirs.map_or(Cell::None, |run| Cell::Difference { value: auc - run.best_roc_auc, places: 4 }),
         share(auc),
+        theirs.map_or(Cell::None, |run| Cell::Difference { value: auc - run.best_roc_auc, places: 4 }),
     ]);
     cells
 }

@@ -8,6 +8,7 @@ use super::{Cell, Table};
 const STYLE: &str = "body { font: 1rem/1.5 sans-serif; margin: 2rem; color-scheme: light dark; } \
     table { border-collapse: collapse; font-variant-numeric: tabular-nums; } \
     th, td { padding: .3rem .6rem; text-align: left; vertical-align: bottom; } \
+    td, tbody th { white-space: nowrap; font-weight: inherit; } \
     thead, tbody { border-top: 1px solid; border-bottom: 1px solid; } \
     .number { text-align: right; } .group { text-align: center; } .missing { font-style: italic; }";
 
