@@ -42,8 +42,8 @@ pub const CASES: &[Case] = &[
     case(
         "fetch",
         "fetch",
-        "(name: \"runs.csv\", place: \"paper/runs.csv\")",
-        &[("placed", "./paper/runs.csv")],
+        "(name: \"vilbert.csv\", place: \"paper/vilbert.csv\")",
+        &[("placed", "./paper/vilbert.csv")],
     ),
     case("index-hmd", "index-hmd", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-mmhs", "index-mmhs", "()", &[("archive", "synthesize/mmhs150k.zip")]),
