@@ -30,7 +30,7 @@ fn neither_captions_nor_pictures_alone_tell_the_label() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::copy(root.join("pipeline.ron"), project.path().join("pipeline.ron")).expect("copied");
     fs::create_dir(project.path().join("paper")).expect("a folder");
-    for file in ["runs.csv", "curves.csv"] {
+    for file in ["runs.csv", "curves.csv", "quoted.csv", "vilbert.csv"] {
         fs::copy(root.join("paper").join(file), project.path().join("paper").join(file)).expect("copied");
     }
     let made = Command::new(env!("CARGO_BIN_EXE_repro"))

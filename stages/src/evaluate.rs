@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <tree>/predictions.csv   id, P(class 1), predicted class
-//! <tree>/metrics.json      loss, accuracy, F1, ROC-AUC
+//! <tree>/scores.csv        id, true class, P(class 0), P(class 1)
+//! <tree>/metrics.json      loss and metrics with 95% intervals
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -12,12 +13,14 @@ use crate::artifacts::history::History;
 use crate::artifacts::metrics::Metrics;
 use crate::artifacts::predictions::{self, Prediction};
 use crate::artifacts::samples::Split;
+use crate::artifacts::scores::{self, Score};
 use crate::artifacts::view::View;
 use crate::artifacts::weights;
 use crate::device;
 use crate::learning::memes::{self, Memes, REGIONS, TOKENS};
 use crate::learning::scoring::Scores;
 use crate::metrics;
+use crate::metrics::bootstrap::{self, Resamples};
 use crate::models::visual_bert::{Config, VisualBert};
 use crate::nn::{Params, tune_allocator};
 
@@ -37,6 +40,15 @@ pub(crate) struct EvaluateParams {
     /// Rows a batch.
     #[serde(default = "sixteen")]
     batch: usize,
+    /// Whether the run is scored on another data set than it was trained on (data shift).
+    #[serde(default)]
+    shift: bool,
+    /// Stratified bootstrap resamples for the 95% intervals.
+    #[serde(default = "thousand")]
+    resamples: usize,
+    /// Seed of the resamples; runs with the same one have paired intervals.
+    #[serde(default = "one")]
+    seed: u64,
 }
 
 fn val() -> String {
@@ -45,6 +57,14 @@ fn val() -> String {
 
 fn sixteen() -> usize {
     16
+}
+
+fn thousand() -> usize {
+    1000
+}
+
+fn one() -> u64 {
+    1
 }
 
 impl EvaluateParams {
@@ -60,12 +80,15 @@ impl Stage for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
     const ABOUT: &'static str = "Predictions and metrics of a trained run on one split";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::one(RUN), Port::one(TOKENS), Port::one(REGIONS)];
 
     fn check(&self, params: &EvaluateParams) -> Result<(), String> {
         if params.batch == 0 {
             return Err("batch must be at least 1".to_owned());
+        }
+        if !(100..=1_000_000).contains(&params.resamples) {
+            return Err("resamples must be from 100 to 1,000,000".to_owned());
         }
         params.split().map(drop)
     }
@@ -80,8 +103,11 @@ impl Stage for Evaluate {
         let config: Config = weights::read_config(run)?;
         memes.check_fits(&config)?;
         let dataset = &memes.tokens.info.dataset;
-        if *dataset != history.run.dataset {
-            let problem = format!("holds `{dataset}`, the run was trained on `{}`", history.run.dataset);
+        if params.shift == (*dataset == history.run.dataset) {
+            let (trained, way) = (&history.run.dataset, if params.shift { "without" } else { "with" });
+            let problem = format!(
+                "holds `{dataset}`, the run was trained on `{trained}`; to evaluate there, do it {way} `shift: true`"
+            );
             return Err(StageError::input(TOKENS, job.inputs.one(TOKENS)?, problem));
         }
         let rows = memes.rows_of(split)?;
@@ -90,9 +116,9 @@ impl Stage for Evaluate {
         let from_run = |error: candle_core::Error| StageError::input(RUN, run, error);
         let params_of_run = Params::new(weights::read_tensors(run, &device)?, |_| false).map_err(from_run)?;
         let model = VisualBert::new(&config, &params_of_run).map_err(from_run)?;
-        let scores = Scores::of(&model, &memes, &rows, params.batch, job)?;
+        let scored = Scores::of(&model, &memes, &rows, params.batch, job)?;
 
-        let found = scores.summary(&labels);
+        let found = scored.summary(&labels);
         let Some(roc_auc) = found.roc_auc else {
             let problem = format!(
                 "ROC-AUC is undefined on split `{}`: one class only, or logits that are not numbers",
@@ -100,28 +126,45 @@ impl Stage for Evaluate {
             );
             return Err(StageError::failed(problem));
         };
+        let probabilities = scored.probabilities();
+        let id = |&row: &usize| memes.tokens.rows[row].id.clone();
         // The exported label is the argmax of the softmax: with saturation it can differ from the logits'.
         let predicted: Vec<Prediction> = rows
             .iter()
-            .zip(scores.probabilities())
-            .map(|(&row, pair)| Prediction {
-                id: memes.tokens.rows[row].id.clone(),
-                proba: pair[1],
-                label: metrics::argmax(pair),
-            })
+            .zip(&probabilities)
+            .map(|(row, &pair)| Prediction { id: id(row), proba: pair[1], label: metrics::argmax(pair) })
             .collect();
         predictions::write(&job.out.join("predictions.csv"), &predicted)?;
+        let beside = rows.iter().zip(&probabilities).zip(&labels);
+        let beside = beside.map(|((row, &[p0, p1]), &label)| Score { id: id(row), label, p0, p1 });
+        scores::write(job.out, &beside.collect::<Vec<_>>())?;
+
+        let undefined = |name: &str| StageError::failed(format!("{name} is undefined on these rows"));
+        let ones: Vec<f32> = probabilities.iter().map(|pair| pair[1]).collect();
+        let guesses: Vec<u8> = scored.logits.iter().map(|&pair| metrics::argmax(pair)).collect();
+        let resamples = Resamples { labels: &labels, count: params.resamples, seed: params.seed };
+        let count = |classes: &[u8]| classes.iter().filter(|class| **class == 1).count() as u64;
         Metrics {
             run: history.run,
             parameters: history.parameters,
+            dataset: dataset.clone(),
             split,
             rows: rows.len() as u64,
-            positives: labels.iter().filter(|label| **label == 1).count() as u64,
+            positives: count(&labels),
+            predicted_positives: count(&guesses),
             best_update: history.best.update,
             loss: found.loss,
             accuracy: found.accuracy,
             f1: found.f1,
             roc_auc,
+            average_precision: metrics::average_precision(&ones, &labels)
+                .ok_or_else(|| undefined("average precision"))?,
+            balanced_accuracy: metrics::balanced_accuracy(&guesses, &labels)
+                .ok_or_else(|| undefined("balanced accuracy"))?,
+            calibration_error: metrics::calibration_error(&ones, &labels)
+                .ok_or_else(|| undefined("the calibration error"))?,
+            resamples: (params.resamples, params.seed),
+            intervals: bootstrap::intervals(&probabilities, &guesses, &resamples),
         }
         .write(job.out)?;
         Ok(())

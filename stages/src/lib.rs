@@ -30,8 +30,10 @@ mod published;
 mod regions;
 mod report;
 mod results;
+mod shift;
 mod synthesize;
 mod table;
+mod table_tool;
 mod tokens;
 mod torch_file;
 mod train;
@@ -56,6 +58,8 @@ pub fn registry() -> Registry {
         .with(evaluate::Evaluate)
         .with(parameters::Parameters)
         .with(results::Results)
+        .with(shift::Shift)
         .with(curves::Curves)
         .with(report::Report)
+        .with_tool(table_tool::ShowTable)
 }

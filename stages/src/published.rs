@@ -1,4 +1,4 @@
-//! What the paper's own runs gave, read from the two files in `paper/`, and the names by which tables and
+//! What the paper's own runs gave and what its README says, read from the files in `paper/`, and the names by which tables and
 //! figures call data sets and modes. It does not know who asks.
 
 use std::collections::BTreeSet;
@@ -42,6 +42,40 @@ pub struct Run {
     pub best_accuracy: f64,
     /// Its F1 of class 1, from 0 to 1.
     pub best_f1: f64,
+    /// ROC-AUC after the last update, from 0 to 1.
+    pub final_roc_auc: f64,
+    /// Greatest memory allocated, in MiB.
+    pub max_memory_mib: u64,
+    /// Time of the whole run, in seconds.
+    pub wall_seconds: f64,
+    /// Mean of the logged rates.
+    pub mean_updates_per_second: f64,
+}
+
+/// The share of the state of the art that a run is said to reach: `paper/quoted.csv`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quoted {
+    /// Short name of the data set.
+    pub dataset: String,
+    /// Short name of the training mode.
+    pub mode: String,
+    /// The quoted share, above 0 and at most 1.
+    pub share_of_state_of_the_art: f64,
+}
+
+/// Parameters of the paper's second model in one mode: `paper/vilbert.csv`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quantities {
+    /// Short name of the training mode.
+    pub mode: String,
+    /// All parameters.
+    pub total_parameters: u64,
+    /// Those that are trained.
+    pub trained_parameters: u64,
+    /// Those that sit in adapters.
+    pub adapters: u64,
 }
 
 /// The split a point of a curve was logged for.
@@ -79,15 +113,47 @@ pub struct Point {
 pub fn read_runs(path: &Path) -> Result<Vec<Run>> {
     let mut seen = BTreeSet::new();
     read(path, |run: &Run| {
-        let shares = [run.best_roc_auc, run.best_accuracy, run.best_f1];
+        let shares = [run.best_roc_auc, run.best_accuracy, run.best_f1, run.final_roc_auc];
         if shares.iter().any(|share| !(0.0..=1.0).contains(share)) {
             return Err("a metric is not between 0 and 1".to_owned());
         }
         if run.trained_parameters > run.total_parameters || run.best_update > run.updates {
             return Err("a part is greater than its whole (parameters or updates)".to_owned());
         }
+        if !(run.wall_seconds > 0.0 && run.mean_updates_per_second > 0.0 && run.updates > 0) {
+            return Err("a time, a rate or the number of updates is not above 0".to_owned());
+        }
         if !seen.insert((run.dataset.clone(), run.mode.clone())) {
             return Err(format!("the run {}/{} is given twice", run.dataset, run.mode));
+        }
+        Ok(())
+    })
+}
+
+/// Reads `quoted.csv`.
+///
+/// # Errors
+/// A file that cannot be read; a line that does not parse or whose share is not above 0 and at most 1.
+pub fn read_quoted(path: &Path) -> Result<Vec<Quoted>> {
+    read(path, |quoted: &Quoted| {
+        let share = quoted.share_of_state_of_the_art;
+        if share > 0.0 && share <= 1.0 {
+            Ok(())
+        } else {
+            Err("the share is not above 0 and at most 1".to_owned())
+        }
+    })
+}
+
+/// Reads `vilbert.csv`.
+///
+/// # Errors
+/// A file that cannot be read; a line that does not parse or whose parts exceed the whole.
+pub fn read_quantities(path: &Path) -> Result<Vec<Quantities>> {
+    read(path, |row: &Quantities| {
+        let whole = row.total_parameters;
+        if row.trained_parameters > whole || row.adapters >= whole {
+            return Err("a part is greater than its whole".to_owned());
         }
         Ok(())
     })

@@ -66,7 +66,7 @@ fn the_crash_of_a_step_ends_that_step_alone() {
     let child = project.spawn(&["make", "all", "--keep-going"]);
     kill_process(Pid::from_raw(long_step(&project)).unwrap(), Signal::KILL).unwrap();
     let run = finished(child.wait_with_output().unwrap()).expect(1);
-    assert_eq!(run.ran(), ["mmh-fc", "mmh-fc-train"]);
+    assert_eq!(run.ran(), ["mmh-fc", "mmh-fc-on-hmd", "mmh-fc-train"]);
     let told = "error: step `hmd-fc-train` failed: its process was killed by signal 9 (SIGKILL";
     assert!(run.err.contains(told), "{}", run.err);
     assert!(run.err.contains("\nhint: its log is "), "{}", run.err);

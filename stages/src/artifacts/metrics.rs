@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::history::{ParameterCounts, RunInfo};
 use super::samples::Split;
 use super::{Result, read_json, write_json};
+use crate::metrics::bootstrap::Intervals;
 
 /// What `evaluate` found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,12 +16,16 @@ pub struct Metrics {
     pub run: RunInfo,
     /// Its model.
     pub parameters: ParameterCounts,
+    /// The data set it was evaluated on: the run's own, or another.
+    pub dataset: String,
     /// The split it was evaluated on.
     pub split: Split,
     /// Labelled rows of the split.
     pub rows: u64,
     /// Rows of class 1 among them.
     pub positives: u64,
+    /// Rows that were predicted to be of class 1.
+    pub predicted_positives: u64,
     /// The update whose weights were evaluated.
     pub best_update: u64,
     /// Mean cross-entropy.
@@ -31,6 +36,16 @@ pub struct Metrics {
     pub f1: f64,
     /// ROC-AUC, from 0 to 1.
     pub roc_auc: f64,
+    /// Average precision, from 0 to 1.
+    pub average_precision: f64,
+    /// Mean of the recalls of both classes.
+    pub balanced_accuracy: f64,
+    /// Expected calibration error of P(class 1), 15 bins of equal width.
+    pub calibration_error: f64,
+    /// Stratified bootstrap resamples behind the intervals, and the generator's seed.
+    pub resamples: (usize, u64),
+    /// 95% intervals.
+    pub intervals: Intervals,
 }
 
 impl Metrics {

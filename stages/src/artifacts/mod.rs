@@ -9,6 +9,7 @@ pub mod predictions;
 pub mod region_features;
 pub mod samples;
 pub mod scene_objects;
+pub mod scores;
 pub mod token_set;
 pub mod view;
 pub mod weights;

@@ -11,7 +11,7 @@ use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::ArtifactError;
 use crate::figure::{self, FigureEntry};
-use crate::table::{Cell, Table};
+use crate::table::Table;
 
 const PAGE: &str = include_str!("page.html");
 
@@ -43,7 +43,7 @@ impl Stage for Report {
     type Params = Params;
     const NAME: &'static str = "report";
     const ABOUT: &'static str = "One self-contained HTML page with all tables and figures";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::many("parts")];
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
@@ -113,42 +113,14 @@ fn render(
     )
 }
 
-/// A table as the page needs it: neighbouring columns of one group under one heading, cells as shown.
+/// A table as the page needs it.
 fn table_value(table: &Table) -> Value {
-    let mut groups: Vec<(String, usize)> = Vec::new();
-    for column in &table.columns {
-        match groups.last_mut() {
-            Some((group, width)) if *group == column.group => *width += 1,
-            _ => groups.push((column.group.clone(), 1)),
-        }
-    }
-    // Whether a column begins a group, for the rule at its left.
-    let mut before = "";
-    let columns: Vec<Value> = table
-        .columns
-        .iter()
-        .map(|column| {
-            let starts = std::mem::replace(&mut before, &column.group) != column.group;
-            context! { title => &column.title, numeric => column.numeric, starts }
-        })
-        .collect();
-    let cell = |cell: &Cell| {
-        let kind = match cell {
-            Cell::Missing(_) => "missing",
-            Cell::None => "none",
-            _ => "",
-        };
-        context! { text => cell.shown(), kind }
-    };
-    let rows: Vec<Vec<Value>> = table.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
     context! {
         name => &table.name,
         title => &table.title,
         caption => &table.caption,
-        grouped => groups.len() > 1,
-        groups => groups.iter().map(|(title, width)| context! { title, width }).collect::<Vec<_>>(),
-        columns,
-        rows,
+        // The table's own HTML, made with escaped text.
+        html => Value::from_safe_string(table.html()),
         notes => &table.notes,
     }
 }
@@ -158,7 +130,7 @@ mod tests {
     use stage_api::testing::run_stage;
 
     use super::*;
-    use crate::table::Column;
+    use crate::table::{Cell, Column};
 
     fn part(dir: &Path, text: &str) -> std::path::PathBuf {
         let table = Table {

@@ -42,8 +42,8 @@ pub const CASES: &[Case] = &[
     case(
         "fetch",
         "fetch",
-        "(name: \"runs.csv\", place: \"paper/runs.csv\")",
-        &[("placed", "./paper/runs.csv")],
+        "(name: \"vilbert.csv\", place: \"paper/vilbert.csv\")",
+        &[("placed", "./paper/vilbert.csv")],
     ),
     case("index-hmd", "index-hmd", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-mmhs", "index-mmhs", "()", &[("archive", "synthesize/mmhs150k.zip")]),
@@ -115,7 +115,11 @@ pub const CASES: &[Case] = &[
         "parameters",
         "parameters",
         "(profile: \"golden\", about: \"tiny\")",
-        &[("published", "./paper/runs.csv"), ("model", "pretrain/config.json")],
+        &[
+            ("published", "./paper/runs.csv"),
+            ("vilbert", "./paper/vilbert.csv"),
+            ("model", "pretrain/config.json"),
+        ],
     ),
     Case {
         tolerance: 1e-3,
@@ -123,7 +127,21 @@ pub const CASES: &[Case] = &[
             "results",
             "results",
             "(profile: \"golden\", about: \"tiny\")",
-            &[("published", "./paper/runs.csv"), ("runs", "evaluate-fc"), ("runs", "evaluate-full")],
+            &[
+                ("published", "./paper/runs.csv"),
+                ("quoted", "./paper/quoted.csv"),
+                ("runs", "evaluate-fc"),
+                ("runs", "evaluate-full"),
+            ],
+        )
+    },
+    Case {
+        tolerance: 1e-3,
+        ..case(
+            "shift",
+            "shift",
+            "(profile: \"golden\", about: \"tiny\")",
+            &[("runs", "evaluate-fc"), ("runs", "evaluate-full")],
         )
     },
     Case {

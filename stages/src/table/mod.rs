@@ -1,6 +1,10 @@
-//! One model of a table and the forms it is written in: Markdown to read in a terminal or on a forge, CSV and
-//! JSON to compute with. The JSON form is the model itself: `report` reads it back and makes HTML of it.
-//! It does not know what the numbers mean.
+//! One model of a table and the forms it is written in: Markdown to read on a forge, LaTeX for a paper, HTML for a page,
+//! a drawing for a terminal, CSV and JSON to compute with. The JSON form is the model itself: `report` and
+//! `repro table` read it back. It does not know what the numbers mean.
+
+mod html;
+mod latex;
+mod terminal;
 
 use std::fs;
 use std::path::Path;
@@ -91,6 +95,17 @@ pub enum Cell {
         /// Decimals to show.
         places: u8,
     },
+    /// The two ends of an interval.
+    Interval {
+        /// Lower end.
+        low: f64,
+        /// Upper end.
+        high: f64,
+        /// Decimals to show.
+        places: u8,
+    },
+    /// A p-value; below 0.001 only that is shown.
+    PValue(f64),
     /// Nothing to show, and why.
     Missing(String),
     /// Nothing to show, because there is no such thing.
@@ -109,6 +124,11 @@ impl Cell {
             Self::Mean { value, sd, places } => {
                 format!("{} ± {}", signed(*value, *places, ""), signed(*sd, *places, ""))
             }
+            Self::Interval { low, high, places } => {
+                format!("{} to {}", signed(*low, *places, ""), signed(*high, *places, ""))
+            }
+            Self::PValue(p) if *p < 0.001 => "< 0.001".to_owned(),
+            Self::PValue(p) => signed(*p, 3, ""),
             Self::None => "–".to_owned(),
         }
     }
@@ -122,12 +142,18 @@ impl Cell {
             | Self::Difference { value, .. }
             | Self::Share { value, .. }
             | Self::Mean { value, .. } => value.to_string(),
-            Self::Missing(_) | Self::None => String::new(),
+            Self::PValue(p) => p.to_string(),
+            Self::Interval { .. } | Self::Missing(_) | Self::None => String::new(),
         }
     }
 
-    fn sd(&self) -> Option<f64> {
-        if let Self::Mean { sd, .. } = self { Some(*sd) } else { None }
+    /// The endings of the CSV columns that the cell needs beside that of its value, and their values.
+    fn beside(&self) -> Vec<(&'static str, f64)> {
+        match self {
+            Self::Mean { sd, .. } => vec![("_sd", *sd)],
+            Self::Interval { low, high, .. } => vec![("_low", *low), ("_high", *high)],
+            _ => vec![],
+        }
     }
 }
 
@@ -158,13 +184,15 @@ fn signed(value: f64, places: u8, plus: &str) -> String {
 }
 
 impl Table {
-    /// Writes `<name>.md`, `<name>.csv` and `<name>.json` into `dir`.
+    /// Writes `<name>.md`, `<name>.tex`, `<name>.html`, `<name>.csv` and `<name>.json` into `dir`.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let write = |ending: &str, text: Vec<u8>| {
             let path = dir.join(format!("{}.{ending}", self.name));
             fs::write(&path, text).map_err(|error| ArtifactError::new(&path, error))
         };
         write("md", self.markdown().into_bytes())?;
+        write("tex", self.latex().into_bytes())?;
+        write("html", self.html_page().into_bytes())?;
         write("csv", self.csv().map_err(|error| ArtifactError::new(dir, error))?)?;
         write_json(&dir.join(format!("{}.json", self.name)), self)
     }
@@ -198,25 +226,44 @@ impl Table {
         text
     }
 
-    /// The table in CSV, numbers in full. A column with standard deviations is followed by one named `…_sd`.
-    fn csv(&self) -> std::result::Result<Vec<u8>, String> {
-        let with_sd: Vec<bool> = (0..self.columns.len())
-            .map(|column| self.rows.iter().any(|row| row[column].sd().is_some()))
+    /// The table in CSV, numbers in full. A column with deviations or intervals is followed by columns named `…_sd`, or
+    /// `…_low` and `…_high`.
+    pub fn csv(&self) -> std::result::Result<Vec<u8>, String> {
+        let beside: Vec<Vec<&str>> = (0..self.columns.len())
+            .map(|column| {
+                let mut endings: Vec<&str> =
+                    self.rows.iter().flat_map(|row| row[column].beside()).map(|(ending, _)| ending).collect();
+                endings
+                    .sort_unstable_by_key(|ending| ["_sd", "_low", "_high"].iter().position(|e| e == ending));
+                endings.dedup();
+                endings
+            })
             .collect();
         let mut file = csv::Writer::from_writer(Vec::new());
-        let mut write = |fields: Vec<Vec<String>>| file.write_record(fields.concat());
-        let headings = self.columns.iter().zip(&with_sd).map(|(column, &sd)| {
-            if sd { vec![column.key.clone(), format!("{}_sd", column.key)] } else { vec![column.key.clone()] }
+        let mut write = |fields: Vec<String>| file.write_record(fields).map_err(|error| error.to_string());
+        let headings = self.columns.iter().zip(&beside).flat_map(|(column, beside)| {
+            let more = beside.iter().map(|ending| format!("{}{ending}", column.key));
+            std::iter::once(column.key.clone()).chain(more).collect::<Vec<_>>()
         });
-        write(headings.collect()).map_err(|error| error.to_string())?;
+        write(headings.collect())?;
         for row in &self.rows {
-            let cells = row.iter().zip(&with_sd).map(|(cell, &sd)| {
-                let sd = sd.then(|| cell.sd().map_or_else(String::new, |sd| sd.to_string()));
-                [Some(cell.raw()), sd].into_iter().flatten().collect()
+            let cells = row.iter().zip(&beside).flat_map(|(cell, beside)| {
+                let values = cell.beside();
+                let more = beside.iter().map(|ending| {
+                    let found = values.iter().find(|(name, _)| name == ending);
+                    found.map_or_else(String::new, |(_, value)| value.to_string())
+                });
+                std::iter::once(cell.raw()).chain(more).collect::<Vec<_>>()
             });
-            write(cells.collect()).map_err(|error| error.to_string())?;
+            write(cells.collect())?;
         }
         file.into_inner().map_err(|error| error.to_string())
+    }
+
+    /// Neighbouring columns of one group: its heading and how many they are.
+    fn groups(&self) -> Vec<(&str, usize)> {
+        let of = self.columns.chunk_by(|a, b| a.group == b.group);
+        of.map(|columns| (columns[0].group.as_str(), columns.len())).collect()
     }
 }
 
@@ -280,6 +327,45 @@ mod tests {
         let path = dir.path().join("short.json");
         write_json(&path, &short).unwrap();
         assert!(Table::read(&path).unwrap_err().to_string().contains("row 2"));
+    }
+
+    #[test]
+    fn csv_has_a_column_for_each_end_of_an_interval() {
+        let mut table = table();
+        table.rows[0][2] = Cell::Interval { low: 0.25, high: 0.5, places: 2 };
+        let text = String::from_utf8(table.csv().unwrap()).unwrap();
+        assert_eq!(
+            text,
+            "mode,auc,auc_sd,difference,difference_low,difference_high\na|b,0.728077,0.01,,0.25,0.5\nc,,,,,\n"
+        );
+        assert_eq!(table.rows[0][2].shown(), "0.25 to 0.50");
+        assert_eq!([0.0004, 0.25].map(|p| Cell::PValue(p).shown()), ["< 0.001", "0.250"]);
+    }
+
+    #[test]
+    fn latex_and_html_escape_what_they_are_given() {
+        let mut table = table();
+        table.rows[0][0] = Cell::Text("50% of a_b & <c>".into());
+        let latex = table.latex();
+        assert!(
+            latex.contains("50\\% of a\\_b \\& $<$c$>$ & 0.7281 $\\pm$ 0.0100 & $-$0.25 \\\\"),
+            "{latex}"
+        );
+        assert!(
+            latex.contains("\\multicolumn{1}{c}{here}") && latex.contains("\\cmidrule(lr){2-2}"),
+            "{latex}"
+        );
+        let html = table.html_page();
+        assert!(html.contains("50% of a_b &amp; &lt;c&gt;"), "{html}");
+        assert_eq!(html.matches("<tr>").count(), 4);
+    }
+
+    #[test]
+    fn the_drawing_keeps_to_the_width_of_the_terminal() {
+        let text = table().drawn(Some(40));
+        let drawn: Vec<&str> = text.lines().filter(|line| line.contains('─')).collect();
+        assert!(!drawn.is_empty() && drawn.iter().all(|line| line.chars().count() <= 40), "{text}");
+        assert!(table().drawn(None).contains("0.7281 ± 0.0100"));
     }
 
     #[test]

@@ -1,0 +1,71 @@
+//! The table of all metrics at the checkpoint with the best ROC-AUC. It does not know how a metric is computed.
+
+use super::{Evaluated, Key, Paper, Runs, mean, missing, names};
+use crate::artifacts::metrics::Metrics;
+use crate::metrics::bootstrap::Interval;
+use crate::profile::Profile;
+use crate::table::{Cell, Column, Table};
+
+/// A metric: key, title, its value and its interval.
+type Metric = (&'static str, &'static str, fn(&Metrics) -> f64, fn(&Metrics) -> Option<Interval>);
+
+const METRICS: [Metric; 5] = [
+    ("accuracy", "Accuracy", |m| m.accuracy, |m| m.intervals.accuracy),
+    ("f1", "F1", |m| m.f1, |m| m.intervals.f1),
+    ("balanced_accuracy", "Balanced accuracy", |m| m.balanced_accuracy, |m| m.intervals.balanced_accuracy),
+    ("average_precision", "Average precision", |m| m.average_precision, |m| m.intervals.average_precision),
+    ("calibration_error", "Calibration error", |m| m.calibration_error, |m| m.intervals.calibration_error),
+];
+
+pub(super) fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
+    let theirs = "published";
+    let mut columns = vec![
+        Column::words("dataset", "Data set"),
+        Column::words("mode", "Mode"),
+        Column::numbers("published_accuracy", theirs, "Accuracy"),
+        Column::numbers("published_f1", theirs, "F1"),
+    ];
+    for (key, title, _, _) in METRICS {
+        columns.push(Column::numbers(key, "this run", title));
+        columns.push(Column::numbers(&format!("{key}_interval"), "this run", "95% interval"));
+    }
+    let row = |of: &Key| row(of, runs.get(of).map_or(&[][..], Vec::as_slice), paper);
+    Table {
+        name: "table-2-metrics".to_owned(),
+        title: "Other metrics of the runs of Table II".to_owned(),
+        caption: format!(
+            "Metrics of the checkpoint with the best validation ROC-AUC. This run: {}.",
+            profile.in_words()
+        ),
+        columns,
+        rows: paper.rows(runs).iter().map(row).collect(),
+        notes: vec![
+            "Accuracy, F1 (of the class hateful) and balanced accuracy are those of the more probable class. Calibration \
+             error: expected, of P(hateful), over 15 bins of equal width. Intervals are given for single runs."
+                .to_owned(),
+        ],
+    }
+}
+
+fn row(of: &Key, ours: &[Evaluated], paper: &Paper) -> Vec<Cell> {
+    let number = |value: f64| Cell::Number { value, places: 4 };
+    let mut cells = names(of);
+    cells.extend(match paper.run(of) {
+        Some(run) => [number(run.best_accuracy), number(run.best_f1)],
+        None => [Cell::None, Cell::None],
+    });
+    for (place, (_, _, value, interval)) in METRICS.into_iter().enumerate() {
+        match ours {
+            [] => cells.extend([if place == 0 { missing(of) } else { Cell::None }, Cell::None]),
+            _ => cells.extend([
+                mean(ours, |run| value(&run.metrics)),
+                match ours {
+                    [one] => interval(&one.metrics)
+                        .map_or(Cell::None, |Interval { low, high }| Cell::Interval { low, high, places: 3 }),
+                    _ => Cell::None,
+                },
+            ]),
+        }
+    }
+    cells
+}

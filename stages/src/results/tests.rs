@@ -1,0 +1,150 @@
+//! Tables of made-up evaluations beside the published runs.
+
+use std::path::{Path, PathBuf};
+
+use stage_api::testing::run_stage;
+
+use super::*;
+use crate::artifacts::history::{ParameterCounts, RunInfo};
+use crate::artifacts::metrics::Metrics;
+use crate::artifacts::samples::Split;
+use crate::artifacts::scores::{self, Score};
+use crate::metrics::bootstrap::{Interval, Intervals};
+
+/// An evaluation whose rows score by `quality`: 0 is chance, 1 separates the classes.
+fn write(root: &Path, dataset: &str, mode: &str, seed: u64, roc_auc: f64, quality: f32) -> PathBuf {
+    let dir = root.join(format!("{dataset}-{mode}-{seed}"));
+    std::fs::create_dir_all(&dir).unwrap();
+    let metrics = Metrics {
+        run: RunInfo { dataset: dataset.into(), mode: mode.into(), seed, updates: 600 },
+        parameters: ParameterCounts { total: 10, trained: 5, adapters: 0 },
+        dataset: dataset.into(),
+        split: Split::Val,
+        rows: 500,
+        positives: 247,
+        predicted_positives: 100,
+        best_update: 450,
+        loss: 0.6,
+        accuracy: 0.5,
+        f1: 0.25,
+        roc_auc,
+        average_precision: 0.5,
+        balanced_accuracy: 0.5,
+        calibration_error: 0.1,
+        resamples: (200, 1),
+        intervals: Intervals { roc_auc: Some(Interval { low: 0.5, high: 0.9 }), ..Intervals::default() },
+    };
+    metrics.write(&dir).unwrap();
+    let score = |row: u64| {
+        let label = u8::from(row % 3 > 0);
+        let p1 = ((row * 37 + seed) % 101) as f32 / 101.0 * (1.0 - quality) + quality * f32::from(label);
+        Score { id: row.to_string(), label, p0: 1.0 - p1, p1 }
+    };
+    scores::write(&dir, &(0..90).map(score).collect::<Vec<_>>()).unwrap();
+    dir
+}
+
+/// The tables of the stage by name.
+fn make(root: &Path, dirs: &[PathBuf]) -> Result<impl Fn(&str) -> Table, StageError> {
+    let paper = Path::new(env!("CARGO_MANIFEST_DIR")).join("../paper");
+    let (published, quoted) = (paper.join("runs.csv"), paper.join("quoted.csv"));
+    let mut inputs: Vec<(&str, &Path)> = vec![("published", &published), ("quoted", &quoted)];
+    inputs.extend(dirs.iter().map(|dir| ("runs", dir.as_path())));
+    run_stage(&Results, "(profile: \"mini\", about: \"synthetic memes\")", &inputs, &root.join("out"))?;
+    let out = root.join("out");
+    Ok(move |name: &str| Table::read(&out.join(format!("{name}.json"))).unwrap())
+}
+
+fn cell<'a>(table: &'a Table, row: usize, key: &str) -> &'a Cell {
+    &table.rows[row][table.columns.iter().position(|column| column.key == key).unwrap()]
+}
+
+#[test]
+fn several_seeds_become_mean_and_deviation_beside_the_published_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let seeds = [(1, 0.70), (2, 0.72), (3, 0.77)];
+    let dirs: Vec<_> = seeds.map(|(seed, auc)| write(dir.path(), "hmd", "pe", seed, auc, 0.2)).into();
+    let table = make(dir.path(), &dirs).unwrap()("table-2");
+    assert_eq!(table.rows[1][1], Cell::Text("PE".into()));
+    // Mean 0.73, squared deviations 0.0009 + 0.0001 + 0.0016 = 0.0026, over n − 1 = 2.
+    let Cell::Mean { value, sd, .. } = *cell(&table, 1, "roc_auc") else { panic!("{table:?}") };
+    assert!((value - 0.73).abs() < 1e-12 && (sd - 0.0013f64.sqrt()).abs() < 1e-12);
+    assert_eq!(*cell(&table, 1, "published_roc_auc"), Cell::Number { value: 0.728077, places: 4 });
+    let Cell::Difference { value, .. } = *cell(&table, 1, "roc_auc_difference") else { panic!("{table:?}") };
+    assert!((value - (0.73 - 0.728077)).abs() < 1e-12);
+    // The interval of the mean is drawn from the rows, not copied from one seed.
+    let Cell::Interval { low, high, .. } = *cell(&table, 1, "roc_auc_interval") else { panic!("{table:?}") };
+    assert!(low < high && (low, high) != (0.5, 0.9));
+    // 0.728077 is 84.7 % of the state of the art that is meant.
+    assert_eq!(cell(&table, 1, "published_share").shown(), "84.7 %");
+    assert!(table.caption.contains("profile mini (synthetic memes)"));
+}
+
+#[test]
+fn published_columns_are_those_of_the_logs_to_the_last_digit() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = [write(dir.path(), "mmh", "fc", 1, 0.6, 0.1)];
+    let tables = make(dir.path(), &dirs).unwrap();
+    let of = |name: &str, key: &str| -> Vec<String> {
+        let text = String::from_utf8(tables(name).csv().unwrap()).unwrap();
+        let mut file = csv::Reader::from_reader(text.as_bytes());
+        let place = file.headers().unwrap().iter().position(|head| head == key).unwrap();
+        file.records().map(|row| row.unwrap()[place].to_owned()).collect()
+    };
+    let auc = of("table-2", "published_roc_auc");
+    assert_eq!(auc, ["0.578931", "0.728077", "0.743899", "0.63657", "0.726792", "0.724402"]);
+    assert_eq!(of("table-2", "published_best_update"), ["19000", "19000", "2000", "20000", "13000", "16000"]);
+    let accuracy = of("table-2-metrics", "published_accuracy");
+    assert_eq!(accuracy, ["0.52", "0.632", "0.674", "0.7392", "0.741", "0.6602"]);
+    let f1 = of("table-2-metrics", "published_f1");
+    assert_eq!(f1, ["0.0769", "0.5354", "0.651", "0.8493", "0.8421", "0.7336"]);
+}
+
+#[test]
+fn a_missing_run_says_what_to_make() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = [write(dir.path(), "mmh", "fc", 1, 0.6, 0.1)];
+    let tables = make(dir.path(), &dirs).unwrap();
+    let table = tables("table-2");
+    assert_eq!(table.rows.len(), 6);
+    assert_eq!(*cell(&table, 5, "roc_auc"), Cell::Missing("no run: make mmh-full".into()));
+    assert_eq!(*cell(&table, 3, "roc_auc"), Cell::Number { value: 0.6, places: 4 });
+    assert_eq!(*cell(&tables("table-2-metrics"), 0, "accuracy"), Cell::Missing("no run: make hmd-fc".into()));
+    assert_eq!(*cell(&tables("table-2-tests"), 4, "difference"), Cell::Missing("no run: make mmh-pe".into()));
+}
+
+#[test]
+fn modes_are_told_apart_when_the_rows_tell_them_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = [("fc", 0.0), ("pe", 0.6), ("full", 0.6)]
+        .map(|(mode, quality)| write(dir.path(), "hmd", mode, 1, 0.6, quality));
+    let table = make(dir.path(), &dirs).unwrap()("table-2-tests");
+    let verdict = |row| cell(&table, row, "verdict").shown();
+    assert_eq!([verdict(0), verdict(1)], ["not told apart", "greater"]);
+    assert_eq!(cell(&table, 0, "p").shown(), "1.000");
+    assert_eq!(verdict(3), "cannot be told");
+}
+
+#[test]
+fn predictions_of_one_class_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = write(dir.path(), "hmd", "fc", 4, 0.6, 0.1);
+    let mut metrics = Metrics::read(&run).unwrap();
+    metrics.predicted_positives = 0;
+    metrics.write(&run).unwrap();
+    let table = make(dir.path(), &[run]).unwrap()("table-2");
+    let note = "Hateful Memes, FC, seed 4: every row is predicted not hateful.";
+    assert!(table.notes.iter().any(|line| line == note), "{:?}", table.notes);
+}
+
+#[test]
+fn the_same_run_twice_and_a_run_on_other_data_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = write(dir.path(), "mmh", "fc", 1, 0.6, 0.1);
+    let error = make(dir.path(), &[run.clone(), run.clone()]).err().unwrap().to_string();
+    assert!(error.contains("mmh fc with seed 1 is given twice"), "{error}");
+    let metrics = Metrics { dataset: "hmd".into(), ..Metrics::read(&run).unwrap() };
+    metrics.write(&run).unwrap();
+    let error = make(dir.path(), &[run]).err().unwrap().to_string();
+    assert!(error.contains("was evaluated on `hmd` and trained on `mmh`"), "{error}");
+}

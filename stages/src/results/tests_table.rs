@@ -1,0 +1,75 @@
+//! The table of DeLong's tests between the modes. It does not know how the test is computed.
+
+use super::{Runs, evaluated};
+use crate::profile::Profile;
+use crate::published::{self, DATASETS, MODES};
+use crate::table::{Cell, Column, Table};
+
+/// What is tested: first mode minus second.
+const PAIRS: [(&str, &str); 3] = [("pe", "full"), ("pe", "fc"), ("full", "fc")];
+
+pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
+    let columns = vec![
+        Column::words("dataset", "Data set"),
+        Column::words("modes", "Modes"),
+        Column::numbers("difference", "", "Difference in ROC-AUC"),
+        Column::numbers("difference_interval", "", "95% interval"),
+        Column::numbers("z", "", "z"),
+        Column::numbers("p", "", "p"),
+        Column::words("verdict", "At the level 0.05"),
+    ];
+    let rows = DATASETS.iter().flat_map(|(dataset, _)| PAIRS.map(|pair| row(runs, dataset, pair)));
+    Table {
+        name: "table-2-tests".to_owned(),
+        title: "Differences between the modes".to_owned(),
+        caption: format!("DeLong's test for paired ROC-AUCs on the same rows. This run: {}.", profile.in_words()),
+        columns,
+        rows: rows.collect(),
+        notes: vec![
+            "Two-sided, not corrected for several tests. Over several seeds the mean ROC-AUC of each mode is compared. The \
+             test speaks of these weights on other rows of the same kind; it does not cover training again with another \
+             seed."
+                .to_owned(),
+        ],
+    }
+}
+
+fn row(runs: &Runs, dataset: &str, (first, second): (&str, &str)) -> Vec<Cell> {
+    let title = |mode| published::title(&MODES, mode);
+    let mut cells = vec![
+        Cell::Text(published::title(&DATASETS, dataset).to_owned()),
+        Cell::Text(format!("{} \u{2212} {}", title(first), title(second))),
+    ];
+    let nothing = |mut cells: Vec<Cell>, why: String| {
+        cells.push(Cell::Missing(why));
+        cells.extend([Cell::None, Cell::None, Cell::None, Cell::Text("cannot be told".to_owned())]);
+        cells
+    };
+    let of = |mode: &str| runs.get(&(dataset.to_owned(), mode.to_owned())).ok_or(mode.to_owned());
+    let (a, b) = match (of(first), of(second)) {
+        (Ok(a), Ok(b)) => (a, b),
+        (Err(mode), _) | (_, Err(mode)) => return nothing(cells, format!("no run: make {dataset}-{mode}")),
+    };
+    let compared = evaluated::components(a, &a[0])
+        .and_then(|ours| Ok((ours, evaluated::components(b, &a[0])?)))
+        .and_then(|(ours, theirs)| ours.compare(&theirs).ok_or("the runs were scored on different rows"));
+    let found = match compared {
+        Ok(found) => found,
+        Err(why) => return nothing(cells, why.to_owned()),
+    };
+    let (low, high) = found.interval();
+    let verdict = match found.p {
+        None => "cannot be told: no variance",
+        Some(p) if p >= 0.05 => "not told apart",
+        Some(_) if found.difference > 0.0 => "greater",
+        Some(_) => "smaller",
+    };
+    cells.extend([
+        Cell::Difference { value: found.difference, places: 4 },
+        Cell::Interval { low, high, places: 4 },
+        found.z.map_or(Cell::None, |value| Cell::Number { value, places: 2 }),
+        found.p.map_or(Cell::None, Cell::PValue),
+        Cell::Text(verdict.to_owned()),
+    ]);
+    cells
+}

@@ -1,0 +1,100 @@
+//! `shift`: how runs fare on the validation split of the data set they were not trained on, beside their own. It does
+//! not know how a metric is computed.
+
+use std::collections::BTreeMap;
+
+use stage_api::{Job, Port, Stage, StageError};
+
+use crate::artifacts::metrics::Metrics;
+use crate::artifacts::samples::Split;
+use crate::metrics::bootstrap::Interval;
+use crate::profile::Profile;
+use crate::published::{self, DATASETS, MODES};
+use crate::table::{Cell, Column, Table};
+
+/// Makes the matrix of data shift.
+pub struct Shift;
+
+impl Stage for Shift {
+    type Params = Profile;
+    const NAME: &'static str = "shift";
+    const ABOUT: &'static str = "Data shift: ROC-AUC of every run on the other data set's validation split";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[Port::many("runs")];
+
+    fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
+        let mut found = Found::new();
+        for dir in job.inputs.all("runs") {
+            let metrics = Metrics::read(dir)?;
+            if metrics.split != Split::Val {
+                return Err(StageError::input("runs", dir, "was evaluated on another split than validation"));
+            }
+            let run = &metrics.run;
+            let key = (run.dataset.clone(), run.mode.clone(), metrics.dataset.clone());
+            if let Some(other) = found.insert(key, metrics) {
+                let (run, on) = (other.run, other.dataset);
+                let problem = format!("{} {} on {on} is given twice", run.dataset, run.mode);
+                return Err(StageError::input("runs", dir, problem));
+            }
+        }
+        Ok(table(&found, profile).write(job.out)?)
+    }
+}
+
+/// Evaluations by the data set trained on, mode, and the data set evaluated on.
+type Found = BTreeMap<(String, String, String), Metrics>;
+
+fn table(found: &Found, profile: &Profile) -> Table {
+    let mut columns = vec![Column::words("trained_on", "Trained on"), Column::words("mode", "Mode")];
+    for (dataset, title) in DATASETS {
+        let group = format!("scored on {title}");
+        columns.push(Column::numbers(&format!("{dataset}_roc_auc"), &group, "ROC-AUC"));
+        columns.push(Column::numbers(&format!("{dataset}_interval"), &group, "95% interval"));
+    }
+    columns.push(Column::numbers("change", "", "Change by the shift"));
+    let rows = DATASETS.iter().flat_map(|(dataset, _)| MODES.map(|(mode, _)| row(found, dataset, mode)));
+    Table {
+        name: "table-shift".to_owned(),
+        title: "Data shift: runs on the data set they were not trained on".to_owned(),
+        caption: format!(
+            "ROC-AUC on both validation splits, of the checkpoint that was best on its own. This run: {}.",
+            profile.in_words()
+        ),
+        columns,
+        rows: rows.collect(),
+        notes: vec![
+            "Change: ROC-AUC on the other data set minus that on its own. 95% intervals: percentile bootstrap over the rows, \
+             stratified by class. The two data sets call different things hateful, so a fall is not only a matter of style."
+                .to_owned(),
+        ],
+    }
+}
+
+fn row(found: &Found, trained_on: &str, mode: &str) -> Vec<Cell> {
+    let words = |text: &str| Cell::Text(text.to_owned());
+    let of = |on: &str| found.get(&(trained_on.to_owned(), mode.to_owned(), on.to_owned()));
+    let mut cells =
+        vec![words(published::title(&DATASETS, trained_on)), words(published::title(&MODES, mode))];
+    for (on, _) in DATASETS {
+        cells.extend(match of(on) {
+            Some(metrics) => [
+                Cell::Number { value: metrics.roc_auc, places: 4 },
+                metrics.intervals.roc_auc.map_or(Cell::None, |Interval { low, high }| Cell::Interval {
+                    low,
+                    high,
+                    places: 4,
+                }),
+            ],
+            None if on == trained_on => {
+                [Cell::Missing(format!("no run: make {trained_on}-{mode}")), Cell::None]
+            }
+            None => [Cell::Missing(format!("no run: make {trained_on}-{mode}-on-{on}")), Cell::None],
+        });
+    }
+    let other = DATASETS.iter().find(|(dataset, _)| *dataset != trained_on).and_then(|(on, _)| of(on));
+    cells.push(match (of(trained_on), other) {
+        (Some(own), Some(other)) => Cell::Difference { value: other.roc_auc - own.roc_auc, places: 4 },
+        _ => Cell::None,
+    });
+    cells
+}
