@@ -74,7 +74,7 @@ fn evaluation_finds_what_the_best_validation_found() {
     let train = Metrics::read(&space.evaluate(&run, "(split: \"train\")", "on-train").unwrap()).unwrap();
     assert_eq!(train.rows, 40);
     let test = space.evaluate(&run, "()", "again").map(|out| bytes(&out)).unwrap();
-    assert_eq!(test.keys().collect::<Vec<_>>(), ["/metrics.json", "/predictions.csv"]);
+    assert_eq!(test.keys().collect::<Vec<_>>(), ["/metrics.json", "/predictions.csv", "/scores.csv"]);
 }
 
 #[test]
