@@ -4,7 +4,8 @@
     graph.py TOOL STEPS FOLDER        TOOL: repro, repro-shell, ninja, make, dvc, snakemake
 
 A tenth of the steps stand in the first layer; each drops the comment lines of a source of its own, so that an edited
-comment changes an input and no output. A step of a later layer takes the first lines of two steps of the layer above.
+comment changes an input and no output. A step of a later layer takes the first lines of two steps of the layer above
+and marks them with its name.
 """
 import json
 import pathlib
@@ -33,23 +34,27 @@ def out(name):
     return name if is_source(name) else f"out/{name}"
 
 
+def script(step):
+    """What sed does. Each step marks its lines: steps that do the same on the same are one execution to repro."""
+    return "/^#/d" if is_source(step[1][0]) else f"1!d;s/^/{step[0]} /"
+
+
 def line(step):
     """The shell line of a step for engines that work in the project's folder."""
     name, reads = step
     files = " ".join(out(read) for read in reads)
-    command = f"sed /^#/d {files}" if is_source(reads[0]) else f"head -qn1 {files}"
-    return f"{command} > {out(name)}"
+    return f"sed -s '{script(step)}' {files} > {out(name)}"
 
 
 def repro(steps, shell):
     text = ['(default_profile: "bench", profiles: [(name: "bench", about: "a layered graph")], steps: [']
     for name, reads in steps:
         refs = ", ".join(json.dumps(f"./{read}" if is_source(read) else f"{read}/t") for read in reads)
-        words = ["sed", "/^#/d"] if is_source(reads[0]) else ["head", "-qn1"]
+        sed = script((name, reads))
         if shell:
-            run = f'shell: "{" ".join(words)} {{input.a}} > {{out}}/t"'
+            run = f"""shell: "sed -s '{sed}' {{input.a}} > {{out}}/t\""""
         else:
-            run = f'run: {json.dumps(words + ["{input.a}"])}, stdout: "t"'
+            run = f'run: {json.dumps(["sed", "-s", sed, "{input.a}"])}, stdout: "t"'
         text.append(f'  (name: "{name}", stage: "command", inputs: {{"a": [{refs}]}}, params: ({run})),')
     return "\n".join(text + ["])", ""])
 
