@@ -97,9 +97,7 @@ impl Archive {
     pub fn stream(&mut self, name: &str) -> Result<impl Read + '_, StageError> {
         let full = format!("{}{name}", self.root);
         let (port, path) = (self.port, self.path.clone());
-        self.zip
-            .by_name(&full)
-            .map_err(|error| StageError::input(port, path, format!("`{full}`: {error}")))
+        self.zip.by_name(&full).map_err(|error| StageError::input(port, path, format!("`{full}`: {error}")))
     }
 
     /// An error about the file `name` of this archive.

@@ -52,8 +52,13 @@ impl Fixture {
             // Texts and pictures of different lengths, so that batches are padded.
             ids.drain(1..1 + (at % 3 == 0) as usize);
             let split = if at < 40 { Split::Train } else { Split::Val };
-            let row =
-                TokenRow { id: format!("m{at}"), image: image.clone(), split, label: Some(label as u8), soft: None };
+            let row = TokenRow {
+                id: format!("m{at}"),
+                image: image.clone(),
+                split,
+                label: Some(label as u8),
+                soft: None,
+            };
             rows.push((row, ids));
             let count = 1 + at as usize % 3;
             let noise = |i: usize| ((at as usize * 31 + i * 17) % 13) as f32 / 6.0 - 1.0;

@@ -154,7 +154,10 @@ fn array<'a>(pickle: &Pickle<'a>, value: &Value<'a>) -> Result<Array<'a>, String
 
 /// An array as numpy pickles it: `_reconstruct(ndarray, (0,), b'b')` with the state `(version, shape, dtype,
 /// fortran, data)`; nothing for any other value.
-fn pickled_array<'s, 'a>(pickle: &'s Pickle<'a>, value: &'s Value<'a>) -> Option<Result<Content<'s, 'a>, String>> {
+fn pickled_array<'s, 'a>(
+    pickle: &'s Pickle<'a>,
+    value: &'s Value<'a>,
+) -> Option<Result<Content<'s, 'a>, String>> {
     let Value::Object { callable, state: Some(state), .. } = value else { return None };
     if !named(pickle.value(*callable), "_reconstruct") {
         return None;
@@ -205,7 +208,10 @@ fn raw<'a>(pickle: &Pickle<'a>, value: &Value<'a>) -> Option<Cow<'a, [u8]>> {
             if matches!(pickle.value(*callable), Value::Global("_codecs", "encode")) =>
         {
             let Value::Text(text) = pickle.items(pickle.value(*arguments))?.next()? else { return None };
-            text.chars().map(|character| u8::try_from(u32::from(character)).ok()).collect::<Option<Vec<u8>>>().map(Cow::Owned)
+            text.chars()
+                .map(|character| u8::try_from(u32::from(character)).ok())
+                .collect::<Option<Vec<u8>>>()
+                .map(Cow::Owned)
         }
         _ => None,
     }

@@ -248,9 +248,15 @@ mod tests {
             (header("{'descr': '>f4', 'fortran_order': False, 'shape': (2,)}"), "`>f4`"),
             (header("{'descr': '<c8', 'fortran_order': False, 'shape': (1,)}"), "`<c8`"),
             (header("{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}"), "8 bytes, not 12"),
-            (header("{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999, 9999999999)}"), "more than can be"),
+            (
+                header("{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999, 9999999999)}"),
+                "more than can be",
+            ),
             (header("{'descr': '<f4', 'fortran_order': False}"), "cannot be understood"),
-            (header("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,)}"), "cannot be understood"),
+            (
+                header("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,)}"),
+                "cannot be understood",
+            ),
         ] {
             let error = read(&bytes).unwrap_err();
             assert!(error.contains(problem), "{error}");

@@ -60,7 +60,14 @@ impl<'a> Pickle<'a> {
     /// # Errors
     /// An opcode that data do not need, an end before the end mark, a stack that does not fit.
     pub fn read(bytes: &'a [u8]) -> Result<(Self, usize), String> {
-        let mut machine = Machine { input: bytes, at: 0, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+        let mut machine = Machine {
+            input: bytes,
+            at: 0,
+            values: Vec::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+        };
         loop {
             let at = machine.at;
             match machine.step() {
@@ -256,7 +263,8 @@ impl<'a> Machine<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], String> {
-        let end = self.at.checked_add(length).filter(|end| *end <= self.input.len()).ok_or("it ends early")?;
+        let end =
+            self.at.checked_add(length).filter(|end| *end <= self.input.len()).ok_or("it ends early")?;
         let taken = &self.input[self.at..end];
         self.at = end;
         Ok(taken)
@@ -339,7 +347,7 @@ impl<'a> Machine<'a> {
 
     fn set(&mut self, items: &[Id]) -> Result<(), String> {
         let Value::Dict(entries) = self.top()? else { return Err("entries for what is no dict".to_owned()) };
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return Err("a key without a value".to_owned());
         }
         entries.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
@@ -413,9 +421,28 @@ mod tests {
         assert!(matches!(Pickle::read(&deep).unwrap().0.root(), Value::List(_)));
         assert!(Pickle::read(b"]q\x00h\x00a.").is_ok());
         for bad in [
-            &b""[..], b".", b"(", b"]", b"K", b"]].", b"e.", b"(]e.", b"Na.", b"(Nd.", b"Ns.", b"h\x01.", b"Nb.",
-            b"\x8e\xff\xff\xff\xff\xff\xff\xff\xffx.", b"X\xff\xff\xff\xffx.", b"\x8a\x09123456789.", b"N(.",
-            b"Ix\n.", b"Fx\n.", b"cos", b"\x93.", b"X\x01\0\0\0\xff.",
+            &b""[..],
+            b".",
+            b"(",
+            b"]",
+            b"K",
+            b"]].",
+            b"e.",
+            b"(]e.",
+            b"Na.",
+            b"(Nd.",
+            b"Ns.",
+            b"h\x01.",
+            b"Nb.",
+            b"\x8e\xff\xff\xff\xff\xff\xff\xff\xffx.",
+            b"X\xff\xff\xff\xffx.",
+            b"\x8a\x09123456789.",
+            b"N(.",
+            b"Ix\n.",
+            b"Fx\n.",
+            b"cos",
+            b"\x93.",
+            b"X\x01\0\0\0\xff.",
         ] {
             assert!(Pickle::read(bad).is_err(), "{bad:?}");
         }

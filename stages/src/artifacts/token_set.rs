@@ -86,7 +86,8 @@ impl TokenWriter {
     /// A folder that cannot be written, ids (special ones too) outside the vocabulary.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(FILE);
-        check_ids(&self.info, self.ids.iter().copied()).map_err(|problem| ArtifactError::new(&path, problem))?;
+        check_ids(&self.info, self.ids.iter().copied())
+            .map_err(|problem| ArtifactError::new(&path, problem))?;
         write_json(&dir.join("tokens.json"), &self.info)?;
         write_json_lines(&dir.join("rows.jsonl"), &self.rows)?;
         let fail = |error: safetensors::SafeTensorError| ArtifactError::new(&path, error);
@@ -142,7 +143,9 @@ impl TokenSet {
 
     fn within(&self, from: usize, to: usize) -> impl Iterator<Item = u32> + '_ {
         let bytes = &self.map[self.ids + from * self.width..self.ids + to * self.width];
-        bytes.chunks_exact(self.width).map(|id| id.iter().rev().fold(0, |id, byte| id << 8 | u32::from(*byte)))
+        bytes
+            .chunks_exact(self.width)
+            .map(|id| id.iter().rev().fold(0, |id, byte| id << 8 | u32::from(*byte)))
     }
 
     /// The row numbers of a split, in order.

@@ -41,7 +41,8 @@ const INDEXES: &str = "indexes";
 impl Stage for Data {
     type Params = Params;
     const NAME: &'static str = "data";
-    const ABOUT: &'static str = "what a data set holds: tables of its splits, drops and leakage, blurred pictures";
+    const ABOUT: &'static str =
+        "what a data set holds: tables of its splits, drops and leakage, blurred pictures";
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[Port::many(INDEXES)];
 
@@ -69,7 +70,8 @@ impl Stage for Data {
             let entry = FigureEntry {
                 name: format!("data-{}", summary.dataset),
                 title: format!("Pictures of {}", summary.dataset.to_uppercase()),
-                caption: if params.blur { "Blurred: a few pixels of each." } else { "Not blurred." }.to_owned(),
+                caption: if params.blur { "Blurred: a few pixels of each." } else { "Not blurred." }
+                    .to_owned(),
             };
             write(&job.out.join(format!("{}.svg", entry.name)), &svg)?;
             figures.push(entry);
@@ -97,7 +99,8 @@ impl Tool for DataTool {
     }
 
     fn args(&self) -> &'static [Arg] {
-        const ARGS: &[Arg] = &[Arg::positional("step", Count::Any, "A step that indexes a data set: mmh-samples")];
+        const ARGS: &[Arg] =
+            &[Arg::positional("step", Count::Any, "A step that indexes a data set: mmh-samples")];
         ARGS
     }
 
@@ -122,7 +125,9 @@ impl Tool for DataTool {
             let what = "no data set is indexed yet; run `repro make hmd-samples mmh-samples` or `repro make all` first";
             return Err(StageError::Failed(what.to_owned()));
         }
-        let json = serde_json::to_string_pretty(&found.iter().cloned().collect::<std::collections::BTreeMap<_, _>>());
+        let json = serde_json::to_string_pretty(
+            &found.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        );
         let summaries: Vec<DataSummary> = found.into_iter().map(|(_, summary)| summary).collect();
         let text = tables::all(&summaries).iter().map(plain).collect::<Vec<_>>().join("\n");
         Ok(Answer { text, json: json.map_err(StageError::failed)?, stale: false })

@@ -45,7 +45,9 @@ pub fn sheet(samples: &[Sample], images: &Path, params: &Params) -> Result<Strin
             let longest = width.max(height).max(1);
             let (width, height) = (width * CELL / longest, height * CELL / longest);
             let mut png = Vec::new();
-            small.write_to(&mut Cursor::new(&mut png), ImageFormat::Png).map_err(|error| error.to_string())?;
+            small
+                .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)
+                .map_err(|error| error.to_string())?;
             let _ = writeln!(
                 svg,
                 "<image x=\"{}\" y=\"{}\" width=\"{width}\" height=\"{height}\" preserveAspectRatio=\"none\" \

@@ -99,11 +99,18 @@ impl Stage for IndexHmd {
         };
         let mut entries = Entries::default();
         entries.choose("phase", if phase_1 { "1" } else { "2" });
-        entries.choose("validation", match (phase_1, params.validation) {
-            (false, Validation::DevSeen) => "dev_seen.jsonl, as in the paper's logs (500 rows, 253 of class 0)",
-            (false, Validation::DevUnseen) => "dev_unseen.jsonl, MMF's default; the paper's logs show dev_seen",
-            (true, _) => validation,
-        });
+        entries.choose(
+            "validation",
+            match (phase_1, params.validation) {
+                (false, Validation::DevSeen) => {
+                    "dev_seen.jsonl, as in the paper's logs (500 rows, 253 of class 0)"
+                }
+                (false, Validation::DevUnseen) => {
+                    "dev_unseen.jsonl, MMF's default; the paper's logs show dev_seen"
+                }
+                (true, _) => validation,
+            },
+        );
         entries.choose("test", test);
         entries.choose("text", "as it is, as in the original");
         // By file name: two paths with one file name cannot both be written.
@@ -190,7 +197,8 @@ fn aside(archive: &mut Archive, used: &[&str]) -> Result<Vec<Overlap>, StageErro
     for file in PHASE_2 {
         if archive.has(file) {
             let bytes = archive.bytes(file)?;
-            let ids = read::text(&bytes).lines().filter_map(|(_, line)| Some(read::meme(line).ok()?.id)).collect();
+            let ids =
+                read::text(&bytes).lines().filter_map(|(_, line)| Some(read::meme(line).ok()?.id)).collect();
             read.push((file, ids));
         }
     }
@@ -207,3 +215,6 @@ fn aside(archive: &mut Archive, used: &[&str]) -> Result<Vec<Overlap>, StageErro
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

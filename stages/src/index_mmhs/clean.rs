@@ -115,7 +115,10 @@ mod tests {
         for (text, clean) in [
             ("salt &amp; pepper", "salt & pepper"),
             ("&lt;3 &#39;so&#x27; &quot;&#128514;&quot;", "<3 'so' \"😂\""),
-            ("&amp;lt; & &nothing; &#; &#x; &#+1; &#xd800; &#99999999999; a&b;", "&lt; & &nothing; &#; &#x; &#+1; &#xd800; &#99999999999; a&b;"),
+            (
+                "&amp;lt; & &nothing; &#; &#x; &#+1; &#xd800; &#99999999999; a&b;",
+                "&lt; & &nothing; &#; &#x; &#+1; &#xd800; &#99999999999; a&b;",
+            ),
             ("@you @ home@you", "@you @ home@you"),
         ] {
             assert_eq!(Clean::Entities.apply(text), clean);

@@ -94,16 +94,22 @@ impl Stage for IndexMmhs {
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
         let mut archive = Archive::open("archive", job.inputs.one("archive")?, TRUTH)?;
         let mut entries = Entries::default();
-        entries.choose("labels", match params.labels {
-            Labels::Any => "any: hateful if one annotator says so, as the paper's logs show",
-            Labels::Majority => "majority: hateful if two of three annotators say so",
-            Labels::Soft => "soft: as majority, and the share of annotators as `soft`",
-        });
-        entries.choose("text", match params.text {
-            Text::Tweet => "tweet",
-            Text::Ocr => "ocr: what was read off the picture",
-            Text::Both => "both: the tweet, then what was read off the picture",
-        });
+        entries.choose(
+            "labels",
+            match params.labels {
+                Labels::Any => "any: hateful if one annotator says so, as the paper's logs show",
+                Labels::Majority => "majority: hateful if two of three annotators say so",
+                Labels::Soft => "soft: as majority, and the share of annotators as `soft`",
+            },
+        );
+        entries.choose(
+            "text",
+            match params.text {
+                Text::Tweet => "tweet",
+                Text::Ocr => "ocr: what was read off the picture",
+                Text::Both => "both: the tweet, then what was read off the picture",
+            },
+        );
         entries.choose("clean", params.clean.told());
         let truth = read_truth(&mut archive, &mut entries)?;
         let mut against = 0;

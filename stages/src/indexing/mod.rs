@@ -123,7 +123,7 @@ struct Kept {
 /// An archive that cannot be read, a split that nothing is left of, more than `max_dropped` of the entries dropped.
 pub fn write(
     name: &str,
-    mut entries: Entries,
+    entries: Entries,
     archive: &Archive,
     (look, max_dropped): (Look, f64),
     job: &Job,
@@ -131,26 +131,28 @@ pub fn write(
     let images = job.out.join("images");
     std::fs::create_dir_all(&images)?;
     // Two entries may share a picture; it is read once.
-    let mut wanted: Vec<&str> = entries.rows.iter().map(|row| row.picture.as_str()).collect();
+    let Entries { files, rows, mut ledger, choices, checks, mut aside } = entries;
+    let mut wanted: Vec<String> = rows.iter().map(|row| row.picture.clone()).collect();
     wanted.sort_unstable();
     wanted.dedup();
     let found = Pictures { archive, images: &images, look, job, done: AtomicU64::new(0), wanted: &wanted };
     let found = found.all()?;
 
-    let Entries { files, rows, ledger, .. } = &mut entries;
     let mut kept: Vec<(usize, Sample, &Kept)> = Vec::new();
     let mut told = vec![false; wanted.len()];
-    for row in rows.iter() {
-        let at = wanted.binary_search(&row.picture.as_str()).unwrap_or_default();
+    for row in rows {
+        let at = wanted.binary_search(&row.picture).unwrap_or_default();
         let place = || format!("{} line {}: {}", files[row.file].name, row.line, row.sample.id);
         match &found[at] {
-            Err((dirt, problem)) => ledger.add(*dirt, || format!("{}: `{}`: {problem}", place(), row.picture)),
+            Err((dirt, problem)) => {
+                ledger.add(*dirt, || format!("{}: `{}`: {problem}", place(), row.picture))
+            }
             Ok(picture) => {
                 if !std::mem::replace(&mut told[at], true) {
                     picture.looks.odd.iter().for_each(|dirt| ledger.add(*dirt, || row.picture.clone()));
                 }
                 odd_text(&row.sample.text).for_each(|dirt| ledger.add(dirt, place));
-                kept.push((row.file, row.sample.clone(), picture));
+                kept.push((row.file, row.sample, picture));
             }
         }
     }
@@ -169,24 +171,25 @@ pub fn write(
             overlaps.push(overlap::between((&files[first].name, a), (&files[second].name, b)));
         }
     }
-    overlaps.append(&mut entries.aside);
+    overlaps.append(&mut aside);
     let splits: Vec<SplitSummary> = (files.iter().enumerate())
         .map(|(at, file)| split_summary(file, kept.iter().filter(|row| row.0 == at).map(|row| &row.1)))
         .collect();
     if let Some(empty) = splits.iter().find(|split| split.samples == 0) {
         return Err(archive.error(&empty.file, "holds no memes that can be used"));
     }
-    let used = told.iter().zip(&found).filter(|(told, _)| **told).filter_map(|(_, found)| found.as_ref().ok());
+    let used =
+        told.iter().zip(&found).filter(|(told, _)| **told).filter_map(|(_, found)| found.as_ref().ok());
     let summary = DataSummary {
         dataset: name.to_owned(),
-        choices: entries.choices,
-        checks: entries.checks,
+        choices,
+        checks,
         splits,
         pictures: picture_summary(&used.collect::<Vec<_>>()),
         listed,
-        dropped: entries.ledger.dropped(),
+        dropped: ledger.dropped(),
         max_dropped,
-        dirt: entries.ledger.counts(),
+        dirt: ledger.counts(),
         overlaps,
     };
     tell(&summary, job);
@@ -195,7 +198,7 @@ pub fn write(
     Ok(summary.write(job.out)?)
 }
 
-fn odd_text(text: &str) -> impl Iterator<Item = Dirt> {
+fn odd_text(text: &str) -> impl Iterator<Item = Dirt> + use<> {
     [
         (Dirt::EmptyText, text.trim().is_empty()),
         (Dirt::LongText, text.len() > Dirt::LONG && text.chars().count() > Dirt::LONG),
@@ -263,7 +266,7 @@ struct Pictures<'a> {
     job: &'a Job<'a>,
     done: AtomicU64,
     /// Their paths, sorted.
-    wanted: &'a [&'a str],
+    wanted: &'a [String],
 }
 
 /// The archive of Hateful Memes may hold its pictures in an archive of their own.
@@ -274,8 +277,12 @@ impl Pictures<'_> {
     fn all(&self) -> Result<Vec<Result<Kept, Unusable>>, StageError> {
         let any_here = self.wanted.iter().any(|name| self.archive.has(name));
         let found = if !any_here && self.archive.has(INNER) { self.of_inner() } else { self.of_archive() }?;
-        let missing = |name: &&str| (Dirt::MissingPicture, format!("the archive has no picture `{name}`"));
-        Ok(found.into_iter().zip(self.wanted).map(|(found, name)| found.unwrap_or(Err(missing(name)))).collect())
+        let missing = |name: &String| (Dirt::MissingPicture, format!("the archive has no picture `{name}`"));
+        Ok(found
+            .into_iter()
+            .zip(self.wanted)
+            .map(|(found, name)| found.unwrap_or(Err(missing(name))))
+            .collect())
     }
 
     /// Each thread reads the archive on its own.
@@ -283,7 +290,7 @@ impl Pictures<'_> {
         let mut found = Vec::with_capacity(self.wanted.len());
         for chunk in self.wanted.chunks(CHUNK) {
             self.job.checkpoint()?;
-            let one = |archive: &mut Archive, name: &&str| {
+            let one = |archive: &mut Archive, name: &String| {
                 if !archive.has(name) {
                     return Ok(None);
                 }
@@ -308,10 +315,8 @@ impl Pictures<'_> {
         let mut held = 0;
         let flush = |batch: &mut Vec<(usize, Vec<u8>)>| -> Result<(), StageError> {
             self.job.checkpoint()?;
-            let new: Result<Vec<_>, StageError> = batch
-                .par_iter()
-                .map(|(at, bytes)| Ok((*at, self.keep(self.wanted[*at], bytes)?)))
-                .collect();
+            let new: Result<Vec<_>, StageError> =
+                batch.par_iter().map(|(at, bytes)| Ok((*at, self.keep(&self.wanted[*at], bytes)?))).collect();
             let mut found = found.lock().map_err(|_| StageError::failed("a thread panicked"))?;
             new?.into_iter().for_each(|(at, kept)| found[at] = Some(kept));
             batch.clear();
@@ -322,7 +327,7 @@ impl Pictures<'_> {
             let path = entry.path_bytes();
             let name = String::from_utf8_lossy(&path).trim_start_matches("./").to_owned();
             let name = if name.starts_with("img/") { name } else { format!("img/{name}") };
-            let at = self.wanted.binary_search(&name.as_str());
+            let at = self.wanted.binary_search(&name);
             let Some(at) = at.ok().filter(|_| entry.header().entry_type().is_file()) else { continue };
             // As in the zip, the first of a name counts.
             if !taken.insert(at) {
@@ -361,7 +366,8 @@ impl Pictures<'_> {
         }
         let file = file_name(name).ok_or_else(|| self.archive.error(name, "is not the name of a file"))?;
         let to = self.images.join(file);
-        std::fs::write(&to, bytes).map_err(|error| StageError::failed(format!("{}: {error}", to.display())))?;
+        std::fs::write(&to, bytes)
+            .map_err(|error| StageError::failed(format!("{}: {error}", to.display())))?;
         Ok(Ok(Kept { looks, digest: digest(bytes), bytes: bytes.len() as u64 }))
     }
 }
@@ -372,4 +378,4 @@ pub fn digest(bytes: &[u8]) -> u128 {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod testing;

@@ -99,7 +99,8 @@ fn jpeg(bytes: &[u8]) -> Look {
     loop {
         // A mark is 0xff, any number of times, and its kind; within data 0xff 0x00 is a byte and 0xffd0 to 0xffd7
         // count blocks.
-        let Some(to_mark) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == 0xff)) else {
+        let Some(to_mark) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == 0xff))
+        else {
             return Ok(None);
         };
         at += to_mark + 1;
@@ -202,3 +203,6 @@ fn turned(tiff: &[u8]) -> bool {
     };
     orientation().is_some_and(|orientation| (2..=8).contains(&orientation))
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,8 +69,7 @@ struct MemeLine {
 
 /// Reads a line of Hateful Memes.
 pub fn meme(line: &str) -> Result<Meme, Bad> {
-    let line: MemeLine =
-        serde_json::from_str(&mended(line)).map_err(|error| Bad::Json(error.to_string()))?;
+    let line: MemeLine = serde_json::from_str(&mended(line)).map_err(|error| Bad::Json(error.to_string()))?;
     let id = match line.id {
         Value::Number(id) if id.is_u64() => id.to_string(),
         Value::String(id) if !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()) => id,
