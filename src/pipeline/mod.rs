@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
-use stage_api::Registry;
+use stage_api::{Registry, Surroundings};
 
 pub use error::{PipelineError, nearest};
 pub use needs::Needs;
@@ -52,6 +52,8 @@ pub struct Step {
     pub version: u32,
     /// The stage's params in canonical form.
     pub params: String,
+    /// What of the machine counts for its result.
+    pub surroundings: Surroundings,
     /// What it reads, in the order of the file (lists expanded in place).
     pub inputs: Vec<StepInput>,
     /// What it asks of the machine.

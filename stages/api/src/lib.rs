@@ -15,5 +15,5 @@ mod tool;
 
 pub use error::{ParamsError, StageError};
 pub use job::{Host, Input, Inputs, Job, Progress};
-pub use stage::{AnyStage, NoParams, Port, Registry, Stage};
+pub use stage::{AnyStage, NoParams, Port, Registry, Stage, Surroundings};
 pub use tool::{Answer, Arg, Count, Desk, Results, StepView, Tool, ToolArgs};
