@@ -2,7 +2,7 @@
 //! `<stem>.npy` and `<stem>_info.npy`. It knows that form, not where the bytes come from.
 //!
 //! The dict has `features` (N × D), and may have `bbox` (N × 4, x1 y1 x2 y2 in pixels), `objects` (N), `num_boxes`,
-//! `image_width`, `image_height`, `cls_prob` and `feature_path`. Arrays are numpy's, pickled by any protocol.
+//! `image_width`, `image_height`, `cls_prob` and `feature_path`. Arrays are numpy's, pickled by protocols 1 to 5.
 
 use std::borrow::Cow;
 
@@ -153,27 +153,40 @@ fn array<'a>(pickle: &Pickle<'a>, value: &Value<'a>) -> Result<Array<'a>, String
 }
 
 /// An array as numpy pickles it: `_reconstruct(ndarray, (0,), b'b')` with the state `(version, shape, dtype,
-/// fortran, data)`; nothing for any other value.
+/// fortran, data)`, by protocol 5 `_frombuffer(data, dtype, shape, order)`; nothing for any other value.
 fn pickled_array<'s, 'a>(
     pickle: &'s Pickle<'a>,
     value: &'s Value<'a>,
 ) -> Option<Result<Content<'s, 'a>, String>> {
-    let Value::Object { callable, state: Some(state), .. } = value else { return None };
-    if !named(pickle.value(*callable), "_reconstruct") {
-        return None;
+    let Value::Object { callable, arguments, state } = value else { return None };
+    if named(pickle.value(*callable), "_frombuffer") {
+        let mut arguments = pickle.items(pickle.value(*arguments))?;
+        let (data, dtype, shape, order) =
+            (arguments.next()?, arguments.next()?, arguments.next()?, arguments.next()?);
+        return numbers(pickle, shape, dtype, matches!(order, Value::Text("F")), data);
     }
-    let mut state = pickle.items(pickle.value(*state))?.skip(1);
+    let state = state.filter(|_| named(pickle.value(*callable), "_reconstruct"))?;
+    let mut state = pickle.items(pickle.value(state))?.skip(1);
     let (shape, dtype, fortran, data) = (state.next()?, state.next()?, state.next()?, state.next()?);
+    if matches!(data, Value::List(_)) {
+        return Some(Ok(Content::Objects(data)));
+    }
+    numbers(pickle, shape, dtype, matches!(fortran, Value::Bool(true) | Value::Int(1)), data)
+}
+
+fn numbers<'s, 'a>(
+    pickle: &'s Pickle<'a>,
+    shape: &Value<'a>,
+    dtype: &Value<'a>,
+    fortran: bool,
+    data: &Value<'a>,
+) -> Option<Result<Content<'s, 'a>, String>> {
     let dim = |value: &Value| match value {
         Value::Int(dim) => usize::try_from(*dim).ok(),
         _ => None,
     };
     let shape: Vec<usize> = pickle.items(shape)?.map(dim).collect::<Option<_>>()?;
-    if matches!(data, Value::List(_)) {
-        return Some(Ok(Content::Objects(data)));
-    }
     let bytes = raw(pickle, data)?;
-    let fortran = matches!(fortran, Value::Bool(true) | Value::Int(1));
     Some(kind(pickle, dtype).and_then(|kind| Array::new(shape, kind, fortran, bytes)).map(Content::Numbers))
 }
 
@@ -200,7 +213,7 @@ fn named(value: &Value, name: &str) -> bool {
     matches!(value, Value::Global(module, found) if module.starts_with("numpy") && *found == name)
 }
 
-/// Bytes, also as protocols 0 to 2 write them: `_codecs.encode(text, 'latin1')`.
+/// Bytes, also as protocols 1 and 2 write them: `_codecs.encode(text, 'latin1')`.
 fn raw<'a>(pickle: &Pickle<'a>, value: &Value<'a>) -> Option<Cow<'a, [u8]>> {
     match value {
         Value::Bytes(bytes) => Some(Cow::Borrowed(bytes)),

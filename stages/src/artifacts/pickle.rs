@@ -4,7 +4,7 @@
 //!
 //! candle's unpickler, which the torch files are read with, knows no bytes, so no arrays; it also copies what is
 //! referred to more than once, which lets a small hostile pickle fill the memory. Here every value is written once,
-//! into one table, and refers to others by their place in it; long bytes stay in the input. Protocols 0 to 5 are
+//! into one table, and refers to others by their place in it; long bytes stay in the input. Protocols 1 to 5 are
 //! read as far as `pickle.dumps` makes them of such data (opcodes: Python's `pickletools`).
 
 use std::collections::HashMap;
@@ -157,10 +157,6 @@ impl<'a> Machine<'a> {
                 };
                 self.push(value)?;
             }
-            b'F' => {
-                let value = self.line()?.parse().map_err(|_| "no number")?;
-                self.push(Value::Float(value))?;
-            }
             b'G' => {
                 let bytes = self.take(8)?.try_into().unwrap_or_default();
                 self.push(Value::Float(f64::from_be_bytes(bytes)))?;
@@ -244,17 +240,9 @@ impl<'a> Machine<'a> {
                 let key = self.number(if op == b'q' { 1 } else { 4 })?;
                 self.remember(key)?;
             }
-            b'p' => {
-                let key = self.line()?.parse().map_err(|_| "no memo key")?;
-                self.remember(key)?;
-            }
             0x94 => self.remember(self.memo.len() as u64)?,
             b'h' | b'j' => {
                 let key = self.number(if op == b'h' { 1 } else { 4 })?;
-                self.recall(key)?;
-            }
-            b'g' => {
-                let key = self.line()?.parse().map_err(|_| "no memo key")?;
                 self.recall(key)?;
             }
             other => return Err(format!("opcode 0x{other:02x} is not for data; nothing was executed")),

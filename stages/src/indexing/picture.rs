@@ -161,7 +161,8 @@ fn gif(bytes: &[u8]) -> Look {
                 at += 11 + table(*flags);
             }
             b'!' => {
-                let transparent = bytes.get(at + 1) == Some(&0xf9);
+                // Later frames are not looked at.
+                let transparent = frames == 0 && bytes.get(at + 1) == Some(&0xf9);
                 let transparent = transparent && bytes.get(at + 3).is_some_and(|flags| flags & 1 == 1);
                 looks.odd.extend(transparent.then_some(Dirt::Transparent));
                 at += 2;

@@ -22,7 +22,7 @@ info = {
     "cls_prob": None,
 }
 value = {"feature_path": "08291", "features": features, **info}
-for protocol in range(6):
+for protocol in range(1, 6):
     (out / f"value-{protocol}.pickle").write_bytes(pickle.dumps(value, protocol=protocol))
 fortran = {**value, "features": np.asfortranarray(features)}
 (out / "value-fortran.pickle").write_bytes(pickle.dumps(fortran, protocol=3))

@@ -21,7 +21,7 @@ fn reads_what_python_writes() {
 
 #[test]
 fn nothing_is_imported_or_called() {
-    // os.system("touch x"): protocols 0, 2 and 4.
+    // os.system("touch x"): protocols 1, 2 and 4.
     for bytes in [
         &b"cos\nsystem\n(U\x07touch xtR."[..],
         b"\x80\x02cposix\nsystem\nX\x07\0\0\0touch x\x85R.",
