@@ -141,11 +141,25 @@ impl<'a> Memes<'a> {
     /// Collates rows with the texts given for them, padded to the longest text and the most regions among them.
     /// Padding is masked, so its extent does not change what the model computes.
     pub(crate) fn batch(&self, rows: &[usize], texts: &[Vec<u32>]) -> candle_core::Result<Batch> {
-        let width = self.regions.width;
-        let counts: Vec<usize> = rows.iter().map(|&row| self.shown(row)).collect();
+        self.padded(rows, texts, self.extent(rows, texts))
+    }
+
+    /// The longest text and the most regions among rows.
+    fn extent(&self, rows: &[usize], texts: &[Vec<u32>]) -> (usize, usize) {
         let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
         // One masked region stands in where no picture of the batch has any: no tensor may be empty.
-        let most = counts.iter().copied().max().unwrap_or(0).max(1);
+        let most = rows.iter().map(|&row| self.shown(row)).max().unwrap_or(0).max(1);
+        (longest, most)
+    }
+
+    fn padded(
+        &self,
+        rows: &[usize],
+        texts: &[Vec<u32>],
+        (longest, most): (usize, usize),
+    ) -> candle_core::Result<Batch> {
+        let width = self.regions.width;
+        let counts: Vec<usize> = rows.iter().map(|&row| self.shown(row)).collect();
         let mut ids = vec![self.tokens.info.pad; rows.len() * longest];
         let mut regions = vec![0f32; rows.len() * most * width];
         let mut mask = vec![0f32; rows.len() * (longest + most)];
@@ -170,6 +184,20 @@ impl<'a> Memes<'a> {
     pub(crate) fn plain_batch(&self, rows: &[usize]) -> candle_core::Result<Batch> {
         let texts: Vec<Vec<u32>> = rows.iter().map(|&row| self.text(row)).collect();
         self.batch(rows, &texts)
+    }
+
+    /// [`Memes::plain_batch`] in pieces of at most `most` rows, each padded as the whole batch is.
+    pub(crate) fn pieces<'m>(
+        &'m self,
+        rows: &'m [usize],
+        most: usize,
+    ) -> impl Iterator<Item = candle_core::Result<Batch>> + 'm {
+        let texts: Vec<Vec<u32>> = rows.iter().map(|&row| self.text(row)).collect();
+        let extent = self.extent(rows, &texts);
+        (0..rows.len()).step_by(most.max(1)).map(move |start| {
+            let range = start..rows.len().min(start.saturating_add(most));
+            self.padded(&rows[range.clone()], &texts[range], extent)
+        })
     }
 
     fn shown(&self, row: usize) -> usize {

@@ -3,11 +3,13 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// Samples the median is taken over.
 const WINDOW: usize = 20;
 
 /// Sampled batch losses.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LossMeter {
     recent: VecDeque<f64>,
     sum: f64,

@@ -11,9 +11,10 @@
 //! is handed in with each update.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, Error, InplaceOp2, Layout, Result, Tensor, Var};
+use candle_core::{CpuStorage, Device, Error, InplaceOp2, Layout, Result, Tensor, Var};
 use multiversion::multiversion;
 
 use super::fused::parallel;
@@ -44,6 +45,7 @@ pub fn decays(name: &str) -> bool {
 
 #[derive(Debug)]
 struct Slot {
+    name: String,
     var: Var,
     decay: f64,
     updates: u64,
@@ -92,7 +94,7 @@ impl AdamW {
                     Moments::Host { m: zeros.clone(), v: zeros }
                 }
             };
-            Ok(Slot { var: var.clone(), decay, updates: 0, moments })
+            Ok(Slot { name: name.to_owned(), var: var.clone(), decay, updates: 0, moments })
         };
         Ok(Self { config, slots: params.trained().map(slot).collect::<Result<_>>()? })
     }
@@ -106,6 +108,66 @@ impl AdamW {
             if let Some(grad) = grads.get(slot.var.as_tensor()) {
                 slot.updates += 1;
                 slot.step(grad, lr, &self.config)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The state of the optimiser that belongs to one parameter.
+#[derive(Debug, Clone)]
+pub struct Momentum {
+    /// m, shaped as the parameter.
+    pub m: Tensor,
+    /// v, shaped as the parameter.
+    pub v: Tensor,
+    /// Updates the parameter has taken part in.
+    pub updates: u64,
+}
+
+impl AdamW {
+    /// The state by parameter name, copied: what [`AdamW::restore`] takes to go on as if nothing had happened.
+    ///
+    /// # Errors
+    /// Only if a copy fails.
+    pub fn state(&self) -> Result<Vec<(String, Momentum)>> {
+        let state = |slot: &Slot| {
+            let shape = slot.var.shape();
+            let (m, v) = match &slot.moments {
+                Moments::Host { m, v } => {
+                    let tensor = |values: &[f32]| Tensor::from_slice(values, shape, &Device::Cpu);
+                    (tensor(m)?, tensor(v)?)
+                }
+                Moments::Tensors { m, v } => (m.clone(), v.clone()),
+            };
+            Ok((slot.name.clone(), Momentum { m, v, updates: slot.updates }))
+        };
+        self.slots.iter().map(state).collect()
+    }
+
+    /// Takes back what [`AdamW::state`] gave.
+    ///
+    /// # Errors
+    /// A parameter that `state` lacks, or moments of another shape; the optimiser is then of no use any more.
+    pub fn restore(&mut self, state: &HashMap<String, Momentum>) -> Result<()> {
+        for slot in &mut self.slots {
+            let missing = || Error::msg(format!("no moments of `{}`", slot.name));
+            let kept = state.get(&slot.name).ok_or_else(missing)?;
+            for moment in [&kept.m, &kept.v] {
+                if moment.shape() != slot.var.shape() {
+                    return Err(Error::msg(format!("the moments of `{}` have another shape", slot.name)));
+                }
+            }
+            slot.updates = kept.updates;
+            match &mut slot.moments {
+                Moments::Host { m, v } => {
+                    *m = kept.m.flatten_all()?.to_vec1()?;
+                    *v = kept.v.flatten_all()?.to_vec1()?;
+                }
+                Moments::Tensors { m, v } => {
+                    *m = kept.m.to_device(slot.var.device())?;
+                    *v = kept.v.to_device(slot.var.device())?;
+                }
             }
         }
         Ok(())
@@ -187,8 +249,6 @@ fn update(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], scalars: Scala
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     fn params(kernels: Kernels) -> Params {
@@ -245,6 +305,31 @@ mod tests {
             for (found, expected) in values(&params).into_iter().zip(expected()) {
                 assert!((f64::from(found) - expected).abs() < 1e-6, "{kernels:?}: {found}, not {expected}");
             }
+        }
+    }
+
+    #[test]
+    fn restored_it_goes_on_as_if_nothing_had_happened() {
+        for kernels in [Kernels::Plain, Kernels::Fused] {
+            let whole = params(kernels);
+            let mut adamw = AdamW::new(&whole, CONFIG, decays).unwrap();
+            let mut halves: Option<(Params, AdamW)> = None;
+            for (t, lr) in (1..).zip(RATES) {
+                if t == 3 {
+                    let again = Params::new(whole.tensors(), |_| true).unwrap().with_kernels(kernels);
+                    let mut restored = AdamW::new(&again, CONFIG, decays).unwrap();
+                    restored.restore(&adamw.state().unwrap().into_iter().collect()).unwrap();
+                    halves = Some((again, restored));
+                }
+                adamw.step(&gradients(&whole, t), lr).unwrap();
+                if let Some((params, adamw)) = &mut halves {
+                    adamw.step(&gradients(params, t), lr).unwrap();
+                }
+            }
+            let (again, _) = halves.unwrap();
+            let bits = |params| values(params).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            assert_eq!(bits(&again), bits(&whole), "{kernels:?}");
+            assert!(adamw.restore(&HashMap::new()).unwrap_err().to_string().contains("`a.weight`"));
         }
     }
 

@@ -50,6 +50,7 @@ impl SelfAttention {
         self.query.output_shape(wanted)?;
         let sizes = Sizes { batch, queries, keys, hidden, heads: self.heads };
         let bias = bias.flatten_all()?.to_vec1()?;
+        let mask = mask.map(|mask| mask.over(batch * self.heads * queries * keys));
         // Where both are one tensor its gradient is computed in one piece.
         let same = wanted.id() == x.id();
         let mut inputs = vec![x];

@@ -31,8 +31,20 @@ impl Dropout {
 
     /// The dropout of update `update`.
     pub fn at(&self, update: u64) -> DropoutAt {
-        DropoutAt { threshold: self.threshold, scale: self.scale, key: mix(mix(self.seed) ^ update) }
+        let key = mix(mix(self.seed) ^ update);
+        DropoutAt { threshold: self.threshold, scale: self.scale, key, piece: Piece::WHOLE }
     }
+}
+
+/// Which rows of the batch are computed at once: `rows` of them, after the first `before`.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    before: usize,
+    rows: usize,
+}
+
+impl Piece {
+    const WHOLE: Self = Self { before: 0, rows: 1 };
 }
 
 /// Dropout within one update.
@@ -41,13 +53,21 @@ pub struct DropoutAt {
     threshold: u32,
     scale: f32,
     key: u64,
+    piece: Piece,
 }
 
 impl DropoutAt {
+    /// The dropout of `rows` rows of the batch, those that follow the first `before`: the masks are the whole
+    /// batch's at these rows, so that a batch computed in pieces drops what it would have dropped in one.
+    pub fn piece(self, before: usize, rows: usize) -> Self {
+        Self { piece: Piece { before, rows: rows.max(1) }, ..self }
+    }
+
     /// The mask of the place `site` of the model.
     pub fn site(&self, site: u32) -> Mask {
         let key = mix(self.key ^ (u64::from(site) << 32));
-        Mask { threshold: self.threshold, scale: self.scale, keys: [key as u32, (key >> 32) as u32] }
+        let keys = [key as u32, (key >> 32) as u32];
+        Mask { threshold: self.threshold, scale: self.scale, keys, piece: self.piece, first: 0 }
     }
 }
 
@@ -57,15 +77,23 @@ pub struct Mask {
     threshold: u32,
     scale: f32,
     keys: [u32; 2],
+    piece: Piece,
+    /// What the tensor's element 0 is in the whole batch's tensor; see [`Mask::over`].
+    first: u32,
 }
 
 impl Mask {
+    /// The mask over a tensor of `elements` elements, whose first dimension is the batch's rows.
+    pub(super) fn over(self, elements: usize) -> Self {
+        Self { first: (self.piece.before * (elements / self.piece.rows)) as u32, ..self }
+    }
+
     /// What element `element` is multiplied by: 0, or 1 / (1 − p).
     #[inline(always)]
     pub fn factor(&self, element: u32) -> f32 {
         // A 32-bit avalanche hash (two multiplications, three shifts; the constants are those of the
         // "lowbias32" search), keyed before and between the rounds. All steps exist as vector instructions.
-        let mut x = element ^ self.keys[0];
+        let mut x = element.wrapping_add(self.first) ^ self.keys[0];
         x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
         x = (x ^ (x >> 15) ^ self.keys[1]).wrapping_mul(0x846c_a68b);
         x ^= x >> 16;

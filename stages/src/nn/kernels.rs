@@ -36,7 +36,7 @@ impl Kernels {
     /// # Errors
     /// Only if the device fails.
     pub fn dropout(self, x: &Tensor, mask: Option<Mask>) -> Result<Tensor> {
-        match (mask, self) {
+        match (mask.map(|mask| mask.over(x.elem_count())), self) {
             (None, _) => Ok(x.clone()),
             (Some(mask), Self::Plain) => mask.apply(x),
             (Some(mask), Self::Fused) => dropout::fused(x, mask),

@@ -66,6 +66,7 @@ impl LayerNorm {
             let (found, residual) = (x.dims(), residual.map(Tensor::dims));
             return Err(Error::msg(format!("a LayerNorm of {size} got tensors {found:?} and {residual:?}")));
         }
+        let mask = mask.map(|mask| mask.over(x.elem_count()));
         let kernel = Fused { size, eps: self.eps as f32, mask };
         let mut inputs = vec![&self.weight, &self.bias, x];
         inputs.extend(residual);

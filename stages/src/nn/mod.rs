@@ -23,7 +23,7 @@ pub mod rng;
 pub mod roi_align;
 
 pub use activation::Activation;
-pub use adamw::{AdamW, AdamWConfig, decays};
+pub use adamw::{AdamW, AdamWConfig, Momentum, decays};
 pub use allocator::tune_allocator;
 pub use attention::SelfAttention;
 pub use dropout::{Dropout, DropoutAt, Mask};

@@ -22,7 +22,7 @@ use self::settings::Settings;
 use crate::artifacts::samples::Split;
 use crate::artifacts::{weights, write_json};
 use crate::device;
-use crate::learning::epochs::Epochs;
+use crate::learning::epochs::{Epochs, Order};
 use crate::learning::memes::{Memes, REGIONS, TOKENS};
 use crate::learning::schedule::{LinearSchedule, is_due};
 use crate::models::visual_bert::{self, Config, MlmHead, VisualBert, cross_entropy};
@@ -93,7 +93,7 @@ impl Stage for Pretrain {
         let dropout = Dropout::new(settings.dropout, settings.seed).map_err(StageError::failed)?;
 
         // Loop.
-        let mut epochs = Epochs::new(&train_rows, settings.batch, settings.seed);
+        let mut epochs = Epochs::new(&train_rows, settings.batch, Order::Shuffled, settings.seed);
         let mut points = Vec::new();
         let (mut sum, mut words) = (0.0, 0.0);
         let (mut watch, mut watched) = (Instant::now(), 0);

@@ -26,6 +26,23 @@ impl Best {
         Ok(())
     }
 
+    /// The best validation so far and the trained tensors it was made with.
+    pub(super) fn kept(&self) -> (Option<ValPoint>, impl Iterator<Item = (&String, &Tensor)>) {
+        let point = self.0.as_ref().map(|(point, _)| *point);
+        (point, self.0.iter().flat_map(|(_, tensors)| tensors))
+    }
+
+    /// What [`Best::kept`] gave, taken back.
+    pub(super) fn from_kept(point: Option<ValPoint>, tensors: HashMap<String, Tensor>) -> Self {
+        Self(point.map(|point| (point, tensors)))
+    }
+
+    /// Updates from the best validation to the last one of `all`.
+    pub(super) fn age(&self, all: &[ValPoint]) -> u64 {
+        let (Some((best, _)), Some(last)) = (&self.0, all.last()) else { return 0 };
+        last.update.saturating_sub(best.update)
+    }
+
     /// The best validation and the complete tensors it was made with; `None` without any validation.
     pub(super) fn finish(self, params: &Params) -> Option<(ValPoint, HashMap<String, Tensor>)> {
         let (point, trained) = self.0?;

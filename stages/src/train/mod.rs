@@ -7,16 +7,22 @@
 //! <tree>/config.json           the model's dimensions
 //! <tree>/weights.safetensors   all tensors of the best checkpoint
 //! ```
+//!
+//! After every validation a checkpoint goes to the scratch folder; a run that was killed goes on from there and
+//! ends with the same bytes.
 
 mod best;
+mod checkpoint;
+mod learner;
 mod settings;
 
 use std::time::Instant;
 
-use candle_core::Tensor;
 use stage_api::{Job, Port, Stage, StageError};
 
 use self::best::Best;
+use self::checkpoint::State;
+use self::learner::Learner;
 pub(crate) use self::settings::Settings;
 use crate::artifacts::history::{History, ParameterCounts, RunInfo, TrainPoint, ValPoint};
 use crate::artifacts::samples::Split;
@@ -24,11 +30,10 @@ use crate::artifacts::weights;
 use crate::device;
 use crate::learning::epochs::Epochs;
 use crate::learning::memes::{Memes, REGIONS, TOKENS};
-use crate::learning::meter::LossMeter;
 use crate::learning::schedule::{LinearSchedule, is_due};
 use crate::learning::scoring::Scores;
-use crate::models::visual_bert::{self, Batch, Config, VisualBert, cross_entropy};
-use crate::nn::{AdamW, Dropout, DropoutAt, Params, decays, tune_allocator};
+use crate::models::visual_bert::{self, Config, VisualBert};
+use crate::nn::{AdamW, Dropout, Params, decays, tune_allocator};
 
 /// The port the pretrained weights come in by.
 const WEIGHTS: &str = "weights";
@@ -79,46 +84,45 @@ impl Stage for Train {
         let model = VisualBert::new(&config, &params).map_err(|error| from_weights(&error))?;
 
         // Optimiser.
-        let mut optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(StageError::failed)?;
+        let optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(StageError::failed)?;
         let schedule =
             LinearSchedule { peak: settings.lr, warm_up: settings.warm_up, updates: settings.updates };
         let dropout = Dropout::new(config.hidden_dropout_prob, settings.seed).map_err(StageError::failed)?;
+        let mut learner = Learner { params, model, optimizer, dropout, schedule };
 
-        // Loop.
-        let mut epochs = Epochs::new(&train_rows, settings.batch, settings.seed);
-        let mut meter = LossMeter::default();
-        let (mut train, mut val) = (Vec::new(), Vec::new());
-        let mut best = Best::default();
-        let mut watch = Instant::now();
-        let mut watched = 0;
-        for update in 1..=settings.updates {
+        // Loop, from where an earlier attempt of this very run was killed.
+        let (mut state, mut best) = resumed(&mut learner, job);
+        let mut epochs =
+            Epochs::new(&train_rows, settings.batch, settings.order, settings.seed).after(state.update);
+        let micro_batch = settings.micro_batch.unwrap_or(settings.batch);
+        let (mut watch, mut watched) = (Instant::now(), state.update);
+        while state.update < settings.updates && !settings.is_patience_over(best.age(&state.val)) {
             job.checkpoint()?;
+            let update = state.update + 1;
             let rows = epochs.next_batch();
             let labels = memes.labels(rows)?;
-            let masks = dropout.at(update);
-            let loss = memes
-                .plain_batch(rows)
-                .and_then(|batch| {
-                    learn(&model, &mut optimizer, &batch, &labels, &masks, schedule.after(update - 1))
-                })
+            let loss = learner
+                .update(update, memes.pieces(rows, micro_batch), &labels)
                 .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
             if !loss.is_finite() {
                 let problem = format!("the loss of update {update} is {loss}; a lower lr may help");
                 return Err(StageError::failed(problem));
             }
+            state.update = update;
             job.progress.advance(update, settings.updates);
             if is_due(update, settings.log_every, settings.updates) {
-                meter.add(loss, rows.len());
+                state.meter.add(loss, rows.len());
+                let (loss, loss_average) = (state.meter.median(), state.meter.average());
                 let lr = schedule.after(update);
                 let rate = (update - watched) as f64 / watch.elapsed().as_secs_f64();
-                train.push(TrainPoint { update, loss: meter.median(), loss_average: meter.average(), lr });
-                job.progress.scalar("loss", update, meter.median());
+                state.train.push(TrainPoint { update, loss, loss_average, lr });
+                job.progress.scalar("loss", update, loss);
                 job.progress.scalar("lr", update, lr);
                 job.progress.scalar("updates per second", update, rate);
                 (watch, watched) = (Instant::now(), update);
             }
             if is_due(update, settings.evaluate_every, settings.updates) {
-                let scores = Scores::of(&model, &memes, &val_rows, settings.evaluation_batch, job)?;
+                let scores = Scores::of(&learner.model, &memes, &val_rows, settings.evaluation_batch, job)?;
                 let found = scores.summary(&val_labels);
                 let Some(roc_auc) = found.roc_auc else {
                     return Err(StageError::failed(format!(
@@ -128,8 +132,9 @@ impl Stage for Train {
                 let (loss, accuracy, f1) = (found.loss, found.accuracy, found.f1);
                 let point = ValPoint { update, loss, roc_auc, accuracy, f1 };
                 job.progress.scalar("val roc_auc", update, roc_auc);
-                best.offer(point, &params).map_err(StageError::failed)?;
-                val.push(point);
+                best.offer(point, &learner.params).map_err(StageError::failed)?;
+                state.val.push(point);
+                state = kept(state, &learner, &best, job)?;
                 // The rate is of training alone.
                 (watch, watched) = (Instant::now(), update);
             }
@@ -137,17 +142,19 @@ impl Stage for Train {
 
         // Output: the best checkpoint with its history.
         let counts = visual_bert::shapes::counts(&config, mode);
-        let (best, tensors) =
-            best.finish(&params).ok_or_else(|| StageError::failed("no validation took place".to_owned()))?;
+        let (best, tensors) = best
+            .finish(&learner.params)
+            .ok_or_else(|| StageError::failed("no validation took place".to_owned()))?;
         let run = RunInfo {
             dataset: memes.tokens.info.dataset.clone(),
             mode: mode.to_string(),
             seed: settings.seed,
-            updates: settings.updates,
+            updates: state.update,
         };
         let parameters =
             ParameterCounts { total: counts.total, trained: counts.trained, adapters: counts.adapters };
         let rows = (train_rows.len() as u64, val_rows.len() as u64);
+        let (train, val) = (state.train, state.val);
         History { run, parameters, rows, train, val, best }.write(job.out)?;
         settings.view().write(job.out)?;
         weights::write(job.out, &config, &tensors)?;
@@ -155,18 +162,27 @@ impl Stage for Train {
     }
 }
 
-/// One update at learning rate `lr`: forward, loss, backward, step. Returns the batch's mean loss.
-fn learn(
-    model: &VisualBert,
-    optimizer: &mut AdamW,
-    batch: &Batch,
-    labels: &[u8],
-    dropout: &DropoutAt,
-    lr: f64,
-) -> candle_core::Result<f64> {
-    let labels: Vec<u32> = labels.iter().map(|&label| u32::from(label)).collect();
-    let labels = Tensor::new(labels, batch.ids.device())?;
-    let loss = cross_entropy(&model.logits(batch, Some(dropout))?, &labels)?;
-    optimizer.step(&loss.backward()?, lr)?;
-    Ok(f64::from(loss.to_scalar::<f32>()?))
+/// Puts the learner where an earlier attempt left off; at the beginning when there is none, or none of use.
+fn resumed(learner: &mut Learner, job: &Job) -> (State, Best) {
+    let restored = checkpoint::read(job.scratch).and_then(|saved| match saved {
+        Some(saved) => learner.restore(&saved).map(|()| Some(saved)),
+        None => Ok(None),
+    });
+    match restored {
+        Ok(None) => {}
+        Ok(Some(saved)) => {
+            job.progress.note(&format!("goes on after update {}", saved.state.update));
+            return (saved.state, saved.best);
+        }
+        Err(error) => job.progress.note(&format!("begins anew: the checkpoint cannot be used: {error}")),
+    }
+    (State::default(), Best::default())
+}
+
+/// Keeps a checkpoint.
+fn kept(state: State, learner: &Learner, best: &Best, job: &Job) -> Result<State, StageError> {
+    let moments = learner.optimizer.state();
+    moments
+        .and_then(|moments| checkpoint::write(job.scratch, state, &learner.params, moments, best))
+        .map_err(|error| StageError::failed(format!("the checkpoint cannot be kept: {error}")))
 }

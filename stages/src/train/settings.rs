@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::view::{Ablation, View};
+use crate::learning::epochs::Order;
 use crate::models::visual_bert::Mode;
 use crate::nn::AdamWConfig;
 
@@ -18,6 +19,13 @@ pub(crate) struct Settings {
     /// Rows an update.
     #[serde(default = "defaults::batch")]
     pub batch: usize,
+    /// Rows computed at once; the gradients of an update are added up over its pieces. All of `batch` when
+    /// absent: fewer need less memory and give the same result up to rounding.
+    #[serde(default)]
+    pub micro_batch: Option<usize>,
+    /// `"shuffled"` anew each epoch, or `"sequential"`.
+    #[serde(default)]
+    pub order: Order,
     /// Updates in all.
     #[serde(default = "defaults::updates")]
     pub updates: u64,
@@ -42,6 +50,9 @@ pub(crate) struct Settings {
     /// Updates between validations; one more follows the last update.
     #[serde(default = "defaults::evaluate_every")]
     pub evaluate_every: u64,
+    /// Stops at a validation more than this many updates after the best one; never when absent.
+    #[serde(default)]
+    pub patience: Option<u64>,
     /// Updates between log lines, each of which samples one batch's loss.
     #[serde(default = "defaults::log_every")]
     pub log_every: u64,
@@ -108,6 +119,7 @@ impl Settings {
             ("log_every", self.log_every),
             ("max_regions", self.max_regions as u64),
             ("evaluation_batch", self.evaluation_batch as u64),
+            ("micro_batch", self.micro_batch.unwrap_or(1) as u64),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name} must be at least 1"));
@@ -127,6 +139,11 @@ impl Settings {
             return Err("betas and dropout must lie between 0 and 1, 1 excluded".to_owned());
         }
         Ok(())
+    }
+
+    /// Whether a run whose best validation is `age` updates old ends early.
+    pub(super) fn is_patience_over(&self, age: u64) -> bool {
+        self.patience.is_some_and(|patience| age > patience)
     }
 
     /// What of a meme the model is shown.

@@ -1,7 +1,18 @@
-//! Metrics of a two-class classifier as the original (MMF) computes them: softmax in float32, accuracy, F1 of
-//! class 1, and ROC-AUC as scikit-learn's macro average over the two one-hot columns.
+//! Metrics of a two-class classifier. Softmax in float32, accuracy, F1 of class 1 and ROC-AUC (scikit-learn's macro
+//! average over the two one-hot columns) are computed as the original (MMF) computes them; average precision,
+//! balanced accuracy and calibration error as scikit-learn. [`bootstrap`] says how sure they are, [`delong`] whether
+//! two models differ.
 //!
 //! It knows numbers only: no samples, no files, no model.
+
+pub mod bootstrap;
+pub mod delong;
+mod ranking;
+
+pub use ranking::{average_precision, calibration_error, roc_curve};
+
+/// Bins of [`calibration_error`].
+pub const CALIBRATION_BINS: usize = 15;
 
 /// P(class 0) and P(class 1) of a pair of logits, in float32 as the original: values near 1 collapse, values
 /// near 0 do not, and [`roc_auc`] must see the ties that this makes.
@@ -69,6 +80,37 @@ pub fn binary_f1(predicted: &[u8], labels: &[u8]) -> f64 {
     let (hits, false_alarms, misses) = (count((1, 1)), count((1, 0)), count((0, 1)));
     if hits == 0 { 0.0 } else { 2.0 * hits as f64 / (2 * hits + false_alarms + misses) as f64 }
 }
+
+/// Mean over the classes that occur of the share of their rows that is predicted right. `None` without rows.
+pub fn balanced_accuracy(predicted: &[u8], labels: &[u8]) -> Option<f64> {
+    let recalls: Vec<f64> = [0, 1].into_iter().filter_map(|class| recall(predicted, labels, class)).collect();
+    (!recalls.is_empty()).then(|| recalls.iter().sum::<f64>() / recalls.len() as f64)
+}
+
+fn recall(predicted: &[u8], labels: &[u8], class: u8) -> Option<f64> {
+    let of_class = || predicted.iter().zip(labels).filter(move |(_, label)| **label == class);
+    let (rows, hits) = (of_class().count(), of_class().filter(|(guess, _)| **guess == class).count());
+    (rows > 0).then(|| hits as f64 / rows as f64)
+}
+
+/// How many rows of each label (first index) got each prediction (second index).
+pub fn confusion(predicted: &[u8], labels: &[u8]) -> [[u64; 2]; 2] {
+    let mut counts = [[0; 2]; 2];
+    for (&guess, &label) in predicted.iter().zip(labels) {
+        counts[usize::from(label == 1)][usize::from(guess == 1)] += 1;
+    }
+    counts
+}
+
+/// Mean and sample standard deviation (n − 1); the deviation of fewer than two values is `None`.
+pub fn mean_and_sd(values: &[f64]) -> (f64, Option<f64>) {
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt()))
+}
+
+#[cfg(test)]
+mod reference;
 
 #[cfg(test)]
 mod tests {

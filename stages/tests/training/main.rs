@@ -1,166 +1,22 @@
 //! Pretraining, training and evaluation end to end, on a few made-up memes: which tensors change, which
 //! checkpoint is kept, that bytes repeat, and what bad input is told.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use stage_api::testing::{Recorder, run_stage};
+use stage_api::testing::run_stage;
 use stage_api::{Host, Input, Inputs, Job, Progress, StageError};
 use stages::artifacts::history::History;
 use stages::artifacts::metrics::Metrics;
-use stages::artifacts::region_features::{PictureRegions, RegionWriter};
-use stages::artifacts::samples::Split;
-use stages::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
 use stages::artifacts::weights;
 use stages::models::visual_bert::Config;
-use tempfile::TempDir;
 
-const WIDTH: usize = 6;
-const WORDS: usize = 16;
-/// The word that makes a meme of class 1; its counterpart is the next one.
-const LOUD: u32 = 5;
+mod resume;
+mod space;
 
-/// A data set on disk, to be spoilt at will before it is written.
-struct Fixture {
-    info: TokenSetInfo,
-    rows: Vec<(TokenRow, Vec<u32>)>,
-    regions: Vec<(String, PictureRegions)>,
-    width: usize,
-}
-
-impl Fixture {
-    /// 40 rows to train on, 12 to validate on; the class is written in the text, the regions are noise.
-    fn new() -> Self {
-        let info = TokenSetInfo {
-            dataset: "toy".to_owned(),
-            vocab_size: WORDS,
-            max_length: 12,
-            pad: 0,
-            unknown: 1,
-            cls: 2,
-            sep: 3,
-            mask: 4,
-        };
-        let (mut rows, mut regions) = (Vec::new(), Vec::new());
-        for at in 0..52u32 {
-            let label = at % 2;
-            let image = format!("{at}.png");
-            let filler = 7 + at % 9;
-            let mut ids = vec![2, filler, LOUD + 1 - label, 7 + (at / 3) % 9, 3];
-            // Texts and pictures of different lengths, so that batches are padded.
-            ids.drain(1..1 + (at % 3 == 0) as usize);
-            let split = if at < 40 { Split::Train } else { Split::Val };
-            let row = TokenRow {
-                id: format!("m{at}"),
-                image: image.clone(),
-                split,
-                label: Some(label as u8),
-                soft: None,
-            };
-            rows.push((row, ids));
-            let count = 1 + at as usize % 3;
-            let noise = |i: usize| ((at as usize * 31 + i * 17) % 13) as f32 / 6.0 - 1.0;
-            regions.push((
-                image,
-                PictureRegions {
-                    features: (0..count * WIDTH).map(noise).collect(),
-                    boxes: vec![[0.0, 0.0, 9.0, 9.0]; count],
-                    scores: vec![0.5; count],
-                    objects: vec![0; count],
-                    size: (32, 32),
-                },
-            ));
-        }
-        Self { info, rows, regions, width: WIDTH }
-    }
-
-    fn write(self, dir: &Path) -> (PathBuf, PathBuf) {
-        let (tokens_dir, regions_dir) = (dir.join("tokens"), dir.join("regions"));
-        fs::create_dir_all(&tokens_dir).unwrap();
-        fs::create_dir_all(&regions_dir).unwrap();
-        let mut tokens = TokenWriter::new(self.info);
-        for (row, ids) in self.rows {
-            tokens.push(row, &ids);
-        }
-        tokens.write(&tokens_dir).unwrap();
-        let mut writer = RegionWriter::new(&regions_dir, self.width, 3, 20);
-        for (image, regions) in self.regions {
-            writer.push(&image, regions).unwrap();
-        }
-        writer.finish().unwrap();
-        (tokens_dir, regions_dir)
-    }
-}
-
-/// A folder with the fixture and a pretrained base.
-struct Space {
-    dir: TempDir,
-    tokens: PathBuf,
-    regions: PathBuf,
-    base: PathBuf,
-}
-
-const PRETRAIN: &str =
-    "(hidden: 16, layers: 2, heads: 2, intermediate: 32, positions: 16, initializer_range: 0.1,
-    seed: 3, batch: 16, updates: 4, warm_up: 1, lr: 1e-3, evaluate_every: 3, mask_probability: 0.3)";
-
-impl Space {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (tokens, regions) = Fixture::new().write(dir.path());
-        let base = dir.path().join("base");
-        let space = Self { dir, tokens, regions, base };
-        space.pretrain(&space.base).unwrap();
-        space
-    }
-
-    fn pretrain(&self, out: &Path) -> Result<Recorder, StageError> {
-        let inputs = [("tokens", self.tokens.as_path()), ("regions", &self.regions)];
-        run_stage(stages::registry().get("pretrain").unwrap(), PRETRAIN, &inputs, out)
-    }
-
-    /// Trains with `params` on top of settings that fit the fixture.
-    fn train(&self, params: &str, out: &str) -> Result<PathBuf, StageError> {
-        let out = self.dir.path().join(out);
-        let inputs = [("tokens", self.tokens.as_path()), ("regions", &self.regions), ("weights", &self.base)];
-        run_stage(stages::registry().get("train").unwrap(), params, &inputs, &out)?;
-        Ok(out)
-    }
-
-    fn evaluate(&self, run: &Path, params: &str, out: &str) -> Result<PathBuf, StageError> {
-        let out = self.dir.path().join(out);
-        let inputs = [("run", run), ("tokens", self.tokens.as_path()), ("regions", &self.regions)];
-        run_stage(stages::registry().get("evaluate").unwrap(), params, &inputs, &out)?;
-        Ok(out)
-    }
-}
-
-fn params(mode: &str, more: &str) -> String {
-    format!(
-        "(mode: \"{mode}\", seed: 1, batch: 16, updates: 6, warm_up: 2, lr: 5e-3, evaluate_every: 2, \
-         log_every: 2, evaluation_batch: 5, {more})"
-    )
-}
-
-fn values(tensor: &Tensor) -> Vec<u32> {
-    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
-}
-
-fn tensors(dir: &Path) -> HashMap<String, Tensor> {
-    weights::read_tensors(dir, &Device::Cpu).unwrap()
-}
-
-/// Name and content of every file below `dir`.
-fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files
-        .map(|path| {
-            (path.display().to_string().replace(&dir.display().to_string(), ""), fs::read(path).unwrap())
-        })
-        .collect()
-}
+use space::{Fixture, PRETRAIN, Space, bytes, params, tensors, values};
 
 #[test]
 fn each_mode_trains_its_own_tensors_and_no_other() {

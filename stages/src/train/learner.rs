@@ -1,0 +1,100 @@
+//! One update of the model: forward, loss, backward, step, the batch whole or in pieces. It does not know where
+//! batches come from, nor what is done between updates.
+
+use candle_core::backprop::GradStore;
+use candle_core::{Error, Result, Tensor};
+
+use super::checkpoint::Saved;
+use crate::learning::schedule::LinearSchedule;
+use crate::models::visual_bert::{Batch, VisualBert, cross_entropy};
+use crate::nn::{AdamW, Dropout, DropoutAt, Params};
+
+/// A model in training.
+pub(super) struct Learner {
+    pub params: Params,
+    pub model: VisualBert,
+    pub optimizer: AdamW,
+    pub dropout: Dropout,
+    pub schedule: LinearSchedule,
+}
+
+impl Learner {
+    /// Update number `update` (from 1) on a batch that comes in `pieces`, one after another, with the labels of
+    /// all its rows. Returns the batch's mean loss.
+    pub(super) fn update(
+        &mut self,
+        update: u64,
+        pieces: impl Iterator<Item = Result<Batch>>,
+        labels: &[u8],
+    ) -> Result<f64> {
+        let dropout = self.dropout.at(update);
+        let (mut done, mut loss, mut sum) = (0, 0.0, None);
+        for piece in pieces {
+            let piece = piece?;
+            let rows = piece.ids.dim(0)?;
+            let share = rows as f64 / labels.len() as f64;
+            let labels = &labels[done..done + rows];
+            let (mean, grads) = self.gradients(&piece, labels, &dropout.piece(done, rows), share)?;
+            loss += mean * share;
+            done += rows;
+            sum = Some(match sum {
+                None => grads,
+                Some(sum) => self.added(sum, grads)?,
+            });
+        }
+        if let Some(grads) = sum {
+            self.optimizer.step(&grads, self.schedule.after(update - 1))?;
+        }
+        Ok(loss)
+    }
+
+    /// The mean loss of a piece, and the gradients of `share` times it.
+    fn gradients(
+        &self,
+        piece: &Batch,
+        labels: &[u8],
+        dropout: &DropoutAt,
+        share: f64,
+    ) -> Result<(f64, GradStore)> {
+        let labels: Vec<u32> = labels.iter().map(|&label| u32::from(label)).collect();
+        let labels = Tensor::new(labels, piece.ids.device())?;
+        let loss = cross_entropy(&self.model.logits(piece, Some(dropout))?, &labels)?;
+        let mean = f64::from(loss.to_scalar::<f32>()?);
+        // A batch in one piece is computed as if there were no pieces.
+        let grads = if share < 1.0 { (loss * share)?.backward()? } else { loss.backward()? };
+        Ok((mean, grads))
+    }
+
+    fn added(&self, mut sum: GradStore, more: GradStore) -> Result<GradStore> {
+        for (_, var) in self.params.trained() {
+            if let Some(grad) = more.get(var) {
+                let total = match sum.remove(var) {
+                    Some(so_far) => (so_far + grad)?,
+                    None => grad.clone(),
+                };
+                sum.insert(var, total);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Takes back what a checkpoint kept.
+    ///
+    /// # Errors
+    /// A checkpoint that does not fit the model; the learner is as it was then.
+    pub(super) fn restore(&mut self, saved: &Saved) -> Result<()> {
+        for (name, var) in self.params.trained() {
+            let moments = saved.moments.get(name);
+            for tensor in [saved.trained.get(name), moments.map(|kept| &kept.m), moments.map(|kept| &kept.v)]
+            {
+                if tensor.is_none_or(|tensor| tensor.shape() != var.shape()) {
+                    return Err(Error::msg(format!("it does not fit `{name}`")));
+                }
+            }
+        }
+        for (name, var) in self.params.trained() {
+            var.set(&saved.trained[name].to_device(var.device())?)?;
+        }
+        self.optimizer.restore(&saved.moments)
+    }
+}
