@@ -5,21 +5,26 @@
 //! they go.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use stage_api::StageError;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
 /// No file of a meme data set is larger than this once unpacked; a small archive that claims more is a trap.
-const LARGEST: u64 = 1 << 30;
+pub const LARGEST: u64 = 1 << 30;
+/// A file's claimed size is believed up to here before its bytes are seen.
+const BELIEVED: u64 = 1 << 20;
 
-/// An open archive.
+/// An open archive. Clones share the open file and the table of contents, and read on their own: one a thread.
+#[derive(Clone)]
 pub struct Archive {
     port: &'static str,
     path: PathBuf,
-    zip: ZipArchive<BufReader<File>>,
+    zip: ZipArchive<SharedFile>,
     /// The folder within the archive that holds the data set: empty, or ending in `/`.
     root: String,
 }
@@ -32,7 +37,9 @@ impl Archive {
     pub fn open(port: &'static str, path: &Path, landmark: &str) -> Result<Self, StageError> {
         let fail = |problem: String| StageError::input(port, path, problem);
         let file = File::open(path).map_err(|error| fail(error.to_string()))?;
-        let zip = ZipArchive::new(BufReader::new(file))
+        let zip = SharedFile::new(file)
+            .map_err(ZipError::Io)
+            .and_then(ZipArchive::new)
             .map_err(|error| fail(format!("cannot be read as a zip archive ({error}); fetch it again")))?;
         let mut root: Option<String> = None;
         for name in zip.file_names() {
@@ -67,7 +74,7 @@ impl Archive {
         let full = format!("{}{name}", self.root);
         let bytes = match self.zip.by_name(&full) {
             Ok(file) => {
-                let mut bytes = Vec::new();
+                let mut bytes = Vec::with_capacity(file.size().min(BELIEVED) as usize);
                 match file.take(LARGEST + 1).read_to_end(&mut bytes) {
                     Ok(_) if bytes.len() as u64 > LARGEST => Err("is larger than 1 GiB".to_owned()),
                     Ok(_) => Ok(bytes),
@@ -83,29 +90,78 @@ impl Archive {
         bytes.map_err(|problem| self.error(name, problem))
     }
 
-    /// The text of the file `name`.
+    /// The file `name` as a stream, for what is too large for memory: an archive within the archive.
     ///
     /// # Errors
-    /// As [`Archive::bytes`], and text that is not UTF-8.
-    pub fn text(&mut self, name: &str) -> Result<String, StageError> {
-        let bytes = self.bytes(name)?;
-        String::from_utf8(bytes).map_err(|error| self.error(name, format!("is not UTF-8 text: {error}")))
-    }
-
-    /// Copies the picture `name` into the folder `images` under its own file name.
-    ///
-    /// # Errors
-    /// As [`Archive::bytes`]; a folder that cannot be written.
-    pub fn copy_picture(&mut self, name: &str, images: &Path) -> Result<(), StageError> {
-        let bytes = self.bytes(name)?;
-        let file = file_name(name).ok_or_else(|| self.error(name, "is not the name of a file"))?;
-        let to = images.join(file);
-        std::fs::write(&to, bytes).map_err(|error| StageError::failed(format!("{}: {error}", to.display())))
+    /// Missing or encrypted.
+    pub fn stream(&mut self, name: &str) -> Result<impl Read + '_, StageError> {
+        let full = format!("{}{name}", self.root);
+        let (port, path) = (self.port, self.path.clone());
+        self.zip.by_name(&full).map_err(|error| StageError::input(port, path, format!("`{full}`: {error}")))
     }
 
     /// An error about the file `name` of this archive.
     pub fn error(&self, name: &str, problem: impl std::fmt::Display) -> StageError {
         StageError::input(self.port, &self.path, format!("`{}{name}`: {problem}", self.root))
+    }
+}
+
+/// A place in a file that several readers share, with a buffer of its own.
+#[derive(Clone)]
+struct SharedFile {
+    file: Arc<File>,
+    length: u64,
+    at: u64,
+    /// What was read last, and from where in the file.
+    buffer: Vec<u8>,
+    start: u64,
+}
+
+impl SharedFile {
+    const BUFFER: usize = 1 << 15;
+
+    fn new(file: File) -> std::io::Result<Self> {
+        let length = file.metadata()?.len();
+        Ok(Self { file: Arc::new(file), length, at: 0, buffer: Vec::new(), start: 0 })
+    }
+}
+
+impl Read for SharedFile {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let within = self.at.checked_sub(self.start).filter(|within| *within < self.buffer.len() as u64);
+        let within = match within {
+            Some(within) => within as usize,
+            None if into.len() >= Self::BUFFER => {
+                let read = self.file.read_at(into, self.at)?;
+                self.at += read as u64;
+                return Ok(read);
+            }
+            None => {
+                self.buffer.resize(Self::BUFFER, 0);
+                let read = self.file.read_at(&mut self.buffer, self.at);
+                self.buffer.truncate(*read.as_ref().unwrap_or(&0));
+                read?;
+                self.start = self.at;
+                0
+            }
+        };
+        let from = &self.buffer[within..];
+        let read = from.len().min(into.len());
+        into[..read].copy_from_slice(&from[..read]);
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for SharedFile {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.length.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or(std::io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
     }
 }
 
@@ -150,7 +206,7 @@ mod tests {
             let file =
                 archive(&[("__MACOSX/._train.jsonl", b"x"), (&landmark, b"hello"), (&picture, b"png")]);
             let mut archive = Archive::open("archive", file.path(), "train.jsonl").unwrap();
-            assert_eq!(archive.text("train.jsonl").unwrap(), "hello");
+            assert_eq!(archive.bytes("train.jsonl").unwrap(), b"hello");
             assert!(archive.has("img/1.png") && !archive.has("img/2.png"));
             let error = archive.bytes("img/2.png").unwrap_err().to_string();
             assert!(error.contains("img/2.png`: is missing"), "{error}");

@@ -11,6 +11,7 @@ pub mod nn;
 
 mod archive;
 mod curves;
+mod data;
 mod device;
 mod evaluate;
 mod fetch;
@@ -19,6 +20,7 @@ mod import_detector;
 mod import_visual_bert;
 mod index_hmd;
 mod index_mmhs;
+mod indexing;
 mod learn_vocabulary;
 mod learning;
 mod make_detector;
@@ -47,6 +49,7 @@ pub fn registry() -> Registry {
         .with(fetch::Fetch)
         .with(index_hmd::IndexHmd)
         .with(index_mmhs::IndexMmhs)
+        .with(data::Data)
         .with(learn_vocabulary::LearnVocabulary)
         .with(tokens::Tokens)
         .with(make_detector::MakeDetector)
@@ -62,4 +65,5 @@ pub fn registry() -> Registry {
         .with(curves::Curves)
         .with(report::Report)
         .with_tool(table_tool::ShowTable)
+        .with_tool(data::DataTool)
 }
