@@ -46,7 +46,9 @@ pub struct Explanation {
     pub causes: Vec<Cause>,
     /// For a waiting step: the steps above it that must run, each with its reasons.
     pub waits_for: Vec<Explanation>,
-    /// Its last execution.
+    /// The record of its key, when it is fresh.
+    pub result: Option<RunRecord>,
+    /// Its newest record under any key.
     pub last: Option<RunRecord>,
 }
 
@@ -145,8 +147,10 @@ impl Explainer<'_> {
             }
             Verdict::Fresh => (State::Fresh, self.last_reasons(node)),
         };
-        let key = judgement.key_text.as_ref().map(|text| text.key().to_string());
-        Explanation { step: step.name.clone(), state, key, causes, waits_for, last }
+        let key = judgement.key_text.as_ref().map(KeyText::key);
+        let result = key.filter(|_| state == State::Fresh).and_then(|key| self.workspace.record(&key));
+        let key = key.map(|key| key.to_string());
+        Explanation { step: step.name.clone(), state, key, causes, waits_for, result, last }
     }
 
     /// The steps above a waiting step that do not wait themselves, in the order of the pipeline.

@@ -9,12 +9,15 @@
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
 //! `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `store` → `plan` → `publish` → `workspace` →
-//! `run` → `explain` → `cli`.
+//! `run` → `explain`, `estimate`, `accept`, `diff` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
+pub mod accept;
 pub mod cli;
+pub mod diff;
 pub mod digest;
+pub mod estimate;
 pub mod explain;
 pub mod key;
 pub mod params;

@@ -91,7 +91,7 @@ fn a_good_file_becomes_a_graph() {
     assert_eq!(step("run-pe-2").params, r#"(mode:"pe",seed:2,lr:0.001)"#);
     assert_eq!(step("one").params, r#"(mode:"mini",seed:7,lr:0.001)"#, "defaults of the profile are in");
     assert_eq!(step("one").version, 3);
-    assert_eq!(step("run-fc-1").needs.gpu, 1);
+    assert_eq!(step("run-fc-1").needs.gpu.whole(), 1);
     let raw = pipeline.targets["raw"][0];
     assert_eq!(
         step("one").inputs[0].source,
@@ -150,6 +150,50 @@ fn broken(from: &str, to: &str) -> (String, String, String) {
     let (line, column) = error.position.expect("a place");
     let at = text.lines().nth(line - 1).unwrap().chars().skip(column - 1).collect();
     (at, error.message, error.hint.unwrap_or_default())
+}
+
+#[test]
+fn wrong_needs_point_at_what_is_wrong_and_say_what_it_may_be() {
+    for (needs, at, told, told_hint) in [
+        ("(cpu: 0)", "0)", "a step needs at least one cpu", ""),
+        ("(memory: \"8\")", "\"8\"", "`8` is no size; write a number with its unit", ""),
+        ("(memory: 8)", "8)", "`memory: 8`: a size is written with its unit", "memory: \"8 GiB\""),
+        ("(gpu: 1.5)", "1.5", "only a share of one GPU may be a fraction", ""),
+        ("(gpu: -1)", "-1", "`gpu: -1` is no number of GPUs", ""),
+        ("(gpu: inf)", "inf", "is no number of GPUs", ""),
+        ("(gpuu: 1)", "1)", "there is no pool `gpuu`", "did you mean `gpu`?"),
+        ("(net: 1)", "1)", "there is no pool `net`", "known here: cpu, gpu, memory"),
+        ("(cpu: 1, cpu: 2)", "", "`cpu` is given twice", ""),
+        ("3", "3", "", ""),
+    ] {
+        let (found, message, hint) = broken("needs: (gpu: 1)", &format!("needs: {needs}"));
+        assert!(found.contains(at), "{needs}: {found}");
+        assert!(message.contains(told), "{needs}: {message}");
+        assert!(hint.contains(told_hint), "{needs}: {hint}");
+    }
+}
+
+#[test]
+fn declared_pools_are_checked() {
+    for (pools, needs, told) in [
+        ("{\"net\": 2}", "(net: 3)", "pool `net` has 2: a step may need 1 to 2 of it"),
+        ("{\"net\": 2}", "(net: 0)", "pool `net` has 2: a step may need 1 to 2 of it"),
+        ("{\"net\": 0}", "(gpu: 1)", "pool `net` needs at least one place"),
+        ("{\"gpu\": 2}", "(gpu: 1)", "`gpu` is a pool of the machine and cannot be declared"),
+        ("{\"a b\": 2}", "(gpu: 1)", "`a b` is no name of a pool"),
+        ("{\"net\": 1, \"net\": 2}", "(gpu: 1)", "pool `net` is declared twice"),
+        ("{\"net\": -1}", "(gpu: 1)", ""),
+    ] {
+        let text = GOOD.replace("needs: (gpu: 1)", &format!("needs: {needs}"));
+        let text = text.replace("    steps: [", &format!("    pools: {pools},\n    steps: ["));
+        let error = load(&text, None).expect_err(pools);
+        assert!(error.position.is_some() && error.message.contains(told), "{pools}: {error}");
+    }
+    let text = GOOD.replace("needs: (gpu: 1)", "needs: (net: 2, memory: \"1.5 GiB\", gpu: 0.5)");
+    let text = text.replace("    steps: [", "    pools: {\"net\": 2},\n    steps: [");
+    let pipeline = load(&text, None).unwrap();
+    let step = pipeline.graph.node_weights().find(|step| step.name == "run-fc-1").unwrap();
+    assert_eq!(step.needs.to_string(), "cpu 1, memory 1.5 GiB, gpu 0.5, net 2");
 }
 
 #[test]

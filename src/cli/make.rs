@@ -7,13 +7,16 @@ use std::time::Instant;
 
 use clap::Args;
 use petgraph::graph::NodeIndex;
+use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, console, print, print_json, status, words};
+use super::limits::Limits;
+use super::{Global, console, print, print_json, print_line, status, words};
+use crate::estimate::{Estimate, estimate};
 use crate::explain::{Explanation, explain};
 use crate::plan::{Known, Plan, Verdict};
 use crate::publish::{Part, Published};
@@ -26,13 +29,12 @@ use crate::workspace::Workspace;
 pub struct Make {
     /// Targets or steps; `all` when none is given.
     targets: Vec<String>,
-    /// CPU threads that running steps may use together; as many as there are cores by default.
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
+    #[command(flatten)]
+    limits: Limits,
     /// After a failure, go on with what does not depend on the failed step.
     #[arg(short, long)]
     keep_going: bool,
-    /// Only say what would run, and why.
+    /// Only say what would run, why, and how long it would take by earlier runs.
     #[arg(long)]
     dry_run: bool,
     /// Run this step though its result is known.
@@ -44,6 +46,7 @@ impl Make {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
         let since = Instant::now();
         let context = Context::load(global, registry)?;
+        self.limits.check(&context)?;
         let targets = context.targets(&self.targets)?;
         let forced = self.force.iter().map(|name| context.step(name)).collect::<Result<BTreeSet<_>, _>>()?;
         // A step that is forced is asked for, whether or not a target needs it.
@@ -52,11 +55,17 @@ impl Make {
         // First without the lock: most of the time there is nothing to do, and nothing to wait for.
         let workspace = context.workspace()?;
         let plan = context.judge(&workspace, targets.clone(), forced.clone())?;
-        if self.dry_run {
-            return dry_run(global, &context, &workspace, &plan);
+        if !self.dry_run && is_done(&context, &workspace, &plan) {
+            return nothing_to_do(global, &workspace, &plan);
         }
-        if is_done(&context, &workspace, &plan) {
-            return nothing_to_do(&workspace, &plan);
+        let capacity = self.limits.capacity(&context)?;
+        self.limits.refuse_impossible(&context, &plan, &capacity)?;
+        let reason = |node| status::reason(&explain(&context.pipeline, &workspace, &plan, node));
+        if let Some(code) = self.limits.denied(global, &context, &plan, reason)? {
+            return Ok(code);
+        }
+        if self.dry_run {
+            return dry_run(global, &context, &workspace, &plan, &capacity);
         }
 
         // Then as the only one that writes. Another one may have done the work meanwhile: look again.
@@ -68,12 +77,15 @@ impl Make {
             tell!("warning: {}: the record is damaged and counts as absent", record.display());
         }
         if is_done(&context, &workspace, &plan) {
-            return nothing_to_do(&workspace, &plan);
+            return nothing_to_do(global, &workspace, &plan);
         }
-        let summary = self.schedule(global, &context, &workspace, &writer, &mut plan)?;
+        let summary = self.schedule(global, &context, &workspace, &writer, &mut plan, capacity)?;
         let published =
             if summary.is_complete() { Some(publish(&context, &workspace, &writer, &plan)?) } else { None };
         save_digests(&workspace);
+        if global.json {
+            ended(&summary, published.as_ref(), &plan, since)?;
+        }
         tell_summary(&summary, published.as_ref(), &workspace, &plan, since);
         Ok(exit_code(&summary))
     }
@@ -85,6 +97,7 @@ impl Make {
         workspace: &Workspace,
         writer: &Writer,
         plan: &mut Plan,
+        capacity: Capacity,
     ) -> Result<Summary, CliError> {
         if plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh) {
             return Ok(Summary::default());
@@ -94,8 +107,9 @@ impl Make {
             .map_err(|error| failed("this program's file cannot be found", error))?;
         let (sender, messages) = channel();
         stop_on_signals(sender.clone()).map_err(|error| failed("signals cannot be caught", error))?;
-        let options =
-            Options { capacity: Capacity::detect(self.jobs.map(usize::from)), keep_going: self.keep_going };
+        let guess = estimate(&context.pipeline, plan, workspace.history(), &capacity);
+        let estimated_seconds = guess.unknown.is_empty().then_some(guess.seconds);
+        let options = Options { capacity, keep_going: self.keep_going, estimated_seconds };
         let mut observer = console::observer(global.json);
         Ok(run::run(
             &context.pipeline,
@@ -137,8 +151,11 @@ fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
         })
 }
 
-fn nothing_to_do(workspace: &Workspace, plan: &Plan) -> Result<ExitCode, CliError> {
+fn nothing_to_do(global: &Global, workspace: &Workspace, plan: &Plan) -> Result<ExitCode, CliError> {
     save_digests(workspace);
+    if global.json {
+        ended(&Summary::default(), None, plan, Instant::now())?;
+    }
     tell!("nothing to do: {} fresh", words::count(plan.needed().count(), "step"));
     Ok(ExitCode::SUCCESS)
 }
@@ -150,23 +167,73 @@ fn save_digests(workspace: &Workspace) {
     }
 }
 
+/// The last JSON line of a run: what it came to.
+fn ended(
+    summary: &Summary,
+    published: Option<&Published>,
+    plan: &Plan,
+    since: Instant,
+) -> Result<(), CliError> {
+    let failed: Vec<&str> = summary.failures.iter().map(|failure| failure.step.as_str()).collect();
+    print_line(&json!({
+        "event": "ended",
+        "seconds": since.elapsed().as_secs_f64(),
+        "ran": summary.ran.len(),
+        "fresh": plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).count(),
+        "failed": failed,
+        "not_reached": summary.not_reached,
+        "interrupted": summary.interrupted,
+        "published": published.map_or(0, |published| published.written.len()),
+    }))
+}
+
 fn dry_run(
     global: &Global,
     context: &Context,
     workspace: &Workspace,
     plan: &Plan,
+    capacity: &Capacity,
 ) -> Result<ExitCode, CliError> {
     let not_fresh = plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh);
     let steps: Vec<Explanation> =
         not_fresh.map(|node| explain(&context.pipeline, workspace, plan, node)).collect();
+    let guess = estimate(&context.pipeline, plan, workspace.history(), capacity);
     if global.json {
-        print_json(&steps)?;
+        print_json(&json!({"steps": steps, "estimate": guess}))?;
     } else if steps.is_empty() {
         tell!("nothing to do: {} fresh", words::count(plan.needed().count(), "step"));
     } else {
-        print(&status::table(&steps))?;
+        print(&(status::table(&steps) + &told(&guess, capacity)))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// An estimate in words.
+fn told(guess: &Estimate, capacity: &Capacity) -> String {
+    const SHOWN: usize = 8;
+    if guess.unknown.len() == guess.steps.len() {
+        return "no estimate: none of these steps has run before\n".to_owned();
+    }
+    let threads = words::count(capacity.cpus, "thread");
+    let mut text = format!("by earlier runs about {} with {threads}", words::duration(guess.seconds));
+    if guess.steps.iter().any(|step| !step.must) {
+        let least = words::duration(guess.at_least_seconds);
+        text.push_str(&format!(", {least} if what waits turns out fresh"));
+    }
+    text.push_str(&format!(
+        "\nthe longest chain takes {}: {}\n",
+        words::duration(guess.critical_seconds),
+        guess.critical_path.join(" -> ")
+    ));
+    if !guess.unknown.is_empty() {
+        let shown = guess.unknown.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = match guess.unknown.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        text.push_str(&format!("not counted, as no earlier run is known: {shown}{more}\n"));
+    }
+    text
 }
 
 fn publish(

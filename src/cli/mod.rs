@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand, its doc comment being the help text. Data goes to standard output,
 //! everything else to standard error. Exit codes: 0 done, 1 a step failed, 2 the pipeline or the command line is
-//! wrong, 3 a person must do something first, 130 interrupted.
+//! wrong, 3 a person must do something first, 4 stale under `--check` or `--deny-pool`, 130 interrupted.
 
 /// Writes a line to standard error, where people read. Nobody listening any more (a closed terminal, `| head`) is
 /// no reason to stop working.
@@ -11,12 +11,19 @@ macro_rules! tell {
     }};
 }
 
+mod accept;
+mod completions;
 mod console;
 mod context;
+mod diff;
 mod error;
 mod graph;
+mod limits;
 mod list;
+mod log;
 mod make;
+mod man;
+mod show;
 mod status;
 mod step;
 mod tool;
@@ -64,14 +71,24 @@ enum Command {
     Make(make::Make),
     Status(status::Status),
     Why(why::Why),
+    Show(show::Show),
+    Log(log::Log),
+    Accept(accept::Accept),
+    Diff(diff::Diff),
     List(list::List),
     Graph(graph::Graph),
+    Completions(completions::Completions),
+    Man(man::Man),
     #[command(hide = true)]
     Step(step::Step),
 }
 
 /// Runs the program on the process's arguments with the stages of `registry`.
 pub fn run(registry: Registry) -> ExitCode {
+    let registry = match completions::answer(registry, grammar) {
+        Ok(registry) => registry,
+        Err(code) => return code,
+    };
     let result = match grammar(&registry).try_get_matches().and_then(|matches| execute(&matches, &registry)) {
         Ok(result) => result,
         Err(error) => {
@@ -108,21 +125,37 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
         Command::Make(command) => command.run(global, registry),
         Command::Status(command) => command.run(global, registry),
         Command::Why(command) => command.run(global, registry),
+        Command::Show(command) => command.run(global, registry),
+        Command::Log(command) => command.run(global, registry),
+        Command::Accept(command) => command.run(global, registry),
+        Command::Diff(command) => command.run(global, registry),
         Command::List(command) => command.run(global, registry),
         Command::Graph(command) => command.run(global, registry),
+        Command::Completions(command) => command.run(grammar(registry).get_name()),
+        Command::Man(command) => command.run(grammar(registry)),
         Command::Step(command) => command.run(registry),
     })
 }
 
 /// Writes data to standard output. A reader that has seen enough (`| head`) is no error.
 fn print(text: &str) -> Result<(), CliError> {
+    print_bytes(text.as_bytes())
+}
+
+/// As [`print`], of bytes as they are.
+fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(CliError::usage(format!("standard output cannot be written: {error}")))
         }
         _ => Ok(()),
     }
+}
+
+/// Writes data to standard output as one line of JSON.
+fn print_line(value: &serde_json::Value) -> Result<(), CliError> {
+    print(&format!("{value}\n"))
 }
 
 /// Writes data to standard output as one JSON document.

@@ -16,6 +16,9 @@ use crate::explain::{Explanation, State, explain};
 pub struct Status {
     /// Targets or steps; `all` when none is given.
     targets: Vec<String>,
+    /// End with code 4 when a step is not fresh.
+    #[arg(long)]
+    check: bool,
 }
 
 impl Status {
@@ -31,7 +34,8 @@ impl Status {
         } else {
             print(&table(&steps))?;
         }
-        Ok(ExitCode::SUCCESS)
+        let is_fresh = steps.iter().all(|step| step.state == State::Fresh);
+        Ok(if self.check && !is_fresh { ExitCode::from(4) } else { ExitCode::SUCCESS })
     }
 }
 
@@ -40,15 +44,11 @@ pub fn table(steps: &[Explanation]) -> String {
     let width = steps.iter().map(|step| step.step.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for step in steps {
-        let (state, remark) = match step.state {
-            State::Fresh => ("fresh", String::new()),
-            State::Stale => ("stale", first_cause(step)),
-            State::Broken => ("broken", first_cause(step)),
-            State::Unneeded => ("unneeded", String::new()),
-            State::Waiting => {
-                let on: Vec<&str> = step.waits_for.iter().map(|step| step.step.as_str()).collect();
-                ("waiting", format!("for {}", on.join(", ")))
-            }
+        let state = words::state(step.state);
+        let remark = match step.state {
+            State::Fresh => accepted(step).unwrap_or_default(),
+            State::Unneeded => String::new(),
+            State::Stale | State::Broken | State::Waiting => reason(step),
         };
         text.push_str(format!("{state:8} {:width$}  {remark}", step.step).trim_end());
         text.push('\n');
@@ -56,8 +56,35 @@ pub fn table(steps: &[Explanation]) -> String {
     let number = |state: State| steps.iter().filter(|step| step.state == state).count();
     let all = words::count(steps.len(), "step");
     let (fresh, stale, waiting) = (number(State::Fresh), number(State::Stale), number(State::Waiting));
-    text.push_str(&format!("{all}: {fresh} fresh, {stale} stale, {waiting} waiting\n"));
+    let by_word = match steps.iter().filter(|step| accepted(step).is_some()).count() {
+        0 => String::new(),
+        number => format!(" ({number} accepted)"),
+    };
+    text.push_str(&format!("{all}: {fresh} fresh{by_word}, {stale} stale, {waiting} waiting"));
+    match number(State::Broken) {
+        0 => text.push('\n'),
+        broken => text.push_str(&format!(", {broken} broken\n")),
+    }
     text
+}
+
+/// That the result of a fresh step was accepted, not made.
+fn accepted(step: &Explanation) -> Option<String> {
+    if step.state != State::Fresh {
+        return None;
+    }
+    words::accepted(step.result.as_ref()?)
+}
+
+/// Why a step is not fresh, in a line.
+pub fn reason(step: &Explanation) -> String {
+    match step.state {
+        State::Waiting => {
+            let on: Vec<&str> = step.waits_for.iter().map(|step| step.step.as_str()).collect();
+            format!("for {}", on.join(", "))
+        }
+        _ => first_cause(step),
+    }
 }
 
 fn first_cause(step: &Explanation) -> String {

@@ -1,7 +1,7 @@
 //! Subcommands that come with the stages: puts their arguments into the command line's grammar, lends them the
 //! results of the pipeline's steps, prints what they answer. What they mean is theirs to know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,10 +12,9 @@ use stage_api::{Arg, Count, Desk, Host, Progress, Registry, Results, StageError,
 use super::context::Context;
 use super::error::CliError;
 use super::{Global, print};
-use crate::pipeline::Needs;
 use crate::plan::{Known, Plan, Request, judge};
 use crate::record::source_name;
-use crate::run::Capacity;
+use crate::run::{Gpu, Share, machine};
 use crate::workspace::Workspace;
 
 /// The grammar of a tool's subcommand.
@@ -87,10 +86,9 @@ pub fn run(
 
 /// All of the machine: a tool is run by a person who waits for it.
 fn host() -> Host {
-    let whole = Capacity::detect(None);
-    let share = whole.clone().take(&Needs { cpu: whole.cpus, gpu: 1 }, &whole);
-    let device = share.map_or("cpu", |share| share.device()).to_owned();
-    Host { device, threads: whole.cpus }
+    let gpus = machine::gpus().into_iter().take(1).map(Gpu::whole).collect();
+    let share = Share { threads: machine::cpus(), memory: 0, gpus, pools: BTreeMap::new() };
+    Host { device: share.device().to_owned(), threads: share.threads }
 }
 
 fn columns() -> Option<usize> {

@@ -46,12 +46,16 @@ fn text(explanation: &Explanation) -> String {
     };
     match explanation.state {
         State::Fresh => {
-            if let Some(last) = &explanation.last {
-                let (when, time) = (words::ago(last.started_ms), words::duration(last.seconds));
-                let (host, device) = (&last.machine.name, &last.machine.device);
-                text.push_str(&format!("  ran {when}, took {time}, on {host} ({device})\n"));
+            if let Some(accepted) = explanation.result.as_ref().and_then(words::accepted) {
+                text.push_str(&format!("  {accepted}\n  it did not run though\n"));
+            } else {
+                if let Some(record) = &explanation.result {
+                    let (when, time) = (words::ago(record.started_ms), words::duration(record.seconds));
+                    let (host, device) = (&record.machine.name, &record.machine.device);
+                    text.push_str(&format!("  ran {when}, took {time}, on {host} ({device})\n"));
+                }
+                text.push_str("  it ran because\n");
             }
-            text.push_str("  it ran because\n");
             words::causes(&explanation.causes, 4, &mut text);
         }
         State::Waiting if !explanation.causes.is_empty() => {

@@ -2,7 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::explain::{Cause, FileChange};
+use crate::digest::Digest;
+use crate::explain::{Cause, FileChange, State};
+use crate::params::ParamChange;
+use crate::record::RunRecord;
 
 /// `0.4 s`, `3 min 20 s`, `2 h 5 min`.
 pub fn duration(seconds: f64) -> String {
@@ -33,6 +36,64 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// How a step ended.
+pub fn done(seconds: f64, same: bool) -> String {
+    format!("done in {}{}", duration(seconds), if same { ", same output as before" } else { "" })
+}
+
+/// `0:40`, `11:10`, `1:02:03`.
+pub fn clock(seconds: f64) -> String {
+    let seconds = seconds.clamp(0.0, 1e9) as u64;
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+/// A rate with three digits that count: `0.042`, `12.3`, `4520`.
+pub fn rate(rate: f64) -> String {
+    match rate {
+        r if r >= 100.0 => format!("{r:.0}"),
+        r if r >= 10.0 => format!("{r:.1}").trim_end_matches(".0").to_owned(),
+        r if r >= 1.0 => format!("{r:.2}").trim_end_matches(".00").to_owned(),
+        r => format!("{r:.3}"),
+    }
+}
+
+/// How a step stands, in a word.
+pub fn state(state: State) -> &'static str {
+    match state {
+        State::Fresh => "fresh",
+        State::Stale => "stale",
+        State::Broken => "broken",
+        State::Unneeded => "unneeded",
+        State::Waiting => "waiting",
+    }
+}
+
+/// The beginning of a digest: enough to tell two apart.
+pub fn short(digest: &Digest) -> String {
+    digest.to_string()[..12].to_owned()
+}
+
+/// Who accepted a result, when and why.
+pub fn accepted(record: &RunRecord) -> Option<String> {
+    let accepted = record.accepted.as_ref()?;
+    Some(format!("accepted {} by {}: {}", ago(record.started_ms), accepted.who, accepted.because))
+}
+
+/// A param that changed, with both values.
+pub fn param(change: &ParamChange) -> String {
+    let name = if change.name.is_empty() { "its params" } else { &change.name };
+    match (&change.old, &change.new) {
+        (Some(old), Some(new)) => format!("param {name}: {old} -> {new}"),
+        (None, Some(new)) => format!("param {name}: new, {new}"),
+        (Some(old), None) => format!("param {name}: removed, was {old}"),
+        (None, None) => format!("param {name}"),
+    }
+}
+
 /// A reason in one line.
 pub fn cause(cause: &Cause) -> String {
     match cause {
@@ -42,21 +103,15 @@ pub fn cause(cause: &Cause) -> String {
             format!("its result is known but no longer in the cache, and `{wanted_by}` wants it")
         }
         Cause::Stage { old, new } => format!("its stage changed: {old} -> {new}"),
-        Cause::Param(change) => {
-            let name = if change.name.is_empty() { "its params" } else { &change.name };
-            match (&change.old, &change.new) {
-                (Some(old), Some(new)) => format!("param {name}: {old} -> {new}"),
-                (None, Some(new)) => format!("param {name}: new, {new}"),
-                (Some(old), None) => format!("param {name}: removed, was {old}"),
-                (None, None) => format!("param {name}"),
-            }
-        }
+        Cause::Param(change) => param(change),
         Cause::Input { port, source, old, new, files, .. } => {
             let what = match (old, new) {
-                (None, _) => "is new".to_owned(),
-                (_, None) => "is gone".to_owned(),
-                (Some(_), Some(_)) if files.is_empty() => "changed".to_owned(),
-                (Some(_), Some(_)) => format!("changed: {}", file_list(files)),
+                (None, Some(new)) => format!("is new, {}", short(new)),
+                (Some(old), None) => format!("is gone, was {}", short(old)),
+                (Some(old), Some(new)) if files.is_empty() => {
+                    format!("changed: {} -> {}", short(old), short(new))
+                }
+                _ => format!("changed: {}", file_list(files)),
             };
             format!("input {port} ({source}) {what}")
         }
@@ -94,6 +149,12 @@ pub fn causes(list: &[Cause], indent: usize, text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_and_rates_read_well() {
+        assert_eq!([0.4, 40.0, 670.0, 3723.0].map(clock), ["0:00", "0:40", "11:10", "1:02:03"]);
+        assert_eq!([0.0421, 1.0, 9.87, 12.34, 4520.4].map(rate), ["0.042", "1", "9.87", "12.3", "4520"]);
+    }
 
     #[test]
     fn durations_read_well() {

@@ -4,8 +4,8 @@
 use std::fmt;
 
 use ron::value::RawValue;
+use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
 
 use super::error::{PipelineError, Text};
 
@@ -55,7 +55,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     }
 }
 
-/// The fields of a struct `(a: 1, b: 2)` in order; params, before a stage has seen them.
+/// The fields of a struct `(a: 1, b: 2)` in order: params before a stage has seen them, needs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fields<'a>(pub Vec<(String, Raw<'a>)>);
 
@@ -65,13 +65,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
         impl<'de> Visitor<'de> for FieldsVisitor {
             type Value = Fields<'de>;
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("params `(name: value)`")
+                f.write_str("fields `(name: value)`")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields: Vec<(String, Raw)> = Vec::new();
                 while let Some((name, value)) = map.next_entry::<String, Raw>()? {
                     if fields.iter().any(|(other, _)| *other == name) {
-                        return Err(A::Error::custom(format!("param `{name}` is given twice")));
+                        return Err(A::Error::custom(format!("`{name}` is given twice")));
                     }
                     fields.push((name, value));
                 }
@@ -80,14 +80,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
         }
         deserializer.deserialize_struct("", &[], FieldsVisitor)
     }
-}
-
-/// What a step may ask of the machine.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct NeedsForm {
-    pub cpu: Option<usize>,
-    pub gpu: Option<usize>,
 }
 
 /// A step, a family of steps (`for`), or an alias (`from`).
@@ -135,6 +127,8 @@ pub(super) struct FileForm<'a> {
     #[serde(borrow)]
     pub profiles: Vec<ProfileForm<'a>>,
     #[serde(borrow, default)]
+    pub pools: Pairs<'a>,
+    #[serde(borrow, default)]
     pub steps: Vec<EntryForm<'a>>,
     #[serde(borrow, default)]
     pub targets: Vec<(Raw<'a>, Vec<Raw<'a>>)>,
@@ -159,7 +153,7 @@ pub(super) fn parse<'a>(text: &Text<'a>) -> Result<FileForm<'a>, PipelineError> 
     })
 }
 
-/// Parses the fields of params.
+/// Parses the fields of params or needs.
 pub(super) fn fields<'a>(raw: Raw<'a>, text: &Text<'a>) -> Result<Fields<'a>, PipelineError> {
     options().from_str(raw.0).map_err(|error| text.error(text.span(raw.0), error.code.to_string()))
 }

@@ -4,6 +4,7 @@ mod check;
 mod error;
 mod expand;
 mod file;
+pub mod needs;
 mod params;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use stage_api::Registry;
 
 pub use error::{PipelineError, nearest};
+pub use needs::Needs;
 
 /// What a step reads by one port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,21 +39,6 @@ pub enum Source {
     },
     /// A file or folder of the project (`./paper/runs.csv`), relative to the pipeline's folder.
     File(PathBuf),
-}
-
-/// What a step asks of the machine while it runs. Not part of its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Needs {
-    /// CPU threads, at least 1.
-    pub cpu: usize,
-    /// GPUs.
-    pub gpu: usize,
-}
-
-impl Default for Needs {
-    fn default() -> Self {
-        Self { cpu: 1, gpu: 0 }
-    }
 }
 
 /// A node of the DAG.
@@ -86,6 +73,10 @@ pub struct Pipeline {
     pub profile: String,
     /// What the file says about that profile.
     pub about: String,
+    /// All profiles of the file.
+    pub profiles: Vec<String>,
+    /// The pools that the file declares, with how much of each may be in use at one time.
+    pub pools: BTreeMap<String, usize>,
     /// The steps; an edge goes from a step to each step that reads it. Acyclic.
     pub graph: DiGraph<Step, ()>,
     /// What a person would ask for: every declared target, and every step by its own name.

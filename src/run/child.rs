@@ -25,6 +25,19 @@ pub struct JobFile {
     pub parent: u32,
 }
 
+/// The job of a step that is running now with its results in `store`, if there is one. A folder that a killed run
+/// left behind is none: the process that started it is gone.
+pub fn running_job(store: &Path, step: &str) -> Option<JobFile> {
+    let folders = std::fs::read_dir(store.join("work")).ok()?;
+    folders.flatten().find_map(|folder| {
+        let job: JobFile =
+            serde_json::from_slice(&std::fs::read(folder.path().join("job.json")).ok()?).ok()?;
+        let parent = rustix::process::Pid::from_raw(i32::try_from(job.parent).ok()?)?;
+        let is_there = !matches!(rustix::process::test_kill_process(parent), Err(rustix::io::Errno::SRCH));
+        (job.task.step == step && is_there).then_some(job)
+    })
+}
+
 /// Runs the job in `file`; reports go to `events` as JSON lines, the last one being how it ended.
 ///
 /// # Errors

@@ -16,6 +16,8 @@ pub enum Event<'a> {
         stale: usize,
         /// Steps that may have to run, depending on others.
         waiting: usize,
+        /// How long all these would take by earlier runs, in seconds; absent when a step has none.
+        estimated_seconds: Option<f64>,
     },
     /// A step began.
     Started {
@@ -25,6 +27,8 @@ pub enum Event<'a> {
         device: &'a str,
         /// The threads it was given.
         threads: usize,
+        /// The GPUs it was given, as `CUDA_VISIBLE_DEVICES` names them.
+        gpus: &'a [String],
         /// How many steps have begun, this one included.
         number: usize,
         /// How many steps will have run at most, as known now.

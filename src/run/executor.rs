@@ -30,8 +30,8 @@ pub struct Task {
     pub log: PathBuf,
     /// The hardware it may use.
     pub host: Host,
-    /// The GPUs it may see, by number; `None` on a machine without any.
-    pub gpus: Option<Vec<usize>>,
+    /// The GPUs it may see, as `CUDA_VISIBLE_DEVICES` names them; `None` on a machine without any.
+    pub gpus: Option<Vec<String>>,
 }
 
 /// How an execution ended.

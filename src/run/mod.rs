@@ -5,14 +5,16 @@ mod event;
 mod executor;
 mod host;
 mod in_process;
+pub mod machine;
 mod scheduler;
 mod subprocess;
 mod summary;
 
+pub use child::running_job;
 pub use event::{Event, Observer};
 pub use executor::{Executor, Message, Outcome, Report, Reporter, Running, Task};
-pub use host::Capacity;
+pub use host::{Capacity, Gpu, Share};
 pub use in_process::InProcess;
-pub use scheduler::{Options, run};
+pub use scheduler::{Options, chains, run};
 pub use subprocess::Subprocess;
 pub use summary::{Failure, RanStep, Summary};

@@ -56,8 +56,7 @@ impl Executor for Subprocess {
             .stderr(log)
             .process_group(0);
         if let Some(gpus) = &task.gpus {
-            let numbers: Vec<String> = gpus.iter().map(ToString::to_string).collect();
-            command.env("CUDA_VISIBLE_DEVICES", numbers.join(","));
+            command.env("CUDA_VISIBLE_DEVICES", gpus.join(","));
         }
         let job = JobFile { task, parent: std::process::id() };
         std::fs::write(&job_file, serde_json::to_vec(&job)?)?;
@@ -124,7 +123,9 @@ fn signal_text(signal: i32) -> String {
         2 => "SIGINT: interrupted",
         6 => "SIGABRT: it aborted",
         7 => "SIGBUS: a file it had mapped became shorter, or the disk failed",
-        9 => "SIGKILL: often the kernel, when memory runs out; try `-j 1`",
+        9 => {
+            "SIGKILL: often the kernel, when memory runs out; try `-j 1`, or say in `needs` how much memory a step takes"
+        }
         11 => "SIGSEGV: it touched memory that is not its own",
         15 => "SIGTERM: asked to end",
         _ => return format!("its process was killed by signal {signal}"),

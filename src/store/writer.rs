@@ -109,6 +109,16 @@ impl Writer {
         self.discard(work)
     }
 
+    /// Keeps a record of a tree that is there already.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn keep_record(&self, record: &RunRecord) -> Result<(), StoreError> {
+        let path = self.store.root().join("records").join(record.key_text.key().to_string());
+        let text = record.to_text().map_err(|error| StoreError::io(&path, "write")(error.into()))?;
+        files::write_whole(&path, text.as_bytes(), true).map_err(StoreError::io(&path, "write"))
+    }
+
     /// Throws away what a run wrote; its scratch and its log stay.
     ///
     /// # Errors

@@ -12,6 +12,11 @@ fn why(space: &TestSpace, step: &str) -> String {
     space.run(&["why", step]).expect(0).out
 }
 
+/// The beginning of the digest of a file with this text.
+fn short(text: &str) -> String {
+    repro::digest::Digest::of_bytes(text.as_bytes()).to_string()[..12].to_owned()
+}
+
 fn made() -> TestSpace {
     let space = TestSpace::new(STEPS);
     space.write("file", "f");
@@ -42,7 +47,11 @@ fn a_changed_param_is_named_with_both_values() {
 fn a_changed_file_is_named() {
     let space = made();
     space.write("file", "g");
-    assert_eq!(why(&space, "words"), "words must run:\n  input in (./file) changed\n");
+    let (old, new) = (short("f"), short("g"));
+    assert_eq!(
+        why(&space, "words"),
+        format!("words must run:\n  input in (./file) changed: {old} -> {new}\n")
+    );
 }
 
 #[test]
@@ -65,15 +74,16 @@ fn an_input_is_followed_to_the_param_that_changed_it() {
     let space = made();
     space.steps(&STEPS.replace("\"one\"", "\"two\""));
     space.run(&["make", "middle"]).expect(0);
-    assert_eq!(
-        why(&space, "end"),
+    let (old, new) = (short("one(f)"), short("two(f)"));
+    let told = format!(
         "end must run:\n  \
          input in (middle) changed: parts/0 changed, text changed\n    \
          because `middle` ran again:\n      \
-         input in (words/text) changed\n        \
+         input in (words/text) changed: {old} -> {new}\n        \
          because `words` ran again:\n          \
          param text: \"one\" -> \"two\"\n"
     );
+    assert_eq!(why(&space, "end"), told);
     space.make().expect(0);
     assert!(why(&space, "end").contains("because `words` ran again:"), "it is told afterwards too");
 }

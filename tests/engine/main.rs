@@ -1,7 +1,9 @@
 //! The engine end to end, with toy stages: a file per theme. Most tests run the real program (`examples/toy.rs`)
 //! in a folder of their own and look at what a person would see.
 
+mod accept;
 mod explain;
+mod faces;
 mod failure;
 mod interrupt;
 mod oracle;
@@ -9,6 +11,7 @@ mod oracle;
 mod process;
 mod publish;
 mod rerun;
+mod resources;
 mod store;
 mod support;
 mod tool;

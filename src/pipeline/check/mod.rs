@@ -1,10 +1,11 @@
 //! From a file's form to a checked [`Pipeline`]: names, ports, params and the absence of cycles. Everything
 //! that can be wrong with a pipeline is found here, before anything runs.
 
+mod needs;
 mod targets;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -12,9 +13,9 @@ use stage_api::{AnyStage, Registry};
 
 use super::error::{PipelineError, Text};
 use super::expand::{Vars, combinations, string};
-use super::file::{EntryForm, FileForm, NeedsForm, ProfileForm, Raw};
+use super::file::{EntryForm, FileForm, ProfileForm, Raw};
 use super::params;
-use super::{Needs, Pipeline, Source, Step};
+use super::{Pipeline, Source, Step};
 
 /// What a name of the file stands for.
 enum Meaning {
@@ -39,13 +40,15 @@ struct Checker<'t, 'a> {
     root: PathBuf,
     graph: DiGraph<Step, ()>,
     names: HashMap<String, Named<'a>>,
+    /// The declared pools.
+    pools: BTreeMap<String, usize>,
 }
 
 /// Checks `form` for the profile called `profile`, or for its default one.
-pub(super) fn check(
-    form: &FileForm,
+pub(super) fn check<'a>(
+    form: &FileForm<'a>,
     profile: Option<&str>,
-    text: &Text,
+    text: &Text<'a>,
     registry: &Registry,
 ) -> Result<Pipeline, PipelineError> {
     let chosen = choose_profile(form, profile, text)?;
@@ -57,7 +60,9 @@ pub(super) fn check(
         root: root.unwrap_or(Path::new(".")).to_owned(),
         graph: DiGraph::new(),
         names: HashMap::new(),
+        pools: BTreeMap::new(),
     };
+    checker.pools = checker.pools(form)?;
     let mut unwired = Vec::new();
     let mut aliases = Vec::new();
     for entry in chosen.sources.iter().chain(&form.steps) {
@@ -85,6 +90,8 @@ pub(super) fn check(
         root: checker.root,
         profile: chosen.name.string(text)?,
         about: chosen.about.string(text)?,
+        profiles: form.profiles.iter().map(|profile| profile.name.string(text)).collect::<Result<_, _>>()?,
+        pools: checker.pools,
         graph: checker.graph,
         targets,
     })
@@ -188,10 +195,7 @@ impl<'a> Checker<'_, 'a> {
             }
         }
         let params = params::canonical(stage, &layers, entry.params, vars, entry.name, text)?;
-        let needs: NeedsForm = entry.needs.map(|raw| raw.parse(text)).transpose()?.unwrap_or_default();
-        if needs.cpu == Some(0) {
-            return Err(self.error(entry.needs.unwrap_or(entry.name), "a step needs at least one cpu"));
-        }
+        let needs = entry.needs.map(|raw| self.needs(raw)).transpose()?.unwrap_or_default();
         let publish = entry.publish.map(|raw| self.publish_folder(raw, vars)).transpose()?;
         let node = self.graph.add_node(Step {
             name: String::new(),
@@ -199,7 +203,7 @@ impl<'a> Checker<'_, 'a> {
             version: stage.version(),
             params,
             inputs: Vec::new(),
-            needs: Needs { cpu: needs.cpu.unwrap_or(1), gpu: needs.gpu.unwrap_or(0) },
+            needs,
             publish,
             line: text.line(text.span(entry.name.0).start),
         });

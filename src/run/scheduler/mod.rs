@@ -31,8 +31,10 @@ const GRACE: Duration = Duration::from_secs(3);
 pub struct Options {
     /// What may be in use at one time.
     pub capacity: Capacity,
-    /// Whether a failure keeps independent steps from starting.
+    /// Whether steps that do not depend on a failed one still start.
     pub keep_going: bool,
+    /// How long the run would take by earlier ones, for whoever watches.
+    pub estimated_seconds: Option<f64>,
 }
 
 /// A step that is running.
@@ -118,6 +120,7 @@ impl Scheduler<'_> {
             needed: count(|_| true),
             stale: count(|verdict| matches!(verdict, Verdict::Stale(_))),
             waiting: count(|verdict| matches!(verdict, Verdict::Waiting { .. })),
+            estimated_seconds: self.options.estimated_seconds,
         });
     }
 
@@ -188,7 +191,13 @@ impl Scheduler<'_> {
                 later.insert(rank);
                 continue;
             }
-            match self.free.take(&self.pipeline.graph[node].needs, &self.options.capacity) {
+            let needs = &self.pipeline.graph[node].needs;
+            if let Some(problem) = self.options.capacity.refuses(needs) {
+                self.tried.insert(node);
+                self.fail(node, problem, None, false);
+                continue;
+            }
+            match self.free.take(needs, &self.options.capacity) {
                 Some(share) => self.start(plan, node, share),
                 // Asked again when something ends.
                 None => drop(later.insert(rank)),
@@ -218,7 +227,7 @@ impl Scheduler<'_> {
             folder: work.folder.clone(),
             log: work.log.clone(),
             host: Host { device: share.device().to_owned(), threads: share.threads },
-            gpus: (!self.options.capacity.gpus.is_empty()).then(|| share.gpus.clone()),
+            gpus: (!self.options.capacity.gpus.is_empty()).then(|| share.gpu_ids()),
         };
         self.begun += 1;
         let open = plan.needed().filter(|node| !matches!(plan.verdict(*node), Verdict::Fresh)).count();
@@ -226,6 +235,7 @@ impl Scheduler<'_> {
             step: &step.name,
             device: &task.host.device,
             threads: task.host.threads,
+            gpus: task.gpus.as_deref().unwrap_or_default(),
             number: self.begun,
             of: self.summary.ran.len() + open,
         });
@@ -312,7 +322,8 @@ impl Scheduler<'_> {
     }
 }
 
-fn chains(pipeline: &Pipeline) -> Vec<usize> {
+/// By node: how many steps the longest chain from it to an end of the graph has.
+pub fn chains(pipeline: &Pipeline) -> Vec<usize> {
     let mut chains = vec![1; pipeline.graph.node_count()];
     for node in crate::plan::in_order(pipeline).into_iter().rev() {
         let longest = pipeline.graph.neighbors(node).map(|reader| chains[reader.index()]).max();

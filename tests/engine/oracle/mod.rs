@@ -108,6 +108,8 @@ fn pipeline(root: &Path, drawn: &[Drawn]) -> Pipeline {
         root: root.to_owned(),
         profile: "mini".to_owned(),
         about: String::new(),
+        profiles: vec!["mini".to_owned()],
+        pools: BTreeMap::new(),
         graph,
         targets,
     }
@@ -129,7 +131,8 @@ fn make(pipeline: &Pipeline, cache: &Path, request: &Request) -> BTreeMap<String
     let workspace = Workspace::open(pipeline, cache, &pipeline.root.join("reports")).unwrap();
     let writer = workspace.store().lock(&mut |_| {}).unwrap();
     let mut plan = judge(pipeline, &workspace, request);
-    let options = Options { capacity: Capacity { cpus: 3, gpus: vec![] }, keep_going: false };
+    let capacity = Capacity { cpus: 3, memory: 0, gpus: vec![], pools: BTreeMap::new() };
+    let options = Options { capacity, keep_going: false, estimated_seconds: None };
     let mut count = Count(BTreeMap::new());
     let summary = run(pipeline, &workspace, &writer, &mut plan, &executor, &options, channel(), &mut count);
     assert!(summary.is_complete(), "{summary:?}");

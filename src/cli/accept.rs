@@ -1,0 +1,104 @@
+//! `repro accept STEP --because TEXT`.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+use stage_api::Registry;
+
+use super::context::Context;
+use super::error::CliError;
+use super::{Global, print, print_json};
+use crate::accept::{Refusal, Word, accept};
+
+/// Records that a change of code does not change a step's result: its last result stands for the new key too.
+///
+/// A raised VERSION of the stage is accepted as it is; changed params and inputs only where they are named. The
+/// record keeps who accepted it and why, and `why`, `show` and `status` say so.
+#[derive(Args)]
+pub struct Accept {
+    /// The steps.
+    #[arg(required = true)]
+    steps: Vec<String>,
+    /// Why the result is the same.
+    #[arg(long, value_name = "TEXT")]
+    because: String,
+    /// A changed param that is accepted too.
+    #[arg(long, value_name = "NAME")]
+    param: Vec<String>,
+    /// An input, by its port, whose change is accepted too.
+    #[arg(long, value_name = "PORT")]
+    input: Vec<String>,
+}
+
+impl Accept {
+    pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
+        if self.because.trim().is_empty() {
+            return Err(CliError::Usage {
+                message: "--because is empty".to_owned(),
+                hint: Some("say in a sentence why the result is the same; it is kept and shown".to_owned()),
+            });
+        }
+        let context = Context::load(global, registry)?;
+        let word = Word {
+            because: self.because.trim().to_owned(),
+            who: person(),
+            params: self.param.iter().cloned().collect(),
+            inputs: self.input.iter().cloned().collect(),
+        };
+        let mut nodes = Vec::new();
+        for name in &self.steps {
+            nodes.push(context.step(name)?);
+        }
+        let mut tell = |holder: &str| tell!("waiting for {holder}, which writes the same cache");
+        let writer = context.workspace()?.store().lock(&mut tell)?;
+        let mut said = Vec::new();
+        // One after the other in the order of the pipeline: an accepted step gives the next one its inputs.
+        nodes.sort_unstable();
+        for node in nodes {
+            let workspace = context.workspace()?;
+            let plan = context.judge(&workspace, vec![node], BTreeSet::new())?;
+            let step = &context.pipeline.graph[node].name;
+            let record = match accept(&context.pipeline, &workspace, &plan, node, &word) {
+                Ok(record) => record,
+                Err(Refusal::Fresh) => {
+                    tell!("`{step}` is fresh: there is nothing to accept");
+                    continue;
+                }
+                Err(refusal) => {
+                    return Err(CliError::Usage {
+                        message: format!("step `{step}` is not accepted: {refusal}"),
+                        hint: Some(format!("`repro why {step}` shows what changed")),
+                    });
+                }
+            };
+            writer.keep_record(&record)?;
+            said.push((step, record));
+        }
+        if global.json {
+            let said: Vec<_> =
+                said.iter().map(|(step, record)| json!({"step": step, "record": record})).collect();
+            print_json(&said)?;
+        } else {
+            for (step, record) in &said {
+                let from = record.accepted.as_ref().map(|a| a.from.to_string()).unwrap_or_default();
+                let key = record.key_text.key().to_string();
+                print(&format!(
+                    "`{step}`: the result of key {} stands for key {} too\n",
+                    &from[..12.min(from.len())],
+                    &key[..12]
+                ))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Who runs this program: the login name, and the machine.
+fn person() -> String {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    let name = set("USER").or_else(|| set("LOGNAME"));
+    let name = name.unwrap_or_else(|| format!("user {}", rustix::process::getuid().as_raw()));
+    format!("{name}@{}", rustix::system::uname().nodename().to_string_lossy())
+}

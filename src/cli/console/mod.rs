@@ -1,0 +1,84 @@
+//! How a run looks: a live view on a terminal, plain lines elsewhere, JSON lines for a machine.
+
+mod live;
+mod view;
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use super::words;
+use crate::run::{Event, Observer};
+
+/// How often a long step says how far it is where lines stay for good.
+const SAID_EVERY: Duration = Duration::from_secs(60);
+
+/// The observer that fits where the output goes.
+pub fn observer(json: bool) -> Box<dyn Observer> {
+    let is_dumb = || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if json {
+        Box::new(JsonLines)
+    } else if std::io::stderr().is_terminal() && !is_dumb() {
+        Box::new(live::Live::start())
+    } else {
+        Box::new(Plain::default())
+    }
+}
+
+/// Events as JSON lines on standard output.
+struct JsonLines;
+
+impl Observer for JsonLines {
+    fn on(&mut self, event: &Event) {
+        if let Ok(line) = serde_json::to_string(event) {
+            // Nobody listening any more is no reason to stop working.
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }
+    }
+}
+
+/// A line when a step begins and one when it ends; in between, for long ones, one a minute.
+#[derive(Default)]
+struct Plain {
+    running: BTreeMap<String, Said>,
+}
+
+struct Said {
+    number: String,
+    at: Instant,
+    began: Instant,
+}
+
+impl Observer for Plain {
+    fn on(&mut self, event: &Event) {
+        match *event {
+            Event::Judged { estimated_seconds: Some(seconds), .. } => {
+                tell!("by earlier runs this takes about {}", words::duration(seconds));
+            }
+            Event::Started { step, number, of, .. } => {
+                let number = format!("[{number}/{of}]");
+                tell!("{number} {step} …");
+                let now = Instant::now();
+                self.running.insert(step.to_owned(), Said { number, at: now, began: now });
+            }
+            Event::Progress { step, done, total } => {
+                let Some(said) = self.running.get_mut(step) else { return };
+                if said.at.elapsed() >= SAID_EVERY {
+                    said.at = Instant::now();
+                    let rate = done as f64 / said.began.elapsed().as_secs_f64();
+                    let left =
+                        words::duration(total.saturating_sub(done) as f64 / rate.max(f64::MIN_POSITIVE));
+                    let rate = words::rate(rate);
+                    tell!("{} {step} {done}/{total}, {rate}/s, {left} left", said.number);
+                }
+            }
+            Event::Finished { step, seconds, same, .. } => {
+                let number = self.running.remove(step).map(|said| said.number).unwrap_or_default();
+                tell!("{number} {step} {}", words::done(seconds, same));
+            }
+            Event::Failed { step, .. } => tell!("{step} failed"),
+            Event::Stopping => tell!("stopping; once more to stop at once"),
+            Event::Judged { .. } | Event::Scalar { .. } => {}
+        }
+    }
+}

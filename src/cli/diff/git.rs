@@ -1,0 +1,62 @@
+//! Reads files of other revisions through the program `git`, without checking anything out.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::cli::error::CliError;
+use crate::pipeline::nearest;
+
+/// The repository that a folder lies in.
+pub struct Git {
+    folder: PathBuf,
+}
+
+impl Git {
+    /// Finds the repository around `folder`.
+    pub fn open(folder: &Path) -> Result<Self, CliError> {
+        let git = Self { folder: folder.to_owned() };
+        if git.run(&["rev-parse", "--git-dir"])?.status.success() {
+            return Ok(git);
+        }
+        Err(CliError::Usage {
+            message: format!("{} lies in no git repository", folder.display()),
+            hint: Some("`repro diff` compares revisions: run it in a clone of the project".to_owned()),
+        })
+    }
+
+    fn run(&self, args: &[&str]) -> Result<Output, CliError> {
+        Command::new("git").arg("-C").arg(&self.folder).args(args).output().map_err(|error| CliError::Usage {
+            message: format!("`git` cannot be run: {error}"),
+            hint: Some("install git, or put it on the PATH".to_owned()),
+        })
+    }
+
+    /// The commit that a name means.
+    pub fn revision(&self, name: &str) -> Result<String, CliError> {
+        let commit = format!("{name}^{{commit}}");
+        let found = self.run(&["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])?;
+        if found.status.success() {
+            return Ok(String::from_utf8_lossy(&found.stdout).trim().to_owned());
+        }
+        let names = self.run(&["for-each-ref", "--format=%(refname:short)"])?;
+        let names = String::from_utf8_lossy(&names.stdout).into_owned();
+        Err(CliError::Usage {
+            message: format!("git knows no revision `{name}`"),
+            hint: nearest(name, names.lines().chain(["HEAD"])),
+        })
+    }
+
+    /// A file of a revision, its path relative to the folder; `None` when the revision does not have it.
+    pub fn file(&self, revision: &str, path: &str) -> Result<Option<Vec<u8>>, CliError> {
+        let found = self.run(&["show", &format!("{revision}:./{path}")])?;
+        Ok(found.status.success().then_some(found.stdout))
+    }
+
+    /// The files of a revision below a folder, their paths relative to the repository's folder here.
+    pub fn files(&self, revision: &str, below: &str) -> Result<Vec<String>, CliError> {
+        let found =
+            self.run(&["ls-tree", "-r", "-z", "--name-only", revision, "--", &format!("{below}/")])?;
+        let names = String::from_utf8_lossy(&found.stdout).into_owned();
+        Ok(names.split('\0').filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect())
+    }
+}

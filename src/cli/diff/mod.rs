@@ -1,0 +1,187 @@
+//! `repro diff [REV [REV]]`.
+
+mod git;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+use stage_api::Registry;
+
+use super::context::Context;
+use super::error::CliError;
+use super::{Global, print, print_json, words};
+use crate::diff::{Change, StepChange, ValueChange, steps, values};
+use crate::pipeline::Pipeline;
+use git::Git;
+
+/// Values of one report that are shown; `--json` has them all.
+const SHOWN: usize = 40;
+
+/// Compares params and reported numbers between two git revisions, or between one and what is here now.
+///
+/// Params come from the pipeline file, numbers from every JSON file below `reports/PROFILE/`. Nothing is checked
+/// out.
+#[derive(Args)]
+pub struct Diff {
+    /// The older revision.
+    #[arg(default_value = "HEAD", value_name = "REV")]
+    old: String,
+    /// The newer revision; the files as they are now when none is given.
+    #[arg(value_name = "REV")]
+    new: Option<String>,
+}
+
+/// A project at one time.
+struct State {
+    pipeline: Result<Pipeline, String>,
+    reports: BTreeMap<String, Value>,
+}
+
+impl Diff {
+    pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
+        // What is here now also says which profile is meant and where the project lies.
+        let context = Context::load(global, registry)?;
+        let git = Git::open(&context.pipeline.root)?;
+        let old = at_revision(&git, &context, registry, &self.old)?;
+        let new = match &self.new {
+            Some(revision) => at_revision(&git, &context, registry, revision)?,
+            None => as_it_is(&context)?,
+        };
+        let changes = match (&old.pipeline, &new.pipeline) {
+            (Ok(old), Ok(new)) => steps(old, new),
+            (Err(problem), _) | (_, Err(problem)) => {
+                tell!("warning: params are not compared: {problem}");
+                Vec::new()
+            }
+        };
+        let files: BTreeSet<&String> = old.reports.keys().chain(new.reports.keys()).collect();
+        let numbers: Vec<ValueChange> = files
+            .into_iter()
+            .flat_map(|file| values(file, old.reports.get(file), new.reports.get(file)))
+            .collect();
+        if global.json {
+            let to = self.new.as_deref().unwrap_or("files");
+            print_json(&json!({"from": self.old, "to": to, "steps": changes, "values": numbers}))?;
+        } else {
+            print(&text(&changes, &numbers))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn at_revision(git: &Git, context: &Context, registry: &Registry, name: &str) -> Result<State, CliError> {
+    let pipeline = &context.pipeline;
+    let revision = git.revision(name)?;
+    let file = pipeline.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let path = pipeline.root.join(&file);
+    let parsed = match git.file(&revision, &file)? {
+        Some(bytes) => {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            Pipeline::parse(&path, text.trim_start_matches('\u{feff}'), Some(&pipeline.profile), registry)
+                .map_err(|error| format!("at {name}, {error}"))
+        }
+        None => Err(format!("at {name} there is no {file}")),
+    };
+    let below = format!("reports/{}", pipeline.profile);
+    let mut reports = BTreeMap::new();
+    for file in git.files(&revision, &below)?.into_iter().filter(|file| file.ends_with(".json")) {
+        if let Some(bytes) = git.file(&revision, &file)? {
+            keep(&mut reports, name, file, &bytes);
+        }
+    }
+    Ok(State { pipeline: parsed, reports })
+}
+
+fn as_it_is(context: &Context) -> Result<State, CliError> {
+    let root = &context.pipeline.root;
+    let mut reports = BTreeMap::new();
+    let mut folders = vec![root.join("reports").join(&context.pipeline.profile)];
+    while let Some(folder) = folders.pop() {
+        for item in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = item.path();
+            // A link may lead out of the reports, or round in a circle.
+            let Ok(kind) = item.file_type() else { continue };
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "json") {
+                let bytes = std::fs::read(&path).map_err(|error| {
+                    CliError::usage(format!("{}: cannot be read: {error}", path.display()))
+                })?;
+                let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+                keep(&mut reports, "now", name, &bytes);
+            }
+        }
+    }
+    Ok(State { pipeline: Ok(context.pipeline.clone()), reports })
+}
+
+fn keep(reports: &mut BTreeMap<String, Value>, when: &str, file: String, bytes: &[u8]) {
+    match serde_json::from_slice(bytes) {
+        Ok(value) => drop(reports.insert(file, value)),
+        Err(error) => tell!("warning: {file} ({when}) is no JSON and is left out: {error}"),
+    }
+}
+
+fn text(changes: &[StepChange], numbers: &[ValueChange]) -> String {
+    if changes.is_empty() && numbers.is_empty() {
+        return "no params and no reported values differ\n".to_owned();
+    }
+    let mut text = String::new();
+    for StepChange { step, change } in changes {
+        match change {
+            Change::Added => text.push_str(&format!("{step}: new\n")),
+            Change::Removed => text.push_str(&format!("{step}: gone\n")),
+            Change::Changed { stage, params, inputs_removed, inputs_added } => {
+                text.push_str(&format!("{step}\n"));
+                if let Some((old, new)) = stage {
+                    text.push_str(&format!("  stage: {old} -> {new}\n"));
+                }
+                for change in params {
+                    text.push_str(&format!("  {}\n", words::param(change)));
+                }
+                inputs_removed.iter().for_each(|input| text.push_str(&format!("  input gone: {input}\n")));
+                inputs_added.iter().for_each(|input| text.push_str(&format!("  input new: {input}\n")));
+            }
+        }
+    }
+    let mut file = "";
+    let mut of_file = 0;
+    let total = |file: &str| numbers.iter().filter(|change| change.file == file).count();
+    for change in numbers {
+        if change.file != file {
+            file = &change.file;
+            of_file = 0;
+            text.push_str(&format!("{file}\n"));
+        }
+        of_file += 1;
+        match of_file {
+            ..=SHOWN => text.push_str(&format!("  {}: {}\n", change.at, difference(change))),
+            over if over == SHOWN + 1 => {
+                text.push_str(&format!("  … and {} more; --json has them all\n", total(file) - SHOWN));
+            }
+            _ => {}
+        }
+    }
+    text
+}
+
+fn difference(change: &ValueChange) -> String {
+    let told = |value: &Value| {
+        let text = match value {
+            Value::Array(items) => format!("[{}]", words::count(items.len(), "value")),
+            other => other.to_string(),
+        };
+        console::truncate_str(&text, 60, "…").into_owned()
+    };
+    match (&change.old, &change.new) {
+        (Some(old), Some(new)) => {
+            let by = change.by.map(|by| format!(" ({by:+.4})")).unwrap_or_default();
+            format!("{} -> {}{by}", told(old), told(new))
+        }
+        (None, Some(new)) => format!("new, {}", told(new)),
+        (Some(old), None) => format!("gone, was {}", told(old)),
+        (None, None) => String::new(),
+    }
+}

@@ -1,0 +1,151 @@
+//! What a run may use of the machine, as options: threads, memory, GPUs, and pools that it must leave alone.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use petgraph::graph::NodeIndex;
+
+use super::context::Context;
+use super::error::CliError;
+use super::{Global, print_line};
+use crate::pipeline::nearest;
+use crate::pipeline::needs::{BUILT_IN_POOLS, size};
+use crate::plan::{Plan, Verdict};
+use crate::run::{Capacity, Gpu, machine};
+
+/// Options that bound what running steps use.
+#[derive(Args)]
+pub struct Limits {
+    /// CPU threads that running steps may use together; as many as there are cores by default.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Memory that running steps may use together, by what they say they need (`24 GiB`); all by default.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+    /// GPUs to hand out, as CUDA_VISIBLE_DEVICES names them (`0,1`), or `none`; all that are found by default.
+    #[arg(long, value_name = "LIST", value_parser = gpu_list)]
+    gpus: Option<GpuList>,
+    /// Refuse to begin (exit code 4) when a step that needs this pool (`gpu`, or a declared one) must or may run.
+    #[arg(long, value_name = "POOL")]
+    deny_pool: Vec<String>,
+}
+
+#[derive(Clone)]
+struct GpuList(Vec<String>);
+
+fn gpu_list(text: &str) -> Result<GpuList, String> {
+    if text == "none" {
+        return Ok(GpuList(Vec::new()));
+    }
+    let mut found: Vec<String> = Vec::new();
+    for id in text.split(',').map(str::trim) {
+        if !machine::is_gpu_id(id) {
+            return Err(format!("`{id}` names no GPU: a number, GPU-…, MIG-…, or `none` alone"));
+        }
+        if found.iter().any(|other| other == id) {
+            return Err(format!("`{id}` is named twice"));
+        }
+        found.push(id.to_owned());
+    }
+    Ok(GpuList(found))
+}
+
+impl Limits {
+    /// What may be in use at one time.
+    pub fn capacity(&self, context: &Context) -> Result<Capacity, CliError> {
+        let gpus = match &self.gpus {
+            Some(GpuList(wanted)) => {
+                if let Some(allowed) = machine::allowed_gpus()
+                    && let Some(outside) = wanted.iter().find(|id| !allowed.contains(id))
+                {
+                    let allowed = if allowed.is_empty() { "none".to_owned() } else { allowed.join(",") };
+                    return Err(CliError::Usage {
+                        message: format!("--gpus: CUDA_VISIBLE_DEVICES does not allow `{outside}`"),
+                        hint: Some(format!("it allows {allowed}; name some of these, or unset it")),
+                    });
+                }
+                wanted.clone()
+            }
+            None => machine::gpus(),
+        };
+        Ok(Capacity {
+            cpus: self.jobs.map_or_else(machine::cpus, usize::from),
+            memory: self.memory.unwrap_or_else(machine::memory),
+            gpus: gpus.into_iter().map(Gpu::whole).collect(),
+            pools: context.pipeline.pools.clone(),
+        })
+    }
+
+    /// Refuses names of pools that are none.
+    pub fn check(&self, context: &Context) -> Result<(), CliError> {
+        let known = || BUILT_IN_POOLS.into_iter().chain(context.pipeline.pools.keys().map(String::as_str));
+        match self.deny_pool.iter().find(|pool| known().all(|name| name != *pool)) {
+            Some(pool) => Err(CliError::Usage {
+                message: format!("--deny-pool: {} has no pool `{pool}`", context.pipeline.file.display()),
+                hint: nearest(pool, known()),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses, before anything runs, a plan that this machine can never carry out.
+    pub fn refuse_impossible(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        capacity: &Capacity,
+    ) -> Result<(), CliError> {
+        for node in plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh) {
+            let step = &context.pipeline.graph[node];
+            if let Some(problem) = capacity.refuses(&step.needs) {
+                let file = context.pipeline.file.display();
+                return Err(CliError::Usage {
+                    message: format!("{file}:{}: step `{}`: {problem}", step.line, step.name),
+                    hint: Some(
+                        "run it on a larger machine, lower its `needs`, or say with --memory or --gpus what there is"
+                            .to_owned(),
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The exit code of a run that may not begin, once it was told why: a step that must or may run needs a
+    /// pool that is denied.
+    pub fn denied(
+        &self,
+        global: &Global,
+        context: &Context,
+        plan: &Plan,
+        reason: impl Fn(NodeIndex) -> String,
+    ) -> Result<Option<ExitCode>, CliError> {
+        for pool in &self.deny_pool {
+            let stale = plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh);
+            let steps: Vec<_> = stale.filter(|node| context.pipeline.graph[*node].needs.uses(pool)).collect();
+            if steps.is_empty() {
+                continue;
+            }
+            let name = |node: NodeIndex| context.pipeline.graph[node].name.as_str();
+            if global.json {
+                let steps: Vec<_> =
+                    steps.iter().map(|node| json!({"step": name(*node), "reason": reason(*node)})).collect();
+                print_line(&json!({"event": "denied", "pool": pool, "steps": steps}))?;
+            }
+            tell!(
+                "error: --deny-pool {pool}: {}",
+                super::words::count(steps.len(), "step that needs it is not fresh")
+            );
+            for node in &steps {
+                tell!("  `{}`: {}", name(*node), reason(*node));
+            }
+            tell!(
+                "hint: make them where that pool may be used, or `repro accept` what did not change the result"
+            );
+            return Ok(Some(ExitCode::from(4)));
+        }
+        Ok(None)
+    }
+}

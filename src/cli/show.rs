@@ -1,0 +1,177 @@
+//! `repro show STEP`.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+use stage_api::Registry;
+
+use super::context::Context;
+use super::error::CliError;
+use super::{Global, print, print_json, words};
+use crate::digest::Digest;
+use crate::explain::{State, explain};
+use crate::pipeline::needs::bytes;
+use crate::pipeline::{Source, Step};
+use crate::plan::{Known, judge};
+use crate::record::{RunRecord, source_name};
+use crate::workspace::Workspace;
+
+/// Shows all that is known of a step: params, needs, inputs, key, and its result with files, time and place.
+#[derive(Args)]
+pub struct Show {
+    /// The step.
+    step: String,
+}
+
+/// What is shown, as `--json` writes it.
+#[derive(Serialize)]
+struct Shown {
+    step: String,
+    stage: String,
+    version: u32,
+    profile: String,
+    line: usize,
+    params: String,
+    needs: String,
+    publish: Option<PathBuf>,
+    state: State,
+    inputs: Vec<ShownInput>,
+    key: Option<String>,
+    result: Option<ShownResult>,
+}
+
+#[derive(Serialize)]
+struct ShownInput {
+    port: String,
+    source: String,
+    digest: Option<Digest>,
+}
+
+#[derive(Serialize)]
+struct ShownResult {
+    /// Whether it is the result of the key above, or of an earlier one.
+    current: bool,
+    folder: PathBuf,
+    bytes_there: bool,
+    files: Vec<ShownFile>,
+    record: RunRecord,
+}
+
+#[derive(Serialize)]
+struct ShownFile {
+    path: String,
+    bytes: u64,
+    /// Absent for an empty folder.
+    digest: Option<Digest>,
+}
+
+impl Show {
+    pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
+        let context = Context::load(global, registry)?;
+        let node = context.step(&self.step)?;
+        let workspace = context.workspace()?;
+        let request = crate::plan::Request { targets: vec![node], forced: BTreeSet::new() };
+        // A missing file of the project does not hide what is known.
+        let plan = judge(&context.pipeline, &workspace, &request);
+        let step = &context.pipeline.graph[node];
+        let key_text = plan.of(node).key_text.as_ref();
+        let digests: Vec<Digest> = key_text.map(|text| text.input_digests().collect()).unwrap_or_default();
+        let input_digest = |at: usize, source: &Source| match source {
+            Source::File(path) => workspace.file(path),
+            Source::Step { .. } => digests.get(at).copied(),
+        };
+        let inputs = step.inputs.iter().enumerate().map(|(at, input)| ShownInput {
+            port: input.port.clone(),
+            source: source_name(&context.pipeline, &input.source),
+            digest: input_digest(at, &input.source),
+        });
+        let current = key_text.and_then(|text| workspace.record(&text.key()));
+        let is_current = current.is_some();
+        let shown = Shown {
+            step: step.name.clone(),
+            stage: step.stage.clone(),
+            version: step.version,
+            profile: context.pipeline.profile.clone(),
+            line: step.line,
+            params: step.params.clone(),
+            needs: step.needs.to_string(),
+            publish: step.publish.clone(),
+            state: explain(&context.pipeline, &workspace, &plan, node).state,
+            inputs: inputs.collect(),
+            key: key_text.map(|text| text.key().to_string()),
+            result: current.or_else(|| workspace.last(step)).map(|r| result(&workspace, r, is_current)),
+        };
+        if global.json {
+            print_json(&shown)?;
+        } else {
+            print(&text(&shown, step))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn result(workspace: &Workspace, record: RunRecord, current: bool) -> ShownResult {
+    let manifest = workspace.manifest(&record.tree);
+    let entries = manifest.iter().flat_map(|manifest| manifest.entries());
+    let files =
+        entries.map(|entry| ShownFile { path: entry.path.clone(), bytes: entry.size, digest: entry.digest });
+    ShownResult {
+        current,
+        folder: workspace.store().tree(&record.tree),
+        bytes_there: workspace.has_bytes(&record.tree),
+        files: files.collect(),
+        record,
+    }
+}
+
+fn text(shown: &Shown, step: &Step) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:8} {value}");
+    };
+    line("step", &format!("{} (line {}, profile {})", shown.step, shown.line, shown.profile));
+    line("stage", &format!("{} {}", shown.stage, shown.version));
+    line("state", words::state(shown.state));
+    line("params", &shown.params);
+    line("needs", &shown.needs);
+    if let Some(below) = &step.publish {
+        line("publish", &below.display().to_string());
+    }
+    for input in &shown.inputs {
+        let digest = input.digest.as_ref().map_or_else(|| "not known yet".to_owned(), words::short);
+        line("input", &format!("{} <- {} {digest}", input.port, input.source));
+    }
+    line("key", shown.key.as_deref().unwrap_or("not known before what it reads has run"));
+    let Some(result) = &shown.result else {
+        line("result", "none: it has not run yet");
+        return text;
+    };
+    let record = &result.record;
+    if !result.current {
+        line("result", "none for this key; the last one, of another key, is");
+    }
+    let there = if result.bytes_there { "" } else { ", bytes gone from the cache" };
+    line("tree", &format!("{}{there}", record.tree));
+    line("folder", &result.folder.display().to_string());
+    if let Some(accepted) = &record.accepted {
+        let when = words::ago(record.started_ms);
+        line("accepted", &format!("{when} by {}: {}", accepted.who, accepted.because));
+        line("from", &format!("the result of key {}", accepted.from));
+    } else {
+        line("ran", &format!("{}, took {}", words::ago(record.started_ms), words::duration(record.seconds)));
+    }
+    let machine = &record.machine;
+    let threads = words::count(machine.threads, "thread");
+    line("host", &format!("{} ({}, {threads})", machine.name, machine.device));
+    line("log", &record.log);
+    line("files", &format!("{}, {}", words::count(result.files.len(), "file"), bytes(record.bytes)));
+    let width = result.files.iter().map(|file| bytes(file.bytes).len()).max().unwrap_or(0);
+    for file in &result.files {
+        let _ = writeln!(text, "  {:>width$}  {}", bytes(file.bytes), file.path);
+    }
+    text
+}

@@ -1,0 +1,255 @@
+//! What differs between two states of a project: the steps of two pipelines with their params, and the numbers
+//! of two sets of JSON reports. It knows neither git nor the disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::params::{ParamChange, changed_params};
+use crate::pipeline::Pipeline;
+use crate::record::source_name;
+
+/// A step that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StepChange {
+    /// The step.
+    pub step: String,
+    /// What became of it.
+    #[serde(flatten)]
+    pub change: Change,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "change")]
+pub enum Change {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// It is another.
+    Changed {
+        /// The stage before and now, where it is another.
+        stage: Option<(String, String)>,
+        /// Params that differ.
+        params: Vec<ParamChange>,
+        /// Inputs only it had before (`port <- source`).
+        inputs_removed: Vec<String>,
+        /// Inputs only it has now.
+        inputs_added: Vec<String>,
+    },
+}
+
+/// A value of a report that differs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ValueChange {
+    /// The report.
+    pub file: String,
+    /// Where in it: `rows[dataset=hmd,mode=fc].roc_auc`.
+    pub at: String,
+    /// Before; absent when it is new.
+    pub old: Option<Value>,
+    /// Now; absent when it is gone.
+    pub new: Option<Value>,
+    /// Now less before, of two numbers.
+    pub by: Option<f64>,
+}
+
+/// The steps in which two pipelines differ, by name.
+pub fn steps(old: &Pipeline, new: &Pipeline) -> Vec<StepChange> {
+    let by_name = |pipeline: &Pipeline| -> BTreeMap<String, _> {
+        pipeline.graph.node_indices().map(|node| (pipeline.graph[node].name.clone(), node)).collect()
+    };
+    let (before, after) = (by_name(old), by_name(new));
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let change = |name: &String| match (before.get(name), after.get(name)) {
+        (None, _) => Some(Change::Added),
+        (_, None) => Some(Change::Removed),
+        (Some(was), Some(is)) => {
+            let (was, is) = (&old.graph[*was], &new.graph[*is]);
+            let sources = |pipeline: &Pipeline, step: &crate::pipeline::Step| -> Vec<String> {
+                let inputs = step.inputs.iter();
+                inputs.map(|i| format!("{} <- {}", i.port, source_name(pipeline, &i.source))).collect()
+            };
+            let (had, has) = (sources(old, was), sources(new, is));
+            let only = |some: &[String], other: &[String]| -> Vec<String> {
+                some.iter().filter(|input| !other.contains(input)).cloned().collect()
+            };
+            let stage = (was.stage != is.stage).then(|| (was.stage.clone(), is.stage.clone()));
+            let params = changed_params(&was.params, &is.params);
+            let (inputs_removed, inputs_added) = (only(&had, &has), only(&has, &had));
+            let same =
+                stage.is_none() && params.is_empty() && inputs_removed.is_empty() && inputs_added.is_empty();
+            (!same).then_some(Change::Changed { stage, params, inputs_removed, inputs_added })
+        }
+    };
+    names
+        .into_iter()
+        .filter_map(|name| Some(StepChange { step: name.clone(), change: change(name)? }))
+        .collect()
+}
+
+/// The values in which a report differs. `None` is a report that is not there; values of a new or removed report
+/// are all new or gone.
+pub fn values(file: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<ValueChange> {
+    let flat = |value: Option<&Value>| {
+        let mut found = BTreeMap::new();
+        let mut order = Vec::new();
+        if let Some(value) = value {
+            flatten("", &with_named_cells(value), &mut found, &mut order);
+        }
+        (found, order)
+    };
+    let ((before, order_before), (after, order_after)) = (flat(old), flat(new));
+    let gone = order_before.into_iter().filter(|at| !after.contains_key(at));
+    let places: Vec<String> = order_after.into_iter().chain(gone).collect();
+    let differs = places.into_iter().filter(|at| before.get(at) != after.get(at));
+    differs
+        .map(|at| {
+            let (old, new) = (before.get(&at).cloned(), after.get(&at).cloned());
+            let number = |value: &Option<Value>| value.as_ref().and_then(Value::as_f64);
+            let by = number(&old).zip(number(&new)).map(|(old, new)| new - old);
+            ValueChange { file: file.to_owned(), at, old, new, by }
+        })
+        .collect()
+}
+
+/// The report with each table (`columns` with a `key` each, `rows` of as many cells) as a list of objects, so
+/// that a cell is called by its column.
+fn with_named_cells(value: &Value) -> Value {
+    let Value::Object(fields) = value else {
+        return match value {
+            Value::Array(items) => items.iter().map(with_named_cells).collect(),
+            plain => plain.clone(),
+        };
+    };
+    let columns = fields.get("columns").and_then(Value::as_array);
+    let keys: Option<Vec<&str>> = columns.and_then(|c| c.iter().map(|c| c.get("key")?.as_str()).collect());
+    let named = |rows: &Value| -> Option<Value> {
+        let keys = keys.as_ref()?;
+        rows.as_array()?
+            .iter()
+            .map(|row| {
+                let cells = row.as_array().filter(|cells| cells.len() == keys.len())?;
+                let named = keys.iter().zip(cells).map(|(key, cell)| ((*key).to_owned(), plain(cell)));
+                Some(Value::Object(named.collect()))
+            })
+            .collect()
+    };
+    let fields = fields.iter().map(|(name, value)| {
+        let value =
+            if name == "rows" { named(value) } else { None }.unwrap_or_else(|| with_named_cells(value));
+        (name.clone(), value)
+    });
+    Value::Object(fields.collect())
+}
+
+/// What a cell says: `{"number": {"value": 0.78, "places": 4}}` is 0.78, `{"text": "FC"}` is FC.
+fn plain(cell: &Value) -> Value {
+    match cell {
+        Value::Object(fields) => match (fields.get("value"), fields.len()) {
+            (Some(value), _) => plain(value),
+            (None, 1) => fields.values().next().map_or(Value::Null, plain),
+            _ => cell.clone(),
+        },
+        other => other.clone(),
+    }
+}
+
+/// The single values of a report by where they are. A list of lists or of plain values (a curve, a histogram)
+/// counts as one value.
+fn flatten(at: &str, value: &Value, found: &mut BTreeMap<String, Value>, order: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let at = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                flatten(&at, value, found, order);
+            }
+        }
+        Value::Array(items) if items.iter().all(Value::is_object) => {
+            let names = names(items);
+            for (item, name) in items.iter().zip(names) {
+                flatten(&format!("{at}[{name}]"), item, found, order);
+            }
+        }
+        plain => {
+            order.push(at.to_owned());
+            found.insert(at.to_owned(), plain.clone());
+        }
+    }
+}
+
+/// Names for the items of a list: the texts that tell them apart (`dataset=hmd,mode=fc`), so that a new row does
+/// not shift the others; numbers where texts do not tell them apart.
+fn names(items: &[Value]) -> Vec<String> {
+    let fields: Vec<&String> = match items.first().and_then(Value::as_object) {
+        Some(first) => first.iter().filter(|(_, value)| value.is_string()).map(|(name, _)| name).collect(),
+        None => Vec::new(),
+    };
+    let by_number = || (0..items.len()).map(|number| number.to_string()).collect();
+    // The fewest fields, in their order, that tell all items apart.
+    for number in 1..=fields.len() {
+        let name = |item: &Value| -> Option<String> {
+            let parts: Option<Vec<String>> = fields[..number]
+                .iter()
+                .map(|field| Some(format!("{field}={}", item.get(field.as_str())?.as_str()?)))
+                .collect();
+            Some(parts?.join(","))
+        };
+        let Some(names) = items.iter().map(name).collect::<Option<Vec<_>>>() else { return by_number() };
+        if names.iter().collect::<BTreeSet<_>>().len() == names.len() {
+            return names;
+        }
+    }
+    by_number()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn rows_are_told_apart_by_their_texts() {
+        let old = json!({"rows": [
+            {"dataset": "hmd", "mode": "fc", "auc": 0.6}, {"dataset": "hmd", "mode": "pe", "auc": 0.7}]});
+        let new = json!({"rows": [
+            {"dataset": "hmd", "mode": "full", "auc": 0.8},
+            {"dataset": "hmd", "mode": "fc", "auc": 0.6}, {"dataset": "hmd", "mode": "pe", "auc": 0.75}]});
+        let found = values("t.json", Some(&old), Some(&new));
+        let told: Vec<(&str, Option<f64>)> =
+            found.iter().map(|c| (c.at.as_str(), c.by.map(|by| (by * 100.0).round()))).collect();
+        assert_eq!(
+            told,
+            [
+                ("rows[dataset=hmd,mode=full].auc", None),
+                ("rows[dataset=hmd,mode=full].dataset", None),
+                ("rows[dataset=hmd,mode=full].mode", None),
+                ("rows[dataset=hmd,mode=pe].auc", Some(5.0)),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_cell_of_a_table_is_called_by_its_row_and_column() {
+        let table = |auc: f64| {
+            json!({"columns": [{"key": "mode"}, {"key": "auc"}],
+                "rows": [[{"text": "FC"}, {"number": {"value": auc, "places": 2}}]]})
+        };
+        let found = values("t.json", Some(&table(0.5)), Some(&table(0.75)));
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].at.as_str(), found[0].by), ("rows[mode=FC].auc", Some(0.25)));
+    }
+
+    #[test]
+    fn what_has_no_texts_is_numbered_and_a_curve_is_one_value() {
+        let old = json!([{"x": 1}, {"x": 2}]);
+        let new = json!([{"x": 1}, {"x": 3, "curve": [1, 2, 3]}]);
+        let at: Vec<String> = values("f", Some(&old), Some(&new)).into_iter().map(|c| c.at).collect();
+        assert_eq!(at, ["[1].curve", "[1].x"]);
+        assert_eq!(values("f", Some(&old), Some(&old)), []);
+        assert_eq!(values("f", None, Some(&old)).len(), 2);
+        assert_eq!(values("f", Some(&json!(1)), None)[0].at, "");
+    }
+}

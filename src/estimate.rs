@@ -1,0 +1,167 @@
+//! How long a run would take, from earlier records: per step the median of its earlier runs, for the whole the
+//! schedule that the scheduler would follow with these times. It runs nothing and says what it does not know.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+
+use petgraph::Direction::{Incoming, Outgoing};
+use petgraph::graph::NodeIndex;
+use serde::Serialize;
+
+use crate::pipeline::Pipeline;
+use crate::plan::{Plan, Verdict};
+use crate::record::RunRecord;
+use crate::run::{Capacity, chains};
+
+/// How long the steps that are not fresh would take.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Estimate {
+    /// Wall time in seconds when every step that may run does run.
+    pub seconds: f64,
+    /// Wall time in seconds of the steps that must run in any case.
+    pub at_least_seconds: f64,
+    /// The chain of steps that takes longest one after the other: no machine is faster than that.
+    pub critical_path: Vec<String>,
+    /// How long that chain takes in seconds.
+    pub critical_seconds: f64,
+    /// The steps without an earlier run; they count as no time.
+    pub unknown: Vec<String>,
+    /// Each step that is not fresh, in the order of the pipeline.
+    pub steps: Vec<StepEstimate>,
+}
+
+/// How long a step would take.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepEstimate {
+    /// The step.
+    pub step: String,
+    /// Whether it must run; else it may turn out fresh.
+    pub must: bool,
+    /// The median of its earlier runs in seconds, if there are any.
+    pub seconds: Option<f64>,
+    /// How many earlier runs there are.
+    pub runs: usize,
+}
+
+/// Estimates what `plan` would take with `capacity`.
+pub fn estimate(pipeline: &Pipeline, plan: &Plan, history: &[RunRecord], capacity: &Capacity) -> Estimate {
+    let mut runs: HashMap<&str, Vec<f64>> = HashMap::new();
+    // An accepted result took no time under its key.
+    for record in history.iter().filter(|r| r.profile == pipeline.profile && r.accepted.is_none()) {
+        runs.entry(&record.step).or_default().push(record.seconds);
+    }
+    let open: Vec<NodeIndex> = plan
+        .needed()
+        .filter(|node| matches!(plan.verdict(*node), Verdict::Stale(_) | Verdict::Waiting { .. }))
+        .collect();
+    let mut steps = Vec::with_capacity(open.len());
+    let mut times = BTreeMap::new();
+    for node in &open {
+        let step = &pipeline.graph[*node].name;
+        let of_step = runs.get_mut(step.as_str());
+        let (number, seconds) = of_step.map_or((0, None), |times| (times.len(), median(times)));
+        times.insert(*node, seconds.unwrap_or(0.0));
+        let must = matches!(plan.verdict(*node), Verdict::Stale(_));
+        steps.push(StepEstimate { step: step.clone(), must, seconds, runs: number });
+    }
+    let must: BTreeMap<_, _> = times
+        .iter()
+        .filter(|(node, _)| matches!(plan.verdict(**node), Verdict::Stale(_)))
+        .map(|(node, seconds)| (*node, *seconds))
+        .collect();
+    let (critical_path, critical_seconds) = critical_path(pipeline, &open, &times);
+    Estimate {
+        seconds: wall_time(pipeline, plan, &times, capacity),
+        at_least_seconds: wall_time(pipeline, plan, &must, capacity),
+        critical_path,
+        critical_seconds,
+        unknown: steps.iter().filter(|s| s.seconds.is_none()).map(|s| s.step.clone()).collect(),
+        steps,
+    }
+}
+
+fn median(times: &mut [f64]) -> Option<f64> {
+    times.sort_by(f64::total_cmp);
+    let upper = *times.get(times.len() / 2)?;
+    let lower = times[(times.len() - 1) / 2];
+    Some(lower.midpoint(upper))
+}
+
+/// The longest chain of `open` (each after all that it reads) by time.
+fn critical_path(
+    pipeline: &Pipeline,
+    open: &[NodeIndex],
+    times: &BTreeMap<NodeIndex, f64>,
+) -> (Vec<String>, f64) {
+    let mut ends: BTreeMap<NodeIndex, (f64, Option<NodeIndex>)> = BTreeMap::new();
+    for node in open {
+        let inputs = pipeline.graph.neighbors_directed(*node, Incoming);
+        let before = inputs
+            .filter_map(|input| Some((ends.get(&input)?.0, input)))
+            .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+        let end = before.map_or(0.0, |(end, _)| end) + times[node];
+        ends.insert(*node, (end, before.map(|(_, input)| input)));
+    }
+    let last = ends.iter().max_by(|a, b| a.1.0.total_cmp(&b.1.0).then(b.0.cmp(a.0)));
+    let seconds = last.map_or(0.0, |(_, (end, _))| *end);
+    let mut path = Vec::new();
+    let mut at = last.map(|(node, _)| *node);
+    while let Some(node) = at {
+        path.push(pipeline.graph[node].name.clone());
+        at = ends[&node].1;
+    }
+    path.reverse();
+    (path, seconds)
+}
+
+/// The time until all steps of `times` have ended, started in the scheduler's order as far as there is room.
+fn wall_time(pipeline: &Pipeline, plan: &Plan, times: &BTreeMap<NodeIndex, f64>, capacity: &Capacity) -> f64 {
+    let graph = &pipeline.graph;
+    let chains = chains(pipeline);
+    let rank = |node: NodeIndex| (Reverse(chains[node.index()]), plan.position(node));
+    let mut missing: BTreeMap<NodeIndex, usize> = times
+        .keys()
+        .map(|node| {
+            let inputs: BTreeSet<_> = graph.neighbors_directed(*node, Incoming).collect();
+            (*node, inputs.iter().filter(|input| times.contains_key(input)).count())
+        })
+        .collect();
+    let mut ready: BTreeSet<_> =
+        missing.iter().filter(|(_, n)| **n == 0).map(|(node, _)| rank(*node)).collect();
+    // Times as whole microseconds, which have an order.
+    let mut running: BinaryHeap<Reverse<(u64, NodeIndex)>> = BinaryHeap::new();
+    let mut shares = HashMap::new();
+    let (mut free, mut now) = (capacity.clone(), 0u64);
+    loop {
+        let mut waiting = BTreeSet::new();
+        while let Some(first) = ready.pop_first() {
+            let node = plan.at(first.1);
+            match free.take(&graph[node].needs, capacity) {
+                Some(share) => {
+                    shares.insert(node, share);
+                    running.push(Reverse((now + (times[&node] * 1e6) as u64, node)));
+                }
+                None => drop(waiting.insert(first)),
+            }
+            // Every step takes a thread.
+            if free.cpus == 0 {
+                break;
+            }
+        }
+        ready.append(&mut waiting);
+        let Some(Reverse((end, node))) = running.pop() else { return now as f64 / 1e6 };
+        now = end;
+        if let Some(share) = shares.remove(&node) {
+            free.give_back(share);
+        }
+        let readers: BTreeSet<_> = graph.neighbors_directed(node, Outgoing).collect();
+        for reader in readers {
+            if let Some(left) = missing.get_mut(&reader) {
+                *left -= 1;
+                if *left == 0 {
+                    ready.insert(rank(reader));
+                }
+            }
+        }
+    }
+}

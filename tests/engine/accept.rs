@@ -1,0 +1,97 @@
+//! `accept`: what a person may vouch for, how it is kept and shown, and when it is refused.
+
+use serde_json::Value;
+
+use super::process::{Run, finished};
+use super::support::TestSpace;
+
+const STEPS: &str = r#"
+    (name: "a", stage: "join", params: (text: "one"), inputs: {"in": ["./file"]}),
+    (name: "b", stage: "join", inputs: {"in": ["a"]}),
+"#;
+
+fn made() -> TestSpace {
+    let space = TestSpace::new(STEPS);
+    space.write("file", "f");
+    space.make().expect(0);
+    space
+}
+
+/// The program after the VERSION of its stage `join` was raised.
+fn later(space: &TestSpace, args: &[&str]) -> Run {
+    finished(space.command(args).env("TOY_RAISED", "1").env("USER", "ada").output().unwrap())
+}
+
+#[test]
+fn a_raised_version_is_accepted_and_everything_says_so() {
+    let space = made();
+    let status = later(&space, &["status"]).expect(0).out;
+    assert!(status.contains("stale    a  its stage changed: version 1 -> version 2"), "{status}");
+    later(&space, &["accept", "a", "b", "--because", "only a comment moved"]).expect(0);
+    let run = later(&space, &["make"]).expect(0);
+    assert!(run.err.contains("nothing to do"), "{}", run.err);
+    let status = later(&space, &["status"]).expect(0).out;
+    assert!(status.contains("fresh    a  accepted just now by ada@"), "{status}");
+    assert!(status.contains(": only a comment moved\n"), "{status}");
+    assert!(status.ends_with("2 steps: 2 fresh (2 accepted), 0 stale, 0 waiting\n"), "{status}");
+    let why = later(&space, &["why", "a"]).expect(0).out;
+    assert!(why.contains("accepted just now by ada@") && why.contains("it did not run though"), "{why}");
+    assert!(why.contains("its stage changed: version 1 -> version 2"), "{why}");
+    let show = later(&space, &["show", "a"]).expect(0).out;
+    assert!(show.contains("accepted just now by ada@"), "{show}");
+    assert!(show.contains("from     the result of key "), "{show}");
+    let shown: Value = serde_json::from_str(&later(&space, &["show", "a", "--json"]).expect(0).out).unwrap();
+    assert_eq!(shown["result"]["record"]["accepted"]["because"], "only a comment moved");
+    // What was accepted can be doubted: forced, it runs, and is no longer a matter of trust.
+    later(&space, &["make", "--force", "a"]).expect(0);
+    assert!(!later(&space, &["show", "a"]).expect(0).out.contains("accepted"), "a real run replaces it");
+}
+
+#[test]
+fn changed_params_and_inputs_are_accepted_only_where_they_are_named() {
+    let space = made();
+    space.steps(&STEPS.replace("\"one\"", "\"two\""));
+    space.write("file", "g");
+    let accept = |args: &[&str]| space.run(&[&["accept", "a", "--because", "same"], args].concat());
+    let run = accept(&[]).expect(2);
+    assert!(
+        run.err.contains("step `a` is not accepted: param text (\"one\" -> \"two\") changed too"),
+        "{}",
+        run.err
+    );
+    assert!(run.err.contains("say --param text"), "{}", run.err);
+    let run = accept(&["--param", "text"]).expect(2);
+    assert!(run.err.contains("input in changed too") && run.err.contains("say --input in"), "{}", run.err);
+    let run = accept(&["--param", "text", "--param", "ms", "--input", "in"]).expect(2);
+    assert!(run.err.contains("param ms did not change"), "{}", run.err);
+    let before = space.trees();
+    accept(&["--param", "text", "--input", "in"]).expect(0);
+    assert_eq!(space.trees(), before, "the old tree stands for the new key");
+    assert!(space.make().expect(0).err.contains("nothing to do"));
+}
+
+#[test]
+fn nothing_is_accepted_without_an_earlier_result_or_a_reason() {
+    let space = TestSpace::new(STEPS);
+    space.write("file", "f");
+    let run = space.run(&["accept", "a", "--because", "x"]).expect(2);
+    assert!(run.err.contains("no earlier result of it is known"), "{}", run.err);
+    let run = space.run(&["accept", "b", "--because", "x"]).expect(2);
+    assert!(run.err.contains("before `a` ran"), "{}", run.err);
+    space.make().expect(0);
+    let run = space.run(&["accept", "a", "--because", "x"]).expect(0);
+    assert!(run.err.contains("`a` is fresh: there is nothing to accept"), "{}", run.err);
+    let tree = space.trees()["b"].clone();
+    std::fs::remove_dir_all(space.path("cache/trees").join(tree)).unwrap();
+    let run = later(&space, &["accept", "a", "b", "--because", "x"]).expect(2);
+    assert!(
+        run.err.contains("step `b` is not accepted: the bytes of its last result are no longer"),
+        "{}",
+        run.err
+    );
+    let run = space.run(&["accept", "a", "--because", " "]).expect(2);
+    assert!(run.err.contains("--because is empty"), "{}", run.err);
+    space.run(&["accept", "a"]).expect(2);
+    let run = space.run(&["accept", "c", "--because", "x"]).expect(2);
+    assert!(run.err.contains("there is no step `c`"), "{}", run.err);
+}

@@ -1,0 +1,223 @@
+//! `show`, `log`, `graph`, `diff`, `completions`, `man`, the dry run's estimate, and the JSON of a run.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::process::{finished, wait_until};
+use super::support::TestSpace;
+
+const STEPS: &str = r#"
+    (name: "words", stage: "join", params: (text: "one"), inputs: {"in": ["./file"]}),
+    (name: "middle", stage: "join", inputs: {"in": ["words/text"]}, needs: (cpu: 2, memory: "1 GiB")),
+    (name: "end", stage: "join", params: (text: "end", ms: 60), inputs: {"in": ["middle", "words"]}, publish: "."),
+"#;
+
+fn made() -> TestSpace {
+    let space = TestSpace::new(STEPS);
+    space.write("file", "f");
+    space.make().expect(0);
+    space
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn show_tells_all_that_is_known_of_a_step() {
+    let space = TestSpace::new(STEPS);
+    space.write("file", "f");
+    let show = space.run(&["show", "middle"]).expect(0).out;
+    assert!(show.contains("result   none: it has not run yet"), "{show}");
+    assert!(show.contains("input    in <- words/text not known yet"), "{show}");
+    space.make().expect(0);
+    let show = space.run(&["show", "middle"]).expect(0).out;
+    for words in [
+        "step     middle (line 5, profile mini)",
+        "stage    join 1",
+        "needs    cpu 2, memory 1.0 GiB",
+        "state    fresh",
+        "ran      just now, took",
+        "files    2 files, 8 B",
+        "  4 B  parts/0\n",
+    ] {
+        assert!(show.contains(words), "{words}: {show}");
+    }
+    let shown = json(&space.run(&["show", "middle", "--json"]).expect(0).out);
+    assert_eq!(shown["result"]["files"][1]["path"], "text");
+    assert_eq!(shown["result"]["current"], true);
+    space.steps(&STEPS.replace("\"one\"", "\"two\""));
+    let show = space.run(&["show", "words"]).expect(0).out;
+    assert!(show.contains("none for this key; the last one, of another key, is"), "{show}");
+    std::fs::remove_file(space.path("file")).unwrap();
+    space.run(&["show", "words"]).expect(0);
+}
+
+#[test]
+fn a_log_is_printed_and_followed_until_its_step_ends() {
+    let space = made();
+    let log = space.run(&["log", "end"]).expect(0);
+    assert!(log.out.starts_with("joined on cpu"), "{}", log.out);
+    assert!(
+        json(&space.run(&["log", "end", "--json"]).expect(0).out)["text"]
+            .as_str()
+            .unwrap()
+            .contains("joined")
+    );
+    let run = TestSpace::new(STEPS).run(&["log", "end"]).expect(2);
+    assert!(run.err.contains("step `end` has no log"), "{}", run.err);
+    assert!(space.run(&["log", "end", "-f"]).expect(0).err.contains("`end` is not running"));
+    // One that runs: followed from before its only line to its end.
+    space.steps(&STEPS.replace("ms: 60", "ms: 1500"));
+    let mut make = space.spawn(&["make"]);
+    wait_until("the step runs", || json(&space.run(&["log", "end", "--json"]).out)["running"] == true);
+    let followed = space.run(&["log", "end", "-f"]).expect(0);
+    assert!(followed.out.starts_with("joined on cpu"), "{}", followed.out);
+    assert!(make.wait().unwrap().success());
+}
+
+#[test]
+fn a_dry_run_estimates_from_earlier_runs_and_says_what_it_cannot() {
+    let space = made();
+    space.steps(&format!(
+        "{}(name: \"new\", stage: \"join\", params: (text: \"n\")),",
+        STEPS.replace("\"one\"", "\"two\"")
+    ));
+    let run = space.run(&["make", "--dry-run", "-j", "1"]).expect(0);
+    assert!(run.out.contains("by earlier runs about 0."), "{}", run.out);
+    assert!(run.out.contains(" with 1 thread, "), "{}", run.out);
+    assert!(
+        run.out.contains("the longest chain takes 0.") && run.out.contains(": words -> middle -> end\n"),
+        "{}",
+        run.out
+    );
+    assert!(run.out.contains("not counted, as no earlier run is known: new\n"), "{}", run.out);
+    let plan = json(&space.run(&["make", "--dry-run", "--json"]).expect(0).out);
+    let estimate = &plan["estimate"];
+    assert_eq!(estimate["unknown"][0], "new");
+    assert_eq!(estimate["critical_path"][2], "end");
+    let seconds: f64 = ["words", "middle", "end"].iter().map(|step| space.record(step).seconds).sum();
+    assert!((estimate["critical_seconds"].as_f64().unwrap() - seconds).abs() < 1e-6);
+    assert!(estimate["at_least_seconds"].as_f64() <= estimate["seconds"].as_f64());
+    assert_eq!(plan["steps"][0]["causes"][0]["old"], "\"one\"");
+}
+
+#[test]
+fn status_check_tells_by_its_exit_code() {
+    let space = made();
+    space.run(&["status", "--check"]).expect(0);
+    space.write("file", "g");
+    space.run(&["status", "--check"]).expect(4);
+}
+
+#[test]
+fn a_run_ends_with_a_line_of_json_that_says_what_it_came_to() {
+    let space = TestSpace::new(STEPS);
+    space.write("file", "f");
+    let run = space.run(&["make", "--json"]).expect(0);
+    let last = json(run.out.lines().last().unwrap());
+    assert_eq!((&last["event"], &last["ran"], &last["fresh"]), (&"ended".into(), &3.into(), &3.into()));
+    assert_eq!(last["failed"], Value::Array(vec![]));
+    let last = json(space.run(&["make", "--json"]).expect(0).out.trim());
+    assert_eq!((&last["event"], &last["ran"]), (&"ended".into(), &0.into()));
+}
+
+#[test]
+fn the_graph_of_a_target_is_drawn_alone_and_always_the_same() {
+    let space = made();
+    let svg = space.run(&["graph", "--format", "svg"]).expect(0).out;
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
+    assert_eq!(svg.matches("<rect x=").count(), 3);
+    assert_eq!(svg.matches("<path ").count(), 3);
+    assert_eq!(svg, space.run(&["graph", "--format", "svg"]).expect(0).out);
+    let part = space.run(&["graph", "middle", "--format", "svg"]).expect(0).out;
+    assert_eq!(part.matches("<rect x=").count(), 2);
+    assert!(!space.run(&["graph", "middle"]).expect(0).out.contains("end (join)"));
+    assert!(space.run(&["graph", "midle"]).expect(2).err.contains("did you mean `middle`?"));
+}
+
+#[track_caller]
+fn git(space: &TestSpace, args: &[&str]) {
+    let mut git = Command::new("git");
+    git.args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main"]).args(args);
+    let done = git.current_dir(space.path(".")).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn diff_compares_params_and_reported_numbers_between_revisions() {
+    let space = made();
+    let run = space.run(&["diff"]).expect(2);
+    assert!(run.err.contains("lies in no git repository") && run.err.contains("hint: "), "{}", run.err);
+    let table = |auc: f64| format!("{{\"rows\": [{{\"mode\": \"fc\", \"auc\": {auc}}}]}}");
+    space.write("reports/mini/table.json", &table(0.5));
+    git(&space, &["init", "-q"]);
+    git(&space, &["add", "pipeline.ron", "reports"]);
+    git(&space, &["commit", "-qm", "one"]);
+    assert_eq!(space.run(&["diff"]).expect(0).out, "no params and no reported values differ\n");
+    space.steps(&STEPS.replace("\"one\"", "\"two\"").replace("\"middle\", \"words\"", "\"middle\""));
+    space.write("reports/mini/table.json", &table(0.75));
+    let told = "end\n  input gone: in <- words\nwords\n  param text: \"one\" -> \"two\"\n\
+        reports/mini/table.json\n  rows[mode=fc].auc: 0.5 -> 0.75 (+0.2500)\n";
+    assert_eq!(space.run(&["diff"]).expect(0).out, told);
+    git(&space, &["commit", "-qam", "two"]);
+    assert_eq!(space.run(&["diff", "HEAD~1", "HEAD"]).expect(0).out, told);
+    let diff = json(&space.run(&["diff", "HEAD~1", "--json"]).expect(0).out);
+    assert_eq!((&diff["values"][0]["by"], &diff["steps"][1]["step"]), (&0.25.into(), &"words".into()));
+    let run = space.run(&["diff", "mian"]).expect(2);
+    assert!(
+        run.err.contains("git knows no revision `mian`") && run.err.contains("did you mean `main`?"),
+        "{}",
+        run.err
+    );
+    // An older pipeline that this program cannot read hides no numbers.
+    space.steps("(name: \"x\", stage: \"gone\"),");
+    git(&space, &["commit", "-qam", "three"]);
+    space.steps(STEPS);
+    let run = space.run(&["diff", "HEAD", "--json"]).expect(0);
+    assert!(run.err.contains("warning: params are not compared: at HEAD,"), "{}", run.err);
+}
+
+#[test]
+fn bash_completes_targets_steps_and_options() {
+    let space = made();
+    let text = space.read("pipeline.ron");
+    space.write("pipeline.ron", &text.replace("targets: []", "targets: [(\"everything\", [\"end\"])]"));
+    let program = space.command(&[]).get_program().to_owned();
+    let complete = |words: &str| {
+        let script = format!(
+            "repro() {{ '{program}' \"$@\"; }}; source <('{program}' completions bash); \
+             COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}}-1)); COMP_TYPE=9; \
+             $(complete -p repro | sed 's/.*-F \\([^ ]*\\).*/\\1/') repro \"${{COMP_WORDS[-1]}}\" ''; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            program = program.display()
+        );
+        let mut bash = Command::new("bash");
+        bash.args(["--norc", "-c", &script]).current_dir(space.path(".")).env_remove("REPRO_PROFILE");
+        let run = finished(bash.output().unwrap());
+        assert!(run.err.is_empty(), "{}", run.err);
+        run.out.split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(complete("repro make e"), ["end", "everything"]);
+    assert_eq!(complete("repro why m"), ["middle"]);
+    assert_eq!(complete("repro make --deny-pool g"), ["gpu"]);
+    assert_eq!(complete("repro make --dry"), ["--dry-run"]);
+    assert_eq!(complete("repro make --profile m"), ["mini"]);
+    assert_eq!(complete("repro completions z"), ["zsh"]);
+    let run = space.run(&["completions", "bsh"]).expect(2);
+    assert!(run.err.contains("did you mean `bash`?"), "{}", run.err);
+}
+
+#[test]
+fn manual_pages_are_written_for_every_subcommand() {
+    let space = TestSpace::new(STEPS);
+    let run = space.run(&["man", "pages"]).expect(0);
+    assert!(run.out.contains("pages/repro.1\n") && run.out.contains("pages/repro-make.1\n"), "{}", run.out);
+    let page = space.read("pages/repro-make.1");
+    assert!(page.contains(".TH") && page.contains("deny\\-pool"), "{page}");
+    assert!(!space.path("pages/repro-step.1").exists());
+    space.write("plain", "x");
+    let run = space.run(&["man", "plain"]).expect(2);
+    assert!(run.err.contains("plain: cannot be written: "), "{}", run.err);
+}
