@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
-//! `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `store` → `plan` → `publish` → `workspace` →
+//! `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `store` → `pins` → `plan` → `publish` → `workspace` →
 //! `run` → `explain`, `estimate`, `accept`, `diff` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
@@ -21,6 +21,7 @@ pub mod estimate;
 pub mod explain;
 pub mod key;
 pub mod params;
+pub mod pins;
 pub mod pipeline;
 pub mod plan;
 pub mod publish;

@@ -20,6 +20,10 @@ use crate::record::RunRecord;
 pub trait Known {
     /// The record of a key.
     fn record(&self, key: &StageKey) -> Option<RunRecord>;
+    /// Whether a record of this step may be believed: nothing that is noted of it speaks against.
+    fn agrees(&self, _step: &Step, _record: &RunRecord) -> bool {
+        true
+    }
     /// The newest record of a step under any key.
     fn last(&self, step: &Step) -> Option<RunRecord>;
     /// The digest of a path within a tree; `None` when the tree holds no such path.
@@ -262,7 +266,7 @@ impl Plan<'_> {
             return judgement(Verdict::Waiting { on: waits }, None, None);
         }
         let text = KeyText::new(&step.stage, step.version, &step.params, digests);
-        let record = self.known.record(&text.key());
+        let record = self.known.record(&text.key()).filter(|record| self.known.agrees(step, record));
         // Of a forced step the tree counts as unknown: it is asked for because its result is in doubt.
         let Some(record) = record.filter(|_| !self.forced.contains(&node)) else {
             let reason = if self.forced.contains(&node) {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use crate::digest::Digest;
 use crate::key::StageKey;
+use crate::pins::Pins;
 use crate::pipeline::{Pipeline, Source, Step};
 use crate::plan::Known;
 use crate::publish::Reports;
@@ -21,6 +22,7 @@ pub struct Workspace {
     reports: Reports,
     root: PathBuf,
     profile: String,
+    pins: RefCell<Pins>,
     files: RefCell<BTreeMap<PathBuf, Result<Digest, TreeError>>>,
     digests: RefCell<StatCache>,
     records: RefCell<HashMap<StageKey, Option<RunRecord>>>,
@@ -55,6 +57,7 @@ impl Workspace {
             reports: Reports::new(reports.join(&pipeline.profile), &pipeline.profile),
             root: pipeline.root.clone(),
             profile: pipeline.profile.clone(),
+            pins: RefCell::new(Pins::load(&pipeline.file)?),
             files: RefCell::default(),
             digests: RefCell::new(StatCache::open(&cache.join("stat-cache"))),
             records: RefCell::default(),
@@ -122,6 +125,17 @@ impl Workspace {
         self.records.borrow_mut().insert(key, Some(record));
     }
 
+    /// Holds the outputs of a step that just ran against what is noted of it, and notes what is not.
+    ///
+    /// # Errors
+    /// A sentence that says what differs, or that it cannot be noted.
+    pub fn pin(&self, step: &Step, outputs: &BTreeMap<String, Digest>) -> Result<(), String> {
+        let mut pins = self.pins.borrow_mut();
+        pins.check(&self.profile, &step.name, outputs)?;
+        pins.add(&self.profile, &step.name, outputs)
+            .map_err(|error| format!("what it brought cannot be noted beside the pipeline file: {error}"))
+    }
+
     /// Every record that was there when first asked, oldest first.
     pub fn history(&self) -> &[RunRecord] {
         self.history.get_or_init(|| self.store.records())
@@ -159,6 +173,10 @@ impl Known for Workspace {
         }
         self.records.borrow_mut().insert(*key, found.clone());
         found
+    }
+
+    fn agrees(&self, step: &Step, record: &RunRecord) -> bool {
+        !step.is_pinned() || self.pins.borrow().check(&self.profile, &step.name, &record.outputs).is_ok()
     }
 
     fn last(&self, step: &Step) -> Option<RunRecord> {

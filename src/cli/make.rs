@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stage_api::Registry;
 
+use super::ask;
 use super::context::Context;
 use super::error::CliError;
 use super::limits::Limits;
@@ -68,6 +69,15 @@ impl Make {
             return dry_run(global, &context, &workspace, &plan, &capacity);
         }
 
+        // What only people can do is said at once and as a whole, not one by one as the steps come to it.
+        if !self.keep_going {
+            let asked = ask::failures(&context, &plan, registry);
+            if !asked.is_empty() {
+                ask::tell(global, &self.targets, &asked)?;
+                return Ok(ExitCode::from(3));
+            }
+        }
+
         // Then as the only one that writes. Another one may have done the work meanwhile: look again.
         let mut tell = |holder: &str| tell!("waiting for {holder}, which writes the same cache");
         let writer = workspace.store().lock(&mut tell)?;
@@ -87,6 +97,9 @@ impl Make {
             ended(&summary, published.as_ref(), &plan, since)?;
         }
         tell_summary(&summary, published.as_ref(), &workspace, &plan, since);
+        if summary.failures.iter().any(|failure| failure.needs_human) {
+            ask::tell_how_to_go_on(global, &self.targets);
+        }
         Ok(exit_code(&summary))
     }
 
@@ -267,8 +280,11 @@ fn tell_summary(
 ) {
     let store = workspace.store().root();
     for failure in &summary.failures {
-        let verb = if failure.needs_human { "needs you" } else { "failed" };
-        tell!("error: step `{}` {verb}: {}", failure.step, failure.problem);
+        if failure.needs_human {
+            ask::tell_one(failure);
+        } else {
+            tell!("error: step `{}` failed: {}", failure.step, failure.problem);
+        }
         if let Some(log) = &failure.log {
             tell!("hint: its log is {}", log.display());
         }

@@ -30,11 +30,13 @@ mod published;
 mod regions;
 mod report;
 mod results;
+mod space;
 mod synthesize;
 mod table;
 mod tokens;
 mod torch_file;
 mod train;
+mod unpack;
 
 use stage_api::Registry;
 
@@ -42,7 +44,8 @@ use stage_api::Registry;
 pub fn registry() -> Registry {
     Registry::new()
         .with(synthesize::Synthesize)
-        .with(fetch::Fetch)
+        .with(fetch::Fetch::default())
+        .with(unpack::Unpack)
         .with(index_hmd::IndexHmd)
         .with(index_mmhs::IndexMmhs)
         .with(learn_vocabulary::LearnVocabulary)

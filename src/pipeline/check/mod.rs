@@ -201,6 +201,7 @@ impl<'a> Checker<'_, 'a> {
             name: String::new(),
             stage: stage_name,
             version: stage.version(),
+            unproven: stage.is_unproven_erased(&params),
             params,
             inputs: Vec::new(),
             needs,

@@ -45,6 +45,7 @@ pub const CASES: &[Case] = &[
         "(name: \"runs.csv\", place: \"paper/runs.csv\")",
         &[("placed", "./paper/runs.csv")],
     ),
+    case("unpack", "unpack", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-hmd", "index-hmd", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-mmhs", "index-mmhs", "()", &[("archive", "synthesize/mmhs150k.zip")]),
     case("learn-vocabulary", "learn-vocabulary", "(size: 120)", &[("text", "synthesize/corpus.txt")]),
