@@ -19,7 +19,7 @@ fn packed(options: SimpleFileOptions) -> Vec<u8> {
 }
 
 /// With a password, in AES.
-pub fn encrypted(password: &str) -> Vec<u8> {
+pub fn encrypted(password: &'static str) -> Vec<u8> {
     packed(SimpleFileOptions::default().with_aes_encryption(AesMode::Aes256, password))
 }
 
