@@ -116,7 +116,7 @@ fn covered(differences: &[Difference], word: &Word) -> Result<(), Refusal> {
         match difference {
             Difference::Version { .. } => {}
             Difference::Stage { old, new } => return Err(Refusal::OtherStage(old.clone(), new.clone())),
-            Difference::Param(change) => {
+            Difference::Param(change) | Difference::Also(change) => {
                 let named = word.params.iter().find(|name| {
                     let below = change.name.strip_prefix(name.as_str());
                     below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

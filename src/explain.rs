@@ -233,7 +233,7 @@ impl Explainer<'_> {
                 Difference::Version { old, new } => {
                     Cause::Stage { old: format!("version {old}"), new: format!("version {new}") }
                 }
-                Difference::Param(change) => Cause::Param(change.clone()),
+                Difference::Param(change) | Difference::Also(change) => Cause::Param(change.clone()),
                 Difference::Input { port, index, old, new } => {
                     let (was, is) = (nth(before, port, *index), nth(now, port, *index));
                     let source = is.as_ref().or(was.as_ref()).map(|i| i.source.clone()).unwrap_or_default();
@@ -313,7 +313,8 @@ fn own_changes(step: &Step, last: Option<&RunRecord>) -> Vec<Cause> {
             Some(Cause::Stage { old: format!("version {old}"), new: format!("version {new}") })
         }
         Difference::Param(change) => Some(Cause::Param(change)),
-        Difference::Input { .. } => None,
+        // Not known before the step is judged.
+        Difference::Input { .. } | Difference::Also(_) => None,
     });
     own.collect()
 }

@@ -5,11 +5,13 @@
 //! stage train 3
 //! params (lr:5e-5,mode:"pe",seed:1)
 //! input tokens 9f3c…
+//! also version "tokenizer 2.1"
 //! ```
 //!
 //! Not in it: the step's name, the device, threads. An input is in it by its digest, never by where it came
 //! from: a step that reruns and writes the same bytes leaves what reads it fresh.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,8 @@ pub enum Difference {
     },
     /// A param that was added, removed or given another value.
     Param(ParamChange),
+    /// Something of the machine: an environment variable, the version of a tool.
+    Also(ParamChange),
     /// An input with other content, or that was added or removed.
     Input {
         /// The port.
@@ -85,6 +89,14 @@ impl KeyText {
         Self(text)
     }
 
+    /// The same text with one more thing that counts: something of the machine, by name.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        // Written as a string literal, which holds no line break.
+        self.0.push_str(&format!("also {name} {value:?}\n"));
+        self
+    }
+
     /// The key.
     pub fn key(&self) -> StageKey {
         StageKey(Digest::of_kind(KIND, self.0.as_bytes()))
@@ -110,6 +122,7 @@ impl KeyText {
             found.push(Difference::Version { old: old_version.to_owned(), new: new_version.to_owned() });
         }
         found.extend(changed_params(self.params(), new.params()).into_iter().map(Difference::Param));
+        found.extend(self.changed_also(new).map(Difference::Also));
         let (before, after) = (self.inputs(), new.inputs());
         let mut places: Vec<(&str, usize)> = after.iter().map(|(place, _)| *place).collect();
         places.extend(
@@ -125,6 +138,22 @@ impl KeyText {
             }
         }
         found
+    }
+
+    fn changed_also(&self, new: &Self) -> impl Iterator<Item = ParamChange> {
+        let (before, after) = (self.also(), new.also());
+        let names: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
+        let value = |of: &BTreeMap<&str, &str>, name| of.get(name).map(|value| (*value).to_owned());
+        let changes = names.into_iter().map(|name| ParamChange {
+            name: name.to_owned(),
+            old: value(&before, name),
+            new: value(&after, name),
+        });
+        changes.filter(|change| change.old != change.new).collect::<Vec<_>>().into_iter()
+    }
+
+    fn also(&self) -> BTreeMap<&str, &str> {
+        self.0.lines().filter_map(|line| line.strip_prefix("also ")?.split_once(' ')).collect()
     }
 
     fn line(&self, word: &str) -> &str {
@@ -178,6 +207,22 @@ mod tests {
             assert_eq!(keys.iter().position(|other| other == key), Some(i));
         }
         assert_eq!(base().key(), keys[0]);
+    }
+
+    #[test]
+    fn what_counts_of_the_machine_is_in_the_key_and_is_told() {
+        let text = || KeyText::new("command", 1, "()", [("a", digest("1"))]);
+        let (old, new) =
+            (text().with("version", "1.0\n"), text().with("version", "1.1\n").with("env.LANG", "de"));
+        assert_ne!(old.key(), text().key());
+        assert_eq!(old.as_str().lines().count(), 4);
+        let change = |name: &str, old: Option<&str>, new: &str| {
+            let owned = |text: &str| text.to_owned();
+            Difference::Also(ParamChange { name: name.into(), old: old.map(owned), new: Some(new.into()) })
+        };
+        let expected =
+            [change("env.LANG", None, "\"de\""), change("version", Some(r#""1.0\n""#), r#""1.1\n""#)];
+        assert_eq!(old.differences(&new), expected);
     }
 
     #[test]

@@ -8,13 +8,14 @@
 //! ```
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
-//! `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `store` → `pins` → `plan` → `publish` → `workspace` →
-//! `run` → `explain`, `estimate`, `accept`, `diff` → `cli`.
+//! `command` → `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `versions` → `store` → `pins` → `plan` →
+//! `publish` → `workspace` → `run` → `explain`, `estimate`, `accept`, `diff` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
 pub mod accept;
 pub mod cli;
+pub mod command;
 pub mod diff;
 pub mod digest;
 pub mod estimate;
@@ -29,4 +30,5 @@ pub mod record;
 pub mod run;
 pub mod store;
 pub mod tree;
+pub mod versions;
 pub mod workspace;

@@ -18,10 +18,10 @@ use crate::record::RunRecord;
 
 /// All that judging may ask.
 pub trait Known {
-    /// The record of a key.
-    fn record(&self, key: &StageKey) -> Option<RunRecord>;
-    /// Whether a record of this step may be believed: nothing that is noted of it speaks against.
-    fn agrees(&self, _step: &Step, _record: &RunRecord) -> bool {
+    /// The tree that the newest execution of a key wrote.
+    fn tree(&self, key: &StageKey) -> Option<Digest>;
+    /// Whether a tree may be believed to be this step's: nothing that is noted of the step speaks against it.
+    fn agrees(&self, _step: &Step, _tree: &Digest) -> bool {
         true
     }
     /// The newest record of a step under any key.
@@ -32,6 +32,8 @@ pub trait Known {
     fn has_bytes(&self, tree: &Digest) -> bool;
     /// The digest of a file of the project.
     fn file(&self, path: &std::path::Path) -> Option<Digest>;
+    /// What of the machine counts for a step's result, by name and value; or what keeps it from being known.
+    fn surroundings(&self, step: &Step) -> Result<Vec<(String, String)>, String>;
     /// Whether the reports hold all that publishing `tree` for `step` would write.
     fn is_published(&self, step: &Step, tree: &Digest) -> bool;
 }
@@ -197,6 +199,12 @@ impl Plan<'_> {
     /// that may have become ready.
     pub fn finished(&mut self, node: NodeIndex) -> BTreeSet<NodeIndex> {
         self.forced.remove(&node);
+        self.reconsider(node)
+    }
+
+    /// Takes note that something may have become known of a step, and judges again what that touches. Returns the
+    /// steps that may have become ready.
+    pub fn reconsider(&mut self, node: NodeIndex) -> BTreeSet<NodeIndex> {
         let mut touched = self.settle(BTreeSet::from([node]));
         touched.extend(self.pipeline.graph.neighbors_directed(node, Outgoing));
         touched
@@ -265,10 +273,14 @@ impl Plan<'_> {
             waits.dedup();
             return judgement(Verdict::Waiting { on: waits }, None, None);
         }
-        let text = KeyText::new(&step.stage, step.version, &step.params, digests);
-        let record = self.known.record(&text.key()).filter(|record| self.known.agrees(step, record));
+        let mut text = KeyText::new(&step.stage, step.version, &step.params, digests);
+        match self.known.surroundings(step) {
+            Ok(all) => text = all.iter().fold(text, |text, (name, value)| text.with(name, value)),
+            Err(problem) => return judgement(Verdict::Broken(problem), None, None),
+        }
+        let tree = self.known.tree(&text.key()).filter(|tree| self.known.agrees(step, tree));
         // Of a forced step the tree counts as unknown: it is asked for because its result is in doubt.
-        let Some(record) = record.filter(|_| !self.forced.contains(&node)) else {
+        let Some(tree) = tree.filter(|_| !self.forced.contains(&node)) else {
             let reason = if self.forced.contains(&node) {
                 Reason::Forced
             } else {
@@ -279,7 +291,6 @@ impl Plan<'_> {
             };
             return judgement(Verdict::Stale(reason), Some(text), None);
         };
-        let tree = record.tree;
         let verdict = match self.wanted_by(node, &tree) {
             Some(wanted_by) if !self.known.has_bytes(&tree) => {
                 Verdict::Stale(Reason::BytesMissing { wanted_by })

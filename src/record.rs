@@ -1,5 +1,5 @@
 //! What is known of one execution of a step. A record names its tree by digest and can outlive the tree's
-//! bytes. On disk it carries a checksum: a damaged record is no record.
+//! bytes. How it is kept is the store's business.
 
 use std::collections::BTreeMap;
 
@@ -81,62 +81,4 @@ pub struct RunRecord {
     /// Set where nothing ran under this key: an earlier result was accepted for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<Acceptance>,
-}
-
-impl RunRecord {
-    /// The form on disk: a line with the digest of the rest, then JSON.
-    ///
-    /// # Errors
-    /// When a value cannot be written as JSON.
-    pub fn to_text(&self) -> Result<String, serde_json::Error> {
-        let body = serde_json::to_string_pretty(self)? + "\n";
-        Ok(format!("{}\n{body}", Digest::of_bytes(body.as_bytes())))
-    }
-
-    /// Reads what [`RunRecord::to_text`] wrote; `None` when a single byte is not as it was written.
-    pub fn from_text(text: &str) -> Option<Self> {
-        let (checksum, body) = text.split_once('\n')?;
-        let checksum: Digest = checksum.parse().ok()?;
-        if checksum != Digest::of_bytes(body.as_bytes()) {
-            return None;
-        }
-        serde_json::from_str(body).ok()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_damaged_byte_goes_unnoticed() {
-        let digest = Digest::of_bytes(b"tree");
-        let record = RunRecord {
-            key_text: KeyText::new("toy", 1, "()", [("in", digest)]),
-            step: "a".into(),
-            profile: "mini".into(),
-            tree: digest,
-            outputs: BTreeMap::from([("x".into(), digest)]),
-            inputs: vec![],
-            bytes: 3,
-            started_ms: 5,
-            seconds: 0.1,
-            machine: Machine::default(),
-            log: "logs/x".into(),
-            accepted: None,
-        };
-        let text = record.to_text().unwrap();
-        assert_eq!(RunRecord::from_text(&text).as_ref(), Some(&record));
-        for at in 0..text.len() {
-            let mut bytes = text.clone().into_bytes();
-            bytes[at] ^= 1;
-            assert_eq!(
-                String::from_utf8(bytes).ok().and_then(|t| RunRecord::from_text(&t)),
-                None,
-                "byte {at}"
-            );
-        }
-        assert_eq!(RunRecord::from_text(&text[..text.len() - 1]), None);
-        assert_eq!(RunRecord::from_text(""), None);
-    }
 }

@@ -2,7 +2,7 @@
 //! judging asks ([`Known`]) and remembers the answers, so that each record and manifest is read once.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -13,8 +13,9 @@ use crate::pipeline::{Pipeline, Source, Step};
 use crate::plan::Known;
 use crate::publish::Reports;
 use crate::record::RunRecord;
-use crate::store::{ContentStore, Found, StatCache, StoreError};
+use crate::store::{ContentStore, StatCache, StoreError};
 use crate::tree::{Manifest, TreeError};
+use crate::versions::Versions;
 
 /// The disk as one pipeline sees it.
 pub struct Workspace {
@@ -25,11 +26,12 @@ pub struct Workspace {
     pins: RefCell<Pins>,
     files: RefCell<BTreeMap<PathBuf, Result<Digest, TreeError>>>,
     digests: RefCell<StatCache>,
-    records: RefCell<HashMap<StageKey, Option<RunRecord>>>,
+    versions: RefCell<Versions>,
+    /// The step's key that a tree was last found by: its record names the tree's parts.
+    owners: RefCell<HashMap<Digest, StageKey>>,
     outputs: RefCell<HashMap<Digest, BTreeMap<String, Digest>>>,
     manifests: RefCell<HashMap<Digest, Option<Rc<Manifest>>>>,
     history: OnceCell<Vec<RunRecord>>,
-    damaged: RefCell<BTreeSet<PathBuf>>,
 }
 
 /// An input file of the project that is missing or cannot be read.
@@ -52,19 +54,20 @@ impl Workspace {
     /// # Errors
     /// When the store cannot be used.
     pub fn open(pipeline: &Pipeline, cache: &Path, reports: &Path) -> Result<Self, StoreError> {
+        let store = ContentStore::open(cache)?;
         Ok(Self {
-            store: ContentStore::open(cache)?,
             reports: Reports::new(reports.join(&pipeline.profile), &pipeline.profile),
             root: pipeline.root.clone(),
             profile: pipeline.profile.clone(),
             pins: RefCell::new(Pins::load(&pipeline.file)?),
             files: RefCell::default(),
-            digests: RefCell::new(StatCache::open(&cache.join("stat-cache"))),
-            records: RefCell::default(),
+            digests: RefCell::new(store.stat_cache()),
+            versions: RefCell::new(Versions::new(store.versions().into_iter())),
+            owners: RefCell::default(),
             outputs: RefCell::default(),
             manifests: RefCell::default(),
             history: OnceCell::new(),
-            damaged: RefCell::default(),
+            store,
         })
     }
 
@@ -76,6 +79,19 @@ impl Workspace {
     /// The reports.
     pub fn reports(&self) -> &Reports {
         &self.reports
+    }
+
+    /// Keeps the digests of files and the versions of tools for the next time.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn keep_facts(&self) -> Result<(), StoreError> {
+        self.store.keep_facts(&mut self.digests.borrow_mut(), &self.versions.borrow_mut().take_new())
+    }
+
+    /// Asks the version commands again when they are next wanted; says whether any had been wanted before.
+    pub fn ask_versions_again(&self) -> bool {
+        self.versions.borrow_mut().ask_again()
     }
 
     /// The stat cache of project and report files.
@@ -118,11 +134,14 @@ impl Workspace {
         now == self.file(path)
     }
 
-    /// Takes note of a record that was just written.
-    pub fn learn(&self, key: StageKey, record: RunRecord) {
-        self.outputs.borrow_mut().insert(record.tree, record.outputs.clone());
-        self.manifests.borrow_mut().remove(&record.tree);
-        self.records.borrow_mut().insert(key, Some(record));
+    /// Takes note that a tree was just written.
+    pub fn learn(&self, tree: &Digest) {
+        self.manifests.borrow_mut().remove(tree);
+    }
+
+    /// The record of a key.
+    pub fn record(&self, key: &StageKey) -> Option<RunRecord> {
+        self.store.record(key)
     }
 
     /// Holds the outputs of a step that just ran against what is noted of it, and notes what is not.
@@ -146,50 +165,47 @@ impl Workspace {
         let mut manifests = self.manifests.borrow_mut();
         manifests.entry(*tree).or_insert_with(|| self.store.manifest(tree).map(Rc::new)).clone()
     }
-
-    /// Records that were found damaged and count as absent.
-    pub fn damaged(&self) -> Vec<PathBuf> {
-        self.damaged.borrow().iter().cloned().collect()
-    }
 }
 
 impl Known for Workspace {
-    fn record(&self, key: &StageKey) -> Option<RunRecord> {
-        if let Some(known) = self.records.borrow().get(key) {
-            return known.clone();
-        }
-        let found = match self.store.record(key) {
-            Found::Nothing => None,
-            Found::Damaged(path) => {
-                self.damaged.borrow_mut().insert(path);
-                None
-            }
-            // A record under another key's name is as good as none.
-            Found::Record(record) if record.key_text.key() != *key => None,
-            Found::Record(record) => Some(*record),
-        };
-        if let Some(record) = &found {
-            self.outputs.borrow_mut().insert(record.tree, record.outputs.clone());
-        }
-        self.records.borrow_mut().insert(*key, found.clone());
-        found
+    fn tree(&self, key: &StageKey) -> Option<Digest> {
+        let tree = self.store.tree_of(key)?;
+        self.owners.borrow_mut().insert(tree, *key);
+        Some(tree)
     }
 
-    fn agrees(&self, step: &Step, record: &RunRecord) -> bool {
-        !step.is_pinned() || self.pins.borrow().check(&self.profile, &step.name, &record.outputs).is_ok()
+    fn agrees(&self, step: &Step, tree: &Digest) -> bool {
+        let fits = |manifest: Rc<Manifest>| {
+            self.pins.borrow().check(&self.profile, &step.name, &manifest.top_level()).is_ok()
+        };
+        !step.is_pinned() || self.manifest(tree).is_none_or(fits)
     }
 
     fn last(&self, step: &Step) -> Option<RunRecord> {
-        self.history().iter().rev().find(|r| r.step == step.name && r.profile == self.profile).cloned()
+        self.store.last(&self.profile, &step.name)
     }
 
     fn output(&self, tree: &Digest, path: &str) -> Option<Digest> {
-        if let Some(outputs) = self.outputs.borrow().get(tree)
-            && !path.contains('/')
+        if !path.contains('/')
+            && let Some(key) = self.owners.borrow().get(tree)
         {
-            return outputs.get(path).copied();
+            let mut outputs = self.outputs.borrow_mut();
+            let found = outputs.entry(*tree).or_insert_with(|| {
+                self.store
+                    .record(key)
+                    .filter(|record| record.tree == *tree)
+                    .map(|r| r.outputs)
+                    .unwrap_or_default()
+            });
+            if !found.is_empty() {
+                return found.get(path).copied();
+            }
         }
         self.manifest(tree)?.at(path)
+    }
+
+    fn surroundings(&self, step: &Step) -> Result<Vec<(String, String)>, String> {
+        self.versions.borrow_mut().surroundings(&step.surroundings)
     }
 
     fn has_bytes(&self, tree: &Digest) -> bool {

@@ -10,11 +10,11 @@ use serde_json::Value;
 
 /// Every validation ROC-AUC of the train step `step`, from its history in the cache.
 fn validations(cache: &Path, step: &str) -> Vec<f64> {
-    let records = fs::read_dir(cache.join("records")).expect("records were written");
-    let tree = records
-        .map(|entry| fs::read_to_string(entry.expect("a record").path()).expect("a record is text"))
-        // A record is its checksum and, from the first bracket on, JSON.
-        .map(|text| serde_json::from_str::<Value>(&text[text.find('{').expect("JSON")..]).expect("JSON"))
+    let log = fs::read_to_string(cache.join("state")).expect("the log was written");
+    let tree = log
+        .lines()
+        // A record is a line of the log, and from the first bracket on JSON.
+        .filter_map(|line| serde_json::from_str::<Value>(&line[line.find('{')?..]).ok())
         .find(|record| record["step"] == step)
         .and_then(|record| record["tree"].as_str().map(str::to_owned))
         .expect("the step ran");

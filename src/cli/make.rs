@@ -1,5 +1,6 @@
 //! `repro make`.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::mpsc::{Sender, channel};
@@ -22,7 +23,7 @@ use crate::explain::{Explanation, explain};
 use crate::plan::{Known, Plan, Verdict};
 use crate::publish::{Part, Published};
 use crate::run::{self, Capacity, Message, Options, Subprocess, Summary};
-use crate::store::Writer;
+use crate::store::{ContentStore, Damage, StoreError, Writer};
 use crate::workspace::Workspace;
 
 /// Brings targets up to date: runs what must run, keeps the results, publishes the reports.
@@ -35,6 +36,9 @@ pub struct Make {
     /// After a failure, go on with what does not depend on the failed step.
     #[arg(short, long)]
     keep_going: bool,
+    /// Fail instead of waiting for steps that another process runs.
+    #[arg(long)]
+    no_wait: bool,
     /// Only say what would run, why, and how long it would take by earlier runs.
     #[arg(long)]
     dry_run: bool,
@@ -54,19 +58,19 @@ impl Make {
         let targets = targets.into_iter().chain(forced.iter().copied()).collect::<Vec<_>>();
 
         // First without the lock: most of the time there is nothing to do, and nothing to wait for.
-        let workspace = context.workspace()?;
-        let plan = context.judge(&workspace, targets.clone(), forced.clone())?;
-        if !self.dry_run && is_done(&context, &workspace, &plan) {
-            return nothing_to_do(global, &workspace, &plan);
+        let (mut workspace, anew) = (&context.workspace()?, OnceCell::new());
+        let mut plan = context.judge(workspace, targets.clone(), forced.clone())?;
+        if !self.dry_run && is_done(&context, workspace, &plan) {
+            return nothing_to_do(global, workspace, &plan);
         }
         let capacity = self.limits.capacity(&context)?;
         self.limits.refuse_impossible(&context, &plan, &capacity)?;
-        let reason = |node| status::reason(&explain(&context.pipeline, &workspace, &plan, node));
+        let reason = |node| status::reason(&explain(&context.pipeline, workspace, &plan, node));
         if let Some(code) = self.limits.denied(global, &context, &plan, reason)? {
             return Ok(code);
         }
         if self.dry_run {
-            return dry_run(global, &context, &workspace, &plan, &capacity);
+            return dry_run(global, &context, workspace, &plan, &capacity);
         }
 
         // What only people can do is said at once and as a whole, not one by one as the steps come to it.
@@ -78,25 +82,27 @@ impl Make {
             }
         }
 
-        // Then as the only one that writes. Another one may have done the work meanwhile: look again.
-        let mut tell = |holder: &str| tell!("waiting for {holder}, which writes the same cache");
+        // Then beside others that write. What one who had to be waited for has removed is known no more.
+        let mut tell = |holder: &str| tell!("waiting for {holder}, which has this cache to itself");
         let writer = workspace.store().lock(&mut tell)?;
-        let workspace = context.workspace()?;
-        let mut plan = context.judge(&workspace, targets, forced)?;
-        for record in workspace.damaged() {
-            tell!("warning: {}: the record is damaged and counts as absent", record.display());
+        if writer.has_waited() {
+            let opened = context.workspace()?;
+            workspace = anew.get_or_init(|| opened);
         }
-        if is_done(&context, &workspace, &plan) {
-            return nothing_to_do(global, &workspace, &plan);
+        // Something is to be done: what the version commands say is asked anew, once.
+        if workspace.ask_versions_again() || writer.has_waited() {
+            plan = context.judge(workspace, targets, forced)?;
         }
-        let summary = self.schedule(global, &context, &workspace, &writer, &mut plan, capacity)?;
+        warn_of_losses(workspace.store());
+        let summary = self.schedule(global, &context, workspace, &writer, &mut plan, capacity)?;
+        writer.sync()?;
         let published =
-            if summary.is_complete() { Some(publish(&context, &workspace, &writer, &plan)?) } else { None };
-        save_digests(&workspace);
+            if summary.is_complete() { Some(publish(&context, workspace, &writer, &plan)?) } else { None };
+        keep(workspace.keep_facts());
         if global.json {
             ended(&summary, published.as_ref(), &plan, since)?;
         }
-        tell_summary(&summary, published.as_ref(), &workspace, &plan, since);
+        tell_summary(&summary, published.as_ref(), workspace, &plan, since);
         if summary.failures.iter().any(|failure| failure.needs_human) {
             ask::tell_how_to_go_on(global, &self.targets);
         }
@@ -122,7 +128,8 @@ impl Make {
         stop_on_signals(sender.clone()).map_err(|error| failed("signals cannot be caught", error))?;
         let guess = estimate(&context.pipeline, plan, workspace.history(), &capacity);
         let estimated_seconds = guess.unknown.is_empty().then_some(guess.seconds);
-        let options = Options { capacity, keep_going: self.keep_going, estimated_seconds };
+        let options =
+            Options { capacity, keep_going: self.keep_going, wait: !self.no_wait, estimated_seconds };
         let mut observer = console::observer(global.json);
         Ok(run::run(
             &context.pipeline,
@@ -165,7 +172,7 @@ fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
 }
 
 fn nothing_to_do(global: &Global, workspace: &Workspace, plan: &Plan) -> Result<ExitCode, CliError> {
-    save_digests(workspace);
+    keep(workspace.keep_facts());
     if global.json {
         ended(&Summary::default(), None, plan, Instant::now())?;
     }
@@ -173,10 +180,26 @@ fn nothing_to_do(global: &Global, workspace: &Workspace, plan: &Plan) -> Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// Without the digests the next run only takes longer.
-fn save_digests(workspace: &Workspace) {
-    if let Err(error) = workspace.digests().save() {
-        tell!("warning: the digests of files could not be kept: {error}");
+/// What the cache has lost, told once: the run that follows does it again.
+fn warn_of_losses(store: &ContentStore) {
+    for Damage { file, at, step } in store.damaged() {
+        let what = match step {
+            Some(step) => format!("a record of `{step}`"),
+            None => "an entry".to_owned(),
+        };
+        tell!("warning: {}: {what} is damaged (byte {at}) and counts as absent", file.display());
+    }
+    for step in store.lost() {
+        tell!(
+            "warning: what `{step}` wrote did not get to the disk whole before the system went down; it runs again"
+        );
+    }
+}
+
+/// What cannot be kept for the next time costs time then, nothing else.
+fn keep(kept: Result<(), StoreError>) {
+    if let Err(error) = kept {
+        tell!("warning: {error}; the next run takes a little longer");
     }
 }
 
@@ -267,6 +290,8 @@ fn publish(
             })
         })
         .collect();
+    // Two at once would each forget what the other wrote.
+    let _alone = writer.alone("publish.lock")?;
     let publishes = |name: &str| graph.node_weights().any(|step| step.name == name && step.publish.is_some());
     Ok(workspace.reports().publish(writer, &parts, &publishes, &mut workspace.digests())?)
 }
@@ -288,6 +313,11 @@ fn tell_summary(
         if let Some(log) = &failure.log {
             tell!("hint: its log is {}", log.display());
         }
+    }
+    for (step, holder) in &summary.elsewhere {
+        let holder = holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string);
+        tell!("error: step `{step}` is being run by {holder}");
+        tell!("hint: without --no-wait this waits for it");
     }
     if summary.interrupted {
         tell!("stopped; what was finished is kept in {}", store.display());

@@ -19,6 +19,7 @@ mod context;
 mod diff;
 mod error;
 mod graph;
+mod guard;
 mod limits;
 mod list;
 mod log;
@@ -82,10 +83,13 @@ enum Command {
     Man(man::Man),
     #[command(hide = true)]
     Step(step::Step),
+    #[command(hide = true)]
+    Guard(guard::Guard),
 }
 
 /// Runs the program on the process's arguments with the stages of `registry`.
 pub fn run(registry: Registry) -> ExitCode {
+    let registry = registry.with(crate::command::Command);
     let registry = match completions::answer(registry, grammar) {
         Ok(registry) => registry,
         Err(code) => return code,
@@ -135,6 +139,7 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
         Command::Completions(command) => command.run(grammar(registry).get_name()),
         Command::Man(command) => command.run(grammar(registry)),
         Command::Step(command) => command.run(registry),
+        Command::Guard(command) => command.run(),
     })
 }
 

@@ -7,6 +7,11 @@ use crate::explain::{Cause, FileChange, State};
 use crate::params::ParamChange;
 use crate::record::RunRecord;
 
+/// That another process runs a step.
+pub fn elsewhere(step: &str, by: Option<&str>) -> String {
+    format!("{step} is being run by {}", by.unwrap_or("another process"))
+}
+
 /// `0.4 s`, `3 min 20 s`, `2 h 5 min`.
 pub fn duration(seconds: f64) -> String {
     match seconds {

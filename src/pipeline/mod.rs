@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
-use stage_api::Registry;
+use stage_api::{Registry, Surroundings};
 
 pub use error::{PipelineError, nearest};
 pub use needs::Needs;
@@ -54,6 +54,8 @@ pub struct Step {
     pub params: String,
     /// Whether its params say too little to prove what it brings from outside.
     pub unproven: bool,
+    /// What of the machine counts for its result.
+    pub surroundings: Surroundings,
     /// What it reads, in the order of the file (lists expanded in place).
     pub inputs: Vec<StepInput>,
     /// What it asks of the machine.

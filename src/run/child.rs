@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use stage_api::{Job, Outside, Progress, Registry, StageError};
+use stage_api::{Job, Outside, Progress, Registry};
 
 use super::executor::{Outcome, Report, Task};
 
@@ -89,6 +89,9 @@ pub fn perform(
     let Some(stage) = registry.get(&task.stage) else {
         return Outcome::Failed(format!("this program has no stage `{}`", task.stage));
     };
+    if let Err(error) = std::fs::create_dir_all(&task.scratch) {
+        return Outcome::Failed(format!("{}: cannot be created: {error}", task.scratch.display()));
+    }
     let job = Job {
         inputs: &task.inputs,
         out: &task.out,
@@ -99,10 +102,7 @@ pub fn perform(
     };
     // Nothing of the stage is used after a panic: its folder is thrown away.
     let outcome = match catch_unwind(AssertUnwindSafe(|| stage.run_erased(&task.params, &job))) {
-        Ok(Ok(())) => Outcome::Done,
-        Ok(Err(StageError::Cancelled)) => Outcome::Cancelled,
-        Ok(Err(StageError::NeedsHuman { what })) => Outcome::NeedsHuman(what),
-        Ok(Err(error)) => Outcome::Failed(error.to_string()),
+        Ok(result) => Outcome::of(result),
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(ToString::to_string);
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();

@@ -34,6 +34,13 @@ pub enum Event<'a> {
         /// How many steps will have run at most, as known now.
         of: usize,
     },
+    /// A step is run by another process; its result will be taken from there.
+    Elsewhere {
+        /// The step.
+        step: &'a str,
+        /// The process, where that is known.
+        by: Option<&'a str>,
+    },
     /// A step is so far.
     Progress {
         /// The step.

@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 
 use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
-use stage_api::{Host, Inputs};
+use stage_api::{Host, Inputs, StageError};
 
 /// One execution of a stage: plain data, so that it can cross a process border.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,6 +34,13 @@ pub struct Task {
     pub gpus: Option<Vec<String>>,
 }
 
+impl Task {
+    /// The GPUs it may see, as the environment names them.
+    pub fn visible_gpus(&self) -> Option<String> {
+        self.gpus.as_ref().map(|gpus| gpus.join(","))
+    }
+}
+
 /// How an execution ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -46,6 +53,18 @@ pub enum Outcome {
     NeedsHuman(String),
     /// It stopped on request.
     Cancelled,
+}
+
+impl Outcome {
+    /// How a stage that returned this ended.
+    pub fn of(result: Result<(), StageError>) -> Self {
+        match result {
+            Ok(()) => Self::Done,
+            Err(StageError::Cancelled) => Self::Cancelled,
+            Err(StageError::NeedsHuman { what }) => Self::NeedsHuman(what),
+            Err(error) => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 /// What a running step says.

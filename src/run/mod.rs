@@ -1,8 +1,10 @@
 //! Running what is stale: the scheduler decides what starts when, an executor starts it, events tell of it.
 
 pub mod child;
+mod direct;
 mod event;
 mod executor;
+mod guard;
 mod host;
 mod in_process;
 pub mod machine;
@@ -13,6 +15,7 @@ mod summary;
 pub use child::running_job;
 pub use event::{Event, Observer};
 pub use executor::{Executor, Message, Outcome, Report, Reporter, Running, Task};
+pub use guard::guard;
 pub use host::{Capacity, Gpu, Share};
 pub use in_process::InProcess;
 pub use scheduler::{Options, chains, run};

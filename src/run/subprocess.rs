@@ -2,27 +2,34 @@
 //! of one step ends that step alone. The child is the leader of a process group, so whatever it starts can be
 //! stopped with it.
 
+use std::cell::OnceCell;
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
+use stage_api::Stage;
+
 use super::child::JobFile;
+use super::direct;
 use super::executor::{Executor, Outcome, Report, Reporter, Running, Task};
+use super::guard::Guard;
+use crate::command::Command;
 
 /// Steps as processes.
 pub struct Subprocess {
     program: PathBuf,
+    guard: OnceCell<Guard>,
 }
 
 impl Subprocess {
     /// Runs `program step JOBFILE` for each step.
     pub fn new(program: PathBuf) -> Self {
-        Self { program }
+        Self { program, guard: OnceCell::new() }
     }
 
     /// Runs this very program. On Linux even when its file was replaced meanwhile, by a rebuild say: parent and
@@ -39,12 +46,25 @@ impl Subprocess {
     }
 }
 
+impl Subprocess {
+    /// The guard of this run, started when it is first needed.
+    fn guard(&self) -> io::Result<Guard> {
+        if self.guard.get().is_none() {
+            let _ = self.guard.set(Guard::start(&self.program)?);
+        }
+        self.guard.get().cloned().ok_or_else(|| io::Error::other("there is no guard"))
+    }
+}
+
 impl Executor for Subprocess {
     fn start(&self, task: Task, reporter: Reporter) -> io::Result<Box<dyn Running>> {
+        if task.stage == <Command as Stage>::NAME {
+            return direct::start(task, reporter, self.guard()?);
+        }
         let threads = task.host.threads.to_string();
         let log = OpenOptions::new().create(true).append(true).open(&task.log)?;
         let job_file = task.folder.join("job.json");
-        let mut command = Command::new(&self.program);
+        let mut command = Process::new(&self.program);
         command
             .arg0("repro")
             .arg("step")
@@ -55,8 +75,8 @@ impl Executor for Subprocess {
             .stdout(Stdio::piped())
             .stderr(log)
             .process_group(0);
-        if let Some(gpus) = &task.gpus {
-            command.env("CUDA_VISIBLE_DEVICES", gpus.join(","));
+        if let Some(gpus) = task.visible_gpus() {
+            command.env("CUDA_VISIBLE_DEVICES", gpus);
         }
         let job = JobFile { task, parent: std::process::id() };
         std::fs::write(&job_file, serde_json::to_vec(&job)?)?;
@@ -95,7 +115,7 @@ fn listen(lines: impl BufRead, reporter: &Reporter) -> Option<Outcome> {
 }
 
 /// Waits for the child, then ends what it may have left running in its group: it could hold the pipe open.
-fn wait(mut child: Child, pid: Pid, group: &Mutex<Option<Pid>>) -> io::Result<ExitStatus> {
+pub(super) fn wait(mut child: Child, pid: Pid, group: &Mutex<Option<Pid>>) -> io::Result<ExitStatus> {
     // Not reaped yet, the child keeps its number, so the group below is certainly its own.
     while let Err(rustix::io::Errno::INTR) =
         waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
@@ -134,7 +154,7 @@ fn signal_text(signal: i32) -> String {
 }
 
 /// The process group of a child, until it is reaped.
-struct Group(Arc<Mutex<Option<Pid>>>);
+pub(super) struct Group(pub(super) Arc<Mutex<Option<Pid>>>);
 
 impl Group {
     fn signal(&self, signal: Signal) {

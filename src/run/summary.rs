@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::store::Holder;
+
 /// A step that ran.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RanStep {
@@ -31,6 +33,8 @@ pub struct Summary {
     pub ran: Vec<RanStep>,
     /// The steps that failed, in the order in which they did.
     pub failures: Vec<Failure>,
+    /// Steps that another process runs and that were not waited for, and who runs them.
+    pub elsewhere: Vec<(String, Option<Holder>)>,
     /// Needed steps that are not fresh and did not fail themselves, in the order of the pipeline.
     pub not_reached: Vec<String>,
     /// Whether the run was stopped.

@@ -3,41 +3,51 @@
 //! ```text
 //! cache/
 //!   CACHEDIR.TAG, VERSION   marks a cache for backup programs; the version of this layout
-//!   lock                    held by the one process that writes; says who that is
+//!   lock                    shared by all that run steps, held alone by what removes results
 //!   trees/<digest>/         the output of a step, immutable, read-only
 //!   manifests/<digest>      what is in the tree of that digest; outlives its bytes
-//!   records/<key>           what is known of the execution of a key
+//!   claims/<key>            held by the one process that runs that key; says who that is
+//!   state, state.lock       the log of what is known: executions by key, digests of project files; held to append
 //!   work/<key>-…/           the folder of a running step; of no worth when nobody runs
 //!   scratch/<key>/          survives a failed or interrupted attempt of that key
 //!   logs/<key>.log, .jsonl  what the last execution said; its scalars
 //!   published/<profile>     which files `reports/` holds from which step
-//!   stat-cache              digests of project files by size, times and inode
 //! ```
 //!
-//! Order of a commit: bytes, manifest, tree's name, record. A crash in between leaves a tree that nobody
+//! Order of a commit: bytes, manifest, tree's name, line in the log. A crash in between leaves a tree that nobody
 //! names, never a record of a tree that was not whole. Readers take no lock.
 
 pub mod files;
 mod lock;
+mod log;
 mod stat_cache;
+mod state;
 mod writer;
 
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-pub use lock::Lock;
-pub use stat_cache::StatCache;
+pub use lock::{Claim, Claimed, Holder, Lock, Share};
+pub use log::Damage;
+pub use stat_cache::{Stamp, StatCache, stamp_of};
 pub use writer::{WorkDir, Writer};
 
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
 use crate::tree::Manifest;
+use crate::versions::Version;
+use state::State;
 
 /// The layout's version. Another one is refused, not guessed at.
-const VERSION: &str = "1\n";
+const VERSION: &str = "2\n";
 const LOCK: &str = "lock";
+const STATE: &str = "state";
+const STATE_LOCK: &str = "state.lock";
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This folder is a cache of `repro`. It can be deleted; `repro make` fills it again.\n";
 
@@ -90,21 +100,23 @@ impl StoreError {
     }
 }
 
-/// The record of a key, as it lies on disk.
-#[derive(Debug, Clone)]
-pub enum Found {
-    /// There is none.
-    Nothing,
-    /// A whole one.
-    Record(Box<RunRecord>),
-    /// One that is not as it was written; it counts as none.
-    Damaged(PathBuf),
-}
-
 /// The store, open for reading. Opening creates nothing.
 #[derive(Debug, Clone)]
 pub struct ContentStore {
     root: PathBuf,
+    state: Rc<RefCell<State>>,
+    checked: Rc<RefCell<Checked>>,
+}
+
+/// What was found out about trees whose bytes a power cut may have taken.
+#[derive(Debug, Default)]
+struct Checked {
+    /// Trees that this process wrote itself.
+    own: HashSet<Digest>,
+    /// Trees that were hashed, and whether they are what their name says.
+    whole: HashMap<Digest, bool>,
+    /// Steps whose record is not believed because their tree is not whole.
+    lost: HashMap<StageKey, Digest>,
 }
 
 impl ContentStore {
@@ -115,16 +127,22 @@ impl ContentStore {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         match fs::read_to_string(root.join("VERSION")) {
             Ok(found) if found != VERSION => {
-                Err(StoreError::Version { folder: root.to_owned(), found: found.trim().to_owned() })
+                return Err(StoreError::Version { folder: root.to_owned(), found: found.trim().to_owned() });
             }
+            Ok(_) => {}
             // What cannot be looked into must not pass for an empty store.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(root, "read")(error)),
-            Err(_) => match foreign(root) {
-                Some(found) => Err(StoreError::Foreign { folder: root.to_owned(), found }),
-                None => Ok(Self { root: root.to_owned() }),
-            },
-            Ok(_) => Ok(Self { root: root.to_owned() }),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io(root, "read")(error));
+            }
+            Err(_) => {
+                if let Some(found) = foreign(root) {
+                    return Err(StoreError::Foreign { folder: root.to_owned(), found });
+                }
+            }
         }
+        let log = root.join(STATE);
+        let state = State::open(&log).map_err(StoreError::io(&log, "read"))?;
+        Ok(Self { root: root.to_owned(), state: Rc::new(RefCell::new(state)), checked: Rc::default() })
     }
 
     /// Its folder.
@@ -132,46 +150,149 @@ impl ContentStore {
         &self.root
     }
 
-    /// Waits until no other process writes, then becomes the one that does. `wait` is told who holds the lock,
-    /// once, before waiting.
+    /// Opens the store for writing, beside others that write. `wait` is told, once, whom there is to wait for: one
+    /// who has the store alone, to remove results.
     ///
     /// # Errors
     /// When the folder cannot be written.
     pub fn lock(&self, wait: &mut dyn FnMut(&str)) -> Result<Writer, StoreError> {
-        fs::create_dir_all(&self.root).map_err(StoreError::io(&self.root, "create the folder"))?;
-        let lock = Lock::take(&self.root.join(LOCK), wait)?;
-        // What the folder is stands in it before anything else does.
-        for (name, text) in [("CACHEDIR.TAG", CACHEDIR_TAG), ("VERSION", VERSION)] {
-            let path = self.root.join(name);
-            if !path.exists() {
-                files::write_whole(&path, text.as_bytes(), false).map_err(StoreError::io(&path, "write"))?;
-            }
-        }
-        for folder in ["trees", "manifests", "records", "work", "scratch", "logs", "published"] {
+        self.prepare()?;
+        let lock = Lock::take(&self.root.join(LOCK), Share::Shared, wait)?;
+        for folder in ["trees", "manifests", "claims", "work", "scratch", "logs", "published"] {
             let folder = self.root.join(folder);
             fs::create_dir_all(&folder).map_err(StoreError::io(&folder, "create the folder"))?;
         }
         Writer::start(self.clone(), lock)
     }
 
-    /// The record of a key.
-    pub fn record(&self, key: &StageKey) -> Found {
-        read_record(&self.root.join("records").join(key.to_string()))
+    /// Makes the folder a store: what it is stands in it before anything else does.
+    fn prepare(&self) -> Result<(), StoreError> {
+        if self.root.join("VERSION").exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.root).map_err(StoreError::io(&self.root, "create the folder"))?;
+        for (name, text) in [("CACHEDIR.TAG", CACHEDIR_TAG), ("VERSION", VERSION)] {
+            let path = self.root.join(name);
+            files::write_whole(&path, text.as_bytes(), false).map_err(StoreError::io(&path, "write"))?;
+        }
+        Ok(())
     }
 
-    /// Every whole record, oldest first.
+    /// Calls `act` on the state as it is now, while nobody else appends.
+    fn with_state<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> Result<T, StoreError> {
+        self.prepare()?;
+        let path = self.root.join(STATE_LOCK);
+        let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.and_then(|file| file.lock().map(|()| file)).map_err(StoreError::io(&path, "lock"))?;
+        let log = self.root.join(STATE);
+        let result = act(&mut self.state.borrow_mut()).map_err(StoreError::io(&log, "write"));
+        drop(lock);
+        result
+    }
+
+    /// Appends lines to the state log.
+    fn append(&self, lines: &[String], durable: bool) -> Result<(), StoreError> {
+        self.with_state(|state| state.append(lines, durable))
+    }
+
+    /// Reads what other processes appended since; says whether that was anything.
+    ///
+    /// # Errors
+    /// When the state log cannot be read.
+    pub fn refresh(&self) -> Result<bool, StoreError> {
+        let refreshed = self.state.borrow_mut().refresh();
+        refreshed.map_err(StoreError::io(&self.root.join(STATE), "read"))
+    }
+
+    /// The tree of a key's newest execution. An execution whose bytes were perhaps not on the disk when the power
+    /// went is believed once its tree was hashed and is what it should be.
+    pub fn tree_of(&self, key: &StageKey) -> Option<Digest> {
+        let ran = self.state.borrow_mut().ran(key)?;
+        if ran.is_synced || self.is_whole(&ran.tree) {
+            return Some(ran.tree);
+        }
+        self.checked.borrow_mut().lost.insert(*key, ran.tree);
+        None
+    }
+
+    fn is_whole(&self, tree: &Digest) -> bool {
+        let mut checked = self.checked.borrow_mut();
+        if checked.own.contains(tree) {
+            return true;
+        }
+        let check = || Manifest::of_folder(&self.tree(tree)).is_ok_and(|found| found.digest() == *tree);
+        *checked.whole.entry(*tree).or_insert_with(check)
+    }
+
+    /// The record of a key.
+    pub fn record(&self, key: &StageKey) -> Option<RunRecord> {
+        self.tree_of(key)?;
+        self.state.borrow_mut().record(key)
+    }
+
+    /// The newest record of a step in a profile.
+    pub fn last(&self, profile: &str, step: &str) -> Option<RunRecord> {
+        self.state.borrow_mut().last(profile, step)
+    }
+
+    /// Every record that counts, oldest first.
     pub fn records(&self) -> Vec<RunRecord> {
-        let mut found: Vec<RunRecord> = fs::read_dir(self.root.join("records"))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|item| match read_record(&item.path()) {
-                Found::Record(record) => Some(*record),
-                Found::Nothing | Found::Damaged(_) => None,
+        self.state.borrow_mut().records()
+    }
+
+    /// Stretches of the state log that are not as they were written. What they said is lost.
+    pub fn damaged(&self) -> Vec<Damage> {
+        self.state.borrow().damaged().to_vec()
+    }
+
+    /// The steps, as far as asked about, whose execution is not believed because its bytes did not get to the
+    /// disk before the power went.
+    pub fn lost(&self) -> Vec<String> {
+        let lost: Vec<StageKey> = self.checked.borrow().lost.keys().copied().collect();
+        let mut state = self.state.borrow_mut();
+        let mut steps: Vec<String> = lost.iter().filter_map(|key| Some(state.record(key)?.step)).collect();
+        steps.sort_unstable();
+        steps
+    }
+
+    /// What version commands printed, as far as it is known, oldest first.
+    pub fn versions(&self) -> Vec<Version> {
+        self.state.borrow().versions().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The digests of project files that are known.
+    pub fn stat_cache(&self) -> StatCache {
+        StatCache::of_lines(self.state.borrow().files())
+    }
+
+    /// Keeps what `cache` learned, and what version commands printed.
+    ///
+    /// # Errors
+    /// When the state log cannot be written.
+    pub fn keep_facts(&self, cache: &mut StatCache, versions: &[Version]) -> Result<(), StoreError> {
+        let mut lines: Vec<String> = cache.new_lines().iter().map(|line| format!("file {line}")).collect();
+        lines.extend(
+            versions.iter().filter_map(|a| Some(format!("version {}", serde_json::to_string(a).ok()?))),
+        );
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.append(&lines, false)?;
+        self.tidy()
+    }
+
+    /// Writes the state log anew where much of it is superseded or some of it damaged.
+    fn tidy(&self) -> Result<(), StoreError> {
+        if !self.state.borrow().may_compact() {
+            return Ok(());
+        }
+        let mut seen = HashSet::new();
+        self.with_state(|state| {
+            state.compact(&mut |line| {
+                let path = stat_cache::path_of(line);
+                path.is_some_and(|path| seen.insert(path.to_owned()) && Path::new(path).exists())
             })
-            .collect();
-        found.sort_by(|a, b| (a.started_ms, a.key_text.as_str()).cmp(&(b.started_ms, b.key_text.as_str())));
-        found
+        })
     }
 
     /// What is in a tree, whether or not its bytes are there. Where the manifest is lost or damaged the bytes
@@ -204,18 +325,8 @@ impl ContentStore {
 
 /// Something in a folder without VERSION that no store has put there while it began.
 fn foreign(root: &Path) -> Option<String> {
-    let begun = |name: &str| name == LOCK || name == "CACHEDIR.TAG" || name.starts_with(".tmp");
+    let begun =
+        |name: &str| [LOCK, STATE, STATE_LOCK, "CACHEDIR.TAG"].contains(&name) || name.starts_with(".tmp");
     let items = fs::read_dir(root).into_iter().flatten().flatten();
     items.map(|item| item.file_name().to_string_lossy().into_owned()).filter(|name| !begun(name)).min()
-}
-
-fn read_record(path: &Path) -> Found {
-    match fs::read_to_string(path) {
-        Ok(text) => match RunRecord::from_text(&text) {
-            Some(record) => Found::Record(Box::new(record)),
-            None => Found::Damaged(path.to_owned()),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
-        Err(_) => Found::Damaged(path.to_owned()),
-    }
 }

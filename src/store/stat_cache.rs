@@ -3,60 +3,59 @@
 //! file may have changed again within that tick) and is hashed again. The change time counts beside the
 //! modification time: `mv` and `tar` can put other bytes under the same modification time.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::fmt;
 use std::fs::{self, Metadata};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::files;
 use crate::digest::Digest;
 use crate::tree::{Manifest, TreeError};
 
 /// Longer than a tick of any kernel's file clock (10 ms at 100 Hz), in nanoseconds.
-const TICK: i128 = 20_000_000;
+const TICK: i64 = 20_000_000;
 
+/// What tells a file's content from another one at the price of a stat. Times in nanoseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
+pub struct Stamp {
     size: u64,
-    modified: i128,
-    changed: i128,
+    modified: i64,
+    changed: i64,
     inode: u64,
     device: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     stamp: Stamp,
     /// When the file was hashed, in nanoseconds since 1970.
-    hashed: i128,
+    hashed: i64,
     digest: Digest,
 }
 
-/// Digests by path. Read when opened, written by [`StatCache::save`] when something was added.
-#[derive(Debug)]
+/// Digests by path.
+#[derive(Debug, Default)]
 pub struct StatCache {
-    file: PathBuf,
-    known: BTreeMap<PathBuf, Known>,
-    grown: bool,
+    known: HashMap<String, Known>,
+    /// Paths whose entry is not kept yet.
+    new: Vec<String>,
 }
 
 impl StatCache {
-    /// Opens the cache kept in `file`; a missing or damaged one is empty, which costs time only.
-    pub fn open(file: &Path) -> Self {
-        let known = fs::read_to_string(file)
-            .ok()
-            .and_then(|text| {
-                let (checksum, body) = text.split_once('\n')?;
-                let intact = checksum == Digest::of_bytes(body.as_bytes()).to_string();
-                let list: Vec<(PathBuf, Known)> =
-                    if intact { serde_json::from_str(body).ok()? } else { return None };
-                Some(list.into_iter().collect())
-            })
-            .unwrap_or_default();
-        Self { file: file.to_owned(), known, grown: false }
+    /// The cache that these lines make; a line that says nothing costs time only.
+    pub(super) fn of_lines<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
+        let known = lines.filter_map(|line| parse(line).map(|(path, known)| (path.to_owned(), known)));
+        Self { known: known.collect(), new: Vec::new() }
+    }
+
+    /// The lines of what was added.
+    pub(super) fn new_lines(&mut self) -> Vec<String> {
+        let paths = std::mem::take(&mut self.new);
+        paths.iter().filter_map(|path| Some(format!("{} {path}", self.known.get(path)?))).collect()
     }
 
     /// The digest of a file, or of a folder by way of its manifest.
@@ -79,49 +78,71 @@ impl StatCache {
 
     fn of_file(&mut self, path: &Path, metadata: &Metadata) -> io::Result<Digest> {
         let stamp = stamp(metadata);
-        if let Some(known) = self.known.get(path)
+        // An entry is a line of text.
+        let name = path.to_str().filter(|name| !name.contains('\n'));
+        if let Some(known) = name.and_then(|name| self.known.get(name))
             && known.stamp == stamp
-            && known.hashed > stamp.modified.max(stamp.changed) + TICK
+            && known.hashed > stamp.modified.max(stamp.changed).saturating_add(TICK)
         {
             return Ok(known.digest);
         }
         let hashed = now();
         let digest = Digest::of_file(path)?;
-        self.known.insert(path.to_owned(), Known { stamp, hashed, digest });
-        self.grown = true;
+        if let Some(name) = name {
+            self.known.insert(name.to_owned(), Known { stamp, hashed, digest });
+            self.new.push(name.to_owned());
+        }
         Ok(digest)
     }
+}
 
-    /// Writes what was added.
-    ///
-    /// # Errors
-    /// When the store's folder cannot be written.
-    pub fn save(&mut self) -> io::Result<()> {
-        if !self.grown {
-            return Ok(());
-        }
-        let list: Vec<(&PathBuf, &Known)> = self.known.iter().collect();
-        let body = serde_json::to_string(&list)?;
-        let text = format!("{}\n{body}", Digest::of_bytes(body.as_bytes()));
-        if let Some(folder) = self.file.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        files::write_whole(&self.file, text.as_bytes(), false)?;
-        self.grown = false;
-        Ok(())
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stamp { size, modified, changed, inode, device } = &self.stamp;
+        write!(f, "{size} {modified} {changed} {inode} {device} {} {}", self.hashed, self.digest)
     }
 }
 
-fn nanoseconds(time: io::Result<SystemTime>) -> i128 {
+/// The stamp of a file, links followed.
+///
+/// # Errors
+/// When it is not there.
+pub fn stamp_of(path: &Path) -> io::Result<Stamp> {
+    fs::metadata(path).map(|metadata| stamp(&metadata))
+}
+
+/// A line's path and what is known of it.
+fn parse(line: &str) -> Option<(&str, Known)> {
+    fn next<'a, T: FromStr>(parts: &mut impl Iterator<Item = &'a str>) -> Option<T> {
+        parts.next()?.parse().ok()
+    }
+    let mut parts = line.splitn(8, ' ');
+    let stamp = Stamp {
+        size: next(&mut parts)?,
+        modified: next(&mut parts)?,
+        changed: next(&mut parts)?,
+        inode: next(&mut parts)?,
+        device: next(&mut parts)?,
+    };
+    let (hashed, digest) = (next(&mut parts)?, next(&mut parts)?);
+    Some((parts.next()?, Known { stamp, hashed, digest }))
+}
+
+/// The path a line is about.
+pub(super) fn path_of(line: &str) -> Option<&str> {
+    line.splitn(8, ' ').nth(7)
+}
+
+fn nanoseconds(time: io::Result<SystemTime>) -> i64 {
     match time.map(|time| time.duration_since(UNIX_EPOCH)) {
-        Ok(Ok(after)) => after.as_nanos() as i128,
-        Ok(Err(before)) => -(before.duration().as_nanos() as i128),
+        Ok(Ok(after)) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+        Ok(Err(before)) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |before| -before),
         // Without a time nothing may be trusted: as if changed in the far future.
-        Err(_) => i128::MAX / 2,
+        Err(_) => i64::MAX,
     }
 }
 
-fn now() -> i128 {
+fn now() -> i64 {
     nanoseconds(Ok(SystemTime::now()))
 }
 
@@ -131,7 +152,7 @@ fn stamp(metadata: &Metadata) -> Stamp {
     Stamp {
         size: metadata.len(),
         modified: nanoseconds(metadata.modified()),
-        changed: i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec()),
+        changed: metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec()),
         inode: metadata.ino(),
         device: metadata.dev(),
     }
@@ -147,11 +168,16 @@ fn stamp(metadata: &Metadata) -> Stamp {
 mod tests {
     use super::*;
 
+    fn reopened(cache: &mut StatCache) -> StatCache {
+        let lines = cache.new_lines();
+        StatCache::of_lines(lines.iter().map(String::as_str))
+    }
+
     #[test]
     fn a_file_changed_within_a_tick_and_to_the_same_size_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x");
-        let mut cache = StatCache::open(&folder.path().join("cache"));
+        let mut cache = StatCache::default();
         for round in 0..200u8 {
             fs::write(&file, [round; 16]).unwrap();
             assert_eq!(cache.digest(&file).unwrap(), Digest::of_bytes(&[round; 16]), "round {round}");
@@ -161,27 +187,26 @@ mod tests {
     #[test]
     fn an_old_entry_is_believed_without_reading_and_survives_a_reopen() {
         let folder = tempfile::tempdir().unwrap();
-        let (file, kept) = (folder.path().join("x"), folder.path().join("cache"));
+        let file = folder.path().join("with space");
         fs::write(&file, "1").unwrap();
         std::thread::sleep(std::time::Duration::from_millis(60));
-        let mut cache = StatCache::open(&kept);
+        let mut cache = StatCache::default();
         let digest = cache.digest(&file).unwrap();
-        cache.save().unwrap();
-        let mut cache = StatCache::open(&kept);
+        let mut cache = reopened(&mut cache);
         // A wrong digest in the cache shows that it is asked and the bytes are not.
         let planted = Digest::of_bytes(b"planted");
-        cache.known.get_mut(&file).unwrap().digest = planted;
+        cache.known.get_mut(file.to_str().unwrap()).unwrap().digest = planted;
         assert_eq!(cache.digest(&file).unwrap(), planted);
+        assert_eq!(cache.new_lines(), [""; 0], "nothing was learned");
         fs::write(&file, "2").unwrap();
         assert_eq!(cache.digest(&file).unwrap(), Digest::of_bytes(b"2"));
         assert_ne!(digest, planted);
     }
 
     #[test]
-    fn a_damaged_cache_is_an_empty_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let kept = folder.path().join("cache");
-        fs::write(&kept, "nonsense\n[]").unwrap();
-        assert!(StatCache::open(&kept).known.is_empty());
+    fn a_line_that_says_nothing_costs_time_only() {
+        for line in ["", "1 2 3", "x 2 3 4 5 6 7 path", "1 2 3 4 5 6 nodigest path"] {
+            assert!(StatCache::of_lines([line].into_iter()).known.is_empty(), "{line}");
+        }
     }
 }

@@ -1,22 +1,40 @@
-//! The writing half of the store; whoever has a [`Writer`] holds the lock.
+//! The writing half of the store. Several processes may each have a [`Writer`]: what they do to one key they do
+//! under its claim, and what they append to the log goes there whole.
 
+use std::cell::{Cell, RefCell};
 use std::fs;
+use std::io;
 use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use super::{ContentStore, Lock, StoreError, files};
+use super::lock::{Claim, Claimed, Lock, Share};
+use super::{ContentStore, StoreError, files, state};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
 use crate::tree::Manifest;
 
-/// A run shorter than this is cheaper to repeat than to force to disk.
+/// A run shorter than this is cheaper to repeat than to wait for the disk: such runs are forced there in groups.
 const DURABLE_FROM_SECONDS: f64 = 1.0;
+/// How long short runs may wait for their group.
+const GROUP: Duration = Duration::from_secs(1);
 
 /// The store, open for writing.
 #[derive(Debug)]
 pub struct Writer {
     store: ContentStore,
-    _lock: Lock,
+    lock: Lock,
+    group: RefCell<Option<Group>>,
+    synced: Cell<Instant>,
+}
+
+/// Short runs on their way to the disk.
+#[derive(Debug)]
+struct Group {
+    /// What of the log the disk then has the bytes of.
+    mark: state::Mark,
+    disk: JoinHandle<io::Result<()>>,
 }
 
 /// The folders of one running step.
@@ -26,23 +44,39 @@ pub struct WorkDir {
     pub key: StageKey,
     /// Empty at first; becomes the tree.
     pub out: PathBuf,
-    /// Survives a failed attempt of the key.
+    /// Survives a failed attempt of the key. Whoever needs it makes it.
     pub scratch: PathBuf,
     /// The log, empty at first.
     pub log: PathBuf,
     /// Holds `out` and whatever else the run needs beside it.
     pub folder: PathBuf,
+    _claim: Claim,
 }
 
 impl Writer {
-    /// Clears what dead runs left behind: nobody else runs, the lock says so.
+    /// Clears what dead runs left behind.
     pub(super) fn start(store: ContentStore, lock: Lock) -> Result<Self, StoreError> {
-        let work = store.root().join("work");
-        for item in fs::read_dir(&work).map_err(StoreError::io(&work, "list"))?.flatten() {
-            files::remove(&item.path())
-                .map_err(StoreError::io(&item.path(), "remove a dead run's folder"))?;
+        let writer = Self { store, lock, group: RefCell::default(), synced: Cell::new(Instant::now()) };
+        writer.clear()?;
+        Ok(writer)
+    }
+
+    /// Removes what belongs to no running step: whoever runs a key has its claim.
+    fn clear(&self) -> Result<(), StoreError> {
+        for folder in ["work", "claims"] {
+            let folder = self.store.root().join(folder);
+            for item in fs::read_dir(&folder).map_err(StoreError::io(&folder, "list"))?.flatten() {
+                let name = item.file_name();
+                let key = name.to_str().and_then(|name| name.split('-').next()?.parse::<Digest>().ok());
+                // A claim that could be taken is removed when it is given back.
+                let claim = key.map(|key| self.claim(StageKey(key))).transpose()?;
+                if folder.ends_with("work") && !matches!(claim, Some(Claimed::Theirs(_))) {
+                    files::remove(&item.path())
+                        .map_err(StoreError::io(&item.path(), "remove a dead run's folder"))?;
+                }
+            }
         }
-        Ok(Self { store, _lock: lock })
+        Ok(())
     }
 
     /// The store, for reading.
@@ -50,11 +84,32 @@ impl Writer {
         &self.store
     }
 
-    /// Fresh folders for a run of `key`.
+    /// Whether somebody else had the store to themselves when it was opened: what was known before may be gone.
+    pub fn has_waited(&self) -> bool {
+        self.lock.has_waited
+    }
+
+    /// Waits for one's turn to do what only one at a time may do; `name` is the lock's file in the store.
+    ///
+    /// # Errors
+    /// When the lock cannot be written.
+    pub fn alone(&self, name: &str) -> Result<Lock, StoreError> {
+        Lock::take(&self.store.root().join(name), Share::Alone, &mut |_| {})
+    }
+
+    /// Tries to become the one that runs `key`.
+    ///
+    /// # Errors
+    /// When the claim cannot be written.
+    pub fn claim(&self, key: StageKey) -> Result<Claimed, StoreError> {
+        Claim::try_take(&self.store.root().join("claims").join(key.to_string()))
+    }
+
+    /// Fresh folders for a run of the claimed `key`.
     ///
     /// # Errors
     /// When they cannot be made.
-    pub fn begin(&self, key: StageKey) -> Result<WorkDir, StoreError> {
+    pub fn begin(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
         let work = self.store.root().join("work");
         // A name of its own for each attempt: a dying process of an earlier one must not write into this one.
         let folder = tempfile::Builder::new()
@@ -63,14 +118,12 @@ impl Writer {
             .map_err(StoreError::io(&work, "make a folder in it"))?
             .keep();
         let out = folder.join("out");
+        fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
         let scratch = self.store.root().join("scratch").join(key.to_string());
-        for folder in [&out, &scratch] {
-            fs::create_dir_all(folder).map_err(StoreError::io(folder, "create the folder"))?;
-        }
         let log = self.store.log(&key);
         fs::write(&log, "").map_err(StoreError::io(&log, "write"))?;
         files::remove(&log.with_extension("jsonl")).map_err(StoreError::io(&log, "remove"))?;
-        Ok(WorkDir { key, out, scratch, log, folder })
+        Ok(WorkDir { key, out, scratch, log, folder, _claim: claim })
     }
 
     /// Hashes what a run wrote.
@@ -87,26 +140,95 @@ impl Writer {
     /// When the disk does not take it; then there is no record, and an earlier one of the key still stands.
     pub fn commit(&self, work: WorkDir, manifest: &Manifest, record: &RunRecord) -> Result<(), StoreError> {
         let durable = record.seconds >= DURABLE_FROM_SECONDS;
-        let (tree, path) = (self.store.tree(&record.tree), self.store.manifest_file(&record.tree));
+        let path = self.store.manifest_file(&record.tree);
         files::write_whole(&path, manifest.text().as_bytes(), durable)
             .map_err(StoreError::io(&path, "write"))?;
-        // A step runs though its tree is there when two keys have one output, or when a person doubts it. Bytes
-        // that are not what their name says give way to the fresh ones.
-        let kept = tree.is_dir() && Manifest::of_folder(&tree).is_ok_and(|old| old.digest() == record.tree);
-        if !kept {
-            self.forget_bytes(&record.tree)?;
-            files::seal(&work.out, durable).map_err(StoreError::io(&work.out, "make read-only"))?;
-            fs::rename(&work.out, &tree).map_err(StoreError::io(&tree, "move the output to"))?;
-            if durable {
-                let trees = self.store.root().join("trees");
-                files::sync_folder(&trees).map_err(StoreError::io(&trees, "sync"))?;
-            }
-        }
-        let path = self.store.root().join("records").join(work.key.to_string());
-        let text = record.to_text().map_err(|error| StoreError::io(&path, "write")(error.into()))?;
-        files::write_whole(&path, text.as_bytes(), durable).map_err(StoreError::io(&path, "write"))?;
+        self.keep_tree(&work, &record.tree, durable)?;
+        let line =
+            state::ran_line(record, durable).map_err(|error| StoreError::io(&path, "write")(error.into()))?;
+        self.store.checked.borrow_mut().own.insert(record.tree);
+        self.store.append(&[line], durable)?;
         files::remove(&work.scratch).map_err(StoreError::io(&work.scratch, "remove"))?;
         self.discard(work)
+    }
+
+    fn keep_tree(&self, work: &WorkDir, digest: &Digest, durable: bool) -> Result<(), StoreError> {
+        let tree = self.store.tree(digest);
+        files::seal(&work.out, durable).map_err(StoreError::io(&work.out, "make read-only"))?;
+        // A step runs though its tree is there when two keys have one output, or when a person doubts it. Bytes
+        // that are not what their name says give way to the fresh ones. Another process may put the same tree
+        // there at the same moment.
+        let is_whole = || Manifest::of_folder(&tree).is_ok_and(|old| old.digest() == *digest);
+        for _ in 0..3 {
+            if !tree.is_dir() {
+                match fs::rename(&work.out, &tree) {
+                    Ok(()) => break,
+                    Err(error) if tree.is_dir() => drop(error),
+                    Err(error) => return Err(StoreError::io(&tree, "move the output to")(error)),
+                }
+            }
+            if is_whole() {
+                break;
+            }
+            self.forget_bytes(digest)?;
+        }
+        if durable {
+            let trees = self.store.root().join("trees");
+            files::sync_folder(&trees).map_err(StoreError::io(&trees, "sync"))?;
+        }
+        Ok(())
+    }
+
+    /// Sends short runs on their way to the disk, from time to time; to be called after a commit. Returns at once.
+    ///
+    /// # Errors
+    /// When the disk did not take an earlier group.
+    pub fn sync_some(&self) -> Result<(), StoreError> {
+        let arrived = |group: &mut Group| group.disk.is_finished();
+        if self.group.borrow_mut().as_mut().is_some_and(|group| !arrived(group)) {
+            return Ok(());
+        }
+        self.finish_group()?;
+        if self.synced.get().elapsed() >= GROUP && self.store.state.borrow().has_unsynced() {
+            let mark = self.store.state.borrow().mark();
+            let root = self.store.root().to_owned();
+            let disk = std::thread::spawn(move || files::sync_all_of(&root));
+            *self.group.borrow_mut() = Some(Group { mark, disk });
+        }
+        Ok(())
+    }
+
+    fn finish_group(&self) -> Result<(), StoreError> {
+        let Some(Group { mark, disk }) = self.group.borrow_mut().take() else { return Ok(()) };
+        let synced =
+            disk.join().unwrap_or_else(|_| Err(io::Error::other("the thread that waited for it ended")));
+        synced.map_err(StoreError::io(self.store.root(), "sync"))?;
+        self.synced.set(Instant::now());
+        self.store.with_state(|state| state.vouch(mark))
+    }
+
+    /// Forces to disk what was kept and is not there yet, all at once: then no power cut takes it.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.finish_group()?;
+        if self.store.state.borrow().has_unsynced() {
+            let mark = self.store.state.borrow().mark();
+            let root = self.store.root();
+            files::sync_all_of(root).map_err(StoreError::io(root, "sync"))?;
+            self.store.with_state(|state| state.vouch(mark))?;
+        }
+        self.clear()?;
+        self.store.tidy()
+    }
+
+    /// Takes the record of a key back: its step counts as never run with it. The tree stays.
+    ///
+    /// # Errors
+    /// When the state log cannot be written.
+    pub fn forget(&self, key: &StageKey) -> Result<(), StoreError> {
+        self.store.append(&[state::forgotten_line(key)], true)
     }
 
     /// Keeps a record of a tree that is there already.
@@ -114,9 +236,11 @@ impl Writer {
     /// # Errors
     /// When the disk does not take it.
     pub fn keep_record(&self, record: &RunRecord) -> Result<(), StoreError> {
-        let path = self.store.root().join("records").join(record.key_text.key().to_string());
-        let text = record.to_text().map_err(|error| StoreError::io(&path, "write")(error.into()))?;
-        files::write_whole(&path, text.as_bytes(), true).map_err(StoreError::io(&path, "write"))
+        let log = self.store.root().join(super::STATE);
+        let line =
+            state::ran_line(record, false).map_err(|error| StoreError::io(&log, "write")(error.into()))?;
+        self.store.append(&[line], true)?;
+        self.sync()
     }
 
     /// Throws away what a run wrote; its scratch and its log stay.
@@ -128,13 +252,20 @@ impl Writer {
     }
 
     /// Removes a tree's bytes; its manifest and the records that name it stay.
-    fn forget_bytes(&self, tree: &Digest) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// When they cannot be removed.
+    pub fn forget_bytes(&self, tree: &Digest) -> Result<(), StoreError> {
         // Out of its name first: a half-removed tree must not look like a whole one.
-        let (tree, aside) =
-            (self.store.tree(tree), self.store.root().join("work").join(format!("{tree}-old")));
-        if tree.exists() {
-            fs::rename(&tree, &aside).map_err(StoreError::io(&tree, "move aside"))?;
+        let (path, work) = (self.store.tree(tree), self.store.root().join("work"));
+        let aside = tempfile::Builder::new().prefix(&format!("{tree}-old-")).tempdir_in(&work);
+        let aside = aside.map_err(StoreError::io(&work, "make a folder in it"))?.keep();
+        let moved = fs::rename(&path, aside.join("tree"));
+        match moved {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io(&path, "move aside")(error))
+            }
+            _ => files::remove(&aside).map_err(StoreError::io(&aside, "remove")),
         }
-        files::remove(&aside).map_err(StoreError::io(&aside, "remove"))
     }
 }

@@ -20,9 +20,7 @@ const LONG: &str = r#"
 fn ctrl_c_stops_the_steps_and_keeps_what_was_finished() {
     let space = TestSpace::new(LONG);
     let child = space.spawn(&["make"]);
-    wait_until("the long step began", || {
-        space.cached("records").len() == 1 && !step_processes(&space).is_empty()
-    });
+    wait_until("the long step began", || space.records() == 1 && !step_processes(&space).is_empty());
     let since = Instant::now();
     signal(&child, Signal::INT);
     let run = finished(child.wait_with_output().unwrap()).expect(130);
@@ -75,7 +73,7 @@ fn kill_9_at_any_moment_leaves_nothing_wrong_behind() {
         child.kill().unwrap();
         child.wait().unwrap();
         wait_until("no step outlives the run", || step_processes(&space).is_empty());
-        disturbed += usize::from(space.cached("records").len() < 12);
+        disturbed += usize::from(space.records() < 12);
         space.make().expect(0);
         assert_eq!(space.trees(), undisturbed.trees(), "attempt {attempt}");
         assert!(space.cached("work").is_empty());

@@ -2,6 +2,7 @@
 //! in a folder of their own and look at what a person would see.
 
 mod accept;
+mod command;
 mod explain;
 mod faces;
 mod failure;

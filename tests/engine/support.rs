@@ -76,6 +76,11 @@ impl TestSpace {
         store.records().into_iter().map(|record| (record.step, record.tree.to_string())).collect()
     }
 
+    /// How many executions the cache knows; while it is being written, too.
+    pub fn records(&self) -> usize {
+        repro::store::ContentStore::open(&self.path("cache")).map_or(0, |store| store.records().len())
+    }
+
     /// The newest record of a step.
     pub fn record(&self, step: &str) -> repro::record::RunRecord {
         let store = repro::store::ContentStore::open(&self.path("cache")).unwrap();

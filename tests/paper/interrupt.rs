@@ -16,7 +16,7 @@ fn random(name: &str, below: u64) -> u64 {
 #[test]
 fn kill_9_at_a_random_moment_changes_nothing_in_the_end() {
     let made = made();
-    let (steps, whole) = (made.project.cached("records"), made.time);
+    let (steps, whole) = (made.project.records(), made.time);
     let mut disturbed = 0;
     for attempt in 0..10u64 {
         // In the tenth of the run that is this attempt's, at a random moment: after so many steps, a while into
@@ -25,12 +25,12 @@ fn kill_9_at_a_random_moment_changes_nothing_in_the_end() {
         let done = (attempt as usize * 1000 + moment as usize) * steps / 10_000;
         let project = Project::new();
         let mut child = project.spawn(&["make", "all", "-j", "2"]);
-        wait_until("so many steps are done", || project.cached("records") >= done);
+        wait_until("so many steps are done", || project.records() >= done);
         std::thread::sleep(whole * random(&format!("while {attempt}"), 100) as u32 / 1000);
         child.kill().unwrap();
         child.wait().unwrap();
         wait_until("no step outlives the run", || step_processes(&project.path("cache")).is_empty());
-        disturbed += u32::from(project.cached("records") < steps);
+        disturbed += u32::from(project.records() < steps);
 
         let run = project.run(&["make", "all", "-j", "2"]).expect(0);
         assert!(run.ran().len() <= steps - done, "what was finished is kept");

@@ -90,6 +90,11 @@ impl Project {
         fs::read_dir(self.path("cache").join(folder)).map_or(0, Iterator::count)
     }
 
+    /// How many executions the cache knows; while it is being written, too.
+    pub fn records(&self) -> usize {
+        ContentStore::open(&self.path("cache")).map_or(0, |store| store.records().len())
+    }
+
     /// Every file of the reports.
     pub fn reports(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();

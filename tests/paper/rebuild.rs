@@ -12,7 +12,7 @@ const NAMES: [&str; 13] = [
 #[test]
 fn make_all_makes_every_name_and_a_second_one_makes_nothing() {
     let made = made();
-    assert_eq!(made.run.ran().len(), made.project.cached("records"));
+    assert_eq!(made.run.ran().len(), made.project.records());
     assert_eq!(made.run.out, "", "what is told to people goes to standard error");
     assert_eq!(made.project.cached("work"), 0);
     for name in NAMES {

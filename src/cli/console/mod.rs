@@ -76,6 +76,7 @@ impl Observer for Plain {
                 let number = self.running.remove(step).map(|said| said.number).unwrap_or_default();
                 tell!("{number} {step} {}", words::done(seconds, same));
             }
+            Event::Elsewhere { step, by } => tell!("{}", words::elsewhere(step, by)),
             Event::Failed { step, .. } => tell!("{step} failed"),
             Event::Stopping => tell!("stopping; once more to stop at once"),
             Event::Judged { .. } | Event::Scalar { .. } => {}

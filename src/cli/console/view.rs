@@ -105,6 +105,7 @@ impl View {
                 let line = format!("[{number}/{}] {step} {}  {scalar}", self.of, words::done(seconds, same));
                 return Some(line.trim_end().to_owned());
             }
+            Event::Elsewhere { step, by } => return Some(words::elsewhere(step, by)),
             Event::Failed { step, .. } => {
                 self.failed += 1;
                 self.running.remove(step);

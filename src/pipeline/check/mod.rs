@@ -197,12 +197,14 @@ impl<'a> Checker<'_, 'a> {
         let params = params::canonical(stage, &layers, entry.params, vars, entry.name, text)?;
         let needs = entry.needs.map(|raw| self.needs(raw)).transpose()?.unwrap_or_default();
         let publish = entry.publish.map(|raw| self.publish_folder(raw, vars)).transpose()?;
+        let surroundings = stage.surroundings(&params).map_err(|e| self.error(entry.name, e.message))?;
         let node = self.graph.add_node(Step {
             name: String::new(),
             stage: stage_name,
             version: stage.version(),
             unproven: stage.is_unproven_erased(&params),
             params,
+            surroundings,
             inputs: Vec::new(),
             needs,
             publish,

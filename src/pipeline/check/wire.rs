@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use petgraph::graph::{DiGraph, NodeIndex};
-use stage_api::{AnyStage, Registry};
+use stage_api::{AnyStage, Port, Registry};
 
 use super::{Checker, Meaning, Unwired, inside};
 use crate::pipeline::error::{PipelineError, Text};
@@ -59,11 +59,15 @@ impl<'a> Checker<'_, 'a> {
     pub(super) fn wire(&mut self, step: &Unwired<'_, 'a>, registry: &Registry) -> Result<(), PipelineError> {
         let Unwired { node, entry, vars } = step;
         let stage_name = self.graph[*node].stage.clone();
-        let ports = registry.get(&stage_name).map(AnyStage::inputs).unwrap_or_default();
+        let stage = registry.get(&stage_name);
+        let ports = stage.map(AnyStage::inputs).unwrap_or_default();
+        let is_open = stage.is_some_and(AnyStage::open_inputs);
         let mut connected: Vec<String> = Vec::new();
         for (port_at, value) in &entry.inputs.0 {
             let port_name = port_at.string(self.text)?;
-            let Some(port) = ports.iter().find(|port| port.name == port_name) else {
+            let named = ports.iter().find(|port| port.name == port_name).copied();
+            let own = || is_open.then_some(Port { name: "", many: true, optional: false });
+            let Some(port) = named.or_else(own) else {
                 return Err(self
                     .error(*port_at, format!("stage `{stage_name}` reads no `{port_name}`"))
                     .nearest(&port_name, ports.iter().map(|port| port.name)));
@@ -110,7 +114,14 @@ impl<'a> Checker<'_, 'a> {
                 .error(entry.name, format!("step `{name}` lacks the input `{}`", port.name))
                 .hint(format!("stage `{stage_name}` reads {}", all.join(", "))));
         }
-        Ok(())
+        let connected: Vec<&str> = connected.iter().map(String::as_str).collect();
+        let wiring = stage.map_or(Ok(()), |stage| stage.check_wiring(&self.graph[*node].params, &connected));
+        wiring.map_err(|problem| {
+            self.error(
+                entry.params.unwrap_or(entry.name),
+                format!("params of stage `{stage_name}`: {problem}"),
+            )
+        })
     }
 
     pub(super) fn refuse_cycles(&self, steps: &[Unwired<'_, 'a>]) -> Result<(), PipelineError> {

@@ -20,11 +20,13 @@ use crate::key::{KeyText, StageKey};
 use crate::pipeline::Pipeline;
 use crate::plan::{Plan, Verdict};
 use crate::record::RecordedInput;
-use crate::store::{WorkDir, Writer};
+use crate::store::{Claim, Claimed, Holder, StoreError, WorkDir, Writer};
 use crate::workspace::Workspace;
 
 /// How long a step may take to end once it was asked to.
 const GRACE: Duration = Duration::from_secs(3);
+/// How soon to look again whether another process is done with a step.
+const LOOK_AGAIN: Duration = Duration::from_millis(30);
 
 /// How to run.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub struct Options {
     pub capacity: Capacity,
     /// Whether steps that do not depend on a failed one still start.
     pub keep_going: bool,
+    /// Whether to wait for steps that another process runs.
+    pub wait: bool,
     /// How long the run would take by earlier ones, for whoever watches.
     pub estimated_seconds: Option<f64>,
 }
@@ -61,6 +65,8 @@ struct Scheduler<'a> {
     options: &'a Options,
     sender: Sender<Message>,
     free: Capacity,
+    /// Steps that another process runs, and who.
+    elsewhere: BTreeMap<NodeIndex, Option<Holder>>,
     active: BTreeMap<NodeIndex, Active>,
     /// By node: how many steps the longest chain from it to an end of the graph has.
     chains: Vec<usize>,
@@ -98,6 +104,7 @@ pub fn run(
         options,
         sender,
         free: options.capacity.clone(),
+        elsewhere: BTreeMap::new(),
         active: BTreeMap::new(),
         chains: chains(pipeline),
         candidates: BTreeSet::new(),
@@ -128,10 +135,14 @@ impl Scheduler<'_> {
         let mut deadline = None;
         loop {
             self.start_ready(plan);
-            if self.active.is_empty() {
+            if self.active.is_empty() && (self.elsewhere.is_empty() || !self.options.wait) {
                 return;
             }
             let message = match deadline {
+                None if !self.elsewhere.is_empty() => match messages.recv_timeout(LOOK_AGAIN) {
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    other => other,
+                },
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(at) => messages.recv_timeout(Instant::now().max(at) - Instant::now()),
             };
@@ -175,7 +186,7 @@ impl Scheduler<'_> {
             let node = plan.at(rank.1);
             let stopped = !self.summary.failures.is_empty() && !self.options.keep_going;
             if self.summary.interrupted || stopped {
-                return;
+                return self.elsewhere.clear();
             }
             if self.tried.contains(&node) || self.active.contains_key(&node) || !plan.is_ready(node) {
                 continue;
@@ -197,24 +208,67 @@ impl Scheduler<'_> {
                 self.fail(node, problem, None, false);
                 continue;
             }
-            match self.free.take(needs, &self.options.capacity) {
-                Some(share) => self.start(plan, node, share),
+            let Some(share) = self.free.take(needs, &self.options.capacity) else {
                 // Asked again when something ends.
-                None => drop(later.insert(rank)),
+                later.insert(rank);
+                continue;
+            };
+            match self.claim(plan, node) {
+                Ok(Claimed::Mine(claim)) if plan.is_ready(node) => self.start(plan, node, share, claim),
+                // Another process did it since it was judged.
+                Ok(Claimed::Mine(_)) => self.free.give_back(share),
+                Ok(Claimed::Theirs(holder)) => {
+                    self.free.give_back(share);
+                    self.leave(node, holder);
+                    later.insert(rank);
+                }
+                Err(error) => {
+                    self.free.give_back(share);
+                    self.give_up(node, &error);
+                }
             }
         }
         self.candidates = later;
     }
 
-    fn start(&mut self, plan: &Plan, node: NodeIndex, share: Share) {
+    /// Claims a ready step; then judges it again by what other processes have done meanwhile.
+    fn claim(&mut self, plan: &mut Plan, node: NodeIndex) -> Result<Claimed, StoreError> {
+        let Some(key) = plan.of(node).key_text.as_ref().map(KeyText::key) else {
+            return Ok(Claimed::Theirs(None));
+        };
+        let claimed = self.writer.claim(key)?;
+        if matches!(claimed, Claimed::Mine(_)) {
+            self.elsewhere.remove(&node);
+            self.workspace.store().refresh()?;
+            let touched = plan.reconsider(node).into_iter().filter(|other| *other != node).collect();
+            self.consider(plan, touched);
+        }
+        Ok(claimed)
+    }
+
+    /// Leaves a step to the process that runs it.
+    fn leave(&mut self, node: NodeIndex, holder: Option<Holder>) {
+        if !self.elsewhere.contains_key(&node) {
+            let by = holder.as_ref().map(ToString::to_string);
+            self.observer.on(&Event::Elsewhere { step: &self.pipeline.graph[node].name, by: by.as_deref() });
+        }
+        self.elsewhere.insert(node, holder);
+    }
+
+    /// Gives a step up that the store has no place for.
+    fn give_up(&mut self, node: NodeIndex, error: &StoreError) {
+        self.tried.insert(node);
+        self.fail(node, error.to_string(), None, false);
+    }
+
+    fn start(&mut self, plan: &Plan, node: NodeIndex, share: Share, claim: Claim) {
         let step = &self.pipeline.graph[node];
         let Some(key_text) = plan.of(node).key_text.clone() else { return };
-        let work = match self.writer.begin(key_text.key()) {
+        let work = match self.writer.begin(key_text.key(), claim) {
             Ok(work) => work,
             Err(error) => {
                 self.free.give_back(share);
-                self.tried.insert(node);
-                return self.fail(node, error.to_string(), None, false);
+                return self.give_up(node, &error);
             }
         };
         let task = Task {
@@ -312,6 +366,11 @@ impl Scheduler<'_> {
     }
 
     fn conclude(mut self, plan: &Plan) -> Summary {
+        let name = |node: NodeIndex| self.pipeline.graph[node].name.clone();
+        self.summary.elsewhere = std::mem::take(&mut self.elsewhere)
+            .into_iter()
+            .map(|(node, holder)| (name(node), holder))
+            .collect();
         self.summary.not_reached = plan
             .needed()
             .filter(|node| *plan.verdict(*node) != Verdict::Fresh)

@@ -93,11 +93,12 @@ impl Scheduler<'_> {
         };
         // Asked before the new record is there to be found.
         let same = self.workspace.last(step).is_some_and(|last| last.tree == record.tree);
-        self.writer.commit(work, &manifest, &record).map_err(|error| error.to_string())?;
+        let committed = self.writer.commit(work, &manifest, &record).and_then(|()| self.writer.sync_some());
+        committed.map_err(|error| error.to_string())?;
         self.observer.on(&Event::Finished { step: &step.name, seconds, tree: record.tree, same });
         self.summary.ran.push(RanStep { step: step.name.clone(), seconds });
         self.kept.insert(key);
-        self.workspace.learn(key, record);
+        self.workspace.learn(&record.tree);
         Ok(())
     }
 

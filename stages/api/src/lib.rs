@@ -17,5 +17,5 @@ mod tool;
 pub use error::{ParamsError, StageError};
 pub use job::{Host, Input, Inputs, Job, Progress};
 pub use outside::Outside;
-pub use stage::{AnyStage, NoParams, Port, Registry, Stage};
+pub use stage::{AnyStage, NoParams, Port, Registry, Stage, Surroundings};
 pub use tool::{Answer, Arg, Count, Desk, Results, StepView, Tool, ToolArgs};

@@ -39,6 +39,15 @@ impl Port {
 #[serde(deny_unknown_fields)]
 pub struct NoParams {}
 
+/// What of the machine counts for a result beside params and inputs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Surroundings {
+    /// Environment variables whose values count.
+    pub env: Vec<String>,
+    /// A program and its arguments whose printed text counts; empty when there is none.
+    pub version: Vec<String>,
+}
+
 /// A kind of work. The same params on the same inputs give the same bytes on one machine.
 pub trait Stage: Send + Sync + 'static {
     /// The settings a pipeline may give. `#[serde(deny_unknown_fields)]`, defaults in code (`#[serde(default)]`
@@ -55,6 +64,8 @@ pub trait Stage: Send + Sync + 'static {
     /// The variables of the environment it may see, by [`Job::outside`]: credentials and where downloads lie, never
     /// what changes the meaning of a result. A name that ends in `*` stands for all that begin so.
     const OUTSIDE: &'static [&'static str] = &[];
+    /// Whether the pipeline may connect inputs by names of its own, too, each a list.
+    const OPEN_INPUTS: bool = false;
 
     /// Checks what the types cannot: ranges, combinations. Called when the pipeline is loaded.
     ///
@@ -75,6 +86,19 @@ pub trait Stage: Send + Sync + 'static {
     /// said which bytes to expect. The engine then pins the first output and refuses any other.
     fn is_unproven(&self, _params: &Self::Params) -> bool {
         false
+    }
+
+    /// Checks params against the ports that the pipeline connects. Called when the pipeline is loaded.
+    ///
+    /// # Errors
+    /// A sentence that says what does not fit.
+    fn check_wiring(&self, _params: &Self::Params, _ports: &[&str]) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// What of the machine counts for the result beside params and inputs.
+    fn surroundings(&self, _params: &Self::Params) -> Surroundings {
+        Surroundings::default()
     }
 
     /// Does the work: reads `job.inputs`, fills `job.out`.
@@ -101,12 +125,24 @@ pub trait AnyStage: Send + Sync {
     -> Option<String>;
     /// [`Stage::is_unproven`] for params in canonical form.
     fn is_unproven_erased(&self, canonical_params: &str) -> bool;
+    /// [`Stage::OPEN_INPUTS`].
+    fn open_inputs(&self) -> bool;
     /// The params' canonical text: parsed by the stage's own type and written again, so defaults are in and
     /// comments and spacing are out. Two texts with one meaning have one canonical form.
     ///
     /// # Errors
     /// Text that the stage's type or its check does not accept.
     fn canonical_params(&self, ron: &str) -> Result<String, ParamsError>;
+    /// [`Stage::check_wiring`] on params in canonical form.
+    ///
+    /// # Errors
+    /// What [`Stage::check_wiring`] returns.
+    fn check_wiring(&self, canonical_params: &str, ports: &[&str]) -> Result<(), String>;
+    /// [`Stage::surroundings`] of params in canonical form.
+    ///
+    /// # Errors
+    /// Params that do not parse.
+    fn surroundings(&self, canonical_params: &str) -> Result<Surroundings, ParamsError>;
     /// Runs the stage on params in canonical form.
     ///
     /// # Errors
@@ -145,6 +181,16 @@ impl<S: Stage> AnyStage for S {
         let params: S::Params = params::parse(ron)?;
         self.check(&params).map_err(params::rejected)?;
         params::write(&params)
+    }
+    fn open_inputs(&self) -> bool {
+        S::OPEN_INPUTS
+    }
+    fn check_wiring(&self, canonical_params: &str, ports: &[&str]) -> Result<(), String> {
+        let params: S::Params = params::parse(canonical_params).map_err(|error| error.message)?;
+        Stage::check_wiring(self, &params, ports)
+    }
+    fn surroundings(&self, canonical_params: &str) -> Result<Surroundings, ParamsError> {
+        Ok(Stage::surroundings(self, &params::parse(canonical_params)?))
     }
     fn run_erased(&self, canonical_params: &str, job: &Job) -> Result<(), StageError> {
         let params: S::Params =

@@ -92,6 +92,7 @@ fn pipeline(root: &Path, drawn: &[Drawn]) -> Pipeline {
             unproven: false,
             version: 1,
             params,
+            surroundings: stage_api::Surroundings::default(),
             inputs: inputs.clone(),
             needs: Needs::default(),
             publish: None,
@@ -133,7 +134,7 @@ fn make(pipeline: &Pipeline, cache: &Path, request: &Request) -> BTreeMap<String
     let writer = workspace.store().lock(&mut |_| {}).unwrap();
     let mut plan = judge(pipeline, &workspace, request);
     let capacity = Capacity { cpus: 3, memory: 0, gpus: vec![], pools: BTreeMap::new() };
-    let options = Options { capacity, keep_going: false, estimated_seconds: None };
+    let options = Options { capacity, keep_going: false, wait: true, estimated_seconds: None };
     let mut count = Count(BTreeMap::new());
     let summary = run(pipeline, &workspace, &writer, &mut plan, &executor, &options, channel(), &mut count);
     assert!(summary.is_complete(), "{summary:?}");
@@ -195,7 +196,8 @@ proptest! {
                 Edit::Record(step) => {
                     let store = repro::store::ContentStore::open(&cache).unwrap();
                     if let Some(record) = store.records().iter().find(|r| r.step == format!("s{step}")) {
-                        std::fs::remove_file(cache.join("records").join(record.key_text.key().to_string())).unwrap();
+                        let key = record.key_text.key();
+                        store.lock(&mut |_| {}).unwrap().forget(&key).unwrap();
                     }
                 }
                 Edit::Force(step) => drop(forced.insert(NodeIndex::new(step))),

@@ -1,0 +1,55 @@
+//! Runs a `command` step as a process of this one, without a process of the program in between: for many short
+//! commands that is most of what they cost.
+
+use std::io;
+use std::process::Child;
+use std::sync::{Arc, Mutex};
+
+use rustix::process::Pid;
+
+use super::executor::{Outcome, Report, Reporter, Running, Task};
+use super::guard::Guard;
+use super::subprocess::{Group, wait};
+use crate::command::{self, CommandParams, Place};
+
+/// Starts the command of `task`.
+pub(super) fn start(task: Task, reporter: Reporter, guard: Guard) -> io::Result<Box<dyn Running>> {
+    let refused = |error: stage_api::StageError| io::Error::other(error.to_string());
+    let params = CommandParams::parse(&task.params).map_err(refused)?;
+    let mut process = command::launch(&params, &place(&task))?;
+    if let Some(gpus) = task.visible_gpus() {
+        process.env("CUDA_VISIBLE_DEVICES", gpus);
+    }
+    let child = process.spawn().map_err(|error| io::Error::other(command::not_started(&params, &error)))?;
+    let pid = pid(&child)?;
+    guard.watch(pid);
+    let group = Arc::new(Mutex::new(Some(pid)));
+    let watched = Arc::clone(&group);
+    let waiter = std::thread::Builder::new().stack_size(128 << 10);
+    waiter.spawn(move || {
+        let status = wait(child, pid, &watched);
+        guard.leave(pid);
+        let ended = match status {
+            Err(error) => Outcome::Failed(format!("its process cannot be waited for: {error}")),
+            Ok(status) => Outcome::of(command::judge(&params, &place(&task), status)),
+        };
+        reporter.send(Report::Ended(ended));
+    })?;
+    Ok(Box::new(Group(group)))
+}
+
+fn pid(child: &Child) -> io::Result<Pid> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    pid.ok_or_else(|| io::Error::other("the system gave a process number out of range"))
+}
+
+fn place(task: &Task) -> Place<'_> {
+    Place {
+        inputs: &task.inputs,
+        out: &task.out,
+        scratch: &task.scratch,
+        folder: &task.folder,
+        log: &task.log,
+        threads: task.host.threads,
+    }
+}

@@ -1,0 +1,330 @@
+//! What the state log says, line by line, and where to find it: records by key and by step, digests of files by
+//! path. A line is a word and what belongs to it:
+//!
+//! ```text
+//! record <key> <tree> {…}    an execution whose bytes are on the disk for good
+//! recent <key> <tree> {…}    an execution whose bytes the system may still hold in memory
+//! synced <at>                the bytes of all executions that stand before that byte are on the disk for good
+//! forgotten <key>            the execution of that key above counts no more
+//! file <stamp> <digest> …    the digest of a file of the project, by its stamp
+//! version {…}                what a version command printed
+//! ```
+//!
+//! A later line goes over an earlier one of the same key or path. It decodes only what is asked for: judging needs
+//! the tree of a key, not the record.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::log::{Damage, Line, Log, News};
+use crate::digest::Digest;
+use crate::key::StageKey;
+use crate::record::RunRecord;
+
+/// A line about an execution.
+#[derive(Debug, Clone)]
+enum Event {
+    Ran { line: Line, is_synced: bool },
+    Forgotten(Line),
+}
+
+impl Event {
+    fn line(&self) -> &Line {
+        let (Self::Ran { line, .. } | Self::Forgotten(line)) = self;
+        line
+    }
+}
+
+/// A point of the log: up to where it was read, and of which file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    file: Option<(u64, u64)>,
+    at: usize,
+}
+
+/// The log with an index over it. Each part of the index is made when it is first asked for.
+#[derive(Debug)]
+pub(super) struct State {
+    log: Log,
+    events: Vec<Event>,
+    /// Up to where a `synced` line vouches for events.
+    synced: usize,
+    files: Vec<Line>,
+    versions: Vec<Line>,
+    /// By key: its newest execution, an index into `events`; as of so many events.
+    keys: (HashMap<Digest, usize>, usize),
+    /// By profile and step: when its newest execution began, and which event that is; as of so many events.
+    steps: (HashMap<String, (u64, usize)>, usize),
+}
+
+/// The few fields that tell whose record it is.
+#[derive(Deserialize)]
+struct Whose<'a> {
+    #[serde(borrow)]
+    step: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    profile: std::borrow::Cow<'a, str>,
+    started_ms: u64,
+}
+
+/// An execution as judging sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ran {
+    pub tree: Digest,
+    /// Whether a power cut can no longer take its bytes.
+    pub is_synced: bool,
+}
+
+impl State {
+    /// Reads the log in `path`, which need not exist.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut state = Self {
+            log: Log::new(path),
+            events: Vec::new(),
+            synced: 0,
+            files: Vec::new(),
+            versions: Vec::new(),
+            keys: Default::default(),
+            steps: Default::default(),
+        };
+        state.refresh()?;
+        Ok(state)
+    }
+
+    /// Reads what others appended; says whether that was anything.
+    pub fn refresh(&mut self) -> io::Result<bool> {
+        let news = self.log.refresh()?;
+        Ok(self.take(news))
+    }
+
+    fn take(&mut self, news: News) -> bool {
+        let lines = match news {
+            News::More(lines) => lines,
+            News::Anew(lines) => {
+                self.events.clear();
+                self.files.clear();
+                self.versions.clear();
+                self.synced = 0;
+                self.keys = Default::default();
+                self.steps = Default::default();
+                lines
+            }
+        };
+        for line in &lines {
+            let text = self.log.text(line);
+            let word = text.split_once(' ').map_or(text, |(word, _)| word);
+            match word {
+                "record" | "recent" => {
+                    self.events.push(Event::Ran { line: line.clone(), is_synced: word == "record" });
+                }
+                "forgotten" => self.events.push(Event::Forgotten(line.clone())),
+                "synced" => {
+                    let at: usize = text.split_once(' ').and_then(|(_, at)| at.parse().ok()).unwrap_or(0);
+                    self.synced = self.events.partition_point(|event| event.line().start < at);
+                }
+                "file" => self.files.push(line.clone()),
+                "version" => self.versions.push(line.clone()),
+                // Of a later program that writes this same layout.
+                _ => {}
+            }
+        }
+        !lines.is_empty()
+    }
+
+    /// Appends lines; with the lock held.
+    pub fn append(&mut self, lines: &[String], durable: bool) -> io::Result<()> {
+        self.refresh()?;
+        let lines = self.log.append(lines, durable)?;
+        self.take(News::More(lines));
+        Ok(())
+    }
+
+    /// What was found damaged.
+    pub fn damaged(&self) -> &[Damage] {
+        self.log.damaged()
+    }
+
+    /// The newest execution of a key.
+    pub fn ran(&mut self, key: &StageKey) -> Option<Ran> {
+        let event = self.find(key)?;
+        let (_, tree, _) = self.parts(event)?;
+        Some(Ran { tree, is_synced: self.is_synced(event) })
+    }
+
+    /// The record of a key.
+    pub fn record(&mut self, key: &StageKey) -> Option<RunRecord> {
+        let event = self.find(key)?;
+        self.decode(event)
+    }
+
+    /// The newest record of a step in a profile.
+    pub fn last(&mut self, profile: &str, step: &str) -> Option<RunRecord> {
+        self.index_steps();
+        let (_, event) = *self.steps.0.get(&place(profile, step))?;
+        self.decode(event)
+    }
+
+    /// Every record that counts, oldest first.
+    pub fn records(&mut self) -> Vec<RunRecord> {
+        let mut found: Vec<RunRecord> =
+            self.live().into_iter().filter_map(|event| self.decode(event)).collect();
+        found.sort_by(|a, b| (a.started_ms, a.key_text.as_str()).cmp(&(b.started_ms, b.key_text.as_str())));
+        found
+    }
+
+    /// The lines about files, oldest first, without their first word.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().filter_map(|line| self.log.text(line).strip_prefix("file "))
+    }
+
+    /// The lines about version commands, oldest first, without their first word.
+    pub fn versions(&self) -> impl Iterator<Item = &str> {
+        self.versions.iter().filter_map(|line| self.log.text(line).strip_prefix("version "))
+    }
+
+    /// Whether executions were recorded that no `synced` vouches for.
+    pub fn has_unsynced(&self) -> bool {
+        (self.synced..self.events.len()).any(|event| !self.is_synced(event))
+    }
+
+    /// How far the log was read.
+    pub fn mark(&self) -> Mark {
+        Mark { file: self.log.file(), at: self.log.len() }
+    }
+
+    /// Notes that the bytes of all executions before `mark` are on the disk for good; with the lock held.
+    pub fn vouch(&mut self, mark: Mark) -> io::Result<()> {
+        self.refresh()?;
+        // In a log written anew meanwhile the mark means nothing; the next one will.
+        if self.log.file() == mark.file {
+            self.append(&[format!("synced {}", mark.at)], false)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Drops what is superseded or damaged, if that is worth it; with the lock held. `keeps_file` says for a line
+    /// about a file whether it still counts.
+    pub fn compact(&mut self, keeps_file: &mut dyn FnMut(&str) -> bool) -> io::Result<()> {
+        self.refresh()?;
+        let mut lines: Vec<(usize, String)> = Vec::new();
+        for event in self.live() {
+            let Event::Ran { line, .. } = &self.events[event] else { continue };
+            let text = self.log.text(line);
+            let rest = text.split_once(' ').map_or("", |(_, rest)| rest);
+            let word = if self.is_synced(event) { "record" } else { "recent" };
+            lines.push((line.start, format!("{word} {rest}")));
+        }
+        // From the newest to the oldest: the first of a path is the one that counts.
+        for line in self.files.iter().rev() {
+            let text = self.log.text(line);
+            if text.strip_prefix("file ").is_some_and(&mut *keeps_file) {
+                lines.push((line.start, text.to_owned()));
+            }
+        }
+        // They are few.
+        lines.extend(self.versions.iter().map(|line| (line.start, self.log.text(line).to_owned())));
+        let live = lines.iter().map(|(_, text)| text.len() + 18).sum();
+        if !self.log.is_wasteful(live) {
+            return Ok(());
+        }
+        lines.sort_unstable();
+        let lines: Vec<String> = lines.into_iter().map(|(_, text)| text).collect();
+        let news = self.log.replace(&lines)?;
+        self.take(news);
+        Ok(())
+    }
+
+    /// Whether the log is long enough to ask [`State::compact`].
+    pub fn may_compact(&self) -> bool {
+        self.log.is_wasteful(0)
+    }
+
+    fn is_synced(&self, event: usize) -> bool {
+        event < self.synced || matches!(self.events[event], Event::Ran { is_synced: true, .. })
+    }
+
+    fn find(&mut self, key: &StageKey) -> Option<usize> {
+        self.index_keys();
+        self.keys.0.get(&key.0).copied()
+    }
+
+    /// The newest execution of each key, in the order of the log.
+    fn live(&mut self) -> Vec<usize> {
+        self.index_keys();
+        let mut live: Vec<usize> = self.keys.0.values().copied().collect();
+        live.sort_unstable();
+        live
+    }
+
+    fn index_keys(&mut self) {
+        for event in self.keys.1..self.events.len() {
+            match &self.events[event] {
+                Event::Ran { .. } => {
+                    if let Some((key, ..)) = self.parts(event) {
+                        self.keys.0.insert(key, event);
+                    }
+                }
+                Event::Forgotten(line) => {
+                    let text = self.log.text(line);
+                    if let Some(Ok(key)) = text.strip_prefix("forgotten ").map(str::parse::<Digest>) {
+                        self.keys.0.remove(&key);
+                        // Which step it was of, and what was the one before, is found out afresh.
+                        self.steps = Default::default();
+                    }
+                }
+            }
+        }
+        self.keys.1 = self.events.len();
+    }
+
+    fn index_steps(&mut self) {
+        self.index_keys();
+        for event in self.steps.1..self.events.len() {
+            let Some((key, _, json)) = self.parts(event) else { continue };
+            if !self.keys.0.contains_key(&key) {
+                continue;
+            }
+            let Ok(whose) = serde_json::from_str::<Whose>(json) else { continue };
+            let (place, began) = (place(&whose.profile, &whose.step), whose.started_ms);
+            if self.steps.0.get(&place).is_none_or(|(other, _)| *other <= began) {
+                self.steps.0.insert(place, (began, event));
+            }
+        }
+        self.steps.1 = self.events.len();
+    }
+
+    /// Key, tree and JSON of an execution's line.
+    fn parts(&self, event: usize) -> Option<(Digest, Digest, &str)> {
+        let Event::Ran { line, .. } = &self.events[event] else { return None };
+        let (_, rest) = self.log.text(line).split_once(' ')?;
+        let (key, rest) = rest.split_once(' ')?;
+        let (tree, json) = rest.split_once(' ')?;
+        Some((key.parse().ok()?, tree.parse().ok()?, json))
+    }
+
+    fn decode(&self, event: usize) -> Option<RunRecord> {
+        let (key, tree, json) = self.parts(event)?;
+        let record: RunRecord = serde_json::from_str(json).ok()?;
+        // What it was found by is what it says.
+        (record.key_text.key().0 == key && record.tree == tree).then_some(record)
+    }
+}
+
+fn place(profile: &str, step: &str) -> String {
+    format!("{profile}\n{step}")
+}
+
+/// The line of an execution.
+pub(super) fn ran_line(record: &RunRecord, is_synced: bool) -> serde_json::Result<String> {
+    let word = if is_synced { "record" } else { "recent" };
+    Ok(format!("{word} {} {} {}", record.key_text.key(), record.tree, serde_json::to_string(record)?))
+}
+
+/// The line that takes a record back.
+pub(super) fn forgotten_line(key: &StageKey) -> String {
+    format!("forgotten {key}")
+}

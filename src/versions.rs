@@ -1,0 +1,147 @@
+//! What of the machine counts for a step's result: the values of environment variables, and what the version command
+//! of a tool prints. Asking a tool costs a process, so its answer is kept and believed as long as the file of the
+//! program is the same, by its stamp; a run that has something to do asks again.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use stage_api::Surroundings;
+
+use crate::command::COMMON_ENV;
+use crate::store::{Stamp, stamp_of};
+
+/// How long a version command may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How much of what it prints counts, in bytes.
+const LONGEST: u64 = 4096;
+
+/// What a version command printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The version command.
+    pub command: Vec<String>,
+    /// The file of the program, as it was found.
+    pub program: PathBuf,
+    /// What the file was then.
+    pub stamp: Stamp,
+    /// What it printed.
+    pub text: String,
+}
+
+/// The versions that are known.
+#[derive(Debug, Default)]
+pub struct Versions {
+    known: HashMap<Vec<String>, Version>,
+    /// What was found out this time; not asked twice.
+    asked: HashMap<Vec<String>, Result<Version, String>>,
+    new: Vec<Version>,
+    ask_again: bool,
+}
+
+impl Versions {
+    /// Knows these.
+    pub fn new(versions: impl Iterator<Item = Version>) -> Self {
+        let known = versions.map(|version| (version.command.clone(), version)).collect();
+        Self { known, ..Self::default() }
+    }
+
+    /// From now on every version command runs again, once. Says whether any was wanted before.
+    pub fn ask_again(&mut self) -> bool {
+        self.ask_again = true;
+        !std::mem::take(&mut self.asked).is_empty()
+    }
+
+    /// Those that were not known before.
+    pub fn take_new(&mut self) -> Vec<Version> {
+        std::mem::take(&mut self.new)
+    }
+
+    /// What counts, by name and value.
+    ///
+    /// # Errors
+    /// A version command that cannot be run, or fails.
+    pub fn surroundings(&mut self, of: &Surroundings) -> Result<Vec<(String, String)>, String> {
+        let mut found = Vec::new();
+        if !of.version.is_empty() {
+            found.push(("version".to_owned(), self.version(&of.version)?));
+        }
+        for name in &of.env {
+            let value = std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+            found.push((format!("env.{name}"), value.unwrap_or_else(|| "(not set)".to_owned())));
+        }
+        Ok(found)
+    }
+
+    fn version(&mut self, command: &[String]) -> Result<String, String> {
+        if let Some(answer) = self.asked.get(command) {
+            return answer.clone().map(|answer| answer.text);
+        }
+        let answer = self.find_out(command);
+        if let Ok(answer) = &answer
+            && self.known.get(command) != Some(answer)
+        {
+            self.known.insert(command.to_vec(), answer.clone());
+            self.new.push(answer.clone());
+        }
+        self.asked.insert(command.to_vec(), answer.clone());
+        answer.map(|answer| answer.text)
+    }
+
+    fn find_out(&self, command: &[String]) -> Result<Version, String> {
+        let failed = |problem: String| format!("its version command `{}` {problem}", command.join(" "));
+        let program = located(&command[0])
+            .ok_or_else(|| failed(format!("cannot be run: there is no program `{}`", command[0])))?;
+        let stamp = stamp_of(&program).map_err(|error| failed(format!("cannot be run: {error}")))?;
+        if !self.ask_again
+            && let Some(known) = self.known.get(command)
+            && known.program == program
+            && known.stamp == stamp
+        {
+            return Ok(known.clone());
+        }
+        Ok(Version { command: command.to_vec(), program, stamp, text: ask(command).map_err(failed)? })
+    }
+}
+
+/// The file of a program: as it is named, or the first of that name in PATH.
+pub fn located(program: &str) -> Option<PathBuf> {
+    if program.contains('/') {
+        return Path::new(program).is_file().then(|| PathBuf::from(program));
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// Runs a version command and reads what it prints on standard output and standard error.
+fn ask(command: &[String]) -> Result<String, String> {
+    let cannot = |error: std::io::Error| format!("cannot be run: {error}");
+    let mut process = Command::new(&command[0]);
+    process.args(&command[1..]).env_clear().stdin(Stdio::null()).process_group(0);
+    process.envs(COMMON_ENV.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    let printed = tempfile::tempfile().map_err(cannot)?;
+    let (out, err) = (printed.try_clone().map_err(cannot)?, printed.try_clone().map_err(cannot)?);
+    let mut child = process.stdout(out).stderr(err).spawn().map_err(cannot)?;
+    let end = Instant::now() + PATIENCE;
+    let status = loop {
+        match child.try_wait().map_err(cannot)? {
+            Some(status) => break status,
+            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(1)),
+            None => {
+                crate::command::end(&mut child);
+                return Err(format!("did not end within {} s", PATIENCE.as_secs()));
+            }
+        }
+    };
+    let mut bytes = Vec::new();
+    let mut printed = printed;
+    std::io::Seek::rewind(&mut printed)
+        .and_then(|()| printed.take(LONGEST).read_to_end(&mut bytes))
+        .map_err(cannot)?;
+    let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+    if status.success() { Ok(text) } else { Err(format!("failed ({status}): {text}")) }
+}

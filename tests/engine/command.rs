@@ -1,0 +1,199 @@
+//! Programs as steps: what they see, what they must leave, what reruns when a tool changes, and how they end.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use super::process::{finished, wait_until};
+use super::support::TestSpace;
+
+const STEPS: &str = r#"
+    (name: "strip", stage: "command", inputs: {"text": "./source"},
+     params: (run: ["sed", "/^#/d", "{input.text}"], stdout: "text")),
+    (name: "count", stage: "command", inputs: {"text": "strip/text"},
+     params: (shell: "wc -l < {input.text} > {out}/lines && echo counted >&2", outputs: ["lines"])),
+"#;
+
+fn space() -> TestSpace {
+    let space = TestSpace::new(STEPS);
+    space.write("source", "# a comment\none\ntwo\n");
+    space
+}
+
+fn output(space: &TestSpace, step: &str, file: &str) -> String {
+    space.read(&format!("cache/trees/{}/{file}", space.record(step).tree))
+}
+
+#[test]
+fn a_program_and_a_shell_line_read_inputs_and_leave_outputs() {
+    let space = space();
+    assert_eq!(space.make().expect(0).ran(), ["count", "strip"]);
+    assert_eq!(output(&space, "strip", "text"), "one\ntwo\n");
+    assert_eq!(output(&space, "count", "lines").trim(), "2");
+    assert_eq!(space.read(&format!("cache/{}", space.record("count").log)), "counted\n");
+    assert_eq!(space.make().expect(0).ran(), [""; 0]);
+}
+
+#[test]
+fn a_source_that_gives_the_same_output_runs_exactly_one_step() {
+    let space = space();
+    space.make().expect(0);
+    space.write("source", "# another comment\none\ntwo\n");
+    assert_eq!(space.make().expect(0).ran(), ["strip"]);
+    space.write("source", "# another comment\none\ntwo\nthree\n");
+    assert_eq!(space.make().expect(0).ran(), ["count", "strip"]);
+}
+
+#[test]
+fn a_command_sees_only_what_it_declares() {
+    let steps = r#"(name: "env", stage: "command", params: (run: ["env"], stdout: "env",
+        set_env: {"MODE": "{threads}"}, pass_env: ["COUNTED"], pass_env_uncounted: ["TOKEN"])),
+        (name: "ls", stage: "command", params: (shell: "ls -A; cat pipeline.ron || true", stdout: "list")),"#;
+    let space = TestSpace::new(steps);
+    let run = |counted: &str, token: &str| {
+        let mut command = space.command(&["make"]);
+        command.env("COUNTED", counted).env("TOKEN", token).env("OTHER", "x").env("LANG", "de_DE");
+        finished(command.output().unwrap()).expect(0)
+    };
+    run("1", "a");
+    let env = output(&space, "env", "env");
+    let mut names: Vec<&str> =
+        env.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+    names.retain(|name| !["HOME", "TMPDIR"].contains(name));
+    names.sort_unstable();
+    assert_eq!(names, ["COUNTED", "MODE", "OMP_NUM_THREADS", "PATH", "RAYON_NUM_THREADS", "TOKEN"]);
+    assert!(env.contains("MODE=1\n"), "{env}");
+    assert_eq!(output(&space, "ls", "list"), "out\n", "it begins in a folder of its own");
+    assert_eq!(run("1", "b").ran(), [""; 0], "a token is no part of the result");
+    assert_eq!(run("2", "b").ran(), ["env"]);
+    let why = space.command(&["why", "env"]).env("COUNTED", "3").output().unwrap();
+    let why = finished(why).expect(0).out;
+    assert!(why.contains("env.COUNTED") && why.contains("\"2\"") && why.contains("\"3\""), "{why}");
+}
+
+#[test]
+fn another_version_of_a_tool_reruns_what_uses_it() {
+    let space = TestSpace::new("");
+    let tool = |version: &str| {
+        // A new file, as an installation makes one.
+        space.write("new", &format!("#!/bin/sh\necho tool {version}\n"));
+        fs::set_permissions(space.path("new"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(space.path("new"), space.path("tool")).unwrap();
+    };
+    tool("1.0");
+    let steps = format!(
+        r#"(name: "a", stage: "command", params: (run: ["true"], version: ["{}", "--version"])),
+           (name: "b", stage: "join", params: (text: "b")),"#,
+        space.path("tool").display()
+    );
+    space.steps(&steps);
+    assert_eq!(space.make().expect(0).ran(), ["a", "b"]);
+    assert_eq!(space.make().expect(0).ran(), [""; 0]);
+    tool("1.0");
+    assert_eq!(space.make().expect(0).ran(), [""; 0], "installed again, it says the same");
+    tool("1.1");
+    let why = space.run(&["why", "a"]).expect(0).out;
+    assert!(why.contains("version") && why.contains("tool 1.0") && why.contains("tool 1.1"), "{why}");
+    assert_eq!(space.make().expect(0).ran(), ["a"]);
+    fs::remove_file(space.path("tool")).unwrap();
+    let run = space.run(&["make", "-k"]).expect(1);
+    assert!(
+        run.err.contains("step `a` failed: its version command") && run.err.contains("there is no program"),
+        "{}",
+        run.err
+    );
+}
+
+/// A launcher that stays while what it launches changes, as `python` does while its packages change.
+#[test]
+fn a_version_that_changes_behind_its_program_is_noticed_when_something_runs() {
+    let space = TestSpace::new("");
+    space.write("number", "1");
+    let steps = |text: &str| {
+        format!(
+            r#"(name: "a", stage: "command", params: (run: ["true"], version: ["cat", "{}"])),
+           (name: "b", stage: "join", params: (text: "{text}")),"#,
+            space.path("number").display()
+        )
+    };
+    space.steps(&steps("1"));
+    space.make().expect(0);
+    space.write("number", "2");
+    space.steps(&steps("2"));
+    assert_eq!(space.make().expect(0).ran(), ["a", "b"]);
+}
+
+#[test]
+fn what_goes_wrong_is_said_with_the_end_of_the_log() {
+    let fails = |params: &str, expected: &str| {
+        let space = TestSpace::new(&format!("(name: \"a\", stage: \"command\", params: ({params})),"));
+        let run = space.make().expect(1);
+        assert!(run.err.contains(expected), "{params}: {}", run.err);
+        assert_eq!(space.records(), 0);
+        assert!(space.cached("work").is_empty());
+    };
+    fails(r#"shell: "echo no such column >&2; exit 3""#, "it ended with exit code 3:\n  no such column");
+    fails(r#"shell: "kill -9 $$""#, "it was killed by signal 9");
+    fails(r#"run: ["no-such-program"]"#, "`no-such-program` cannot be started");
+    fails(r#"run: ["true"], outputs: ["x"]"#, "it wrote no `x`, which its outputs declare");
+    fails(
+        r#"shell: "touch {out}/x {out}/y", outputs: ["x"]"#,
+        "it wrote `y`, which its outputs do not declare",
+    );
+}
+
+#[test]
+fn params_and_wiring_that_cannot_work_are_refused_with_their_place() {
+    let refused = |step: &str, expected: &str| {
+        let space = TestSpace::new(step);
+        let run = space.make().expect(2);
+        assert!(run.err.contains(expected) && run.err.contains("pipeline.ron:3:"), "{step}: {}", run.err);
+    };
+    refused(r#"(name: "a", stage: "command"),"#, "it needs `run:");
+    refused(r#"(name: "a", stage: "command", params: (run: ["x"], shell: "x")),"#, "not both");
+    refused(
+        r#"(name: "a", stage: "command", inputs: {"text": "./pipeline.ron"}, params: (run: ["cat", "{input.txt}"])),"#,
+        "`{input.txt}` stands for no input; there are text",
+    );
+}
+
+#[test]
+fn many_inputs_of_one_name_are_a_word_each() {
+    let steps = r#"
+        (name: "a", stage: "command", params: (run: ["echo", "a b"], stdout: "x")),
+        (name: "b", stage: "command", params: (run: ["echo", "b"], stdout: "x")),
+        (name: "ab", stage: "command", inputs: {"parts": ["a/x", "b/x"]}, params: (run: ["cat", "{input.parts}"], stdout: "x")),
+    "#;
+    let space = TestSpace::new(steps);
+    space.make().expect(0);
+    assert_eq!(output(&space, "ab", "x"), "a b\nb\n");
+}
+
+/// Processes of the command line `sleep <seconds>`.
+fn sleepers(seconds: &str) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|item| fs::read(item.path().join("cmdline")).ok());
+    lines.filter(|line| line.split(|byte| *byte == 0).any(|word| word == seconds.as_bytes())).count()
+}
+
+#[test]
+fn a_command_ends_with_its_run_and_so_does_what_it_started() {
+    for (seconds, kill) in [("61.25", true), ("62.25", false)] {
+        let steps = format!(
+            r#"(name: "a", stage: "command", params: (shell: "sleep {seconds} & sleep {seconds}")),"#
+        );
+        let space = TestSpace::new(&steps);
+        let mut child = space.spawn(&["make"]);
+        wait_until("both sleep", || sleepers(seconds) >= 2);
+        // The guard is told right after the start.
+        std::thread::sleep(Duration::from_millis(100));
+        if kill {
+            child.kill().unwrap();
+        } else {
+            super::process::signal(&child, rustix::process::Signal::INT);
+        }
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), if kill { None } else { Some(130) });
+        wait_until("none of it is left", || sleepers(seconds) == 0);
+    }
+}
