@@ -92,11 +92,11 @@ fn a_broken_connection_is_continued_where_it_broke() {
 #[test]
 fn a_body_that_always_ends_early_is_no_file() {
     let dir = tempfile::tempdir().unwrap();
-    let (url, server) = serve(vec![cut; 7]);
+    let (url, server) = serve(vec![cut; 6]);
     let error = fetch(&url, &sha256(BODY), &dir.path().join("out")).err().unwrap().to_string();
     assert!(error.contains("broke at byte 10") && error.contains(&url), "{error}");
     assert!(!dir.path().join("out/file.bin").exists());
-    assert_eq!(server.join().unwrap(), [0, 10, 10, 10, 10, 10, 10]);
+    assert_eq!(server.join().unwrap(), [0, 10, 10, 10, 10, 10]);
 }
 
 #[test]
@@ -289,7 +289,8 @@ fn what_is_no_file_or_too_large_or_asks_for_too_long_a_wait_is_told() {
         let params = format!("(name: \"file.bin\", url: [\"{url}\"]{more})");
         let out = dir.path().join(number.to_string());
         let error = run_stage(&patient(), &params, &[], &out).err().unwrap().to_string();
-        assert!(error.contains(words) && error.contains(&url), "{error}");
+        // A full disk is no fault of the address.
+        assert!(error.contains(words) && (error.contains(&url) || words == "more are needed"), "{error}");
         assert!(!out.join("file.bin").exists());
         server.join().unwrap();
     }
