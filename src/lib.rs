@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
-//! `command` → `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `versions` → `store` → `plan` → `publish` →
-//! `workspace` → `grounds` → `run` → `explain`, `estimate`, `accept`, `diff` → `cli`.
+//! `command` → `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `versions` → `store` → `pins` → `plan` →
+//! `publish` → `workspace` → `grounds` → `run` → `explain`, `estimate`, `accept`, `diff` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
@@ -23,6 +23,7 @@ pub mod explain;
 pub mod grounds;
 pub mod key;
 pub mod params;
+pub mod pins;
 pub mod pipeline;
 pub mod plan;
 pub mod publish;

@@ -33,12 +33,14 @@ mod regions;
 mod report;
 mod results;
 mod shift;
+mod space;
 mod synthesize;
 mod table;
 mod table_tool;
 mod tokens;
 mod torch_file;
 mod train;
+mod unpack;
 
 use stage_api::Registry;
 
@@ -46,7 +48,8 @@ use stage_api::Registry;
 pub fn registry() -> Registry {
     Registry::new()
         .with(synthesize::Synthesize)
-        .with(fetch::Fetch)
+        .with(fetch::Fetch::default())
+        .with(unpack::Unpack)
         .with(index_hmd::IndexHmd)
         .with(index_mmhs::IndexMmhs)
         .with(data::Data)

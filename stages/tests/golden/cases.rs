@@ -45,6 +45,7 @@ pub const CASES: &[Case] = &[
         "(name: \"vilbert.csv\", place: \"paper/vilbert.csv\")",
         &[("placed", "./paper/vilbert.csv")],
     ),
+    case("unpack", "unpack", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-hmd", "index-hmd", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-mmhs", "index-mmhs", "()", &[("archive", "synthesize/mmhs150k.zip")]),
     case("data", "data", "(pictures: 2)", &[("indexes", "index-hmd")]),

@@ -89,6 +89,7 @@ fn pipeline(root: &Path, drawn: &[Drawn]) -> Pipeline {
         let node = graph.add_node(Step {
             name: format!("s{number}"),
             stage: stage.to_owned(),
+            unproven: false,
             version: 1,
             params,
             surroundings: stage_api::Surroundings::default(),
