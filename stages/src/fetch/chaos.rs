@@ -221,7 +221,7 @@ fn serve(story: Arc<Mutex<Story>>) -> String {
 
 /// Downloads once; `Ok` for the right bytes, `Err` for an error. Wrong bytes panic.
 fn download(seed: u64) -> Result<(), String> {
-    let known = seed % 4 != 0;
+    let known = !seed.is_multiple_of(4);
     let story = Story::new(seed, known);
     let (versions, faults) = (story.versions.clone(), story.faults.clone());
     let hex =

@@ -36,7 +36,7 @@ fn write(root: &Path, dataset: &str, mode: &str, seed: u64, roc_auc: f64, qualit
     };
     metrics.write(&dir).unwrap();
     let score = |row: u64| {
-        let label = u8::from(row % 3 > 0);
+        let label = u8::from(!row.is_multiple_of(3));
         let p1 = ((row * 37 + seed) % 101) as f32 / 101.0 * (1.0 - quality) + quality * f32::from(label);
         Score { id: row.to_string(), label, p0: 1.0 - p1, p1 }
     };
