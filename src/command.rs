@@ -14,6 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::time::Duration;
 
+use crate::sandbox::{self, Allowed, Sandbox};
 use serde::{Deserialize, Serialize};
 use stage_api::{Inputs, Job, Stage, StageError, Surroundings};
 
@@ -56,6 +57,12 @@ pub struct CommandParams {
     /// A program and its arguments that print which version of the tools is used; what they print is part of the key.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub version: Vec<String>,
+    /// Whether reads that are not declared are named (`report`) or refused (`strict`).
+    #[serde(skip_serializing_if = "Sandbox::is_off")]
+    pub sandbox: Sandbox,
+    /// Files and folders that it may read in a sandbox beside its inputs and what is the system's: tools.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sandbox_read: Vec<PathBuf>,
 }
 
 impl CommandParams {
@@ -167,6 +174,9 @@ impl Stage for Command {
             log: &log,
             threads: job.host.threads,
         };
+        if params.sandbox != Sandbox::Off {
+            return watched(params, &place, job);
+        }
         let mut child = launch(params, &place)?
             .spawn()
             .map_err(|error| StageError::Failed(not_started(params, &error)))?;
@@ -184,6 +194,45 @@ impl Stage for Command {
         job.progress.note(std::fs::read_to_string(&log).unwrap_or_default().trim_end());
         result
     }
+}
+
+/// Runs a command in its sandbox.
+fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), StageError> {
+    let mut process = launch(params, place)?;
+    // In the group of this process: whoever ends that one ends the command with it.
+    process.process_group(rustix::process::getpgrp().as_raw_nonzero().get());
+    let temporary = place.folder.join("tmp");
+    std::fs::create_dir_all(&temporary)?;
+    process.env("TMPDIR", &temporary);
+    let program = params.run.first().map(String::as_str).and_then(found_program);
+    let inputs = place.inputs.0.iter().map(|input| input.path.clone());
+    let allowed = Allowed {
+        read: inputs.chain(params.sandbox_read.iter().cloned()).chain(program).collect(),
+        write: vec![place.folder.to_owned(), place.out.to_owned(), place.scratch.to_owned()],
+    };
+    let ended = sandbox::run(&mut process, params.sandbox, &allowed);
+    job.progress.note(std::fs::read_to_string(place.log).unwrap_or_default().trim_end());
+    job.checkpoint()?;
+    let ended = ended.map_err(|error| StageError::Failed(not_started(params, &error)))?;
+    for path in &ended.undeclared {
+        job.progress.warn(&format!("it read {}, which is not among its inputs", path.display()));
+    }
+    judge(params, place, ended.status).map_err(|error| match error {
+        StageError::Failed(problem) if params.sandbox == Sandbox::Strict => StageError::Failed(format!(
+            "{problem}\n  in `sandbox: strict` it may open only its inputs, `{{out}}`, `{{scratch}}`, folders of the \
+             system and those of `sandbox_read`; `sandbox: report` names what else it reads"
+        )),
+        other => other,
+    })
+}
+
+/// The file that a program's name stands for.
+fn found_program(name: &str) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(PathBuf::from(name));
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// Ends a command with all that it has started.

@@ -15,6 +15,7 @@ use crate::params::ParamChange;
 use crate::pipeline::{Pipeline, Step};
 use crate::plan::{Known, Plan, Reason, Verdict};
 use crate::record::{RecordedInput, RunRecord};
+use crate::store;
 use crate::tree::Manifest;
 use crate::workspace::Workspace;
 
@@ -51,6 +52,8 @@ pub struct Explanation {
     pub result: Option<RunRecord>,
     /// Its newest record under any key.
     pub last: Option<RunRecord>,
+    /// What running it again on the same has shown, if that was tried.
+    pub verified: Option<store::Verdict>,
 }
 
 /// One reason for a step to run.
@@ -150,8 +153,9 @@ impl Explainer<'_> {
         };
         let key = judgement.key_text.as_ref().map(KeyText::key);
         let result = key.filter(|_| state == State::Fresh).and_then(|key| self.workspace.record(&key));
+        let verified = key.and_then(|key| self.workspace.store().verdict(&key));
         let key = key.map(|key| key.to_string());
-        Explanation { step: step.name.clone(), state, key, causes, waits_for, result, last }
+        Explanation { step: step.name.clone(), state, key, causes, waits_for, result, last, verified }
     }
 
     /// The steps above a waiting step that do not wait themselves, in the order of the pipeline.

@@ -8,14 +8,16 @@
 //! ```
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
-//! `command` → `digest` → `tree` → `pipeline` → `params` → `key` → `record` → `versions` → `store` → `pins` → `plan` →
-//! `publish` → `workspace` → `grounds` → `run` → `explain`, `estimate`, `accept`, `diff` → `cli`.
+//! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `versions` →
+//! `store` → `pins` → `plan` → `publish` → `workspace` → `grounds` → `run` → `explain`, `estimate`, `accept`, `diff` →
+//! `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
 pub mod accept;
 pub mod cli;
 pub mod command;
+pub mod compare;
 pub mod diff;
 pub mod digest;
 pub mod estimate;
@@ -29,6 +31,7 @@ pub mod plan;
 pub mod publish;
 pub mod record;
 pub mod run;
+pub mod sandbox;
 pub mod store;
 pub mod tree;
 pub mod versions;

@@ -153,10 +153,15 @@ impl Reports {
             move |source| PublishError::Io { path, act, source }
         };
         fs::create_dir_all(folder).map_err(io(folder, "create the folder"))?;
-        let mut new = tempfile::NamedTempFile::new_in(folder).map_err(io(folder, "write in it"))?;
-        // Content only: the store's files are read-only, a report need not be.
+        // Under a name that follows from the file's: what a killed publish left there the next one takes away.
+        let part = format!(".{}.part", target.file_name().unwrap_or_default().to_string_lossy());
+        let mut new = files::remove(&folder.join(&part))
+            .and_then(|()| tempfile::Builder::new().prefix(&part).rand_bytes(0).tempfile_in(folder))
+            .map_err(io(folder, "write in it"))?;
+        // Content only: the store's files are read-only, a report need not be. From file to file the kernel copies, or
+        // clones where it can; a link would let a person's edit of a report into the store.
         File::open(source)
-            .and_then(|mut bytes| io::copy(&mut bytes, &mut new))
+            .and_then(|mut bytes| io::copy(&mut bytes, new.as_file_mut()))
             .map_err(io(source, "copy"))?;
         #[cfg(unix)]
         {

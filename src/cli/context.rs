@@ -15,6 +15,7 @@ use crate::store::{ContentStore, Facts, StoreError, stamp_of};
 use crate::workspace::Workspace;
 
 /// Where a project is, before anything of it was read.
+#[derive(Clone)]
 pub struct Project {
     file: PathBuf,
     profile: Option<String>,
@@ -127,6 +128,11 @@ impl Context {
     /// What is asked for by asking for these targets, as a name.
     pub fn request(&self, targets: &[String]) -> Digest {
         self.project.request(targets)
+    }
+
+    /// The same file with another of its profiles.
+    pub fn of_profile(&self, profile: &str, registry: &Registry) -> Result<Self, CliError> {
+        Self::of(Project { profile: Some(profile.to_owned()), ..self.project.clone() }, registry)
     }
 
     /// Opens the workspace, with nothing known yet.

@@ -112,6 +112,9 @@ impl Make {
             plan = context.judge(workspace, targets, forced)?;
         }
         warn_of_losses(workspace.store());
+        for step in run::doubt_unpublished(&context.pipeline, workspace, &mut plan) {
+            tell!("warning: {}", words::damaged(&step));
+        }
         let summary = self.schedule(global, &context, workspace, &writer, &mut plan, capacity)?;
         writer.sync()?;
         let published =

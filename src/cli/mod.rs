@@ -18,6 +18,7 @@ mod console;
 mod context;
 mod diff;
 mod error;
+mod gc;
 mod graph;
 mod guard;
 mod limits;
@@ -29,6 +30,7 @@ mod show;
 mod status;
 mod step;
 mod tool;
+mod verify;
 mod why;
 mod words;
 
@@ -79,6 +81,8 @@ enum Command {
     Diff(diff::Diff),
     List(list::List),
     Graph(graph::Graph),
+    Gc(gc::Gc),
+    Verify(verify::Verify),
     Completions(completions::Completions),
     Man(man::Man),
     #[command(hide = true)]
@@ -136,6 +140,8 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
         Command::Diff(command) => command.run(global, registry),
         Command::List(command) => command.run(global, registry),
         Command::Graph(command) => command.run(global, registry),
+        Command::Gc(command) => command.run(global, registry),
+        Command::Verify(command) => command.run(global, registry),
         Command::Completions(command) => command.run(grammar(registry).get_name()),
         Command::Man(command) => command.run(grammar(registry)),
         Command::Step(command) => command.run(registry),

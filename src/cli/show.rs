@@ -18,6 +18,7 @@ use crate::pipeline::needs::bytes;
 use crate::pipeline::{Source, Step};
 use crate::plan::{Known, judge};
 use crate::record::{RunRecord, source_name};
+use crate::store::Verdict;
 use crate::workspace::Workspace;
 
 /// Shows all that is known of a step: params, needs, inputs, key, and its result with files, time and place.
@@ -59,6 +60,8 @@ struct ShownResult {
     bytes_there: bool,
     files: Vec<ShownFile>,
     record: RunRecord,
+    /// What running it again on the same has shown, if that was tried.
+    verified: Option<Verdict>,
 }
 
 #[derive(Serialize)]
@@ -120,6 +123,7 @@ fn result(workspace: &Workspace, record: RunRecord, current: bool) -> ShownResul
     let files =
         entries.map(|entry| ShownFile { path: entry.path.clone(), bytes: entry.size, digest: entry.digest });
     ShownResult {
+        verified: workspace.store().verdict(&record.key_text.key()),
         current,
         folder: workspace.store().tree(&record.tree),
         bytes_there: workspace.has_bytes(&record.tree),
@@ -167,6 +171,9 @@ fn text(shown: &Shown, step: &Step) -> String {
     let machine = &record.machine;
     let threads = words::count(machine.threads, "thread");
     line("host", &format!("{} ({}, {threads})", machine.name, machine.device));
+    if let Some(verified) = &result.verified {
+        line("again", &words::verdict(verified));
+    }
     line("log", &record.log);
     line("files", &format!("{}, {}", words::count(result.files.len(), "file"), bytes(record.bytes)));
     let width = result.files.iter().map(|file| bytes(file.bytes).len()).max().unwrap_or(0);

@@ -56,6 +56,9 @@ fn text(explanation: &Explanation) -> String {
                 }
                 text.push_str("  it ran because\n");
             }
+            if let Some(verified) = &explanation.verified {
+                text.push_str(&format!("  run again, it wrote {}\n", words::verdict(verified)));
+            }
             words::causes(&explanation.causes, 4, &mut text);
         }
         State::Waiting if !explanation.causes.is_empty() => {

@@ -2,10 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::compare::Difference;
 use crate::digest::Digest;
 use crate::explain::{Cause, FileChange, State};
 use crate::params::ParamChange;
 use crate::record::RunRecord;
+use crate::store::{Outcome, Verdict};
 
 /// That another process runs a step.
 pub fn elsewhere(step: &str, by: Option<&str>) -> String {
@@ -34,6 +36,31 @@ pub fn ago(ms: u64) -> String {
         _ => (seconds / 86400, "day"),
     };
     format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+}
+
+/// What is said of a step whose earlier result is damaged.
+pub fn damaged(step: &str) -> String {
+    format!("what `{step}` wrote in an earlier run is damaged; it runs again")
+}
+
+/// What running a step again has shown.
+pub fn verdict(verdict: &Verdict) -> String {
+    let when = ago(verdict.when_ms);
+    match &verdict.outcome {
+        Outcome::Same => format!("the same bytes when run again ({when})"),
+        Outcome::Within { tolerance } => format!("the same to within {tolerance:e} when run again ({when})"),
+        Outcome::Differs { tolerance, files } => {
+            let beyond = tolerance.map_or(String::new(), |tolerance| format!(" by more than {tolerance:e}"));
+            let mut text = format!("something else{beyond} when run again ({when})");
+            for Difference { path, how } in files.iter().take(5) {
+                text.push_str(&format!("\n    {path} {how}"));
+            }
+            if files.len() > 5 {
+                text.push_str(&format!("\n    and {} more", files.len() - 5));
+            }
+            text
+        }
+    }
 }
 
 /// `1 step`, `3 steps`.

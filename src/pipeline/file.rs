@@ -102,6 +102,8 @@ pub(super) struct EntryForm<'a> {
     pub needs: Option<Raw<'a>>,
     #[serde(borrow, default)]
     pub publish: Option<Raw<'a>>,
+    #[serde(borrow, default)]
+    pub tolerance: Option<Raw<'a>>,
 }
 
 /// A profile: where the sources come from, and defaults for the params of stages.

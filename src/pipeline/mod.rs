@@ -66,6 +66,8 @@ pub struct Step {
     pub needs: Needs,
     /// The folder below the reports folder its tree is copied to (`.` for the top), if it is published.
     pub publish: Option<PathBuf>,
+    /// The share by which numbers may be off when it runs again and is compared. Not part of its key.
+    pub tolerance: Option<f64>,
     /// Where it stands in the pipeline file: line, from 1.
     pub line: usize,
 }

@@ -177,6 +177,11 @@ impl Progress for StepProgress<'_> {
         }
     }
 
+    fn warn(&self, text: &str) {
+        self.note(&format!("warning: {text}"));
+        (self.send)(Report::Warned(text.to_owned()));
+    }
+
     fn cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }

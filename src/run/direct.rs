@@ -13,9 +13,12 @@ use super::subprocess::{Group, wait};
 use crate::command::{self, CommandParams, Place};
 
 /// Starts the command of `task`.
-pub(super) fn start(task: Task, reporter: Reporter, guard: Guard) -> io::Result<Box<dyn Running>> {
-    let refused = |error: stage_api::StageError| io::Error::other(error.to_string());
-    let params = CommandParams::parse(&task.params).map_err(refused)?;
+pub(super) fn start(
+    task: Task,
+    params: CommandParams,
+    reporter: Reporter,
+    guard: Guard,
+) -> io::Result<Box<dyn Running>> {
     let mut process = command::launch(&params, &place(&task))?;
     if let Some(gpus) = task.visible_gpus() {
         process.env("CUDA_VISIBLE_DEVICES", gpus);

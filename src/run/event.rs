@@ -72,6 +72,18 @@ pub enum Event<'a> {
         /// Whether its last run had written the same.
         same: bool,
     },
+    /// What a step wrote in an earlier run is damaged; it runs again.
+    Damaged {
+        /// The step.
+        step: &'a str,
+    },
+    /// A step says something that a person should know.
+    Warned {
+        /// The step.
+        step: &'a str,
+        /// What it says.
+        text: &'a str,
+    },
     /// A step failed; nothing of it is kept.
     Failed {
         /// The step.

@@ -87,6 +87,8 @@ pub enum Report {
         /// The value; absent when it is not a number, which JSON cannot write.
         value: Option<f64>,
     },
+    /// It says something that a person should know.
+    Warned(String),
     /// It has ended. The last report of a step, exactly one.
     Ended(Outcome),
 }

@@ -1,6 +1,7 @@
 //! Running what is stale: the scheduler decides what starts when, an executor starts it, events tell of it.
 
 pub mod child;
+mod damage;
 mod direct;
 mod event;
 mod executor;
@@ -8,11 +9,13 @@ mod guard;
 mod host;
 mod in_process;
 pub mod machine;
+pub mod rerun;
 mod scheduler;
 mod subprocess;
 mod summary;
 
 pub use child::running_job;
+pub use damage::doubt_unpublished;
 pub use event::{Event, Observer};
 pub use executor::{Executor, Message, Outcome, Report, Reporter, Running, Task};
 pub use guard::guard;

@@ -18,7 +18,7 @@ use super::child::JobFile;
 use super::direct;
 use super::executor::{Executor, Outcome, Report, Reporter, Running, Task};
 use super::guard::Guard;
-use crate::command::Command;
+use crate::command::{Command, CommandParams};
 
 /// Steps as processes.
 pub struct Subprocess {
@@ -58,8 +58,15 @@ impl Subprocess {
 
 impl Executor for Subprocess {
     fn start(&self, task: Task, reporter: Reporter) -> io::Result<Box<dyn Running>> {
+        let mut guard = None;
         if task.stage == <Command as Stage>::NAME {
-            return direct::start(task, reporter, self.guard()?);
+            let params =
+                CommandParams::parse(&task.params).map_err(|error| io::Error::other(error.to_string()))?;
+            if params.sandbox.is_off() {
+                return direct::start(task, params, reporter, self.guard()?);
+            }
+            // A watched command is the child of a process of this program, which may be killed before it.
+            guard = Some(self.guard()?);
         }
         let threads = task.host.threads.to_string();
         let log = OpenOptions::new().create(true).append(true).open(&task.log)?;
@@ -83,6 +90,9 @@ impl Executor for Subprocess {
         let mut child = command.spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the system gave a process number out of range"))?;
+        if let Some(guard) = &guard {
+            guard.watch(pid);
+        }
         let group = Arc::new(Mutex::new(Some(pid)));
         let stdout = child.stdout.take();
         let watched = Arc::clone(&group);
@@ -92,6 +102,9 @@ impl Executor for Subprocess {
         });
         std::thread::spawn(move || {
             let status = wait(child, pid, &watched);
+            if let Some(guard) = guard {
+                guard.leave(pid);
+            }
             let said = listener.join().ok().flatten();
             reporter.send(Report::Ended(judge(status, said)));
         });

@@ -12,6 +12,7 @@
 //!   scratch/<key>/          survives a failed or interrupted attempt of that key
 //!   logs/<key>.log, .jsonl  what the last execution said; its scalars
 //!   pipelines/              checked pipelines, so that none is parsed twice
+//!   verdicts/<key>          what running that key again has shown
 //!   published/<profile>     which files `reports/` holds from which step
 //! ```
 //!
@@ -19,10 +20,13 @@
 //! names, never a record of a tree that was not whole. Readers take no lock.
 
 pub mod files;
+mod gc;
 mod lock;
 mod log;
 mod stat_cache;
 mod state;
+mod verdict;
+mod verify;
 mod writer;
 
 use std::cell::RefCell;
@@ -32,9 +36,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+pub use gc::{Garbage, Kind, Limits, Roots, Sweep, Sweeper};
 pub use lock::{Claim, Claimed, Holder, Lock, Share};
 pub use log::Damage;
 pub use stat_cache::{Stamp, StatCache, stamp_of};
+pub use verdict::{Outcome, Verdict};
+pub use verify::{DamagedTree, Verified};
 pub use writer::{WorkDir, Writer};
 
 use crate::digest::Digest;
@@ -170,7 +177,8 @@ impl ContentStore {
                 return Err(StoreError::io(root, "read")(error));
             }
             Err(_) => {
-                if let Some(found) = foreign(root) {
+                // Another process may have made it a store since VERSION was looked for.
+                if let Some(found) = foreign(root).filter(|_| !root.join("VERSION").exists()) {
                     return Err(StoreError::Foreign { folder: root.to_owned(), found });
                 }
             }
@@ -250,7 +258,9 @@ impl ContentStore {
         None
     }
 
-    fn is_whole(&self, tree: &Digest) -> bool {
+    /// Whether a tree's bytes are what its name says. What this process wrote itself is; what another run left is
+    /// hashed, once.
+    pub fn is_whole(&self, tree: &Digest) -> bool {
         let mut checked = self.checked.borrow_mut();
         if checked.own.contains(tree) {
             return true;
@@ -392,9 +402,10 @@ impl ContentStore {
         self.root.join("trees").join(tree.to_string())
     }
 
-    /// Whether a tree's bytes are there.
+    /// Whether a tree's bytes are there. Those that were found damaged are not.
     pub fn has_bytes(&self, tree: &Digest) -> bool {
-        self.tree(tree).is_dir()
+        let checked = self.checked.borrow();
+        (checked.own.contains(tree) || checked.whole.get(tree) != Some(&false)) && self.tree(tree).is_dir()
     }
 
     /// Whether a process runs a key at this moment.

@@ -110,13 +110,7 @@ impl Writer {
     /// # Errors
     /// When they cannot be made.
     pub fn begin(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
-        let work = self.store.root().join("work");
-        // A name of its own for each attempt: a dying process of an earlier one must not write into this one.
-        let folder = tempfile::Builder::new()
-            .prefix(&format!("{key}-"))
-            .tempdir_in(&work)
-            .map_err(StoreError::io(&work, "make a folder in it"))?
-            .keep();
+        let folder = self.work_folder(key)?;
         let out = folder.join("out");
         fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
         let scratch = self.store.root().join("scratch").join(key.to_string());
@@ -124,6 +118,24 @@ impl Writer {
         fs::write(&log, "").map_err(StoreError::io(&log, "write"))?;
         files::remove(&log.with_extension("jsonl")).map_err(StoreError::io(&log, "remove"))?;
         Ok(WorkDir { key, out, scratch, log, folder, _claim: claim })
+    }
+
+    /// Folders for a run of the claimed `key` of which nothing is kept: scratch and log are its own, too.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn begin_aside(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
+        let folder = self.work_folder(key)?;
+        let (out, scratch, log) = (folder.join("out"), folder.join("scratch"), folder.join("log"));
+        fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
+        Ok(WorkDir { key, out, scratch, log, folder, _claim: claim })
+    }
+
+    /// A name of its own for each attempt: a dying process of an earlier one must not write into this one.
+    fn work_folder(&self, key: StageKey) -> Result<PathBuf, StoreError> {
+        let work = self.store.root().join("work");
+        let folder = tempfile::Builder::new().prefix(&format!("{key}-")).tempdir_in(&work);
+        Ok(folder.map_err(StoreError::io(&work, "make a folder in it"))?.keep())
     }
 
     /// Hashes what a run wrote.

@@ -6,6 +6,8 @@ mod command;
 mod explain;
 mod faces;
 mod failure;
+mod faults;
+mod gc;
 mod interrupt;
 mod noop;
 mod oracle;

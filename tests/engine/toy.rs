@@ -1,6 +1,7 @@
 //! Stages made of a few lines of text: enough to see what runs, what it reads and how it can go wrong.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use stage_api::{Answer, Arg, Count, Desk, Job, Port, Registry, Stage, StageError
 
 /// All toy stages.
 pub fn registry() -> Registry {
-    let registry = Registry::new().with(Head).with(Trouble);
+    let registry = Registry::new().with(Head).with(Fill).with(Trouble);
     // As if the program had been changed since: the same stage, its VERSION raised.
     match std::env::var_os("TOY_RAISED") {
         Some(_) => registry.with(Join::<2>),
@@ -50,6 +51,7 @@ impl<const RAISED: u32> Stage for Join<RAISED> {
     const INPUTS: &'static [Port] = &[ANY];
 
     fn run(&self, params: &JoinParams, job: &Job) -> Result<(), StageError> {
+        told(&params.text)?;
         let end = Instant::now() + Duration::from_millis(params.ms);
         while Instant::now() < end {
             job.checkpoint()?;
@@ -98,6 +100,57 @@ impl Stage for Head {
         }
         Ok(fs::write(job.out.join("text"), text)?)
     }
+}
+
+/// Writes files of so many kilobytes each, with bytes of its own.
+struct Fill;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FillParams {
+    seed: u64,
+    kilobytes: usize,
+    #[serde(default = "one")]
+    files: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Stage for Fill {
+    type Params = FillParams;
+    const NAME: &'static str = "fill";
+    const ABOUT: &'static str = "writes files of a given size";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[ANY];
+
+    fn run(&self, params: &FillParams, job: &Job) -> Result<(), StageError> {
+        told(&format!("fill-{}", params.seed))?;
+        let mut state = params.seed + 1;
+        for input in job.inputs.all("in") {
+            state = read(input)?
+                .bytes()
+                .fold(state, |state, byte| state.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        }
+        for file in 0..params.files {
+            let mut text = String::with_capacity(params.kilobytes * 1024);
+            while text.len() < params.kilobytes * 1024 {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                text.push_str(&format!("{:015x}\n", state >> 4));
+            }
+            fs::write(job.out.join(format!("file{file}")), text)?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds a line to the file that `TOY_LOG` names, if it names one: what ran, however the run is told of.
+fn told(what: &str) -> Result<(), StageError> {
+    let Some(path) = std::env::var_os("TOY_LOG") else { return Ok(()) };
+    let mut log = fs::File::options().create(true).append(true).open(path)?;
+    // One write, so that lines of several processes do not mix.
+    Ok(log.write_all(format!("{what}\n").as_bytes())?)
 }
 
 /// Goes wrong in the way it is told to.

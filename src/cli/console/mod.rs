@@ -77,6 +77,8 @@ impl Observer for Plain {
                 tell!("{number} {step} {}", words::done(seconds, same));
             }
             Event::Elsewhere { step, by } => tell!("{}", words::elsewhere(step, by)),
+            Event::Damaged { step } => tell!("warning: {}", words::damaged(step)),
+            Event::Warned { step, text } => tell!("warning: step `{step}`: {text}"),
             Event::Failed { step, .. } => tell!("{step} failed"),
             Event::Stopping => tell!("stopping; once more to stop at once"),
             Event::Judged { .. } | Event::Scalar { .. } => {}

@@ -106,6 +106,8 @@ impl View {
                 return Some(line.trim_end().to_owned());
             }
             Event::Elsewhere { step, by } => return Some(words::elsewhere(step, by)),
+            Event::Damaged { step } => return Some(format!("warning: {}", words::damaged(step))),
+            Event::Warned { step, text } => return Some(format!("warning: step `{step}`: {text}")),
             Event::Failed { step, .. } => {
                 self.failed += 1;
                 self.running.remove(step);

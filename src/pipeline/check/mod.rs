@@ -202,6 +202,12 @@ impl<'a> Checker<'_, 'a> {
         let params = params::canonical(stage, &layers, entry.params, vars, entry.name, text)?;
         let needs = entry.needs.map(|raw| self.needs(raw)).transpose()?.unwrap_or_default();
         let publish = entry.publish.map(|raw| self.publish_folder(raw, vars)).transpose()?;
+        let tolerance: Option<f64> = entry.tolerance.map(|raw| raw.parse(text)).transpose()?;
+        if let (Some(raw), Some(share)) = (entry.tolerance, tolerance)
+            && !(share > 0.0 && share < 1.0)
+        {
+            return Err(self.error(raw, "a tolerance is a share between 0 and 1, like 1e-3"));
+        }
         let surroundings = stage.surroundings(&params).map_err(|e| self.error(entry.name, e.message))?;
         let node = self.graph.add_node(Step {
             name: String::new(),
@@ -213,6 +219,7 @@ impl<'a> Checker<'_, 'a> {
             inputs: Vec::new(),
             needs,
             publish,
+            tolerance,
             line: text.line(text.span(entry.name.0).start),
         });
         self.graph[node].name = self.name(entry.name, vars, Meaning::Step(node))?;

@@ -1,7 +1,7 @@
 //! Decides what starts when: every step that must run, whose inputs are there and for which there is room. When
 //! one ends it is kept, and what reads it is judged again. It knows no processes; the executor does.
 
-mod task;
+pub(super) mod task;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use petgraph::graph::NodeIndex;
 use stage_api::{Host, Inputs};
 
+use self::task::located;
+use super::damage::doubt;
 use super::event::{Event, Observer};
 use super::executor::{Executor, Message, Outcome, Report, Reporter, Running, Task};
 use super::host::{Capacity, Share};
@@ -194,6 +196,9 @@ impl Scheduler<'_> {
             if self.tried.contains(&node) || self.active.contains_key(&node) || !plan.is_ready(node) {
                 continue;
             }
+            if !self.inputs_are_whole(plan, node) {
+                continue;
+            }
             // Steps of one key are one piece of work, whatever they are called.
             let key = plan.of(node).key_text.as_ref().map(KeyText::key);
             if key.is_some_and(|key| self.kept.contains(&key)) {
@@ -232,6 +237,21 @@ impl Scheduler<'_> {
             }
         }
         self.candidates.append(&mut later);
+    }
+
+    /// Hashes what earlier runs left for a step to read. What is damaged counts as gone, and its step runs again.
+    fn inputs_are_whole(&mut self, plan: &mut Plan, node: NodeIndex) -> bool {
+        let sources: Vec<NodeIndex> =
+            self.pipeline.graph.neighbors_directed(node, petgraph::Direction::Incoming).collect();
+        let mut are_whole = true;
+        for source in sources {
+            if let Some(touched) = doubt(self.workspace, plan, source) {
+                are_whole = false;
+                self.observer.on(&Event::Damaged { step: &self.pipeline.graph[source].name });
+                self.consider(plan, touched.into_iter().collect());
+            }
+        }
+        are_whole
     }
 
     /// Claims a ready step; then judges it again by what other processes have done meanwhile.
@@ -278,7 +298,7 @@ impl Scheduler<'_> {
             step: step.name.clone(),
             stage: step.stage.clone(),
             params: step.params.clone(),
-            inputs: Inputs(step.inputs.iter().map(|input| self.locate(plan, input)).collect()),
+            inputs: Inputs(step.inputs.iter().map(|input| located(self.workspace, plan, input)).collect()),
             out: work.out.clone(),
             scratch: work.scratch.clone(),
             folder: work.folder.clone(),
@@ -322,6 +342,7 @@ impl Scheduler<'_> {
             Report::Scalar { name, step: at, value } => {
                 self.observer.on(&Event::Scalar { step, name: &name, at, value });
             }
+            Report::Warned(text) => self.observer.on(&Event::Warned { step, text: &text }),
             Report::Ended(outcome) => {
                 if let Some(active) = self.active.remove(&node) {
                     self.ended(plan, node, active, outcome);

@@ -13,21 +13,22 @@ use crate::plan::{Known, Plan};
 use crate::record::{Machine, RunRecord};
 use crate::run::event::Event;
 use crate::run::summary::RanStep;
+use crate::workspace::Workspace;
+
+/// Where an input of a step lies that has all it reads.
+pub(in crate::run) fn located(workspace: &Workspace, plan: &Plan, input: &StepInput) -> Input {
+    let path = match &input.source {
+        Source::File(path) => workspace.locate(path),
+        Source::Step { step, output } => {
+            // A step whose inputs are ready has a tree for each.
+            let tree = plan.of(*step).tree.map(|tree| workspace.store().tree(&tree)).unwrap_or_default();
+            output.as_ref().map_or(tree.clone(), |output| tree.join(output))
+        }
+    };
+    Input { port: input.port.clone(), path }
+}
 
 impl Scheduler<'_> {
-    pub(super) fn locate(&self, plan: &Plan, input: &StepInput) -> Input {
-        let path = match &input.source {
-            Source::File(path) => self.workspace.locate(path),
-            Source::Step { step, output } => {
-                // A step whose inputs are ready has a tree for each.
-                let tree =
-                    plan.of(*step).tree.map(|tree| self.workspace.store().tree(&tree)).unwrap_or_default();
-                output.as_ref().map_or(tree.clone(), |output| tree.join(output))
-            }
-        };
-        Input { port: input.port.clone(), path }
-    }
-
     /// Commits the output of a step that ended well.
     pub(super) fn keep(&mut self, node: NodeIndex, active: Active) -> Result<(), String> {
         let step = &self.pipeline.graph[node];

@@ -64,6 +64,10 @@ pub trait Progress: Sync {
     fn scalar(&self, name: &str, step: u64, value: f64);
     /// A line for the step's log.
     fn note(&self, text: &str);
+    /// A line for the step's log that a person should see at once.
+    fn warn(&self, text: &str) {
+        self.note(text);
+    }
     /// Whether the engine asked the stage to stop; to be polled between units of work.
     fn cancelled(&self) -> bool;
 }

@@ -276,7 +276,8 @@ fn what_is_no_file_or_too_large_or_asks_for_too_long_a_wait_is_told() {
         write!(stream, "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").unwrap();
     }
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(fn(u64, &mut TcpStream), &str, &str); 6] = [
+    type Answer = fn(u64, &mut TcpStream);
+    let cases: [(Answer, &str, &str); 6] = [
         (page, "", "a web page"),
         (huge, "", "more are needed"),
         (endless, "", "does not say how long"),

@@ -1,0 +1,154 @@
+//! `repro verify`: whether what the cache holds is still what it was, and whether a step gives the same again.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use petgraph::graph::NodeIndex;
+use stage_api::Registry;
+
+use super::context::Context;
+use super::error::CliError;
+use super::limits::Limits;
+use super::{Global, print, print_json, words};
+use crate::pipeline::needs::bytes;
+use crate::plan::{Known, Verdict};
+use crate::run::{Subprocess, rerun};
+use crate::store::{ContentStore, Outcome, Verdict as Proof, Verified};
+
+/// Hash what the cache holds and name what is damaged; or run a step again and compare
+///
+/// Damaged results are put away, and `repro make` makes them again. Names steps whose results to hash, of any
+/// profile; all of them when none is named.
+#[derive(Args)]
+pub struct Verify {
+    /// Steps to verify.
+    #[arg(value_name = "STEP")]
+    steps: Vec<String>,
+    /// Run each of the named steps again, on the side, and compare what it writes with what it wrote: to the byte,
+    /// or within the `tolerance` that the step declares. The cache keeps the verdict.
+    #[arg(long, requires = "steps")]
+    rerun: bool,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+impl Verify {
+    pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
+        let context = Context::load(global, registry)?;
+        for step in &self.steps {
+            context.step(step)?;
+        }
+        if self.rerun {
+            return self.again(global, &context);
+        }
+        let store = context.workspace()?.store().clone();
+        let wanted =
+            |step: &str, _: &str| self.steps.is_empty() || self.steps.iter().any(|name| name == step);
+        let terminal = std::io::stderr().is_terminal() && !global.json;
+        let verified = store.verify(&wanted, &|done, all| {
+            if terminal && (done == all || done % 16 == 0) {
+                use std::io::Write as _;
+                let end = if done == all { "\n" } else { "" };
+                let _ = write!(std::io::stderr(), "\rhashed {done} of {all} results{end}");
+            }
+        });
+        let put_away = put_away(&store, &verified);
+        if global.json {
+            print_json(&verified)?;
+        } else {
+            tell_damage(&verified)?;
+        }
+        put_away?;
+        Ok(if verified.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Runs the named steps again.
+    fn again(&self, global: &Global, context: &Context) -> Result<ExitCode, CliError> {
+        let workspace = context.workspace()?;
+        let nodes =
+            self.steps.iter().map(|step| context.step(step)).collect::<Result<Vec<NodeIndex>, _>>()?;
+        let plan = context.judge(&workspace, nodes.clone(), Default::default())?;
+        for node in &nodes {
+            let step = &context.pipeline.graph[*node];
+            let refuse = |problem: &str| CliError::Usage {
+                message: format!("step `{}` cannot be verified: {problem}", step.name),
+                hint: Some(format!("`repro make {} --force {0}` first", step.name)),
+            };
+            if *plan.verdict(*node) != Verdict::Fresh {
+                return Err(refuse("it is not fresh"));
+            }
+            let sources = context.pipeline.graph.neighbors_directed(*node, petgraph::Direction::Incoming);
+            let trees = sources.chain([*node]).filter_map(|node| plan.of(node).tree);
+            if !trees.into_iter().all(|tree| workspace.has_bytes(&tree)) {
+                return Err(refuse("its result, or something that it reads, is no longer in the cache"));
+            }
+        }
+        let capacity = self.limits.capacity(context)?;
+        self.limits.refuse_impossible(context, &plan, &capacity)?;
+        let executor = Subprocess::this_program()
+            .map_err(|error| CliError::usage(format!("this program's file cannot be found: {error}")))?;
+        let writer = workspace
+            .store()
+            .lock(&mut |holder| tell!("waiting for {holder}, which has this cache to itself"))?;
+        let (mut proofs, mut all_same) = (Vec::new(), true);
+        for node in nodes {
+            let step = &context.pipeline.graph[node];
+            tell!("running {} again", step.name);
+            let compared =
+                rerun::rerun(&context.pipeline, &workspace, &writer, &plan, node, &executor, &capacity);
+            let outcome =
+                compared.map_err(|problem| CliError::usage(format!("step `{}`: {problem}", step.name)))?;
+            all_same &= !matches!(outcome, Outcome::Differs { .. });
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let proof = Proof { when_ms: now.as_millis() as u64, outcome };
+            if let Some(text) = &plan.of(node).key_text {
+                workspace.store().keep_verdict(&text.key(), &proof)?;
+            }
+            if global.json {
+                proofs.push(serde_json::json!({ "step": step.name, "verdict": proof }));
+            } else {
+                print(&format!("{}: {}\n", step.name, words::verdict(&proof)))?;
+            }
+        }
+        if global.json {
+            print_json(&proofs)?;
+        }
+        Ok(if all_same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Puts what is damaged away.
+fn put_away(store: &ContentStore, verified: &Verified) -> Result<(), CliError> {
+    if verified.damaged.is_empty() {
+        return Ok(());
+    }
+    let writer = store.lock(&mut |holder| tell!("waiting for {holder}, which has this cache to itself"))?;
+    for damaged in &verified.damaged {
+        writer.condemn(&damaged.tree)?;
+    }
+    Ok(())
+}
+
+fn tell_damage(verified: &Verified) -> Result<(), CliError> {
+    let mut text = String::new();
+    for damaged in &verified.damaged {
+        let steps: Vec<String> =
+            damaged.steps.iter().map(|(step, profile)| format!("{step} ({profile})")).collect();
+        text.push_str(&format!("damaged  {}  {}\n", damaged.tree.short(), steps.join(", ")));
+        for problem in &damaged.problems {
+            text.push_str(&format!("           {problem}\n"));
+        }
+    }
+    print(&text)?;
+    let hashed = format!("{} with {}", words::count(verified.trees, "result"), bytes(verified.bytes));
+    match verified.damaged.len() {
+        0 => tell!("{hashed}: all are what they were"),
+        damaged => {
+            tell!("error: {damaged} of {hashed} are damaged and were put away");
+            tell!("hint: `repro make` makes them again where they are needed");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! Doubts results of earlier runs before they are used: what is not what its name says counts as gone, so that its
+//! step runs again. It is asked only of results that a step is about to read or that are about to be published; a
+//! result is hashed once in a run.
+
+use std::collections::BTreeSet;
+
+use petgraph::graph::NodeIndex;
+
+use crate::pipeline::Pipeline;
+use crate::plan::{Known, Plan, Verdict};
+use crate::workspace::Workspace;
+
+/// Hashes the result of a fresh step; if it is damaged, the step is judged again. Returns the steps that touches.
+///
+/// That it is damaged may be known by now, from another step that wrote the same: the step is judged again all the
+/// same, as it was judged before that.
+pub(super) fn doubt(workspace: &Workspace, plan: &mut Plan, node: NodeIndex) -> Option<BTreeSet<NodeIndex>> {
+    let tree = plan.of(node).tree.filter(|_| *plan.verdict(node) == Verdict::Fresh)?;
+    if workspace.store().is_whole(&tree) {
+        return None;
+    }
+    let mut touched = plan.reconsider(node);
+    touched.insert(node);
+    Some(touched)
+}
+
+/// Doubts every result that is yet to be published. Returns the steps whose results are damaged.
+pub fn doubt_unpublished(pipeline: &Pipeline, workspace: &Workspace, plan: &mut Plan) -> Vec<String> {
+    let needed: Vec<NodeIndex> = plan.needed().collect();
+    let mut damaged = Vec::new();
+    for node in needed {
+        let step = &pipeline.graph[node];
+        let is_open = plan.of(node).tree.is_some_and(|tree| !workspace.is_published(step, &tree));
+        if step.publish.is_some() && is_open && doubt(workspace, plan, node).is_some() {
+            damaged.push(step.name.clone());
+        }
+    }
+    damaged
+}

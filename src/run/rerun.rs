@@ -1,0 +1,84 @@
+//! Runs a step again on what it ran on, on the side, and compares what it writes with what it wrote. Nothing of the
+//! second run is kept but the verdict.
+
+use std::sync::mpsc::channel;
+
+use petgraph::graph::NodeIndex;
+use stage_api::{Host, Inputs};
+
+use super::executor::{Executor, Message, Outcome, Report, Reporter, Task};
+use super::host::Capacity;
+use super::scheduler::task::located;
+use crate::compare;
+use crate::pipeline::Pipeline;
+use crate::plan::Plan;
+use crate::store::{self, Claimed, Writer};
+use crate::workspace::Workspace;
+
+/// Runs the fresh step `node` again and compares.
+///
+/// # Errors
+/// When it cannot be run, or fails, this time.
+pub fn rerun(
+    pipeline: &Pipeline,
+    workspace: &Workspace,
+    writer: &Writer,
+    plan: &Plan,
+    node: NodeIndex,
+    executor: &dyn Executor,
+    capacity: &Capacity,
+) -> Result<store::Outcome, String> {
+    let step = &pipeline.graph[node];
+    let (Some(key_text), Some(tree)) = (&plan.of(node).key_text, plan.of(node).tree) else {
+        return Err("its result is not known".to_owned());
+    };
+    let told = |error: store::StoreError| error.to_string();
+    let claim = match writer.claim(key_text.key()).map_err(told)? {
+        Claimed::Mine(claim) => claim,
+        Claimed::Theirs(_) => return Err("another process runs it".to_owned()),
+    };
+    let share = capacity.clone().take(&step.needs, capacity).ok_or("it needs more than there is")?;
+    let work = writer.begin_aside(key_text.key(), claim).map_err(told)?;
+    let task = Task {
+        step: step.name.clone(),
+        stage: step.stage.clone(),
+        params: step.params.clone(),
+        inputs: Inputs(step.inputs.iter().map(|input| located(workspace, plan, input)).collect()),
+        out: work.out.clone(),
+        scratch: work.scratch.clone(),
+        folder: work.folder.clone(),
+        log: work.log.clone(),
+        host: Host { device: share.device().to_owned(), threads: share.threads },
+        gpus: (!capacity.gpus.is_empty()).then(|| share.gpu_ids()),
+    };
+    let (sender, messages) = channel();
+    let running = executor.start(task, Reporter::new(sender, node));
+    let _running = running.map_err(|error| format!("its process cannot be started: {error}"))?;
+    let outcome = messages.into_iter().find_map(|message| match message {
+        Message::Step { report: Report::Ended(outcome), .. } => Some(outcome),
+        _ => None,
+    });
+    let compared = match outcome {
+        Some(Outcome::Done) => {
+            let new = writer.hash(&work).map_err(told)?;
+            if new.digest() == tree {
+                Ok(store::Outcome::Same)
+            } else {
+                let old = workspace.manifest(&tree).ok_or("what it wrote is not known file by file")?;
+                let tolerance = step.tolerance;
+                compare::outputs((&workspace.store().tree(&tree), &old), (&work.out, &new), tolerance)
+                    .map(|files| match tolerance {
+                        Some(tolerance) if files.is_empty() => store::Outcome::Within { tolerance },
+                        tolerance => store::Outcome::Differs { tolerance, files },
+                    })
+                    .map_err(|error| format!("its output cannot be read: {error}"))
+            }
+        }
+        Some(Outcome::Failed(problem) | Outcome::NeedsHuman(problem)) => {
+            Err(format!("it failed this time: {problem}"))
+        }
+        Some(Outcome::Cancelled) | None => Err("it was stopped".to_owned()),
+    };
+    writer.discard(work).map_err(told)?;
+    compared
+}
