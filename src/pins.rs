@@ -35,7 +35,18 @@ impl Pins {
     /// # Errors
     /// A file that cannot be read, and a line that is none of its own (a merge that was left half done, say).
     pub fn load(pipeline: &Path) -> Result<Self, StoreError> {
-        let file = pipeline.with_extension("lock");
+        Self::read(pipeline.with_extension("lock"))
+    }
+
+    /// What the lock file says now.
+    ///
+    /// # Errors
+    /// As [`Pins::load`].
+    pub fn reload(&self) -> Result<Self, StoreError> {
+        Self::read(self.file.clone())
+    }
+
+    fn read(file: PathBuf) -> Result<Self, StoreError> {
         let text = match fs::read_to_string(&file) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
