@@ -2,7 +2,7 @@
 //! stands and need not be made again. It is kept in the state log, where a later execution makes it void.
 //!
 //! Judging is a pure function of the pipeline, the records, the files of the project, what counts of the machine,
-//! and the published reports. The records stand in the log; the rest is here.
+//! the noted digests beside the pipeline file, and the published reports. The records stand in the log; the rest is here.
 
 use std::path::Path;
 
@@ -22,7 +22,8 @@ const KIND: &str = "repro grounds v1";
 pub struct Grounds {
     /// How many steps were needed, all fresh.
     pub steps: usize,
-    /// The pipeline file, the files of the project and of the reports that were looked at.
+    /// The pipeline file, the lock file if outputs are held against it, the files of the project and of the reports
+    /// that were looked at.
     files: Vec<String>,
     /// The digest of their digests.
     content: Digest,
@@ -53,18 +54,25 @@ impl Grounds {
                 machine.push((counts.clone(), workspace.surroundings(step).ok()?));
             }
         }
+        let text = |path: &Path| path.to_str().map(ToOwned::to_owned);
+        let mut looked_for = pipeline
+            .looked_for
+            .iter()
+            .map(|(path, was_there)| Some((text(&workspace.locate(path))?, *was_there)))
+            .collect::<Option<Vec<_>>>()?;
+        if plan.needed().any(|node| pipeline.graph[node].is_pinned()) {
+            match workspace.lock_file() {
+                (lock, Some(digest)) => files.push((lock, digest)),
+                (lock, None) => looked_for.push((text(&lock)?, false)),
+            }
+        }
         files[1..].sort_unstable();
         files.dedup();
-        let text = |path: &Path| path.to_str().map(ToOwned::to_owned);
         Some(Self {
             steps: plan.needed().count(),
             content: content(files.iter().map(|(_, digest)| *digest)),
             files: files.iter().map(|(path, _)| text(path)).collect::<Option<_>>()?,
-            looked_for: pipeline
-                .looked_for
-                .iter()
-                .map(|(path, was_there)| Some((text(&workspace.locate(path))?, *was_there)))
-                .collect::<Option<_>>()?,
+            looked_for,
             machine,
         })
     }

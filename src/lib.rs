@@ -9,7 +9,8 @@
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
 //! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `versions` →
-//! `store` → `plan` → `publish` → `workspace` → `grounds` → `run` → `explain`, `estimate`, `accept`, `diff` → `cli`.
+//! `store` → `pins` → `plan` → `publish` → `workspace` → `grounds` → `run` → `explain`, `estimate`, `accept`, `diff` →
+//! `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
@@ -24,6 +25,7 @@ pub mod explain;
 pub mod grounds;
 pub mod key;
 pub mod params;
+pub mod pins;
 pub mod pipeline;
 pub mod plan;
 pub mod publish;

@@ -20,6 +20,10 @@ use crate::record::{RecordedInput, RunRecord, source_name};
 pub trait Known {
     /// The tree that the newest execution of a key wrote.
     fn tree(&self, key: &StageKey) -> Option<Digest>;
+    /// Whether a tree may be believed to be this step's: nothing that is noted of the step speaks against it.
+    fn agrees(&self, _step: &Step, _tree: &Digest) -> bool {
+        true
+    }
     /// The newest record of a step under any key.
     fn last(&self, step: &Step) -> Option<RunRecord>;
     /// The digest of a path within a tree; `None` when the tree holds no such path.
@@ -291,7 +295,7 @@ impl Plan<'_> {
             Ok(all) => text = all.iter().fold(text, |text, (name, value)| text.with(name, value)),
             Err(problem) => return judgement(Verdict::Broken(problem), None, None),
         }
-        let tree = self.known.tree(&text.key());
+        let tree = self.known.tree(&text.key()).filter(|tree| self.known.agrees(step, tree));
         // Of a forced step the tree counts as unknown: it is asked for because its result is in doubt.
         let Some(tree) = tree.filter(|_| !self.forced.contains(&node)) else {
             let reason = if self.forced.contains(&node) {

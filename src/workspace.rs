@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use crate::digest::Digest;
 use crate::key::StageKey;
+use crate::pins::Pins;
 use crate::pipeline::{Pipeline, Source, Step};
 use crate::plan::Known;
 use crate::publish::Reports;
@@ -22,6 +23,7 @@ pub struct Workspace {
     reports: Reports,
     root: PathBuf,
     profile: String,
+    pins: RefCell<Pins>,
     files: RefCell<BTreeMap<PathBuf, Result<Digest, TreeError>>>,
     digests: RefCell<StatCache>,
     versions: RefCell<Versions>,
@@ -52,16 +54,20 @@ impl Workspace {
     /// # Errors
     /// When the store cannot be used.
     pub fn open(pipeline: &Pipeline, cache: &Path, reports: &Path) -> Result<Self, StoreError> {
-        Ok(Self::with(pipeline, Facts::open(cache)?, reports))
+        Self::with(pipeline, Facts::open(cache)?, reports)
     }
 
     /// As [`Workspace::open`], with what the store knows already read.
-    pub fn with(pipeline: &Pipeline, facts: Facts, reports: &Path) -> Self {
+    ///
+    /// # Errors
+    /// When the noted digests beside the pipeline file cannot be read.
+    pub fn with(pipeline: &Pipeline, facts: Facts, reports: &Path) -> Result<Self, StoreError> {
         let Facts { store, digests, versions } = facts;
-        Self {
+        Ok(Self {
             reports: Reports::new(reports.join(&pipeline.profile), &pipeline.profile),
             root: pipeline.root.clone(),
             profile: pipeline.profile.clone(),
+            pins: RefCell::new(Pins::load(&pipeline.file)?),
             files: RefCell::default(),
             digests: RefCell::new(digests),
             versions: RefCell::new(versions),
@@ -70,7 +76,7 @@ impl Workspace {
             manifests: RefCell::default(),
             history: OnceCell::new(),
             store,
-        }
+        })
     }
 
     /// The files of the reports that a published step writes, with their digests.
@@ -157,6 +163,25 @@ impl Workspace {
         self.store.record(key)
     }
 
+    /// The lock file that outputs are held against, and its digest when it was read; `None` when it was not there.
+    pub fn lock_file(&self) -> (PathBuf, Option<Digest>) {
+        let pins = self.pins.borrow();
+        (pins.file().to_owned(), pins.text())
+    }
+
+    /// Holds the outputs of a step that just ran against what is noted of it, and notes what is not.
+    ///
+    /// # Errors
+    /// A sentence that says what differs, or that it cannot be noted.
+    pub fn pin(&self, step: &Step, outputs: &BTreeMap<String, Digest>) -> Result<(), String> {
+        let mut pins = self.pins.borrow_mut();
+        // Another run may have noted something since.
+        *pins = pins.reload().map_err(|error| error.to_string())?;
+        pins.check(&self.profile, &step.name, outputs)?;
+        pins.add(&self.profile, &step.name, outputs)
+            .map_err(|error| format!("what it brought cannot be noted beside the pipeline file: {error}"))
+    }
+
     /// Every record that was there when first asked, oldest first.
     pub fn history(&self) -> &[RunRecord] {
         self.history.get_or_init(|| self.store.records())
@@ -174,6 +199,17 @@ impl Known for Workspace {
         let tree = self.store.tree_of(key)?;
         self.owners.borrow_mut().insert(tree, *key);
         Some(tree)
+    }
+
+    fn agrees(&self, step: &Step, tree: &Digest) -> bool {
+        if !step.is_pinned() {
+            return true;
+        }
+        // By the record: the bytes may be gone.
+        let key = self.owners.borrow().get(tree).copied();
+        let record = key.and_then(|key| self.store.record(&key));
+        record
+            .is_none_or(|record| self.pins.borrow().check(&self.profile, &step.name, &record.outputs).is_ok())
     }
 
     fn last(&self, step: &Step) -> Option<RunRecord> {

@@ -137,12 +137,12 @@ impl Context {
 
     /// Opens the workspace, with nothing known yet.
     pub fn workspace(&self) -> Result<Workspace, CliError> {
-        Ok(self.workspace_with(self.project.facts()?))
+        self.workspace_with(self.project.facts()?)
     }
 
     /// The workspace, with what the store knows already read.
-    pub fn workspace_with(&self, facts: Facts) -> Workspace {
-        Workspace::with(&self.pipeline, facts, &self.pipeline.root.join("reports"))
+    pub fn workspace_with(&self, facts: Facts) -> Result<Workspace, CliError> {
+        Ok(Workspace::with(&self.pipeline, facts, &self.pipeline.root.join("reports"))?)
     }
 
     /// The steps of targets by name. No name at all means the target `all`, or every step where there is no such

@@ -53,9 +53,8 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Pipeline(_) | Self::Usage { .. } | Self::File { .. } => ExitCode::from(2),
-            Self::Publish(PublishError::Conflict { .. }) | Self::Store(StoreError::Foreign { .. }) => {
-                ExitCode::from(2)
-            }
+            Self::Publish(PublishError::Conflict { .. })
+            | Self::Store(StoreError::Foreign { .. } | StoreError::Pins { .. }) => ExitCode::from(2),
             Self::Tool { error: StageError::Params(_), .. } => ExitCode::from(2),
             Self::Tool { error: StageError::NeedsHuman { .. }, .. } => ExitCode::from(3),
             Self::Tool { error: StageError::Cancelled, .. } => ExitCode::from(130),
@@ -100,6 +99,7 @@ impl CliError {
             Self::Store(error) => {
                 let hint = match &error {
                     StoreError::Foreign { .. } => None,
+                    StoreError::Pins { .. } => Some("restore the file from its history, or remove the line"),
                     StoreError::Version { .. } => Some("delete that folder, or choose another with --cache"),
                     StoreError::Io { .. } => Some("check the folder's permissions and the free space"),
                     StoreError::Output(_) => None,

@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stage_api::Registry;
 
+use super::ask;
 use super::context::{Context, Project};
 use super::error::CliError;
 use super::limits::Limits;
@@ -67,7 +68,7 @@ impl Make {
         let targets = targets.into_iter().chain(forced.iter().copied()).collect::<Vec<_>>();
 
         // First without the lock: most of the time there is nothing to do, and nothing to wait for.
-        let (mut workspace, anew) = (&context.workspace_with(facts?), OnceCell::new());
+        let (mut workspace, anew) = (&context.workspace_with(facts?)?, OnceCell::new());
         let mut plan = context.judge(workspace, targets.clone(), forced.clone())?;
         if !self.dry_run && is_done(&context, workspace, &plan) {
             keep(context.keep(workspace.store()));
@@ -87,6 +88,15 @@ impl Make {
         }
         if self.dry_run {
             return dry_run(global, &context, workspace, &plan, &capacity);
+        }
+
+        // What only people can do is said at once and as a whole, not one by one as the steps come to it.
+        if !self.keep_going {
+            let asked = ask::failures(&context, &plan, registry);
+            if !asked.is_empty() {
+                ask::tell(global, &self.targets, &asked)?;
+                return Ok(ExitCode::from(3));
+            }
         }
 
         // Then beside others that write. What one who had to be waited for has removed is known no more.
@@ -115,6 +125,9 @@ impl Make {
             ended(&summary, published.as_ref(), fresh, since)?;
         }
         tell_summary(&summary, published.as_ref(), workspace, &plan, since);
+        if summary.failures.iter().any(|failure| failure.needs_human) {
+            ask::tell_how_to_go_on(global, &self.targets);
+        }
         Ok(exit_code(&summary))
     }
 
@@ -322,8 +335,11 @@ fn tell_summary(
 ) {
     let store = workspace.store().root();
     for failure in &summary.failures {
-        let verb = if failure.needs_human { "needs you" } else { "failed" };
-        tell!("error: step `{}` {verb}: {}", failure.step, failure.problem);
+        if failure.needs_human {
+            ask::tell_one(failure);
+        } else {
+            tell!("error: step `{}` failed: {}", failure.step, failure.problem);
+        }
         if let Some(log) = &failure.log {
             tell!("hint: its log is {}", log.display());
         }

@@ -12,6 +12,7 @@ macro_rules! tell {
 }
 
 mod accept;
+mod ask;
 mod completions;
 mod console;
 mod context;

@@ -56,6 +56,8 @@ pub struct Step {
     pub version: u32,
     /// The stage's params in canonical form.
     pub params: String,
+    /// Whether its params say too little to prove what it brings from outside.
+    pub unproven: bool,
     /// What of the machine counts for its result.
     pub surroundings: Surroundings,
     /// What it reads, in the order of the file (lists expanded in place).
@@ -68,6 +70,13 @@ pub struct Step {
     pub tolerance: Option<f64>,
     /// Where it stands in the pipeline file: line, from 1.
     pub line: usize,
+}
+
+impl Step {
+    /// Whether its output is held against the pins: nothing in its key says which bytes to expect.
+    pub fn is_pinned(&self) -> bool {
+        self.unproven && self.inputs.is_empty()
+    }
 }
 
 /// A checked pipeline for one profile.

@@ -91,6 +91,14 @@ pub enum StoreError {
         /// Why it did not succeed.
         source: io::Error,
     },
+    /// The lock file beside the pipeline holds a line that is no pin.
+    #[error("{}:{line}: is not `<profile>/<step>/<path> <digest>`, each name once", file.display())]
+    Pins {
+        /// The lock file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
     /// A step left something in its output folder that cannot be kept.
     #[error("the output cannot be kept: {0}")]
     Output(#[from] crate::tree::TreeError),

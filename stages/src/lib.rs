@@ -11,6 +11,7 @@ pub mod nn;
 
 mod archive;
 mod curves;
+mod data;
 mod device;
 mod evaluate;
 mod fetch;
@@ -19,6 +20,7 @@ mod import_detector;
 mod import_visual_bert;
 mod index_hmd;
 mod index_mmhs;
+mod indexing;
 mod learn_vocabulary;
 mod learning;
 mod make_detector;
@@ -31,12 +33,14 @@ mod regions;
 mod report;
 mod results;
 mod shift;
+mod space;
 mod synthesize;
 mod table;
 mod table_tool;
 mod tokens;
 mod torch_file;
 mod train;
+mod unpack;
 
 use stage_api::Registry;
 
@@ -44,9 +48,11 @@ use stage_api::Registry;
 pub fn registry() -> Registry {
     Registry::new()
         .with(synthesize::Synthesize)
-        .with(fetch::Fetch)
+        .with(fetch::Fetch::default())
+        .with(unpack::Unpack)
         .with(index_hmd::IndexHmd)
         .with(index_mmhs::IndexMmhs)
+        .with(data::Data)
         .with(learn_vocabulary::LearnVocabulary)
         .with(tokens::Tokens)
         .with(make_detector::MakeDetector)
@@ -62,4 +68,5 @@ pub fn registry() -> Registry {
         .with(curves::Curves)
         .with(report::Report)
         .with_tool(table_tool::ShowTable)
+        .with_tool(data::DataTool)
 }

@@ -1,6 +1,7 @@
 //! From a picture file to red, green and blue bytes, as the published features were made: palettes and greys
 //! become colours, transparency is dropped. It does not know the detector.
 
+use std::io::Cursor;
 use std::path::Path;
 
 use image::{ImageReader, Limits};
@@ -8,16 +9,21 @@ use image::{ImageReader, Limits};
 use crate::models::faster_rcnn::Picture;
 
 /// More pixels than this on a side are a damaged or hostile file, not a meme.
-const MOST_PIXELS: u32 = 20_000;
+pub(crate) const MOST_PIXELS: u32 = 20_000;
 
-/// Reads a picture; the format is found by its content, since names often lie.
+/// Reads a picture file; see [`decode`].
+pub(crate) fn read_picture(path: &Path) -> Result<Picture, String> {
+    decode(&std::fs::read(path).map_err(|error| error.to_string())?)
+}
+
+/// Decodes a picture; the format is found by its content, since names often lie. Of an animation the first frame
+/// is taken; a turn that EXIF asks for is not made: the original (PIL without further calls) does the same.
 ///
 /// An alpha channel is dropped without blending: hidden colours show, as they do in the original.
-pub(crate) fn read_picture(path: &Path) -> Result<Picture, String> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Picture, String> {
     let advice = "cannot be read as a picture (replace the file or leave the sample out)";
-    let mut reader = ImageReader::open(path)
-        .and_then(ImageReader::with_guessed_format)
-        .map_err(|error| error.to_string())?;
+    let mut reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(MOST_PIXELS);
     limits.max_image_height = Some(MOST_PIXELS);

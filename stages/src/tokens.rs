@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 use tokenizers::models::wordpiece::WordPiece;
@@ -18,7 +19,7 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, Tokenizer, TruncationParams};
 
 use crate::artifacts::samples::SampleSet;
-use crate::artifacts::token_set::{TokenRow, TokenSet, TokenSetInfo};
+use crate::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
 
 /// Texts tokenized at a time.
 const CHUNK: usize = 4096;
@@ -44,7 +45,7 @@ impl Stage for Tokens {
     type Params = Params;
     const NAME: &'static str = "tokens";
     const ABOUT: &'static str = "turns the texts of a data set into WordPiece ids";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::one("samples"), Port::one("vocabulary")];
 
     fn check(&self, params: &Params) -> Result<(), String> {
@@ -60,22 +61,26 @@ impl Stage for Tokens {
             Vocabulary::read(path).map_err(|problem| StageError::input("vocabulary", path, problem))?;
         let set = SampleSet::read(job.inputs.one("samples")?)?;
         let tokenizer = vocabulary.tokenizer(params.max_length).map_err(StageError::failed)?;
-        let mut tokens = TokenSet::new(vocabulary.info(set.dataset, params.max_length));
+        let mut tokens = TokenWriter::new(vocabulary.info(set.dataset, params.max_length));
         let total = set.samples.len() as u64;
+        let mut done = 0;
         for chunk in set.samples.chunks(CHUNK) {
             job.checkpoint()?;
-            let texts: Vec<&str> = chunk.iter().map(|sample| sample.text.as_str()).collect();
-            let encodings = tokenizer.encode_batch_fast(texts, true).map_err(StageError::failed)?;
-            for (sample, encoding) in chunk.iter().zip(encodings) {
+            // Each text on its own and the results in the texts' order: any number of threads gives the same.
+            let encodings: tokenizers::Result<Vec<_>> =
+                chunk.par_iter().map(|sample| tokenizer.encode_fast(sample.text.as_str(), true)).collect();
+            for (sample, encoding) in chunk.iter().zip(encodings.map_err(StageError::failed)?) {
                 let row = TokenRow {
                     id: sample.id.clone(),
                     image: sample.image.clone(),
                     split: sample.split,
                     label: sample.label,
+                    soft: sample.soft,
                 };
                 tokens.push(row, encoding.get_ids());
             }
-            job.progress.advance(tokens.rows.len() as u64, total);
+            done += chunk.len() as u64;
+            job.progress.advance(done, total);
         }
         Ok(tokens.write(job.out)?)
     }
@@ -143,6 +148,7 @@ mod tests {
 
     use super::*;
     use crate::artifacts::samples::{Sample, Split};
+    use crate::artifacts::token_set::TokenSet;
 
     const VOCABULARY: &str = "[PAD]\n[unused0]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nun\n##aff\n##able\ncafe\n!\n,\nred\n##d\n中\n😂\n##s\n";
 
@@ -155,6 +161,7 @@ mod tests {
             image: "7.png".to_owned(),
             text: text.to_owned(),
             label: Some(1),
+            soft: Some(0.25),
             split: Split::Val,
         };
         SampleSet { dataset: "hmd".to_owned(), samples: vec![sample] }.write(&samples).unwrap();
@@ -162,11 +169,11 @@ mod tests {
         let inputs = [("samples", samples.as_path()), ("vocabulary", vocabulary.as_path())];
         run_stage(&Tokens, &format!("(max_length: {max_length})"), &inputs, &out).unwrap();
         let set = TokenSet::read(&out).unwrap();
-        let row =
-            TokenRow { id: "7".to_owned(), image: "7.png".to_owned(), split: Split::Val, label: Some(1) };
+        let (id, image) = ("7".to_owned(), "7.png".to_owned());
+        let row = TokenRow { id, image, split: Split::Val, label: Some(1), soft: Some(0.25) };
         assert_eq!(set.rows, [row]);
         assert_eq!((set.info.vocab_size, set.info.cls, set.info.unknown, set.info.pad), (17, 3, 2, 0));
-        set.ids(0).to_vec()
+        set.ids(0)
     }
 
     /// Ids by hand, after the rules of BERT's uncased tokenizer.
@@ -193,6 +200,31 @@ mod tests {
         assert_eq!(ids("red , red ! unaffable", 6), [3, 12, 11, 12, 10, 4]);
         assert_eq!(ids(&"red ".repeat(500), 128).len(), 128);
         assert_eq!(ids("red", 2), [3, 4]);
+    }
+
+    #[test]
+    fn the_same_bytes_come_out_on_any_number_of_threads() {
+        let dir = tempfile::tempdir().unwrap();
+        let (vocabulary, samples) = (dir.path().join("vocab.txt"), dir.path().join("samples"));
+        std::fs::write(&vocabulary, VOCABULARY).unwrap();
+        let sample = |n: usize| Sample {
+            id: n.to_string(),
+            image: String::new(),
+            text: "red unaffable ".repeat(n % 7),
+            label: None,
+            soft: None,
+            split: Split::Train,
+        };
+        let set = SampleSet { dataset: "hmd".to_owned(), samples: (0..3 * CHUNK / 2).map(sample).collect() };
+        set.write(&samples).unwrap();
+        let bytes = |threads: usize| {
+            let out = dir.path().join(threads.to_string());
+            let inputs = [("samples", samples.as_path()), ("vocabulary", vocabulary.as_path())];
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| run_stage(&Tokens, "()", &inputs, &out)).unwrap();
+            std::fs::read(out.join("tokens.safetensors")).unwrap()
+        };
+        assert!(bytes(1) == bytes(3));
     }
 
     #[test]

@@ -213,6 +213,7 @@ impl<'a> Checker<'_, 'a> {
             name: String::new(),
             stage: stage_name,
             version: stage.version(),
+            unproven: stage.is_unproven_erased(&params),
             params,
             surroundings,
             inputs: Vec::new(),

@@ -45,6 +45,13 @@ impl Scheduler<'_> {
                 return Err(error.to_string());
             }
         };
+        // Before the commit: a record without its pin would never be checked.
+        if step.is_pinned()
+            && let Err(problem) = self.workspace.pin(step, &manifest.top_level())
+        {
+            let _ = self.writer.discard(work);
+            return Err(problem);
+        }
         let key: StageKey = key_text.key();
         let log = work.log.strip_prefix(self.writer.store().root()).unwrap_or(&work.log);
         let machine =

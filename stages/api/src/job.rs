@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::StageError;
+use crate::{Outside, StageError};
 
 /// One input: a file or a folder of an earlier step, or a file of the project. Read only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +82,8 @@ pub struct Job<'a> {
     pub scratch: &'a Path,
     /// The hardware to use.
     pub host: &'a Host,
+    /// What the stage asked for in [`crate::Stage::OUTSIDE`].
+    pub outside: &'a Outside,
     /// Where to say how far the work is.
     pub progress: &'a dyn Progress,
 }

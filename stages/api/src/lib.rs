@@ -8,6 +8,7 @@
 
 mod error;
 mod job;
+mod outside;
 mod params;
 mod stage;
 pub mod testing;
@@ -15,5 +16,6 @@ mod tool;
 
 pub use error::{ParamsError, StageError};
 pub use job::{Host, Input, Inputs, Job, Progress};
+pub use outside::Outside;
 pub use stage::{AnyStage, NoParams, Port, Registry, Stage, Surroundings};
 pub use tool::{Answer, Arg, Count, Desk, Results, StepView, Tool, ToolArgs};

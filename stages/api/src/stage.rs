@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::params;
-use crate::{Job, ParamsError, StageError, Tool};
+use crate::{Job, Outside, ParamsError, StageError, Tool};
 
 /// A named input of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,9 @@ pub trait Stage: Send + Sync + 'static {
     const VERSION: u32;
     /// What it reads.
     const INPUTS: &'static [Port];
+    /// The variables of the environment it may see, by [`Job::outside`]: credentials and where downloads lie, never
+    /// what changes the meaning of a result. A name that ends in `*` stands for all that begin so.
+    const OUTSIDE: &'static [&'static str] = &[];
     /// Whether the pipeline may connect inputs by names of its own, too, each a list.
     const OPEN_INPUTS: bool = false;
 
@@ -70,6 +73,19 @@ pub trait Stage: Send + Sync + 'static {
     /// A sentence that says which param is wrong and what it may be.
     fn check(&self, _params: &Self::Params) -> Result<(), String> {
         Ok(())
+    }
+
+    /// What a person must do before this can run with only `ports` connected, complete enough to be followed as it
+    /// stands; `None` when nothing is known to be missing. Asked before the first step of a run starts, so it looks
+    /// and does not work.
+    fn needs_human(&self, _params: &Self::Params, _ports: &[&str], _outside: &Outside) -> Option<String> {
+        None
+    }
+
+    /// Whether these params say too little to prove the output right: it comes from the outside world, and nobody has
+    /// said which bytes to expect. The engine then pins the first output and refuses any other.
+    fn is_unproven(&self, _params: &Self::Params) -> bool {
+        false
     }
 
     /// Checks params against the ports that the pipeline connects. Called when the pipeline is loaded.
@@ -102,6 +118,13 @@ pub trait AnyStage: Send + Sync {
     fn version(&self) -> u32;
     /// [`Stage::INPUTS`].
     fn inputs(&self) -> &'static [Port];
+    /// [`Stage::OUTSIDE`].
+    fn outside(&self) -> &'static [&'static str];
+    /// [`Stage::needs_human`] for params in canonical form; `None` for params that do not parse.
+    fn needs_human_erased(&self, canonical_params: &str, ports: &[&str], outside: &Outside)
+    -> Option<String>;
+    /// [`Stage::is_unproven`] for params in canonical form.
+    fn is_unproven_erased(&self, canonical_params: &str) -> bool;
     /// [`Stage::OPEN_INPUTS`].
     fn open_inputs(&self) -> bool;
     /// The params' canonical text: parsed by the stage's own type and written again, so defaults are in and
@@ -139,6 +162,20 @@ impl<S: Stage> AnyStage for S {
     }
     fn inputs(&self) -> &'static [Port] {
         S::INPUTS
+    }
+    fn outside(&self) -> &'static [&'static str] {
+        S::OUTSIDE
+    }
+    fn needs_human_erased(
+        &self,
+        canonical_params: &str,
+        ports: &[&str],
+        outside: &Outside,
+    ) -> Option<String> {
+        self.needs_human(&params::parse(canonical_params).ok()?, ports, outside)
+    }
+    fn is_unproven_erased(&self, canonical_params: &str) -> bool {
+        params::parse(canonical_params).is_ok_and(|params| self.is_unproven(&params))
     }
     fn canonical_params(&self, ron: &str) -> Result<String, ParamsError> {
         let params: S::Params = params::parse(ron)?;

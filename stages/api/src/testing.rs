@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use crate::{AnyStage, Host, Input, Inputs, Job, Progress, StageError};
+use crate::{AnyStage, Host, Input, Inputs, Job, Outside, Progress, StageError};
 
 /// A progress that remembers what it was told.
 #[derive(Default)]
@@ -38,6 +38,20 @@ pub fn run_stage(
     inputs: &[(&str, &Path)],
     out: &Path,
 ) -> Result<Recorder, StageError> {
+    run_stage_outside(stage, params, inputs, out, &Outside::default())
+}
+
+/// As [`run_stage`], with what the stage sees of the outside.
+///
+/// # Errors
+/// As [`run_stage`].
+pub fn run_stage_outside(
+    stage: &dyn AnyStage,
+    params: &str,
+    inputs: &[(&str, &Path)],
+    out: &Path,
+    outside: &Outside,
+) -> Result<Recorder, StageError> {
     let canonical = stage.canonical_params(params).map_err(|error| StageError::Params(error.message))?;
     let scratch = out.with_extension("scratch");
     std::fs::create_dir_all(out)?;
@@ -52,7 +66,7 @@ pub fn run_stage(
     let recorder = Recorder::default();
     stage.run_erased(
         &canonical,
-        &Job { inputs: &inputs, out, scratch: &scratch, host: &host, progress: &recorder },
+        &Job { inputs: &inputs, out, scratch: &scratch, host: &host, outside, progress: &recorder },
     )?;
     Ok(recorder)
 }

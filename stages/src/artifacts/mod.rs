@@ -3,8 +3,12 @@
 //!
 //! Nothing here knows a model or a stage.
 
+pub mod data_summary;
 pub mod history;
 pub mod metrics;
+pub mod mmf_features;
+pub mod npy;
+pub mod pickle;
 pub mod predictions;
 pub mod region_features;
 pub mod samples;

@@ -1,9 +1,10 @@
 //! Samples: what an `index` stage makes of an official archive layout.
 //!
 //! ```text
-//! <tree>/samples/dataset.json    name of the data set, label rule
+//! <tree>/samples/dataset.json    name of the data set
 //! <tree>/samples/samples.jsonl   one sample a line, in the order of the source
 //! <tree>/images/…                the pictures, under the names that samples.jsonl gives
+//! <tree>/summary.json            what was found, kept and dropped; see `data_summary`
 //! ```
 //!
 //! Readers of text take `<step>/samples`, readers of pictures `<step>/images`, so that a change of the one does
@@ -28,7 +29,7 @@ pub enum Split {
 }
 
 /// One meme.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The source's own id, as text.
     pub id: String,
@@ -38,12 +39,16 @@ pub struct Sample {
     pub text: String,
     /// 1 hateful, 0 not; absent where the source publishes none.
     pub label: Option<u8>,
+    /// The share of annotators that call it hateful, from 0 to 1, where the label rule asks for it. Training does not
+    /// read it: it is there for those who want soft targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft: Option<f32>,
     /// Where it belongs.
     pub split: Split,
 }
 
 /// A data set as samples.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SampleSet {
     /// Short name of the data set as tables show it: `hmd`, `mmh`.
     pub dataset: String,

@@ -4,13 +4,18 @@
 //! ```text
 //! <tree>/tokens.json          data set, vocabulary size, ids of the special tokens
 //! <tree>/rows.jsonl           id, image, split, label of each row
-//! <tree>/tokens.safetensors   ids (u32, all rows one after the other), offsets (u64, rows + 1)
+//! <tree>/tokens.safetensors   ids (u16, u32 above 65,536 entries; all rows one after the other), offsets (u64,
+//!                             rows + 1)
 //! ```
 //!
-//! Ids are stored unpadded, `[CLS]` and `[SEP]` included; whoever makes a batch pads it.
+//! Ids are stored unpadded, `[CLS]` and `[SEP]` included; whoever makes a batch pads it. Row `r` is
+//! `ids[offsets[r]..offsets[r + 1]]`, so its length is the difference, and its mask is 1 at as many places and 0 at
+//! those that padding adds: neither is stored. The reader maps the ids into memory.
 
+use std::fs::File;
 use std::path::Path;
 
+use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +44,7 @@ pub struct TokenSetInfo {
 }
 
 /// One row besides its ids.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenRow {
     /// The sample's id.
     pub id: String,
@@ -49,20 +54,20 @@ pub struct TokenRow {
     pub split: Split,
     /// Its label, if the source publishes one.
     pub label: Option<u8>,
+    /// The share of annotators that call it hateful, where the label rule asks for it; training does not read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft: Option<f32>,
 }
 
-/// A tokenized data set, in memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenSet {
-    /// What is the same for all rows.
-    pub info: TokenSetInfo,
-    /// The rows in the order of the samples.
-    pub rows: Vec<TokenRow>,
+/// A token set in the making.
+pub struct TokenWriter {
+    info: TokenSetInfo,
+    rows: Vec<TokenRow>,
     ids: Vec<u32>,
     offsets: Vec<u64>,
 }
 
-impl TokenSet {
+impl TokenWriter {
     /// An empty set.
     pub fn new(info: TokenSetInfo) -> Self {
         Self { info, rows: Vec::new(), ids: Vec::new(), offsets: vec![0] }
@@ -75,9 +80,72 @@ impl TokenSet {
         self.offsets.push(self.ids.len() as u64);
     }
 
+    /// Writes the set into `dir`.
+    ///
+    /// # Errors
+    /// A folder that cannot be written, ids (special ones too) outside the vocabulary.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(FILE);
+        check_ids(&self.info, self.ids.iter().copied())
+            .map_err(|problem| ArtifactError::new(&path, problem))?;
+        write_json(&dir.join("tokens.json"), &self.info)?;
+        write_json_lines(&dir.join("rows.jsonl"), &self.rows)?;
+        let fail = |error: safetensors::SafeTensorError| ArtifactError::new(&path, error);
+        let narrow = self.info.vocab_size <= NARROW;
+        let ids: Vec<u8> = match narrow {
+            // Every id is below the size of the vocabulary.
+            true => self.ids.iter().flat_map(|id| (*id as u16).to_le_bytes()).collect(),
+            false => self.ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
+        };
+        let offsets: Vec<u8> = self.offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
+        let dtype = if narrow { Dtype::U16 } else { Dtype::U32 };
+        let ids = TensorView::new(dtype, vec![self.ids.len()], &ids).map_err(fail)?;
+        let offsets = TensorView::new(Dtype::U64, vec![self.offsets.len()], &offsets).map_err(fail)?;
+        safetensors::serialize_to_file([("ids", ids), ("offsets", offsets)], None, &path).map_err(fail)
+    }
+}
+
+const FILE: &str = "tokens.safetensors";
+/// Ids of a vocabulary up to this size fit 16 bits.
+const NARROW: usize = 1 << 16;
+
+fn check_ids(info: &TokenSetInfo, ids: impl Iterator<Item = u32>) -> std::result::Result<(), String> {
+    let special = [info.pad, info.cls, info.sep, info.mask, info.unknown];
+    match special.into_iter().chain(ids).find(|&id| id as usize >= info.vocab_size) {
+        Some(id) => Err(format!("id {id} is outside the vocabulary of {}", info.vocab_size)),
+        None => Ok(()),
+    }
+}
+
+/// A tokenized data set: rows in memory, ids by memory map.
+pub struct TokenSet {
+    /// What is the same for all rows.
+    pub info: TokenSetInfo,
+    /// The rows in the order of the samples.
+    pub rows: Vec<TokenRow>,
+    map: Mmap,
+    /// Where in the map the ids begin, and bytes an id.
+    ids: usize,
+    width: usize,
+    offsets: Vec<u64>,
+}
+
+impl TokenSet {
     /// The ids of row `row`, `[CLS]` and `[SEP]` included.
-    pub fn ids(&self, row: usize) -> &[u32] {
-        &self.ids[self.offsets[row] as usize..self.offsets[row + 1] as usize]
+    pub fn ids(&self, row: usize) -> Vec<u32> {
+        self.within(self.offsets[row] as usize, self.offsets[row + 1] as usize).collect()
+    }
+
+    /// How many ids row `row` has.
+    pub fn length(&self, row: usize) -> usize {
+        (self.offsets[row + 1] - self.offsets[row]) as usize
+    }
+
+    fn within(&self, from: usize, to: usize) -> impl Iterator<Item = u32> + '_ {
+        let bytes = &self.map[self.ids + from * self.width..self.ids + to * self.width];
+        bytes
+            .chunks_exact(self.width)
+            .map(|id| id.iter().rev().fold(0, |id, byte| id << 8 | u32::from(*byte)))
     }
 
     /// The row numbers of a split, in order.
@@ -85,20 +153,7 @@ impl TokenSet {
         (0..self.rows.len()).filter(|&row| self.rows[row].split == split).collect()
     }
 
-    /// Writes the set into `dir`.
-    pub fn write(&self, dir: &Path) -> Result<()> {
-        write_json(&dir.join("tokens.json"), &self.info)?;
-        write_json_lines(&dir.join("rows.jsonl"), &self.rows)?;
-        let path = dir.join("tokens.safetensors");
-        let fail = |error: safetensors::SafeTensorError| ArtifactError::new(&path, error);
-        let ids: Vec<u8> = self.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        let offsets: Vec<u8> = self.offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
-        let ids = TensorView::new(Dtype::U32, vec![self.ids.len()], &ids).map_err(fail)?;
-        let offsets = TensorView::new(Dtype::U64, vec![self.offsets.len()], &offsets).map_err(fail)?;
-        safetensors::serialize_to_file([("ids", ids), ("offsets", offsets)], None, &path).map_err(fail)
-    }
-
-    /// Reads and checks what [`TokenSet::write`] wrote.
+    /// Reads and checks what [`TokenWriter::write`] wrote.
     ///
     /// # Errors
     /// Files that are missing or damaged, rows and offsets that disagree, ids (special ones too) outside the
@@ -106,37 +161,40 @@ impl TokenSet {
     pub fn read(dir: &Path) -> Result<Self> {
         let info: TokenSetInfo = read_json(&dir.join("tokens.json"))?;
         let rows: Vec<TokenRow> = read_json_lines(&dir.join("rows.jsonl"))?;
-        let path = dir.join("tokens.safetensors");
-        let bytes = std::fs::read(&path).map_err(|error| ArtifactError::new(&path, error))?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| ArtifactError::new(&path, error))?;
-        let read = |name: &str, dtype: Dtype| {
-            let tensor = tensors.tensor(name).map_err(|error| ArtifactError::new(&path, error))?;
-            if tensor.dtype() != dtype || tensor.shape().len() != 1 {
-                return Err(ArtifactError::new(&path, format!("`{name}` is not a vector of {dtype:?}")));
+        let path = dir.join(FILE);
+        let fail = |problem: String| ArtifactError::new(&path, problem);
+        let file = File::open(&path).map_err(|error| fail(error.to_string()))?;
+        // SAFETY: trees are immutable: nobody changes or cuts a committed file while it is mapped.
+        #[allow(unsafe_code)]
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| fail(error.to_string()))?;
+        let tensors = SafeTensors::deserialize(&map).map_err(|error| fail(error.to_string()))?;
+        let vector = |name: &str, dtypes: &[Dtype]| {
+            let tensor = tensors.tensor(name).map_err(|error| fail(error.to_string()))?;
+            if !dtypes.contains(&tensor.dtype()) || tensor.shape().len() != 1 {
+                return Err(fail(format!("`{name}` is not a vector of {dtypes:?}")));
             }
-            Ok(tensor.data().to_vec())
+            Ok(tensor)
         };
-        let ids: Vec<u32> = read("ids", Dtype::U32)?
-            .chunks_exact(4)
-            .map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap_or_default()))
-            .collect();
-        let offsets: Vec<u64> = read("offsets", Dtype::U64)?
+        let ids = vector("ids", &[Dtype::U16, Dtype::U32])?;
+        let width = if ids.dtype() == Dtype::U16 { 2 } else { 4 };
+        let count = ids.data().len() / width;
+        let ids = ids.data().as_ptr() as usize - map.as_ptr() as usize;
+        let offsets: Vec<u64> = vector("offsets", &[Dtype::U64])?
+            .data()
             .chunks_exact(8)
             .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap_or_default()))
             .collect();
         let whole = offsets.len() == rows.len() + 1
             && offsets.first() == Some(&0)
-            && offsets.last() == Some(&(ids.len() as u64))
+            && offsets.last() == Some(&(count as u64))
             && offsets.is_sorted();
         if !whole {
-            return Err(ArtifactError::new(&path, "offsets do not fit rows.jsonl and ids"));
+            return Err(fail("offsets do not fit rows.jsonl and ids".to_owned()));
         }
-        let special = [info.pad, info.cls, info.sep, info.mask, info.unknown];
-        if let Some(id) = special.iter().chain(&ids).find(|&&id| id as usize >= info.vocab_size) {
-            let problem = format!("id {id} is outside the vocabulary of {}", info.vocab_size);
-            return Err(ArtifactError::new(&path, problem));
-        }
-        Ok(Self { info, rows, ids, offsets })
+        drop(tensors);
+        let set = Self { info, rows, map, ids, width, offsets };
+        check_ids(&set.info, set.within(0, count)).map_err(fail)?;
+        Ok(set)
     }
 }
 
@@ -144,30 +202,58 @@ impl TokenSet {
 mod tests {
     use super::*;
 
-    #[test]
-    fn ids_outside_the_vocabulary_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let info = TokenSetInfo {
+    fn info(vocab_size: usize) -> TokenSetInfo {
+        TokenSetInfo {
             dataset: "hmd".to_owned(),
-            vocab_size: 6,
+            vocab_size,
             max_length: 8,
             pad: 0,
             cls: 2,
             sep: 3,
             mask: 4,
             unknown: 1,
-        };
-        let row = TokenRow { id: "1".to_owned(), image: "1.png".to_owned(), split: Split::Val, label: None };
-        let written = |info: TokenSetInfo, ids: &[u32]| {
-            let mut set = TokenSet::new(info);
-            set.push(row.clone(), ids);
+        }
+    }
+
+    fn row(id: &str) -> TokenRow {
+        let image = format!("{id}.png");
+        TokenRow { id: id.to_owned(), image, split: Split::Val, label: None, soft: None }
+    }
+
+    #[test]
+    fn reads_back_what_was_written_in_16_and_in_32_bits() {
+        for (vocab_size, width) in [(1 << 16, 2), ((1 << 16) + 1, 4)] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut set = TokenWriter::new(info(vocab_size));
+            let last = vocab_size as u32 - 1;
+            set.push(row("1"), &[2, last, 3]);
+            set.push(row("2"), &[]);
+            set.push(row("3"), &[2, 258]);
             set.write(dir.path()).unwrap();
-            TokenSet::read(dir.path()).map(|read| assert_eq!(read, set))
+            let set = TokenSet::read(dir.path()).unwrap();
+            assert_eq!(set.width, width);
+            assert_eq!(set.rows, [row("1"), row("2"), row("3")]);
+            assert_eq!([set.ids(0), set.ids(1), set.ids(2)], [vec![2, last, 3], vec![], vec![2, 258]]);
+            assert_eq!([set.length(0), set.length(1), set.length(2)], [3, 0, 2]);
+        }
+    }
+
+    #[test]
+    fn ids_outside_the_vocabulary_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let written = |info: TokenSetInfo, ids: &[u32]| {
+            let mut set = TokenWriter::new(info);
+            set.push(row("1"), ids);
+            set.write(dir.path())
         };
-        written(info.clone(), &[2, 5, 3]).unwrap();
-        let error = written(info.clone(), &[2, 6, 3]).unwrap_err().to_string();
+        written(info(6), &[2, 5, 3]).unwrap();
+        let error = written(info(6), &[2, 6, 3]).unwrap_err().to_string();
         assert!(error.contains("id 6 is outside the vocabulary of 6"), "{error}");
-        let error = written(TokenSetInfo { sep: 9, ..info }, &[2, 5, 3]).unwrap_err().to_string();
+        let error = written(TokenSetInfo { sep: 9, ..info(6) }, &[2, 5, 3]).unwrap_err().to_string();
         assert!(error.contains("id 9 is outside"), "{error}");
+        // A vocabulary that shrank after the ids were written.
+        write_json(&dir.path().join("tokens.json"), &info(5)).unwrap();
+        let error = TokenSet::read(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("id 5 is outside the vocabulary of 5"), "{error}");
     }
 }

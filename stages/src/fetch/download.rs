@@ -1,120 +1,279 @@
-//! One download over HTTP that survives a broken connection: what has arrived stays in a part file, and the next
-//! attempt asks for the rest. It does not know what the bytes should be.
+//! One download over HTTP that survives whatever a network does: a broken connection is continued where it broke, a
+//! file that changed is begun anew, a busy server is waited for. It does not know what the bytes should be.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::path::Path;
+use std::io::Read;
 use std::sync::Once;
 use std::time::Duration;
 
-use reqwest::StatusCode;
-use reqwest::blocking::{Client, Response};
-use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::header::{ACCEPT_ENCODING, IF_RANGE, RANGE};
+use reqwest::redirect::Policy;
 use stage_api::{Job, StageError};
 
-/// How often one address is asked in a row while each attempt fails on the way.
-const ATTEMPTS: u32 = 4;
+use super::answer::{self, Answer};
+use super::part::{Origin, Part};
+use super::patience::Patience;
+use crate::space;
 
-/// The longest wait for a sign of life from the server.
-const WAIT: Duration = Duration::from_secs(60);
-
-/// Downloads `url` into `part`, continuing what is there.
-///
-/// # Errors
-/// An address that cannot be reached or refuses; a body that still ends early after several attempts.
-pub fn download(url: &str, part: &Path, job: &Job) -> Result<(), StageError> {
-    let client = client()?;
-    let mut last = String::new();
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            job.progress.note(&format!("{last}; trying again"));
-            std::thread::sleep(Duration::from_millis(100 << attempt));
-        }
-        job.checkpoint()?;
-        match once(&client, url, part, job) {
-            Ok(()) => return Ok(()),
-            Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::Broken(problem)) => last = problem,
-        }
-    }
-    Err(StageError::failed(format!("{last}; what arrived is kept, run again to continue")))
+/// Who asks.
+#[derive(Clone, Default)]
+pub enum Login {
+    /// Anybody.
+    #[default]
+    None,
+    /// The bearer of a token.
+    Bearer(String),
+    /// A user with a password or key.
+    User(String, String),
 }
 
-enum Failure {
-    /// Trying again gives the same.
-    Final(StageError),
-    /// The connection failed; trying again may help.
-    Broken(String),
+/// An address to download from.
+pub struct Source {
+    /// The address.
+    pub url: String,
+    /// Who asks there, and nowhere that it leads on to.
+    pub login: Login,
 }
 
-fn client() -> Result<Client, StageError> {
-    static PROVIDER: Once = Once::new();
-    // An error here says that a provider is installed already, which is as good.
-    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-    Client::builder()
-        // Bounds each wait for an answer or for bytes, not the whole download, which may take hours.
-        .timeout(WAIT)
-        .build()
-        .map_err(|error| StageError::from_chain(&error))
+/// Why a source did not give the file.
+#[derive(Debug)]
+pub enum Failure {
+    /// The job was cancelled, or the disk does not take it: no other source would help.
+    Job(StageError),
+    /// The server wants a login that it accepts.
+    Refused(String),
+    /// Anything else.
+    Source(String),
 }
 
-fn once(client: &Client, url: &str, part: &Path, job: &Job) -> Result<(), Failure> {
-    let have = fs::metadata(part).map_or(0, |meta| meta.len());
-    let mut request = client.get(url);
-    if have > 0 {
-        request = request.header(RANGE, format!("bytes={have}-"));
-    }
-    let response = request.send().map_err(|error| Failure::Broken(chain(&error)))?;
-    let status = response.status();
-    let start = match status {
-        StatusCode::PARTIAL_CONTENT if range_start(&response) == Some(have) => have,
-        StatusCode::OK => 0,
-        // The part is whole, or the file has become shorter: the digest tells. Without one, begin anew.
-        StatusCode::RANGE_NOT_SATISFIABLE if whole_length(&response) == Some(have) => return Ok(()),
-        StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PARTIAL_CONTENT => {
-            fs::remove_file(part).map_err(|error| Failure::Final(error.into()))?;
-            return Err(Failure::Broken(format!("the server cannot continue at byte {have}")));
-        }
-        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-            return Err(Failure::Broken(format!("the server answered {status}")));
-        }
-        status => return Err(Failure::Final(StageError::failed(format!("the server answered {status}")))),
-    };
-    let total = response.content_length().map_or(0, |length| start + length);
-    let file = if start > 0 { OpenOptions::new().append(true).open(part) } else { File::create(part) };
-    let file = file.map_err(|error| Failure::Final(StageError::input("", part, error)))?;
-    copy(response, file, start, total, job)
-}
-
-fn copy(mut response: Response, mut file: File, start: u64, total: u64, job: &Job) -> Result<(), Failure> {
-    let mut done = start;
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        job.checkpoint().map_err(Failure::Final)?;
-        // A body shorter than announced is an error of the reader, so it ends here and not as a short file.
-        let read = response.read(&mut buffer).map_err(|error| {
-            Failure::Broken(format!("the connection broke at byte {done}: {}", chain(&error)))
-        })?;
-        if read == 0 {
-            return file.sync_all().map_err(|error| Failure::Final(error.into()));
-        }
-        file.write_all(&buffer[..read]).map_err(|error| Failure::Final(error.into()))?;
-        done += read as u64;
-        job.progress.advance(done, total.max(done));
+impl From<StageError> for Failure {
+    fn from(error: StageError) -> Self {
+        Self::Job(error)
     }
 }
 
-/// The first byte of a `content-range: bytes 5-9/10`.
-fn range_start(response: &Response) -> Option<u64> {
-    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
-    range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
+/// Downloads from one source after the other with the same settings.
+pub struct Downloader<'a> {
+    client: Client,
+    patience: Patience,
+    job: &'a Job<'a>,
+    /// The file's name and, where it is known, its length.
+    file: (&'a str, Option<u64>),
 }
 
-/// The whole length in a `content-range: bytes */10`.
-fn whole_length(response: &Response) -> Option<u64> {
-    response.headers().get(CONTENT_RANGE)?.to_str().ok()?.rsplit('/').next()?.parse().ok()
+/// What one attempt came to.
+enum Attempt {
+    Arrived,
+    /// Trying again may help, after the pause that the server asked for.
+    Again(String, Option<Duration>),
+    Over(Failure),
 }
 
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    StageError::from_chain(error).to_string()
+impl<'a> Downloader<'a> {
+    /// A downloader for the file of this name and, where it is known, length.
+    ///
+    /// # Errors
+    /// When the system's certificates cannot be used.
+    pub fn new(
+        patience: Patience,
+        file: (&'a str, Option<u64>),
+        job: &'a Job<'a>,
+    ) -> Result<Self, StageError> {
+        static PROVIDER: Once = Once::new();
+        // An error here says that a provider is installed already, which is as good.
+        PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+        let client = Client::builder()
+            .user_agent(concat!("repro/", env!("CARGO_PKG_VERSION")))
+            // Bounds each wait for an answer or for bytes, not the whole download, which may take hours.
+            .timeout(patience.stall)
+            .redirect(Policy::custom(|attempt| {
+                let from_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+                match attempt.previous().len() {
+                    0..10 if from_secure && attempt.url().scheme() != "https" => {
+                        attempt.error("it leads from https to http")
+                    }
+                    0..10 => attempt.follow(),
+                    _ => attempt.error("it leads on and on"),
+                }
+            }))
+            .build()
+            .map_err(|error| StageError::from_chain(&error))?;
+        Ok(Self { client, patience, job, file })
+    }
+
+    /// Brings `part` to the whole file.
+    ///
+    /// # Errors
+    /// See [`Failure`]. What has arrived stays in `part`.
+    pub fn download(&self, source: &Source, part: &mut Part) -> Result<(), Failure> {
+        let (mut failures, mut best) = (0, part.len());
+        loop {
+            self.job.checkpoint()?;
+            let attempt = self.once(source, part).unwrap_or_else(Attempt::Over);
+            // Another process, or the next attempt at another address, may go on from here.
+            part.keep().map_err(disk)?;
+            let (problem, asked) = match attempt {
+                Attempt::Arrived => return Ok(()),
+                Attempt::Over(failure) => return Err(failure),
+                Attempt::Again(problem, asked) => (problem, asked),
+            };
+            // A connection that breaks again and again is no obstacle as long as it brings something.
+            failures = if part.len() > best { 1 } else { failures + 1 };
+            best = best.max(part.len());
+            if failures >= self.patience.attempts {
+                return Err(Failure::Source(format!(
+                    "{problem}; {failures} attempts in a row brought nothing new"
+                )));
+            }
+            let pause = self.patience.pause(&source.url, failures);
+            let pause = match asked {
+                Some(asked) if asked > self.patience.longest_asked => {
+                    let seconds = asked.as_secs();
+                    return Err(Failure::Source(format!(
+                        "{problem} and asks to wait {seconds} s; run again then"
+                    )));
+                }
+                Some(asked) => asked.max(pause),
+                None => pause,
+            };
+            self.job.progress.note(&format!("{problem}; again in {:.1} s", pause.as_secs_f64()));
+            Patience::wait(pause, self.job)?;
+        }
+    }
+
+    fn once(&self, source: &Source, part: &mut Part) -> Result<Attempt, Failure> {
+        let url = &source.url;
+        let known = part.origin().clone();
+        let same_place = known.url == *url;
+        let asks_the_same = same_place && known.validator.is_some();
+        if part.len() > 0 && !part.is_proven() && !asks_the_same {
+            // Nothing would tell whether the rest belongs to these bytes.
+            part.restart(Origin { url: url.clone(), ..Origin::default() }).map_err(disk)?;
+        }
+        let have = part.len();
+        if have > 0 && known.total == Some(have) {
+            return Ok(Attempt::Arrived);
+        }
+        let mut request = self.client.get(url).header(ACCEPT_ENCODING, "identity");
+        if have > 0 {
+            request = request.header(RANGE, format!("bytes={have}-"));
+            if let Some(validator) = known.validator.as_ref().filter(|_| same_place) {
+                request = request.header(IF_RANGE, validator);
+            }
+        }
+        let response = match login(request, &source.login).send() {
+            Ok(response) => response,
+            Err(error) if error.is_redirect() || error.is_builder() => {
+                return Err(Failure::Source(chain(error)));
+            }
+            Err(error) => return Ok(Attempt::Again(chain(error), None)),
+        };
+        let (answer, now) = answer::read(&response, have, &known, url);
+        match answer {
+            Answer::Whole => part.restart(now.clone()).map_err(disk)?,
+            Answer::Rest => {}
+            Answer::NothingLeft => return Ok(Attempt::Arrived),
+            Answer::Anew(problem) => {
+                part.restart(Origin { url: url.clone(), ..Origin::default() }).map_err(disk)?;
+                return Ok(Attempt::Again(problem, None));
+            }
+            Answer::Later(problem, asked) => return Ok(Attempt::Again(problem, asked)),
+            Answer::Refused(problem) => return Err(Failure::Refused(problem)),
+            Answer::Never(problem) => return Err(Failure::Source(problem)),
+        }
+        self.look(&response, part, now.total)?;
+        part.begin_answer();
+        self.receive(response, part, now.total)
+    }
+
+    /// Looks at what is about to come, before any of it does.
+    fn look(&self, response: &Response, part: &Part, total: Option<u64>) -> Result<(), Failure> {
+        let (name, size) = self.file;
+        if answer::is_page(response, name) {
+            let problem =
+                "the server answered with a web page, not with a file; open it in a browser to see why";
+            return Err(Failure::Source(problem.to_owned()));
+        }
+        if let (Some(size), Some(total)) = (size, total)
+            && size != total
+        {
+            let problem =
+                format!("the server's file has {total} bytes, expected {size}: it is another version");
+            return Err(Failure::Source(problem));
+        }
+        if !answer::has_an_end(response) && !part.is_proven() && size.is_none() {
+            let problem = "the server does not say how long the file is, so a broken one would pass for whole; \
+                           give its `sha256` or `size`";
+            return Err(Failure::Source(problem.to_owned()));
+        }
+        if let Some(total) = total.or(size) {
+            space::check(self.job.scratch, total.saturating_sub(part.len()))?;
+        }
+        Ok(())
+    }
+
+    fn receive(&self, mut body: Response, part: &mut Part, total: Option<u64>) -> Result<Attempt, Failure> {
+        let total = total.or(self.file.1);
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            self.job.checkpoint()?;
+            // A body shorter than announced is an error of the reader, so it ends here and not as a short file.
+            let read = match body.read(&mut buffer) {
+                Ok(read) => read,
+                Err(error) => {
+                    let problem = format!("the connection broke at byte {}: {}", part.len(), cause(&error));
+                    return Ok(Attempt::Again(problem, None));
+                }
+            };
+            if total.is_some_and(|total| part.len() + read as u64 > total) {
+                part.restart(Origin::default()).map_err(disk)?;
+                return Ok(Attempt::Again("the server sent more than it announced".to_owned(), None));
+            }
+            if read == 0 {
+                return Ok(match total {
+                    Some(total) if part.len() < total => {
+                        Attempt::Again(format!("the answer ended at byte {} of {total}", part.len()), None)
+                    }
+                    _ => Attempt::Arrived,
+                });
+            }
+            part.add(&buffer[..read]).map_err(disk)?;
+            self.job.progress.advance(part.len(), total.unwrap_or(0).max(part.len()));
+        }
+    }
+}
+
+fn login(request: RequestBuilder, login: &Login) -> RequestBuilder {
+    match login {
+        Login::None => request,
+        Login::Bearer(token) => request.bearer_auth(token),
+        Login::User(name, key) => request.basic_auth(name, Some(key)),
+    }
+}
+
+fn disk(error: std::io::Error) -> Failure {
+    Failure::Job(StageError::failed(format!("what arrives cannot be kept: {error}")))
+}
+
+/// The chain of causes, without the address: where a redirect led may be signed, and is a secret then.
+fn chain(error: reqwest::Error) -> String {
+    StageError::from_chain(&error.without_url()).to_string()
+}
+
+fn cause(error: &std::io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<reqwest::Error>()) {
+        // Its own text names the address; its cause does not.
+        Some(inner) => std::error::Error::source(inner).map_or_else(
+            || "the body ended early".to_owned(),
+            |source| StageError::from_chain(source).to_string(),
+        ),
+        None => error.to_string(),
+    }
+}
+
+/// Whether anybody on the way could read what is sent to `url`.
+pub fn is_secret_safe(url: &str) -> bool {
+    url.starts_with("https://")
+        || url.starts_with("http://127.0.0.1:")
+        || url.starts_with("http://localhost:")
 }

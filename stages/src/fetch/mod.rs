@@ -1,37 +1,32 @@
-//! `fetch`: brings one file of the outside world into the pipeline and proves that it is the right one: downloaded,
-//! or, where a licence must be accepted first, placed by hand. It does not know what the file is for.
+//! `fetch`: brings one file of the outside world into the pipeline and proves that it is the right one: placed by hand,
+//! found among the downloads of this machine, or downloaded. It does not know what the file is for.
 
+mod answer;
 mod download;
+mod logins;
+mod params;
+mod part;
+mod patience;
 
-use std::fs::{self, File};
-use std::io::Read;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use stage_api::{Job, Port, Stage, StageError};
+use stage_api::{Job, Outside, Port, Stage, StageError};
+
+pub use params::Params;
+
+use crate::space;
+use download::{Downloader, Failure, Login, Source};
+use part::Part;
+use patience::Patience;
+
+/// The folder in which files are looked for before they are downloaded.
+const DOWNLOADS: &str = "REPRO_DOWNLOADS";
 
 /// Fetches a file.
-pub struct Fetch;
-
-/// Settings of [`Fetch`].
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Params {
-    /// The file's name in the output.
-    name: String,
-    /// Where to download it: the first address that answers. Empty for a file that a person must place.
-    #[serde(default)]
-    url: Vec<String>,
-    /// SHA-256 digests the file may have, in hex; any file is taken when none is given, and its digest noted.
-    #[serde(default)]
-    sha256: Vec<String>,
-    /// The page on which a person accepts the file's licence and gets it.
-    #[serde(default)]
-    licence: Option<String>,
-    /// Where a person puts the file, within the project: what the pipeline connects to `placed`.
-    #[serde(default)]
-    place: Option<String>,
+#[derive(Default)]
+pub struct Fetch {
+    patience: Patience,
 }
 
 impl Stage for Fetch {
@@ -40,112 +35,180 @@ impl Stage for Fetch {
     const ABOUT: &'static str = "One file by download or placed by hand, checked against its SHA-256";
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[Port::optional("placed")];
+    const OUTSIDE: &'static [&'static str] = logins::VARIABLES;
 
     fn check(&self, params: &Params) -> Result<(), String> {
-        let Params { name, url, sha256, place, .. } = params;
-        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) {
-            return Err(format!("name: `{name}` is no plain file name"));
+        params.check()
+    }
+
+    fn needs_human(&self, params: &Params, ports: &[&str], outside: &Outside) -> Option<String> {
+        if ports.contains(&"placed") || !params.url.is_empty() || found(params, outside).is_some() {
+            return None;
         }
-        if let Some(digest) = sha256.iter().find(|digest| !is_sha256(digest)) {
-            return Err(format!("sha256: `{digest}` is not 64 hexadecimal digits"));
+        match params.kaggle.as_ref().map(|_| logins::kaggle(outside)) {
+            Some(Ok(Some(_))) => None,
+            Some(Err(problem)) => Some(problem),
+            Some(Ok(None)) | None => Some(params.request()),
         }
-        if let Some(url) = url.iter().find(|url| !url.starts_with("https://") && !url.starts_with("http://"))
-        {
-            return Err(format!("url: `{url}` does not begin with https:// or http://"));
-        }
-        if url.is_empty() && place.is_none() {
-            return Err("give either `url` to download from or `place` to put the file by hand".to_owned());
-        }
-        Ok(())
+    }
+
+    fn is_unproven(&self, params: &Params) -> bool {
+        !params.is_proven()
     }
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
-        let target = job.out.join(&params.name);
         if let Some(placed) = job.inputs.optional("placed") {
-            let digest = digest(placed, job)?;
-            accept(params, &digest).map_err(|problem| StageError::input("placed", placed, problem))?;
-            // No link: the output becomes read-only and must never change, the person's file stays theirs. A copy
-            // follows symbolic links, and shares the blocks on file systems that can.
-            fs::copy(placed, &target).map_err(|error| StageError::input("placed", placed, error))?;
-            job.progress.note(&format!("{}: sha256 {digest}", params.name));
-            return Ok(());
+            return take(placed, params, job).map_err(|problem| {
+                problem.unwrap_or_else(|problem| StageError::input("placed", placed, problem))
+            });
         }
-        if params.url.is_empty() {
-            return Err(StageError::NeedsHuman { what: request(params) });
+        if let Some(found) = found(params, job.outside) {
+            job.progress.note(&format!("taken from {DOWNLOADS}"));
+            return take(&found, params, job).map_err(|problem| {
+                problem.unwrap_or_else(|problem| {
+                    StageError::input("", &found, format!("{problem}; remove it or replace it"))
+                })
+            });
         }
-        let part = job.scratch.join(format!("{}.part", params.name));
+        if let Some(what) = self.needs_human(params, &[], job.outside) {
+            return Err(StageError::NeedsHuman { what });
+        }
         let mut problems = Vec::new();
-        for url in &params.url {
-            job.progress.note(&format!("downloading {url}"));
-            match download::download(url, &part, job) {
-                Ok(()) => {
-                    let digest = digest(&part, job)?;
-                    match accept(params, &digest) {
-                        Ok(()) => {
-                            job.progress.note(&format!("{}: sha256 {digest}", params.name));
-                            return Ok(fs::rename(&part, &target)?);
-                        }
-                        Err(problem) => problems.push(format!("{url}: {problem}")),
-                    }
-                    // Wrong bytes cannot be continued, neither here nor at another address.
-                    fs::remove_file(&part)?;
-                }
-                Err(StageError::Cancelled) => return Err(StageError::Cancelled),
-                Err(error) => problems.push(format!("{url}: {error}")),
+        for path in params.url.iter().filter_map(|url| logins::local(url)) {
+            match take(&path, params, job) {
+                Ok(()) => return Ok(()),
+                Err(Taken::Over(error)) => return Err(error),
+                Err(Taken::Wrong(problem)) => problems.push(format!("{}: {problem}", path.display())),
             }
         }
-        let advice = params.place.as_ref().map_or_else(String::new, |place| {
-            format!("; or download it yourself, put it at {place} and run again")
-        });
+        self.download(params, job, problems)
+    }
+}
+
+impl Fetch {
+    fn download(&self, params: &Params, job: &Job, mut problems: Vec<String>) -> Result<(), StageError> {
+        let downloader = Downloader::new(self.patience, (&params.name, params.size), job)?;
+        let mut part = Part::open(&job.scratch.join("download.part"), params.is_proven(), job)?;
+        let mut refused = 0;
+        let sources = sources(params, job.outside)?;
+        for source in &sources {
+            job.progress.note(&format!("downloading {}", source.url));
+            let mut again = true;
+            while std::mem::take(&mut again) {
+                match downloader.download(source, &mut part) {
+                    Ok(()) => {
+                        let digest = part.digest();
+                        let problem = match params.accept(&digest) {
+                            Ok(()) => {
+                                note(params, &digest, job);
+                                return Ok(part.finish(&job.out.join(&params.name))?);
+                            }
+                            Err(problem) => problem,
+                        };
+                        // Pieces of several answers may not belong together, whatever the server said of them.
+                        again = part.is_pieced();
+                        // Wrong bytes cannot be continued, neither here nor at another address.
+                        part.restart(part::Origin::default())?;
+                        if again {
+                            job.progress.note(&format!(
+                                "{problem}; it came in pieces, so once more from its beginning"
+                            ));
+                        } else {
+                            problems.push(format!("{}: {problem}", source.url));
+                        }
+                    }
+                    Err(Failure::Job(error)) => return Err(error),
+                    Err(Failure::Refused(problem)) => {
+                        refused += 1;
+                        problems.push(format!("{}: {problem}", source.url));
+                    }
+                    Err(Failure::Source(problem)) => problems.push(format!("{}: {problem}", source.url)),
+                }
+            }
+        }
+        let problems = problems.join("; ");
+        let name = &params.name;
+        if !sources.is_empty() && refused == sources.len() {
+            let what = format!("`{name}` was refused to whoever asked: {problems}\n{}", params.request());
+            return Err(StageError::NeedsHuman { what });
+        }
+        let place = params.place.as_ref().map_or_else(String::new, |place| format!("put it at {place} or "));
         Err(StageError::failed(format!(
-            "{} could not be fetched: {}{advice}",
-            params.name,
-            problems.join("; ")
+            "{name} could not be fetched: {problems}; what arrived is kept, run again to continue; or get it yourself, \
+             {place}into the folder that {DOWNLOADS} names, and run again"
         )))
     }
 }
 
-fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// What a person has to do to get the file.
-fn request(params: &Params) -> String {
-    let Params { name, licence, place, sha256, .. } = params;
-    let place = place.as_deref().unwrap_or(name);
-    let from = licence.as_ref().map_or_else(
-        || format!("get `{name}`"),
-        |page| format!("open {page}, accept the licence and download `{name}`"),
-    );
-    let digests = match sha256.as_slice() {
-        [] => String::new(),
-        digests => format!(" Its sha256 must be {}.", digests.join(" or ")),
+/// Where to download from, with the logins that go there.
+fn sources(params: &Params, outside: &Outside) -> Result<Vec<Source>, StageError> {
+    let needs = |what: String| StageError::NeedsHuman { what };
+    let mut sources = Vec::new();
+    if let Some(data_set) = &params.kaggle {
+        sources.extend(
+            logins::kaggle(outside).map_err(needs)?.map(|login| logins::kaggle_source(data_set, login)),
+        );
+    }
+    let token = match &params.token {
+        None => None,
+        Some(name) => outside.secret(name).map_err(needs)?,
     };
-    format!("`{name}` cannot be downloaded automatically: {from}, put it at {place} and run again.{digests}")
+    let login = token.map_or(Login::None, Login::Bearer);
+    let remote = params.url.iter().filter(|url| logins::local(url).is_none());
+    sources.extend(remote.map(|url| Source { url: url.clone(), login: login.clone() }));
+    Ok(sources)
 }
 
-fn accept(params: &Params, digest: &str) -> Result<(), String> {
-    if params.sha256.is_empty() || params.sha256.iter().any(|known| known.eq_ignore_ascii_case(digest)) {
-        return Ok(());
-    }
-    let expected = params.sha256.join(" or ");
-    Err(format!("the file has sha256 {digest}, expected {expected}: it is damaged or another version"))
+/// The file among the downloads of this machine.
+fn found(params: &Params, outside: &Outside) -> Option<PathBuf> {
+    outside.path(DOWNLOADS).map(|folder| folder.join(&params.name)).filter(|file| file.is_file())
 }
 
-/// SHA-256 of a file in lower-case hex.
-fn digest(path: &Path, job: &Job) -> Result<String, StageError> {
-    let mut file = File::open(path).map_err(|error| StageError::input("", path, error))?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        job.checkpoint()?;
-        let read = file.read(&mut buffer).map_err(|error| StageError::input("", path, error))?;
-        if read == 0 {
-            return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+/// Why a file that is on disk already was not taken.
+enum Taken {
+    /// It is not what it should be.
+    Wrong(String),
+    /// The job cannot go on.
+    Over(StageError),
+}
+
+impl Taken {
+    fn unwrap_or_else(self, of: impl FnOnce(String) -> StageError) -> StageError {
+        match self {
+            Self::Wrong(problem) => of(problem),
+            Self::Over(error) => error,
         }
-        hash.update(&buffer[..read]);
     }
 }
 
+/// Copies a file that is on disk already into the output, and checks the copy.
+fn take(path: &Path, params: &Params, job: &Job) -> Result<(), Taken> {
+    let wrong = |error: std::io::Error| Taken::Wrong(error.to_string());
+    let size = fs::metadata(path).map_err(wrong)?.len();
+    if let Some(expected) = params.size.filter(|expected| *expected != size) {
+        return Err(Taken::Wrong(format!(
+            "it has {size} bytes, expected {expected}: it is not whole, or another version"
+        )));
+    }
+    space::check(job.out, size).map_err(Taken::Over)?;
+    let target = job.out.join(&params.name);
+    // No link: the output becomes read-only and must never change, the person's file stays theirs. A copy follows
+    // symbolic links, and shares the blocks on file systems that can.
+    fs::copy(path, &target).map_err(wrong)?;
+    let digest = part::digest(&target, job).map_err(Taken::Over)?;
+    params.accept(&digest).map_err(Taken::Wrong)?;
+    note(params, &digest, job);
+    Ok(())
+}
+
+/// Says in the log which file it was.
+fn note(params: &Params, digest: &str, job: &Job) {
+    let listed = params.sha256.iter().any(|known| known.eq_ignore_ascii_case(digest));
+    let remark = if params.sha256.is_empty() || listed { "" } else { ", which is none of those listed" };
+    job.progress.note(&format!("{}: sha256 {digest}{remark}", params.name));
+}
+
+#[cfg(test)]
+mod chaos;
 #[cfg(test)]
 mod tests;

@@ -71,12 +71,12 @@ impl<'a> Memes<'a> {
             return Err(StageError::input(REGIONS, self.regions_path, problem));
         }
         let positions = config.max_position_embeddings;
-        let too_long = |&row: &usize| self.tokens.ids(row).len().min(self.view.max_text) > positions;
+        let too_long = |&row: &usize| self.tokens.length(row).min(self.view.max_text) > positions;
         if let Some(row) = (0..self.tokens.rows.len()).find(too_long) {
             let problem = format!(
                 "row `{}` is {} pieces long, the model has {positions} positions; lower max_text",
                 self.tokens.rows[row].id,
-                self.tokens.ids(row).len()
+                self.tokens.length(row)
             );
             return Err(StageError::input(TOKENS, self.tokens_path, problem));
         }
@@ -133,7 +133,7 @@ impl<'a> Memes<'a> {
         let ids = self.tokens.ids(row);
         match self.view.ablation {
             Ablation::Text => vec![info.cls, info.sep],
-            _ if ids.len() <= self.view.max_text => ids.to_vec(),
+            _ if ids.len() <= self.view.max_text => ids,
             _ => [&ids[..self.view.max_text - 1], &[info.sep]].concat(),
         }
     }

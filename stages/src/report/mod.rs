@@ -50,12 +50,12 @@ impl Stage for Report {
         let mut tables = Vec::new();
         let mut figures = Vec::new();
         for part in job.inputs.all("parts") {
-            if part.join(figure::LIST).exists() {
+            let drawn = part.join(figure::LIST).exists();
+            if drawn {
                 figures.extend(figure::read(part)?);
-                continue;
             }
             let found = tables_of(part)?;
-            if found.is_empty() {
+            if found.is_empty() && !drawn {
                 return Err(StageError::input(
                     "parts",
                     part,
@@ -78,7 +78,7 @@ fn tables_of(dir: &Path) -> Result<Vec<Table>, ArtifactError> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| ArtifactError::new(dir, error))?.path();
-        if path.extension().is_some_and(|ending| ending == "json") {
+        if path.extension().is_some_and(|ending| ending == "json") && !path.ends_with(figure::LIST) {
             paths.push(path);
         }
     }

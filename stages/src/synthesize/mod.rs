@@ -238,6 +238,7 @@ fn write_scenes(
                 image: image.clone(),
                 text: captions::describe(&scene, world, params.attribute, manner, &mut rng),
                 label: None,
+                soft: None,
                 split: if number < params.scenes { Split::Train } else { Split::Val },
             });
         }

@@ -45,8 +45,10 @@ pub const CASES: &[Case] = &[
         "(name: \"vilbert.csv\", place: \"paper/vilbert.csv\")",
         &[("placed", "./paper/vilbert.csv")],
     ),
+    case("unpack", "unpack", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-hmd", "index-hmd", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-mmhs", "index-mmhs", "()", &[("archive", "synthesize/mmhs150k.zip")]),
+    case("data", "data", "(pictures: 2)", &[("indexes", "index-hmd")]),
     case("learn-vocabulary", "learn-vocabulary", "(size: 120)", &[("text", "synthesize/corpus.txt")]),
     case(
         "scene-tokens",

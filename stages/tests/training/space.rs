@@ -9,7 +9,7 @@ use stage_api::StageError;
 use stage_api::testing::{Recorder, run_stage};
 use stages::artifacts::region_features::{PictureRegions, RegionWriter};
 use stages::artifacts::samples::Split;
-use stages::artifacts::token_set::{TokenRow, TokenSet, TokenSetInfo};
+use stages::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
 use stages::artifacts::weights;
 use tempfile::TempDir;
 
@@ -48,8 +48,13 @@ impl Fixture {
             // Texts and pictures of different lengths, so that batches are padded.
             ids.drain(1..1 + (at % 3 == 0) as usize);
             let split = if at < 40 { Split::Train } else { Split::Val };
-            let row =
-                TokenRow { id: format!("m{at}"), image: image.clone(), split, label: Some(label as u8) };
+            let row = TokenRow {
+                id: format!("m{at}"),
+                image: image.clone(),
+                split,
+                label: Some(label as u8),
+                soft: None,
+            };
             rows.push((row, ids));
             let count = 1 + at as usize % 3;
             let noise = |i: usize| ((at as usize * 31 + i * 17) % 13) as f32 / 6.0 - 1.0;
@@ -71,7 +76,7 @@ impl Fixture {
         let (tokens_dir, regions_dir) = (dir.join("tokens"), dir.join("regions"));
         fs::create_dir_all(&tokens_dir).unwrap();
         fs::create_dir_all(&regions_dir).unwrap();
-        let mut tokens = TokenSet::new(self.info);
+        let mut tokens = TokenWriter::new(self.info);
         for (row, ids) in self.rows {
             tokens.push(row, &ids);
         }

@@ -158,6 +158,7 @@ pub fn pipeline(root: &Path, drawn: &[Drawn]) -> (Pipeline, BTreeMap<usize, Node
         let node = graph.add_node(Step {
             name: name(drawn, number),
             stage: stage.to_owned(),
+            unproven: false,
             version: 1,
             params,
             surroundings: stage_api::Surroundings::default(),

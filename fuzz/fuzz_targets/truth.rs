@@ -1,0 +1,16 @@
+//! The truth file of MMHS150K: whatever the bytes are, there are tweets with labels in range, or a reason.
+
+#![no_main]
+
+#[path = "../../stages/src/indexing/read.rs"]
+#[allow(dead_code)]
+mod read;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(truth) = read::truth(&read::text(bytes).text) {
+        let labels = truth.tweets.values().flatten().flat_map(|tweet| tweet.labels);
+        assert!(labels.into_iter().all(|label| label <= 5));
+    }
+});

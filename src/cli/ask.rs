@@ -1,0 +1,52 @@
+//! What only a person can do, asked for before anything runs: every step that must run is looked at, so that all of it is
+//! said on one screen.
+
+use stage_api::{Outside, Registry};
+
+use super::Global;
+use super::console;
+use super::context::Context;
+use super::error::CliError;
+use crate::plan::{Plan, Verdict};
+use crate::run::{Event, Failure};
+
+/// The needed steps that a person must do something for first.
+pub fn failures(context: &Context, plan: &Plan, registry: &Registry) -> Vec<Failure> {
+    let must_run = plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh);
+    let steps = must_run.map(|node| &context.pipeline.graph[node]);
+    steps
+        .filter_map(|step| {
+            let stage = registry.get(&step.stage)?;
+            let ports: Vec<&str> = step.inputs.iter().map(|input| input.port.as_str()).collect();
+            let outside = Outside::select(stage.outside(), std::env::vars_os());
+            let problem = stage.needs_human_erased(&step.params, &ports, &outside)?;
+            Some(Failure { step: step.name.clone(), problem, log: None, needs_human: true })
+        })
+        .collect()
+}
+
+/// Tells all of it, and how to go on then.
+pub fn tell(global: &Global, targets: &[String], failures: &[Failure]) -> Result<(), CliError> {
+    if global.json {
+        let mut observer = console::observer(true);
+        for failure in failures {
+            observer.on(&Event::Failed { step: &failure.step, problem: &failure.problem });
+        }
+    }
+    failures.iter().for_each(tell_one);
+    tell_how_to_go_on(global, targets);
+    tell!("hint: with -k, all that does not wait for you is done first");
+    Ok(())
+}
+
+/// Tells what one step asks for.
+pub fn tell_one(failure: &Failure) {
+    tell!("error: step `{}` needs you: {}", failure.step, failure.problem.replace('\n', "\n  "));
+}
+
+/// Tells which command to go on with.
+pub fn tell_how_to_go_on(global: &Global, targets: &[String]) {
+    let profile = global.profile.as_ref().map_or_else(String::new, |profile| format!(" --profile {profile}"));
+    let targets: String = targets.iter().map(|target| format!(" {target}")).collect();
+    tell!("hint: then go on with `repro make{targets}{profile}`");
+}
