@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgAction, ArgMatches, Command};
-use stage_api::{Arg, Count, Desk, Host, Progress, Registry, Results, StageError, StepView, Tool, ToolArgs};
+use stage_api::{
+    Arg, Count, Desk, Host, Progress, Registry, Results, StageError, StepView, Tool, ToolArgs, Unit,
+};
 
 use super::context::Context;
 use super::error::CliError;
@@ -100,7 +102,7 @@ fn columns() -> Option<usize> {
 struct Told;
 
 impl Progress for Told {
-    fn advance(&self, _done: u64, _total: u64) {}
+    fn advance(&self, _done: u64, _total: u64, _unit: Unit) {}
     fn scalar(&self, _name: &str, _step: u64, _value: f64) {}
     fn note(&self, text: &str) {
         tell!("{text}");

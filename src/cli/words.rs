@@ -2,6 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytesize::ByteSize;
+use stage_api::Unit;
+
 use crate::compare::Difference;
 use crate::digest::Digest;
 use crate::explain::{Cause, FileChange, State};
@@ -83,9 +86,18 @@ pub fn clock(seconds: f64) -> String {
     }
 }
 
-/// A rate with three digits that count: `0.042`, `12.3`, `4520`.
-pub fn rate(rate: f64) -> String {
+/// How much of the work is done: `300/600`, `1.2 GB/6.4 GB`.
+pub fn so_far(done: u64, total: u64, unit: Unit) -> String {
+    match unit {
+        Unit::Items => format!("{done}/{total}"),
+        Unit::Bytes => format!("{}/{}", ByteSize(done).display().si(), ByteSize(total).display().si()),
+    }
+}
+
+/// A rate: of items with three digits that count (`0.042`, `12.3`, `4520`), of bytes as a size (`35.1 MB`).
+pub fn rate(rate: f64, unit: Unit) -> String {
     match rate {
+        _ if unit == Unit::Bytes => ByteSize(rate as u64).display().si().to_string(),
         r if r >= 100.0 => format!("{r:.0}"),
         r if r >= 10.0 => format!("{r:.1}").trim_end_matches(".0").to_owned(),
         r if r >= 1.0 => format!("{r:.2}").trim_end_matches(".00").to_owned(),
@@ -185,7 +197,9 @@ mod tests {
     #[test]
     fn clocks_and_rates_read_well() {
         assert_eq!([0.4, 40.0, 670.0, 3723.0].map(clock), ["0:00", "0:40", "11:10", "1:02:03"]);
-        assert_eq!([0.0421, 1.0, 9.87, 12.34, 4520.4].map(rate), ["0.042", "1", "9.87", "12.3", "4520"]);
+        let shown = [0.0421, 1.0, 9.87, 12.34, 4520.4].map(|speed| rate(speed, Unit::Items));
+        assert_eq!(shown, ["0.042", "1", "9.87", "12.3", "4520"]);
+        assert_eq!(rate(35_140_000.0, Unit::Bytes), "35.1 MB");
     }
 
     #[test]

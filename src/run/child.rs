@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use stage_api::{Job, Outside, Progress, Registry};
+use stage_api::{Job, Outside, Progress, Registry, Unit};
 
 use super::executor::{Outcome, Report, Task};
 
@@ -145,11 +145,11 @@ fn append(path: &Path) -> io::Result<File> {
 }
 
 impl Progress for StepProgress<'_> {
-    fn advance(&self, done: u64, total: u64) {
+    fn advance(&self, done: u64, total: u64, unit: Unit) {
         let Ok(mut told) = self.told.lock() else { return };
         if done == total || told.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY) {
             *told = Some(Instant::now());
-            (self.send)(Report::Progress { done, total });
+            (self.send)(Report::Progress { done, total, unit });
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a run tells as it goes: for the console, for a file of JSON lines, for tests.
 
 use serde::Serialize;
+use stage_api::Unit;
 
 use crate::digest::Digest;
 
@@ -49,6 +50,8 @@ pub enum Event<'a> {
         done: u64,
         /// Units of work in all.
         total: u64,
+        /// What is counted.
+        unit: Unit,
     },
     /// A step reported a value.
     Scalar {

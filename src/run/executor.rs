@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 
 use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
-use stage_api::{Host, Inputs, StageError};
+use stage_api::{Host, Inputs, StageError, Unit};
 
 /// One execution of a stage: plain data, so that it can cross a process border.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -77,6 +77,8 @@ pub enum Report {
         done: u64,
         /// Units of work in all.
         total: u64,
+        /// What is counted.
+        unit: Unit,
     },
     /// A value.
     Scalar {

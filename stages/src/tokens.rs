@@ -11,7 +11,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use stage_api::{Job, Port, Stage, StageError};
+use stage_api::{Job, Port, Stage, StageError, Unit};
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
@@ -80,7 +80,7 @@ impl Stage for Tokens {
                 tokens.push(row, encoding.get_ids());
             }
             done += chunk.len() as u64;
-            job.progress.advance(done, total);
+            job.progress.advance(done, total, Unit::Items);
         }
         Ok(tokens.write(job.out)?)
     }

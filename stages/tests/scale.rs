@@ -2,7 +2,7 @@
 //! tokenized; times and peak memory are printed. Takes a minute and 2 GB of disk, so it runs only on request:
 //!
 //! ```text
-//! REPRO_SCALE=1 RAYON_NUM_THREADS=2 cargo test --release -p stages --test scale -- --nocapture
+//! REPRO_SCALE=1 RAYON_NUM_THREADS=2 cargo test --release --workspace --test scale -- --nocapture
 //! ```
 
 #![allow(clippy::print_stdout)]

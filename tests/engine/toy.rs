@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use stage_api::{Answer, Arg, Count, Desk, Job, Port, Registry, Stage, StageError, Tool, ToolArgs};
+use stage_api::{Answer, Arg, Count, Desk, Job, Port, Registry, Stage, StageError, Tool, ToolArgs, Unit};
 
 /// All toy stages.
 pub fn registry() -> Registry {
@@ -67,7 +67,7 @@ impl<const RAISED: u32> Stage for Join<RAISED> {
         if params.style.loud {
             text = text.to_uppercase();
         }
-        job.progress.advance(1, 1);
+        job.progress.advance(1, 1, Unit::Items);
         job.progress.scalar("length", 1, text.len() as f64);
         let threads = std::env::var("RAYON_NUM_THREADS").unwrap_or_default();
         job.progress

@@ -4,6 +4,7 @@
 #![cfg(feature = "paper")]
 
 mod interrupt;
+mod outside;
 #[path = "../support/process.rs"]
 mod process;
 mod project;

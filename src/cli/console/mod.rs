@@ -61,15 +61,15 @@ impl Observer for Plain {
                 let now = Instant::now();
                 self.running.insert(step.to_owned(), Said { number, at: now, began: now });
             }
-            Event::Progress { step, done, total } => {
+            Event::Progress { step, done, total, unit } => {
                 let Some(said) = self.running.get_mut(step) else { return };
                 if said.at.elapsed() >= SAID_EVERY {
                     said.at = Instant::now();
                     let rate = done as f64 / said.began.elapsed().as_secs_f64();
                     let left =
                         words::duration(total.saturating_sub(done) as f64 / rate.max(f64::MIN_POSITIVE));
-                    let rate = words::rate(rate);
-                    tell!("{} {step} {done}/{total}, {rate}/s, {left} left", said.number);
+                    let (so_far, rate) = (words::so_far(done, total, unit), words::rate(rate, unit));
+                    tell!("{} {step} {so_far}, {rate}/s, {left} left", said.number);
                 }
             }
             Event::Finished { step, seconds, same, .. } => {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use console::{measure_text_width, pad_str, truncate_str};
+use stage_api::Unit;
 
 use crate::cli::words;
 use crate::run::Event;
@@ -36,6 +37,7 @@ struct Row {
 struct Progress {
     done: u64,
     total: u64,
+    unit: Unit,
     samples: VecDeque<(Instant, u64)>,
 }
 
@@ -85,11 +87,11 @@ impl View {
                 let row = Row { number, since: now, progress: None, scalar: String::new() };
                 self.running.insert(step.to_owned(), row);
             }
-            Event::Progress { step, done, total } => {
+            Event::Progress { step, done, total, unit } => {
                 let row = self.running.get_mut(step)?;
                 // Another total is another piece of work.
                 if row.progress.as_ref().is_none_or(|progress| progress.total != total) {
-                    row.progress = Some(Progress { done, total, samples: VecDeque::new() });
+                    row.progress = Some(Progress { done, total, unit, samples: VecDeque::new() });
                 }
                 row.progress.as_mut()?.note(done, now);
             }
@@ -204,9 +206,9 @@ fn line(
         line.push_str(&format!("  {}{}", "█".repeat(full), "░".repeat(bar - full)));
     }
     if rate {
-        line.push_str(&format!("  {done}/{}", progress.total));
+        line.push_str(&format!("  {}", words::so_far(done, progress.total, progress.unit)));
         if let Some(rate) = progress.rate(now) {
-            line.push_str(&format!("  {}/s", words::rate(rate)));
+            line.push_str(&format!("  {}/s", words::rate(rate, progress.unit)));
         }
     } else {
         line.push_str(&format!("  {}%", done * 100 / total));
@@ -237,11 +239,32 @@ mod tests {
             started(&mut view, &step, number, began);
             for second in 0..=30u64 {
                 let at = began + Duration::from_secs(second);
-                view.on(&Event::Progress { step: &step, done: second * 10, total: 600 }, at);
+                view.on(
+                    &Event::Progress { step: &step, done: second * 10, total: 600, unit: Unit::Items },
+                    at,
+                );
             }
             view.on(&Event::Scalar { step: &step, name: "train/loss", at: 300, value: Some(0.53) }, began);
         }
         (view, began + Duration::from_secs(30))
+    }
+
+    #[test]
+    fn a_download_shows_sizes() {
+        let (began, mut view) = (Instant::now(), View::new(Instant::now()));
+        started(&mut view, "coco", 1, began);
+        for second in 0..=10_u64 {
+            let at = began + Duration::from_secs(second);
+            let event = Event::Progress {
+                step: "coco",
+                done: second * 35_000_000,
+                total: 1_400_000_000,
+                unit: Unit::Bytes,
+            };
+            assert_eq!(view.on(&event, at), None);
+        }
+        let lines = view.lines(120, 20, began + Duration::from_secs(10));
+        assert!(lines[0].contains("350.0 MB/1.4 GB  35.0 MB/s  0:30 left"), "{lines:?}");
     }
 
     #[test]

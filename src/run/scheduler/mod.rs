@@ -338,7 +338,9 @@ impl Scheduler<'_> {
     fn hear(&mut self, plan: &mut Plan, node: NodeIndex, report: Report) {
         let step = &self.pipeline.graph[node].name;
         match report {
-            Report::Progress { done, total } => self.observer.on(&Event::Progress { step, done, total }),
+            Report::Progress { done, total, unit } => {
+                self.observer.on(&Event::Progress { step, done, total, unit });
+            }
             Report::Scalar { name, step: at, value } => {
                 self.observer.on(&Event::Scalar { step, name: &name, at, value });
             }

@@ -55,11 +55,21 @@ pub struct Host {
     pub threads: usize,
 }
 
+/// What a stage counts its work in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Things: samples, pictures, updates.
+    Items,
+    /// Bytes of a file.
+    Bytes,
+}
+
 /// How a running stage tells the outside how far it is. Everything that differs from run to run (rates,
 /// times) goes here and never into the output folder, where it would change the tree's digest.
 pub trait Progress: Sync {
     /// `done` of `total` units of work are finished.
-    fn advance(&self, done: u64, total: u64);
+    fn advance(&self, done: u64, total: u64, unit: Unit);
     /// A named value at a step of the work: a loss at an update, a rate.
     fn scalar(&self, name: &str, step: u64, value: f64);
     /// A line for the step's log.

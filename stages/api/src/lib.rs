@@ -15,7 +15,7 @@ pub mod testing;
 mod tool;
 
 pub use error::{ParamsError, StageError};
-pub use job::{Host, Input, Inputs, Job, Progress};
+pub use job::{Host, Input, Inputs, Job, Progress, Unit};
 pub use outside::Outside;
 pub use stage::{AnyStage, NoParams, Port, Registry, Stage, Surroundings};
 pub use tool::{Answer, Arg, Count, Desk, Results, StepView, Tool, ToolArgs};

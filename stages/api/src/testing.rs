@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use crate::{AnyStage, Host, Input, Inputs, Job, Outside, Progress, StageError};
+use crate::{AnyStage, Host, Input, Inputs, Job, Outside, Progress, StageError, Unit};
 
 /// A progress that remembers what it was told.
 #[derive(Default)]
@@ -15,7 +15,7 @@ pub struct Recorder {
 }
 
 impl Progress for Recorder {
-    fn advance(&self, _done: u64, _total: u64) {}
+    fn advance(&self, _done: u64, _total: u64, _unit: Unit) {}
     fn scalar(&self, name: &str, step: u64, value: f64) {
         self.scalars.lock().expect("no test panics while recording").push((name.to_owned(), step, value));
     }

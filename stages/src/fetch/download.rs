@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{ACCEPT_ENCODING, IF_RANGE, RANGE};
 use reqwest::redirect::Policy;
-use stage_api::{Job, StageError};
+use stage_api::{Job, StageError, Unit};
 
 use super::answer::{self, Answer};
 use super::part::{Origin, Part};
@@ -238,7 +238,7 @@ impl<'a> Downloader<'a> {
                 });
             }
             part.add(&buffer[..read]).map_err(disk)?;
-            self.job.progress.advance(part.len(), total.unwrap_or(0).max(part.len()));
+            self.job.progress.advance(part.len(), total.unwrap_or(0).max(part.len()), Unit::Bytes);
         }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use stage_api::{Job, StageError};
+use stage_api::{Job, StageError, Unit};
 
 use crate::archive::{Archive, LARGEST, file_name};
 use crate::artifacts::data_summary::{DataSummary, Overlap, PictureSummary, SplitSummary, Spread};
@@ -353,7 +353,7 @@ impl Pictures<'_> {
     fn keep(&self, name: &str, bytes: &[u8]) -> Result<Result<Kept, Unusable>, StageError> {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         if done.is_multiple_of(CHUNK as u64) || done == self.wanted.len() as u64 {
-            self.job.progress.advance(done, self.wanted.len() as u64);
+            self.job.progress.advance(done, self.wanted.len() as u64, Unit::Items);
         }
         let looks = match picture::look(bytes, name) {
             Ok(looks) => looks,

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use stage_api::{Job, Port, Stage, StageError};
+use stage_api::{Job, Port, Stage, StageError, Unit};
 
 use self::masking::{Masked, Masking};
 use self::settings::Settings;
@@ -119,7 +119,7 @@ impl Stage for Pretrain {
                 sum += loss * masked as f64;
                 words += masked as f64;
             }
-            job.progress.advance(update, settings.updates);
+            job.progress.advance(update, settings.updates, Unit::Items);
             if is_due(update, settings.evaluate_every, settings.updates) {
                 let rate = (update - watched) as f64 / watch.elapsed().as_secs_f64();
                 let (val_loss, val_accuracy) =

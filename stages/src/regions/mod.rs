@@ -7,7 +7,7 @@ use candle_core::DType;
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use stage_api::{Job, Port, Stage, StageError};
+use stage_api::{Job, Port, Stage, StageError, Unit};
 
 use crate::artifacts::region_features::{PictureRegions, RegionWriter};
 use crate::artifacts::weights;
@@ -87,7 +87,7 @@ impl Stage for Regions {
                 writer.push(name, regions)?;
             }
             done += batch.len();
-            job.progress.advance(done as u64, names.len() as u64);
+            job.progress.advance(done as u64, names.len() as u64, Unit::Items);
         }
         writer.finish()?;
         Ok(())

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::Serialize;
-use stage_api::{Job, StageError};
+use stage_api::{Job, StageError, Unit};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
@@ -56,7 +56,7 @@ impl<'a> Counter<'a> {
                 store(item, file)?;
             }
             self.done += chunk.len() as u64;
-            self.job.progress.advance(self.done, self.total);
+            self.job.progress.advance(self.done, self.total, Unit::Items);
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ mod settings;
 
 use std::time::Instant;
 
-use stage_api::{Job, Port, Stage, StageError};
+use stage_api::{Job, Port, Stage, StageError, Unit};
 
 use self::best::Best;
 use self::checkpoint::State;
@@ -109,7 +109,7 @@ impl Stage for Train {
                 return Err(StageError::failed(problem));
             }
             state.update = update;
-            job.progress.advance(update, settings.updates);
+            job.progress.advance(update, settings.updates, Unit::Items);
             if is_due(update, settings.log_every, settings.updates) {
                 state.meter.add(loss, rows.len());
                 let (loss, loss_average) = (state.meter.median(), state.meter.average());

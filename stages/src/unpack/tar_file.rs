@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
-use stage_api::{Job, StageError};
+use stage_api::{Job, StageError, Unit};
 use tar::{Archive, Entry, EntryType, PaxExtensions};
 
 use super::budget::Budget;
@@ -66,7 +66,7 @@ pub fn unpack(file: File, size: u64, gzip: bool, budget: &Budget, job: &Job) -> 
                 count += usize::from(member(entry, said, &mut names, &mut links, budget, job)?);
             }
         }
-        job.progress.advance(read.load(Ordering::Relaxed).min(size), size);
+        job.progress.advance(read.load(Ordering::Relaxed).min(size), size, Unit::Bytes);
     }
     // To its very end: only there gzip says whether all of it was right.
     let mut tail = archive.into_inner().take(LONGEST_TAIL + 1);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use stage_api::Job;
+use stage_api::{Job, Unit};
 use zip::ZipArchive;
 use zip::read::ZipReadOptions;
 use zip::result::ZipError;
@@ -171,7 +171,7 @@ fn write_all(
                 read(zip, item, password, |content| write_file(&item.name, content, item.size, budget, job))
             });
             let so_far = done.fetch_add(item.size, Ordering::Relaxed) + item.size;
-            job.progress.advance(so_far, contents.bytes);
+            job.progress.advance(so_far, contents.bytes, Unit::Bytes);
             if let Err(refusal) = result {
                 stop.store(true, Ordering::Relaxed);
                 let mut failed = failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -6,7 +6,7 @@
 //! keep the new output with
 //!
 //! ```text
-//! GOLDEN=write cargo test --release -p stages --test golden
+//! GOLDEN=write cargo test --release --workspace --test golden
 //! ```
 //!
 //! which writes what is new and nothing else: output that changed under an unchanged VERSION stays an error.
@@ -24,7 +24,7 @@ use stage_api::testing::run_stage;
 use cases::{CASES, Case};
 use summary::Part;
 
-const HOW: &str = "`GOLDEN=write cargo test --release -p stages --test golden`";
+const HOW: &str = "`GOLDEN=write cargo test --release --workspace --test golden`";
 
 /// What a case was run on; where this differs, the kept output says nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 Writes DIR/vocab.txt (a WordPiece vocabulary learned from the texts, laid out as bert-base-uncased's), DIR/texts.jsonl
 and DIR/ids.jsonl: one text and one list of ids a line. The default of 20,000 texts is compared by
 
-    REPRO_TOKEN_PARITY=DIR cargo test --release -p stages --test token_parity
+    REPRO_TOKEN_PARITY=DIR cargo test --release --workspace --test token_parity
 
 tests/fixtures/tokens holds what `token_parity.py DIR 300` writes. Needs transformers and tokenizers.
 """

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use stage_api::testing::run_stage;
-use stage_api::{Host, Input, Inputs, Job, Outside, Progress, StageError};
+use stage_api::{Host, Input, Inputs, Job, Outside, Progress, StageError, Unit};
 use stages::artifacts::history::History;
 use stages::artifacts::metrics::Metrics;
 use stages::artifacts::weights;
@@ -236,7 +236,7 @@ fn params_are_refused_with_their_name() {
 fn a_request_to_stop_is_heeded() {
     struct Stop;
     impl Progress for Stop {
-        fn advance(&self, _: u64, _: u64) {
+        fn advance(&self, _: u64, _: u64, _: Unit) {
             panic!("an update was made after the request to stop");
         }
         fn scalar(&self, _: &str, _: u64, _: f64) {}

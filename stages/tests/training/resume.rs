@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use stage_api::{Host, Input, Inputs, Job, Outside, Progress, StageError};
+use stage_api::{Host, Input, Inputs, Job, Outside, Progress, StageError, Unit};
 use stages::artifacts::history::History;
 
 use super::space::{Space, bytes, params};
@@ -19,7 +19,7 @@ struct Updates {
 }
 
 impl Progress for Updates {
-    fn advance(&self, _: u64, _: u64) {
+    fn advance(&self, _: u64, _: u64, _: Unit) {
         self.left.fetch_sub(1, Ordering::Relaxed);
         self.done.fetch_add(1, Ordering::Relaxed);
     }
