@@ -10,7 +10,8 @@ use std::path::Path;
 /// # Errors
 /// When the folder cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    // The parent of a bare name is an empty path.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;
     if durable {

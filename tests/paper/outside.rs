@@ -9,12 +9,12 @@ use std::thread::{self, JoinHandle};
 use super::process::{Run, finished};
 use super::project::{Project, made};
 
-/// Two terminals of the usual 24 lines would be too many.
-const SCREEN: usize = 24;
+/// A small terminal: lines and columns.
+const SCREEN: (usize, usize) = (24, 80);
 
 const SECRET: &str = "s3cret-of-a-person";
 
-/// Answers each request with the next of `bodies`; gives the heads of the requests in the end.
+/// Answers each request with the next of `bodies`, an empty one being a file that is not there; gives the heads of the requests in the end.
 fn serve(bodies: Vec<&'static [u8]>) -> (String, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
@@ -23,7 +23,8 @@ fn serve(bodies: Vec<&'static [u8]>) -> (String, JoinHandle<Vec<String>>) {
             let (mut stream, _) = listener.accept().unwrap();
             let lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
             let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-            write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len())
+            let (status, length) = (if body.is_empty() { "404 Not Found" } else { "200 OK" }, body.len());
+            write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n")
                 .unwrap();
             stream.write_all(body).unwrap();
             head.join("\n")
@@ -75,8 +76,8 @@ fn with_nothing_on_disk_one_screen_says_what_to_do() {
     for words in words {
         assert!(told.err.contains(words), "{words}\n{}", told.err);
     }
-    assert!(told.err.lines().count() <= SCREEN, "{}", told.err);
-    assert!(told.err.lines().all(|line| line.chars().count() <= 200), "{}", told.err);
+    let rows: usize = told.err.lines().map(|line| line.chars().count().div_ceil(SCREEN.1)).sum();
+    assert!(rows < SCREEN.0, "{rows} rows\n{}", told.err);
     assert_eq!((told.out.as_str(), project.cached("work")), ("", 0), "nothing was begun");
 }
 
@@ -127,13 +128,13 @@ fn a_download_goes_through_the_proxy_that_the_environment_names() {
 
 #[test]
 fn a_token_reaches_the_server_and_no_file_or_line() {
-    let (address, server) = serve(vec![b"bytes"]);
+    let (address, server) = serve(vec![b"bytes", b""]);
     let project = fetching(&format!("http://{address}/memes.bin"), r#", token: "REPRO_MEMES""#);
     let variables = [("REPRO_MEMES", Path::new(SECRET))];
     let done = run(&project, &["make", "--json"], &variables).expect(0);
-    assert!(server.join().unwrap()[0].to_lowercase().contains(&format!("authorization: bearer {SECRET}")));
-    // Nor when the server is gone.
+    // Nor when the file is gone.
     let failed = run(&project, &["make", "--force", "get"], &variables).expect(1);
+    assert!(server.join().unwrap()[0].to_lowercase().contains(&format!("authorization: bearer {SECRET}")));
     let shown = run(&project, &["show", "get"], &variables).expect(0);
     for text in [&done.out, &done.err, &failed.out, &failed.err, &shown.out, &shown.err] {
         assert!(!text.contains(SECRET), "{text}");

@@ -118,12 +118,10 @@ impl Params {
         let Self { name, licence, place, sha256, kaggle, advice, unlisted, .. } = self;
         let mut lines = Vec::new();
         let place = place.as_deref().unwrap_or(name);
-        let get = licence.as_ref().map_or_else(
-            || format!("get `{name}`"),
-            |page| format!("open {page}, accept the licence and download the archive"),
-        );
-        lines
-            .push(format!("{get}; put it at {place}, or as {name} in the folder that REPRO_DOWNLOADS names"));
+        lines.push(format!("it waits for {name}"));
+        lines.extend(licence.as_ref().map(|page| format!("open {page}, accept the licence and download it")));
+        let called = if place.ends_with(name.as_str()) { String::new() } else { format!(" as {name}") };
+        lines.push(format!("put it at {place}, or{called} into the folder $REPRO_DOWNLOADS"));
         if kaggle.is_some() {
             lines.push(format!("or let it be downloaded: {KAGGLE_HOW}"));
         }

@@ -151,14 +151,14 @@ pub fn tar(members: &[Vec<u8>]) -> Vec<u8> {
 
 /// Packs with gzip.
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
     packed.write_all(bytes).unwrap();
     packed.finish().unwrap()
 }
 
 /// Packs a beginning and then so many zeros with gzip.
 pub fn gzip_zeros(start: &[u8], zeros: usize) -> Vec<u8> {
-    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
     packed.write_all(start).unwrap();
     let block = vec![0; 1 << 20];
     for _ in 0..zeros >> 20 {
