@@ -1,5 +1,6 @@
 //! The size of MMHS150K, with made-up words and pictures: 134,823 + 5,000 + 10,000 entries are written, indexed and
-//! tokenized; times and peak memory are printed. Takes a minute and 2 GB of disk, so it runs only on request:
+//! tokenized; times and peak memory are printed. Takes a minute and 2 GB of disk, so it runs only on request (and not
+//! again within a minute: ext4 gives out the numbers of files just deleted slowly):
 //!
 //! ```text
 //! REPRO_SCALE=1 RAYON_NUM_THREADS=2 cargo test --release --workspace --test scale -- --nocapture

@@ -15,6 +15,9 @@ use super::part::{Origin, Part};
 use super::patience::Patience;
 use crate::space;
 
+/// Bytes that are hashed and written at a time.
+const AT_ONCE: usize = 4 << 20;
+
 /// Who asks.
 #[derive(Clone, Default)]
 pub enum Login {
@@ -110,13 +113,14 @@ impl<'a> Downloader<'a> {
         loop {
             self.job.checkpoint()?;
             let attempt = self.once(source, part).unwrap_or_else(Attempt::Over);
+            let more = match attempt {
+                Attempt::Arrived => return Ok(()),
+                Attempt::Over(failure) => Err(failure),
+                Attempt::Again(problem, asked) => Ok((problem, asked)),
+            };
             // Another process, or the next attempt at another address, may go on from here.
             part.keep().map_err(disk)?;
-            let (problem, asked) = match attempt {
-                Attempt::Arrived => return Ok(()),
-                Attempt::Over(failure) => return Err(failure),
-                Attempt::Again(problem, asked) => (problem, asked),
-            };
+            let (problem, asked) = more?;
             // A connection that breaks again and again is no obstacle as long as it brings something.
             failures = if part.len() > best { 1 } else { failures + 1 };
             best = best.max(part.len());
@@ -214,32 +218,40 @@ impl<'a> Downloader<'a> {
 
     fn receive(&self, mut body: Response, part: &mut Part, total: Option<u64>) -> Result<Attempt, Failure> {
         let total = total.or(self.file.1);
-        let mut buffer = vec![0; 1 << 18];
-        loop {
-            self.job.checkpoint()?;
+        let mut buffer = vec![0; AT_ONCE];
+        let mut held = 0;
+        let end: Result<_, StageError> = loop {
+            if let Err(cancelled) = self.job.checkpoint() {
+                break Err(cancelled);
+            }
             // A body shorter than announced is an error of the reader, so it ends here and not as a short file.
-            let read = match body.read(&mut buffer) {
+            let read = match body.read(&mut buffer[held..]) {
+                Ok(0) => break Ok(None),
                 Ok(read) => read,
-                Err(error) => {
-                    let problem = format!("the connection broke at byte {}: {}", part.len(), cause(&error));
-                    return Ok(Attempt::Again(problem, None));
-                }
+                Err(error) => break Ok(Some(cause(&error))),
             };
-            if total.is_some_and(|total| part.len() + read as u64 > total) {
+            held += read;
+            let len = part.len() + held as u64;
+            if total.is_some_and(|total| len > total) {
                 part.restart(Origin::default()).map_err(disk)?;
                 return Ok(Attempt::Again("the server sent more than it announced".to_owned(), None));
             }
-            if read == 0 {
-                return Ok(match total {
-                    Some(total) if part.len() < total => {
-                        Attempt::Again(format!("the answer ended at byte {} of {total}", part.len()), None)
-                    }
-                    _ => Attempt::Arrived,
-                });
+            self.job.progress.advance(len, total.unwrap_or(0).max(len), Unit::Bytes);
+            if held == buffer.len() {
+                part.add(&buffer).map_err(disk)?;
+                held = 0;
             }
-            part.add(&buffer[..read]).map_err(disk)?;
-            self.job.progress.advance(part.len(), total.unwrap_or(0).max(part.len()), Unit::Bytes);
-        }
+        };
+        part.add(&buffer[..held]).map_err(disk)?;
+        Ok(match (end?, total) {
+            (Some(problem), _) => {
+                Attempt::Again(format!("the connection broke at byte {}: {problem}", part.len()), None)
+            }
+            (None, Some(total)) if part.len() < total => {
+                Attempt::Again(format!("the answer ended at byte {} of {total}", part.len()), None)
+            }
+            (None, _) => Attempt::Arrived,
+        })
     }
 }
 

@@ -8,13 +8,14 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use stage_api::{Job, StageError};
 
 /// How many bytes may be lost to a crash where no digest is known.
-const KEEP_EVERY: u64 = 256 << 20;
+const KEEP_EVERY: u64 = 1 << 30;
 
 /// Where the bytes came from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,8 +115,14 @@ impl Part {
     /// # Errors
     /// When the disk does not take them.
     pub fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.hash.update(bytes);
+        let (file, hash) = (&mut self.file, &mut self.hash);
+        // At the speed of a fast disk or a near server, hashing after writing would take as long again.
+        let written = thread::scope(|scope| {
+            let hashed = scope.spawn(|| hash.update(bytes));
+            let written = file.write_all(bytes);
+            hashed.join().map_or_else(|_| Err(io::Error::other("the hash could not be formed")), |()| written)
+        });
+        written?;
         self.len += bytes.len() as u64;
         if !self.proven && self.len - self.note.kept >= KEEP_EVERY { self.keep() } else { Ok(()) }
     }
