@@ -4,6 +4,9 @@
 //! `reference/visual_bert.py` states them once more in PyTorch and wrote the numbers in `fixtures/`. It also trained
 //! with plausible mistakes, one at a time: the comparison that lets the true runs pass must tell each of those apart.
 
+// The distances are worth a look: `cargo test --release -p stages --test parity -- --nocapture`.
+#![allow(clippy::print_stdout)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
