@@ -29,7 +29,7 @@ mod verdict;
 mod verify;
 mod writer;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
@@ -139,6 +139,8 @@ impl Facts {
 pub struct ContentStore {
     root: PathBuf,
     state: Rc<RefCell<State>>,
+    /// The file whose lock is held to append to the state log, once it was needed.
+    appending: Rc<OnceCell<fs::File>>,
     checked: Rc<RefCell<Checked>>,
 }
 
@@ -177,7 +179,8 @@ impl ContentStore {
         }
         let log = root.join(STATE);
         let state = State::open(&log).map_err(StoreError::io(&log, "read"))?;
-        Ok(Self { root: root.to_owned(), state: Rc::new(RefCell::new(state)), checked: Rc::default() })
+        let state = Rc::new(RefCell::new(state));
+        Ok(Self { root: root.to_owned(), state, appending: Rc::default(), checked: Rc::default() })
     }
 
     /// Its folder.
@@ -215,13 +218,19 @@ impl ContentStore {
 
     /// Calls `act` on the state as it is now, while nobody else appends.
     fn with_state<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> Result<T, StoreError> {
-        self.prepare()?;
-        let path = self.root.join(STATE_LOCK);
-        let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let lock = lock.and_then(|file| file.lock().map(|()| file)).map_err(StoreError::io(&path, "lock"))?;
-        let log = self.root.join(STATE);
+        let (path, log) = (self.root.join(STATE_LOCK), self.root.join(STATE));
+        let file = match self.appending.get() {
+            Some(file) => file,
+            None => {
+                self.prepare()?;
+                let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+                let file = file.map_err(StoreError::io(&path, "lock"))?;
+                self.appending.get_or_init(|| file)
+            }
+        };
+        file.lock().map_err(StoreError::io(&path, "lock"))?;
         let result = act(&mut self.state.borrow_mut()).map_err(StoreError::io(&log, "write"));
-        drop(lock);
+        file.unlock().map_err(StoreError::io(&path, "unlock"))?;
         result
     }
 

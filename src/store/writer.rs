@@ -17,8 +17,11 @@ use crate::tree::Manifest;
 
 /// A run shorter than this is cheaper to repeat than to wait for the disk: such runs are forced there in groups.
 const DURABLE_FROM_SECONDS: f64 = 1.0;
-/// How long short runs may wait for their group.
+/// How long short runs wait for their group; longer where the disk takes long, so that most of the time it is free
+/// for them.
 const GROUP: Duration = Duration::from_secs(1);
+/// How many times as long as the disk took for a group the next one waits at least.
+const REST: u32 = 10;
 
 /// The store, open for writing.
 #[derive(Debug)]
@@ -26,7 +29,8 @@ pub struct Writer {
     store: ContentStore,
     lock: Lock,
     group: RefCell<Option<Group>>,
-    synced: Cell<Instant>,
+    /// When the next group may go.
+    next: Cell<Instant>,
 }
 
 /// Short runs on their way to the disk.
@@ -34,7 +38,8 @@ pub struct Writer {
 struct Group {
     /// What of the log the disk then has the bytes of.
     mark: state::Mark,
-    disk: JoinHandle<io::Result<()>>,
+    /// Ends with how long the disk took.
+    disk: JoinHandle<io::Result<Duration>>,
 }
 
 /// The folders of one running step.
@@ -56,7 +61,7 @@ pub struct WorkDir {
 impl Writer {
     /// Clears what dead runs left behind.
     pub(super) fn start(store: ContentStore, lock: Lock) -> Result<Self, StoreError> {
-        let writer = Self { store, lock, group: RefCell::default(), synced: Cell::new(Instant::now()) };
+        let writer = Self { store, lock, group: RefCell::default(), next: Cell::new(Instant::now() + GROUP) };
         writer.clear()?;
         Ok(writer)
     }
@@ -201,10 +206,13 @@ impl Writer {
             return Ok(());
         }
         self.finish_group()?;
-        if self.synced.get().elapsed() >= GROUP && self.store.state.borrow().has_unsynced() {
+        if Instant::now() >= self.next.get() && self.store.state.borrow().has_unsynced() {
             let mark = self.store.state.borrow().mark();
             let root = self.store.root().to_owned();
-            let disk = std::thread::spawn(move || files::sync_all_of(&root));
+            let disk = std::thread::spawn(move || {
+                let since = Instant::now();
+                files::sync_all_of(&root).map(|()| since.elapsed())
+            });
             *self.group.borrow_mut() = Some(Group { mark, disk });
         }
         Ok(())
@@ -214,8 +222,8 @@ impl Writer {
         let Some(Group { mark, disk }) = self.group.borrow_mut().take() else { return Ok(()) };
         let synced =
             disk.join().unwrap_or_else(|_| Err(io::Error::other("the thread that waited for it ended")));
-        synced.map_err(StoreError::io(self.store.root(), "sync"))?;
-        self.synced.set(Instant::now());
+        let took = synced.map_err(StoreError::io(self.store.root(), "sync"))?;
+        self.next.set(Instant::now() + GROUP.max(took * REST));
         self.store.with_state(|state| state.vouch(mark))
     }
 
