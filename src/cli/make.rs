@@ -324,7 +324,8 @@ fn tell_summary(
     for failure in &summary.failures {
         let verb = if failure.needs_human { "needs you" } else { "failed" };
         tell!("error: step `{}` {verb}: {}", failure.step, failure.problem);
-        if let Some(log) = &failure.log {
+        // One that said nothing left no log.
+        if let Some(log) = failure.log.as_ref().filter(|log| log.exists()) {
             tell!("hint: its log is {}", log.display());
         }
     }

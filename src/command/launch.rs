@@ -22,7 +22,7 @@ pub struct Place<'a> {
     pub out: &'a Path,
     /// The folder that survives a failed attempt.
     pub scratch: &'a Path,
-    /// The folder it begins in: its own, with nothing in it but the output folder.
+    /// The folder it begins in: its own, with nothing in it.
     pub folder: &'a Path,
     /// Where its errors go.
     pub log: &'a Path,

@@ -167,8 +167,9 @@ impl Stage for Command {
     }
 
     fn run(&self, params: &CommandParams, job: &Job) -> Result<(), StageError> {
-        let folder = job.out.parent().unwrap_or(job.out);
-        let log = folder.join("command.log");
+        // Beside the output: the folder it begins in, as the store makes it, and a log of its own.
+        let (folder, log) = (&job.out.with_file_name("here"), job.out.with_file_name("command.log"));
+        std::fs::create_dir_all(folder)?;
         let place = Place {
             inputs: job.inputs,
             out: job.out,
@@ -204,14 +205,14 @@ fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), Stage
     let mut process = launch(params, place)?;
     // In the group of this process: whoever ends that one ends the command with it.
     process.process_group(rustix::process::getpgrp().as_raw_nonzero().get());
-    let temporary = place.folder.join("tmp");
+    let temporary = place.out.with_file_name("tmp");
     std::fs::create_dir_all(&temporary)?;
     process.env("TMPDIR", &temporary);
     let program = PathBuf::from(process.get_program());
     let inputs = place.inputs.0.iter().map(|input| input.path.clone());
     let allowed = Allowed {
         read: inputs.chain(params.sandbox_read.iter().cloned()).chain([program]).collect(),
-        write: vec![place.folder.to_owned(), place.out.to_owned(), place.scratch.to_owned()],
+        write: [place.folder, place.out, place.scratch, &temporary].map(Path::to_owned).to_vec(),
     };
     let ended = sandbox::run(&mut process, params.sandbox, &allowed);
     job.progress.note(std::fs::read_to_string(place.log).unwrap_or_default().trim_end());

@@ -5,10 +5,10 @@
 //!   CACHEDIR.TAG, VERSION   marks a cache for backup programs; the version of this layout
 //!   lock                    shared by all that run steps, held alone by what removes results
 //!   trees/<digest>/         the output of a step, immutable, read-only
-//!   manifests/<digest>      what is in the tree of that digest; outlives its bytes
+//!   manifests/<digest>      what is in the tree of that digest, if that is much; outlives its bytes
 //!   claims/<key>            held by the one process that runs that key; says who that is
 //!   state, state.lock       the log of what is known: executions by key, digests of project files; held to append
-//!   work/<key>-…/           the folder of a running step; of no worth when nobody runs
+//!   work/<key>-…/           the desk of a running step; of no worth when nobody runs
 //!   scratch/<key>/          survives a failed or interrupted attempt of that key
 //!   logs/<key>.log, .jsonl  what the last execution said; its scalars
 //!   pipelines/              checked pipelines, so that none is parsed twice
@@ -52,7 +52,7 @@ use crate::versions::{Version, Versions};
 use state::State;
 
 /// The layout's version. Another one is refused, not guessed at.
-const VERSION: &str = "2\n";
+const VERSION: &str = "3\n";
 const LOCK: &str = "lock";
 const STATE: &str = "state";
 const STATE_LOCK: &str = "state.lock";
@@ -390,8 +390,16 @@ impl ContentStore {
     /// tell, if they are there and whole.
     pub fn manifest(&self, tree: &Digest) -> Option<Manifest> {
         let is_whole = |manifest: &Manifest| manifest.digest() == *tree;
-        let kept = fs::read_to_string(self.manifest_file(tree)).ok().and_then(|text| Manifest::parse(&text));
-        kept.filter(is_whole).or_else(|| Manifest::of_folder(&self.tree(tree)).ok().filter(is_whole))
+        let of_bytes = || Manifest::of_folder(&self.tree(tree)).ok().filter(is_whole);
+        self.recorded_manifest(tree).or_else(of_bytes)
+    }
+
+    /// What was in a tree when it was kept, if that is still known.
+    fn recorded_manifest(&self, tree: &Digest) -> Option<Manifest> {
+        let is_whole = |manifest: &Manifest| manifest.digest() == *tree;
+        let logged = self.state.borrow_mut().manifest(tree).filter(is_whole);
+        let filed = || Manifest::parse(&fs::read_to_string(self.manifest_file(tree)).ok()?).filter(is_whole);
+        logged.or_else(filed)
     }
 
     fn manifest_file(&self, tree: &Digest) -> PathBuf {
@@ -416,7 +424,15 @@ impl ContentStore {
         file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
     }
 
-    /// The log of the last execution of a key.
+    /// The log of an execution of a key that is under way, or that was when its run was killed.
+    pub fn open_log(&self, key: &StageKey) -> Option<PathBuf> {
+        let key = key.to_string();
+        let desks = fs::read_dir(self.root.join("work")).ok()?.flatten();
+        let mut of_key = desks.filter(|desk| desk.file_name().to_string_lossy().starts_with(&key));
+        of_key.find_map(|desk| Some(desk.path().join(writer::LOG)).filter(|log| log.exists()))
+    }
+
+    /// The log of the last execution of a key. There is none when it said nothing.
     pub fn log(&self, key: &StageKey) -> PathBuf {
         self.root.join("logs").join(format!("{key}.log"))
     }

@@ -4,11 +4,11 @@
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::lock::{Claim, Claimed, Lock, Share};
+use super::lock::{Claim, Claimed, Claims, Lock, Share};
 use super::{ContentStore, StoreError, files, state};
 use crate::digest::Digest;
 use crate::key::StageKey;
@@ -23,11 +23,18 @@ const GROUP: Duration = Duration::from_secs(1);
 /// How many times as long as the disk took for a group the next one waits at least.
 const REST: u32 = 10;
 
+/// In a desk: the log, and the folder that a command begins in.
+pub(super) const LOG: &str = "log";
+const PLACE: &str = "here";
+
 /// The store, open for writing.
 #[derive(Debug)]
 pub struct Writer {
     store: ContentStore,
     lock: Lock,
+    claims: Claims,
+    /// Desks that a step has left as it found them: the next one moves in.
+    desks: RefCell<Vec<PathBuf>>,
     group: RefCell<Option<Group>>,
     /// When the next group may go.
     next: Cell<Instant>,
@@ -42,7 +49,7 @@ struct Group {
     disk: JoinHandle<io::Result<Duration>>,
 }
 
-/// The folders of one running step.
+/// The desk of one running step, `work/<key>-…/` with all that the step needs, and its scratch.
 #[derive(Debug)]
 pub struct WorkDir {
     /// The key that is run.
@@ -53,33 +60,72 @@ pub struct WorkDir {
     pub scratch: PathBuf,
     /// The log, empty at first.
     pub log: PathBuf,
-    /// Holds `out` and whatever else the run needs beside it.
+    /// Empty at first: where a program may begin.
     pub folder: PathBuf,
+    desk: PathBuf,
+    /// Whether the log is kept when the step has ended.
+    keeps_log: bool,
     _claim: Claim,
 }
 
 impl Writer {
     /// Clears what dead runs left behind.
     pub(super) fn start(store: ContentStore, lock: Lock) -> Result<Self, StoreError> {
-        let writer = Self { store, lock, group: RefCell::default(), next: Cell::new(Instant::now() + GROUP) };
+        let claims = Claims::new(store.root().join("claims"));
+        let desks = RefCell::default();
+        let writer = Self { store, lock, claims, desks, group: RefCell::default(), next: Cell::new(Instant::now() + GROUP) };
         writer.clear()?;
         Ok(writer)
     }
 
     /// Removes what belongs to no running step: whoever runs a key has its claim.
     fn clear(&self) -> Result<(), StoreError> {
+        self.desks.take();
+        self.claims.clear();
         for folder in ["work", "claims"] {
             let folder = self.store.root().join(folder);
             for item in fs::read_dir(&folder).map_err(StoreError::io(&folder, "list"))?.flatten() {
                 let name = item.file_name();
                 let key = name.to_str().and_then(|name| name.split('-').next()?.parse::<Digest>().ok());
-                // A claim that could be taken is removed when it is given back.
                 let claim = key.map(|key| self.claim(StageKey(key))).transpose()?;
-                if folder.ends_with("work") && !matches!(claim, Some(Claimed::Theirs(_))) {
-                    files::remove(&item.path())
-                        .map_err(StoreError::io(&item.path(), "remove a dead run's folder"))?;
+                if matches!(claim, Some(Claimed::Theirs(_))) {
+                    continue;
+                }
+                if folder.ends_with("work") {
+                    if let Some(key) = key {
+                        self.keep_logs(&item.path(), &StageKey(key))?;
+                    }
+                    self.remove_desk(&item.path())?;
+                }
+                if let Some(Claimed::Mine(claim)) = claim {
+                    claim.remove();
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Removes a desk, out of its name first: its owner may be about to hand it to the next step.
+    fn remove_desk(&self, desk: &Path) -> Result<(), StoreError> {
+        let mut aside = desk.as_os_str().to_owned();
+        aside.push("-gone");
+        match fs::rename(desk, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(StoreError::io(desk, "move aside")(error)),
+            Ok(()) => files::remove(Path::new(&aside)).map_err(StoreError::io(desk, "remove")),
+        }
+    }
+
+    /// Puts the logs of an execution where they are looked for, in place of those of an earlier one.
+    fn keep_logs(&self, desk: &Path, key: &StageKey) -> Result<(), StoreError> {
+        let kept = self.store.log(key);
+        for (new, kept) in [
+            (desk.join(LOG), kept.clone()),
+            (desk.join(LOG).with_extension("jsonl"), kept.with_extension("jsonl")),
+        ] {
+            let has_text = fs::metadata(&new).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
+            let done = if has_text { fs::rename(&new, &kept) } else { files::remove(&kept) };
+            done.map_err(StoreError::io(&kept, "write"))?;
         }
         Ok(())
     }
@@ -107,40 +153,50 @@ impl Writer {
     /// # Errors
     /// When the claim cannot be written.
     pub fn claim(&self, key: StageKey) -> Result<Claimed, StoreError> {
-        Claim::try_take(&self.store.root().join("claims").join(key.to_string()))
+        self.claims.try_take(&key.to_string())
     }
 
-    /// Fresh folders for a run of the claimed `key`.
+    /// A desk for a run of the claimed `key`.
     ///
     /// # Errors
-    /// When they cannot be made.
+    /// When it cannot be made.
     pub fn begin(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
-        let folder = self.work_folder(key)?;
-        let out = folder.join("out");
-        fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
-        let scratch = self.store.root().join("scratch").join(key.to_string());
-        let log = self.store.log(&key);
-        fs::write(&log, "").map_err(StoreError::io(&log, "write"))?;
-        files::remove(&log.with_extension("jsonl")).map_err(StoreError::io(&log, "remove"))?;
-        Ok(WorkDir { key, out, scratch, log, folder, _claim: claim })
+        let work = self.desk(key, claim)?;
+        Ok(WorkDir { scratch: self.store.root().join("scratch").join(key.to_string()), keeps_log: true, ..work })
     }
 
-    /// Folders for a run of the claimed `key` of which nothing is kept: scratch and log are its own, too.
+    /// A desk for a run of the claimed `key` of which nothing is kept: its scratch is its own, too.
     ///
     /// # Errors
-    /// When they cannot be made.
+    /// When it cannot be made.
     pub fn begin_aside(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
-        let folder = self.work_folder(key)?;
-        let (out, scratch, log) = (folder.join("out"), folder.join("scratch"), folder.join("log"));
-        fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
-        Ok(WorkDir { key, out, scratch, log, folder, _claim: claim })
+        self.desk(key, claim)
     }
 
-    /// A name of its own for each attempt: a dying process of an earlier one must not write into this one.
-    fn work_folder(&self, key: StageKey) -> Result<PathBuf, StoreError> {
+    /// A name of its own for each attempt: a dying process of an earlier one must not write into this one. Only who
+    /// left a desk in order hands it on.
+    fn desk(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
         let work = self.store.root().join("work");
-        let folder = tempfile::Builder::new().prefix(&format!("{key}-")).tempdir_in(&work);
-        Ok(folder.map_err(StoreError::io(&work, "make a folder in it"))?.keep())
+        let spare = self.desks.borrow_mut().pop().and_then(|spare| {
+            let (_, ending) = spare.file_name()?.to_str()?.split_once('-')?;
+            let desk = work.join(format!("{key}-{ending}"));
+            fs::rename(spare, &desk).ok().map(|()| desk)
+        });
+        let desk = match spare {
+            Some(desk) => desk,
+            None => {
+                let desk = tempfile::Builder::new().prefix(&format!("{key}-")).tempdir_in(&work);
+                let desk = desk.map_err(StoreError::io(&work, "make a folder in it"))?.keep();
+                let (log, place) = (desk.join(LOG), desk.join(PLACE));
+                fs::write(&log, "").map_err(StoreError::io(&log, "write"))?;
+                fs::create_dir(&place).map_err(StoreError::io(&place, "create the folder"))?;
+                desk
+            }
+        };
+        let out = desk.join("out");
+        fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
+        let [scratch, log, folder] = ["scratch", LOG, PLACE].map(|name| desk.join(name));
+        Ok(WorkDir { key, out, scratch, log, folder, desk, keeps_log: false, _claim: claim })
     }
 
     /// Hashes what a run wrote.
@@ -158,13 +214,17 @@ impl Writer {
     pub fn commit(&self, work: WorkDir, manifest: &Manifest, record: &RunRecord) -> Result<(), StoreError> {
         let durable = record.seconds >= DURABLE_FROM_SECONDS;
         let path = self.store.manifest_file(&record.tree);
-        files::write_whole(&path, manifest.text().as_bytes(), durable)
-            .map_err(StoreError::io(&path, "write"))?;
+        let mut lines = Vec::from_iter(state::tree_line(&record.tree, manifest));
+        if lines.is_empty() {
+            files::write_whole(&path, manifest.text().as_bytes(), durable)
+                .map_err(StoreError::io(&path, "write"))?;
+        }
         self.keep_tree(&work, &record.tree, durable)?;
-        let line =
-            state::ran_line(record, durable).map_err(|error| StoreError::io(&path, "write")(error.into()))?;
+        lines.push(
+            state::ran_line(record, durable).map_err(|error| StoreError::io(&path, "write")(error.into()))?,
+        );
         self.store.checked.borrow_mut().own.insert(record.tree);
-        self.store.append(&[line], durable)?;
+        self.store.append(&lines, durable)?;
         files::remove(&work.scratch).map_err(StoreError::io(&work.scratch, "remove"))?;
         self.discard(work)
     }
@@ -275,12 +335,19 @@ impl Writer {
         self.sync()
     }
 
-    /// Throws away what a run wrote; its scratch and its log stay.
+    /// Clears a desk of what a run wrote; its scratch and its log stay.
     ///
     /// # Errors
-    /// When the folder cannot be removed.
+    /// When something cannot be removed.
     pub fn discard(&self, work: WorkDir) -> Result<(), StoreError> {
-        files::remove(&work.folder).map_err(StoreError::io(&work.folder, "remove"))
+        if work.keeps_log {
+            self.keep_logs(&work.desk, &work.key)?;
+        }
+        if is_in_order(&work).unwrap_or(false) {
+            self.desks.borrow_mut().push(work.desk);
+            return Ok(());
+        }
+        self.remove_desk(&work.desk)
     }
 
     /// Removes a tree's bytes; its manifest and the records that name it stay.
@@ -300,4 +367,14 @@ impl Writer {
             _ => files::remove(&aside).map_err(StoreError::io(&aside, "remove")),
         }
     }
+}
+
+/// Whether a desk holds what a new one holds, and nothing else.
+fn is_in_order(work: &WorkDir) -> io::Result<bool> {
+    let names = fs::read_dir(&work.desk)?.map(|item| item.map(|item| item.file_name()));
+    let mut names = names.collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    Ok(names == [PLACE, LOG]
+        && fs::read_dir(&work.folder)?.next().is_none()
+        && fs::symlink_metadata(&work.log)?.len() == 0)
 }

@@ -354,7 +354,7 @@ impl Scheduler<'_> {
     fn ended(&mut self, plan: &mut Plan, node: NodeIndex, active: Active, outcome: Outcome) {
         self.free.give_back(active.share.clone());
         // Room became free: whatever waited for room is asked again; nothing else is touched.
-        let log = active.work.log.clone();
+        let log = self.writer.store().log(&active.work.key);
         let outcome = match outcome {
             Outcome::Done => match self.keep(node, active) {
                 Ok(()) => {
