@@ -90,7 +90,9 @@ impl Log {
     /// A step that wrote nothing to its log has none.
     fn silent(&self, global: &Global) -> Result<ExitCode, CliError> {
         if global.json {
-            print_json(&json!({"step": self.step, "running": false, "log": null, "scalars": null, "text": ""}))?;
+            print_json(
+                &json!({"step": self.step, "running": false, "log": null, "scalars": null, "text": ""}),
+            )?;
         } else {
             tell!("`{}` has run and said nothing", self.step);
         }

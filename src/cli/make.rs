@@ -71,6 +71,7 @@ impl Make {
         let mut plan = context.judge(workspace, targets.clone(), forced.clone())?;
         if !self.dry_run && is_done(&context, workspace, &plan) {
             keep(context.keep(workspace.store()));
+            keep(workspace.store().register(&context.file()));
             keep(workspace.keep_facts());
             if let (true, Some(grounds)) =
                 (forced.is_empty(), Grounds::of(&context.pipeline, workspace, &plan))
@@ -97,6 +98,7 @@ impl Make {
             workspace = anew.get_or_init(|| opened);
         }
         keep(context.keep(workspace.store()));
+        workspace.store().register(&context.file())?;
         // Something is to be done: what the version commands say is asked anew, once.
         if workspace.ask_versions_again() || writer.has_waited() {
             plan = context.judge(workspace, targets, forced)?;

@@ -218,13 +218,15 @@ fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), Stage
     job.progress.note(std::fs::read_to_string(place.log).unwrap_or_default().trim_end());
     job.checkpoint()?;
     let ended = ended.map_err(|error| StageError::Failed(not_started(params, &error)))?;
-    for path in &ended.undeclared {
-        job.progress.warn(&format!("it read {}, which is not among its inputs", path.display()));
-    }
+    let was = if params.sandbox == Sandbox::Strict { "was kept from" } else { "read" };
+    let told = |path: &PathBuf| format!("it {was} {}, which is not among its inputs", path.display());
+    let undeclared: Vec<String> = ended.undeclared.iter().map(told).collect();
+    undeclared.iter().for_each(|told| job.progress.warn(told));
     judge(params, place, ended.status).map_err(|error| match error {
         StageError::Failed(problem) if params.sandbox == Sandbox::Strict => StageError::Failed(format!(
-            "{problem}\n  in `sandbox: strict` it may open only its inputs, `{{out}}`, `{{scratch}}`, folders of the \
-             system and those of `sandbox_read`; `sandbox: report` names what else it reads"
+            "{problem}\n  {}in `sandbox: strict` it may open only its inputs, `{{out}}`, `{{scratch}}`, folders of the \
+             system and those of `sandbox_read`",
+            undeclared.iter().map(|told| format!("{told}\n  ")).collect::<String>()
         )),
         other => other,
     })

@@ -37,7 +37,12 @@ impl Guard {
     pub fn start(program: &Path) -> io::Result<Self> {
         let file = file_without_name()?;
         let mut command = Command::new(program);
-        command.arg0("repro").arg("guard").stdin(Stdio::piped()).stdout(file.try_clone()?).stderr(Stdio::null());
+        command
+            .arg0("repro")
+            .arg("guard")
+            .stdin(Stdio::piped())
+            .stdout(file.try_clone()?)
+            .stderr(Stdio::null());
         // What ends the group of the run, Ctrl-C say, must not end its guard.
         let mut child = command.process_group(0).spawn()?;
         let line = child.stdin.take().ok_or_else(|| io::Error::other("the guard has no standard input"))?;

@@ -268,7 +268,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (here, there) = (Claims::new(folder.path().into()), Claims::new(folder.path().into()));
         let claim = taken(&here, "a");
-        let Claimed::Theirs(Some(holder)) = there.try_take("a").unwrap() else { panic!("it was given twice") };
+        let Claimed::Theirs(Some(holder)) = there.try_take("a").unwrap() else {
+            panic!("it was given twice")
+        };
         assert_eq!(holder.process, std::process::id());
         drop(claim);
         assert!(is_free(&there, "a"));

@@ -154,7 +154,7 @@ impl Log {
         let start = self.text.len();
         lines.iter().for_each(|line| sealed(line, &mut self.text));
         let written = file.write_all(&self.text[start..]);
-        let written = written.and_then(|()| if durable { file.sync_data() } else { Ok(()) });
+        let written = written.and_then(|()| if durable { files::force(&self.path, &file) } else { Ok(()) });
         if let Err(error) = written {
             // The lines may stand there in part, or not be known to last: they are taken back as a whole.
             let _ = file.set_len(start as u64);

@@ -73,7 +73,14 @@ impl Writer {
     pub(super) fn start(store: ContentStore, lock: Lock) -> Result<Self, StoreError> {
         let claims = Claims::new(store.root().join("claims"));
         let desks = RefCell::default();
-        let writer = Self { store, lock, claims, desks, group: RefCell::default(), next: Cell::new(Instant::now() + GROUP) };
+        let writer = Self {
+            store,
+            lock,
+            claims,
+            desks,
+            group: RefCell::default(),
+            next: Cell::new(Instant::now() + GROUP),
+        };
         writer.clear()?;
         Ok(writer)
     }
@@ -162,7 +169,11 @@ impl Writer {
     /// When it cannot be made.
     pub fn begin(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
         let work = self.desk(key, claim)?;
-        Ok(WorkDir { scratch: self.store.root().join("scratch").join(key.to_string()), keeps_log: true, ..work })
+        Ok(WorkDir {
+            scratch: self.store.root().join("scratch").join(key.to_string()),
+            keeps_log: true,
+            ..work
+        })
     }
 
     /// A desk for a run of the claimed `key` of which nothing is kept: its scratch is its own, too.
@@ -377,4 +388,53 @@ fn is_in_order(work: &WorkDir) -> io::Result<bool> {
     Ok(names == [PLACE, LOG]
         && fs::read_dir(&work.folder)?.next().is_none()
         && fs::symlink_metadata(&work.log)?.len() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::FORCED;
+    use super::*;
+    use crate::key::KeyText;
+    use crate::record::Machine;
+
+    /// Keeps the result of a step that took so long; returns what was forced to the disk for it, below the store.
+    fn forced_for(seconds: f64) -> Vec<PathBuf> {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = ContentStore::open(folder.path()).unwrap().lock(&mut |_| {}).unwrap();
+        let key_text = KeyText::new("join", 1, "()", vec![]);
+        let Claimed::Mine(claim) = writer.claim(key_text.key()).unwrap() else { panic!("nobody has it") };
+        let work = writer.begin(key_text.key(), claim).unwrap();
+        fs::create_dir(work.out.join("inner")).unwrap();
+        fs::write(work.out.join("inner/file"), "bytes").unwrap();
+        let manifest = writer.hash(&work).unwrap();
+        let record = RunRecord {
+            key_text,
+            step: "a".to_owned(),
+            profile: "mini".to_owned(),
+            tree: manifest.digest(),
+            outputs: manifest.top_level(),
+            inputs: Vec::new(),
+            bytes: manifest.bytes(),
+            started_ms: 1,
+            seconds,
+            machine: Machine::default(),
+            log: String::new(),
+            accepted: None,
+        };
+        FORCED.take();
+        writer.commit(work, &manifest, &record).unwrap();
+        let is_here = |path: PathBuf| {
+            let path = path.strip_prefix(folder.path()).unwrap().to_string_lossy().into_owned();
+            // The desk has another name each time.
+            PathBuf::from(path.split_once("/out").map_or(path.clone(), |(_, inner)| format!("out{inner}")))
+        };
+        FORCED.take().into_iter().map(is_here).collect()
+    }
+
+    #[test]
+    fn a_step_of_a_second_and_more_is_forced_to_the_disk_before_its_record_and_a_short_one_is_not() {
+        assert_eq!(forced_for(0.999), [""; 0].map(PathBuf::from));
+        let expected = ["out/inner/file", "out/inner", "out", "trees", "state", ""];
+        assert_eq!(forced_for(1.0), expected.map(PathBuf::from));
+    }
 }
