@@ -180,7 +180,7 @@ fn diff_compares_params_and_reported_numbers_between_revisions() {
 }
 
 #[test]
-fn diff_asks_the_revision_for_files_that_may_be_there_and_the_disk_for_those_git_ignores() {
+fn diff_asks_the_revision_for_files_that_may_be_there_and_the_disk_for_those_git_does_not_keep() {
     let steps = r#"(name: "a", stage: "join", inputs: {"in": ["./kept", "./ignored"]}),"#;
     let space = TestSpace::new(steps);
     space.write(".gitignore", "ignored\n");

@@ -58,10 +58,10 @@ impl Git {
         self.run(&["cat-file", "-e", &object]).is_ok_and(|found| found.status.success())
     }
 
-    /// Whether git is told to leave a path out of its revisions.
-    pub fn ignores(&self, path: &Path) -> bool {
+    /// Whether the next revision would have a file.
+    pub fn tracks(&self, path: &Path) -> bool {
         let path = path.to_string_lossy();
-        self.run(&["check-ignore", "-q", "--", &path]).is_ok_and(|found| found.status.success())
+        self.run(&["ls-files", "--error-unmatch", "--", &path]).is_ok_and(|found| found.status.success())
     }
 
     /// The files of a revision below a folder, their paths relative to the repository's folder here.

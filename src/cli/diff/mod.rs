@@ -84,7 +84,7 @@ fn at_revision(git: &Git, context: &Context, registry: &Registry, name: &str) ->
             // What a person may place by hand git does not keep: there is only what is here now.
             let was_there = |path: &Path| {
                 let then = git.has(&revision, path);
-                then || git.ignores(path) && pipeline.root.join(path).exists()
+                then || !git.tracks(path) && pipeline.root.join(path).exists()
             };
             Pipeline::parse_where(&path, text, Some(&pipeline.profile), registry, &was_there)
                 .map_err(|error| format!("at {name}, {error}"))
