@@ -19,7 +19,7 @@ impl Stage for Shift {
     type Params = Profile;
     const NAME: &'static str = "shift";
     const ABOUT: &'static str = "Data shift: ROC-AUC of every run on the other data set's validation split";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::many("runs")];
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {

@@ -43,7 +43,7 @@ impl Stage for Report {
     type Params = Params;
     const NAME: &'static str = "report";
     const ABOUT: &'static str = "One self-contained HTML page with all tables and figures";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::many("parts")];
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
