@@ -1,5 +1,5 @@
-//! The table of memory and time by data set and mode: of the authors' runs, as their logs have it, and of runs on this
-//! machine where somebody measured them. It does not know who measures.
+//! The table of memory and time by data set and mode of the authors' runs, as their logs have it. It knows no run of ours:
+//! what differs from run to run is in no step's output.
 
 use crate::published::{self, DATASETS, MODES, Run, rank};
 use crate::table::{Cell, Column, Table};
@@ -21,8 +21,7 @@ pub fn table(published: &[Run]) -> Table {
         name: "table-1-cost".to_owned(),
         place: 1,
         title: "Memory and time per update".to_owned(),
-        caption: "What the authors' six runs took. `repro table cost` sets beside it what the runs on this machine took."
-            .to_owned(),
+        caption: "What the authors' six runs took, as their logs have it.".to_owned(),
         columns: vec![
             Column::words("dataset", "Data set"),
             Column::words("mode", "Mode"),
