@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
-use stages::models::visual_bert::{Batch, Config, Mode, VisualBert, complete, cross_entropy, fresh};
+use stages::models::visual_bert::{Batch, Config, Mode, Start, VisualBert, complete, cross_entropy, fresh};
 use stages::nn::{AdamW, AdamWConfig, Dropout, Kernels, Params, decays, init, tune_allocator};
 
 fn config() -> Config {
@@ -48,7 +48,7 @@ fn train_step(c: &mut Criterion) {
         (16, Mode::Full, Kernels::Plain),
     ] {
         let tensors: HashMap<String, Tensor> =
-            complete(&base, &config, mode, 1, &Device::Cpu).expect("complete weights");
+            complete(&base, &config, mode, Start::Base, 1, &Device::Cpu).expect("complete weights");
         let params =
             Params::new(tensors, |name| mode.trains(name)).expect("parameters").with_kernels(kernels);
         let model = VisualBert::new(&config, &params).expect("model");

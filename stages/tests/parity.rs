@@ -1,60 +1,98 @@
-//! The model, its gradients and its optimiser against an independent reference in double precision.
+//! The model, its gradients, its optimiser and its training loop against an independent reference in double
+//! precision.
 //!
-//! `reference/visual_bert.py` states them once more, with JAX's gradients, and wrote the numbers in `fixtures/`.
+//! `reference/visual_bert.py` states them once more in PyTorch and wrote the numbers in `fixtures/`. It also trained
+//! with plausible mistakes, one at a time: the comparison that lets the true runs pass must tell each of those apart.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+// The distances are worth a look: `cargo test --release -p stages --test parity -- --nocapture`.
+#![allow(clippy::print_stdout)]
 
-use candle_core::{Device, Tensor};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
+use stage_api::testing::run_stage;
+use stages::artifacts::history::History;
+use stages::artifacts::region_features::{PictureRegions, RegionWriter};
+use stages::artifacts::samples::Split;
+use stages::artifacts::token_set::{TokenRow, TokenSet, TokenSetInfo};
+use stages::artifacts::weights;
 use stages::models::visual_bert::{Batch, Config, Mode, VisualBert, cross_entropy};
-use stages::nn::{AdamW, AdamWConfig, Dropout, Kernels, Params, decays};
+use stages::nn::{Dropout, Kernels, Params};
 
-/// The reference's dimensions.
-fn config() -> Config {
-    Config {
-        vocab_size: 30,
-        hidden_size: 20,
-        num_hidden_layers: 2,
-        num_attention_heads: 2,
-        intermediate_size: 36,
-        max_position_embeddings: 12,
-        visual_embedding_dim: 14,
-        adapter_divisor: 3,
-        ..Config::base()
-    }
-}
-
+/// What the reference says besides tensors.
+#[derive(Deserialize)]
 struct Reference {
-    tensors: HashMap<String, Tensor>,
+    dropout: f64,
+    seed: u64,
+    update: u64,
+    updates: u64,
+    warm_up: u64,
+    batch: usize,
+    max_text: usize,
+    max_regions: usize,
+    settings: BTreeMap<String, Settings>,
+    sizes: Vec<Size>,
+    mistakes: Vec<Run>,
 }
 
-impl Reference {
-    fn read() -> Self {
-        let tensors =
-            candle_core::safetensors::load(fixture("visual_bert.safetensors"), &Device::Cpu).unwrap();
-        Self { tensors }
-    }
+#[derive(Deserialize)]
+struct Settings {
+    lr: f64,
+    eps: f64,
+    weight_decay: f64,
+}
 
-    fn get(&self, name: &str) -> Tensor {
-        self.tensors.get(name).unwrap_or_else(|| panic!("the fixture has no `{name}`")).clone()
-    }
+/// A model with its data.
+#[derive(Deserialize)]
+struct Size {
+    name: String,
+    config: BTreeMap<String, usize>,
+    rows: Vec<Row>,
+    runs: Vec<Run>,
+}
 
-    fn params(&self, mode: Mode, kernels: Kernels) -> Params {
-        let weights = self.tensors.iter().filter_map(|(name, tensor)| {
-            let name = name.strip_prefix("weight ")?;
-            (mode.has_adapters() || !name.contains("Adapt")).then(|| (name.to_owned(), tensor.clone()))
-        });
-        Params::new(weights.collect(), |name| mode.trains(name)).unwrap().with_kernels(kernels)
-    }
+#[derive(Deserialize)]
+struct Row {
+    ids: Vec<u32>,
+    label: u8,
+    split: Split,
+}
 
-    fn batch(&self) -> Batch {
-        Batch { ids: self.get("ids"), regions: self.get("regions"), mask: self.get("mask") }
-    }
+/// A training run: the loss of each batch, and the mean loss on the split `val` after the last update.
+#[derive(Deserialize)]
+struct Run {
+    /// The mistake that was made.
+    #[serde(default)]
+    name: String,
+    mode: Mode,
+    settings: String,
+    losses: Vec<f64>,
+    val_loss: f64,
+}
+
+type Tensors = HashMap<String, Tensor>;
+
+fn reference() -> Reference {
+    serde_json::from_slice(&fs::read(fixture("visual_bert.json")).unwrap()).unwrap()
 }
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn read(name: &str) -> Tensors {
+    let file = fixture(&format!("visual_bert_{name}.safetensors"));
+    candle_core::safetensors::load(file, &Device::Cpu).unwrap()
+}
+
+/// The tensors whose names begin with `prefix`, without it.
+fn under(tensors: &Tensors, prefix: &str) -> Tensors {
+    let named =
+        |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()));
+    tensors.iter().filter_map(named).collect()
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
@@ -65,95 +103,218 @@ fn norm(values: impl Iterator<Item = f32>) -> f64 {
     values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
 }
 
+impl Size {
+    fn config(&self) -> Config {
+        let dimension = |name: &str| self.config[name];
+        Config {
+            vocab_size: dimension("vocab_size"),
+            hidden_size: dimension("hidden_size"),
+            num_hidden_layers: dimension("num_hidden_layers"),
+            num_attention_heads: dimension("num_attention_heads"),
+            intermediate_size: dimension("intermediate_size"),
+            max_position_embeddings: dimension("max_position_embeddings"),
+            visual_embedding_dim: dimension("visual_embedding_dim"),
+            adapter_divisor: dimension("adapter_divisor"),
+            ..Config::base()
+        }
+    }
+
+    /// The weights that runs in `mode` start from.
+    fn weights(&self, tensors: &Tensors, mode: Mode) -> Tensors {
+        let mut weights = under(tensors, "weight ");
+        weights.retain(|name, _| mode.has_adapters() || !name.contains("Adapt"));
+        weights
+    }
+}
+
 #[test]
 fn logits_and_gradients_are_the_references() {
-    let reference = Reference::read();
-    let dropout = Dropout::new(0.3, 5).unwrap().at(3);
-    for kernels in [Kernels::Plain, Kernels::Fused] {
-        for mode in Mode::ALL {
+    let reference = reference();
+    let dropout = Dropout::new(reference.dropout, reference.seed).unwrap().at(reference.update);
+    for size in &reference.sizes {
+        let tensors = read(&size.name);
+        let batch = Batch {
+            ids: tensors["ids"].to_dtype(DType::U32).unwrap(),
+            regions: tensors["regions"].clone(),
+            mask: tensors["mask"].clone(),
+        };
+        let labels: Vec<u32> = size.rows.iter().map(|row| u32::from(row.label)).collect();
+        let labels = Tensor::new(labels, &Device::Cpu).unwrap();
+        for (kernels, mode) in [Kernels::Plain, Kernels::Fused]
+            .into_iter()
+            .flat_map(|kernels| Mode::ALL.map(|mode| (kernels, mode)))
+        {
             for (case, dropout) in [(mode.to_string(), None), (format!("{mode} dropout"), Some(&dropout))] {
-                let params = reference.params(mode, kernels);
-                let model = VisualBert::new(&config(), &params).unwrap();
-                let logits = model.logits(&reference.batch(), dropout).unwrap();
-                for (found, expected) in
-                    values(&logits).iter().zip(values(&reference.get(&format!("{case} logits"))))
-                {
-                    assert!(
-                        (found - expected).abs() < 1e-5,
-                        "{case} {kernels:?}: logit {found}, not {expected}"
-                    );
+                let about = format!("{} {case} {kernels:?}", size.name);
+                let params = Params::new(size.weights(&tensors, mode), |name| mode.trains(name)).unwrap();
+                let params = params.with_kernels(kernels);
+                let model = VisualBert::new(&size.config(), &params).unwrap();
+                let logits = model.logits(&batch, dropout).unwrap();
+                let expected = values(&tensors[&format!("{case} logits")]);
+                for (found, expected) in values(&logits).iter().zip(expected) {
+                    assert!((found - expected).abs() < 1e-5, "{about}: logit {found}, not {expected}");
                 }
-                let loss = cross_entropy(&logits, &reference.get("labels")).unwrap();
-                let grads = loss.backward().unwrap();
-                let mut trained = 0;
+                let grads = cross_entropy(&logits, &labels).unwrap().backward().unwrap();
+                let expected = under(&tensors, &format!("{case} grad "));
+                assert_eq!(expected.len(), params.trained().count(), "{about}");
                 for (name, var) in params.trained() {
-                    let found = values(grads.get(var).unwrap());
-                    let expected = values(&reference.get(&format!("{case} grad {name}")));
-                    assert_eq!(found.len(), expected.len(), "{name}");
+                    let (found, expected) = (values(grads.get(var).unwrap()), values(&expected[name]));
+                    assert_eq!(found.len(), expected.len(), "{about}: {name}");
                     let difference =
                         norm(found.iter().zip(&expected).map(|(found, expected)| found - expected));
-                    let size = norm(expected.into_iter());
+                    let length = norm(expected.into_iter());
                     // A key's bias shifts all scores of a query alike: its gradient is 0 but for rounding.
-                    let close =
-                        if name.ends_with("key.bias") { difference < 1e-6 } else { difference < 1e-4 * size };
-                    assert!(close, "{case} {kernels:?}: gradient of {name} off by {difference} of {size}");
-                    trained += 1;
+                    let most = if name.ends_with("key.bias") { 1e-6 } else { 1e-4 * length };
+                    assert!(
+                        difference <= most,
+                        "{about}: gradient of {name} off by {difference} of {length}"
+                    );
                 }
-                let prefix = format!("{case} grad ");
-                assert_eq!(
-                    trained,
-                    reference.tensors.keys().filter(|name| name.starts_with(&prefix)).count()
-                );
             }
         }
     }
 }
 
-/// A sequence of updates: learning rates, and the losses before each and after the last.
-#[derive(Deserialize)]
-struct Updates {
-    mode: Mode,
-    rates: Vec<f64>,
-    eps: f64,
-    decay: f64,
+/// What the stage made of one size's data under one mode and settings.
+struct Found {
     losses: Vec<f64>,
+    val_loss: f64,
+    after: Tensors,
+}
+
+/// Trains with the stage itself, from texts and regions on disk, rows in order, without dropout.
+fn train(reference: &Reference, size: &Size, tensors: &Tensors, run: &Run) -> Found {
+    let dir = tempfile::tempdir().unwrap();
+    let [tokens, regions, base, out] =
+        ["tokens", "regions", "weights", "out"].map(|name| dir.path().join(name));
+    [&tokens, &regions, &base].into_iter().for_each(|folder| fs::create_dir(folder).unwrap());
+    write_memes(size, tensors, &tokens, &regions);
+    weights::write(&base, &size.config(), &size.weights(tensors, run.mode)).unwrap();
+    let Settings { lr, eps, weight_decay } = reference.settings[&run.settings];
+    let Reference { updates, warm_up, batch, max_text, max_regions, .. } = reference;
+    let params = format!(
+        "(mode: \"{}\", start: \"run\", dropout: 0.0, order: \"sequential\", batch: {batch}, updates: {updates}, \
+         warm_up: {warm_up}, lr: {lr}, eps: {eps}, weight_decay: {weight_decay}, max_text: {max_text}, \
+         max_regions: {max_regions}, evaluate_every: {updates}, log_every: 1)",
+        run.mode
+    );
+    let inputs = [("tokens", tokens.as_path()), ("regions", &regions), ("weights", &base)];
+    run_stage(stages::registry().get("train").unwrap(), &params, &inputs, &out).unwrap();
+    let history = History::read(&out).unwrap();
+    // The log has the running mean by rows: what each batch added to it is that batch's loss.
+    let rows = size.rows.iter().filter(|row| row.split == Split::Train).count();
+    let batches: Vec<usize> = (0..rows).step_by(*batch).map(|start| (rows - start).min(*batch)).collect();
+    let (mut sum, mut seen, mut losses) = (0.0, 0, Vec::new());
+    for (point, rows) in history.train.iter().zip(batches.iter().cycle()) {
+        seen += rows;
+        let total = point.loss_average * seen as f64;
+        losses.push((total - sum) / *rows as f64);
+        sum = total;
+    }
+    let mut lowest = losses.clone();
+    lowest.sort_by(f64::total_cmp);
+    let median = lowest[(lowest.len() - 1) / 2];
+    assert!((history.train.last().unwrap().loss - median).abs() < 1e-12, "the lower median is logged");
+    Found { losses, val_loss: history.best.loss, after: weights::read_tensors(&out, &Device::Cpu).unwrap() }
+}
+
+fn write_memes(size: &Size, tensors: &Tensors, tokens: &Path, regions: &Path) {
+    let config = size.config();
+    let info = TokenSetInfo {
+        dataset: "reference".to_owned(),
+        vocab_size: config.vocab_size,
+        max_length: 128,
+        pad: 0,
+        unknown: 1,
+        cls: 2,
+        sep: 3,
+        mask: 4,
+    };
+    let most = size.rows.len();
+    let mut set = TokenSet::new(info);
+    let mut writer = RegionWriter::new(regions, config.visual_embedding_dim, most, 7);
+    for (at, row) in size.rows.iter().enumerate() {
+        let image = format!("{at}.png");
+        let of =
+            TokenRow { id: at.to_string(), image: image.clone(), split: row.split, label: Some(row.label) };
+        set.push(of, &row.ids);
+        let features = &tensors[&format!("regions {at}")];
+        let count = features.dim(0).unwrap();
+        let picture = PictureRegions {
+            features: values(features),
+            boxes: vec![[0.0, 0.0, 1.0, 1.0]; count],
+            scores: vec![1.0; count],
+            objects: vec![0; count],
+            size: (2, 2),
+        };
+        writer.push(&image, picture).unwrap();
+    }
+    set.write(tokens).unwrap();
+    writer.finish().unwrap();
+}
+
+/// How far a run is from an expected one, in tolerances of 1e-5: batch losses, the loss on `val`, final weights.
+/// Above 1 they differ.
+fn distances(found: &Found, expected: &Run, after: &Tensors) -> [f64; 3] {
+    assert_eq!(found.losses.len(), expected.losses.len());
+    let losses = found.losses.iter().zip(&expected.losses).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let mut weights = 0f64;
+    // Its true gradient is 0, and Adam turns rounding into whole steps.
+    for (name, expected) in after.iter().filter(|(name, _)| !name.ends_with("attention.self.key.bias")) {
+        for (found, expected) in values(&found.after[name]).iter().zip(values(expected)) {
+            weights = weights.max(f64::from((found - expected).abs()));
+        }
+    }
+    [losses, (found.val_loss - expected.val_loss).abs(), weights].map(|distance| distance / 1e-5)
 }
 
 #[test]
-fn losses_of_several_updates_are_the_references() {
-    let reference = Reference::read();
-    let text = std::fs::read(fixture("visual_bert_updates.json")).unwrap();
-    let sequences: Vec<Updates> = serde_json::from_slice(&text).unwrap();
-    assert_eq!(sequences.len(), 9);
-    for (sequence, kernels) in sequences.iter().flat_map(|s| [(s, Kernels::Plain), (s, Kernels::Fused)]) {
-        let params = reference.params(sequence.mode, kernels);
-        let model = VisualBert::new(&config(), &params).unwrap();
-        let config =
-            AdamWConfig { eps: sequence.eps, weight_decay: sequence.decay, ..AdamWConfig::default() };
-        let mut adamw = AdamW::new(&params, config, decays).unwrap();
-        let frozen = frozen(&params);
-        for (update, expected) in sequence.losses.iter().enumerate() {
-            let logits = model.logits(&reference.batch(), None).unwrap();
-            let loss = cross_entropy(&logits, &reference.get("labels")).unwrap();
-            let found = f64::from(loss.to_scalar::<f32>().unwrap());
-            let case = format!("{} eps {} decay {} {kernels:?}", sequence.mode, sequence.eps, sequence.decay);
-            assert!(
-                (found / expected - 1.0).abs() < 1e-4,
-                "{case}, update {update}: {found}, not {expected}"
-            );
-            if let Some(&lr) = sequence.rates.get(update) {
-                adamw.step(&loss.backward().unwrap(), lr).unwrap();
+fn twenty_updates_are_the_references_and_leave_what_is_frozen_alone() {
+    let reference = reference();
+    for size in &reference.sizes {
+        let tensors = read(&size.name);
+        assert_eq!(size.runs.len(), 6);
+        for run in &size.runs {
+            let about = format!("{} {} {}", size.name, run.mode, run.settings);
+            let found = train(&reference, size, &tensors, run);
+            let after = under(&tensors, &format!("{} {} after ", run.mode, run.settings));
+            let distances = distances(&found, run, &after);
+            println!("{about}: losses, val loss, weights off by {distances:.3?} of 1e-5");
+            assert!(distances.iter().all(|&distance| distance <= 1.0), "{about}: {distances:?}");
+            let mut trained = 0;
+            for (name, before) in size.weights(&tensors, run.mode) {
+                let bits = |tensor: &Tensor| values(tensor).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+                if run.mode.trains(&name) {
+                    trained += 1;
+                } else {
+                    assert!(
+                        bits(&before) == bits(&found.after[&name]),
+                        "{about} changed the frozen `{name}`"
+                    );
+                }
             }
+            assert_eq!(after.len(), trained, "{about}");
         }
-        assert!(frozen == self::frozen(&params), "frozen parameters changed");
     }
 }
 
-fn frozen(params: &Params) -> Vec<Vec<f32>> {
-    let trained: Vec<&str> = params.trained().map(|(name, _)| name).collect();
-    params
-        .iter()
-        .filter(|(name, _)| !trained.contains(name))
-        .map(|(_, param)| values(param.tensor()))
-        .collect()
+#[test]
+fn every_mistake_would_be_noticed() {
+    let reference = reference();
+    assert!(reference.mistakes.len() >= 25);
+    let (size, wrong) = (&reference.sizes[0], read("mistakes"));
+    let tensors = read(&size.name);
+    let mut found: HashMap<(Mode, &str), Found> = HashMap::new();
+    for mistake in &reference.mistakes {
+        let run = found
+            .entry((mistake.mode, &mistake.settings))
+            .or_insert_with(|| train(&reference, size, &tensors, mistake));
+        let mut after = under(&wrong, &format!("{} after ", mistake.name));
+        // A mistake may train more or less than is right; what both train is compared.
+        after.retain(|name, _| mistake.mode.trains(name));
+        let distances = distances(run, mistake, &after);
+        println!("{}: losses, val loss, weights off by {distances:.1?} of 1e-5", mistake.name);
+        // Well apart, so that the comparison tells them by more than rounding.
+        assert!(distances.iter().any(|&distance| distance > 5.0), "{}: {distances:?}", mistake.name);
+    }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -34,7 +34,36 @@ pub fn read_config<C: DeserializeOwned>(dir: &Path) -> Result<C> {
 }
 
 /// Reads all tensors onto `device`.
+///
+/// # Errors
+/// A file that is missing or damaged; a tensor with a value that is not a finite number, by name.
 pub fn read_tensors(dir: &Path, device: &Device) -> Result<HashMap<String, Tensor>> {
     let path = tensors_path(dir);
-    candle_core::safetensors::load(&path, device).map_err(|error| ArtifactError::new(&path, error))
+    let fail = |error: candle_core::Error| ArtifactError::new(&path, error);
+    let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(fail)?;
+    let mut spoilt: Vec<&String> = Vec::new();
+    for (name, tensor) in &tensors {
+        if !is_finite(tensor).map_err(fail)? {
+            spoilt.push(name);
+        }
+    }
+    if let Some(name) = spoilt.iter().min() {
+        let problem =
+            format!("`{name}` has a value that is not a finite number; make or get the weights again");
+        return Err(ArtifactError::new(&path, problem));
+    }
+    for tensor in tensors.values_mut() {
+        *tensor = tensor.to_device(device).map_err(fail)?;
+    }
+    Ok(tensors)
+}
+
+/// Whether all values of a tensor are finite; integers always are.
+fn is_finite(tensor: &Tensor) -> candle_core::Result<bool> {
+    if !tensor.dtype().is_float() {
+        return Ok(true);
+    }
+    // Zero times a value is zero unless that value is infinite or no number, and a sum keeps that.
+    let zero = (tensor.flatten_all()? * 0.0)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+    Ok(zero == 0.0)
 }

@@ -88,7 +88,9 @@ impl AdamW {
         let slot = |(name, var): (&str, &Var)| {
             let decay = if decays(name) { config.weight_decay } else { 0.0 };
             let moments = match params.kernels() {
-                Kernels::Plain => Moments::Tensors { m: var.zeros_like()?, v: var.zeros_like()? },
+                Kernels::Plain | Kernels::Bf16 => {
+                    Moments::Tensors { m: var.zeros_like()?, v: var.zeros_like()? }
+                }
                 Kernels::Fused => {
                     let zeros = vec![0f32; var.elem_count()];
                     Moments::Host { m: zeros.clone(), v: zeros }

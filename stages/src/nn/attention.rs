@@ -44,7 +44,7 @@ impl SelfAttention {
             let problem = format!("attention of {:?} to {x:?} with a bias {bias:?}", wanted.dims());
             return Err(Error::msg(problem));
         }
-        if self.kernels == Kernels::Plain {
+        if self.kernels != Kernels::Fused {
             return self.plain(wanted, x, bias, mask);
         }
         self.query.output_shape(wanted)?;
@@ -71,11 +71,12 @@ impl SelfAttention {
             |x: Tensor, len: usize| x.reshape((batch, len, heads, size))?.transpose(1, 2)?.contiguous();
         let q = split(self.query.forward(wanted)?, queries)?;
         let (k, v) = (split(self.key.forward(x)?, keys)?, split(self.value.forward(x)?, keys)?);
-        let scores = (q.matmul(&k.transpose(D::Minus2, D::Minus1)?)? / (size as f64).sqrt())?;
+        let keys_t = k.transpose(D::Minus2, D::Minus1)?.contiguous()?;
+        let scores = (self.kernels.product(&q, &keys_t)? / (size as f64).sqrt())?;
         let scores = scores.broadcast_add(&bias.reshape((batch, 1, 1, keys))?)?;
         let probabilities = candle_nn::ops::softmax(&scores, D::Minus1)?;
         let probabilities = self.kernels.dropout(&probabilities, mask)?;
-        probabilities.matmul(&v)?.transpose(1, 2)?.reshape((batch, queries, hidden))
+        self.kernels.product(&probabilities, &v)?.transpose(1, 2)?.reshape((batch, queries, hidden))
     }
 }
 

@@ -1,6 +1,7 @@
-//! Which implementation computes a layer. Both give the same numbers, to rounding; the tests hold them together.
+//! Which implementation computes a layer. The first two give the same numbers, to rounding; the tests hold them
+//! together. The third rounds what it multiplies.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::dropout::Mask;
 use super::{activation, dropout};
@@ -12,6 +13,9 @@ pub enum Kernels {
     Plain,
     /// Hand-written passes over f32 on the CPU.
     Fused,
+    /// As [`Kernels::Plain`], but what goes into matrix products is rounded to bfloat16. Everything else, and what
+    /// is trained, stays in f32: PyTorch's autocast.
+    Bf16,
 }
 
 impl Kernels {
@@ -20,13 +24,24 @@ impl Kernels {
         if device.is_cpu() { Self::Fused } else { Self::Plain }
     }
 
+    /// a · b.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub(super) fn product(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Plain | Self::Fused => a.matmul(b),
+            Self::Bf16 => a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(DType::F32),
+        }
+    }
+
     /// The exact GELU, x·Φ(x) with Φ from erf (not the tanh approximation).
     ///
     /// # Errors
     /// Only if the device fails.
     pub fn gelu(self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Plain => x.gelu_erf(),
+            Self::Plain | Self::Bf16 => x.gelu_erf(),
             Self::Fused => activation::fused(x),
         }
     }
@@ -38,7 +53,7 @@ impl Kernels {
     pub fn dropout(self, x: &Tensor, mask: Option<Mask>) -> Result<Tensor> {
         match (mask.map(|mask| mask.over(x.elem_count())), self) {
             (None, _) => Ok(x.clone()),
-            (Some(mask), Self::Plain) => mask.apply(x),
+            (Some(mask), Self::Plain | Self::Bf16) => mask.apply(x),
             (Some(mask), Self::Fused) => dropout::fused(x, mask),
         }
     }

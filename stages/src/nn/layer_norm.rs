@@ -37,8 +37,8 @@ impl LayerNorm {
     /// The last dimension of `x` is another.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self.kernels {
-            Kernels::Plain => self.plain(x),
             Kernels::Fused => self.fused(x, None, None),
+            Kernels::Plain | Kernels::Bf16 => self.plain(x),
         }
     }
 
@@ -48,8 +48,8 @@ impl LayerNorm {
     /// The last dimension is another, or the two shapes differ.
     pub fn forward_sum(&self, x: &Tensor, mask: Option<Mask>, residual: &Tensor) -> Result<Tensor> {
         match self.kernels {
-            Kernels::Plain => self.plain(&(self.kernels.dropout(x, mask)? + residual)?),
             Kernels::Fused => self.fused(x, mask, Some(residual)),
+            Kernels::Plain | Kernels::Bf16 => self.plain(&(self.kernels.dropout(x, mask)? + residual)?),
         }
     }
 

@@ -54,7 +54,7 @@ impl Linear {
             return fused::apply(self.size, &[x, &self.weight, &self.bias], &shape);
         }
         let x = x.reshape(((), self.size.inputs))?;
-        x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?.reshape(shape)
+        self.kernels.product(&x, &self.weight.t()?)?.broadcast_add(&self.bias)?.reshape(shape)
     }
 
     /// The shape of the output for `x`.

@@ -40,7 +40,7 @@ impl Mlp {
     /// # Errors
     /// The last dimension of `x` is another.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if self.kernels == Kernels::Plain {
+        if self.kernels != Kernels::Fused {
             let inner = self.first.forward(x)?;
             let inner = match self.activation {
                 Activation::Gelu => inner.gelu_erf()?,

@@ -60,6 +60,14 @@ impl Params {
         Self { kernels, ..self }
     }
 
+    /// The same parameters, none of them trained: what is computed from them leaves no graph behind. They share
+    /// storage with these, so they follow the optimiser.
+    pub fn frozen(&self) -> Self {
+        let frozen =
+            self.iter().map(|(name, param)| (name.to_owned(), Param::Frozen(param.tensor().detach())));
+        Self { by_name: frozen.collect(), kernels: self.kernels }
+    }
+
     /// What computes the layers that take their parameters from here.
     pub fn kernels(&self) -> Kernels {
         self.kernels

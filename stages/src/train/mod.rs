@@ -45,7 +45,7 @@ impl Stage for Train {
     type Params = Settings;
     const NAME: &'static str = "train";
     const ABOUT: &'static str = "Trains VisualBERT on memes: fc, pe or full";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::one(TOKENS), Port::one(REGIONS), Port::one(WEIGHTS)];
 
     fn check(&self, settings: &Settings) -> Result<(), String> {
@@ -60,8 +60,9 @@ impl Stage for Train {
         let memes = Memes::open(job.inputs, settings.view(), &device)?;
         let weights_dir = job.inputs.one(WEIGHTS)?;
         let from_weights = |problem: &dyn std::fmt::Display| StageError::input(WEIGHTS, weights_dir, problem);
-        let mut config: Config =
+        let config: Config =
             weights::read_config(weights_dir).map_err(|error| from_weights(&error.problem))?;
+        let config = settings.config(config);
         memes.check_fits(&config)?;
         let (train_rows, val_rows) = (memes.rows_of(Split::Train)?, memes.rows_of(Split::Val)?);
         memes.labels(&train_rows)?;
@@ -71,16 +72,17 @@ impl Stage for Train {
             return Err(StageError::input(TOKENS, job.inputs.one(TOKENS)?, problem));
         }
 
-        // Model: the pretrained base, a fresh classifier and, for PE, fresh adapters.
+        // Model: the pretrained base, a fresh classifier and, for PE, fresh adapters; or what a run has of these.
         let mode = settings.mode;
-        if let Some(dropout) = settings.dropout {
-            (config.hidden_dropout_prob, config.attention_probs_dropout_prob) = (dropout, dropout);
-        }
-        let base =
+        let found =
             weights::read_tensors(weights_dir, &device).map_err(|error| from_weights(&error.problem))?;
-        let tensors = visual_bert::complete(&base, &config, mode, settings.seed, &device)
+        let tensors = visual_bert::complete(&found, &config, mode, settings.start, settings.seed, &device)
             .map_err(|error| from_weights(&error))?;
         let params = Params::new(tensors, |name| mode.trains(name)).map_err(StageError::failed)?;
+        // Validations run on the same tensors, in full precision and without a graph.
+        let validated = VisualBert::new(&config, &params.frozen()).map_err(|error| from_weights(&error))?;
+        let kernels = settings.kernels(params.kernels());
+        let params = params.with_kernels(kernels);
         let model = VisualBert::new(&config, &params).map_err(|error| from_weights(&error))?;
 
         // Optimiser.
@@ -122,7 +124,7 @@ impl Stage for Train {
                 (watch, watched) = (Instant::now(), update);
             }
             if is_due(update, settings.evaluate_every, settings.updates) {
-                let scores = Scores::of(&learner.model, &memes, &val_rows, settings.evaluation_batch, job)?;
+                let scores = Scores::of(&validated, &memes, &val_rows, settings.evaluation_batch, job)?;
                 let found = scores.summary(&val_labels);
                 let Some(roc_auc) = found.roc_auc else {
                     return Err(StageError::failed(format!(

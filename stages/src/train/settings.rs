@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifacts::view::{Ablation, View};
 use crate::learning::epochs::Order;
-use crate::models::visual_bert::Mode;
-use crate::nn::AdamWConfig;
+use crate::models::visual_bert::{AdapterPlace, Config, Mode, Start};
+use crate::nn::{AdamWConfig, Kernels};
 
 /// How to train.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -16,6 +16,22 @@ pub(crate) struct Settings {
     /// Decides fresh weights, the order of rows, and dropout.
     #[serde(default)]
     pub seed: u64,
+    /// What the weights are: `"base"`, a pretrained base that gets a fresh head and fresh adapters, or `"run"`, a
+    /// finished run that is trained further with its own.
+    #[serde(default)]
+    pub start: Start,
+    /// An adapter's bottleneck is the hidden size divided by this, rounded down; the weights' config decides when
+    /// absent (10 in the paper).
+    #[serde(default)]
+    pub adapter_divisor: Option<usize>,
+    /// Where in a layer adapters are: `"output"`, `"attention"` or `"both"`; the weights' config decides when absent
+    /// (`"output"` in the paper).
+    #[serde(default)]
+    pub adapter_place: Option<AdapterPlace>,
+    /// `"f32"`, or `"bf16"`: matrix products of rounded factors in training, faster on a GPU that has them. Trained
+    /// tensors, the optimiser and every validation stay in f32.
+    #[serde(default)]
+    pub precision: Precision,
     /// Rows an update.
     #[serde(default = "defaults::batch")]
     pub batch: usize,
@@ -70,6 +86,39 @@ pub(crate) struct Settings {
     pub evaluation_batch: usize,
 }
 
+/// What the factors of matrix products are rounded to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) enum Precision {
+    /// Not at all.
+    #[default]
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+impl TryFrom<String> for Precision {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(format!("unknown precision `{text}`: expected `f32` or `bf16`")),
+        }
+    }
+}
+
+impl From<Precision> for String {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+        .to_owned()
+    }
+}
+
 mod defaults {
     pub(super) fn batch() -> usize {
         16
@@ -120,6 +169,7 @@ impl Settings {
             ("max_regions", self.max_regions as u64),
             ("evaluation_batch", self.evaluation_batch as u64),
             ("micro_batch", self.micro_batch.unwrap_or(1) as u64),
+            ("adapter_divisor", self.adapter_divisor.unwrap_or(1) as u64),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name} must be at least 1"));
@@ -144,6 +194,25 @@ impl Settings {
     /// Whether a run whose best validation is `age` updates old ends early.
     pub(super) fn is_patience_over(&self, age: u64) -> bool {
         self.patience.is_some_and(|patience| age > patience)
+    }
+
+    /// The model's dimensions, given those of the weights.
+    pub(super) fn config(&self, weights: Config) -> Config {
+        Config {
+            hidden_dropout_prob: self.dropout.unwrap_or(weights.hidden_dropout_prob),
+            attention_probs_dropout_prob: self.dropout.unwrap_or(weights.attention_probs_dropout_prob),
+            adapter_divisor: self.adapter_divisor.unwrap_or(weights.adapter_divisor),
+            adapter_place: self.adapter_place.unwrap_or(weights.adapter_place),
+            ..weights
+        }
+    }
+
+    /// What computes a training step, where `fastest` is what the device offers.
+    pub(super) fn kernels(&self, fastest: Kernels) -> Kernels {
+        match self.precision {
+            Precision::F32 => fastest,
+            Precision::Bf16 => Kernels::Bf16,
+        }
     }
 
     /// What of a meme the model is shown.

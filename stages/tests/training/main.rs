@@ -13,6 +13,7 @@ use stages::artifacts::metrics::Metrics;
 use stages::artifacts::weights;
 use stages::models::visual_bert::Config;
 
+mod options;
 mod resume;
 mod space;
 
@@ -202,6 +203,13 @@ fn bad_weights_are_refused_by_name() {
         drop(found.insert(name.to_owned(), Tensor::new(&[1f32, 2.0], &Device::Cpu).unwrap()))
     });
     assert!(misshapen.contains(name) && misshapen.contains("[2]"), "{misshapen}");
+    for value in [f32::NAN, f32::INFINITY] {
+        let spoiling = spoilt(&|found| {
+            let values = Tensor::full(value, found[name].dims(), &Device::Cpu).unwrap();
+            drop(found.insert(name.to_owned(), values));
+        });
+        assert!(spoiling.contains(name) && spoiling.contains("not a finite number"), "{spoiling}");
+    }
 }
 
 #[test]
@@ -222,6 +230,10 @@ fn params_are_refused_with_their_name() {
         ("train", "(mode: \"fc\", ablation: \"picture\")", "picture"),
         ("train", "(mode: \"fc\", lr: -1.0)", "lr"),
         ("train", "(mode: \"fc\", dropout: 1.0)", "dropout"),
+        ("train", "(mode: \"pe\", adapter_divisor: 0)", "adapter_divisor"),
+        ("train", "(mode: \"pe\", adapter_place: \"everywhere\")", "everywhere"),
+        ("train", "(mode: \"fc\", precision: \"f8\")", "f8"),
+        ("train", "(mode: \"fc\", start: \"middle\")", "middle"),
         ("pretrain", "(hidden: 10, heads: 3)", "heads"),
         ("pretrain", "(mask_hidden: 0.9, mask_replaced: 0.2)", "mask_replaced"),
         ("evaluate", "(split: \"dev\")", "dev"),

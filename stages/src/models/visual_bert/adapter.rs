@@ -1,4 +1,5 @@
-//! The adapter: a bottleneck of two linear layers, one in every encoder layer after the feed-forward part.
+//! The adapter: a bottleneck of two linear layers, in every encoder layer after the feed-forward part, after
+//! attention, or after both.
 
 use candle_core::{Result, Tensor};
 

@@ -49,6 +49,58 @@ pub struct Config {
     /// An adapter's bottleneck is the hidden size divided by this, rounded down.
     #[serde(default = "defaults::adapter_divisor")]
     pub adapter_divisor: usize,
+    /// Where in a layer adapters are.
+    #[serde(default, skip_serializing_if = "AdapterPlace::is_default")]
+    pub adapter_place: AdapterPlace,
+}
+
+/// Where in an encoder layer adapters are, if the model has any.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum AdapterPlace {
+    /// After the feed-forward part, as in the paper.
+    #[default]
+    Output,
+    /// After attention.
+    Attention,
+    /// After both (Houlsby et al., 2019).
+    Both,
+}
+
+impl AdapterPlace {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Output, "output"), (Self::Attention, "attention"), (Self::Both, "both")];
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The parts of a layer, `attention.output` and `output`, that have one.
+    pub fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Output => &["output"],
+            Self::Attention => &["attention.output"],
+            Self::Both => &["attention.output", "output"],
+        }
+    }
+}
+
+impl From<AdapterPlace> for String {
+    fn from(place: AdapterPlace) -> Self {
+        let (_, name) = AdapterPlace::ALL[place as usize];
+        name.to_owned()
+    }
+}
+
+impl TryFrom<String> for AdapterPlace {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|(_, name)| *name == text);
+        let unknown =
+            || format!("unknown place `{text}` of adapters: expected `output`, `attention` or `both`");
+        known.map(|(place, _)| place).ok_or_else(unknown)
+    }
 }
 
 /// BERT's constants, which small models share.
@@ -85,6 +137,7 @@ impl Config {
             initializer_range: defaults::initializer_range(),
             pad_token_id: 0,
             adapter_divisor: defaults::adapter_divisor(),
+            adapter_place: AdapterPlace::default(),
         }
     }
 

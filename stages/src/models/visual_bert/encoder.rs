@@ -5,7 +5,7 @@ use candle_core::{Error, Result, Tensor};
 use super::Config;
 use super::adapter::Adapter;
 use super::embeddings;
-use crate::nn::{Activation, DropoutAt, Kernels, LayerNorm, Linear, Mlp, Params, SelfAttention};
+use crate::nn::{Activation, DropoutAt, Kernels, LayerNorm, Linear, Mask, Mlp, Params, SelfAttention};
 
 /// Which rows of the sequence are wanted of the last layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,17 +55,42 @@ impl Encoder {
 struct Layer {
     attention: SelfAttention,
     attention_output: Linear,
-    attention_norm: LayerNorm,
+    attention_end: End,
     feed_forward: Mlp,
-    adapter: Option<Adapter>,
-    output_norm: LayerNorm,
-    kernels: Kernels,
+    output_end: End,
     site: u32,
+}
+
+/// How each half of a layer ends: the LayerNorm of its output and its input, with an adapter if there is one.
+#[derive(Debug, Clone)]
+struct End {
+    adapter: Option<Adapter>,
+    norm: LayerNorm,
+    kernels: Kernels,
+}
+
+impl End {
+    fn load(config: &Config, params: &Params, name: &str) -> Result<Self> {
+        let (hidden, eps) = (config.hidden_size, config.layer_norm_eps);
+        Ok(Self {
+            adapter: Adapter::load(config, params, name)?,
+            norm: LayerNorm::load(params, &format!("{name}.LayerNorm"), hidden, eps)?,
+            kernels: params.kernels(),
+        })
+    }
+
+    fn forward(&self, x: &Tensor, mask: Option<Mask>, residual: &Tensor) -> Result<Tensor> {
+        let Some(adapter) = &self.adapter else { return self.norm.forward_sum(x, mask, residual) };
+        // The adapter reads what the half's own LayerNorm makes of its output alone.
+        let x = self.kernels.dropout(x, mask)?;
+        let change = adapter.forward(&self.norm.forward(&x)?)?;
+        self.norm.forward_sum(&change, None, &(x + residual)?)
+    }
 }
 
 impl Layer {
     fn load(config: &Config, params: &Params, index: usize) -> Result<Self> {
-        let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let name = |part: &str| format!("model.bert.encoder.layer.{index}.{part}");
         let (first, second) = (name("intermediate.dense"), name("output.dense"));
         Ok(Self {
@@ -76,11 +101,9 @@ impl Layer {
                 config.num_attention_heads,
             )?,
             attention_output: Linear::load(params, &name("attention.output.dense"), hidden, hidden)?,
-            attention_norm: LayerNorm::load(params, &name("attention.output.LayerNorm"), hidden, eps)?,
+            attention_end: End::load(config, params, &name("attention.output"))?,
             feed_forward: Mlp::load(params, &first, &second, (hidden, inner), Activation::Gelu)?,
-            adapter: Adapter::load(config, params, &name("output"))?,
-            output_norm: LayerNorm::load(params, &name("output.LayerNorm"), hidden, eps)?,
-            kernels: params.kernels(),
+            output_end: End::load(config, params, &name("output"))?,
             site: embeddings::SITE + 1 + 3 * index as u32,
         })
     }
@@ -93,15 +116,7 @@ impl Layer {
         };
         let context = self.attention.forward(&wanted, x, bias, mask(0))?;
         let attended = self.attention_output.forward(&context)?;
-        let attended = self.attention_norm.forward_sum(&attended, mask(1), &wanted)?;
-
-        let inner = self.feed_forward.forward(&attended)?;
-        let Some(adapter) = &self.adapter else {
-            return self.output_norm.forward_sum(&inner, mask(2), &attended);
-        };
-        // The adapter reads what the layer's own LayerNorm makes of the feed-forward output alone.
-        let inner = self.kernels.dropout(&inner, mask(2))?;
-        let change = adapter.forward(&self.output_norm.forward(&inner)?)?;
-        self.output_norm.forward_sum(&change, None, &(inner + attended)?)
+        let attended = self.attention_end.forward(&attended, mask(1), &wanted)?;
+        self.output_end.forward(&self.feed_forward.forward(&attended)?, mask(2), &attended)
     }
 }

@@ -1,8 +1,9 @@
 //! Initial parameters: fresh ones from a seed, and the completion of a pretrained base with a new head.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use candle_core::{Device, Error, Result, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::shapes;
 use super::{Config, Mode};
@@ -36,35 +37,75 @@ pub fn fresh_mlm_head(config: &Config, seed: u64, device: &Device) -> Result<Has
     shapes::mlm_head_parameters(config).into_iter().map(fresh).collect()
 }
 
-/// All parameters of a run in `mode`: the base from `base`, the head and the adapters fresh from `seed`.
+/// Where the head and the adapters of a run come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Start {
+    /// Fresh ones: the weights are a pretrained base, and a head among them is left out, as the original does.
+    #[default]
+    Base,
+    /// The weights' own: they are those of a finished run, which is trained further.
+    Run,
+}
+
+impl From<Start> for String {
+    fn from(start: Start) -> Self {
+        match start {
+            Start::Base => "base",
+            Start::Run => "run",
+        }
+        .to_owned()
+    }
+}
+
+impl TryFrom<String> for Start {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        match text.as_str() {
+            "base" => Ok(Self::Base),
+            "run" => Ok(Self::Run),
+            _ => Err(format!("unknown start `{text}`: expected `base` or `run`")),
+        }
+    }
+}
+
+/// All parameters of a run in `mode`: the base from `weights`; the head and the adapters from there too, or fresh
+/// from `seed`, as `start` says.
 ///
-/// Of `base`, the names under `model.bert.` count; a pretraining head or a classifier is left out, as the
-/// original does.
+/// Of `weights`, the names under `model.bert.` count and, at [`Start::Run`], those of the classifier; a pretraining
+/// head is left out.
 ///
 /// # Errors
-/// A tensor of the base that is missing, has another shape, or is none of this model's: by name.
+/// A tensor that is missing, has another shape, or is none of this model's: by name.
 pub fn complete(
-    base: &HashMap<String, Tensor>,
+    weights: &HashMap<String, Tensor>,
     config: &Config,
     mode: Mode,
+    start: Start,
     seed: u64,
     device: &Device,
 ) -> Result<HashMap<String, Tensor>> {
     config.check()?;
-    let wanted = shapes::base_parameters(config);
-    let mut surplus: Vec<&str> = base.keys().map(String::as_str).filter(|name| is_base(name)).collect();
-    surplus.retain(|name| !wanted.iter().any(|(wanted, _)| wanted == name));
+    let wanted = match start {
+        Start::Base => shapes::base_parameters(config),
+        Start::Run => shapes::parameters(config, mode.has_adapters()),
+    };
+    let wanted: HashSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+    let mut surplus: Vec<&str> = weights.keys().map(String::as_str).filter(|name| is_base(name)).collect();
+    surplus.retain(|name| !wanted.contains(name));
     surplus.sort_unstable();
     if let Some(name) = surplus.first() {
         let count = surplus.len();
         return Err(Error::msg(format!(
-            "the weights have `{name}`, which this model does not ({count} such): does config.json belong to them?"
+            "the weights have `{name}`, which this model does not ({count} such): does config.json belong to them? \
+             A finished run is trained further with its own mode and `start: \"run\"`"
         )));
     }
     let mut tensors = HashMap::new();
     for (name, shape) in shapes::parameters(config, mode.has_adapters()) {
-        let tensor = if is_base(&name) && !name.contains("Adapt") {
-            let found = base.get(&name);
+        let tensor = if wanted.contains(name.as_str()) {
+            let found = weights.get(&name);
             let found = found.ok_or_else(|| Error::msg(format!("the weights lack `{name}`")))?;
             if found.dims() != shape {
                 let dims = found.dims();
@@ -102,8 +143,8 @@ mod tests {
     #[test]
     fn a_base_is_completed_with_a_head_that_does_not_depend_on_adapters() {
         let base = fresh(&tiny(), 1, &Device::Cpu).unwrap();
-        let pe = complete(&base, &tiny(), Mode::Pe, 5, &Device::Cpu).unwrap();
-        let fc = complete(&base, &tiny(), Mode::Fc, 5, &Device::Cpu).unwrap();
+        let pe = complete(&base, &tiny(), Mode::Pe, Start::Base, 5, &Device::Cpu).unwrap();
+        let fc = complete(&base, &tiny(), Mode::Fc, Start::Base, 5, &Device::Cpu).unwrap();
         assert_eq!(pe.len() - fc.len(), 4 * tiny().num_hidden_layers);
         let values = |tensors: &HashMap<String, Tensor>, name: &str| {
             tensors[name].flatten_all().unwrap().to_vec1::<f32>().unwrap()
@@ -122,7 +163,7 @@ mod tests {
     fn a_base_that_does_not_fit_is_refused_by_name() {
         let base = fresh(&tiny(), 1, &Device::Cpu).unwrap();
         let refuse = |base: &HashMap<String, Tensor>| {
-            complete(base, &tiny(), Mode::Fc, 1, &Device::Cpu).unwrap_err().to_string()
+            complete(base, &tiny(), Mode::Fc, Start::Base, 1, &Device::Cpu).unwrap_err().to_string()
         };
         let name = "model.bert.pooler.dense.bias";
         let mut missing = base.clone();
@@ -136,6 +177,25 @@ mod tests {
         assert!(refuse(&surplus).contains("layer.99"));
         let mut heads = base;
         heads.insert("model.cls.predictions.bias".to_owned(), zeros(&[3], &Device::Cpu).unwrap());
-        assert!(complete(&heads, &tiny(), Mode::Fc, 1, &Device::Cpu).is_ok());
+        assert!(complete(&heads, &tiny(), Mode::Fc, Start::Base, 1, &Device::Cpu).is_ok());
+    }
+
+    #[test]
+    fn a_run_is_trained_further_with_its_own_head_and_adapters() {
+        let base = fresh(&tiny(), 1, &Device::Cpu).unwrap();
+        let again = |weights: &HashMap<String, Tensor>, mode| {
+            complete(weights, &tiny(), mode, Start::Run, 9, &Device::Cpu)
+        };
+        let run = complete(&base, &tiny(), Mode::Pe, Start::Base, 5, &Device::Cpu).unwrap();
+        let found = again(&run, Mode::Pe).unwrap();
+        assert_eq!(found.len(), run.len());
+        for (name, tensor) in &run {
+            let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(values(tensor), values(&found[name]), "{name}");
+        }
+        let error = again(&base, Mode::Fc).unwrap_err().to_string();
+        assert!(error.contains("lack `model.classifier."), "{error}");
+        let error = again(&run, Mode::Full).unwrap_err().to_string();
+        assert!(error.contains("AdaptComb"), "{error}");
     }
 }

@@ -14,8 +14,8 @@ pub mod shapes;
 
 use candle_core::{Error, Result, Tensor};
 
-pub use config::{Config, Mode};
-pub use init::{complete, fresh, fresh_mlm_head};
+pub use config::{AdapterPlace, Config, Mode};
+pub use init::{Start, complete, fresh, fresh_mlm_head};
 pub use mlm_head::MlmHead;
 
 use crate::nn::{DropoutAt, Params};

@@ -79,9 +79,9 @@ fn base(list: &mut List, config: &Config, adapters: bool) {
         list.linear(&format!("{layer}.intermediate.dense"), hidden, config.intermediate_size);
         list.linear(&format!("{layer}.output.dense"), config.intermediate_size, hidden);
         list.norm(&format!("{layer}.output.LayerNorm"), hidden);
-        if adapters {
-            list.linear(&format!("{layer}.output.AdaptComb1"), hidden, config.bottleneck());
-            list.linear(&format!("{layer}.output.AdaptComb2"), config.bottleneck(), hidden);
+        for part in config.adapter_place.parts().iter().filter(|_| adapters) {
+            list.linear(&format!("{layer}.{part}.AdaptComb1"), hidden, config.bottleneck());
+            list.linear(&format!("{layer}.{part}.AdaptComb2"), config.bottleneck(), hidden);
         }
     }
     list.linear("model.bert.pooler.dense", hidden, hidden);

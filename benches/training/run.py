@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Our training step beside PyTorch's, in one run: BERT-base, batches of 16, 100 regions, dropout 0.1.
+
+    cargo build --release -p stages --bench step
+    python benches/training/run.py --ours target/release/deps/step-HASH --work fc,pe,full,evaluate --texts padded
+    python benches/training/run.py --ours … --texts real --peers eager,malloc,bf16
+
+Each side runs in a process of its own, one after the other, `--rounds` times in turn; a process does `--steps` steps
+after one that does not count. Printed are medians, the ratio ours / PyTorch's, and the peaks of resident memory.
+
+`padded`: all texts have 128 tokens, on both sides. `real`: lengths as Hateful Memes has them (mean 17, longest 88; drawn
+from a log-normal distribution, the same for both); PyTorch pads them to 128, as MMF does, ours are padded to the longest
+of their batch, as `train` does. Peers: `eager`; `malloc`, the same with a malloc that keeps its pages; `bf16`, that with
+autocast; `compile`, that with torch.compile.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CONFIG = dict(vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
+              max_position_embeddings=512, type_vocab_size=2, visual_embedding_dim=2048)
+KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+PEER = Path(__file__).parent / "peer.py"
+
+
+def real_lengths(count, rng):
+    """Token counts, [CLS] and [SEP] included."""
+    return [max(3, min(88, round(math.exp(rng.gauss(math.log(15.3), 0.45))))) for _ in range(count)]
+
+
+def texts(kind, steps, batch, seed):
+    rng = random.Random(seed)
+    return [[128] * batch if kind == "padded" else real_lengths(batch, rng) for _ in range(steps)]
+
+
+def run(command, work, more_env=()):
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(work, file)
+        file.flush()
+        done = subprocess.run([*command, file.name], env=os.environ | dict(more_env), capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{command}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ours", required=True)
+    parser.add_argument("--work", default="fc,pe,full,evaluate")
+    parser.add_argument("--texts", default="padded", choices=["padded", "real"])
+    parser.add_argument("--peers", default="eager,malloc")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--product", action="store_true", help="only the matrix products, GFLOP/s")
+    a = parser.parse_args()
+    if a.product:
+        for m, k, n in [(3648, 768, 768), (3648, 768, 3072), (3648, 3072, 768)]:
+            took = min(run([a.ours], {"product": [m, k, n], "threads": a.threads})["seconds"])
+            print(f"{m} x {k} x {n}: {2e-9 * m * k * n / took:.0f} GFLOP/s")
+        return
+    for name in a.work.split(","):
+        work = dict(config=CONFIG, mode="fc" if name == "evaluate" else name, evaluate=name == "evaluate",
+                    threads=a.threads, regions=100, compile=False, bf16=False)
+        sides = ["ours", *a.peers.split(",")]
+        seconds, peaks = {side: [] for side in sides}, {}
+        for number in range(a.rounds):
+            work["texts"] = texts(a.texts, a.steps + 1, a.batch, number)
+            for side in sides:
+                if side == "ours":
+                    work["pad"] = 128 if a.texts == "padded" else None
+                    answer = run([a.ours], work)
+                else:
+                    options = dict(pad=128, compile=side == "compile", bf16=side == "bf16")
+                    env = {} if side == "eager" else KEEP_PAGES
+                    answer = run([sys.executable, str(PEER)], work | options, env.items())
+                seconds[side] += answer["seconds"][1:]
+                peaks[side] = max(peaks.get(side, 0), answer["peak_mb"])
+        ours = statistics.median(seconds["ours"])
+        print(f"{a.texts} {name}: ours {ours:.2f} s, {peaks['ours']:.0f} MB", flush=True)
+        for side in sides[1:]:
+            theirs = statistics.median(seconds[side])
+            print(f"  {side} {theirs:.2f} s, {peaks[side]:.0f} MB: ratio {ours / theirs:.2f}, "
+                  f"memory {peaks['ours'] / peaks[side]:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

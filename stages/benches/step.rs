@@ -1,0 +1,116 @@
+//! Our side of `benches/training/run.py`: steps of training or evaluation on batches of given lengths, timed one by
+//! one. It takes the file that `run.py` writes and answers with one JSON line.
+//!
+//! With `{"product": [m, k, n]}` instead it times the matrix product that everything rests on.
+
+use std::path::Path;
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+use serde::Deserialize;
+use stages::models::visual_bert::{Batch, Config, Mode, Start, VisualBert, complete, cross_entropy, fresh};
+use stages::nn::{AdamW, AdamWConfig, Dropout, Params, decays, init, tune_allocator};
+
+#[derive(Deserialize)]
+struct Work {
+    config: Config,
+    mode: Mode,
+    evaluate: bool,
+    threads: usize,
+    regions: usize,
+    /// Texts are padded to this length; to the longest of their batch when absent.
+    pad: Option<usize>,
+    /// Tokens of each text, batch by batch.
+    texts: Vec<Vec<usize>>,
+}
+
+#[derive(Deserialize)]
+struct Product {
+    product: [usize; 3],
+    threads: usize,
+}
+
+fn batch(work: &Work, lengths: &[usize], number: u64) -> candle_core::Result<Batch> {
+    let (rows, regions, width) = (lengths.len(), work.regions, work.config.visual_embedding_dim);
+    let longest = work.pad.or_else(|| lengths.iter().max().copied()).unwrap_or(2);
+    let (mut ids, mut mask) = (Vec::new(), Vec::new());
+    for (row, &length) in lengths.iter().enumerate() {
+        let word = |at: usize| 5 + ((at * 7919 + row * 104_729) % (work.config.vocab_size - 5)) as u32;
+        ids.extend((0..longest).map(|at| if at < length { word(at) } else { 0 }));
+        mask.extend((0..longest).map(|at| f32::from(u8::from(at < length))));
+        mask.extend((0..regions).map(|_| 1f32));
+    }
+    let device = &Device::Cpu;
+    Ok(Batch {
+        ids: Tensor::from_vec(ids, (rows, longest), device)?,
+        regions: init::normal(number, "regions", &[rows, regions, width], 1.0, device)?.relu()?,
+        mask: Tensor::from_vec(mask, (rows, longest + regions), device)?,
+    })
+}
+
+fn steps(work: &Work) -> candle_core::Result<Vec<f64>> {
+    let base = fresh(&work.config, 1, &Device::Cpu)?;
+    let tensors = complete(&base, &work.config, work.mode, Start::Base, 1, &Device::Cpu)?;
+    drop(base);
+    let params = Params::new(tensors, |name| work.mode.trains(name))?;
+    let params = if work.evaluate { params.frozen() } else { params };
+    let model = VisualBert::new(&work.config, &params)?;
+    let mut adamw = AdamW::new(&params, AdamWConfig::default(), decays)?;
+    let dropout = Dropout::new(work.config.hidden_dropout_prob, 1)?;
+    let mut seconds = Vec::new();
+    for (number, lengths) in (1..).zip(&work.texts) {
+        let batch = batch(work, lengths, number)?;
+        let labels: Vec<u32> = (0..lengths.len() as u32).map(|row| row % 2).collect();
+        let labels = Tensor::new(labels, &Device::Cpu)?;
+        let start = Instant::now();
+        if work.evaluate {
+            model.logits(&batch, None)?.to_vec2::<f32>()?;
+        } else {
+            let loss = cross_entropy(&model.logits(&batch, Some(&dropout.at(number)))?, &labels)?;
+            adamw.step(&loss.backward()?, 5e-5)?;
+            loss.to_scalar::<f32>()?;
+        }
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    Ok(seconds)
+}
+
+fn product([m, k, n]: [usize; 3]) -> candle_core::Result<Vec<f64>> {
+    let a = init::normal(1, "a", &[m, k], 1.0, &Device::Cpu)?;
+    let b = init::normal(1, "b", &[k, n], 1.0, &Device::Cpu)?;
+    let time = || {
+        let start = Instant::now();
+        a.matmul(&b).map(|_| start.elapsed().as_secs_f64())
+    };
+    (0..8).map(|_| time()).collect()
+}
+
+/// The most memory the process has had at once, in MB (Linux).
+fn peak() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
+    kilobytes.unwrap_or_default() / 1024.0
+}
+
+#[allow(clippy::print_stdout)]
+fn main() {
+    let Some(file) = std::env::args().skip(1).find(|argument| !argument.starts_with('-')) else {
+        return println!("takes a file that benches/training/run.py writes");
+    };
+    let text = std::fs::read(Path::new(&file)).expect("the file of the work");
+    tune_allocator();
+    let threads = |threads| {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("threads");
+    };
+    let seconds = if let Ok(work) = serde_json::from_slice::<Product>(&text) {
+        threads(work.threads);
+        product(work.product)
+    } else {
+        let work: Work = serde_json::from_slice(&text).expect("work as run.py writes it");
+        threads(work.threads);
+        steps(&work)
+    };
+    let answer = serde_json::json!({"seconds": seconds.expect("steps"), "peak_mb": peak()});
+    println!("{answer}");
+}
