@@ -10,10 +10,13 @@ pub mod models;
 pub mod nn;
 
 mod archive;
+mod claims;
+mod cost;
 mod curves;
 mod data;
 mod device;
 mod evaluate;
+mod evaluated;
 mod fetch;
 mod figure;
 mod import_detector;
@@ -23,6 +26,7 @@ mod index_mmhs;
 mod indexing;
 mod learn_vocabulary;
 mod learning;
+mod look;
 mod make_detector;
 mod parameters;
 mod pictures;
@@ -32,6 +36,7 @@ mod published;
 mod regions;
 mod report;
 mod results;
+mod roc;
 mod shift;
 mod space;
 mod synthesize;
@@ -65,8 +70,11 @@ pub fn registry() -> Registry {
         .with(parameters::Parameters)
         .with(results::Results)
         .with(shift::Shift)
+        .with(claims::Claims)
         .with(curves::Curves)
+        .with(roc::Roc)
         .with(report::Report)
         .with_tool(table_tool::ShowTable)
         .with_tool(data::DataTool)
+        .with_tool(claims::CheckClaims)
 }

@@ -129,32 +129,9 @@ impl Tool for DataTool {
             &found.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         );
         let summaries: Vec<DataSummary> = found.into_iter().map(|(_, summary)| summary).collect();
-        let text = tables::all(&summaries).iter().map(plain).collect::<Vec<_>>().join("\n");
+        let text = tables::all(&summaries).iter().map(|table| table.drawn(desk.columns)).collect::<Vec<_>>().join("\n");
         Ok(Answer { text, json: json.map_err(StageError::failed)?, stale: false })
     }
-}
-
-/// A table for a terminal: columns padded, numbers flush right.
-fn plain(table: &Table) -> String {
-    let heading = |column: &crate::table::Column| match column.group.as_str() {
-        "" => column.title.clone(),
-        group => format!("{group} {}", column.title),
-    };
-    let mut lines: Vec<Vec<String>> = vec![table.columns.iter().map(heading).collect()];
-    lines.extend(table.rows.iter().map(|row| row.iter().map(crate::table::Cell::shown).collect()));
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..table.columns.len()).map(width).collect();
-    let mut text = format!("{}\n\n", table.title);
-    for line in &lines {
-        let cells = line.iter().zip(&widths).zip(&table.columns).map(|((cell, width), column)| {
-            if column.numeric { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-        });
-        text += &format!("  {}\n", cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
-    for note in &table.notes {
-        text += &format!("  {note}\n");
-    }
-    text
 }
 
 #[cfg(test)]
