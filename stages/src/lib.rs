@@ -13,6 +13,7 @@ mod archive;
 mod curves;
 mod device;
 mod evaluate;
+mod export;
 mod fetch;
 mod figure;
 mod import_detector;
@@ -24,6 +25,7 @@ mod learning;
 mod make_detector;
 mod parameters;
 mod pictures;
+mod predict;
 mod pretrain;
 mod profile;
 mod published;
@@ -36,6 +38,7 @@ mod table;
 mod table_tool;
 mod tokens;
 mod torch_file;
+mod torch_writer;
 mod train;
 
 use stage_api::Registry;
@@ -56,10 +59,13 @@ pub fn registry() -> Registry {
         .with(import_visual_bert::ImportVisualBert)
         .with(train::Train)
         .with(evaluate::Evaluate)
+        .with(predict::Predict)
         .with(parameters::Parameters)
         .with(results::Results)
         .with(shift::Shift)
         .with(curves::Curves)
         .with(report::Report)
         .with_tool(table_tool::ShowTable)
+        .with_tool(predict::Predict)
+        .with_tool(export::Export)
 }
