@@ -10,9 +10,12 @@ pub mod models;
 pub mod nn;
 
 mod archive;
+mod claims;
+mod cost;
 mod curves;
 mod device;
 mod evaluate;
+mod evaluated;
 mod export;
 mod fetch;
 mod figure;
@@ -22,6 +25,7 @@ mod index_hmd;
 mod index_mmhs;
 mod learn_vocabulary;
 mod learning;
+mod look;
 mod make_detector;
 mod parameters;
 mod pictures;
@@ -32,6 +36,7 @@ mod published;
 mod regions;
 mod report;
 mod results;
+mod roc;
 mod shift;
 mod synthesize;
 mod table;
@@ -63,9 +68,12 @@ pub fn registry() -> Registry {
         .with(parameters::Parameters)
         .with(results::Results)
         .with(shift::Shift)
+        .with(claims::Claims)
         .with(curves::Curves)
+        .with(roc::Roc)
         .with(report::Report)
         .with_tool(table_tool::ShowTable)
+        .with_tool(claims::CheckClaims)
         .with_tool(predict::Predict)
         .with_tool(export::Export)
 }

@@ -1,14 +1,15 @@
 //! `parameters`: Table I, how many parameters each training mode has and trains: in the paper's own model, counted from
-//! the model's definition beside the published counts, memory and time; in the profile's model; and, as published, in
-//! the paper's second model. It allocates no model.
+//! the model's definition beside the published counts; in the profile's model; and, as published, in the paper's second
+//! model. Beside it the memory and time of the authors' runs. It allocates no model.
 
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::read_json;
+use crate::cost;
 use crate::models::visual_bert::shapes::counts;
 use crate::models::visual_bert::{Config, Mode};
 use crate::profile::Profile;
-use crate::published::{self, DATASETS, MODES, Quantities, Run};
+use crate::published::{self, MODES, Quantities, Run};
 use crate::table::{Cell, Column, Table};
 
 /// Makes Table I.
@@ -19,7 +20,7 @@ impl Stage for Parameters {
     const NAME: &'static str = "parameters";
     const ABOUT: &'static str =
         "Table I: total, trained and adapter parameters by mode, counted and published";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::one("published"), Port::one("vilbert"), Port::one("model")];
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
@@ -28,13 +29,14 @@ impl Stage for Parameters {
         let path = job.inputs.one("model")?;
         let model: Config = read_json(path)?;
         model.check().map_err(|error| StageError::input("model", path, error))?;
-        Ok(table(&published, &second, &model, profile).write(job.out)?)
+        table(&published, &second, &model, profile).write(job.out)?;
+        Ok(cost::table(&published).write(job.out)?)
     }
 }
 
 fn table(published: &[Run], second: &[Quantities], model: &Config, profile: &Profile) -> Table {
     let logs = "published";
-    let mut columns = vec![
+    let columns = vec![
         Column::words("model", "Model"),
         Column::words("mode", "Mode"),
         Column::numbers("total", "", "Total"),
@@ -47,11 +49,6 @@ fn table(published: &[Run], second: &[Quantities], model: &Config, profile: &Pro
         Column::numbers("published_trained", logs, "Trained"),
         Column::words("equal", "Counted = published"),
     ];
-    for (dataset, title) in DATASETS {
-        let group = format!("published, {title}");
-        columns.push(Column::numbers(&format!("published_{dataset}_memory_mib"), &group, "Memory (MiB)"));
-        columns.push(Column::numbers(&format!("published_{dataset}_update_ms"), &group, "Update (ms)"));
-    }
     let paper =
         |mode| row("VisualBERT (the paper's)", mode, &of_model(&Config::base(), mode), Some(published));
     let own = profile.short();
@@ -64,6 +61,7 @@ fn table(published: &[Run], second: &[Quantities], model: &Config, profile: &Pro
     }
     Table {
         name: "table-1".to_owned(),
+        place: 0,
         title: "Table I: parameters by training mode".to_owned(),
         caption: format!(
             "Models with a classification head. The paper's VisualBERT is counted from the definition that this program \
@@ -76,9 +74,6 @@ fn table(published: &[Run], second: &[Quantities], model: &Config, profile: &Pro
             "Increase by PE: parameters in adapters, divided by all parameters of the model with adapters (the paper's \
              convention) and by those of the model without (the usual one). Trained share: trained parameters divided by \
              all parameters of the same model."
-                .to_owned(),
-            "Published memory: the most that was allocated on the GPU. Published update: time of the whole run, validation \
-             and data loading included, divided by its updates; no log names the hardware."
                 .to_owned(),
         ],
     }
@@ -111,7 +106,7 @@ fn row(model: &str, mode: Mode, counts: &Quantities, published: Option<&[Run]>) 
     });
     cells.push(share(counts.trained_parameters, total, 2));
     let Some(published) = published else {
-        cells.extend(std::iter::repeat_n(Cell::None, 3 + 2 * DATASETS.len()));
+        cells.extend(std::iter::repeat_n(Cell::None, 3));
         return cells;
     };
     // One log a data set; the numbers of a mode are the same in all of them, or the cell says so.
@@ -128,15 +123,6 @@ fn row(model: &str, mode: Mode, counts: &Quantities, published: Option<&[Run]>) 
             [Cell::Count(log_total), Cell::Count(log_trained), text(if equal { "yes" } else { "no" })]
         }
     });
-    for (dataset, _) in DATASETS {
-        cells.extend(match runs.iter().find(|run| run.dataset == dataset) {
-            None => [Cell::None, Cell::None],
-            Some(run) => [
-                Cell::Count(run.max_memory_mib),
-                Cell::Number { value: 1000.0 * run.wall_seconds / run.updates as f64, places: 0 },
-            ],
-        });
-    }
     cells
 }
 
@@ -178,11 +164,10 @@ mod tests {
         }
         // 1,410,960 of 113,455,250 and of 112,044,290.
         assert_eq!([count(1, "increase"), count(1, "increase_of_base")], ["1.244 %", "1.259 %"]);
+        let cost = Table::read(&dir.path().join("out/table-1-cost.json")).unwrap();
         // 5,888 s for 22,000 updates.
-        assert_eq!(
-            [count(1, "published_hmd_memory_mib"), count(1, "published_hmd_update_ms")],
-            ["3,439", "268"]
-        );
+        let shown: Vec<String> = cost.rows[1].iter().map(Cell::shown).collect();
+        assert_eq!(shown, ["Hateful Memes", "PE", "3,439", "268"]);
         // 20·20 + 20 (dense), 2·20 (norm), 2·20 + 2 (classifier).
         assert_eq!(count(3, "trained"), "502");
         // Twelve layers of 20·2 + 2 + 2·20 + 20.

@@ -20,6 +20,11 @@ pub fn title<'a>(names: &[(&str, &'a str)], name: &'a str) -> &'a str {
     names.iter().find(|(short, _)| *short == name).map_or(name, |(_, title)| title)
 }
 
+/// The place of `name` in the paper's order; what the paper does not have comes last.
+pub fn rank(names: &[(&str, &str)], name: &str) -> usize {
+    names.iter().position(|(short, _)| *short == name).unwrap_or(names.len())
+}
+
 /// One run of the paper: `paper/runs.csv`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,16 +57,131 @@ pub struct Run {
     pub mean_updates_per_second: f64,
 }
 
-/// The share of the state of the art that a run is said to reach: `paper/quoted.csv`.
+/// A share that the authors' README quotes: `paper/quoted.csv`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Quoted {
-    /// Short name of the data set.
+pub struct Quote {
+    /// What it is a share of.
+    pub claim: Claim,
+    /// Short name of the data set; empty where it is about the model.
     pub dataset: String,
     /// Short name of the training mode.
     pub mode: String,
-    /// The quoted share, above 0 and at most 1.
-    pub share_of_state_of_the_art: f64,
+    /// The share.
+    pub value: Quoted,
+}
+
+/// What the authors' README says in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Claim {
+    /// How many fewer parameters PE trains than Full-FT.
+    FewerTrained,
+    /// How many parameters PE adds.
+    Increase,
+    /// How many PE adds to the second model.
+    IncreaseVilbert,
+    /// By how much PE is better than FC.
+    Gain,
+    /// Which share of the state of the art is reached.
+    ShareOfStateOfTheArt,
+}
+
+/// A share as it was printed: above 0, at most 1.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Quoted {
+    /// The share.
+    pub value: f64,
+    /// Its decimals: how exact it claims to be.
+    pub places: u8,
+}
+
+impl TryFrom<String> for Quoted {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let decimals = text.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+        match text.parse() {
+            Ok(value) if value > 0.0 && value <= 1.0 && decimals <= 9 => {
+                Ok(Self { value, places: decimals as u8 })
+            }
+            _ => Err(format!("`{text}` is not a share above 0 and at most 1 with at most 9 decimals")),
+        }
+    }
+}
+
+impl Quoted {
+    /// Half a unit of the last decimal: what is nearer than this is printed the same.
+    pub fn rounding(self) -> f64 {
+        // A hair more, for the binary fraction of a number that lies at the edge itself.
+        0.5 * 10f64.powi(-i32::from(self.places)) + 1e-12
+    }
+
+    /// Decimals of the percentage.
+    pub fn percent_places(self) -> u8 {
+        self.places.saturating_sub(2)
+    }
+}
+
+/// A validation split of the paper: `paper/splits.csv`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationSplit {
+    /// Short name of the data set.
+    pub dataset: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Hateful ones among them.
+    pub positives: u64,
+}
+
+/// What the paper says of its results.
+#[derive(Debug, Clone)]
+pub struct Paper {
+    /// Its runs.
+    pub runs: Vec<Run>,
+    /// The numbers in its README.
+    pub quotes: Vec<Quote>,
+    /// Its validation splits.
+    pub splits: Vec<ValidationSplit>,
+}
+
+impl Paper {
+    /// Reads `runs.csv`, `quoted.csv` and `splits.csv`.
+    ///
+    /// # Errors
+    /// A file that cannot be read; a line that does not parse or leaves its range.
+    pub fn read(runs: &Path, quoted: &Path, splits: &Path) -> Result<Self> {
+        let splits = read(splits, |split: &ValidationSplit| {
+            match split.positives > 0 && split.positives < split.rows {
+                true => Ok(()),
+                false => Err("a class has no rows".to_owned()),
+            }
+        })?;
+        Ok(Self { runs: read_runs(runs)?, quotes: read(quoted, |_| Ok(()))?, splits })
+    }
+
+    /// The run of a data set and mode.
+    pub fn run(&self, dataset: &str, mode: &str) -> Option<&Run> {
+        self.runs.iter().find(|run| (run.dataset.as_str(), run.mode.as_str()) == (dataset, mode))
+    }
+
+    /// The validation split of a data set.
+    pub fn split(&self, dataset: &str) -> Option<&ValidationSplit> {
+        self.splits.iter().find(|split| split.dataset == dataset)
+    }
+
+    /// What the README quotes for a claim.
+    pub fn quotes(&self, claim: Claim) -> impl Iterator<Item = &Quote> {
+        self.quotes.iter().filter(move |quote| quote.claim == claim)
+    }
+
+    /// The state of the art of a data set as far as the quoted share implies it; no value is named.
+    pub fn state_of_the_art(&self, dataset: &str) -> Option<f64> {
+        let quote = self.quotes(Claim::ShareOfStateOfTheArt).find(|quote| quote.dataset == dataset)?;
+        Some(self.run(dataset, &quote.mode)?.best_roc_auc / quote.value.value)
+    }
 }
 
 /// Parameters of the paper's second model in one mode: `paper/vilbert.csv`.
@@ -127,21 +247,6 @@ pub fn read_runs(path: &Path) -> Result<Vec<Run>> {
             return Err(format!("the run {}/{} is given twice", run.dataset, run.mode));
         }
         Ok(())
-    })
-}
-
-/// Reads `quoted.csv`.
-///
-/// # Errors
-/// A file that cannot be read; a line that does not parse or whose share is not above 0 and at most 1.
-pub fn read_quoted(path: &Path) -> Result<Vec<Quoted>> {
-    read(path, |quoted: &Quoted| {
-        let share = quoted.share_of_state_of_the_art;
-        if share > 0.0 && share <= 1.0 {
-            Ok(())
-        } else {
-            Err("the share is not above 0 and at most 1".to_owned())
-        }
     })
 }
 

@@ -19,7 +19,7 @@ impl Stage for Shift {
     type Params = Profile;
     const NAME: &'static str = "shift";
     const ABOUT: &'static str = "Data shift: ROC-AUC of every run on the other data set's validation split";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::many("runs")];
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
@@ -55,6 +55,7 @@ fn table(found: &Found, profile: &Profile) -> Table {
     let rows = DATASETS.iter().flat_map(|(dataset, _)| MODES.map(|(mode, _)| row(found, dataset, mode)));
     Table {
         name: "table-shift".to_owned(),
+        place: 0,
         title: "Data shift: runs on the data set they were not trained on".to_owned(),
         caption: format!(
             "ROC-AUC on both validation splits, of the checkpoint that was best on its own. This run: {}.",
@@ -97,4 +98,60 @@ fn row(found: &Found, trained_on: &str, mode: &str) -> Vec<Cell> {
         _ => Cell::None,
     });
     cells
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use stage_api::testing::run_stage;
+
+    use super::*;
+    use crate::evaluated::made_up::write;
+
+    /// An evaluation of `dataset`'s run in `mode` on the data set `on`.
+    fn evaluation(root: &std::path::Path, dataset: &str, mode: &str, on: &str, roc_auc: f64) -> PathBuf {
+        let dir = write(&root.join(on), dataset, mode, 1, roc_auc, 0.3);
+        Metrics { dataset: on.to_owned(), ..Metrics::read(&dir).unwrap() }.write(&dir).unwrap();
+        dir
+    }
+
+    fn make(root: &std::path::Path, dirs: &[PathBuf]) -> Result<Table, StageError> {
+        let inputs: Vec<_> = dirs.iter().map(|dir| ("runs", dir.as_path())).collect();
+        let out = root.join("out");
+        run_stage(&Shift, "(profile: \"mini\")", &inputs, &out)?;
+        Ok(Table::read(&out.join("table-shift.json"))?)
+    }
+
+    #[test]
+    fn each_run_stands_on_both_data_sets_with_what_the_shift_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let dirs = [
+            evaluation(root, "hmd", "pe", "hmd", 0.75),
+            evaluation(root, "hmd", "pe", "mmh", 0.5),
+            evaluation(root, "mmh", "pe", "hmd", 0.625),
+        ];
+        let table = make(root, &dirs).unwrap();
+        let shown = |row: usize| -> Vec<String> { table.rows[row].iter().map(Cell::shown).collect() };
+        let interval = "0.5000 to 0.9000";
+        assert_eq!(
+            shown(1),
+            ["Hateful Memes", "PE", "0.7500", interval, "0.5000", interval, "\u{2212}0.2500"]
+        );
+        // Trained on the second, its own evaluation missing: no change, and the cell says what to make.
+        assert_eq!(shown(4)[2..], ["0.6250", interval, "no run: make mmh-pe", "–", "–"]);
+        assert_eq!(shown(0)[2..5], ["no run: make hmd-fc", "–", "no run: make hmd-fc-on-mmh"]);
+    }
+
+    #[test]
+    fn another_split_and_a_run_given_twice_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = evaluation(dir.path(), "hmd", "fc", "mmh", 0.6);
+        let error = make(dir.path(), &[run.clone(), run.clone()]).unwrap_err().to_string();
+        assert!(error.contains("hmd fc on mmh is given twice"), "{error}");
+        Metrics { split: Split::Test, ..Metrics::read(&run).unwrap() }.write(&run).unwrap();
+        let error = make(dir.path(), &[run]).unwrap_err().to_string();
+        assert!(error.contains("another split than validation"), "{error}");
+    }
 }

@@ -6,11 +6,14 @@ use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
 use crate::table::Table;
 
 /// The tables: what a user calls them, the step that makes them, the name of their files.
-const TABLES: [(&str, &str, &str); 6] = [
+const TABLES: [(&str, &str, &str); 9] = [
     ("1", "table-1", "table-1"),
+    ("cost", "table-1", "table-1-cost"),
     ("2", "table-2", "table-2"),
     ("metrics", "table-2", "table-2-metrics"),
     ("tests", "table-2", "table-2-tests"),
+    ("confusion", "table-2", "table-2-confusion"),
+    ("claims", "claims", "claims"),
     ("shift", "table-shift", "table-shift"),
     ("seeds", "table-2-seeds", "table-2"),
 ];
@@ -29,7 +32,11 @@ impl Tool for ShowTable {
 
     fn args(&self) -> &'static [Arg] {
         const ARGS: &[Arg] = &[
-            Arg::positional("table", Count::One, "1, 2, metrics, tests, shift or seeds"),
+            Arg::positional(
+                "table",
+                Count::One,
+                "1, cost, 2, metrics, tests, confusion, claims, shift or seeds",
+            ),
             Arg::option(
                 "--format",
                 "FORM",

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::project::{Project, made};
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 16] = [
     "all",
     "hmd",
     "mmh",
@@ -14,10 +14,12 @@ const NAMES: [&str; 14] = [
     "mmh-fc",
     "mmh-pe",
     "mmh-full",
+    "claims",
     "table-1",
     "table-2",
     "table-shift",
     "curves",
+    "roc",
     "report",
 ];
 
@@ -83,7 +85,17 @@ fn a_learning_rate_reruns_its_run_and_what_reads_it() {
     let run = project.run(&["make", "all"]).expect(0);
     assert_eq!(
         run.ran(),
-        ["curves", "hmd-pe", "hmd-pe-on-mmh", "hmd-pe-train", "report", "table-2", "table-shift"]
+        [
+            "claims",
+            "curves",
+            "hmd-pe",
+            "hmd-pe-on-mmh",
+            "hmd-pe-train",
+            "report",
+            "roc",
+            "table-2",
+            "table-shift"
+        ]
     );
     let why = project.run(&["why", "table-2"]).expect(0).out;
     for words in ["is fresh", "input runs (hmd-pe) changed", "because `hmd-pe-train` ran again", "0.03125"] {

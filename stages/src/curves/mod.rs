@@ -1,14 +1,17 @@
 //! `curves`: ROC-AUC and loss by update, one pair of figures a data set, the three modes of this run in front and
-//! the paper's behind. It does not know how a figure is drawn.
+//! the paper's behind. Several seeds of a mode become their mean with a band from the least to the greatest. It does not
+//! know how a figure is drawn.
 
-use std::collections::BTreeMap;
+mod curve;
 
 use stage_api::{Job, Port, Stage, StageError};
 
+use self::curve::{Curve, Spread};
 use crate::artifacts::history::History;
-use crate::figure::{self, Figure, LegendColumn, Line, Mark, Panel, Scale, Style};
+use crate::figure::{self, Figure, LegendColumn, Line, Panel, Scale};
+use crate::look::style;
 use crate::profile::Profile;
-use crate::published::{self, DATASETS, MODES, Point, Split};
+use crate::published::{self, DATASETS, MODES};
 use crate::table::thousands;
 
 /// Draws the curves.
@@ -19,16 +22,16 @@ impl Stage for Curves {
     const NAME: &'static str = "curves";
     const ABOUT: &'static str =
         "ROC-AUC and loss by update for each data set, with the published curves behind";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::one("published"), Port::many("runs")];
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
-        let published = published_curves(&published::read_curves(job.inputs.one("published")?)?);
-        let mut ours = Vec::new();
+        let published = curve::published(&published::read_curves(job.inputs.one("published")?)?);
+        let mut histories = Vec::new();
         for dir in job.inputs.all("runs") {
-            ours.push(curve(&History::read(dir)?));
+            histories.push(History::read(dir)?);
         }
-        ours.sort_by(|a, b| (&a.dataset, a.seed).cmp(&(&b.dataset, b.seed)));
+        let ours = curve::of_runs(&histories);
         let mut figures = Vec::new();
         for (dataset, title) in DATASETS {
             let of = |curves: &[Curve]| -> Vec<Curve> {
@@ -43,62 +46,6 @@ impl Stage for Curves {
     }
 }
 
-/// A run's curves, ours or the paper's.
-#[derive(Debug, Clone)]
-struct Curve {
-    dataset: String,
-    mode: String,
-    seed: u64,
-    /// Updates the run was trained for.
-    updates: u64,
-    /// Update, loss.
-    train: Vec<(u64, f64)>,
-    /// Update, loss, ROC-AUC.
-    val: Vec<(u64, f64, f64)>,
-    /// The validation whose checkpoint was kept.
-    best: Option<(u64, f64, f64)>,
-}
-
-fn curve(history: &History) -> Curve {
-    Curve {
-        dataset: history.run.dataset.clone(),
-        mode: history.run.mode.clone(),
-        seed: history.run.seed,
-        updates: history.run.updates,
-        train: history.train.iter().map(|point| (point.update, point.loss)).collect(),
-        val: history.val.iter().map(|point| (point.update, point.loss, point.roc_auc)).collect(),
-        best: Some((history.best.update, history.best.loss, history.best.roc_auc)),
-    }
-}
-
-fn published_curves(points: &[Point]) -> Vec<Curve> {
-    let mut curves: BTreeMap<(&str, &str), Curve> = BTreeMap::new();
-    for point in points {
-        let curve = curves.entry((&point.dataset, &point.mode)).or_insert_with(|| Curve {
-            dataset: point.dataset.clone(),
-            mode: point.mode.clone(),
-            seed: 0,
-            updates: 0,
-            train: Vec::new(),
-            val: Vec::new(),
-            best: None,
-        });
-        curve.updates = curve.updates.max(point.update);
-        match (point.split, point.roc_auc) {
-            (Split::Val, Some(auc)) => {
-                let here = (point.update, point.loss, auc);
-                curve.val.push(here);
-                // The first with the greatest, as the original keeps its checkpoints.
-                if curve.best.is_none_or(|best| auc > best.2) {
-                    curve.best = Some(here);
-                }
-            }
-            _ => curve.train.push((point.update, point.loss)),
-        }
-    }
-    curves.into_values().collect()
-}
-
 /// The curves of one data set.
 struct Pair {
     ours: Vec<Curve>,
@@ -107,41 +54,42 @@ struct Pair {
 
 impl Pair {
     fn roc_auc(&self, dataset: &str, title: &str, made_by: &str) -> Figure {
-        let line = |curve: &Curve, faint: bool| {
-            let points = curve.val.iter().map(|&(update, _, auc)| (curve.share(update), auc)).collect();
-            let best = curve.best.map(|(update, _, auc)| (curve.share(update), auc));
-            Line { style: style(&curve.mode, faint), marked: !faint, points, best }
-        };
         let level = Some((0.5, "chance".to_owned()));
         Figure {
             name: format!("{dataset}-roc-auc"),
             title: format!("{title}: validation ROC-AUC during training"),
-            caption: format!("{made_by} Large marks: the best validation. Published: lighter."),
-            panels: vec![self.panel("ROC-AUC (validation)", level, line)],
-            legend: self.legend(|curve| {
-                let best = |(update, _, auc): (u64, f64, f64)| {
-                    format!("best {auc:.3} at update {}", thousands(update))
-                };
-                curve.best.map_or_else(|| "never validated".to_owned(), best)
+            caption: format!(
+                "{made_by} Large marks: the best validation. Published: lighter.{}",
+                self.bands()
+            ),
+            panels: vec![self.panel("ROC-AUC (validation)", level, |curve, faint| {
+                let points = curve.val.iter().map(|val| (val.update, val.roc_auc));
+                let best = curve.best.map(|best| (best.update, best.roc_auc));
+                line(curve, faint, points, best, !faint)
+            })],
+            legend: self.legend(|curve| match curve.best {
+                Some(best) => format!("best {:.3} at update {}", best.roc_auc.mean, thousands(best.update)),
+                None => "never validated".to_owned(),
             }),
         }
     }
 
     fn loss(&self, dataset: &str, title: &str, made_by: &str) -> Figure {
-        let train = |curve: &Curve, faint: bool| {
-            let points = curve.train.iter().map(|&(update, loss)| (curve.share(update), loss)).collect();
-            Line { style: style(&curve.mode, faint), marked: false, points, best: None }
+        let train = |curve: &Curve, faint: bool| Line {
+            says: vec![],
+            ..line(curve, faint, curve.train.iter().copied(), None, false)
         };
         let val = |curve: &Curve, faint: bool| {
-            let points = curve.val.iter().map(|&(update, loss, _)| (curve.share(update), loss)).collect();
-            let best = curve.best.map(|(update, loss, _)| (curve.share(update), loss));
-            Line { style: style(&curve.mode, faint), marked: !faint, points, best }
+            let points = curve.val.iter().map(|val| (val.update, val.loss));
+            let best = curve.best.map(|best| (best.update, best.loss));
+            line(curve, faint, points, best, !faint)
         };
         Figure {
             name: format!("{dataset}-loss"),
             title: format!("{title}: loss during training"),
             caption: format!(
-                "{made_by} Large marks: the validation with the best ROC-AUC. Published: lighter."
+                "{made_by} Large marks: the validation with the best ROC-AUC. Published: lighter.{}",
+                self.bands()
             ),
             panels: vec![
                 self.panel("training cross-entropy (nats)", None, train),
@@ -151,12 +99,20 @@ impl Pair {
                     ..self.panel("validation cross-entropy (nats, logarithmic)", None, val)
                 },
             ],
-            legend: self.legend(|curve| {
-                let kept = |(update, loss, _): (u64, f64, f64)| {
-                    format!("{loss:.3} at update {}, its best ROC-AUC", thousands(update))
-                };
-                curve.best.map_or_else(|| "never validated".to_owned(), kept)
+            legend: self.legend(|curve| match curve.best {
+                Some(best) => {
+                    format!("{:.3} at update {}, its best ROC-AUC", best.loss.mean, thousands(best.update))
+                }
+                None => "never validated".to_owned(),
             }),
+        }
+    }
+
+    /// What a caption says of bands, if there are any.
+    fn bands(&self) -> &'static str {
+        match self.ours.iter().any(|curve| curve.seeds.len() > 1) {
+            true => " Lines: the mean of the seeds; bands: from the least to the greatest.",
+            false => "",
         }
     }
 
@@ -187,41 +143,55 @@ impl Pair {
 
     fn legend(&self, words: impl Fn(&Curve) -> String) -> Vec<LegendColumn> {
         let column = |curves: &[Curve], faint: bool, heading: &str| {
-            let entries = MODES.iter().flat_map(|(mode, title)| {
-                let of: Vec<&Curve> = curves.iter().filter(|curve| curve.mode == *mode).collect();
-                let several = of.len() > 1;
-                let entry = |curve: &Curve| {
-                    let seed = if several { format!(" (seed {})", curve.seed) } else { String::new() };
-                    (Some(style(mode, faint)), format!("{title}{seed}: {}", words(curve)))
-                };
-                match of.as_slice() {
-                    [] => vec![(None, format!("{title}: no run"))],
-                    of => of.iter().map(|curve| entry(curve)).collect(),
-                }
-            });
+            let entries =
+                MODES.iter().map(|(mode, title)| match curves.iter().find(|curve| curve.mode == *mode) {
+                    None => (None, format!("{title}: no run")),
+                    Some(curve) => {
+                        let text = format!("{}: {}{}", curve.name(), words(curve), gaps(curve));
+                        (Some(style(mode, faint)), text)
+                    }
+                });
             LegendColumn { heading: heading.to_owned(), entries: entries.collect() }
         };
         vec![column(&self.ours, false, "This run"), column(&self.published, true, "Published")]
     }
 }
 
-impl Curve {
-    /// The share of the training that is done after `update` updates.
-    fn share(&self, update: u64) -> f64 {
-        update as f64 / self.updates.max(1) as f64
+/// A line of a curve: it says each value, and has a band where there are several seeds.
+fn line(
+    curve: &Curve,
+    faint: bool,
+    points: impl Iterator<Item = (u64, Spread)>,
+    best: Option<(u64, Spread)>,
+    marked: bool,
+) -> Line {
+    let points: Vec<(u64, Spread)> = points.collect();
+    let whose = if faint { ", published" } else { "" };
+    let says = |(update, value): &(u64, Spread)| {
+        let range = match curve.seeds.len() {
+            0 | 1 => String::new(),
+            _ => format!(" ({:.4} to {:.4})", value.low, value.high),
+        };
+        format!("{}{whose}: {:.4}{range} at update {}", curve.name(), value.mean, thousands(*update))
+    };
+    let edge = |(update, value): &(u64, Spread)| (curve.share(*update), value.low, value.high);
+    Line {
+        style: style(&curve.mode, faint),
+        marked,
+        says: points.iter().map(says).collect(),
+        band: if curve.seeds.len() > 1 { points.iter().map(edge).collect() } else { vec![] },
+        points: points.iter().map(|(update, value)| (curve.share(*update), value.mean)).collect(),
+        best: best.map(|(update, value)| (curve.share(update), value.mean)),
     }
 }
 
-/// The look of a mode. Colours are of the palette of Okabe and Ito, which colour-blind readers can tell apart;
-/// dash pattern and mark do the same in grey print.
-fn style(mode: &str, faint: bool) -> Style {
-    let (colour, dashes, mark): ([u8; 3], &[u32], Mark) = match mode {
-        "fc" => ([0xd5, 0x5e, 0x00], &[2, 4], Mark::Triangle),
-        "pe" => ([0x00, 0x72, 0xb2], &[], Mark::Circle),
-        "full" => ([0x00, 0x9e, 0x73], &[9, 4], Mark::Square),
-        _ => ([0x44, 0x44, 0x44], &[9, 4, 2, 4], Mark::Circle),
-    };
-    Style { colour, dashes, mark, faint }
+/// What the legend says of values that are no numbers.
+fn gaps(curve: &Curve) -> String {
+    match curve.not_numbers() {
+        0 => String::new(),
+        1 => "; 1 value is no number".to_owned(),
+        many => format!("; {many} values are no numbers"),
+    }
 }
 
 #[cfg(test)]

@@ -115,10 +115,45 @@ fn the_png_is_the_svg_with_its_lines_and_letters() {
 }
 
 #[test]
-fn several_seeds_are_told_apart() {
+fn several_seeds_become_their_mean_with_a_band() {
     let dir = tempfile::tempdir().unwrap();
-    let out = draw(dir.path(), &[history("mmh", "fc", 2), history("mmh", "fc", 1)]);
+    let seeds = [history("mmh", "fc", 2), history("mmh", "fc", 1)];
+    let out = draw(dir.path(), &seeds);
     let svg = fs::read_to_string(out.join("mmh-roc-auc.svg")).unwrap();
-    let (first, second) = (svg.find("FC (seed 1)"), svg.find("FC (seed 2)"));
-    assert!(first.is_some() && first < second);
+    let at = |update: u64| {
+        seeds.each_ref().map(|run| run.val.iter().find(|v| v.update == update).unwrap().roc_auc)
+    };
+    let ([a, b], band) = (at(300), "<polygon points=");
+    let (mean, low, high) = ((a + b) / 2.0, a.min(b), a.max(b));
+    let says = format!("FC (seeds 1, 2): {mean:.4} ({low:.4} to {high:.4}) at update 300");
+    assert!(svg.contains(&says), "{says}");
+    assert!(svg.contains("bands: from the least to the greatest"));
+    assert_eq!(svg.lines().filter(|line| line.contains(band) && line.contains("fill-opacity")).count(), 1);
+}
+
+#[test]
+fn a_value_that_is_no_number_leaves_a_gap_and_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = history("hmd", "pe", 3);
+    run.val[4].roc_auc = f64::NAN;
+    run.train[0].loss = f64::NAN;
+    let whole = draw(&dir.path().join("whole"), &[history("hmd", "pe", 3)]);
+    let broken = draw(&dir.path().join("broken"), &[run]);
+    let lines = |out: &Path| {
+        let svg = fs::read_to_string(out.join("hmd-roc-auc.svg")).unwrap();
+        (svg.matches("<polyline").count(), svg.contains("; 2 values are no numbers"))
+    };
+    let ((before, _), (after, said)) = (lines(&whole), lines(&broken));
+    assert_eq!((after, said), (before + 1, true));
+}
+
+#[test]
+fn a_run_without_any_number_still_has_its_figure() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = history("mmh", "full", 1);
+    run.val.iter_mut().for_each(|val| (val.roc_auc, val.loss) = (f64::NAN, f64::NAN));
+    run.best = run.val[0];
+    let out = draw(dir.path(), &[run]);
+    let svg = fs::read_to_string(out.join("mmh-roc-auc.svg")).unwrap();
+    assert!(svg.contains("Full-FT: never validated; 24 values are no numbers"), "{svg}");
 }

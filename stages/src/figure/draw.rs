@@ -35,6 +35,7 @@ pub fn svg(figure: &Figure) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
          height=\"{height}\" role=\"img\" font-family=\"{FONTS}\" font-size=\"13\" fill=\"{INK}\">\n\
          <title>{title}</title>\n<desc>{caption} {legend}</desc>\n\
+         <style>.point:hover *{{visibility:visible}}</style>\n\
          <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>",
         legend = escaped(&spoken(&figure.legend)),
     ));
@@ -102,7 +103,9 @@ impl Area {
 
 fn draw_panel(page: &mut Page, panel: &Panel, area: Area) {
     let values = panel.lines.iter().flat_map(|line| line.points.iter().map(|point| point.1));
-    let values = values.chain(panel.level.iter().map(|level| level.0)).filter(|value| value.is_finite());
+    let bands = panel.lines.iter().flat_map(|line| line.band.iter().flat_map(|edge| [edge.1, edge.2]));
+    let values =
+        values.chain(bands).chain(panel.level.iter().map(|level| level.0)).filter(|value| value.is_finite());
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
     // Values at or below 0 have no logarithm: such a plot falls back to an even axis.
     let logarithmic = panel.logarithmic && low > 0.0 && high.is_finite();
@@ -144,6 +147,9 @@ fn draw_panel(page: &mut Page, panel: &Panel, area: Area) {
     ));
     let place = |point: &(f64, f64)| (area.x(point.0), y(point.1));
     for line in &panel.lines {
+        draw_band(page, line, place);
+    }
+    for line in &panel.lines {
         draw_line(page, line, place);
     }
     // Above all lines, so that none hides another's best point.
@@ -160,6 +166,43 @@ fn draw_panel(page: &mut Page, panel: &Panel, area: Area) {
             );
         }
     }
+    // Last, so that nothing lies between them and the pointer.
+    for line in &panel.lines {
+        for (point, says) in line.points.iter().zip(&line.says).filter(|(point, _)| point.1.is_finite()) {
+            draw_saying(page, line.style, place(point), says, area);
+        }
+    }
+}
+
+/// The room between the edges of a band; edges that are no numbers leave a gap.
+fn draw_band(page: &mut Page, line: &Line, place: impl Fn(&(f64, f64)) -> (f64, f64)) {
+    for piece in line.band.split(|edge| !(edge.1.is_finite() && edge.2.is_finite())) {
+        let upper = piece.iter().map(|&(x, _, high)| (x, high));
+        let lower = piece.iter().rev().map(|&(x, low, _)| (x, low));
+        let corners: Vec<String> = upper
+            .chain(lower)
+            .map(|point| place(&point))
+            .map(|(x, y)| format!("{},{}", short(x), short(y)))
+            .collect();
+        if piece.len() > 1 {
+            let (corners, ink) = (corners.join(" "), line.style.ink());
+            page.push(format_args!("<polygon points=\"{corners}\" fill=\"{ink}\" fill-opacity=\"0.2\"/>"));
+        }
+    }
+}
+
+/// A point that says its value in the corner of the plot, and gets a ring, while a pointer is near it.
+fn draw_saying(page: &mut Page, style: Style, (x, y): (f64, f64), says: &str, area: Area) {
+    let (cx, cy, ink) = (short(x), short(y), style.ink());
+    let (left, top) = (short(area.left + 10.0), short(area.top + 20.0));
+    // Written around the letters, so that they can be read on any line.
+    let halo = "stroke=\"#ffffff\" stroke-width=\"4\" stroke-linejoin=\"round\" paint-order=\"stroke\"";
+    page.push(format_args!(
+        "<g class=\"point\"><circle cx=\"{cx}\" cy=\"{cy}\" r=\"9\" fill=\"#ffffff\" fill-opacity=\"0\"/>\
+         <circle cx=\"{cx}\" cy=\"{cy}\" r=\"9\" fill=\"none\" stroke=\"{ink}\" stroke-width=\"2\" visibility=\"hidden\"/>\
+         <text x=\"{left}\" y=\"{top}\" visibility=\"hidden\" {halo}>{}</text></g>",
+        escaped(says)
+    ));
 }
 
 /// Ticks, numbers and name of a scale at height `y`; `side` is 1 below the plot and −1 above.

@@ -64,6 +64,10 @@ pub struct Line {
     pub marked: bool,
     /// Horizontal share and value of each point, left to right.
     pub points: Vec<(f64, f64)>,
+    /// What each point says to who points at it; empty for a line that says nothing.
+    pub says: Vec<String>,
+    /// A band behind the line: horizontal share, lower and upper edge, left to right; empty for none.
+    pub band: Vec<(f64, f64, f64)>,
     /// The point to single out.
     pub best: Option<(f64, f64)>,
 }

@@ -7,6 +7,7 @@
 
 pub mod bootstrap;
 pub mod delong;
+pub mod hanley_mcneil;
 mod ranking;
 
 pub use ranking::{average_precision, calibration_error, roc_curve};

@@ -43,7 +43,7 @@ impl Stage for Report {
     type Params = Params;
     const NAME: &'static str = "report";
     const ABOUT: &'static str = "One self-contained HTML page with all tables and figures";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::many("parts")];
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
@@ -72,7 +72,7 @@ impl Stage for Report {
     }
 }
 
-/// The tables of a folder, by name.
+/// The tables of a folder, in the order in which they are to be read.
 fn tables_of(dir: &Path) -> Result<Vec<Table>, ArtifactError> {
     let entries = fs::read_dir(dir).map_err(|error| ArtifactError::new(dir, error))?;
     let mut paths = Vec::new();
@@ -83,7 +83,9 @@ fn tables_of(dir: &Path) -> Result<Vec<Table>, ArtifactError> {
         }
     }
     paths.sort();
-    paths.iter().map(|path| Table::read(path)).collect()
+    let mut tables = paths.iter().map(|path| Table::read(path)).collect::<Result<Vec<_>, _>>()?;
+    tables.sort_by_key(|table| table.place);
+    Ok(tables)
 }
 
 fn render(
@@ -135,6 +137,7 @@ mod tests {
     fn part(dir: &Path, text: &str) -> std::path::PathBuf {
         let table = Table {
             name: "table-9".into(),
+            place: 0,
             title: "Table IX: a test".into(),
             caption: "Profile mini.".into(),
             columns: vec![Column::words("mode", "Mode"), Column::numbers("auc", "this run", "ROC-AUC")],

@@ -1,6 +1,6 @@
 //! The table of all metrics at the checkpoint with the best ROC-AUC. It does not know how a metric is computed.
 
-use super::{Evaluated, Key, Paper, Runs, mean, missing, names};
+use super::{Evaluated, Key, Paper, Runs, mean, missing, names, rows};
 use crate::artifacts::metrics::Metrics;
 use crate::metrics::bootstrap::Interval;
 use crate::profile::Profile;
@@ -27,21 +27,21 @@ pub(super) fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
     ];
     for (key, title, _, _) in METRICS {
         columns.push(Column::numbers(key, "this run", title));
-        columns.push(Column::numbers(&format!("{key}_interval"), "this run", "95% interval"));
     }
     let row = |of: &Key| row(of, runs.get(of).map_or(&[][..], Vec::as_slice), paper);
     Table {
         name: "table-2-metrics".to_owned(),
+        place: 2,
         title: "Other metrics of the runs of Table II".to_owned(),
         caption: format!(
             "Metrics of the checkpoint with the best validation ROC-AUC. This run: {}.",
             profile.in_words()
         ),
         columns,
-        rows: paper.rows(runs).iter().map(row).collect(),
+        rows: rows(paper, runs).iter().map(row).collect(),
         notes: vec![
             "Accuracy, F1 (of the class hateful) and balanced accuracy are those of the more probable class. Calibration \
-             error: expected, of P(hateful), over 15 bins of equal width. Intervals are given for single runs."
+             error: expected, of P(hateful), over 15 bins of equal width. In brackets 95% intervals, given for single runs."
                 .to_owned(),
         ],
     }
@@ -50,22 +50,21 @@ pub(super) fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
 fn row(of: &Key, ours: &[Evaluated], paper: &Paper) -> Vec<Cell> {
     let number = |value: f64| Cell::Number { value, places: 4 };
     let mut cells = names(of);
-    cells.extend(match paper.run(of) {
+    cells.extend(match paper.run(&of.0, &of.1) {
         Some(run) => [number(run.best_accuracy), number(run.best_f1)],
         None => [Cell::None, Cell::None],
     });
     for (place, (_, _, value, interval)) in METRICS.into_iter().enumerate() {
-        match ours {
-            [] => cells.extend([if place == 0 { missing(of) } else { Cell::None }, Cell::None]),
-            _ => cells.extend([
-                mean(ours, |run| value(&run.metrics)),
-                match ours {
-                    [one] => interval(&one.metrics)
-                        .map_or(Cell::None, |Interval { low, high }| Cell::Interval { low, high, places: 3 }),
-                    _ => Cell::None,
-                },
-            ]),
-        }
+        let of_one = |one: &Evaluated| {
+            let Interval { low, high } = interval(&one.metrics)?;
+            Some(Cell::Estimate { value: value(&one.metrics), low, high, places: 4 })
+        };
+        cells.push(match ours {
+            [] if place == 0 => missing(of),
+            [] => Cell::None,
+            [one] => of_one(one).unwrap_or_else(|| mean(ours, |run| value(&run.metrics))),
+            several => mean(several, |run| value(&run.metrics)),
+        });
     }
     cells
 }

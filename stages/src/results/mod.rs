@@ -1,7 +1,7 @@
 //! `results`: Table II, the ROC-AUC of every evaluated run beside that of the paper's run; all other metrics with their
-//! intervals; and DeLong's test between the modes. It does not know how a metric is computed.
+//! intervals; confusion matrices; and DeLong's test between the modes. It does not know how a metric is computed.
 
-mod evaluated;
+mod confusion_table;
 mod metrics_table;
 mod tests_table;
 
@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use stage_api::{Job, Port, Stage, StageError};
 
-use self::evaluated::{Evaluated, Runs};
+use crate::evaluated::{self, Evaluated, Runs, missing};
 use crate::profile::Profile;
-use crate::published::{self, DATASETS, MODES, Quoted};
+use crate::published::{self, Claim, DATASETS, MODES, Paper, rank};
 use crate::table::{Cell, Column, Table, thousands};
 
 /// Makes Table II.
@@ -22,66 +22,37 @@ impl Stage for Results {
     const NAME: &'static str = "results";
     const ABOUT: &'static str =
         "Table II: ROC-AUC by data set and mode beside the published, all metrics, DeLong's test";
-    const VERSION: u32 = 2;
-    const INPUTS: &'static [Port] = &[Port::one("published"), Port::one("quoted"), Port::many("runs")];
+    const VERSION: u32 = 3;
+    const INPUTS: &'static [Port] =
+        &[Port::one("published"), Port::one("quoted"), Port::one("splits"), Port::many("runs")];
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
-        let paper = Paper {
-            runs: published::read_runs(job.inputs.one("published")?)?,
-            quoted: published::read_quoted(job.inputs.one("quoted")?)?,
-        };
+        let inputs = job.inputs;
+        let paper = Paper::read(inputs.one("published")?, inputs.one("quoted")?, inputs.one("splits")?)?;
         let runs = evaluated::read(&job.inputs.all("runs"))?;
         table(&paper, &runs, profile).write(job.out)?;
+        confusion_table::table(&paper, &runs, profile).write(job.out)?;
         metrics_table::table(&paper, &runs, profile).write(job.out)?;
         tests_table::table(&runs, profile).write(job.out)?;
         Ok(())
     }
 }
 
-/// The published side.
-struct Paper {
-    runs: Vec<published::Run>,
-    quoted: Vec<Quoted>,
-}
-
 /// A data set and a mode.
 type Key = (String, String);
 
-impl Paper {
-    fn run(&self, of: &Key) -> Option<&published::Run> {
-        self.runs.iter().find(|run| (&run.dataset, &run.mode) == (&of.0, &of.1))
-    }
-
-    /// The state of the art of a data set as far as the quoted share implies it.
-    fn state_of_the_art(&self, dataset: &str) -> Option<f64> {
-        let quoted = self.quoted.iter().find(|quoted| quoted.dataset == dataset)?;
-        let run = self.run(&(dataset.to_owned(), quoted.mode.clone()))?;
-        Some(run.best_roc_auc / quoted.share_of_state_of_the_art)
-    }
-
-    /// The rows of a table: the paper's runs and whatever else was evaluated, in the paper's order.
-    fn rows(&self, runs: &Runs) -> Vec<Key> {
-        let mut keys: Vec<Key> =
-            self.runs.iter().map(|run| (run.dataset.clone(), run.mode.clone())).collect();
-        keys.extend(runs.keys().filter(|key| self.run(key).is_none()).cloned());
-        keys.sort_by_key(|(dataset, mode)| (rank(&DATASETS, dataset), rank(&MODES, mode)));
-        keys
-    }
-}
-
-/// The place of `name` in the paper's order; what the paper does not have comes last.
-fn rank(names: &[(&str, &str)], name: &str) -> usize {
-    names.iter().position(|(short, _)| *short == name).unwrap_or(names.len())
+/// The rows of a table: the paper's runs and whatever else was evaluated, in the paper's order.
+fn rows(paper: &Paper, runs: &Runs) -> Vec<Key> {
+    let mut keys: Vec<Key> = paper.runs.iter().map(|run| (run.dataset.clone(), run.mode.clone())).collect();
+    keys.extend(runs.keys().filter(|(dataset, mode)| paper.run(dataset, mode).is_none()).cloned());
+    keys.sort_by_key(|(dataset, mode)| (rank(&DATASETS, dataset), rank(&MODES, mode)));
+    keys
 }
 
 /// The first cells of a row: data set and mode.
 fn names((dataset, mode): &Key) -> Vec<Cell> {
     let words = |text: &str| Cell::Text(text.to_owned());
     vec![words(published::title(&DATASETS, dataset)), words(published::title(&MODES, mode))]
-}
-
-fn missing((dataset, mode): &Key) -> Cell {
-    Cell::Missing(format!("no run: make {dataset}-{mode}"))
 }
 
 /// The value of one run, or mean and sample standard deviation of several.
@@ -95,7 +66,7 @@ fn mean(ours: &[Evaluated], of: impl Fn(&Evaluated) -> f64) -> Cell {
 
 fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
     let (ours, theirs) = ("this run", "published");
-    let columns = vec![
+    let mut columns = vec![
         Column::words("dataset", "Data set"),
         Column::words("mode", "Mode"),
         Column::numbers("published_roc_auc", theirs, "Best ROC-AUC"),
@@ -105,12 +76,18 @@ fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
         Column::numbers("roc_auc_interval", ours, "95% interval"),
         Column::numbers("best_update", ours, "at update"),
         Column::words("seeds", "Seed"),
-        Column::numbers("share", ours, "Share of the state of the art"),
         Column::numbers("roc_auc_difference", "", "Difference in ROC-AUC"),
     ];
-    let row = |of: &Key| row(of, runs.get(of).map_or(&[][..], Vec::as_slice), paper);
+    // A share of the paper's state of the art means something on the paper's rows alone.
+    let has_shares = runs.values().flatten().any(|run| run.is_on_the_papers_split(paper));
+    if has_shares {
+        let at = columns.len() - 1;
+        columns.insert(at, Column::numbers("share", ours, "Share of the state of the art"));
+    }
+    let row = |of: &Key| row(of, runs.get(of).map_or(&[][..], Vec::as_slice), paper, has_shares);
     Table {
         name: "table-2".to_owned(),
+        place: 0,
         title: "Table II: detection of hateful memes on the validation splits".to_owned(),
         caption: format!(
             "ROC-AUC of the checkpoint with the best validation. This run: {}. Published: the authors' training logs, \
@@ -118,14 +95,14 @@ fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
             profile.in_words()
         ),
         columns,
-        rows: paper.rows(runs).iter().map(row).collect(),
+        rows: rows(paper, runs).iter().map(row).collect(),
         notes: notes(paper, runs),
     }
 }
 
-fn row(of: &Key, ours: &[Evaluated], paper: &Paper) -> Vec<Cell> {
+fn row(of: &Key, ours: &[Evaluated], paper: &Paper, has_shares: bool) -> Vec<Cell> {
     let number = |value: f64| Cell::Number { value, places: 4 };
-    let (theirs, best) = (paper.run(of), paper.state_of_the_art(&of.0));
+    let (theirs, best) = (paper.run(&of.0, &of.1), paper.state_of_the_art(&of.0));
     let share = |auc: f64| best.map_or(Cell::None, |best| Cell::Share { value: auc / best, places: 1 });
     let mut cells = names(of);
     cells.extend(match theirs {
@@ -134,10 +111,10 @@ fn row(of: &Key, ours: &[Evaluated], paper: &Paper) -> Vec<Cell> {
     });
     if ours.is_empty() {
         cells.push(missing(of));
-        cells.extend([Cell::None, Cell::None, Cell::None, Cell::None, Cell::None]);
+        cells.extend(std::iter::repeat_n(Cell::None, 4 + usize::from(has_shares)));
         return cells;
     }
-    let auc = ours.iter().map(|run| run.metrics.roc_auc).sum::<f64>() / ours.len() as f64;
+    let auc = evaluated::mean_roc_auc(ours);
     let interval = |interval| match interval {
         Some(crate::metrics::bootstrap::Interval { low, high }) => Cell::Interval { low, high, places: 4 },
         None => Cell::None,
@@ -150,9 +127,13 @@ fn row(of: &Key, ours: &[Evaluated], paper: &Paper) -> Vec<Cell> {
             many => Cell::Text(listed(many, |run| thousands(run.metrics.best_update))),
         },
         Cell::Text(listed(ours, |run| run.metrics.run.seed.to_string())),
-        share(auc),
-        theirs.map_or(Cell::None, |run| Cell::Difference { value: auc - run.best_roc_auc, places: 4 }),
     ]);
+    if has_shares {
+        let is_theirs = ours.iter().all(|run| run.is_on_the_papers_split(paper));
+        cells.push(if is_theirs { share(auc) } else { Cell::None });
+    }
+    cells
+        .push(theirs.map_or(Cell::None, |run| Cell::Difference { value: auc - run.best_roc_auc, places: 4 }));
     cells
 }
 
@@ -190,19 +171,26 @@ fn notes(paper: &Paper, runs: &Runs) -> Vec<String> {
          weights; they do not cover the choice of the best checkpoint on the same rows."
             .to_owned(),
     );
-    let implied = paper.quoted.iter().filter_map(|quoted| {
+    let implied = paper.quotes(Claim::ShareOfStateOfTheArt).filter_map(|quoted| {
         let best = paper.state_of_the_art(&quoted.dataset)?;
         let (title, mode) =
             (published::title(&DATASETS, &quoted.dataset), published::title(&MODES, &quoted.mode));
-        let share = quoted.share_of_state_of_the_art * 100.0;
+        let share = quoted.value.value * 100.0;
         Some(format!("{title} {best:.4}, of which {mode} is said to reach {share:.1} %"))
     });
     let implied: Vec<String> = implied.collect();
+    let split = |split: &published::ValidationSplit| {
+        let title = published::title(&DATASETS, &split.dataset);
+        format!("{title} {} and {}", thousands(split.rows), thousands(split.positives))
+    };
+    let splits: Vec<String> = paper.splits.iter().map(split).collect();
     if !implied.is_empty() {
         notes.push(format!(
             "The authors do not name the state of the art; it is the published ROC-AUC divided by the share that they quote: \
-             {}.",
-            implied.join("; ")
+             {}. A run of ours is held against it only on a validation split with as many rows and as many hateful ones as \
+             the paper's: {}.",
+            implied.join("; "),
+            splits.join("; ")
         ));
     }
     notes

@@ -5,50 +5,15 @@ use std::path::{Path, PathBuf};
 use stage_api::testing::run_stage;
 
 use super::*;
-use crate::artifacts::history::{ParameterCounts, RunInfo};
 use crate::artifacts::metrics::Metrics;
-use crate::artifacts::samples::Split;
-use crate::artifacts::scores::{self, Score};
-use crate::metrics::bootstrap::{Interval, Intervals};
-
-/// An evaluation whose rows score by `quality`: 0 is chance, 1 separates the classes.
-fn write(root: &Path, dataset: &str, mode: &str, seed: u64, roc_auc: f64, quality: f32) -> PathBuf {
-    let dir = root.join(format!("{dataset}-{mode}-{seed}"));
-    std::fs::create_dir_all(&dir).unwrap();
-    let metrics = Metrics {
-        run: RunInfo { dataset: dataset.into(), mode: mode.into(), seed, updates: 600 },
-        parameters: ParameterCounts { total: 10, trained: 5, adapters: 0 },
-        dataset: dataset.into(),
-        split: Split::Val,
-        rows: 500,
-        positives: 247,
-        predicted_positives: 100,
-        best_update: 450,
-        loss: 0.6,
-        accuracy: 0.5,
-        f1: 0.25,
-        roc_auc,
-        average_precision: 0.5,
-        balanced_accuracy: 0.5,
-        calibration_error: 0.1,
-        resamples: (200, 1),
-        intervals: Intervals { roc_auc: Some(Interval { low: 0.5, high: 0.9 }), ..Intervals::default() },
-    };
-    metrics.write(&dir).unwrap();
-    let score = |row: u64| {
-        let label = u8::from(!row.is_multiple_of(3));
-        let p1 = ((row * 37 + seed) % 101) as f32 / 101.0 * (1.0 - quality) + quality * f32::from(label);
-        Score { id: row.to_string(), label, p0: 1.0 - p1, p1 }
-    };
-    scores::write(&dir, &(0..90).map(score).collect::<Vec<_>>()).unwrap();
-    dir
-}
+use crate::evaluated::made_up::write;
 
 /// The tables of the stage by name.
 fn make(root: &Path, dirs: &[PathBuf]) -> Result<impl Fn(&str) -> Table, StageError> {
     let paper = Path::new(env!("CARGO_MANIFEST_DIR")).join("../paper");
-    let (published, quoted) = (paper.join("runs.csv"), paper.join("quoted.csv"));
-    let mut inputs: Vec<(&str, &Path)> = vec![("published", &published), ("quoted", &quoted)];
+    let [published, quoted, splits] = ["runs.csv", "quoted.csv", "splits.csv"].map(|name| paper.join(name));
+    let mut inputs: Vec<(&str, &Path)> =
+        vec![("published", &published), ("quoted", &quoted), ("splits", &splits)];
     inputs.extend(dirs.iter().map(|dir| ("runs", dir.as_path())));
     run_stage(&Results, "(profile: \"mini\", about: \"synthetic memes\")", &inputs, &root.join("out"))?;
     let out = root.join("out");

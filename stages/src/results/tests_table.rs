@@ -1,6 +1,6 @@
 //! The table of DeLong's tests between the modes. It does not know how the test is computed.
 
-use super::{Runs, evaluated};
+use super::{Runs, evaluated, missing};
 use crate::profile::Profile;
 use crate::published::{self, DATASETS, MODES};
 use crate::table::{Cell, Column, Table};
@@ -21,6 +21,7 @@ pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
     let rows = DATASETS.iter().flat_map(|(dataset, _)| PAIRS.map(|pair| row(runs, dataset, pair)));
     Table {
         name: "table-2-tests".to_owned(),
+        place: 1,
         title: "Differences between the modes".to_owned(),
         caption: format!("DeLong's test for paired ROC-AUCs on the same rows. This run: {}.", profile.in_words()),
         columns,
@@ -40,22 +41,25 @@ fn row(runs: &Runs, dataset: &str, (first, second): (&str, &str)) -> Vec<Cell> {
         Cell::Text(published::title(&DATASETS, dataset).to_owned()),
         Cell::Text(format!("{} \u{2212} {}", title(first), title(second))),
     ];
-    let nothing = |mut cells: Vec<Cell>, why: String| {
-        cells.push(Cell::Missing(why));
+    let nothing = |mut cells: Vec<Cell>, why: Cell| {
+        cells.push(why);
         cells.extend([Cell::None, Cell::None, Cell::None, Cell::Text("cannot be told".to_owned())]);
         cells
     };
-    let of = |mode: &str| runs.get(&(dataset.to_owned(), mode.to_owned())).ok_or(mode.to_owned());
+    let of = |mode: &str| {
+        let key = (dataset.to_owned(), mode.to_owned());
+        runs.get(&key).ok_or_else(|| missing(&key))
+    };
     let (a, b) = match (of(first), of(second)) {
         (Ok(a), Ok(b)) => (a, b),
-        (Err(mode), _) | (_, Err(mode)) => return nothing(cells, format!("no run: make {dataset}-{mode}")),
+        (Err(why), _) | (_, Err(why)) => return nothing(cells, why),
     };
     let compared = evaluated::components(a, &a[0])
         .and_then(|ours| Ok((ours, evaluated::components(b, &a[0])?)))
         .and_then(|(ours, theirs)| ours.compare(&theirs).ok_or("the runs were scored on different rows"));
     let found = match compared {
         Ok(found) => found,
-        Err(why) => return nothing(cells, why.to_owned()),
+        Err(why) => return nothing(cells, Cell::Missing(why.to_owned())),
     };
     let (low, high) = found.interval();
     let verdict = match found.p {

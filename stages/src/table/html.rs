@@ -8,9 +8,12 @@ use super::{Cell, Table};
 const STYLE: &str = "body { font: 1rem/1.5 sans-serif; margin: 2rem; color-scheme: light dark; } \
     table { border-collapse: collapse; font-variant-numeric: tabular-nums; } \
     th, td { padding: .3rem .6rem; text-align: left; vertical-align: bottom; } \
-    td, tbody th { white-space: nowrap; font-weight: inherit; } \
+    tbody th { font-weight: inherit; } td.number, .short, .interval { white-space: nowrap; } .interval { display: block; } \
     thead, tbody { border-top: 1px solid; border-bottom: 1px solid; } \
     .number { text-align: right; } .group { text-align: center; } .missing { font-style: italic; }";
+
+/// Words of at most so many letters stay on one line.
+const SHORT: usize = 12;
 
 impl Table {
     /// The `<table>` element: neighbouring columns of one group under one heading.
@@ -42,7 +45,10 @@ impl Table {
         for row in &self.rows {
             text.push_str("<tr>\n");
             for (place, cell) in row.iter().enumerate() {
-                let shown = escaped(&cell.shown());
+                let interval = cell
+                    .interval()
+                    .map(|interval| format!(" <span class=\"interval\">({})</span>", escaped(&interval)));
+                let shown = escaped(&cell.value()) + &interval.unwrap_or_default();
                 if place == 0 {
                     let _ = writeln!(text, "<th scope=\"row\">{shown}</th>");
                     continue;
@@ -50,6 +56,8 @@ impl Table {
                 let (kind, flush) = match cell {
                     Cell::Missing(_) => ("missing ", false),
                     Cell::None => ("none ", true),
+                    // `Full-FT` is no place to break a line at.
+                    Cell::Text(text) if text.chars().count() <= SHORT => ("short ", true),
                     _ => ("", true),
                 };
                 let class = self.class(place, flush && self.columns[place].numeric);

@@ -19,6 +19,8 @@ use crate::artifacts::{ArtifactError, Result, read_json, write_json};
 pub struct Table {
     /// Name of its files, without an ending: `table-1`.
     pub name: String,
+    /// Where it stands among the tables of its step, from 0.
+    pub place: u8,
     /// What it is called: `Table I: parameters`.
     pub title: String,
     /// What it shows and which profile made it.
@@ -95,6 +97,28 @@ pub enum Cell {
         /// Decimals to show.
         places: u8,
     },
+    /// A value and the ends of its interval.
+    Estimate {
+        /// The value.
+        value: f64,
+        /// The interval's lower end.
+        low: f64,
+        /// Its upper end.
+        high: f64,
+        /// Decimals to show.
+        places: u8,
+    },
+    /// The same of a share, shown in percent.
+    ShareEstimate {
+        /// The share.
+        value: f64,
+        /// The interval's lower end.
+        low: f64,
+        /// Its upper end.
+        high: f64,
+        /// Decimals of the percentage to show.
+        places: u8,
+    },
     /// The two ends of an interval.
     Interval {
         /// Lower end.
@@ -113,23 +137,42 @@ pub enum Cell {
 }
 
 impl Cell {
-    /// The cell as a person reads it: thousands separated, true minus sign.
+    /// The cell as a person reads it: thousands separated, true minus sign, an interval in brackets.
     pub fn shown(&self) -> String {
+        match self.interval() {
+            Some(interval) => format!("{} ({interval})", self.value()),
+            None => self.value(),
+        }
+    }
+
+    /// What [`Self::shown`] says without the interval of a value.
+    pub(crate) fn value(&self) -> String {
         match self {
             Self::Text(text) | Self::Missing(text) => text.clone(),
             Self::Count(value) => thousands(*value),
-            Self::Number { value, places } => signed(*value, *places, ""),
+            Self::Number { value, places } | Self::Estimate { value, places, .. } => {
+                signed(*value, *places, "")
+            }
             Self::Difference { value, places } => signed(*value, *places, "+"),
-            Self::Share { value, places } => format!("{} %", signed(value * 100.0, *places, "")),
+            Self::Share { value, places } | Self::ShareEstimate { value, places, .. } => {
+                format!("{} %", signed(value * 100.0, *places, ""))
+            }
             Self::Mean { value, sd, places } => {
                 format!("{} ± {}", signed(*value, *places, ""), signed(*sd, *places, ""))
             }
-            Self::Interval { low, high, places } => {
-                format!("{} to {}", signed(*low, *places, ""), signed(*high, *places, ""))
-            }
+            Self::Interval { low, high, places } => ends(*low, *high, *places),
             Self::PValue(p) if *p < 0.001 => "< 0.001".to_owned(),
             Self::PValue(p) => signed(*p, 3, ""),
             Self::None => "–".to_owned(),
+        }
+    }
+
+    /// The interval of a value that has one.
+    fn interval(&self) -> Option<String> {
+        match *self {
+            Self::Estimate { low, high, places, .. } => Some(ends(low, high, places)),
+            Self::ShareEstimate { low, high, places, .. } => Some(ends(low * 100.0, high * 100.0, places)),
+            _ => None,
         }
     }
 
@@ -141,6 +184,8 @@ impl Cell {
             Self::Number { value, .. }
             | Self::Difference { value, .. }
             | Self::Share { value, .. }
+            | Self::Estimate { value, .. }
+            | Self::ShareEstimate { value, .. }
             | Self::Mean { value, .. } => value.to_string(),
             Self::PValue(p) => p.to_string(),
             Self::Interval { .. } | Self::Missing(_) | Self::None => String::new(),
@@ -151,7 +196,9 @@ impl Cell {
     fn beside(&self) -> Vec<(&'static str, f64)> {
         match self {
             Self::Mean { sd, .. } => vec![("_sd", *sd)],
-            Self::Interval { low, high, .. } => vec![("_low", *low), ("_high", *high)],
+            Self::Interval { low, high, .. }
+            | Self::Estimate { low, high, .. }
+            | Self::ShareEstimate { low, high, .. } => vec![("_low", *low), ("_high", *high)],
             _ => vec![],
         }
     }
@@ -168,6 +215,10 @@ pub fn thousands(value: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+fn ends(low: f64, high: f64, places: u8) -> String {
+    format!("{} to {}", signed(low, places, ""), signed(high, places, ""))
 }
 
 /// `value` with a true minus sign; `plus` stands before what is not negative. What rounds to zero has no sign.
@@ -284,6 +335,7 @@ mod tests {
     fn table() -> Table {
         Table {
             name: "table-9".into(),
+            place: 0,
             title: "Table IX: a test".into(),
             caption: "Profile mini.".into(),
             columns: vec![

@@ -19,7 +19,10 @@ impl Table {
             group => format!("{group}\n{}", column.title),
         }));
         for row in &self.rows {
-            drawn.add_row(row.iter().map(|cell| cell.shown()));
+            drawn.add_row(row.iter().map(|cell| match cell.interval() {
+                Some(interval) => format!("{}\n{interval}", cell.value()),
+                None => cell.value(),
+            }));
         }
         for (drawn, column) in drawn.column_iter_mut().zip(&self.columns) {
             drawn.set_padding((0, 1));

@@ -139,6 +139,23 @@ pub const CASES: &[Case] = &[
             &[
                 ("published", "./paper/runs.csv"),
                 ("quoted", "./paper/quoted.csv"),
+                ("splits", "./paper/splits.csv"),
+                ("runs", "evaluate-fc"),
+                ("runs", "evaluate-full"),
+            ],
+        )
+    },
+    Case {
+        tolerance: 1e-3,
+        ..case(
+            "claims",
+            "claims",
+            "(profile: \"golden\", about: \"tiny\")",
+            &[
+                ("published", "./paper/runs.csv"),
+                ("quoted", "./paper/quoted.csv"),
+                ("splits", "./paper/splits.csv"),
+                ("vilbert", "./paper/vilbert.csv"),
                 ("runs", "evaluate-fc"),
                 ("runs", "evaluate-full"),
             ],
@@ -170,10 +187,25 @@ pub const CASES: &[Case] = &[
     Case {
         tolerance: 1e-3,
         ..case(
+            "roc",
+            "roc",
+            "(profile: \"golden\", about: \"tiny\")",
+            &[("runs", "evaluate-fc"), ("runs", "evaluate-full")],
+        )
+    },
+    Case {
+        tolerance: 1e-3,
+        ..case(
             "report",
             "report",
             "(profile: \"golden\", about: \"tiny\")",
-            &[("parts", "parameters"), ("parts", "results"), ("parts", "curves")],
+            &[
+                ("parts", "claims"),
+                ("parts", "parameters"),
+                ("parts", "results"),
+                ("parts", "curves"),
+                ("parts", "roc"),
+            ],
         )
     },
 ];
