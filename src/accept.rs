@@ -57,12 +57,18 @@ pub enum Refusal {
         /// The option that names it.
         option: String,
     },
-    /// Something was named that did not change.
-    #[error("{0} did not change; leave it out")]
-    NoSuchChange(String),
 }
 
-/// The record that stands for an accepted result of a stale step.
+/// A result that is accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The record that stands for it under the new key.
+    pub record: RunRecord,
+    /// What was named and did not change (`param lr`, `input tokens`).
+    pub idle: BTreeSet<String>,
+}
+
+/// Accepts the last result of a stale step for its new key.
 ///
 /// # Errors
 /// Why it is not accepted; nothing is written either way.
@@ -72,7 +78,7 @@ pub fn accept(
     plan: &Plan,
     node: NodeIndex,
     word: &Word,
-) -> Result<RunRecord, Refusal> {
+) -> Result<Accepted, Refusal> {
     let step = &pipeline.graph[node];
     let differences = match plan.verdict(node) {
         Verdict::Stale(Reason::Changed(differences)) => differences,
@@ -85,7 +91,7 @@ pub fn accept(
         }
         Verdict::Broken(problem) => return Err(Refusal::Broken(problem.clone())),
     };
-    covered(differences, word)?;
+    let idle = idle(differences, word)?;
     let last = workspace.last(step).ok_or(Refusal::NeverRun)?;
     if !workspace.has_bytes(&last.tree) || workspace.manifest(&last.tree).is_none() {
         return Err(Refusal::BytesMissing);
@@ -95,11 +101,12 @@ pub fn accept(
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
     let accepted =
         Acceptance { because: word.because.clone(), who: word.who.clone(), from: last.key_text.key() };
-    Ok(RunRecord { key_text, inputs, started_ms: now, accepted: Some(accepted), ..last })
+    let record = RunRecord { key_text, inputs, started_ms: now, accepted: Some(accepted), ..last };
+    Ok(Accepted { record, idle })
 }
 
-/// Whether the word covers all that changed, and nothing else.
-fn covered(differences: &[Difference], word: &Word) -> Result<(), Refusal> {
+/// What the word names beyond what changed; an error when it does not cover all of that.
+fn idle(differences: &[Difference], word: &Word) -> Result<BTreeSet<String>, Refusal> {
     let (mut params, mut inputs) = (word.params.clone(), word.inputs.clone());
     for difference in differences {
         match difference {
@@ -130,9 +137,6 @@ fn covered(differences: &[Difference], word: &Word) -> Result<(), Refusal> {
             }
         }
     }
-    match params.first().map(|name| format!("param {name}")).or(inputs.first().map(|p| format!("input {p}")))
-    {
-        Some(idle) => Err(Refusal::NoSuchChange(idle)),
-        None => Ok(()),
-    }
+    let params = params.into_iter().map(|name| format!("param {name}"));
+    Ok(params.chain(inputs.into_iter().map(|port| format!("input {port}"))).collect())
 }

@@ -94,7 +94,7 @@ impl Versions {
 
     fn find_out(&self, command: &[String]) -> Result<Version, String> {
         let failed = |problem: String| format!("its version command `{}` {problem}", command.join(" "));
-        let program = located(&command[0])
+        let program = crate::command::found(&command[0], std::env::var_os("PATH").as_deref())
             .ok_or_else(|| failed(format!("cannot be run: there is no program `{}`", command[0])))?;
         let stamp = stamp_of(&program).map_err(|error| failed(format!("cannot be run: {error}")))?;
         if !self.ask_again
@@ -104,24 +104,16 @@ impl Versions {
         {
             return Ok(known.clone());
         }
-        Ok(Version { command: command.to_vec(), program, stamp, text: ask(command).map_err(failed)? })
+        let text = ask(&program, command).map_err(failed)?;
+        Ok(Version { command: command.to_vec(), program, stamp, text })
     }
-}
-
-/// The file of a program: as it is named, or the first of that name in PATH.
-pub fn located(program: &str) -> Option<PathBuf> {
-    if program.contains('/') {
-        return Path::new(program).is_file().then(|| PathBuf::from(program));
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// Runs a version command and reads what it prints on standard output and standard error.
-fn ask(command: &[String]) -> Result<String, String> {
+fn ask(program: &Path, command: &[String]) -> Result<String, String> {
     let cannot = |error: std::io::Error| format!("cannot be run: {error}");
-    let mut process = Command::new(&command[0]);
-    process.args(&command[1..]).env_clear().stdin(Stdio::null()).process_group(0);
+    let mut process = Command::new(program);
+    process.arg0(&command[0]).args(&command[1..]).env_clear().stdin(Stdio::null()).process_group(0);
     process.envs(COMMON_ENV.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     let printed = tempfile::tempfile().map_err(cannot)?;
     let (out, err) = (printed.try_clone().map_err(cannot)?, printed.try_clone().map_err(cannot)?);

@@ -46,7 +46,7 @@ fn read(store: &ContentStore) -> Vec<RunRecord> {
     for record in &records {
         let key = record.key_text.key();
         assert_eq!(store.record(&key).map(|found| found.tree), store.tree_of(&key));
-        let _ = store.last(&record.profile, &record.step);
+        let _ = (store.last(&record.profile, &record.step), store.manifest(&record.tree));
     }
     assert!(store.tree_of(&StageKey(Digest::of_bytes(b"nothing"))).is_none());
     let _ = (store.damaged(), store.lost(), store.stat_cache());

@@ -10,7 +10,7 @@ use stage_api::Registry;
 use super::context::Context;
 use super::error::CliError;
 use super::{Global, print, print_json};
-use crate::accept::{Refusal, Word, accept};
+use crate::accept::{Accepted, Refusal, Word, accept};
 use crate::plan::in_order;
 
 /// Records that a change of code does not change a step's result: its last result stands for the new key too.
@@ -59,12 +59,34 @@ impl Accept {
         let order = in_order(&context.pipeline);
         nodes.sort_by_key(|node| order.iter().position(|other| other == node));
         let mut refused = None;
+        let named = word.params.iter().map(|name| format!("param {name}"));
+        // What was named and has not been met in any step yet.
+        let mut unmet: BTreeSet<String> =
+            named.chain(word.inputs.iter().map(|port| format!("input {port}"))).collect();
+        let alone = nodes.len() == 1;
         for node in nodes {
             let workspace = context.workspace()?;
             let plan = context.judge(&workspace, vec![node], BTreeSet::new())?;
             let step = &context.pipeline.graph[node].name;
             let record = match accept(&context.pipeline, &workspace, &plan, node, &word) {
-                Ok(record) => record,
+                Ok(Accepted { idle, .. }) if alone && !idle.is_empty() => {
+                    let idle = idle.into_iter().collect::<Vec<_>>().join(", ");
+                    refused = Some(CliError::Usage {
+                        message: format!(
+                            "step `{step}` is not accepted: {idle} did not change; leave it out"
+                        ),
+                        hint: Some(format!("`repro why {step}` shows what changed")),
+                    });
+                    break;
+                }
+                // Of several steps each need not have all that is named.
+                Ok(Accepted { record, idle }) => {
+                    for idle in &idle {
+                        tell!("`{step}`: {idle} did not change; the rest is accepted");
+                    }
+                    unmet.retain(|name| idle.contains(name));
+                    record
+                }
                 Err(Refusal::Fresh) => {
                     tell!("`{step}` is fresh: there is nothing to accept");
                     continue;
@@ -94,6 +116,10 @@ impl Accept {
                     &key[..12]
                 ))?;
             }
+        }
+        if refused.is_none() && !alone && !said.is_empty() && !unmet.is_empty() {
+            let unmet = unmet.into_iter().collect::<Vec<_>>().join(", ");
+            tell!("warning: {unmet} changed in none of these steps");
         }
         // What was accepted before stays and was said.
         refused.map_or(Ok(ExitCode::SUCCESS), Err)

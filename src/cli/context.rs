@@ -135,6 +135,17 @@ impl Context {
         Self::of(Project { profile: Some(profile.to_owned()), ..self.project.clone() }, registry)
     }
 
+    /// Its pipeline file, as an absolute path.
+    pub fn file(&self) -> PathBuf {
+        self.pipeline.root.join(self.pipeline.file.file_name().unwrap_or_default())
+    }
+
+    /// The pipeline in another file, an absolute path, with the same cache.
+    pub fn of_file(&self, file: PathBuf, registry: &Registry) -> Result<Self, CliError> {
+        let root = file.parent().unwrap_or(Path::new("/")).to_owned();
+        Self::of(Project { file, root, profile: None, ..self.project.clone() }, registry)
+    }
+
     /// Opens the workspace, with nothing known yet.
     pub fn workspace(&self) -> Result<Workspace, CliError> {
         Ok(self.workspace_with(self.project.facts()?))

@@ -1,5 +1,6 @@
 //! `repro gc`: what of the cache nobody needs any more, with sizes, and its removal.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
@@ -10,12 +11,13 @@ use super::error::CliError;
 use super::{Global, print, print_json, words};
 use crate::pipeline::needs::{bytes, size};
 use crate::plan::{Known, Request, Verdict, judge};
-use crate::store::{Kind, Limits, Roots, Sweep};
+use crate::store::{ContentStore, Kind, Limits, Roots, Sweep};
 
 /// Remove results that the pipeline names no more, and what dead runs left
 ///
 /// What the pipeline names, in any of its profiles, stays, and so does what a step that cannot be judged now wrote
-/// last. Records stay as well: a result that is wanted again is made again. Waits for runs that are under way.
+/// last, and what other pipelines name that use the same cache. Records stay as well: a result that is wanted again is
+/// made again. Waits for runs that are under way.
 #[derive(Args)]
 pub struct Gc {
     /// Only say what would go, with sizes.
@@ -27,6 +29,10 @@ pub struct Gc {
     /// Remove no more than needed to bring the results down to this size (`500MB`, `20GiB`), the oldest first.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_size: Option<u64>,
+    /// Go on though another pipeline that has used this cache is gone or cannot be read, and forget that it did: what
+    /// only it names may go.
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,17 +62,52 @@ impl Gc {
         let context = Context::load(global, registry)?;
         let store = context.workspace()?.store().clone();
         if self.dry_run || !store.root().exists() {
-            let sweep = store.sweep(&roots(&context, registry)?, &self.limits())?;
+            let (roots, _) = self.roots(&context, &store, registry)?;
+            let sweep = store.sweep(&roots, &self.limits())?;
             self.tell(global, &sweep)?;
             return Ok(std::process::ExitCode::SUCCESS);
         }
         let mut tell = |holder: &str| tell!("waiting for {holder}, which uses this cache");
         let sweeper = store.alone(&mut tell)?;
         // Judged with nobody else at work: what a run has just made is known.
-        let sweep = sweeper.store().sweep(&roots(&context, registry)?, &self.limits())?;
+        let (roots, gone) = self.roots(&context, sweeper.store(), registry)?;
+        let sweep = sweeper.store().sweep(&roots, &self.limits())?;
         self.tell(global, &sweep)?;
+        for user in gone {
+            sweeper.store().unregister(&user)?;
+        }
         sweeper.remove(&sweep.garbage, &mut |_| {})?;
         Ok(std::process::ExitCode::SUCCESS)
+    }
+
+    /// All that is named: by this pipeline, and by the others that have used the cache. What else may name results
+    /// (records that a project keeps in its repository, say) is to be added here. Also the pipelines that have used the
+    /// cache and cannot be asked, if that is not to stop it.
+    fn roots(
+        &self,
+        context: &Context,
+        store: &ContentStore,
+        registry: &Registry,
+    ) -> Result<(Roots, Vec<PathBuf>), CliError> {
+        let (mut roots, mut gone) = (Roots::default(), Vec::new());
+        name_all(&mut roots, context, registry)?;
+        for user in store.users()?.into_iter().filter(|user| *user != context.file()) {
+            let named = context.of_file(user.clone(), registry);
+            match named.and_then(|other| name_all(&mut roots, &other, registry)) {
+                Ok(()) => {}
+                Err(_) if self.force => gone.push(user),
+                Err(_) => {
+                    let user = user.display();
+                    return Err(CliError::Usage {
+                        message: format!("{user} has used this cache too, and what it names cannot be told"),
+                        hint: Some(format!(
+                            "`repro status --file {user}` says why; if it is gone for good, `repro gc --force`"
+                        )),
+                    });
+                }
+            }
+        }
+        Ok((roots, gone))
     }
 
     fn limits(&self) -> Limits {
@@ -115,9 +156,8 @@ impl Gc {
     }
 }
 
-/// What the pipeline names, in every profile.
-fn roots(context: &Context, registry: &Registry) -> Result<Roots, CliError> {
-    let mut roots = Roots::default();
+/// Adds what a pipeline names, in every profile.
+fn name_all(roots: &mut Roots, context: &Context, registry: &Registry) -> Result<(), CliError> {
     for profile in &context.pipeline.profiles {
         let context = context.of_profile(profile, registry)?;
         let workspace = context.workspace()?;
@@ -135,7 +175,7 @@ fn roots(context: &Context, registry: &Registry) -> Result<Roots, CliError> {
             }
         }
     }
-    Ok(roots)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `repro guard`: ends what a run has started when the run is gone. Not for people; `make` calls it.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -14,7 +16,9 @@ pub struct Guard;
 impl Guard {
     pub fn run(&self) -> Result<ExitCode, CliError> {
         // However the input ended: the run is gone.
-        let _ = run::guard(std::io::stdin().lock());
+        if let Ok(watched) = std::io::stdout().as_fd().try_clone_to_owned() {
+            let _ = run::guard(&mut std::io::stdin().lock(), &File::from(watched));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

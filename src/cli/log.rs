@@ -42,15 +42,20 @@ impl Log {
         // One that runs may be found by its job, whatever its key, or by the claim on the step's key.
         let running_log = || match running_job(store.root(), &self.step) {
             Some(job) => Some(job.task.log),
-            None => key.filter(|key| store.is_claimed(key)).map(|key| store.log(&key)),
+            None => key.filter(|key| store.is_claimed(key)).and_then(|key| store.open_log(&key)),
         };
         let running = running_log();
         let found = running.clone().or_else(|| {
-            let of_key = key.map(|key| store.log(&key)).filter(|log| log.exists());
+            // Of a run that was killed; of the last one; of the last one under another key.
+            let left = key.and_then(|key| store.open_log(&key));
+            let of_key = || key.map(|key| store.log(&key)).filter(|log| log.exists());
             let of_last = || workspace.last(&context.pipeline.graph[node]).map(|r| store.root().join(r.log));
-            of_key.or_else(of_last).filter(|log| log.exists())
+            left.or_else(of_key).or_else(of_last).filter(|log| log.exists())
         });
         let Some(path) = found else {
+            if workspace.last(&context.pipeline.graph[node]).is_some() {
+                return self.silent(global);
+            }
             return Err(CliError::Usage {
                 message: format!("step `{}` has no log", self.step),
                 hint: Some("it has not run yet, or its log was removed from the cache".to_owned()),
@@ -64,7 +69,9 @@ impl Log {
             }))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let mut at = tail(&path, 0)?;
+        // Held open: at the end of the step it is put elsewhere.
+        let mut log = Tail::of(&path)?;
+        log.print()?;
         if self.follow {
             if running.is_none() {
                 tell!("`{}` is not running; this was its last log", self.step);
@@ -74,23 +81,55 @@ impl Log {
                 std::thread::sleep(EVERY);
                 // Asked before reading, so that nothing written before the end is missed.
                 is_running = running_log().is_some_and(|log| log == path);
-                at = tail(&path, at)?;
+                log.print()?;
             }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// A step that wrote nothing to its log has none.
+    fn silent(&self, global: &Global) -> Result<ExitCode, CliError> {
+        if global.json {
+            print_json(
+                &json!({"step": self.step, "running": false, "log": null, "scalars": null, "text": ""}),
+            )?;
+        } else {
+            tell!("`{}` has run and said nothing", self.step);
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Prints what a file holds from `at` on; returns where it ends now. A file that became shorter was begun anew.
-fn tail(path: &Path, at: u64) -> Result<u64, CliError> {
-    let failed =
-        |error: std::io::Error| CliError::usage(format!("{}: cannot be read: {error}", path.display()));
-    let mut file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
-    let from = if length < at { 0 } else { at };
-    file.seek(SeekFrom::Start(from)).map_err(failed)?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(failed)?;
-    print_bytes(&bytes)?;
-    Ok(from + bytes.len() as u64)
+/// A file of which what is new is printed.
+struct Tail<'a> {
+    path: &'a Path,
+    file: File,
+    /// Up to where it was printed.
+    at: u64,
+}
+
+impl<'a> Tail<'a> {
+    fn of(path: &'a Path) -> Result<Self, CliError> {
+        let file = File::open(path).map_err(unreadable(path))?;
+        Ok(Self { path, file, at: 0 })
+    }
+
+    fn print(&mut self) -> Result<(), CliError> {
+        let failed = unreadable(self.path);
+        let length = self.file.metadata().map_err(&failed)?.len();
+        // One that became shorter was begun anew.
+        self.at = if length < self.at { 0 } else { self.at };
+        let mut bytes = Vec::new();
+        self.file
+            .seek(SeekFrom::Start(self.at))
+            .and_then(|_| self.file.read_to_end(&mut bytes))
+            .map_err(&failed)?;
+        print_bytes(&bytes)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> CliError {
+    move |error| CliError::usage(format!("{}: cannot be read: {error}", path.display()))
 }

@@ -71,6 +71,7 @@ impl Make {
         let mut plan = context.judge(workspace, targets.clone(), forced.clone())?;
         if !self.dry_run && is_done(&context, workspace, &plan) {
             keep(context.keep(workspace.store()));
+            keep(workspace.store().register(&context.file()));
             keep(workspace.keep_facts());
             if let (true, Some(grounds)) =
                 (forced.is_empty(), Grounds::of(&context.pipeline, workspace, &plan))
@@ -97,6 +98,7 @@ impl Make {
             workspace = anew.get_or_init(|| opened);
         }
         keep(context.keep(workspace.store()));
+        workspace.store().register(&context.file())?;
         // Something is to be done: what the version commands say is asked anew, once.
         if workspace.ask_versions_again() || writer.has_waited() {
             plan = context.judge(workspace, targets, forced)?;
@@ -324,7 +326,8 @@ fn tell_summary(
     for failure in &summary.failures {
         let verb = if failure.needs_human { "needs you" } else { "failed" };
         tell!("error: step `{}` {verb}: {}", failure.step, failure.problem);
-        if let Some(log) = &failure.log {
+        // One that said nothing left no log.
+        if let Some(log) = failure.log.as_ref().filter(|log| log.exists()) {
             tell!("hint: its log is {}", log.display());
         }
     }

@@ -7,7 +7,8 @@
 macro_rules! tell {
     ($($words:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($words)*);
+        // One write: the stream has no buffer, and what several processes say must not mix within a line.
+        let _ = std::io::stderr().write_all((format!($($words)*) + "\n").as_bytes());
     }};
 }
 

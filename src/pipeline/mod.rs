@@ -125,10 +125,25 @@ impl Pipeline {
         profile: Option<&str>,
         registry: &Registry,
     ) -> Result<Self, PipelineError> {
+        let root = root_of(file);
+        Self::parse_where(file, text, profile, registry, &|path| root.join(path).exists())
+    }
+
+    /// As [`Pipeline::parse`], where `is_there` says which files of the project, relative to its root, there are.
+    ///
+    /// # Errors
+    /// As for [`Pipeline::load`].
+    pub fn parse_where(
+        file: &Path,
+        text: &str,
+        profile: Option<&str>,
+        registry: &Registry,
+        is_there: &dyn Fn(&Path) -> bool,
+    ) -> Result<Self, PipelineError> {
         let digest = Digest::of_bytes(text.as_bytes());
         // Some editors begin a file with a byte order mark.
         let text = error::Text::new(file, text.trim_start_matches('\u{feff}'));
-        let mut pipeline = check::check(&file::parse(&text)?, profile, &text, registry)?;
+        let mut pipeline = check::check(&file::parse(&text)?, profile, &text, registry, is_there)?;
         pipeline.text = digest;
         Ok(pipeline)
     }

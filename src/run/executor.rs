@@ -24,7 +24,7 @@ pub struct Task {
     pub out: PathBuf,
     /// The folder that survives a failed attempt.
     pub scratch: PathBuf,
-    /// A folder for whatever the executor needs beside the output.
+    /// An empty folder where a program may begin.
     pub folder: PathBuf,
     /// Where notes and errors go; scalars go beside it, as `.jsonl`.
     pub log: PathBuf,

@@ -70,7 +70,7 @@ impl Executor for Subprocess {
         }
         let threads = task.host.threads.to_string();
         let log = OpenOptions::new().create(true).append(true).open(&task.log)?;
-        let job_file = task.folder.join("job.json");
+        let job_file = task.out.with_file_name("job.json");
         let mut command = Process::new(&self.program);
         command
             .arg0("repro")

@@ -14,7 +14,7 @@ pub fn write_whole(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;
     if durable {
-        file.as_file().sync_all()?;
+        force(path, file.as_file())?;
     }
     #[cfg(unix)]
     {
@@ -30,7 +30,24 @@ pub fn write_whole(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
 /// # Errors
 /// When the folder cannot be opened or synced.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    force(folder, &File::open(folder)?)
+}
+
+/// Forces what a file or folder holds to the disk.
+///
+/// # Errors
+/// When the disk does not take it.
+pub fn force(path: &Path, file: &File) -> io::Result<()> {
+    #[cfg(test)]
+    FORCED.with_borrow_mut(|forced| forced.push(path.to_owned()));
+    let _ = path;
+    file.sync_all()
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What was forced to the disk by this thread, in that order.
+    pub(super) static FORCED: std::cell::RefCell<Vec<std::path::PathBuf>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 /// Makes everything on the file system of `folder` survive a power cut. For many small files that is one wait for
@@ -64,7 +81,7 @@ pub fn seal(folder: &Path, durable: bool) -> io::Result<()> {
             continue;
         }
         if durable {
-            File::open(&path)?.sync_all()?;
+            force(&path, &File::open(&path)?)?;
         }
         let mut permissions: Permissions = item.metadata()?.permissions();
         permissions.set_readonly(true);

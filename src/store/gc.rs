@@ -163,7 +163,7 @@ impl ContentStore {
     }
 
     /// Names and paths in a folder of the store, which need not exist.
-    fn list(&self, folder: &str) -> Result<Vec<(String, PathBuf)>, StoreError> {
+    pub(super) fn list(&self, folder: &str) -> Result<Vec<(String, PathBuf)>, StoreError> {
         let folder = self.root.join(folder);
         let items = match fs::read_dir(&folder) {
             Ok(items) => items,

@@ -5,11 +5,13 @@
 //! - A claim is the right to run one key. Of several runs on one cache each claims the steps it starts, so that they
 //!   share the work.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -116,11 +118,24 @@ impl Lock {
     }
 }
 
+/// The claims of a store, as one process takes them. The file of a claim that was given back serves the next one
+/// under its name: to make a file and remove it again is what a claim of a short step would cost most.
+#[derive(Debug)]
+pub(super) struct Claims {
+    folder: PathBuf,
+    spare: Rc<RefCell<Vec<Spare>>>,
+}
+
+/// A file that nobody needs, unlocked, and its path.
+type Spare = (File, PathBuf);
+
 /// The right to run a key, held while it lives.
 #[derive(Debug)]
 pub struct Claim {
-    _file: File,
+    /// Its file, locked; gone once the claim is given back.
+    file: Option<File>,
     path: PathBuf,
+    spare: Rc<RefCell<Vec<Spare>>>,
 }
 
 /// What became of a try to claim a key.
@@ -132,38 +147,95 @@ pub enum Claimed {
     Theirs(Option<Holder>),
 }
 
-impl Claim {
-    /// Tries to take the claim in `path`.
+impl Claims {
+    /// Claims with their files in `folder`.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, spare: Rc::default() }
+    }
+
+    /// Tries to take the claim of that name.
     ///
     /// # Errors
-    /// When the file cannot be opened or locked.
-    pub(super) fn try_take(path: &Path) -> Result<Claimed, StoreError> {
+    /// When its file cannot be opened or locked.
+    pub fn try_take(&self, name: &str) -> Result<Claimed, StoreError> {
+        let path = self.folder.join(name);
+        let mine = |file| {
+            let (file, spare) = (Some(file), Rc::clone(&self.spare));
+            Claimed::Mine(Claim { file, path: path.clone(), spare })
+        };
+        let spare = self.spare.borrow_mut().pop();
+        if let Some(file) = spare.and_then(|spare| moved(spare, &path)) {
+            return Ok(mine(file));
+        }
         loop {
-            let mut file = open(path).map_err(StoreError::io(path, "open"))?;
+            let mut file = open(&path).map_err(StoreError::io(&path, "open"))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(Claimed::Theirs(Holder::named_in(&mut file))),
-                Err(TryLockError::Error(error)) => return Err(StoreError::io(path, "lock")(error)),
+                Err(TryLockError::Error(error)) => return Err(StoreError::io(&path, "lock")(error)),
             }
-            // The one who had it may have removed the file after it was opened here: then it is nobody's claim.
-            let is_current =
-                |here: &File| -> io::Result<bool> { Ok(here.metadata()?.ino() == path.metadata()?.ino()) };
-            match is_current(&file) {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(StoreError::io(path, "read")(error)),
+            // The one who had it may have taken the file away after it was opened here: then it is nobody's claim.
+            if is_at(&file, &path).map_err(StoreError::io(&path, "read"))? {
+                Holder::this_process().write_to(&mut file).map_err(StoreError::io(&path, "write"))?;
+                return Ok(mine(file));
             }
-            Holder::this_process().write_to(&mut file).map_err(StoreError::io(path, "write"))?;
-            return Ok(Claimed::Mine(Self { _file: file, path: path.to_owned() }));
         }
+    }
+
+    /// Removes the files that no claim needs any more.
+    pub fn clear(&self) {
+        for (file, path) in self.spare.take() {
+            if file.try_lock().is_ok() && is_at(&file, &path).unwrap_or(false) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Brings a spare file to the name of a claim that nobody has; it is locked from before it has that name.
+fn moved((file, old): Spare, new: &Path) -> Option<File> {
+    // Under its old name it may have become another process's claim.
+    if file.try_lock().is_err() || !is_at(&file, &old).unwrap_or(false) {
+        return None;
+    }
+    // A link, as a rename would take the place of a claim that somebody has.
+    let is_free = std::fs::hard_link(&old, new).is_ok();
+    let is_gone = std::fs::remove_file(&old).is_ok();
+    (is_free && is_gone).then_some(file)
+}
+
+/// Whether the file is the one of that path.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let here = file.metadata()?;
+    match path.metadata() {
+        Ok(there) => Ok((here.ino(), here.dev()) == (there.ino(), there.dev())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+impl Claim {
+    /// Gives the claim back for good: its file goes.
+    pub(super) fn remove(mut self) {
+        // Before the lock goes with the file; a file that stays is nobody's claim either.
+        let _ = std::fs::remove_file(&self.path);
+        self.file = None;
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Before the lock goes with the file; a file that stays is nobody's claim either.
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(file) = self.file.take()
+            && file.unlock().is_ok()
+        {
+            self.spare.borrow_mut().push((file, std::mem::take(&mut self.path)));
+        }
     }
 }
 
@@ -175,34 +247,91 @@ fn open(path: &Path) -> io::Result<File> {
 mod tests {
     use super::*;
 
+    fn taken(claims: &Claims, name: &str) -> Claim {
+        match claims.try_take(name).unwrap() {
+            Claimed::Mine(claim) => claim,
+            Claimed::Theirs(holder) => panic!("{holder:?} has it"),
+        }
+    }
+
+    fn is_free(claims: &Claims, name: &str) -> bool {
+        matches!(claims.try_take(name).unwrap(), Claimed::Mine(_))
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let items = std::fs::read_dir(folder).unwrap().flatten();
+        items.map(|item| item.file_name().into_string().unwrap()).collect()
+    }
+
     #[test]
     fn a_claim_is_given_once_and_again_when_it_was_given_back() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("key");
-        let Claimed::Mine(claim) = Claim::try_take(&path).unwrap() else { panic!("nobody has it") };
-        let Claimed::Theirs(Some(holder)) = Claim::try_take(&path).unwrap() else {
+        let (here, there) = (Claims::new(folder.path().into()), Claims::new(folder.path().into()));
+        let claim = taken(&here, "a");
+        let Claimed::Theirs(Some(holder)) = there.try_take("a").unwrap() else {
             panic!("it was given twice")
         };
         assert_eq!(holder.process, std::process::id());
         drop(claim);
-        assert!(!path.exists());
-        assert!(matches!(Claim::try_take(&path).unwrap(), Claimed::Mine(_)));
+        assert!(is_free(&there, "a"));
+        taken(&here, "a").remove();
+        assert!(!folder.path().join("a").exists());
+    }
+
+    #[test]
+    fn a_file_that_was_given_back_serves_the_next_claim_and_none_is_left_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, there) = (Claims::new(folder.path().into()), Claims::new(folder.path().into()));
+        let inode = |name: &str| folder.path().join(name).metadata().unwrap().ino();
+        let claim = taken(&here, "a");
+        let file = inode("a");
+        drop(claim);
+        let claim = taken(&here, "b");
+        assert_eq!((inode("b"), names(folder.path())), (file, vec!["b".to_owned()]));
+        assert!(!is_free(&there, "b"));
+        assert!(is_free(&there, "a"), "it was given back");
+        drop((claim, here, there));
+        assert_eq!(names(folder.path()), [""; 0]);
+    }
+
+    #[test]
+    fn a_spare_file_that_another_process_claims_or_removes_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, there) = (Claims::new(folder.path().into()), Claims::new(folder.path().into()));
+        drop(taken(&here, "a"));
+        let theirs = taken(&there, "a");
+        let mine = taken(&here, "b");
+        assert!(!is_free(&here, "a") && !is_free(&there, "b"), "each keeps its own");
+        drop(mine);
+        theirs.remove();
+        std::fs::remove_file(folder.path().join("b")).unwrap();
+        let mine = taken(&here, "c");
+        assert!(folder.path().join("c").exists() && !is_free(&there, "c"));
+        // A name that another process has is not taken from it.
+        drop(mine);
+        let theirs = taken(&there, "d");
+        assert!(!is_free(&here, "d"));
+        drop(theirs);
     }
 
     #[test]
     fn many_at_once_never_hold_one_claim_together() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, inside) = (folder.path().join("key"), std::sync::atomic::AtomicUsize::new(0));
+        let inside: [std::sync::atomic::AtomicUsize; 3] = Default::default();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
+                    let claims = Claims::new(folder.path().into());
                     let mut taken = 0;
-                    while taken < 200 {
-                        let Claimed::Mine(claim) = Claim::try_take(&path).unwrap() else { continue };
+                    while taken < 300 {
+                        let name = taken % inside.len();
+                        let Claimed::Mine(claim) = claims.try_take(&name.to_string()).unwrap() else {
+                            continue;
+                        };
                         use std::sync::atomic::Ordering::SeqCst;
-                        assert_eq!(inside.fetch_add(1, SeqCst), 0);
+                        assert_eq!(inside[name].fetch_add(1, SeqCst), 0);
                         taken += 1;
-                        inside.fetch_sub(1, SeqCst);
+                        inside[name].fetch_sub(1, SeqCst);
                         drop(claim);
                     }
                 });

@@ -44,6 +44,8 @@ pub(super) struct Log {
     whole: usize,
     /// Which file was read: inode and device. `None` while there is none.
     file: Option<(u64, u64)>,
+    /// The file that is appended to, and which one that is.
+    appended: Option<((u64, u64), File)>,
     damaged: Vec<Damage>,
 }
 
@@ -59,7 +61,8 @@ pub(super) enum News {
 impl Log {
     /// A log that was not read yet.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), text: Vec::new(), whole: 0, file: None, damaged: Vec::new() }
+        let (text, damaged) = (Vec::new(), Vec::new());
+        Self { path: path.to_owned(), text, whole: 0, file: None, appended: None, damaged }
     }
 
     /// Reads what is new.
@@ -67,13 +70,18 @@ impl Log {
     /// # Errors
     /// When the file is there and cannot be read.
     pub fn refresh(&mut self) -> io::Result<News> {
-        let mut file = match File::open(&self.path) {
-            Ok(file) => file,
+        // Most of the time nothing is new, and a stat says so.
+        match std::fs::metadata(&self.path) {
+            Ok(now) if self.file == Some(identity(&now)) && now.len() == self.text.len() as u64 => {
+                return Ok(News::More(Vec::new()));
+            }
+            Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(self.restart(None)),
             Err(error) => return Err(error),
-        };
+        }
+        let mut file = File::open(&self.path)?;
         let metadata = file.metadata()?;
-        let identity = (metadata.ino(), metadata.dev());
+        let identity = identity(&metadata);
         let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
         let is_same = self.file == Some(identity) && size >= self.whole;
         let restarted = if is_same { News::More(Vec::new()) } else { self.restart(Some(identity)) };
@@ -125,24 +133,28 @@ impl Log {
         &self.damaged
     }
 
-    /// Appends lines, in one write; call with the lock held and after [`Log::refresh`]. What a crash left of a line
-    /// is cut off first.
+    /// Appends lines, in one write; call with the lock held and, under that same lock, after [`Log::refresh`]. What
+    /// a crash left of a line is cut off first.
     ///
     /// # Errors
     /// When the disk does not take it; then the log is as it was.
     pub fn append(&mut self, lines: &[String], durable: bool) -> io::Result<Vec<Line>> {
-        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-        let metadata = file.metadata()?;
-        if metadata.len() > self.whole as u64 {
+        let is_new = self.file.is_none();
+        let mut file = match self.appended.take() {
+            Some((open, file)) if self.file == Some(open) => file,
+            _ => OpenOptions::new().create(true).append(true).open(&self.path)?,
+        };
+        if is_new {
+            self.file = Some(identity(&file.metadata()?));
+        }
+        if self.text.len() > self.whole {
             file.set_len(self.whole as u64)?;
         }
-        let is_new = self.file.is_none();
-        self.file = Some((metadata.ino(), metadata.dev()));
         self.text.truncate(self.whole);
         let start = self.text.len();
         lines.iter().for_each(|line| sealed(line, &mut self.text));
         let written = file.write_all(&self.text[start..]);
-        let written = written.and_then(|()| if durable { file.sync_data() } else { Ok(()) });
+        let written = written.and_then(|()| if durable { files::force(&self.path, &file) } else { Ok(()) });
         if let Err(error) = written {
             // The lines may stand there in part, or not be known to last: they are taken back as a whole.
             let _ = file.set_len(start as u64);
@@ -152,6 +164,7 @@ impl Log {
         if is_new && durable {
             files::sync_folder(self.path.parent().unwrap_or(Path::new(".")))?;
         }
+        self.appended = self.file.map(|identity| (identity, file));
         Ok(self.scan())
     }
 
@@ -180,6 +193,10 @@ impl Log {
         files::write_whole(&self.path, &text, true)?;
         self.refresh()
     }
+}
+
+fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
+    (metadata.ino(), metadata.dev())
 }
 
 /// Writes a line with its checksum. A line break within it would be two lines; no entry holds one.

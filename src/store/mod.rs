@@ -5,20 +5,23 @@
 //!   CACHEDIR.TAG, VERSION   marks a cache for backup programs; the version of this layout
 //!   lock                    shared by all that run steps, held alone by what removes results
 //!   trees/<digest>/         the output of a step, immutable, read-only
-//!   manifests/<digest>      what is in the tree of that digest; outlives its bytes
+//!   manifests/<digest>      what is in the tree of that digest, if that is much; outlives its bytes
 //!   claims/<key>            held by the one process that runs that key; says who that is
 //!   state, state.lock       the log of what is known: executions by key, digests of project files; held to append
-//!   work/<key>-…/           the folder of a running step; of no worth when nobody runs
+//!   work/<key>-…/           the desk of a running step; of no worth when nobody runs
 //!   scratch/<key>/          survives a failed or interrupted attempt of that key
 //!   logs/<key>.log, .jsonl  what the last execution said; its scalars
 //!   pipelines/              checked pipelines, so that none is parsed twice
 //!   verdicts/<key>          what running that key again has shown
+//!   users/<digest>          a pipeline file that uses this store
 //!   published/<profile>     which files `reports/` holds from which step
 //! ```
 //!
 //! Order of a commit: bytes, manifest, tree's name, line in the log. A crash in between leaves a tree that nobody
 //! names, never a record of a tree that was not whole. Readers take no lock.
 
+mod error;
+mod facts;
 pub mod files;
 mod gc;
 mod lock;
@@ -29,13 +32,15 @@ mod verdict;
 mod verify;
 mod writer;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+pub use error::StoreError;
+pub use facts::Facts;
 pub use gc::{Garbage, Kind, Limits, Roots, Sweep, Sweeper};
 pub use lock::{Claim, Claimed, Holder, Lock, Share};
 pub use log::Damage;
@@ -48,97 +53,24 @@ use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
 use crate::tree::Manifest;
-use crate::versions::{Version, Versions};
 use state::State;
 
 /// The layout's version. Another one is refused, not guessed at.
-const VERSION: &str = "2\n";
+const VERSION: &str = "3\n";
 const LOCK: &str = "lock";
 const STATE: &str = "state";
 const STATE_LOCK: &str = "state.lock";
 const PIPELINES: &str = "pipelines";
-/// A pipeline file has a few profiles, and a person goes back and forth between a few texts of it.
-const KEPT_PIPELINES: usize = 8;
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This folder is a cache of `repro`. It can be deleted; `repro make` fills it again.\n";
-
-/// A store that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The folder holds something else, or a cache of another version.
-    #[error("{} was written by another version of this program ({found}; this one writes {})", folder.display(), VERSION.trim())]
-    Version {
-        /// The cache.
-        folder: PathBuf,
-        /// What its VERSION file says.
-        found: String,
-    },
-    /// The folder holds other things and no store.
-    #[error("{} is not a cache of this program: it holds `{found}`; name an empty folder, or one that need not exist", folder.display())]
-    Foreign {
-        /// The folder.
-        folder: PathBuf,
-        /// Something that lies in it.
-        found: String,
-    },
-    /// Something could not be read or written.
-    #[error("{}: cannot {act}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What was being done.
-        act: &'static str,
-        /// Why it did not succeed.
-        source: io::Error,
-    },
-    /// A step left something in its output folder that cannot be kept.
-    #[error("the output cannot be kept: {0}")]
-    Output(#[from] crate::tree::TreeError),
-}
-
-impl StoreError {
-    pub(crate) fn io(path: &Path, act: &'static str) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { path, act, source }
-    }
-}
-
-/// What is known without looking at a pipeline: executions, digests of files, versions of tools.
-#[derive(Debug)]
-pub struct Facts {
-    /// The store.
-    pub store: ContentStore,
-    /// Digests of files by their stamps.
-    pub digests: StatCache,
-    /// What counts of the machine.
-    pub versions: Versions,
-}
-
-impl Facts {
-    /// What the store in `cache` knows.
-    ///
-    /// # Errors
-    /// When the store cannot be used.
-    pub fn open(cache: &Path) -> Result<Self, StoreError> {
-        let store = ContentStore::open(cache)?;
-        let (digests, versions) = (store.stat_cache(), Versions::new(store.versions().into_iter()));
-        Ok(Self { store, digests, versions })
-    }
-
-    /// Keeps what was learned about files and tools.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub fn keep(&mut self) -> Result<(), StoreError> {
-        self.store.keep_facts(&mut self.digests, &self.versions.take_new())
-    }
-}
 
 /// The store, open for reading. Opening creates nothing.
 #[derive(Debug, Clone)]
 pub struct ContentStore {
     root: PathBuf,
     state: Rc<RefCell<State>>,
+    /// The file whose lock is held to append to the state log, once it was needed.
+    appending: Rc<OnceCell<fs::File>>,
     checked: Rc<RefCell<Checked>>,
 }
 
@@ -177,7 +109,8 @@ impl ContentStore {
         }
         let log = root.join(STATE);
         let state = State::open(&log).map_err(StoreError::io(&log, "read"))?;
-        Ok(Self { root: root.to_owned(), state: Rc::new(RefCell::new(state)), checked: Rc::default() })
+        let state = Rc::new(RefCell::new(state));
+        Ok(Self { root: root.to_owned(), state, appending: Rc::default(), checked: Rc::default() })
     }
 
     /// Its folder.
@@ -215,13 +148,19 @@ impl ContentStore {
 
     /// Calls `act` on the state as it is now, while nobody else appends.
     fn with_state<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> Result<T, StoreError> {
-        self.prepare()?;
-        let path = self.root.join(STATE_LOCK);
-        let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let lock = lock.and_then(|file| file.lock().map(|()| file)).map_err(StoreError::io(&path, "lock"))?;
-        let log = self.root.join(STATE);
+        let (path, log) = (self.root.join(STATE_LOCK), self.root.join(STATE));
+        let file = match self.appending.get() {
+            Some(file) => file,
+            None => {
+                self.prepare()?;
+                let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+                let file = file.map_err(StoreError::io(&path, "lock"))?;
+                self.appending.get_or_init(|| file)
+            }
+        };
+        file.lock().map_err(StoreError::io(&path, "lock"))?;
         let result = act(&mut self.state.borrow_mut()).map_err(StoreError::io(&log, "write"));
-        drop(lock);
+        file.unlock().map_err(StoreError::io(&path, "unlock"))?;
         result
     }
 
@@ -292,77 +231,6 @@ impl ContentStore {
         steps
     }
 
-    /// What version commands printed, as far as it is known, oldest first.
-    pub fn versions(&self) -> Vec<Version> {
-        self.state.borrow().versions().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-
-    /// On what grounds `request` was found done, if no execution was recorded since.
-    pub fn judged(&self, request: &Digest) -> Option<String> {
-        self.state.borrow().judged(request).map(ToOwned::to_owned)
-    }
-
-    /// Keeps the grounds on which `request` was found done by what is known here.
-    ///
-    /// # Errors
-    /// When the state log cannot be written.
-    pub fn keep_judged(&self, request: &Digest, grounds: &str) -> Result<(), StoreError> {
-        // An execution that is not on the disk for good may yet be lost.
-        if self.state.borrow().has_unsynced() {
-            return Ok(());
-        }
-        let mark = self.state.borrow().mark();
-        self.with_state(|state| state.judge(mark, format!("judged {request} {grounds}")))?;
-        self.tidy()
-    }
-
-    /// A checked pipeline that was kept under `name`.
-    pub fn pipeline(cache: &Path, name: &Digest) -> Option<Vec<u8>> {
-        fs::read(cache.join(PIPELINES).join(name.to_string())).ok()
-    }
-
-    /// Keeps a checked pipeline under `name`, and a few that were kept before.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub fn keep_pipeline(&self, name: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
-        self.prepare()?;
-        let folder = self.root.join(PIPELINES);
-        fs::create_dir_all(&folder).map_err(StoreError::io(&folder, "create the folder"))?;
-        let mut kept: Vec<_> = fs::read_dir(&folder)
-            .map_err(StoreError::io(&folder, "list"))?
-            .flatten()
-            .filter_map(|item| Some((item.metadata().ok()?.modified().ok()?, item.path())))
-            .collect();
-        kept.sort_unstable();
-        for (_, old) in kept.iter().rev().skip(KEPT_PIPELINES - 1) {
-            files::remove(old).map_err(StoreError::io(old, "remove"))?;
-        }
-        let path = folder.join(name.to_string());
-        files::write_whole(&path, bytes, false).map_err(StoreError::io(&path, "write"))
-    }
-
-    /// The digests of project files that are known.
-    pub fn stat_cache(&self) -> StatCache {
-        StatCache::of_lines(self.state.borrow().files())
-    }
-
-    /// Keeps what `cache` learned, and what version commands printed.
-    ///
-    /// # Errors
-    /// When the state log cannot be written.
-    pub fn keep_facts(&self, cache: &mut StatCache, versions: &[Version]) -> Result<(), StoreError> {
-        let mut lines: Vec<String> = cache.new_lines().iter().map(|line| format!("file {line}")).collect();
-        lines.extend(
-            versions.iter().filter_map(|a| Some(format!("version {}", serde_json::to_string(a).ok()?))),
-        );
-        if lines.is_empty() {
-            return Ok(());
-        }
-        self.append(&lines, false)?;
-        self.tidy()
-    }
-
     /// Writes the state log anew where much of it is superseded or some of it damaged.
     fn tidy(&self) -> Result<(), StoreError> {
         if !self.state.borrow().may_compact() {
@@ -381,8 +249,16 @@ impl ContentStore {
     /// tell, if they are there and whole.
     pub fn manifest(&self, tree: &Digest) -> Option<Manifest> {
         let is_whole = |manifest: &Manifest| manifest.digest() == *tree;
-        let kept = fs::read_to_string(self.manifest_file(tree)).ok().and_then(|text| Manifest::parse(&text));
-        kept.filter(is_whole).or_else(|| Manifest::of_folder(&self.tree(tree)).ok().filter(is_whole))
+        let of_bytes = || Manifest::of_folder(&self.tree(tree)).ok().filter(is_whole);
+        self.recorded_manifest(tree).or_else(of_bytes)
+    }
+
+    /// What was in a tree when it was kept, if that is still known.
+    fn recorded_manifest(&self, tree: &Digest) -> Option<Manifest> {
+        let is_whole = |manifest: &Manifest| manifest.digest() == *tree;
+        let logged = self.state.borrow_mut().manifest(tree).filter(is_whole);
+        let filed = || Manifest::parse(&fs::read_to_string(self.manifest_file(tree)).ok()?).filter(is_whole);
+        logged.or_else(filed)
     }
 
     fn manifest_file(&self, tree: &Digest) -> PathBuf {
@@ -407,7 +283,15 @@ impl ContentStore {
         file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
     }
 
-    /// The log of the last execution of a key.
+    /// The log of an execution of a key that is under way, or that was when its run was killed.
+    pub fn open_log(&self, key: &StageKey) -> Option<PathBuf> {
+        let key = key.to_string();
+        let desks = fs::read_dir(self.root.join("work")).ok()?.flatten();
+        let mut of_key = desks.filter(|desk| desk.file_name().to_string_lossy().starts_with(&key));
+        of_key.find_map(|desk| Some(desk.path().join(writer::LOG)).filter(|log| log.exists()))
+    }
+
+    /// The log of the last execution of a key. There is none when it said nothing.
     pub fn log(&self, key: &StageKey) -> PathBuf {
         self.root.join("logs").join(format!("{key}.log"))
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{ContentStore, StoreError, Writer};
 use crate::digest::Digest;
-use crate::tree::Manifest;
+use crate::tree::{Manifest, TreeError};
 
 /// No more files of a damaged result are named.
 const NAMED_FILES: usize = 5;
@@ -53,32 +53,32 @@ impl ContentStore {
             }
         }
         let bytes = by_tree.values().map(|(_, bytes)| bytes).sum();
-        let trees: Vec<_> = by_tree
-            .into_iter()
-            .map(|(tree, (steps, _))| (tree, steps, self.tree(&tree), self.manifest_file(&tree)))
-            .collect();
-        let (next, done, damaged) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let trees: Vec<_> =
+            by_tree.into_iter().map(|(tree, (steps, _))| (tree, steps, self.tree(&tree))).collect();
+        let (next, done, doubtful) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(trees.len().max(1));
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    while let Some((tree, steps, path, manifest)) =
-                        trees.get(next.fetch_add(1, Ordering::Relaxed))
-                    {
-                        let known =
-                            std::fs::read_to_string(manifest).ok().and_then(|text| Manifest::parse(&text));
-                        let known = known.filter(|known| known.digest() == *tree);
-                        let problems = problems(tree, &Manifest::of_folder(path), known.as_ref());
-                        if !problems.is_empty() {
-                            let found = DamagedTree { tree: *tree, steps: steps.clone(), problems };
-                            damaged.lock().unwrap_or_else(PoisonError::into_inner).push(found);
+                    while let Some((tree, steps, path)) = trees.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let found = Manifest::of_folder(path);
+                        if !found.as_ref().is_ok_and(|found| found.digest() == *tree) {
+                            let found = (*tree, steps, found);
+                            doubtful.lock().unwrap_or_else(PoisonError::into_inner).push(found);
                         }
                         told(done.fetch_add(1, Ordering::Relaxed) + 1, trees.len());
                     }
                 });
             }
         });
-        let mut damaged = damaged.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let doubtful = doubtful.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut damaged: Vec<DamagedTree> = doubtful
+            .into_iter()
+            .map(|(tree, steps, found)| {
+                let problems = problems(&found, self.recorded_manifest(&tree).as_ref());
+                DamagedTree { tree, steps: steps.clone(), problems }
+            })
+            .collect();
         damaged.sort_by_key(|found| found.tree);
         Verified { trees: trees.len(), bytes, damaged }
     }
@@ -99,15 +99,10 @@ impl Writer {
     }
 }
 
-/// How a tree differs from what it should be; nothing when it does not.
-fn problems(
-    tree: &Digest,
-    found: &Result<Manifest, crate::tree::TreeError>,
-    known: Option<&Manifest>,
-) -> Vec<String> {
+/// How a damaged tree differs from what it should be.
+fn problems(found: &Result<Manifest, TreeError>, known: Option<&Manifest>) -> Vec<String> {
     let found = match found {
         Err(error) => return vec![error.to_string()],
-        Ok(found) if found.digest() == *tree => return Vec::new(),
         Ok(found) => found,
     };
     let Some(known) = known else { return vec!["its bytes have another digest".to_owned()] };

@@ -4,11 +4,11 @@
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::lock::{Claim, Claimed, Lock, Share};
+use super::lock::{Claim, Claimed, Claims, Lock, Share};
 use super::{ContentStore, StoreError, files, state};
 use crate::digest::Digest;
 use crate::key::StageKey;
@@ -17,16 +17,27 @@ use crate::tree::Manifest;
 
 /// A run shorter than this is cheaper to repeat than to wait for the disk: such runs are forced there in groups.
 const DURABLE_FROM_SECONDS: f64 = 1.0;
-/// How long short runs may wait for their group.
+/// How long short runs wait for their group; longer where the disk takes long, so that most of the time it is free
+/// for them.
 const GROUP: Duration = Duration::from_secs(1);
+/// How many times as long as the disk took for a group the next one waits at least.
+const REST: u32 = 10;
+
+/// In a desk: the log, and the folder that a command begins in.
+pub(super) const LOG: &str = "log";
+const PLACE: &str = "here";
 
 /// The store, open for writing.
 #[derive(Debug)]
 pub struct Writer {
     store: ContentStore,
     lock: Lock,
+    claims: Claims,
+    /// Desks that a step has left as it found them: the next one moves in.
+    desks: RefCell<Vec<PathBuf>>,
     group: RefCell<Option<Group>>,
-    synced: Cell<Instant>,
+    /// When the next group may go.
+    next: Cell<Instant>,
 }
 
 /// Short runs on their way to the disk.
@@ -34,10 +45,11 @@ pub struct Writer {
 struct Group {
     /// What of the log the disk then has the bytes of.
     mark: state::Mark,
-    disk: JoinHandle<io::Result<()>>,
+    /// Ends with how long the disk took.
+    disk: JoinHandle<io::Result<Duration>>,
 }
 
-/// The folders of one running step.
+/// The desk of one running step, `work/<key>-…/` with all that the step needs, and its scratch.
 #[derive(Debug)]
 pub struct WorkDir {
     /// The key that is run.
@@ -48,33 +60,79 @@ pub struct WorkDir {
     pub scratch: PathBuf,
     /// The log, empty at first.
     pub log: PathBuf,
-    /// Holds `out` and whatever else the run needs beside it.
+    /// Empty at first: where a program may begin.
     pub folder: PathBuf,
+    desk: PathBuf,
+    /// Whether the log is kept when the step has ended.
+    keeps_log: bool,
     _claim: Claim,
 }
 
 impl Writer {
     /// Clears what dead runs left behind.
     pub(super) fn start(store: ContentStore, lock: Lock) -> Result<Self, StoreError> {
-        let writer = Self { store, lock, group: RefCell::default(), synced: Cell::new(Instant::now()) };
+        let claims = Claims::new(store.root().join("claims"));
+        let desks = RefCell::default();
+        let writer = Self {
+            store,
+            lock,
+            claims,
+            desks,
+            group: RefCell::default(),
+            next: Cell::new(Instant::now() + GROUP),
+        };
         writer.clear()?;
         Ok(writer)
     }
 
     /// Removes what belongs to no running step: whoever runs a key has its claim.
     fn clear(&self) -> Result<(), StoreError> {
+        self.desks.take();
+        self.claims.clear();
         for folder in ["work", "claims"] {
             let folder = self.store.root().join(folder);
             for item in fs::read_dir(&folder).map_err(StoreError::io(&folder, "list"))?.flatten() {
                 let name = item.file_name();
                 let key = name.to_str().and_then(|name| name.split('-').next()?.parse::<Digest>().ok());
-                // A claim that could be taken is removed when it is given back.
                 let claim = key.map(|key| self.claim(StageKey(key))).transpose()?;
-                if folder.ends_with("work") && !matches!(claim, Some(Claimed::Theirs(_))) {
-                    files::remove(&item.path())
-                        .map_err(StoreError::io(&item.path(), "remove a dead run's folder"))?;
+                if matches!(claim, Some(Claimed::Theirs(_))) {
+                    continue;
+                }
+                if folder.ends_with("work") {
+                    if let Some(key) = key {
+                        self.keep_logs(&item.path(), &StageKey(key))?;
+                    }
+                    self.remove_desk(&item.path())?;
+                }
+                if let Some(Claimed::Mine(claim)) = claim {
+                    claim.remove();
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Removes a desk, out of its name first: its owner may be about to hand it to the next step.
+    fn remove_desk(&self, desk: &Path) -> Result<(), StoreError> {
+        let mut aside = desk.as_os_str().to_owned();
+        aside.push("-gone");
+        match fs::rename(desk, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(StoreError::io(desk, "move aside")(error)),
+            Ok(()) => files::remove(Path::new(&aside)).map_err(StoreError::io(desk, "remove")),
+        }
+    }
+
+    /// Puts the logs of an execution where they are looked for, in place of those of an earlier one.
+    fn keep_logs(&self, desk: &Path, key: &StageKey) -> Result<(), StoreError> {
+        let kept = self.store.log(key);
+        for (new, kept) in [
+            (desk.join(LOG), kept.clone()),
+            (desk.join(LOG).with_extension("jsonl"), kept.with_extension("jsonl")),
+        ] {
+            let has_text = fs::metadata(&new).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
+            let done = if has_text { fs::rename(&new, &kept) } else { files::remove(&kept) };
+            done.map_err(StoreError::io(&kept, "write"))?;
         }
         Ok(())
     }
@@ -102,40 +160,54 @@ impl Writer {
     /// # Errors
     /// When the claim cannot be written.
     pub fn claim(&self, key: StageKey) -> Result<Claimed, StoreError> {
-        Claim::try_take(&self.store.root().join("claims").join(key.to_string()))
+        self.claims.try_take(&key.to_string())
     }
 
-    /// Fresh folders for a run of the claimed `key`.
+    /// A desk for a run of the claimed `key`.
     ///
     /// # Errors
-    /// When they cannot be made.
+    /// When it cannot be made.
     pub fn begin(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
-        let folder = self.work_folder(key)?;
-        let out = folder.join("out");
-        fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
-        let scratch = self.store.root().join("scratch").join(key.to_string());
-        let log = self.store.log(&key);
-        fs::write(&log, "").map_err(StoreError::io(&log, "write"))?;
-        files::remove(&log.with_extension("jsonl")).map_err(StoreError::io(&log, "remove"))?;
-        Ok(WorkDir { key, out, scratch, log, folder, _claim: claim })
+        let work = self.desk(key, claim)?;
+        Ok(WorkDir {
+            scratch: self.store.root().join("scratch").join(key.to_string()),
+            keeps_log: true,
+            ..work
+        })
     }
 
-    /// Folders for a run of the claimed `key` of which nothing is kept: scratch and log are its own, too.
+    /// A desk for a run of the claimed `key` of which nothing is kept: its scratch is its own, too.
     ///
     /// # Errors
-    /// When they cannot be made.
+    /// When it cannot be made.
     pub fn begin_aside(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
-        let folder = self.work_folder(key)?;
-        let (out, scratch, log) = (folder.join("out"), folder.join("scratch"), folder.join("log"));
-        fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
-        Ok(WorkDir { key, out, scratch, log, folder, _claim: claim })
+        self.desk(key, claim)
     }
 
-    /// A name of its own for each attempt: a dying process of an earlier one must not write into this one.
-    fn work_folder(&self, key: StageKey) -> Result<PathBuf, StoreError> {
+    /// A name of its own for each attempt: a dying process of an earlier one must not write into this one. Only who
+    /// left a desk in order hands it on.
+    fn desk(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
         let work = self.store.root().join("work");
-        let folder = tempfile::Builder::new().prefix(&format!("{key}-")).tempdir_in(&work);
-        Ok(folder.map_err(StoreError::io(&work, "make a folder in it"))?.keep())
+        let spare = self.desks.borrow_mut().pop().and_then(|spare| {
+            let (_, ending) = spare.file_name()?.to_str()?.split_once('-')?;
+            let desk = work.join(format!("{key}-{ending}"));
+            fs::rename(spare, &desk).ok().map(|()| desk)
+        });
+        let desk = match spare {
+            Some(desk) => desk,
+            None => {
+                let desk = tempfile::Builder::new().prefix(&format!("{key}-")).tempdir_in(&work);
+                let desk = desk.map_err(StoreError::io(&work, "make a folder in it"))?.keep();
+                let (log, place) = (desk.join(LOG), desk.join(PLACE));
+                fs::write(&log, "").map_err(StoreError::io(&log, "write"))?;
+                fs::create_dir(&place).map_err(StoreError::io(&place, "create the folder"))?;
+                desk
+            }
+        };
+        let out = desk.join("out");
+        fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
+        let [scratch, log, folder] = ["scratch", LOG, PLACE].map(|name| desk.join(name));
+        Ok(WorkDir { key, out, scratch, log, folder, desk, keeps_log: false, _claim: claim })
     }
 
     /// Hashes what a run wrote.
@@ -153,13 +225,17 @@ impl Writer {
     pub fn commit(&self, work: WorkDir, manifest: &Manifest, record: &RunRecord) -> Result<(), StoreError> {
         let durable = record.seconds >= DURABLE_FROM_SECONDS;
         let path = self.store.manifest_file(&record.tree);
-        files::write_whole(&path, manifest.text().as_bytes(), durable)
-            .map_err(StoreError::io(&path, "write"))?;
+        let mut lines = Vec::from_iter(state::tree_line(&record.tree, manifest));
+        if lines.is_empty() {
+            files::write_whole(&path, manifest.text().as_bytes(), durable)
+                .map_err(StoreError::io(&path, "write"))?;
+        }
         self.keep_tree(&work, &record.tree, durable)?;
-        let line =
-            state::ran_line(record, durable).map_err(|error| StoreError::io(&path, "write")(error.into()))?;
+        lines.push(
+            state::ran_line(record, durable).map_err(|error| StoreError::io(&path, "write")(error.into()))?,
+        );
         self.store.checked.borrow_mut().own.insert(record.tree);
-        self.store.append(&[line], durable)?;
+        self.store.append(&lines, durable)?;
         files::remove(&work.scratch).map_err(StoreError::io(&work.scratch, "remove"))?;
         self.discard(work)
     }
@@ -201,10 +277,13 @@ impl Writer {
             return Ok(());
         }
         self.finish_group()?;
-        if self.synced.get().elapsed() >= GROUP && self.store.state.borrow().has_unsynced() {
+        if Instant::now() >= self.next.get() && self.store.state.borrow().has_unsynced() {
             let mark = self.store.state.borrow().mark();
             let root = self.store.root().to_owned();
-            let disk = std::thread::spawn(move || files::sync_all_of(&root));
+            let disk = std::thread::spawn(move || {
+                let since = Instant::now();
+                files::sync_all_of(&root).map(|()| since.elapsed())
+            });
             *self.group.borrow_mut() = Some(Group { mark, disk });
         }
         Ok(())
@@ -214,8 +293,8 @@ impl Writer {
         let Some(Group { mark, disk }) = self.group.borrow_mut().take() else { return Ok(()) };
         let synced =
             disk.join().unwrap_or_else(|_| Err(io::Error::other("the thread that waited for it ended")));
-        synced.map_err(StoreError::io(self.store.root(), "sync"))?;
-        self.synced.set(Instant::now());
+        let took = synced.map_err(StoreError::io(self.store.root(), "sync"))?;
+        self.next.set(Instant::now() + GROUP.max(took * REST));
         self.store.with_state(|state| state.vouch(mark))
     }
 
@@ -267,12 +346,19 @@ impl Writer {
         self.sync()
     }
 
-    /// Throws away what a run wrote; its scratch and its log stay.
+    /// Clears a desk of what a run wrote; its scratch and its log stay.
     ///
     /// # Errors
-    /// When the folder cannot be removed.
+    /// When something cannot be removed.
     pub fn discard(&self, work: WorkDir) -> Result<(), StoreError> {
-        files::remove(&work.folder).map_err(StoreError::io(&work.folder, "remove"))
+        if work.keeps_log {
+            self.keep_logs(&work.desk, &work.key)?;
+        }
+        if is_in_order(&work).unwrap_or(false) {
+            self.desks.borrow_mut().push(work.desk);
+            return Ok(());
+        }
+        self.remove_desk(&work.desk)
     }
 
     /// Removes a tree's bytes; its manifest and the records that name it stay.
@@ -291,5 +377,64 @@ impl Writer {
             }
             _ => files::remove(&aside).map_err(StoreError::io(&aside, "remove")),
         }
+    }
+}
+
+/// Whether a desk holds what a new one holds, and nothing else.
+fn is_in_order(work: &WorkDir) -> io::Result<bool> {
+    let names = fs::read_dir(&work.desk)?.map(|item| item.map(|item| item.file_name()));
+    let mut names = names.collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    Ok(names == [PLACE, LOG]
+        && fs::read_dir(&work.folder)?.next().is_none()
+        && fs::symlink_metadata(&work.log)?.len() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::FORCED;
+    use super::*;
+    use crate::key::KeyText;
+    use crate::record::Machine;
+
+    /// Keeps the result of a step that took so long; returns what was forced to the disk for it, below the store.
+    fn forced_for(seconds: f64) -> Vec<PathBuf> {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = ContentStore::open(folder.path()).unwrap().lock(&mut |_| {}).unwrap();
+        let key_text = KeyText::new("join", 1, "()", vec![]);
+        let Claimed::Mine(claim) = writer.claim(key_text.key()).unwrap() else { panic!("nobody has it") };
+        let work = writer.begin(key_text.key(), claim).unwrap();
+        fs::create_dir(work.out.join("inner")).unwrap();
+        fs::write(work.out.join("inner/file"), "bytes").unwrap();
+        let manifest = writer.hash(&work).unwrap();
+        let record = RunRecord {
+            key_text,
+            step: "a".to_owned(),
+            profile: "mini".to_owned(),
+            tree: manifest.digest(),
+            outputs: manifest.top_level(),
+            inputs: Vec::new(),
+            bytes: manifest.bytes(),
+            started_ms: 1,
+            seconds,
+            machine: Machine::default(),
+            log: String::new(),
+            accepted: None,
+        };
+        FORCED.take();
+        writer.commit(work, &manifest, &record).unwrap();
+        let is_here = |path: PathBuf| {
+            let path = path.strip_prefix(folder.path()).unwrap().to_string_lossy().into_owned();
+            // The desk has another name each time.
+            PathBuf::from(path.split_once("/out").map_or(path.clone(), |(_, inner)| format!("out{inner}")))
+        };
+        FORCED.take().into_iter().map(is_here).collect()
+    }
+
+    #[test]
+    fn a_step_of_a_second_and_more_is_forced_to_the_disk_before_its_record_and_a_short_one_is_not() {
+        assert_eq!(forced_for(0.999), [""; 0].map(PathBuf::from));
+        let expected = ["out/inner/file", "out/inner", "out", "trees", "state", ""];
+        assert_eq!(forced_for(1.0), expected.map(PathBuf::from));
     }
 }

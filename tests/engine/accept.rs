@@ -71,6 +71,23 @@ fn changed_params_and_inputs_are_accepted_only_where_they_are_named() {
 }
 
 #[test]
+fn of_several_steps_each_is_accepted_with_what_of_the_named_changed_in_it() {
+    let space = made();
+    space.write("file", "g");
+    let before = space.trees();
+    // Both have another VERSION, only `a` reads something else.
+    let run = later(&space, &["accept", "a", "b", "--because", "same", "--input", "in"]).expect(0);
+    assert!(run.err.contains("`b`: input in did not change; the rest is accepted"), "{}", run.err);
+    assert!(!run.err.contains("`a`:") && !run.err.contains("warning"), "{}", run.err);
+    assert_eq!(space.trees(), before);
+    assert!(later(&space, &["make"]).expect(0).err.contains("nothing to do"));
+    space.steps(&STEPS.replace("\"one\"", "\"two\""));
+    let args = ["accept", "a", "b", "--because", "same", "--param", "text", "--param", "ms"];
+    let run = later(&space, &args).expect(0);
+    assert!(run.err.contains("warning: param ms changed in none of these steps"), "{}", run.err);
+}
+
+#[test]
 fn nothing_is_accepted_without_an_earlier_result_or_a_reason() {
     let space = TestSpace::new(STEPS);
     space.write("file", "f");

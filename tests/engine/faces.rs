@@ -180,6 +180,53 @@ fn diff_compares_params_and_reported_numbers_between_revisions() {
 }
 
 #[test]
+fn diff_asks_the_revision_for_files_that_may_be_there_and_the_disk_for_those_git_does_not_keep() {
+    let steps = r#"(name: "a", stage: "join", inputs: {"in": ["./kept", "./ignored"]}),"#;
+    let space = TestSpace::new(steps);
+    space.write(".gitignore", "ignored\n");
+    space.write("kept", "k");
+    space.write("ignored", "i");
+    git(&space, &["init", "-q"]);
+    git(&space, &["add", "."]);
+    git(&space, &["commit", "-qm", "one"]);
+    std::fs::remove_file(space.path("kept")).unwrap();
+    assert_eq!(space.run(&["diff"]).expect(0).out, "a\n  input gone: in <- ./kept\n");
+    git(&space, &["commit", "-qam", "two"]);
+    let told = space.run(&["diff", "HEAD~1", "HEAD"]).expect(0).out;
+    assert_eq!(told, "a\n  input gone: in <- ./kept\n");
+    assert_eq!(space.run(&["diff"]).expect(0).out, "no params and no reported values differ\n");
+}
+
+#[test]
+fn the_log_of_a_running_command_is_followed_to_its_end_and_one_that_says_nothing_has_none() {
+    let step = r#"(name: "a", stage: "command", params: (shell: "echo one; sleep 1; echo two >&2; sleep 0.5; echo three")),
+        (name: "quiet", stage: "command", params: (run: ["true"])),"#;
+    let space = TestSpace::new(step);
+    let mut make = space.spawn(&["make"]);
+    wait_until("it has said one word", || space.run(&["log", "a"]).out == "one\n");
+    assert_eq!(json(&space.run(&["log", "a", "--json"]).out)["running"], true);
+    let followed = space.run(&["log", "a", "-f"]).expect(0);
+    assert_eq!(followed.out, "one\ntwo\nthree\n");
+    assert!(make.wait().unwrap().success());
+    assert_eq!(space.run(&["log", "a"]).expect(0).out, "one\ntwo\nthree\n");
+    let run = space.run(&["log", "quiet"]).expect(0);
+    assert!(run.out.is_empty() && run.err.contains("`quiet` has run and said nothing"), "{}", run.err);
+    assert_eq!(json(&space.run(&["log", "quiet", "--json"]).expect(0).out)["text"], "");
+    assert_eq!(space.cached("logs").len(), 1, "no empty files are kept");
+}
+
+#[test]
+fn the_log_of_a_killed_run_is_still_there() {
+    let space = TestSpace::new(r#"(name: "a", stage: "command", params: (shell: "echo begun; sleep 60")),"#);
+    let mut make = space.spawn(&["make"]);
+    wait_until("it has said one word", || space.run(&["log", "a"]).out == "begun\n");
+    make.kill().unwrap();
+    make.wait().unwrap();
+    wait_until("nobody runs it", || json(&space.run(&["log", "a", "--json"]).out)["running"] == false);
+    assert_eq!(space.run(&["log", "a"]).expect(0).out, "begun\n");
+}
+
+#[test]
 fn bash_completes_targets_steps_and_options() {
     let space = made();
     let text = space.read("pipeline.ron");

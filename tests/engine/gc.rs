@@ -39,6 +39,36 @@ fn what_the_pipeline_names_stays_and_the_rest_goes_after_it_was_shown() {
 }
 
 #[test]
+fn what_another_pipeline_with_the_same_cache_names_stays_as_long_as_it_can_be_asked() {
+    let (here, there) = (TestSpace::new(STEPS), TestSpace::new(&STEPS.replace("one", "other")));
+    let cache = here.path("cache").display().to_string();
+    let run = |space: &TestSpace, args: &[&str]| space.run(&[args, &["--cache", &cache]].concat());
+    run(&here, &["make"]).expect(0);
+    run(&there, &["make"]).expect(0);
+    let results = |text: &str| text.lines().filter(|line| line.contains("result of ")).count();
+    assert_eq!(results(&run(&here, &["gc"]).expect(0).out), 0);
+    assert!(run(&there, &["make"]).expect(0).err.contains("nothing to do"));
+    // What it names no more goes, whoever asks.
+    there.steps(&STEPS.replace("one", "third"));
+    run(&there, &["make"]).expect(0);
+    assert_eq!(results(&run(&here, &["gc"]).expect(0).out), 2);
+    assert_eq!(here.cached("trees").len(), 4);
+    // One that cannot be asked stops it.
+    std::fs::rename(there.path("pipeline.ron"), there.path("away")).unwrap();
+    for args in [&["gc"][..], &["gc", "--dry-run"]] {
+        let refused = run(&here, args).expect(2);
+        assert!(
+            refused.err.contains("has used this cache too") && refused.err.contains("gc --force"),
+            "{}",
+            refused.err
+        );
+    }
+    assert_eq!(here.cached("trees").len(), 4);
+    assert_eq!(results(&run(&here, &["gc", "--force"]).expect(0).out), 2);
+    assert_eq!(results(&run(&here, &["gc"]).expect(0).out), 0, "it is forgotten");
+}
+
+#[test]
 fn limits_keep_more() {
     let space = made();
     let goes = |args: &[&str]| {
@@ -176,7 +206,8 @@ fn a_command_in_a_sandbox_reads_what_it_declared() {
     assert!(!run.err.contains("it read /usr") && run.err.matches("it read").count() == 1, "{}", run.err);
     steps(step("strict", ""));
     let run = space.make().expect(1);
-    assert!(run.err.contains(&secret) && run.err.contains("`sandbox: report` names"), "{}", run.err);
+    let kept = format!("it was kept from {secret}, which is not among its inputs");
+    assert!(run.err.contains(&kept) && run.err.contains("those of `sandbox_read`"), "{}", run.err);
     steps(step("strict", &format!(", sandbox_read: [\"{secret}\"]")));
     assert_eq!(space.make().expect(0).ran(), ["a"]);
     assert_eq!(space.read(&format!("cache/trees/{}/x", space.record("a").tree)), "ds");

@@ -263,3 +263,53 @@ fn a_listener_that_went_away_stops_nothing() {
     assert!(child.wait().unwrap().success());
     assert_eq!(space.trees().len(), 3);
 }
+
+/// The oracle found this one: what a step wrote was doubted, and the other owner of the same bytes was not judged again.
+#[test]
+fn damaged_bytes_that_two_steps_wrote_are_read_through_neither() {
+    let steps = r#"
+        (name: "a", stage: "join", params: (text: "same", ms: 0)),
+        (name: "b", stage: "join", params: (text: "same", ms: 1)),
+        (name: "of-a", stage: "join", params: (text: "1"), inputs: {"in": ["a"]}),
+        (name: "of-b", stage: "join", params: (text: "1"), inputs: {"in": ["b", "of-a"]}),
+    "#;
+    let space = TestSpace::new(steps);
+    space.make().expect(0);
+    let tree = space.record("a").tree;
+    assert_eq!(tree, space.record("b").tree);
+    let file = space.path(&format!("cache/trees/{tree}/text"));
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "sane").unwrap();
+    let changed = steps.replace("\"1\"", "\"2\"");
+    space.steps(&changed);
+    let run = space.make().expect(0);
+    assert!(run.err.contains("is damaged; it runs again"), "{}", run.err);
+    let clean = TestSpace::new(&changed);
+    clean.make().expect(0);
+    assert_eq!(space.trees(), clean.trees());
+}
+
+/// Kills at random instants found this one.
+#[test]
+fn what_a_killed_publish_left_in_the_reports_goes_with_the_next() {
+    let space = TestSpace::new(r#"(name: "a", stage: "join", params: (text: "x"), publish: "a"),"#);
+    space.make().expect(0);
+    fs::remove_file(space.path("reports/mini/a/text")).unwrap();
+    space.write("reports/mini/a/.text.part", "ha");
+    space.make().expect(0);
+    let names = fs::read_dir(space.path("reports/mini/a")).unwrap().flatten();
+    assert_eq!(names.map(|item| item.file_name()).collect::<Vec<_>>(), ["text"]);
+}
+
+/// Eight runs at once found this one: another process had begun the cache and not yet said what it is.
+#[test]
+fn a_cache_that_another_process_has_just_begun_is_no_foreign_folder() {
+    let space = TestSpace::new(r#"(name: "a", stage: "join"),"#);
+    space.write("cache/CACHEDIR.TAG", "Signature");
+    space.write("cache/.tmpX1y2Z3", "");
+    space.write("cache/lock", "");
+    space.make().expect(0);
+    let space = TestSpace::new(r#"(name: "a", stage: "join"),"#);
+    space.write("cache/thesis.tex", "");
+    assert!(space.make().expect(2).err.contains("is not a cache of this program: it holds `thesis.tex`"));
+}

@@ -52,6 +52,18 @@ impl Git {
         Ok(found.status.success().then_some(found.stdout))
     }
 
+    /// Whether a revision has a file or folder.
+    pub fn has(&self, revision: &str, path: &Path) -> bool {
+        let object = format!("{revision}:./{}", path.display());
+        self.run(&["cat-file", "-e", &object]).is_ok_and(|found| found.status.success())
+    }
+
+    /// Whether the next revision would have a file.
+    pub fn tracks(&self, path: &Path) -> bool {
+        let path = path.to_string_lossy();
+        self.run(&["ls-files", "--error-unmatch", "--", &path]).is_ok_and(|found| found.status.success())
+    }
+
     /// The files of a revision below a folder, their paths relative to the repository's folder here.
     pub fn files(&self, revision: &str, below: &str) -> Result<Vec<String>, CliError> {
         let found =

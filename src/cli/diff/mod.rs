@@ -3,6 +3,7 @@
 mod git;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -79,7 +80,13 @@ fn at_revision(git: &Git, context: &Context, registry: &Registry, name: &str) ->
     let parsed = match git.file(&revision, &file)? {
         Some(bytes) => {
             let text = String::from_utf8_lossy(&bytes).into_owned();
-            Pipeline::parse(&path, text.trim_start_matches('\u{feff}'), Some(&pipeline.profile), registry)
+            let text = text.trim_start_matches('\u{feff}');
+            // What a person may place by hand git does not keep: there is only what is here now.
+            let was_there = |path: &Path| {
+                let then = git.has(&revision, path);
+                then || !git.tracks(path) && pipeline.root.join(path).exists()
+            };
+            Pipeline::parse_where(&path, text, Some(&pipeline.profile), registry, &was_there)
                 .map_err(|error| format!("at {name}, {error}"))
         }
         None => Err(format!("at {name} there is no {file}")),

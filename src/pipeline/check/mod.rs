@@ -38,7 +38,7 @@ struct Unwired<'f, 'a> {
 
 struct Checker<'t, 'a> {
     text: &'t Text<'a>,
-    root: PathBuf,
+    is_there: &'t dyn Fn(&Path) -> bool,
     looked_for: Vec<(PathBuf, bool)>,
     graph: DiGraph<Step, ()>,
     names: HashMap<String, Named<'a>>,
@@ -52,13 +52,14 @@ pub(super) fn check<'a>(
     profile: Option<&str>,
     text: &Text<'a>,
     registry: &Registry,
+    is_there: &dyn Fn(&Path) -> bool,
 ) -> Result<Pipeline, PipelineError> {
     let chosen = choose_profile(form, profile, text)?;
     let said = |name: &str, value: Raw| (name.to_owned(), value.0.to_owned());
     let vars: Vars = vec![said("profile", chosen.name), said("about", chosen.about)];
     let mut checker = Checker {
         text,
-        root: super::root_of(text.path),
+        is_there,
         looked_for: Vec::new(),
         graph: DiGraph::new(),
         names: HashMap::new(),
@@ -89,7 +90,7 @@ pub(super) fn check<'a>(
     let targets = checker.targets(form, &vars)?;
     Ok(Pipeline {
         file: text.path.to_owned(),
-        root: checker.root,
+        root: super::root_of(text.path),
         // Filled in by who has read the text.
         text: Digest::of_bytes(b""),
         looked_for: checker.looked_for,

@@ -99,7 +99,7 @@ impl<'a> Checker<'_, 'a> {
                 match &source {
                     // What a person may place by hand is connected once it is there.
                     Source::File(path) if port.optional => {
-                        let is_there = self.root.join(path).exists();
+                        let is_there = (self.is_there)(path);
                         self.looked_for.push((path.clone(), is_there));
                         if !is_there {
                             continue;

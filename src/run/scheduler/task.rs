@@ -46,7 +46,8 @@ impl Scheduler<'_> {
             }
         };
         let key: StageKey = key_text.key();
-        let log = work.log.strip_prefix(self.writer.store().root()).unwrap_or(&work.log);
+        let log = self.writer.store().log(&key);
+        let log = log.strip_prefix(self.writer.store().root()).unwrap_or(&log);
         let machine =
             Machine { name: machine_name(), device: share.device().to_owned(), threads: share.threads };
         let record = RunRecord {

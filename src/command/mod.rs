@@ -6,22 +6,25 @@
 //! variables it declares and a few that every program needs. The text of its version command and the values of the
 //! variables it declares are part of its key.
 
+mod ended;
+mod launch;
+
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
-use std::process::{Child, Command as Process, ExitStatus, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
-use crate::sandbox::{self, Allowed, Sandbox};
 use serde::{Deserialize, Serialize};
-use stage_api::{Inputs, Job, Stage, StageError, Surroundings};
+use stage_api::{Job, Stage, StageError, Surroundings};
+
+pub use ended::judge;
+pub use launch::{Place, found, launch, not_started};
+
+use crate::sandbox::{self, Allowed, Sandbox};
 
 /// Variables that every command sees. They say where things are on this machine and count as no input.
 pub const COMMON_ENV: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
-/// How much of a failed command's log its error repeats.
-const TOLD_LINES: usize = 5;
 /// A placeholder for the paths of a port's inputs begins so.
 const INPUT: &str = "{input.";
 
@@ -164,8 +167,9 @@ impl Stage for Command {
     }
 
     fn run(&self, params: &CommandParams, job: &Job) -> Result<(), StageError> {
-        let folder = job.out.parent().unwrap_or(job.out);
-        let log = folder.join("command.log");
+        // Beside the output: the folder it begins in, as the store makes it, and a log of its own.
+        let (folder, log) = (&job.out.with_file_name("here"), job.out.with_file_name("command.log"));
+        std::fs::create_dir_all(folder)?;
         let place = Place {
             inputs: job.inputs,
             out: job.out,
@@ -201,38 +205,31 @@ fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), Stage
     let mut process = launch(params, place)?;
     // In the group of this process: whoever ends that one ends the command with it.
     process.process_group(rustix::process::getpgrp().as_raw_nonzero().get());
-    let temporary = place.folder.join("tmp");
+    let temporary = place.out.with_file_name("tmp");
     std::fs::create_dir_all(&temporary)?;
     process.env("TMPDIR", &temporary);
-    let program = params.run.first().map(String::as_str).and_then(found_program);
+    let program = PathBuf::from(process.get_program());
     let inputs = place.inputs.0.iter().map(|input| input.path.clone());
     let allowed = Allowed {
-        read: inputs.chain(params.sandbox_read.iter().cloned()).chain(program).collect(),
-        write: vec![place.folder.to_owned(), place.out.to_owned(), place.scratch.to_owned()],
+        read: inputs.chain(params.sandbox_read.iter().cloned()).chain([program]).collect(),
+        write: [place.folder, place.out, place.scratch, &temporary].map(Path::to_owned).to_vec(),
     };
     let ended = sandbox::run(&mut process, params.sandbox, &allowed);
     job.progress.note(std::fs::read_to_string(place.log).unwrap_or_default().trim_end());
     job.checkpoint()?;
     let ended = ended.map_err(|error| StageError::Failed(not_started(params, &error)))?;
-    for path in &ended.undeclared {
-        job.progress.warn(&format!("it read {}, which is not among its inputs", path.display()));
-    }
+    let was = if params.sandbox == Sandbox::Strict { "was kept from" } else { "read" };
+    let told = |path: &PathBuf| format!("it {was} {}, which is not among its inputs", path.display());
+    let undeclared: Vec<String> = ended.undeclared.iter().map(told).collect();
+    undeclared.iter().for_each(|told| job.progress.warn(told));
     judge(params, place, ended.status).map_err(|error| match error {
         StageError::Failed(problem) if params.sandbox == Sandbox::Strict => StageError::Failed(format!(
-            "{problem}\n  in `sandbox: strict` it may open only its inputs, `{{out}}`, `{{scratch}}`, folders of the \
-             system and those of `sandbox_read`; `sandbox: report` names what else it reads"
+            "{problem}\n  {}in `sandbox: strict` it may open only its inputs, `{{out}}`, `{{scratch}}`, folders of the \
+             system and those of `sandbox_read`",
+            undeclared.iter().map(|told| format!("{told}\n  ")).collect::<String>()
         )),
         other => other,
     })
-}
-
-/// The file that a program's name stands for.
-fn found_program(name: &str) -> Option<PathBuf> {
-    if name.contains('/') {
-        return Some(PathBuf::from(name));
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// Ends a command with all that it has started.
@@ -244,202 +241,9 @@ pub(crate) fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Where a command runs.
-#[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
-    /// What it reads.
-    pub inputs: &'a Inputs,
-    /// The folder it fills.
-    pub out: &'a Path,
-    /// The folder that survives a failed attempt.
-    pub scratch: &'a Path,
-    /// The folder it begins in: its own, with nothing in it but the output folder.
-    pub folder: &'a Path,
-    /// Where its errors go.
-    pub log: &'a Path,
-    /// How many threads it may keep busy.
-    pub threads: usize,
-}
-
-/// The process of a command, ready to be started as the leader of a process group.
-///
-/// # Errors
-/// When its log, its output or its scratch folder cannot be made.
-pub fn launch(params: &CommandParams, place: &Place) -> io::Result<Process> {
-    let words = match &params.shell {
-        None => params.run.iter().flat_map(|word| filled(word, place, false)).collect(),
-        Some(line) => {
-            let line = filled(line, place, true).concat();
-            vec!["/bin/sh".to_owned(), "-e".to_owned(), "-c".to_owned(), line]
-        }
-    };
-    if params.uses("{scratch}") {
-        std::fs::create_dir_all(place.scratch)?;
-    }
-    let log = OpenOptions::new().create(true).append(true).open(place.log)?;
-    let stdout = match &params.stdout {
-        Some(file) => File::create(place.out.join(file))?,
-        None => log.try_clone()?,
-    };
-    let mut process = Process::new(&words[0]);
-    process.args(&words[1..]).current_dir(place.folder).env_clear().process_group(0);
-    let passed = COMMON_ENV.iter().copied();
-    let passed = passed.chain(params.pass_env.iter().chain(&params.pass_env_uncounted).map(String::as_str));
-    for name in passed {
-        if let Some(value) = std::env::var_os(name) {
-            process.env(name, value);
-        }
-    }
-    let threads = place.threads.to_string();
-    process.env("OMP_NUM_THREADS", &threads).env("RAYON_NUM_THREADS", &threads);
-    for (name, value) in &params.set_env {
-        process.env(name, filled(value, place, false).join(" "));
-    }
-    process.stdin(Stdio::null()).stdout(stdout).stderr(log);
-    Ok(process)
-}
-
-/// A word with its placeholders filled in. A word with the placeholder of several inputs becomes a word for each,
-/// or, for a shell, the quoted paths one after the other. Braces that are no placeholder stay as they are.
-fn filled(word: &str, place: &Place, quote: bool) -> Vec<String> {
-    let path = |path: &Path| {
-        let text = path.to_string_lossy();
-        if quote { quoted(&text) } else { text.into_owned() }
-    };
-    let mut words = vec![String::new()];
-    let mut rest = word;
-    while let Some(start) = rest.find('{') {
-        let (before, from) = rest.split_at(start);
-        let inside = from.find('}').map_or("", |end| &from[1..end]);
-        let values = match (inside, inside.strip_prefix("input.")) {
-            ("out", _) => vec![path(place.out)],
-            ("scratch", _) => vec![path(place.scratch)],
-            ("threads", _) => vec![place.threads.to_string()],
-            (_, Some(port)) => {
-                let inputs = place.inputs.0.iter().filter(|input| input.port == port);
-                let paths: Vec<String> = inputs.map(|input| path(&input.path)).collect();
-                if quote { vec![paths.join(" ")] } else { paths }
-            }
-            _ => {
-                words.iter_mut().for_each(|word| word.push_str(&rest[..=start]));
-                rest = &rest[start + 1..];
-                continue;
-            }
-        };
-        words = words
-            .iter()
-            .flat_map(|word| values.iter().map(move |value| format!("{word}{before}{value}")))
-            .collect();
-        rest = &from[inside.len() + 2..];
-    }
-    words.iter_mut().for_each(|word| word.push_str(rest));
-    words
-}
-
-/// A word as a shell reads it back.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
-/// What to say of a command that could not be started.
-pub fn not_started(params: &CommandParams, error: &io::Error) -> String {
-    let program = params.run.first().map_or("/bin/sh", String::as_str);
-    let hint = match error.kind() {
-        io::ErrorKind::NotFound if !program.contains('/') => "; it is in no folder of PATH",
-        io::ErrorKind::NotFound => "; a program of the project is an input: `{input.NAME}`",
-        _ => "",
-    };
-    format!("`{program}` cannot be started: {error}{hint}")
-}
-
-/// Whether a command that has ended did what it should.
-///
-/// # Errors
-/// With the end of its log, when it failed; when an output is missing or was not declared.
-pub fn judge(params: &CommandParams, place: &Place, status: ExitStatus) -> Result<(), StageError> {
-    if !status.success() {
-        let how = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("it ended with exit code {code}"),
-            (None, Some(signal)) => format!("it was killed by signal {signal}"),
-            (None, None) => "it ended early".to_owned(),
-        };
-        let told = last_lines(place.log).unwrap_or_default();
-        return Err(StageError::Failed(if told.is_empty() { how } else { format!("{how}:\n{told}") }));
-    }
-    if let Some(missing) = params.outputs.iter().find(|output| !place.out.join(output).exists()) {
-        return Err(StageError::Failed(format!(
-            "it wrote no `{missing}`, which its outputs declare; it is to write it below {{out}}"
-        )));
-    }
-    if params.outputs.is_empty() {
-        return Ok(());
-    }
-    for item in std::fs::read_dir(place.out)? {
-        let name = PathBuf::from(item?.file_name());
-        let mut declared = params.outputs.iter().chain(&params.stdout);
-        if !declared.any(|output| Path::new(output).starts_with(&name)) {
-            return Err(StageError::Failed(format!(
-                "it wrote `{}`, which its outputs do not declare; declare it, or write it elsewhere than below {{out}}",
-                name.display()
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// The end of a log.
-fn last_lines(log: &Path) -> io::Result<String> {
-    let mut file = File::open(log)?;
-    let size = file.metadata()?.len();
-    file.seek(SeekFrom::Start(size.saturating_sub(2000)))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let told = &lines[lines.len().saturating_sub(TOLD_LINES)..];
-    Ok(told
-        .iter()
-        .map(|line| format!("  {}", line.chars().take(300).collect::<String>()))
-        .collect::<Vec<_>>()
-        .join("\n"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stage_api::Input;
-
-    fn words(word: &str, quote: bool) -> Vec<String> {
-        let input = |port: &str, path: &str| Input { port: port.into(), path: path.into() };
-        let inputs = Inputs(vec![input("a", "/p/it's"), input("b", "/p/1"), input("b", "/p/2 {input.b}")]);
-        let (out, scratch) = (Path::new("/o"), Path::new("/s"));
-        let place = Place { inputs: &inputs, out, scratch, folder: out, log: out, threads: 3 };
-        filled(word, &place, quote)
-    }
-
-    #[test]
-    fn placeholders_are_filled_in_and_other_braces_stay() {
-        assert_eq!(words("--to={out}/x", false), ["--to=/o/x"]);
-        assert_eq!(words("{scratch}{threads}", false), ["/s3"]);
-        assert_eq!(words("{print $1} {", false), ["{print $1} {"]);
-        assert_eq!(words("{{input.a}}", false), ["{/p/it's}"]);
-        assert_eq!(words("plain", false), ["plain"]);
-    }
-
-    #[test]
-    fn many_inputs_are_a_word_each_and_what_was_filled_in_is_not_filled_again() {
-        assert_eq!(words("-i={input.b}", false), ["-i=/p/1", "-i=/p/2 {input.b}"]);
-        assert_eq!(words("{input.none}", false), [""; 0]);
-        assert_eq!(
-            words("cat {input.b} {input.a} > {out}/x", true),
-            [r"cat /p/1 '/p/2 {input.b}' '/p/it'\''s' > /o/x"]
-        );
-    }
 
     #[test]
     fn params_that_cannot_work_are_refused_in_words() {

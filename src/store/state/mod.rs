@@ -5,6 +5,7 @@
 //! record <key> <tree> {…}    an execution whose bytes are on the disk for good
 //! recent <key> <tree> {…}    an execution whose bytes the system may still hold in memory
 //! synced <at>                the bytes of all executions that stand before that byte are on the disk for good
+//! tree <tree> <manifest>     what is in the tree of an execution that wrote few files
 //! forgotten <key>            the execution of that key above counts no more
 //! file <stamp> <digest> …    the digest of a file of the project, by its stamp
 //! version {…}                what a version command printed
@@ -13,6 +14,8 @@
 //!
 //! A later line goes over an earlier one of the same key or path. It decodes only what is asked for: judging needs
 //! the tree of a key, not the record.
+
+mod compact;
 
 use std::collections::HashMap;
 use std::io;
@@ -24,6 +27,10 @@ use super::log::{Damage, Line, Log, News};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
+use crate::tree::Manifest;
+
+/// A longer manifest stands in a file of its own, in bytes: the log is read whole, manifests seldom.
+const LONGEST_MANIFEST: usize = 1024;
 
 /// A line about an execution.
 #[derive(Debug, Clone)]
@@ -55,6 +62,9 @@ pub(super) struct State {
     synced: usize,
     files: Vec<Line>,
     versions: Vec<Line>,
+    manifests: Vec<Line>,
+    /// By tree: what is in it; as of so many lines.
+    trees: (HashMap<Digest, Line>, usize),
     /// By request: on what grounds it was last found done, and by how many events.
     judged: HashMap<Digest, (Line, usize)>,
     /// By key: its newest execution, an index into `events`; as of so many events.
@@ -90,6 +100,8 @@ impl State {
             synced: 0,
             files: Vec::new(),
             versions: Vec::new(),
+            manifests: Vec::new(),
+            trees: Default::default(),
             judged: HashMap::new(),
             keys: Default::default(),
             steps: Default::default(),
@@ -111,6 +123,8 @@ impl State {
                 self.events.clear();
                 self.files.clear();
                 self.versions.clear();
+                self.manifests.clear();
+                self.trees = Default::default();
                 self.judged.clear();
                 self.synced = 0;
                 self.keys = Default::default();
@@ -131,6 +145,7 @@ impl State {
                     self.synced = self.events.partition_point(|event| event.line().start < at);
                 }
                 "file" => self.files.push(line.clone()),
+                "tree" => self.manifests.push(line.clone()),
                 "version" => self.versions.push(line.clone()),
                 "judged" => {
                     let request = text.split(' ').nth(1).and_then(|request| request.parse().ok());
@@ -186,6 +201,17 @@ impl State {
         found
     }
 
+    /// What is in a tree, where a line says so.
+    pub fn manifest(&mut self, tree: &Digest) -> Option<Manifest> {
+        for line in &self.manifests[self.trees.1..] {
+            let tree = self.log.text(line).split(' ').nth(1).and_then(|tree| tree.parse().ok());
+            self.trees.0.extend(tree.map(|tree| (tree, line.clone())));
+        }
+        self.trees.1 = self.manifests.len();
+        let text = self.log.text(self.trees.0.get(tree)?).splitn(3, ' ').nth(2)?;
+        Manifest::parse(&text.replace('\0', "\n"))
+    }
+
     /// The lines about files, oldest first, without their first word.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.files.iter().filter_map(|line| self.log.text(line).strip_prefix("file "))
@@ -232,45 +258,6 @@ impl State {
         } else {
             Ok(())
         }
-    }
-
-    /// Drops what is superseded or damaged, if that is worth it; with the lock held. `keeps_file` says for a line
-    /// about a file whether it still counts.
-    pub fn compact(&mut self, keeps_file: &mut dyn FnMut(&str) -> bool) -> io::Result<()> {
-        self.refresh()?;
-        let mut lines: Vec<(usize, String)> = Vec::new();
-        for event in self.live() {
-            let Event::Ran { line, .. } = &self.events[event] else { continue };
-            let text = self.log.text(line);
-            let rest = text.split_once(' ').map_or("", |(_, rest)| rest);
-            let word = if self.is_synced(event) { "record" } else { "recent" };
-            lines.push((line.start, format!("{word} {rest}")));
-        }
-        // From the newest to the oldest: the first of a path is the one that counts.
-        for line in self.files.iter().rev() {
-            let text = self.log.text(line);
-            if text.strip_prefix("file ").is_some_and(&mut *keeps_file) {
-                lines.push((line.start, text.to_owned()));
-            }
-        }
-        let valid = self.judged.values().filter(|(_, events)| *events == self.events.len());
-        lines.extend(valid.map(|(line, _)| (line.start, self.log.text(line).to_owned())));
-        // They are few.
-        lines.extend(self.versions.iter().map(|line| (line.start, self.log.text(line).to_owned())));
-        let live = lines.iter().map(|(_, text)| text.len() + 18).sum();
-        if !self.log.is_wasteful(live) {
-            return Ok(());
-        }
-        lines.sort_unstable();
-        let lines: Vec<String> = lines.into_iter().map(|(_, text)| text).collect();
-        let news = self.log.replace(&lines)?;
-        self.take(news);
-        Ok(())
-    }
-
-    /// Whether the log is long enough to ask [`State::compact`].
-    pub fn may_compact(&self) -> bool {
-        self.log.is_wasteful(0)
     }
 
     fn is_synced(&self, event: usize) -> bool {
@@ -352,6 +339,14 @@ fn place(profile: &str, step: &str) -> String {
 pub(super) fn ran_line(record: &RunRecord, is_synced: bool) -> serde_json::Result<String> {
     let word = if is_synced { "record" } else { "recent" };
     Ok(format!("{word} {} {} {}", record.key_text.key(), record.tree, serde_json::to_string(record)?))
+}
+
+/// The line of a tree, if there are few enough files in it: a file of its own for each manifest would cost a short
+/// step more than all else that is kept of it.
+pub(super) fn tree_line(tree: &Digest, manifest: &Manifest) -> Option<String> {
+    let text = manifest.text();
+    // No path holds the character NUL.
+    (text.len() <= LONGEST_MANIFEST).then(|| format!("tree {tree} {}", text.replace('\n', "\0")))
 }
 
 /// The line that takes a record back.

@@ -1,0 +1,182 @@
+//! How a command is started: its words filled in, the file of its program, its environment and its streams. Who waits
+//! for it and who ends it is another's business.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
+
+use stage_api::Inputs;
+
+use super::{COMMON_ENV, CommandParams};
+
+/// Where a command runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// What it reads.
+    pub inputs: &'a Inputs,
+    /// The folder it fills.
+    pub out: &'a Path,
+    /// The folder that survives a failed attempt.
+    pub scratch: &'a Path,
+    /// The folder it begins in: its own, with nothing in it.
+    pub folder: &'a Path,
+    /// Where its errors go.
+    pub log: &'a Path,
+    /// How many threads it may keep busy.
+    pub threads: usize,
+}
+
+/// The process of a command, ready to be started as the leader of a process group.
+///
+/// # Errors
+/// When its log, its output or its scratch folder cannot be made.
+pub fn launch(params: &CommandParams, place: &Place) -> io::Result<Process> {
+    let words = match &params.shell {
+        None => params.run.iter().flat_map(|word| filled(word, place, false)).collect(),
+        Some(line) => {
+            let line = filled(line, place, true).concat();
+            vec!["/bin/sh".to_owned(), "-e".to_owned(), "-c".to_owned(), line]
+        }
+    };
+    if params.uses("{scratch}") {
+        std::fs::create_dir_all(place.scratch)?;
+    }
+    let log = OpenOptions::new().create(true).append(true).open(place.log)?;
+    let stdout = match &params.stdout {
+        Some(file) => File::create(place.out.join(file))?,
+        None => log.try_clone()?,
+    };
+    let given = |name: &str| match params.set_env.get(name) {
+        Some(value) => Some(filled(value, place, false).join(" ").into()),
+        None => std::env::var_os(name),
+    };
+    // By the path of its file: with a name alone and an environment of its own the system's quick way of starting a
+    // process (which copies nothing of this one) is not taken.
+    let program = found(&words[0], given("PATH").as_deref()).unwrap_or_else(|| PathBuf::from(&words[0]));
+    let mut process = Process::new(program);
+    process.arg0(&words[0]).args(&words[1..]).current_dir(place.folder).env_clear().process_group(0);
+    let passed = COMMON_ENV.iter().copied();
+    let passed = passed.chain(params.pass_env.iter().chain(&params.pass_env_uncounted).map(String::as_str));
+    for name in passed {
+        if let Some(value) = std::env::var_os(name) {
+            process.env(name, value);
+        }
+    }
+    let threads = place.threads.to_string();
+    process.env("OMP_NUM_THREADS", &threads).env("RAYON_NUM_THREADS", &threads);
+    for (name, value) in &params.set_env {
+        process.env(name, filled(value, place, false).join(" "));
+    }
+    process.stdin(Stdio::null()).stdout(stdout).stderr(log);
+    Ok(process)
+}
+
+/// The file that a program's name stands for: as it is named, or the first of that name in the folders of `path`
+/// that may be run.
+pub fn found(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+    let is_program = |file: &PathBuf| {
+        let metadata = file.metadata();
+        metadata.is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(is_program);
+    }
+    // A folder that is not named from the root would be another one where the command begins.
+    let mut folders = std::env::split_paths(path?).filter(|folder| folder.is_absolute());
+    folders.find_map(|folder| Some(folder.join(name)).filter(is_program))
+}
+
+/// A word with its placeholders filled in. A word with the placeholder of several inputs becomes a word for each,
+/// or, for a shell, the quoted paths one after the other. Braces that are no placeholder stay as they are.
+fn filled(word: &str, place: &Place, quote: bool) -> Vec<String> {
+    let path = |path: &Path| {
+        let text = path.to_string_lossy();
+        if quote { quoted(&text) } else { text.into_owned() }
+    };
+    let mut words = vec![String::new()];
+    let mut rest = word;
+    while let Some(start) = rest.find('{') {
+        let (before, from) = rest.split_at(start);
+        let inside = from.find('}').map_or("", |end| &from[1..end]);
+        let values = match (inside, inside.strip_prefix("input.")) {
+            ("out", _) => vec![path(place.out)],
+            ("scratch", _) => vec![path(place.scratch)],
+            ("threads", _) => vec![place.threads.to_string()],
+            (_, Some(port)) => {
+                let inputs = place.inputs.0.iter().filter(|input| input.port == port);
+                let paths: Vec<String> = inputs.map(|input| path(&input.path)).collect();
+                if quote { vec![paths.join(" ")] } else { paths }
+            }
+            _ => {
+                words.iter_mut().for_each(|word| word.push_str(&rest[..=start]));
+                rest = &rest[start + 1..];
+                continue;
+            }
+        };
+        words = words
+            .iter()
+            .flat_map(|word| values.iter().map(move |value| format!("{word}{before}{value}")))
+            .collect();
+        rest = &from[inside.len() + 2..];
+    }
+    words.iter_mut().for_each(|word| word.push_str(rest));
+    words
+}
+
+/// A word as a shell reads it back.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// What to say of a command that could not be started.
+pub fn not_started(params: &CommandParams, error: &io::Error) -> String {
+    let program = params.run.first().map_or("/bin/sh", String::as_str);
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound if !program.contains('/') => "; it is in no folder of PATH",
+        io::ErrorKind::NotFound => "; a program of the project is an input: `{input.NAME}`",
+        _ => "",
+    };
+    format!("`{program}` cannot be started: {error}{hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stage_api::Input;
+
+    fn words(word: &str, quote: bool) -> Vec<String> {
+        let input = |port: &str, path: &str| Input { port: port.into(), path: path.into() };
+        let inputs = Inputs(vec![input("a", "/p/it's"), input("b", "/p/1"), input("b", "/p/2 {input.b}")]);
+        let (out, scratch) = (Path::new("/o"), Path::new("/s"));
+        let place = Place { inputs: &inputs, out, scratch, folder: out, log: out, threads: 3 };
+        filled(word, &place, quote)
+    }
+
+    #[test]
+    fn placeholders_are_filled_in_and_other_braces_stay() {
+        assert_eq!(words("--to={out}/x", false), ["--to=/o/x"]);
+        assert_eq!(words("{scratch}{threads}", false), ["/s3"]);
+        assert_eq!(words("{print $1} {", false), ["{print $1} {"]);
+        assert_eq!(words("{{input.a}}", false), ["{/p/it's}"]);
+        assert_eq!(words("plain", false), ["plain"]);
+    }
+
+    #[test]
+    fn many_inputs_are_a_word_each_and_what_was_filled_in_is_not_filled_again() {
+        assert_eq!(words("-i={input.b}", false), ["-i=/p/1", "-i=/p/2 {input.b}"]);
+        assert_eq!(words("{input.none}", false), [""; 0]);
+        assert_eq!(
+            words("cat {input.b} {input.a} > {out}/x", true),
+            [r"cat /p/1 '/p/2 {input.b}' '/p/it'\''s' > /o/x"]
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! Which step starts next, and its start: it is ready, what it reads is whole, there is room for it, and no other
+//! process runs it.
+
+use std::collections::BTreeSet;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use petgraph::graph::NodeIndex;
+use stage_api::{Host, Inputs};
+
+use super::task::located;
+use super::{Active, Rank, Scheduler};
+use crate::key::KeyText;
+use crate::plan::{Plan, Verdict};
+use crate::run::damage::doubt;
+use crate::run::event::Event;
+use crate::run::executor::{Reporter, Task};
+use crate::run::host::Share;
+use crate::store::{Claim, Claimed, Holder, StoreError};
+
+impl Scheduler<'_> {
+    /// Starts what is ready and fits.
+    pub(super) fn start_ready(&mut self, plan: &mut Plan) {
+        let candidates: Vec<Rank> = self.candidates.iter().copied().collect();
+        for (_, place) in candidates {
+            let node = plan.at(place);
+            if let Verdict::Broken(problem) = plan.verdict(node)
+                && self.tried.insert(node)
+            {
+                self.fail(node, problem.clone(), None, false);
+            }
+        }
+        let mut later = BTreeSet::new();
+        // Every step takes a thread: without one the rest need not be asked.
+        while self.free.cpus > 0
+            && let Some(rank) = self.candidates.pop_first()
+        {
+            let node = plan.at(rank.1);
+            let stopped = !self.summary.failures.is_empty() && !self.options.keep_going;
+            if self.summary.interrupted || stopped {
+                return self.elsewhere.clear();
+            }
+            if self.tried.contains(&node) || self.active.contains_key(&node) || !plan.is_ready(node) {
+                continue;
+            }
+            if !self.inputs_are_whole(plan, node) {
+                continue;
+            }
+            // Steps of one key are one piece of work, whatever they are called.
+            let key = plan.of(node).key_text.as_ref().map(KeyText::key);
+            if key.is_some_and(|key| self.kept.contains(&key)) {
+                let touched = plan.finished(node).into_iter().collect();
+                self.consider(plan, touched);
+                continue;
+            }
+            if key.is_some_and(|key| self.active.values().any(|active| active.work.key == key)) {
+                later.insert(rank);
+                continue;
+            }
+            let needs = self.options.capacity.needs_of(&self.pipeline.graph[node]);
+            if let Some(problem) = self.options.capacity.refuses(&needs) {
+                self.tried.insert(node);
+                self.fail(node, problem, None, false);
+                continue;
+            }
+            let Some(share) = self.free.take(&needs, &self.options.capacity) else {
+                // Asked again when something ends.
+                later.insert(rank);
+                continue;
+            };
+            match self.claim(plan, node) {
+                Ok(Claimed::Mine(claim)) if plan.is_ready(node) => self.start(plan, node, share, claim),
+                // Another process did it since it was judged.
+                Ok(Claimed::Mine(_)) => self.free.give_back(share),
+                Ok(Claimed::Theirs(holder)) => {
+                    self.free.give_back(share);
+                    self.leave(node, holder);
+                    later.insert(rank);
+                }
+                Err(error) => {
+                    self.free.give_back(share);
+                    self.give_up(node, &error);
+                }
+            }
+        }
+        self.candidates.append(&mut later);
+    }
+
+    /// Hashes what earlier runs left for a step to read. What is damaged counts as gone, and its step runs again.
+    fn inputs_are_whole(&mut self, plan: &mut Plan, node: NodeIndex) -> bool {
+        let sources: Vec<NodeIndex> =
+            self.pipeline.graph.neighbors_directed(node, petgraph::Direction::Incoming).collect();
+        let mut are_whole = true;
+        for source in sources {
+            if let Some(touched) = doubt(self.workspace, plan, source) {
+                are_whole = false;
+                self.observer.on(&Event::Damaged { step: &self.pipeline.graph[source].name });
+                self.consider(plan, touched.into_iter().collect());
+            }
+        }
+        are_whole
+    }
+
+    /// Claims a ready step; then judges it again by what other processes have done meanwhile.
+    fn claim(&mut self, plan: &mut Plan, node: NodeIndex) -> Result<Claimed, StoreError> {
+        let Some(key) = plan.of(node).key_text.as_ref().map(KeyText::key) else {
+            return Ok(Claimed::Theirs(None));
+        };
+        let claimed = self.writer.claim(key)?;
+        if matches!(claimed, Claimed::Mine(_)) {
+            self.elsewhere.remove(&node);
+            self.workspace.store().refresh()?;
+            let touched = plan.reconsider(node).into_iter().filter(|other| *other != node).collect();
+            self.consider(plan, touched);
+        }
+        Ok(claimed)
+    }
+
+    /// Leaves a step to the process that runs it.
+    fn leave(&mut self, node: NodeIndex, holder: Option<Holder>) {
+        if !self.elsewhere.contains_key(&node) {
+            let by = holder.as_ref().map(ToString::to_string);
+            self.observer.on(&Event::Elsewhere { step: &self.pipeline.graph[node].name, by: by.as_deref() });
+        }
+        self.elsewhere.insert(node, holder);
+    }
+
+    /// Gives a step up that the store has no place for.
+    fn give_up(&mut self, node: NodeIndex, error: &StoreError) {
+        self.tried.insert(node);
+        self.fail(node, error.to_string(), None, false);
+    }
+
+    fn start(&mut self, plan: &Plan, node: NodeIndex, share: Share, claim: Claim) {
+        let step = &self.pipeline.graph[node];
+        let Some(key_text) = plan.of(node).key_text.clone() else { return };
+        let work = match self.writer.begin(key_text.key(), claim) {
+            Ok(work) => work,
+            Err(error) => {
+                self.free.give_back(share);
+                return self.give_up(node, &error);
+            }
+        };
+        let task = Task {
+            step: step.name.clone(),
+            stage: step.stage.clone(),
+            params: step.params.clone(),
+            inputs: Inputs(step.inputs.iter().map(|input| located(self.workspace, plan, input)).collect()),
+            out: work.out.clone(),
+            scratch: work.scratch.clone(),
+            folder: work.folder.clone(),
+            log: work.log.clone(),
+            host: Host { device: share.device().to_owned(), threads: share.threads },
+            gpus: (!self.options.capacity.gpus.is_empty()).then(|| share.gpu_ids()),
+        };
+        self.begun += 1;
+        let open = plan.needed().filter(|node| !matches!(plan.verdict(*node), Verdict::Fresh)).count();
+        self.observer.on(&Event::Started {
+            step: &step.name,
+            device: &task.host.device,
+            threads: task.host.threads,
+            gpus: task.gpus.as_deref().unwrap_or_default(),
+            number: self.begun,
+            of: self.summary.ran.len() + open,
+        });
+        let since = Instant::now();
+        let started_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        let inputs = plan.recorded_inputs(node);
+        match self.executor.start(task, Reporter::new(self.sender.clone(), node)) {
+            Ok(running) => {
+                let active = Active { running, work, key_text, inputs, share, since, started_ms };
+                self.active.insert(node, active);
+            }
+            Err(error) => {
+                self.free.give_back(share);
+                self.tried.insert(node);
+                // The next run clears what cannot be cleared now.
+                let _ = self.writer.discard(work);
+                self.fail(node, format!("its process cannot be started: {error}"), None, false);
+            }
+        }
+    }
+}

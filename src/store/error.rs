@@ -1,0 +1,47 @@
+//! What may keep a store from being used.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::VERSION;
+
+/// A store that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The folder holds something else, or a cache of another version.
+    #[error("{} was written by another version of this program ({found}; this one writes {})", folder.display(), VERSION.trim())]
+    Version {
+        /// The cache.
+        folder: PathBuf,
+        /// What its VERSION file says.
+        found: String,
+    },
+    /// The folder holds other things and no store.
+    #[error("{} is not a cache of this program: it holds `{found}`; name an empty folder, or one that need not exist", folder.display())]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+        /// Something that lies in it.
+        found: String,
+    },
+    /// Something could not be read or written.
+    #[error("{}: cannot {act}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was being done.
+        act: &'static str,
+        /// Why it did not succeed.
+        source: io::Error,
+    },
+    /// A step left something in its output folder that cannot be kept.
+    #[error("the output cannot be kept: {0}")]
+    Output(#[from] crate::tree::TreeError),
+}
+
+impl StoreError {
+    pub(crate) fn io(path: &Path, act: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, act, source }
+    }
+}

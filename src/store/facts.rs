@@ -1,0 +1,157 @@
+//! What the store keeps so that a run with nothing to do costs nothing: digests of files by their stamps, versions of
+//! tools, checked pipelines, and on what grounds everything was last found done.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{ContentStore, PIPELINES, StatCache, StoreError, files};
+use crate::digest::Digest;
+use crate::versions::{Version, Versions};
+
+const USERS: &str = "users";
+/// A pipeline file has a few profiles, and a person goes back and forth between a few texts of it.
+const KEPT_PIPELINES: usize = 8;
+
+/// What is known without looking at a pipeline: executions, digests of files, versions of tools.
+#[derive(Debug)]
+pub struct Facts {
+    /// The store.
+    pub store: ContentStore,
+    /// Digests of files by their stamps.
+    pub digests: StatCache,
+    /// What counts of the machine.
+    pub versions: Versions,
+}
+
+impl Facts {
+    /// What the store in `cache` knows.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub fn open(cache: &Path) -> Result<Self, StoreError> {
+        let store = ContentStore::open(cache)?;
+        let (digests, versions) = (store.stat_cache(), Versions::new(store.versions().into_iter()));
+        Ok(Self { store, digests, versions })
+    }
+
+    /// Keeps what was learned about files and tools.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn keep(&mut self) -> Result<(), StoreError> {
+        self.store.keep_facts(&mut self.digests, &self.versions.take_new())
+    }
+}
+
+impl ContentStore {
+    /// What version commands printed, as far as it is known, oldest first.
+    pub fn versions(&self) -> Vec<Version> {
+        self.state.borrow().versions().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// On what grounds `request` was found done, if no execution was recorded since.
+    pub fn judged(&self, request: &Digest) -> Option<String> {
+        self.state.borrow().judged(request).map(ToOwned::to_owned)
+    }
+
+    /// Keeps the grounds on which `request` was found done by what is known here.
+    ///
+    /// # Errors
+    /// When the state log cannot be written.
+    pub fn keep_judged(&self, request: &Digest, grounds: &str) -> Result<(), StoreError> {
+        // An execution that is not on the disk for good may yet be lost.
+        if self.state.borrow().has_unsynced() {
+            return Ok(());
+        }
+        let mark = self.state.borrow().mark();
+        self.with_state(|state| state.judge(mark, format!("judged {request} {grounds}")))?;
+        self.tidy()
+    }
+
+    /// A checked pipeline that was kept under `name`.
+    pub fn pipeline(cache: &Path, name: &Digest) -> Option<Vec<u8>> {
+        fs::read(cache.join(PIPELINES).join(name.to_string())).ok()
+    }
+
+    /// Keeps a checked pipeline under `name`, and a few that were kept before.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn keep_pipeline(&self, name: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        self.prepare()?;
+        let folder = self.root.join(PIPELINES);
+        fs::create_dir_all(&folder).map_err(StoreError::io(&folder, "create the folder"))?;
+        let mut kept: Vec<_> = fs::read_dir(&folder)
+            .map_err(StoreError::io(&folder, "list"))?
+            .flatten()
+            .filter_map(|item| Some((item.metadata().ok()?.modified().ok()?, item.path())))
+            .collect();
+        kept.sort_unstable();
+        for (_, old) in kept.iter().rev().skip(KEPT_PIPELINES - 1) {
+            files::remove(old).map_err(StoreError::io(old, "remove"))?;
+        }
+        let path = folder.join(name.to_string());
+        files::write_whole(&path, bytes, false).map_err(StoreError::io(&path, "write"))
+    }
+
+    /// The digests of project files that are known.
+    pub fn stat_cache(&self) -> StatCache {
+        StatCache::of_lines(self.state.borrow().files())
+    }
+
+    /// Keeps what `cache` learned, and what version commands printed.
+    ///
+    /// # Errors
+    /// When the state log cannot be written.
+    pub fn keep_facts(&self, cache: &mut StatCache, versions: &[Version]) -> Result<(), StoreError> {
+        let mut lines: Vec<String> = cache.new_lines().iter().map(|line| format!("file {line}")).collect();
+        lines.extend(
+            versions.iter().filter_map(|a| Some(format!("version {}", serde_json::to_string(a).ok()?))),
+        );
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.append(&lines, false)?;
+        self.tidy()
+    }
+
+    /// Takes note that the pipeline in `file`, an absolute path, uses this store: what it names stays.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn register(&self, file: &Path) -> Result<(), StoreError> {
+        let folder = self.root.join(USERS);
+        let path = folder.join(Digest::of_bytes(file.as_os_str().as_encoded_bytes()).to_string());
+        if path.exists() {
+            return Ok(());
+        }
+        self.prepare()?;
+        fs::create_dir_all(&folder).map_err(StoreError::io(&folder, "create the folder"))?;
+        let text = file.to_string_lossy();
+        files::write_whole(&path, text.as_bytes(), false).map_err(StoreError::io(&path, "write"))
+    }
+
+    /// The pipeline files that have used this store.
+    ///
+    /// # Errors
+    /// When it cannot be told which they are.
+    pub fn users(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let mut users = Vec::new();
+        for (_, path) in self.list(USERS)? {
+            let text = fs::read_to_string(&path).map_err(StoreError::io(&path, "read"))?;
+            users.push(PathBuf::from(text));
+        }
+        users.sort_unstable();
+        Ok(users)
+    }
+
+    /// Forgets that a pipeline file used this store.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn unregister(&self, file: &Path) -> Result<(), StoreError> {
+        let name = Digest::of_bytes(file.as_os_str().as_encoded_bytes()).to_string();
+        let path = self.root.join(USERS).join(name);
+        files::remove(&path).map_err(StoreError::io(&path, "remove"))
+    }
+}

@@ -1,0 +1,57 @@
+//! Writing the state log anew with what still counts.
+
+use std::collections::HashSet;
+use std::io;
+
+use super::{Event, State};
+
+impl State {
+    /// Drops what is superseded or damaged, if that is worth it; with the lock held. `keeps_file` says for a line
+    /// about a file whether it still counts.
+    pub fn compact(&mut self, keeps_file: &mut dyn FnMut(&str) -> bool) -> io::Result<()> {
+        self.refresh()?;
+        let mut lines: Vec<(usize, String)> = Vec::new();
+        let mut trees = HashSet::new();
+        for event in self.live() {
+            trees.extend(self.parts(event).map(|(_, tree, _)| tree));
+            let Event::Ran { line, .. } = &self.events[event] else { continue };
+            let text = self.log.text(line);
+            let rest = text.split_once(' ').map_or("", |(_, rest)| rest);
+            let word = if self.is_synced(event) { "record" } else { "recent" };
+            lines.push((line.start, format!("{word} {rest}")));
+        }
+        for line in &self.manifests {
+            let text = self.log.text(line);
+            // Once for each tree that an execution still names.
+            let tree = text.split(' ').nth(1).and_then(|tree| tree.parse().ok());
+            if tree.is_some_and(|tree| trees.remove(&tree)) {
+                lines.push((line.start, text.to_owned()));
+            }
+        }
+        // From the newest to the oldest: the first of a path is the one that counts.
+        for line in self.files.iter().rev() {
+            let text = self.log.text(line);
+            if text.strip_prefix("file ").is_some_and(&mut *keeps_file) {
+                lines.push((line.start, text.to_owned()));
+            }
+        }
+        let valid = self.judged.values().filter(|(_, events)| *events == self.events.len());
+        lines.extend(valid.map(|(line, _)| (line.start, self.log.text(line).to_owned())));
+        // They are few.
+        lines.extend(self.versions.iter().map(|line| (line.start, self.log.text(line).to_owned())));
+        let live = lines.iter().map(|(_, text)| text.len() + 18).sum();
+        if !self.log.is_wasteful(live) {
+            return Ok(());
+        }
+        lines.sort_unstable();
+        let lines: Vec<String> = lines.into_iter().map(|(_, text)| text).collect();
+        let news = self.log.replace(&lines)?;
+        self.take(news);
+        Ok(())
+    }
+
+    /// Whether the log is long enough to ask [`State::compact`].
+    pub fn may_compact(&self) -> bool {
+        self.log.is_wasteful(0)
+    }
+}
