@@ -17,6 +17,7 @@ mod data;
 mod device;
 mod evaluate;
 mod evaluated;
+mod export;
 mod fetch;
 mod figure;
 mod import_detector;
@@ -30,6 +31,7 @@ mod look;
 mod make_detector;
 mod parameters;
 mod pictures;
+mod predict;
 mod pretrain;
 mod profile;
 mod published;
@@ -44,6 +46,7 @@ mod table;
 mod table_tool;
 mod tokens;
 mod torch_file;
+mod torch_writer;
 mod train;
 mod unpack;
 
@@ -67,6 +70,7 @@ pub fn registry() -> Registry {
         .with(import_visual_bert::ImportVisualBert)
         .with(train::Train)
         .with(evaluate::Evaluate)
+        .with(predict::Predict)
         .with(parameters::Parameters)
         .with(results::Results)
         .with(shift::Shift)
@@ -77,4 +81,6 @@ pub fn registry() -> Registry {
         .with_tool(table_tool::ShowTable)
         .with_tool(data::DataTool)
         .with_tool(claims::CheckClaims)
+        .with_tool(predict::Predict)
+        .with_tool(export::Export)
 }

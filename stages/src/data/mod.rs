@@ -14,7 +14,6 @@ use crate::artifacts::data_summary::DataSummary;
 use crate::artifacts::samples::SampleSet;
 use crate::artifacts::{ArtifactError, write_json};
 use crate::figure::{self, FigureEntry};
-use crate::table::Table;
 
 /// The stage: tables and blurred pictures for the report.
 pub struct Data;
@@ -129,7 +128,11 @@ impl Tool for DataTool {
             &found.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         );
         let summaries: Vec<DataSummary> = found.into_iter().map(|(_, summary)| summary).collect();
-        let text = tables::all(&summaries).iter().map(|table| table.drawn(desk.columns)).collect::<Vec<_>>().join("\n");
+        let text = tables::all(&summaries)
+            .iter()
+            .map(|table| table.drawn(desk.columns))
+            .collect::<Vec<_>>()
+            .join("\n");
         Ok(Answer { text, json: json.map_err(StageError::failed)?, stale: false })
     }
 }
