@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use stage_api::{
-    Answer, Arg, Count, Desk, Input, Inputs, Job, Port, Stage, StageError, StepView, Tool, ToolArgs,
+    Answer, Arg, Count, Desk, Input, Inputs, Job, Outside, Port, Stage, StageError, StepView, Tool, ToolArgs,
 };
 
 use crate::artifacts::predictions::{self, Prediction};
@@ -117,8 +117,14 @@ impl Tool for Predict {
         ]);
         // Nothing is written into either folder: the predictions are the answer.
         let nowhere = Path::new("");
-        let job =
-            Job { inputs: &inputs, out: nowhere, scratch: nowhere, host: desk.host, progress: desk.progress };
+        let job = Job {
+            inputs: &inputs,
+            out: nowhere,
+            scratch: nowhere,
+            host: desk.host,
+            outside: &Outside::default(),
+            progress: desk.progress,
+        };
         let found = predict(&params, &job)?;
         let json = serde_json::to_string(&found).map_err(StageError::failed)?;
         let text = match args.get("--out") {
