@@ -11,21 +11,15 @@ use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::history::History;
 use crate::artifacts::metrics::Metrics;
-use crate::artifacts::predictions::{self, Prediction};
+use crate::artifacts::predictions;
 use crate::artifacts::samples::Split;
 use crate::artifacts::scores::{self, Score};
-use crate::artifacts::view::View;
-use crate::artifacts::weights;
 use crate::device;
-use crate::learning::memes::{self, Memes, REGIONS, TOKENS};
-use crate::learning::scoring::Scores;
+use crate::learning::finished::{self, RUN};
+use crate::learning::memes::{self, REGIONS, TOKENS};
 use crate::metrics;
 use crate::metrics::bootstrap::{self, Resamples};
-use crate::models::visual_bert::{Config, VisualBert};
-use crate::nn::{Params, tune_allocator};
-
-/// The port a train step's tree comes in by.
-const RUN: &str = "run";
+use crate::nn::tune_allocator;
 
 /// The stage.
 pub(crate) struct Evaluate;
@@ -67,15 +61,6 @@ fn one() -> u64 {
     1
 }
 
-impl EvaluateParams {
-    fn split(&self) -> Result<Split, String> {
-        [Split::Train, Split::Val, Split::Test]
-            .into_iter()
-            .find(|&split| memes::name(split) == self.split)
-            .ok_or_else(|| format!("split \"{}\" is not one of \"train\", \"val\", \"test\"", self.split))
-    }
-}
-
 impl Stage for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
@@ -90,18 +75,16 @@ impl Stage for Evaluate {
         if !(100..=1_000_000).contains(&params.resamples) {
             return Err("resamples must be from 100 to 1,000,000".to_owned());
         }
-        params.split().map(drop)
+        finished::split(&params.split).map(drop)
     }
 
     fn run(&self, params: &EvaluateParams, job: &Job) -> Result<(), StageError> {
         tune_allocator();
-        let split = params.split().map_err(StageError::Params)?;
+        let split = finished::split(&params.split).map_err(StageError::Params)?;
         let device = device::open(&job.host.device)?;
         let run = job.inputs.one(RUN)?;
         let history = History::read(run)?;
-        let memes = Memes::open(job.inputs, View::read(run)?, &device)?;
-        let config: Config = weights::read_config(run)?;
-        memes.check_fits(&config)?;
+        let memes = finished::memes(job, &device)?;
         let dataset = &memes.tokens.info.dataset;
         if params.shift == (*dataset == history.run.dataset) {
             let (trained, way) = (&history.run.dataset, if params.shift { "without" } else { "with" });
@@ -113,10 +96,7 @@ impl Stage for Evaluate {
         let rows = memes.rows_of(split)?;
         let labels = memes.labels(&rows)?;
 
-        let from_run = |error: candle_core::Error| StageError::input(RUN, run, error);
-        let params_of_run = Params::new(weights::read_tensors(run, &device)?, |_| false).map_err(from_run)?;
-        let model = VisualBert::new(&config, &params_of_run).map_err(from_run)?;
-        let scored = Scores::of(&model, &memes, &rows, params.batch, job)?;
+        let scored = finished::score(job, &memes, &rows, params.batch, &device)?;
 
         let found = scored.summary(&labels);
         let Some(roc_auc) = found.roc_auc else {
@@ -128,13 +108,7 @@ impl Stage for Evaluate {
         };
         let probabilities = scored.probabilities();
         let id = |&row: &usize| memes.tokens.rows[row].id.clone();
-        // The exported label is the argmax of the softmax: with saturation it can differ from the logits'.
-        let predicted: Vec<Prediction> = rows
-            .iter()
-            .zip(&probabilities)
-            .map(|(row, &pair)| Prediction { id: id(row), proba: pair[1], label: metrics::argmax(pair) })
-            .collect();
-        predictions::write(&job.out.join("predictions.csv"), &predicted)?;
+        predictions::write(&job.out.join("predictions.csv"), &finished::predictions(&memes, &rows, &scored))?;
         let beside = rows.iter().zip(&probabilities).zip(&labels);
         let beside = beside.map(|((row, &[p0, p1]), &label)| Score { id: id(row), label, p0, p1 });
         scores::write(job.out, &beside.collect::<Vec<_>>())?;

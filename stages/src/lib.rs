@@ -16,6 +16,7 @@ mod curves;
 mod device;
 mod evaluate;
 mod evaluated;
+mod export;
 mod fetch;
 mod figure;
 mod import_detector;
@@ -28,6 +29,7 @@ mod look;
 mod make_detector;
 mod parameters;
 mod pictures;
+mod predict;
 mod pretrain;
 mod profile;
 mod published;
@@ -41,6 +43,7 @@ mod table;
 mod table_tool;
 mod tokens;
 mod torch_file;
+mod torch_writer;
 mod train;
 
 use stage_api::Registry;
@@ -61,6 +64,7 @@ pub fn registry() -> Registry {
         .with(import_visual_bert::ImportVisualBert)
         .with(train::Train)
         .with(evaluate::Evaluate)
+        .with(predict::Predict)
         .with(parameters::Parameters)
         .with(results::Results)
         .with(shift::Shift)
@@ -70,4 +74,6 @@ pub fn registry() -> Registry {
         .with(report::Report)
         .with_tool(table_tool::ShowTable)
         .with_tool(claims::CheckClaims)
+        .with_tool(predict::Predict)
+        .with_tool(export::Export)
 }

@@ -1,5 +1,6 @@
-//! Tensors out of a file of `torch.save`: the zip layout (PyTorch 1.6 and later) through candle, and the older
-//! layout, a row of pickles followed by the raw storages, here. It does not know which tensors matter.
+//! Tensors out of a file of `torch.save`: the zip layout (PyTorch 1.6 and later) and the older one, a row of pickles
+//! followed by the raw storages. Candle's unpickler reads the table of tensors; their elements are read here, in any
+//! strides. It does not know which tensors matter.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,27 +10,29 @@ use std::path::Path;
 
 use candle_core::pickle::{Object, PthTensors, Stack, TensorInfo};
 use candle_core::{Device, Tensor};
+use zip::ZipArchive;
 
 /// What the older layout begins with: the pickles of torch's magic number and of the layout's version, 1001.
 const OLD_LAYOUT: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.";
 
 /// A file whose table of tensors has been read.
-pub enum TorchFile {
-    /// The zip layout.
+pub struct TorchFile {
+    /// The tensors, by name.
+    infos: Vec<TensorInfo>,
+    source: Source,
+}
+
+enum Source {
+    /// The zip layout: a file within it for each storage.
     Zip {
-        /// Candle's reader.
-        tensors: PthTensors,
-        /// The tensors' names in order.
-        names: Vec<String>,
+        zip: ZipArchive<BufReader<File>>,
         /// Bytes of the file, which no tensor can exceed: torch does not compress.
-        bytes: u64,
+        bytes: usize,
     },
     /// The older layout.
     Old {
         /// The file, at the first storage.
         file: BufReader<File>,
-        /// The tensors.
-        infos: Vec<TensorInfo>,
         /// Storages in the order of the file: key, bytes an element.
         storages: Vec<(String, u64)>,
     },
@@ -68,10 +71,12 @@ fn open_zip(path: &Path) -> candle_core::Result<TorchFile> {
     if tensors.tensor_infos().is_empty() {
         tensors = PthTensors::new(path, Some("model"))?;
     }
-    let mut names: Vec<String> = tensors.tensor_infos().keys().cloned().collect();
-    names.sort_unstable();
-    let bytes = std::fs::metadata(path)?.len();
-    Ok(TorchFile::Zip { tensors, names, bytes })
+    let mut infos: Vec<TensorInfo> = tensors.tensor_infos().values().cloned().collect();
+    infos.sort_by(|a, b| a.name.cmp(&b.name));
+    let file = File::open(path)?;
+    let bytes = file.metadata()?.len() as usize;
+    let zip = ZipArchive::new(BufReader::new(file)).map_err(candle_core::Error::wrap)?;
+    Ok(TorchFile { infos, source: Source::Zip { zip, bytes } })
 }
 
 fn open_old(mut file: BufReader<File>) -> candle_core::Result<TorchFile> {
@@ -99,7 +104,7 @@ fn open_old(mut file: BufReader<File>) -> candle_core::Result<TorchFile> {
         }
     }
     infos.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(TorchFile::Old { file, infos, storages })
+    Ok(TorchFile { infos, source: Source::Old { file, storages } })
 }
 
 /// The dictionary of tensors: that under `model`, or the whole.
@@ -145,42 +150,39 @@ fn storage_sizes(object: &Object, sizes: &mut HashMap<String, u64>) {
 
 impl TorchFile {
     /// The names of its tensors, in order.
-    pub fn names(&self) -> Box<dyn DoubleEndedIterator<Item = &str> + '_> {
-        match self {
-            Self::Zip { names, .. } => Box::new(names.iter().map(String::as_str)),
-            Self::Old { infos, .. } => Box::new(infos.iter().map(|info| info.name.as_str())),
-        }
+    pub fn names(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.infos.iter().map(|info| info.name.as_str())
     }
 
-    /// Reads the tensors `wanted`, on the CPU.
+    /// Reads the tensors `wanted`, on the CPU, row-major.
     ///
     /// # Errors
-    /// Data that end early or do not fit the table; a tensor that is a strided view.
+    /// Data that end early or do not fit the table; a view whose elements overlap.
     pub fn load(self, wanted: &[&str]) -> Result<HashMap<String, Tensor>, String> {
         let mut found = HashMap::new();
-        match self {
-            Self::Zip { tensors, bytes, .. } => {
-                for name in wanted {
-                    let size = tensors.tensor_infos().get(*name).map(byte_range);
-                    if size.is_some_and(|range| range.is_none_or(|(_, end)| end as u64 > bytes)) {
-                        return Err(format!(
-                            "`{name}` is larger than the file, which is damaged; get it again"
+        let infos = self.infos.iter().filter(|info| wanted.contains(&info.name.as_str()));
+        match self.source {
+            Source::Zip { mut zip, bytes } => {
+                for info in infos {
+                    let fail = |problem: String| format!("`{}`: {problem}", info.name);
+                    let Some((_, end)) = extent(info).filter(|(_, end)| *end <= bytes) else {
+                        return Err(fail(
+                            "is larger than the file, which is damaged; get it again".to_owned(),
                         ));
-                    }
-                    let tensor = tensors.get(name).map_err(|error| format!("`{name}`: {error}"))?;
-                    found.extend(tensor.map(|tensor| ((*name).to_owned(), tensor)));
+                    };
+                    let entry = zip.by_name(&info.path).map_err(|error| fail(error.to_string()))?;
+                    let mut data = Vec::new();
+                    entry.take(end as u64).read_to_end(&mut data).map_err(|error| fail(error.to_string()))?;
+                    found.insert(info.name.clone(), tensor(info, &data).map_err(fail)?);
                 }
             }
-            Self::Old { mut file, infos, storages } => {
+            Source::Old { mut file, storages } => {
+                let infos: Vec<&TensorInfo> = infos.collect();
                 for (key, size) in storages {
-                    let of: Vec<&TensorInfo> = infos
-                        .iter()
-                        .filter(|info| info.path.strip_prefix('/') == Some(&key))
-                        .filter(|info| wanted.contains(&info.name.as_str()))
-                        .collect();
-                    let bytes = storage(&mut file, size, !of.is_empty())
+                    let of = || infos.iter().filter(|info| info.path.strip_prefix('/') == Some(&key));
+                    let bytes = storage(&mut file, size, of().next().is_some())
                         .map_err(|error| format!("storage {key}: {error}"))?;
-                    for info in of {
+                    for info in of() {
                         let tensor =
                             tensor(info, &bytes).map_err(|error| format!("`{}`: {error}", info.name))?;
                         found.insert(info.name.clone(), tensor);
@@ -212,27 +214,86 @@ fn storage(file: &mut BufReader<File>, size: u64, keep: bool) -> std::io::Result
 }
 
 fn tensor(info: &TensorInfo, storage: &[u8]) -> Result<Tensor, String> {
-    let layout = &info.layout;
-    if !layout.is_contiguous() {
-        return Err("is a strided view, which this reader does not know".to_owned());
-    }
-    let bytes = byte_range(info).and_then(|(start, end)| storage.get(start..end));
+    let (layout, size) = (&info.layout, info.dtype.size_in_bytes());
+    let bytes = extent(info).and_then(|(start, end)| storage.get(start..end));
     let bytes = bytes.ok_or("lies outside its storage")?;
+    let gathered;
+    let bytes = if layout.is_contiguous() {
+        bytes
+    } else {
+        // The extent has counted the product, which so does not overflow.
+        if layout.dims().iter().product::<usize>() > bytes.len() / size {
+            return Err("is a view whose elements overlap, which this reader does not know".to_owned());
+        }
+        gathered = row_major(bytes, size, layout.dims(), layout.stride());
+        &gathered
+    };
     Tensor::from_raw_buffer(bytes, info.dtype, layout.dims(), &Device::Cpu).map_err(|error| error.to_string())
 }
 
+/// The elements, `size` bytes each, of a strided tensor in the order of its dimensions.
+fn row_major(bytes: &[u8], size: usize, dims: &[usize], strides: &[usize]) -> Vec<u8> {
+    let count = dims.iter().product();
+    let (mut index, mut out) = (vec![0; dims.len()], Vec::with_capacity(count * size));
+    for _ in 0..count {
+        let at: usize = index.iter().zip(strides).map(|(index, stride)| index * stride).sum();
+        out.extend_from_slice(&bytes[at * size..][..size]);
+        for (index, dim) in index.iter_mut().zip(dims).rev() {
+            *index += 1;
+            if *index < *dim {
+                break;
+            }
+            *index = 0;
+        }
+    }
+    out
+}
+
 /// Where a tensor begins and ends within its storage; nothing for dimensions that no memory can hold.
-fn byte_range(info: &TensorInfo) -> Option<(usize, usize)> {
+fn extent(info: &TensorInfo) -> Option<(usize, usize)> {
     // Candle gives the offset in bytes.
-    let start = info.layout.start_offset();
-    let size = info.dtype.size_in_bytes();
-    let bytes = info.layout.dims().iter().try_fold(size, |bytes, &dim| bytes.checked_mul(dim))?;
-    Some((start, start.checked_add(bytes)?))
+    let (layout, size) = (&info.layout, info.dtype.size_in_bytes());
+    let start = layout.start_offset();
+    if layout.dims().len() != layout.stride().len() {
+        return None;
+    }
+    layout.dims().iter().try_fold(size, |bytes, &dim| bytes.checked_mul(dim))?;
+    if layout.dims().contains(&0) {
+        return Some((start, start));
+    }
+    let steps = layout.dims().iter().zip(layout.stride());
+    let last = steps.map(|(&dim, &stride)| (dim - 1).checked_mul(stride));
+    let last = last.into_iter().try_fold(0usize, |sum, step| sum.checked_add(step?))?;
+    Some((start, start.checked_add(last.checked_add(1)?.checked_mul(size)?)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn elements_come_in_the_order_of_the_dimensions() {
+        let bytes: Vec<u8> = (0..12).collect();
+        // A transposed 3 × 4 matrix, and every second column of it.
+        assert_eq!(row_major(&bytes, 1, &[4, 3], &[1, 4]), [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
+        assert_eq!(row_major(&bytes, 1, &[3, 2], &[4, 2]), [0, 2, 4, 6, 8, 10]);
+        assert_eq!(row_major(&bytes, 2, &[2, 2], &[1, 3]), [0, 1, 6, 7, 2, 3, 8, 9]);
+        assert!(row_major(&bytes, 1, &[0, 2], &[4, 2]).is_empty());
+    }
+
+    /// `fixtures/torch_strided.pth`, which torch wrote (`reference/exports.py --strided`): a matrix, its transpose,
+    /// every second column of it, and a part of it.
+    #[test]
+    fn views_of_every_stride_are_read() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/torch_strided.pth");
+        let names = ["columns", "part", "transposed", "whole"];
+        let found = open(&path).unwrap().load(&names).unwrap();
+        let rows = |name: &str| found[name].to_vec2::<f32>().unwrap();
+        assert_eq!(rows("whole"), [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0]]);
+        assert_eq!(rows("transposed")[1], [1.0, 5.0, 9.0]);
+        assert_eq!(rows("columns"), [[0.0, 2.0], [4.0, 6.0], [8.0, 10.0]]);
+        assert_eq!(rows("part"), [[5.0, 6.0], [9.0, 10.0]]);
+    }
 
     /// Damage may go unseen, where it hits a number; it must never end the program.
     #[test]

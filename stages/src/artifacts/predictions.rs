@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::{ArtifactError, Result};
 
 /// One scored sample.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Prediction {
     /// The sample's id.
     pub id: String,
@@ -17,12 +19,20 @@ pub struct Prediction {
 
 /// Writes predictions to the file `path`.
 pub fn write(path: &Path, predictions: &[Prediction]) -> Result<()> {
-    let fail = |error: csv::Error| ArtifactError::new(path, error);
-    let mut file =
-        csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_path(path).map_err(fail)?;
-    file.write_record(["id", "proba", "label"]).map_err(fail)?;
+    let fail = |error: &dyn std::fmt::Display| ArtifactError::new(path, error);
+    let text = csv(predictions).map_err(|error| fail(&error))?;
+    std::fs::write(path, text).map_err(|error| fail(&error))
+}
+
+/// Predictions as CSV.
+///
+/// # Errors
+/// Only if memory fails.
+pub fn csv(predictions: &[Prediction]) -> csv::Result<Vec<u8>> {
+    let mut text = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    text.write_record(["id", "proba", "label"])?;
     for row in predictions {
-        file.write_record([row.id.as_str(), &row.proba.to_string(), &row.label.to_string()]).map_err(fail)?;
+        text.write_record([row.id.as_str(), &row.proba.to_string(), &row.label.to_string()])?;
     }
-    file.flush().map_err(|error| ArtifactError::new(path, error))
+    text.into_inner().map_err(|error| error.into_error().into())
 }

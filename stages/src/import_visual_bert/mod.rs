@@ -1,20 +1,24 @@
-//! `import-visualbert`: turns the original's (MMF) pretrained checkpoint into the weights every run starts from.
-//! It keeps exactly the tensors of the base, `model.bert.*`; pretraining heads are left behind. It does not know
-//! where the checkpoint came from.
+//! `import-visualbert`: turns a checkpoint into the weights every run starts from: the original's (MMF) pretrained
+//! one, Hugging Face's VisualBERT, or any BERT of Hugging Face, which gets fresh visual parts. It keeps exactly the
+//! tensors of the base, `model.bert.*`; pretraining heads are left behind. It does not know where the checkpoint came
+//! from.
+
+mod names;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use candle_core::DType;
+use candle_core::{DType, Device, Tensor};
 use flate2::read::GzDecoder;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::weights;
-use crate::models::visual_bert::{Config, shapes};
-use crate::torch_file;
+use crate::models::visual_bert::{self, Config, shapes};
+use crate::torch_file::{self, TorchFile};
+use names::From;
 
 /// Imports a checkpoint.
 pub struct ImportVisualBert;
@@ -26,6 +30,13 @@ pub struct Params {
     /// Dimensions of the checkpoint's model; the paper's by default.
     #[serde(default = "Config::base")]
     config: Config,
+    /// What the checkpoint is: `"visualbert"`, or `"bert"`: then the visual tables become copies of the text's, as the
+    /// original begins, and the projection of regions is fresh.
+    #[serde(default)]
+    from: From,
+    /// Decides the fresh projection.
+    #[serde(default)]
+    seed: u64,
 }
 
 impl Stage for ImportVisualBert {
@@ -33,7 +44,7 @@ impl Stage for ImportVisualBert {
     const NAME: &'static str = "import-visualbert";
     const ABOUT: &'static str =
         "The base of VisualBERT out of a checkpoint of the original, checked by name and shape";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::one("archive")];
 
     fn check(&self, params: &Params) -> Result<(), String> {
@@ -44,11 +55,22 @@ impl Stage for ImportVisualBert {
         let archive = single_file(job.inputs.one("archive")?)?;
         let refuse = |problem: String| StageError::input("archive", &archive, problem);
         let file = unpacked(&archive, job)?;
-        let names = torch_file::open(&file).map_err(refuse)?;
-        // Old checkpoints spell the prefix otherwise; the first spelling that is there wins.
-        let spelt: HashMap<String, String> =
-            names.names().rev().map(|name| (renamed(name), name.to_owned())).collect();
+        let checkpoint = Checkpoint::open(&file).map_err(refuse)?;
         let expected = shapes::base_parameters(&params.config);
+        let mut spelt: HashMap<String, String> = HashMap::new();
+        for name in checkpoint.names() {
+            let Some(ours) = params.from.ours(&name) else { continue };
+            if !expected.iter().any(|(expected, _)| *expected == ours) {
+                return Err(refuse(format!(
+                    "`{name}` is no part of a model of these dimensions; does `config` belong to it?"
+                )));
+            }
+            if let Some(other) = spelt.insert(ours, name.clone()) {
+                return Err(refuse(format!("`{other}` and `{name}` are the same part of the model")));
+            }
+        }
+        let (fresh, expected): (Vec<_>, Vec<_>) =
+            expected.into_iter().partition(|(name, _)| params.from.is_fresh(name));
         let missing: Vec<&str> = expected
             .iter()
             .map(|(name, _)| name.as_str())
@@ -56,14 +78,15 @@ impl Stage for ImportVisualBert {
             .collect();
         if !missing.is_empty() {
             return Err(refuse(format!(
-                "{} of {} tensors are missing, first {}; is this a VisualBERT checkpoint of these dimensions?",
+                "{} of {} tensors are missing, first {}; is this a {} checkpoint of these dimensions?",
                 missing.len(),
                 expected.len(),
-                missing.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+                missing.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+                params.from.name(),
             )));
         }
         let wanted: Vec<&str> = expected.iter().map(|(name, _)| spelt[name].as_str()).collect();
-        let mut found = names.load(&wanted).map_err(refuse)?;
+        let mut found = checkpoint.load(&wanted).map_err(refuse)?;
         let mut tensors = HashMap::new();
         for (name, shape) in &expected {
             job.checkpoint()?;
@@ -79,17 +102,57 @@ impl Stage for ImportVisualBert {
             let tensor = tensor.to_dtype(DType::F32).map_err(|error| refuse(format!("`{name}`: {error}")))?;
             tensors.insert(name.clone(), tensor);
         }
+        if !fresh.is_empty() {
+            let start = visual_bert::fresh(&params.config, params.seed, &Device::Cpu);
+            let mut start = start.map_err(StageError::failed)?;
+            for (name, _) in fresh {
+                let text = name.replace("embeddings_visual", "embeddings");
+                let values = tensors.get(&text).cloned().or_else(|| start.remove(&name));
+                tensors.extend(values.map(|values| (name, values)));
+            }
+            job.progress
+                .note("a BERT: visual tables are copies of the text's, the projection of regions is fresh");
+        }
         job.progress.note(&format!("{} tensors imported", tensors.len()));
         Ok(weights::write(job.out, &params.config, &tensors)?)
     }
 }
 
-/// A tensor's name as the model spells it.
-fn renamed(name: &str) -> String {
-    let name = name.strip_prefix("module.").unwrap_or(name);
-    match name.strip_prefix("bert.bert.") {
-        Some(rest) => format!("model.bert.{rest}"),
-        None => name.to_owned(),
+/// The file of the tensors.
+enum Checkpoint {
+    Torch(TorchFile),
+    Safetensors(HashMap<String, Tensor>),
+}
+
+impl Checkpoint {
+    fn open(path: &Path) -> Result<Self, String> {
+        let mut head = Vec::new();
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        file.take(9).read_to_end(&mut head).map_err(|error| error.to_string())?;
+        // A safetensors file begins with the length of a JSON header.
+        if head.get(8) == Some(&b'{') && !head.starts_with(b"PK") {
+            let tensors = candle_core::safetensors::load(path, &Device::Cpu);
+            return tensors
+                .map(Self::Safetensors)
+                .map_err(|error| format!("cannot be read: {error}; get it again"));
+        }
+        torch_file::open(path).map(Self::Torch)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = match self {
+            Self::Torch(file) => file.names().map(str::to_owned).collect(),
+            Self::Safetensors(tensors) => tensors.keys().cloned().collect(),
+        };
+        names.sort_unstable();
+        names
+    }
+
+    fn load(self, wanted: &[&str]) -> Result<HashMap<String, Tensor>, String> {
+        match self {
+            Self::Torch(file) => file.load(wanted),
+            Self::Safetensors(tensors) => Ok(tensors),
+        }
     }
 }
 
@@ -111,7 +174,11 @@ fn single_file(path: &Path) -> Result<PathBuf, StageError> {
     found.sort();
     match found.as_slice() {
         [one] => Ok(one.clone()),
-        [] => Err(StageError::input("archive", path, "holds no .pth, .ckpt, .pt, .tar.gz or .tgz file")),
+        [] => Err(StageError::input(
+            "archive",
+            path,
+            "holds no .pth, .ckpt, .pt, .safetensors, .tar.gz or .tgz file",
+        )),
         many => {
             let names = many.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
             Err(StageError::input("archive", path, format!("holds several checkpoints, name one: {names}")))
@@ -121,7 +188,7 @@ fn single_file(path: &Path) -> Result<PathBuf, StageError> {
 
 fn is_checkpoint(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    [".pth", ".ckpt", ".pt", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending))
+    [".pth", ".ckpt", ".pt", ".safetensors", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending))
 }
 
 /// The torch file: `archive` itself, or unpacked from it into scratch when it is a compressed tar.
@@ -144,7 +211,7 @@ fn unpacked(archive: &Path, job: &Job) -> Result<PathBuf, StageError> {
             return Ok(target);
         }
     }
-    Err(refuse("the archive holds no .pth, .ckpt or .pt file".to_owned()))
+    Err(refuse("the archive holds no .pth, .ckpt, .pt or .safetensors file".to_owned()))
 }
 
 #[cfg(test)]

@@ -58,6 +58,78 @@ fn a_compressed_tar_within_a_folder_is_unpacked() {
     holds_the_base(&dir.path().join("out"));
 }
 
+/// The tensors of `zip.pth` under names that `rename` gives, as a safetensors file.
+fn safetensors(path: &Path, rename: impl Fn(&str) -> Option<String>) {
+    let file = torch_file::open(&fixture("zip.pth")).unwrap();
+    let names: Vec<String> = file.names().map(str::to_owned).collect();
+    let found = file.load(&names.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    let renamed = found.into_iter().filter_map(|(name, tensor)| Some((rename(&name)?, tensor)));
+    candle_core::safetensors::save(&renamed.collect::<HashMap<_, _>>(), path).unwrap();
+}
+
+#[test]
+fn safetensors_are_read_under_mmfs_and_hugging_faces_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model.safetensors");
+    safetensors(&file, |name| Some(name.to_owned()));
+    import(&file, 3, &dir.path().join("mmf")).unwrap();
+    holds_the_base(&dir.path().join("mmf"));
+    safetensors(&file, |name| {
+        let name = name.replace("model.bert.", "visual_bert.");
+        let name = name.replace(".position_embeddings_visual.", ".visual_position_embeddings.");
+        let name = name.replace(".token_type_embeddings_visual.", ".visual_token_type_embeddings.");
+        Some(name.replace(".projection.", ".visual_projection."))
+    });
+    import(&file, 3, &dir.path().join("hf")).unwrap();
+    holds_the_base(&dir.path().join("hf"));
+}
+
+#[test]
+fn any_bert_becomes_a_base_with_visual_tables_like_its_texts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model.safetensors");
+    let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (at, prefix) in ["bert.", ""].into_iter().enumerate() {
+        safetensors(&file, |name| {
+            let visual = name.contains("_visual") || name.contains("projection");
+            let name = name
+                .replace("LayerNorm.weight", "LayerNorm.gamma")
+                .replace("LayerNorm.bias", "LayerNorm.beta");
+            (!visual).then(|| name.replace("model.bert.", prefix))
+        });
+        let bert = |seed: u64, out: &str| {
+            let out = dir.path().join(format!("{at}-{seed}-{out}"));
+            let settings =
+                format!("(config: ({SMALL}, visual_embedding_dim: 3), from: \"bert\", seed: {seed})");
+            run_stage(&ImportVisualBert, &settings, &[("archive", &file)], &out).unwrap();
+            weights::read_tensors(&out, &Device::Cpu).unwrap()
+        };
+        let (found, other) = (bert(1, "a"), bert(2, "b"));
+        assert_eq!(found.len(), 9 + 16 + 2);
+        let part = |name: &str| format!("model.bert.embeddings.{name}");
+        for table in ["position_embeddings", "token_type_embeddings"] {
+            let (text, visual) = (part(&format!("{table}.weight")), part(&format!("{table}_visual.weight")));
+            assert_eq!(values(&found[&text]), values(&found[&visual]), "{table}");
+        }
+        let projection = part("projection.weight");
+        assert!(values(&found[&projection]).iter().all(|&value| value != 0.0 && value.abs() < 0.2));
+        assert_ne!(values(&found[&projection]), values(&other[&projection]));
+        assert_eq!(values(&found[&part("word_embeddings.weight")])[..2], [0.0, 1.0]);
+    }
+    // Without being told so, a BERT is not taken for a VisualBERT.
+    let error = import(&file, 3, &dir.path().join("none")).unwrap_err().to_string();
+    assert!(error.contains("missing") && error.contains("VisualBERT"), "{error}");
+}
+
+#[test]
+fn a_tensor_too_much_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model.safetensors");
+    safetensors(&file, |name| Some(name.replace("pooler.dense.bias", "pooler.other.bias")));
+    let error = import(&file, 3, &dir.path().join("out")).unwrap_err().to_string();
+    assert!(error.contains("`model.bert.pooler.other.bias`"), "{error}");
+}
+
 #[test]
 fn what_does_not_fit_is_named() {
     let dir = tempfile::tempdir().unwrap();

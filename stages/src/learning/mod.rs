@@ -3,6 +3,7 @@
 //! output folders.
 
 pub(crate) mod epochs;
+pub(crate) mod finished;
 pub(crate) mod memes;
 pub(crate) mod meter;
 pub(crate) mod schedule;

@@ -111,6 +111,15 @@ pub const CASES: &[Case] = &[
     ),
     evaluate("evaluate-fc", &[("run", "train-fc"), ("tokens", "tokens"), ("regions", "regions")]),
     evaluate("evaluate-full", &[("run", "train-full"), ("tokens", "tokens"), ("regions", "regions")]),
+    Case {
+        tolerance: 1e-3,
+        ..case(
+            "predict",
+            "predict",
+            "()",
+            &[("run", "train-pe"), ("tokens", "tokens"), ("regions", "regions")],
+        )
+    },
     case(
         "parameters",
         "parameters",

@@ -272,3 +272,24 @@ fn a_request_to_stop_is_heeded() {
     let canonical = train.canonical_params(&params("fc", "")).unwrap();
     assert!(matches!(train.run_erased(&canonical, &job), Err(StageError::Cancelled)));
 }
+
+#[test]
+fn predictions_are_those_of_the_evaluation_and_need_no_labels() {
+    let space = Space::new();
+    let run = space.train(&params("pe", ""), "run").unwrap();
+    let evaluated = space.evaluate(&run, "()", "evaluated").unwrap();
+    let mut fixture = Fixture::new();
+    fixture.rows.iter_mut().for_each(|row| row.0.label = None);
+    let unlabelled = tempfile::tempdir().unwrap();
+    let (tokens, regions) = fixture.write(unlabelled.path());
+    let inputs = [("run", run.as_path()), ("tokens", &tokens), ("regions", &regions)];
+    let registry = stages::registry();
+    let predict = registry.get("predict").unwrap();
+    let out = space.dir.path().join("predicted");
+    run_stage(predict, "(split: \"val\")", &inputs, &out).unwrap();
+    let csv = |dir: &Path| fs::read(dir.join("predictions.csv")).unwrap();
+    assert!(csv(&out) == csv(&evaluated));
+    // The fixture has no rows to test on, which is the default.
+    let error = run_stage(predict, "()", &inputs, &out).map(drop).unwrap_err().to_string();
+    assert!(error.contains("`test`") && error.contains("no rows"), "{error}");
+}

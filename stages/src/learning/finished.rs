@@ -1,0 +1,68 @@
+//! A finished run at work: its model, and what it predicts for memes. It does not know what predictions are used for.
+
+use candle_core::Device;
+use stage_api::{Job, StageError};
+
+use super::memes::{self, Memes};
+use super::scoring::Scores;
+use crate::artifacts::predictions::Prediction;
+use crate::artifacts::samples::Split;
+use crate::artifacts::view::View;
+use crate::artifacts::weights;
+use crate::metrics;
+use crate::models::visual_bert::{Config, VisualBert};
+use crate::nn::Params;
+
+/// The port a train step's tree comes in by.
+pub(crate) const RUN: &str = "run";
+
+/// The memes that came in by the ports of [`Memes`], as the run at the port [`RUN`] was shown its own.
+///
+/// # Errors
+/// Inputs that cannot be read or do not fit the run.
+pub(crate) fn memes<'a>(job: &'a Job, device: &Device) -> Result<Memes<'a>, StageError> {
+    let run = job.inputs.one(RUN)?;
+    let memes = Memes::open(job.inputs, View::read(run)?, device)?;
+    memes.check_fits(&weights::read_config::<Config>(run)?)?;
+    Ok(memes)
+}
+
+/// Scores `rows` with the run at the port [`RUN`], `batch` at a time.
+///
+/// # Errors
+/// Weights that cannot be read or are not those of a run; a request to stop.
+pub(crate) fn score(
+    job: &Job,
+    memes: &Memes,
+    rows: &[usize],
+    batch: usize,
+    device: &Device,
+) -> Result<Scores, StageError> {
+    let run = job.inputs.one(RUN)?;
+    let fail = |error: candle_core::Error| StageError::input(RUN, run, error);
+    let config: Config = weights::read_config(run)?;
+    let params = Params::new(weights::read_tensors(run, device)?, |_| false).map_err(fail)?;
+    Scores::of(&VisualBert::new(&config, &params).map_err(fail)?, memes, rows, batch, job)
+}
+
+/// What the scores say, as MMF exports it. The label is the argmax of the softmax: with saturation it can differ from
+/// that of the logits.
+pub(crate) fn predictions(memes: &Memes, rows: &[usize], scores: &Scores) -> Vec<Prediction> {
+    let predicted = rows.iter().zip(scores.probabilities()).map(|(&row, pair)| Prediction {
+        id: memes.tokens.rows[row].id.clone(),
+        proba: pair[1],
+        label: metrics::argmax(pair),
+    });
+    predicted.collect()
+}
+
+/// The split of that name.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn split(name: &str) -> Result<Split, String> {
+    [Split::Train, Split::Val, Split::Test]
+        .into_iter()
+        .find(|&split| memes::name(split) == name)
+        .ok_or_else(|| format!("split \"{name}\" is not one of \"train\", \"val\", \"test\""))
+}

@@ -1,0 +1,144 @@
+//! Predictions of a finished run for memes whose labels nobody needs to know: the stage `predict`, and `repro predict`,
+//! which does the same on results that are there. It does not judge them; `evaluate` does.
+//!
+//! ```text
+//! <tree>/predictions.csv   id, P(class 1), predicted class, as MMF exports them
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use stage_api::{
+    Answer, Arg, Count, Desk, Input, Inputs, Job, Port, Stage, StageError, StepView, Tool, ToolArgs,
+};
+
+use crate::artifacts::predictions::{self, Prediction};
+use crate::device;
+use crate::learning::finished::{self, RUN};
+use crate::learning::memes::{REGIONS, TOKENS};
+use crate::nn::tune_allocator;
+
+/// Both the stage and the tool.
+pub(crate) struct Predict;
+
+/// What to predict.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PredictParams {
+    /// `"train"`, `"val"` or `"test"`.
+    split: String,
+    /// Rows a batch.
+    batch: usize,
+}
+
+impl Default for PredictParams {
+    fn default() -> Self {
+        Self { split: "test".to_owned(), batch: 16 }
+    }
+}
+
+fn predict(params: &PredictParams, job: &Job) -> Result<Vec<Prediction>, StageError> {
+    tune_allocator();
+    let split = finished::split(&params.split).map_err(StageError::Params)?;
+    let device = device::open(&job.host.device)?;
+    let memes = finished::memes(job, &device)?;
+    let rows = memes.rows_of(split)?;
+    let scores = finished::score(job, &memes, &rows, params.batch, &device)?;
+    if scores.logits.iter().flatten().any(|logit| !logit.is_finite()) {
+        return Err(StageError::failed("the run gives logits that are not numbers"));
+    }
+    Ok(finished::predictions(&memes, &rows, &scores))
+}
+
+impl Stage for Predict {
+    type Params = PredictParams;
+    const NAME: &'static str = "predict";
+    const ABOUT: &'static str = "Predictions of a trained run, labels or not (MMF's CSV)";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[Port::one(RUN), Port::one(TOKENS), Port::one(REGIONS)];
+
+    fn check(&self, params: &PredictParams) -> Result<(), String> {
+        if params.batch == 0 {
+            return Err("batch must be at least 1".to_owned());
+        }
+        finished::split(&params.split).map(drop)
+    }
+
+    fn run(&self, params: &PredictParams, job: &Job) -> Result<(), StageError> {
+        Ok(predictions::write(&job.out.join("predictions.csv"), &predict(params, job)?)?)
+    }
+}
+
+impl Tool for Predict {
+    fn name(&self) -> &'static str {
+        "predict"
+    }
+
+    fn about(&self) -> &'static str {
+        "Score memes with a finished run\n\nPrints MMF's CSV: id, P(class 1), predicted class. The memes are those the run \
+         was trained on, unless other steps are named."
+    }
+
+    fn args(&self) -> &'static [Arg] {
+        const ARGS: &[Arg] = &[
+            Arg::positional("run", Count::One, "the step that trained it: hmd-pe-train"),
+            Arg::option("--tokens", "STEP", Count::Optional, "the texts; the run's own by default"),
+            Arg::option(
+                "--regions",
+                "STEP",
+                Count::Optional,
+                "the pictures' regions; the run's own by default",
+            ),
+            Arg::option("--split", "NAME", Count::Optional, "train, val or test (the default)"),
+            Arg::option("--out", "FILE", Count::Optional, "write the CSV there instead of printing it"),
+        ];
+        ARGS
+    }
+
+    fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
+        let name = args.get("run").unwrap_or_default();
+        let step = desk.results.steps().into_iter().find(|step| step.name == name);
+        let step =
+            step.ok_or_else(|| StageError::Params(format!("there is no step `{name}`; see `repro list`")))?;
+        if step.stage != "train" {
+            let problem = format!("`{name}` runs the stage `{}`; name a step that runs `train`", step.stage);
+            return Err(StageError::Params(problem));
+        }
+        let mut params = PredictParams::default();
+        if let Some(split) = args.get("--split") {
+            split.clone_into(&mut params.split);
+            finished::split(split).map_err(StageError::Params)?;
+        }
+        let input = |port: &str, path: PathBuf| Input { port: port.to_owned(), path };
+        let inputs = Inputs(vec![
+            input(RUN, desk.results.output(name)?),
+            input(TOKENS, memes_of(&step, TOKENS, args.get("--tokens"), desk)?),
+            input(REGIONS, memes_of(&step, REGIONS, args.get("--regions"), desk)?),
+        ]);
+        // Nothing is written into either folder: the predictions are the answer.
+        let nowhere = Path::new("");
+        let job =
+            Job { inputs: &inputs, out: nowhere, scratch: nowhere, host: desk.host, progress: desk.progress };
+        let found = predict(&params, &job)?;
+        let json = serde_json::to_string(&found).map_err(StageError::failed)?;
+        let text = match args.get("--out") {
+            Some(file) => {
+                predictions::write(Path::new(file), &found)?;
+                format!("{} predictions in {file}\n", found.len())
+            }
+            None => String::from_utf8(predictions::csv(&found).map_err(StageError::failed)?)
+                .map_err(StageError::failed)?,
+        };
+        Ok(Answer { text, json, stale: false })
+    }
+}
+
+/// What the run read at `port`, or the output of the step named instead.
+fn memes_of(run: &StepView, port: &str, named: Option<&str>, desk: &Desk) -> Result<PathBuf, StageError> {
+    let own = run.inputs.iter().find(|(own, _)| own == port).map(|(_, source)| source.as_str());
+    let source = named.or(own).unwrap_or_default();
+    match source.split_once('/') {
+        Some((step, part)) => Ok(desk.results.output(step)?.join(part)),
+        None => desk.results.output(source),
+    }
+}
