@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::{Result, read_json, write_json};
 
@@ -37,10 +37,10 @@ pub struct TrainPoint {
     /// Updates done.
     pub update: u64,
     /// Lower median of the last 20 sampled batch losses.
-    #[serde(deserialize_with = "number")]
+    #[serde(with = "number")]
     pub loss: f64,
     /// Mean of all sampled batch losses, weighted by batch size.
-    #[serde(deserialize_with = "number")]
+    #[serde(with = "number")]
     pub loss_average: f64,
     /// Learning rate the next update will use, as the original logs it.
     pub lr: f64,
@@ -52,22 +52,30 @@ pub struct ValPoint {
     /// Updates done.
     pub update: u64,
     /// Mean cross-entropy over the split.
-    #[serde(deserialize_with = "number")]
+    #[serde(with = "number")]
     pub loss: f64,
     /// ROC-AUC, from 0 to 1.
-    #[serde(deserialize_with = "number")]
+    #[serde(with = "number")]
     pub roc_auc: f64,
     /// Accuracy, from 0 to 1.
-    #[serde(deserialize_with = "number")]
+    #[serde(with = "number")]
     pub accuracy: f64,
     /// F1 of class 1.
-    #[serde(deserialize_with = "number")]
+    #[serde(with = "number")]
     pub f1: f64,
 }
 
-/// A number; JSON has no word for one that is none and says `null`.
-fn number<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<f64, D::Error> {
-    Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::NAN))
+/// A number that may be none: JSON has no NaN and says `null`.
+mod number {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+        Some(*value).filter(|value| value.is_finite()).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::NAN))
+    }
 }
 
 /// A run from first to last update.

@@ -74,7 +74,11 @@ fn a_run_that_is_cut_short_goes_on_and_ends_with_the_same_bytes() {
             assert_eq!(bytes(&out), bytes(&whole), "{mode}: {first} updates, then {second}");
             let done = progress.done.load(Ordering::Relaxed);
             // The request to stop comes before the validation of its own update.
-            assert!(done <= 9 - (first - 1) / 2 * 2, "{mode}: {done} updates after {first}");
+            assert!(
+                done <= 9 - (first - 1) / 2 * 2,
+                "{mode}: {done} updates after {first}: {:?}",
+                progress.notes
+            );
         }
     }
 }
@@ -98,7 +102,8 @@ fn a_checkpoint_of_no_use_is_told_and_the_run_begins_anew() {
     }
     let (result, progress) = attempt(&space, &params, &foreign, 100);
     result.unwrap();
-    assert!(progress.notes.lock().unwrap()[0].contains("does not fit"));
+    let notes = progress.notes.lock().unwrap();
+    assert!(notes[0].contains("does not fit"), "{notes:?}");
     assert_eq!(bytes(&foreign), bytes(&whole));
 }
 
