@@ -45,7 +45,7 @@ fn splits(summaries: &[DataSummary]) -> Table {
     Table {
         name: "data-splits".to_owned(),
         place: 0,
-        title: "Data: splits and class balance".to_owned(),
+        title: "Splits and class balance of the data".to_owned(),
         caption: "Entries that the split files list, samples that are kept, and their labels.".to_owned(),
         columns: vec![
             Column::words("data", "Data"),
@@ -98,7 +98,7 @@ fn sizes(summaries: &[DataSummary]) -> Table {
     Table {
         name: "data-sizes".to_owned(),
         place: 1,
-        title: "Data: text lengths and picture sizes".to_owned(),
+        title: "Text lengths and picture sizes".to_owned(),
         caption: "Of what is kept; each picture counts once.".to_owned(),
         columns: vec![
             Column::words("data", "Data"),
@@ -132,7 +132,7 @@ fn overlaps(summaries: &[DataSummary]) -> Table {
     Table {
         name: "data-leakage".to_owned(),
         place: 2,
-        title: "Data: what splits share".to_owned(),
+        title: "What splits share".to_owned(),
         caption: "Samples of one split whose id, text (but for case and spacing) or picture (byte for byte) another \
                   has, too. What an evaluation split shares with the training split is leakage."
             .to_owned(),
@@ -174,7 +174,7 @@ fn dirt(summaries: &[DataSummary]) -> Table {
     Table {
         name: "data-dirt".to_owned(),
         place: 3,
-        title: "Data: what was odd".to_owned(),
+        title: "What was odd in the data".to_owned(),
         caption: "By kind, with the rule for it; the index step's summary.json lists the cases.".to_owned(),
         columns: vec![
             Column::words("data", "Data"),

@@ -39,7 +39,7 @@ fn the_report_shows_tables_and_blurred_pictures() {
     run_stage(&crate::report::Report, "(profile: \"mini\")", &[("parts", &part)], &page).unwrap();
     let page = std::fs::read_to_string(page.join("index.html")).unwrap();
     for shown in
-        ["Data: splits and class balance", "dev.jsonl", "Data: what splits share", "data:image/png;base64,"]
+        ["Splits and class balance of the data", "dev.jsonl", "What splits share", "data:image/png;base64,"]
     {
         assert!(page.contains(shown), "{shown}");
     }
