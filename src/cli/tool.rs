@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgAction, ArgMatches, Command};
-use stage_api::{Arg, Count, Desk, Host, Progress, Registry, Results, StageError, StepView, Tool, ToolArgs};
+use stage_api::{
+    Arg, Count, Desk, Host, InputView, Progress, Registry, Results, RunView, StageError, StepView, Tool, ToolArgs,
+};
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, print};
-use crate::plan::{Known, Plan, Request, judge};
-use crate::record::source_name;
+use super::{Global, graph, print, words};
+use crate::explain::explain;
+use crate::plan::{Known, Plan, Request, in_order, judge};
+use crate::record::{RunRecord, source_name};
 use crate::run::{Gpu, Share, machine};
 use crate::workspace::Workspace;
 
@@ -117,6 +120,21 @@ struct Judged<'a> {
     plan: &'a Plan<'a>,
 }
 
+impl Judged<'_> {
+    fn run(&self, record: RunRecord) -> RunView {
+        RunView {
+            started_ms: record.started_ms,
+            seconds: record.seconds,
+            host: record.machine.name,
+            device: record.machine.device,
+            threads: record.machine.threads,
+            log: self.workspace.store().root().join(record.log),
+            outputs: record.outputs.into_iter().map(|(name, digest)| (name, digest.to_string())).collect(),
+            accepted: record.accepted.map(|accepted| format!("{}: {}", accepted.who, accepted.because)),
+        }
+    }
+}
+
 impl Results for Judged<'_> {
     fn root(&self) -> &Path {
         &self.context.pipeline.root
@@ -130,20 +148,32 @@ impl Results for Judged<'_> {
         let pipeline = &self.context.pipeline;
         let view = |node| {
             let (step, judgement) = (&pipeline.graph[node], self.plan.of(node));
+            let key = judgement.key_text.as_ref().map(|text| text.key());
+            let mut digests = judgement.key_text.iter().flat_map(|text| text.input_digests());
+            let inputs = step.inputs.iter().map(|input| InputView {
+                port: input.port.clone(),
+                source: source_name(pipeline, &input.source),
+                digest: digests.next().map(|digest| digest.to_string()),
+            });
+            let explained = explain(pipeline, self.workspace, self.plan, node);
             StepView {
                 name: step.name.clone(),
                 stage: step.stage.clone(),
+                version: step.version,
                 params: step.params.clone(),
-                inputs: step
-                    .inputs
-                    .iter()
-                    .map(|input| (input.port.clone(), source_name(pipeline, &input.source)))
-                    .collect(),
-                key: judgement.key_text.as_ref().map(|text| text.key().to_string()),
+                inputs: inputs.collect(),
+                state: words::state(explained.state).to_owned(),
+                key: key.map(|key| key.to_string()),
                 tree: judgement.tree.map(|tree| tree.to_string()),
+                run: key.and_then(|key| self.workspace.record(&key)).map(|record| self.run(record)),
             }
         };
         self.plan.needed().map(view).collect()
+    }
+
+    fn drawing(&self) -> String {
+        let nodes = in_order(&self.context.pipeline);
+        graph::svg_with_links(&self.context.pipeline, &nodes)
     }
 
     fn output(&self, step: &str) -> Result<PathBuf, StageError> {

@@ -1,19 +1,31 @@
-//! `report`: one HTML page with the tables and figures of its parts, complete in a single file: no network, no
-//! script, no other file. It does not know which tables and figures there are.
+//! `report`: one HTML page with the tables and figures of its parts and the runs behind them, complete in a single file: no
+//! network, no script, no other file. It does not know which tables and figures there are.
+//!
+//! The step's page is the same bytes wherever the same is made. [`tool`] writes the same page with what it leaves out for
+//! that: keys, digests, times, hosts and logs of the project's steps.
+
+mod page;
+mod tool;
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{AutoEscape, Environment, Value, context};
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
+use self::page::{Page, Part, Run};
 use crate::artifacts::ArtifactError;
-use crate::figure::{self, FigureEntry};
+use crate::artifacts::history::History;
+use crate::figure;
+use crate::published::{DATASETS, MODES, rank};
 use crate::table::Table;
 
-const PAGE: &str = include_str!("page.html");
+pub use tool::ShowPage;
+
+/// The ports.
+const PARTS: &str = "parts";
+const RUNS: &str = "runs";
 
 /// Makes the page.
 pub struct Report;
@@ -42,34 +54,57 @@ fn title() -> String {
 impl Stage for Report {
     type Params = Params;
     const NAME: &'static str = "report";
-    const ABOUT: &'static str = "One self-contained HTML page with all tables and figures";
+    const ABOUT: &'static str = "One self-contained HTML page with all tables, figures and runs";
     const VERSION: u32 = 3;
-    const INPUTS: &'static [Port] = &[Port::many("parts")];
+    const INPUTS: &'static [Port] =
+        &[Port::many(PARTS), Port { name: RUNS, many: true, optional: true }];
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
-        let mut tables = Vec::new();
-        let mut figures = Vec::new();
-        for part in job.inputs.all("parts") {
-            if part.join(figure::LIST).exists() {
-                figures.extend(figure::read(part)?);
-                continue;
-            }
-            let found = tables_of(part)?;
-            if found.is_empty() {
-                return Err(StageError::input(
-                    "parts",
-                    part,
-                    "holds neither a table (.json) nor figures.json",
-                ));
-            }
-            tables.extend(found);
-        }
-        let page = render(params, &tables, &figures)
-            .map_err(|error| StageError::failed(format!("the page cannot be rendered: {error:#}")))?;
+        let parts = job.inputs.all(PARTS).into_iter().map(|dir| part(dir, None));
+        let runs = job.inputs.all(RUNS).into_iter().map(|dir| run(dir, None));
+        let page = params.page(parts.collect::<Result<_, _>>()?, runs.collect::<Result<_, _>>()?);
         let path = job.out.join("index.html");
-        fs::write(&path, page).map_err(|error| ArtifactError::new(&path, error))?;
+        fs::write(&path, rendered(&page)?).map_err(|error| ArtifactError::new(&path, error))?;
         Ok(())
     }
+}
+
+impl Params {
+    /// A page without a project.
+    fn page(&self, parts: Vec<Part>, mut runs: Vec<Run>) -> Page {
+        runs.sort_by_key(|run| {
+            let info = &run.history.run;
+            (rank(&DATASETS, &info.dataset), rank(&MODES, &info.mode), info.seed)
+        });
+        Page {
+            title: self.title.clone(),
+            profile: self.profile.clone(),
+            about: self.about.clone(),
+            statement: self.statement.clone(),
+            parts,
+            runs,
+            project: None,
+        }
+    }
+}
+
+fn rendered(page: &Page) -> Result<String, StageError> {
+    page::render(page).map_err(|error| StageError::failed(format!("the page cannot be rendered: {error:#}")))
+}
+
+/// The tables and figures of a folder.
+fn part(dir: &Path, step: Option<String>) -> Result<Part, StageError> {
+    let figures = if dir.join(figure::LIST).exists() { figure::read(dir)? } else { vec![] };
+    let tables = tables_of(dir)?;
+    if tables.is_empty() && figures.is_empty() {
+        return Err(StageError::input(PARTS, dir, "holds neither a table (.json) nor figures.json"));
+    }
+    Ok(Part { step, tables, figures })
+}
+
+/// The run of a train step's folder.
+fn run(dir: &Path, step: Option<String>) -> Result<Run, StageError> {
+    Ok(Run { step, history: History::read(dir)? })
 }
 
 /// The tables of a folder, in the order in which they are to be read.
@@ -78,7 +113,7 @@ fn tables_of(dir: &Path) -> Result<Vec<Table>, ArtifactError> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| ArtifactError::new(dir, error))?.path();
-        if path.extension().is_some_and(|ending| ending == "json") {
+        if path.extension().is_some_and(|ending| ending == "json") && !path.ends_with(figure::LIST) {
             paths.push(path);
         }
     }
@@ -88,91 +123,10 @@ fn tables_of(dir: &Path) -> Result<Vec<Table>, ArtifactError> {
     Ok(tables)
 }
 
-fn render(
-    params: &Params,
-    tables: &[Table],
-    figures: &[(FigureEntry, String)],
-) -> Result<String, minijinja::Error> {
-    let mut environment = Environment::new();
-    environment.set_auto_escape_callback(|_| AutoEscape::Html);
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    let tables: Vec<Value> = tables.iter().map(table_value).collect();
-    let figures: Vec<Value> = figures
-        .iter()
-        // The picture is this program's own SVG, made with escaped text, so it goes in as it is.
-        .map(|(entry, svg)| context! { name => &entry.name, svg => Value::from_safe_string(svg.clone()) })
-        .collect();
-    environment.render_str(
-        PAGE,
-        context! {
-            title => &params.title,
-            profile => &params.profile,
-            about => &params.about,
-            statement => &params.statement,
-            tables,
-            figures,
-        },
-    )
-}
-
-/// A table as the page needs it.
-fn table_value(table: &Table) -> Value {
-    context! {
-        name => &table.name,
-        title => &table.title,
-        caption => &table.caption,
-        // The table's own HTML, made with escaped text.
-        html => Value::from_safe_string(table.html()),
-        notes => &table.notes,
-    }
+/// A moment, given in milliseconds since 1970, as `2026-01-31T12:00:00Z`.
+pub(crate) fn when(ms: u64) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }
 
 #[cfg(test)]
-mod tests {
-    use stage_api::testing::run_stage;
-
-    use super::*;
-    use crate::table::{Cell, Column};
-
-    fn part(dir: &Path, text: &str) -> std::path::PathBuf {
-        let table = Table {
-            name: "table-9".into(),
-            place: 0,
-            title: "Table IX: a test".into(),
-            caption: "Profile mini.".into(),
-            columns: vec![Column::words("mode", "Mode"), Column::numbers("auc", "this run", "ROC-AUC")],
-            rows: vec![vec![Cell::Text(text.into()), Cell::Number { value: 0.5, places: 2 }]],
-            notes: vec![],
-        };
-        let part = dir.join("part");
-        fs::create_dir_all(&part).unwrap();
-        table.write(&part).unwrap();
-        part
-    }
-
-    #[test]
-    fn the_page_is_one_file_with_text_escaped_and_nothing_from_elsewhere() {
-        let dir = tempfile::tempdir().unwrap();
-        let part = part(dir.path(), "<script>alert(1)</script>");
-        let out = dir.path().join("out");
-        run_stage(&Report, "(profile: \"mini\", about: \"a & b\")", &[("parts", &part)], &out).unwrap();
-        let files: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(files, ["index.html"]);
-        let page = fs::read_to_string(out.join("index.html")).unwrap();
-        assert!(page.contains("&lt;script&gt;") && !page.contains("<script"), "{page}");
-        assert!(page.contains("a &amp; b") && page.contains("0.50"));
-        for outside in ["src=", "url(", "@import", "<link"] {
-            assert!(!page.contains(outside), "{outside}");
-        }
-    }
-
-    #[test]
-    fn a_part_without_content_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let empty = dir.path().join("empty");
-        fs::create_dir(&empty).unwrap();
-        let error =
-            run_stage(&Report, "(profile: \"mini\")", &[("parts", &empty)], &dir.path().join("out")).err();
-        assert!(error.unwrap().to_string().contains("neither a table"));
-    }
-}
+mod tests;
