@@ -1,7 +1,6 @@
 //! One download over HTTP that survives whatever a network does: a broken connection is continued where it broke, a
 //! file that changed is begun anew, a busy server is waited for. It does not know what the bytes should be.
 
-use std::io::Read;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -14,9 +13,6 @@ use super::answer::{self, Answer};
 use super::part::{Origin, Part};
 use super::patience::Patience;
 use crate::space;
-
-/// Bytes that are hashed and written at a time.
-const AT_ONCE: usize = 4 << 20;
 
 /// Who asks.
 #[derive(Clone, Default)]
@@ -70,6 +66,13 @@ enum Attempt {
     /// Trying again may help, after the pause that the server asked for.
     Again(String, Option<Duration>),
     Over(Failure),
+}
+
+/// Why an answer ended before its body did.
+enum End {
+    Job(StageError),
+    TooLong,
+    Broke(String),
 }
 
 impl<'a> Downloader<'a> {
@@ -186,7 +189,6 @@ impl<'a> Downloader<'a> {
             Answer::Never(problem) => return Err(Failure::Source(problem)),
         }
         self.look(&response, part, now.total)?;
-        part.begin_answer();
         self.receive(response, part, now.total)
     }
 
@@ -218,40 +220,34 @@ impl<'a> Downloader<'a> {
 
     fn receive(&self, mut body: Response, part: &mut Part, total: Option<u64>) -> Result<Attempt, Failure> {
         let total = total.or(self.file.1);
-        let mut buffer = vec![0; AT_ONCE];
-        let mut held = 0;
-        let end: Result<_, StageError> = loop {
-            if let Err(cancelled) = self.job.checkpoint() {
-                break Err(cancelled);
+        let mut len = part.len();
+        let end = part.answer(|pieces| {
+            loop {
+                self.job.checkpoint().map_err(End::Job)?;
+                // A body shorter than announced is an error of the reader, so it ends here and not as a short file.
+                match pieces.read(&mut body).map_err(|error| End::Broke(cause(&error)))? {
+                    0 => return Ok(()),
+                    read => len += read as u64,
+                }
+                if total.is_some_and(|total| len > total) {
+                    return Err(End::TooLong);
+                }
+                self.job.progress.advance(len, total.unwrap_or(0).max(len), Unit::Bytes);
             }
-            // A body shorter than announced is an error of the reader, so it ends here and not as a short file.
-            let read = match body.read(&mut buffer[held..]) {
-                Ok(0) => break Ok(None),
-                Ok(read) => read,
-                Err(error) => break Ok(Some(cause(&error))),
-            };
-            held += read;
-            let len = part.len() + held as u64;
-            if total.is_some_and(|total| len > total) {
+        });
+        let problem = match end.map_err(disk)? {
+            Err(End::Job(error)) => return Err(Failure::Job(error)),
+            Err(End::TooLong) => {
                 part.restart(Origin::default()).map_err(disk)?;
-                return Ok(Attempt::Again("the server sent more than it announced".to_owned(), None));
+                "the server sent more than it announced".to_owned()
             }
-            self.job.progress.advance(len, total.unwrap_or(0).max(len), Unit::Bytes);
-            if held == buffer.len() {
-                part.add(&buffer).map_err(disk)?;
-                held = 0;
-            }
+            Err(End::Broke(problem)) => format!("the connection broke at byte {len}: {problem}"),
+            Ok(()) => match total {
+                Some(total) if len < total => format!("the answer ended at byte {len} of {total}"),
+                _ => return Ok(Attempt::Arrived),
+            },
         };
-        part.add(&buffer[..held]).map_err(disk)?;
-        Ok(match (end?, total) {
-            (Some(problem), _) => {
-                Attempt::Again(format!("the connection broke at byte {}: {problem}", part.len()), None)
-            }
-            (None, Some(total)) if part.len() < total => {
-                Attempt::Again(format!("the answer ended at byte {} of {total}", part.len()), None)
-            }
-            (None, _) => Attempt::Arrived,
-        })
+        Ok(Attempt::Again(problem, None))
     }
 }
 

@@ -1,6 +1,9 @@
 //! What has arrived of a file: the bytes in scratch, their running SHA-256, and a note beside them of where they came
 //! from, so that only bytes of one and the same file are ever put together. It knows no HTTP.
 //!
+//! Bytes are written and hashed by two threads while the next ones arrive: one after the other, a download from a near
+//! server would take as long as all three together.
+//!
 //! Whether bytes of an earlier process can be believed depends on what comes at the end. Where a digest is known, all of
 //! them are taken and the digest decides. Where none is, only those that were forced to disk and noted are: after a
 //! power cut a file may have the right length and the wrong content.
@@ -8,6 +11,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +21,12 @@ use stage_api::{Job, StageError};
 
 /// How many bytes may be lost to a crash where no digest is known.
 const KEEP_EVERY: u64 = 1 << 30;
+
+/// Bytes that are written and hashed at a time: few enough to be in the processor's cache still.
+const AT_ONCE: usize = 256 << 10;
+
+/// How many such pieces may wait for the disk.
+const WAITING: usize = 16;
 
 /// Where the bytes came from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,15 +48,21 @@ struct Note {
 
 /// A file that is arriving.
 pub struct Part {
+    disk: OnDisk,
+    hash: Sha256,
+    /// How many answers the bytes came from.
+    answers: u32,
+}
+
+/// The bytes in scratch and the note beside them.
+struct OnDisk {
     path: PathBuf,
     file: File,
-    hash: Sha256,
+    /// Bytes written.
     len: u64,
     note: Note,
     /// Whether a known digest will judge the whole.
     proven: bool,
-    /// How many answers the bytes came from.
-    answers: u32,
 }
 
 impl Part {
@@ -55,36 +72,28 @@ impl Part {
     /// When the disk does not take it, or the job was cancelled.
     pub fn open(path: &Path, proven: bool, job: &Job) -> Result<Self, StageError> {
         let note = fs::read(note_path(path)).ok().and_then(|text| serde_json::from_slice::<Note>(&text).ok());
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let there = file.metadata()?.len();
-        let usable = note.as_ref().map_or(0, |note| if proven { there } else { note.kept.min(there) });
-        file.set_len(usable)?;
-        let mut part = Self {
-            path: path.to_owned(),
-            file,
-            hash: Sha256::new(),
-            len: usable,
-            note: note.unwrap_or_default(),
-            proven,
-            answers: u32::from(usable > 0),
-        };
-        part.hash = hash(&mut part.file, usable, job)?;
-        Ok(part)
+        let len = note.as_ref().map_or(0, |note| if proven { there } else { note.kept.min(there) });
+        file.set_len(len)?;
+        let hash = hash(&mut file, len, job)?;
+        let disk = OnDisk { path: path.to_owned(), file, len, note: note.unwrap_or_default(), proven };
+        Ok(Self { disk, hash, answers: u32::from(len > 0) })
     }
 
     /// Bytes so far.
     pub fn len(&self) -> u64 {
-        self.len
+        self.disk.len
     }
 
     /// Where they came from.
     pub fn origin(&self) -> &Origin {
-        &self.note.origin
+        &self.disk.note.origin
     }
 
     /// Whether a known digest will judge the whole.
     pub fn is_proven(&self) -> bool {
-        self.proven
+        self.disk.proven
     }
 
     /// Whether the bytes came from more than one answer.
@@ -97,34 +106,33 @@ impl Part {
     /// # Errors
     /// When the disk does not take it.
     pub fn restart(&mut self, origin: Origin) -> io::Result<()> {
-        (self.len, self.answers, self.hash) = (0, 0, Sha256::new());
-        // The note first: nothing that is there now may be believed under it.
-        self.note = Note { origin, kept: 0 };
-        self.write_note()?;
-        self.file.set_len(0)?;
-        io::Seek::rewind(&mut self.file)
+        (self.answers, self.hash) = (0, Sha256::new());
+        self.disk.restart(origin)
     }
 
-    /// Another answer begins to add bytes.
-    pub fn begin_answer(&mut self) {
-        self.answers += 1;
-    }
-
-    /// Adds bytes.
+    /// Another answer adds the bytes that `receive` hands over. Its result is passed on once all of them are written
+    /// and hashed.
     ///
     /// # Errors
-    /// When the disk does not take them.
-    pub fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let (file, hash) = (&mut self.file, &mut self.hash);
-        // At the speed of a fast disk or a near server, hashing after writing would take as long again.
-        let written = thread::scope(|scope| {
-            let hashed = scope.spawn(|| hash.update(bytes));
-            let written = file.write_all(bytes);
-            hashed.join().map_or_else(|_| Err(io::Error::other("the hash could not be formed")), |()| written)
-        });
-        written?;
-        self.len += bytes.len() as u64;
-        if !self.proven && self.len - self.note.kept >= KEEP_EVERY { self.keep() } else { Ok(()) }
+    /// When the disk does not take them. The part must be opened anew then: the hash may be ahead of the disk.
+    pub fn answer<T>(&mut self, receive: impl FnOnce(&mut Pieces) -> T) -> io::Result<T> {
+        self.answers += 1;
+        let (disk, hash) = (&mut self.disk, &mut self.hash);
+        thread::scope(|scope| {
+            let (to_disk, written) = sync_channel::<Arc<Vec<u8>>>(WAITING);
+            let (to_hash, hashed) = sync_channel::<Arc<Vec<u8>>>(WAITING);
+            let writer = scope.spawn(move || written.iter().try_for_each(|piece| disk.add(&piece)));
+            let hasher = scope.spawn(move || hashed.iter().for_each(|piece| hash.update(piece.as_slice())));
+            let mut pieces = Pieces { piece: vec![0; AT_ONCE], held: 0, to: [to_disk, to_hash] };
+            let end = receive(&mut pieces);
+            // If this fails, so did the writer, and says why below.
+            let _ = pieces.send();
+            drop(pieces);
+            let died = |_| Err(io::Error::other("a thread that keeps the bytes died"));
+            hasher.join().map_or_else(died, Ok)?;
+            writer.join().unwrap_or_else(died)?;
+            Ok(end)
+        })
     }
 
     /// Makes sure that another process can go on from here.
@@ -132,11 +140,7 @@ impl Part {
     /// # Errors
     /// When the disk does not take it.
     pub fn keep(&mut self) -> io::Result<()> {
-        if !self.proven {
-            self.file.sync_data()?;
-        }
-        self.note.kept = self.len;
-        self.write_note()
+        self.disk.keep()
     }
 
     /// The SHA-256 of what is there, in lower-case hex.
@@ -149,8 +153,65 @@ impl Part {
     /// # Errors
     /// When the disk does not take it.
     pub fn finish(self, target: &Path) -> io::Result<()> {
-        drop(self.file);
-        fs::rename(&self.path, target)
+        drop(self.disk.file);
+        fs::rename(&self.disk.path, target)
+    }
+}
+
+/// Where the bytes of one answer go.
+pub struct Pieces {
+    piece: Vec<u8>,
+    /// So much of `piece` is filled.
+    held: usize,
+    to: [SyncSender<Arc<Vec<u8>>>; 2],
+}
+
+impl Pieces {
+    /// Reads more from `body`: how many bytes came, none at its end.
+    ///
+    /// # Errors
+    /// Those of `body`, and any if what was read before cannot be kept.
+    pub fn read(&mut self, body: &mut impl Read) -> io::Result<usize> {
+        let read = body.read(&mut self.piece[self.held..])?;
+        self.held += read;
+        if self.held == AT_ONCE {
+            self.send()?;
+        }
+        Ok(read)
+    }
+
+    /// Hands over what is there.
+    fn send(&mut self) -> io::Result<()> {
+        let mut piece = std::mem::replace(&mut self.piece, vec![0; AT_ONCE]);
+        piece.truncate(std::mem::take(&mut self.held));
+        let piece = Arc::new(piece);
+        let mut to = self.to.iter();
+        to.try_for_each(|to| to.send(Arc::clone(&piece))).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl OnDisk {
+    fn restart(&mut self, origin: Origin) -> io::Result<()> {
+        self.len = 0;
+        // The note first: nothing that is there now may be believed under it.
+        self.note = Note { origin, kept: 0 };
+        self.write_note()?;
+        self.file.set_len(0)?;
+        io::Seek::rewind(&mut self.file)
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.len += bytes.len() as u64;
+        if !self.proven && self.len - self.note.kept >= KEEP_EVERY { self.keep() } else { Ok(()) }
+    }
+
+    fn keep(&mut self) -> io::Result<()> {
+        if !self.proven {
+            self.file.sync_data()?;
+        }
+        self.note.kept = self.len;
+        self.write_note()
     }
 
     fn write_note(&self) -> io::Result<()> {
