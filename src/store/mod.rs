@@ -20,6 +20,7 @@
 //! Order of a commit: bytes, manifest, tree's name, line in the log. A crash in between leaves a tree that nobody
 //! names, never a record of a tree that was not whole. Readers take no lock.
 
+mod desk;
 mod error;
 mod facts;
 pub mod files;
@@ -39,6 +40,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+pub use desk::WorkDir;
 pub use error::StoreError;
 pub use facts::Facts;
 pub use gc::{Garbage, Kind, Limits, Roots, Sweep, Sweeper};
@@ -47,7 +49,7 @@ pub use log::Damage;
 pub use stat_cache::{Stamp, StatCache, stamp_of};
 pub use verdict::{Outcome, Verdict};
 pub use verify::{DamagedTree, Verified};
-pub use writer::{WorkDir, Writer};
+pub use writer::Writer;
 
 use crate::digest::Digest;
 use crate::key::StageKey;
@@ -288,7 +290,7 @@ impl ContentStore {
         let key = key.to_string();
         let desks = fs::read_dir(self.root.join("work")).ok()?.flatten();
         let mut of_key = desks.filter(|desk| desk.file_name().to_string_lossy().starts_with(&key));
-        of_key.find_map(|desk| Some(desk.path().join(writer::LOG)).filter(|log| log.exists()))
+        of_key.find_map(|desk| Some(desk.path().join(desk::LOG)).filter(|log| log.exists()))
     }
 
     /// The log of the last execution of a key. There is none when it said nothing.

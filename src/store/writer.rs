@@ -4,10 +4,10 @@
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::desk::{self, Desks, WorkDir};
 use super::lock::{Claim, Claimed, Claims, Lock, Share};
 use super::{ContentStore, StoreError, files, state};
 use crate::digest::Digest;
@@ -23,18 +23,13 @@ const GROUP: Duration = Duration::from_secs(1);
 /// How many times as long as the disk took for a group the next one waits at least.
 const REST: u32 = 10;
 
-/// In a desk: the log, and the folder that a command begins in.
-pub(super) const LOG: &str = "log";
-const PLACE: &str = "here";
-
 /// The store, open for writing.
 #[derive(Debug)]
 pub struct Writer {
     store: ContentStore,
     lock: Lock,
     claims: Claims,
-    /// Desks that a step has left as it found them: the next one moves in.
-    desks: RefCell<Vec<PathBuf>>,
+    desks: Desks,
     group: RefCell<Option<Group>>,
     /// When the next group may go.
     next: Cell<Instant>,
@@ -49,35 +44,15 @@ struct Group {
     disk: JoinHandle<io::Result<Duration>>,
 }
 
-/// The desk of one running step, `work/<key>-…/` with all that the step needs, and its scratch.
-#[derive(Debug)]
-pub struct WorkDir {
-    /// The key that is run.
-    pub key: StageKey,
-    /// Empty at first; becomes the tree.
-    pub out: PathBuf,
-    /// Survives a failed attempt of the key. Whoever needs it makes it.
-    pub scratch: PathBuf,
-    /// The log, empty at first.
-    pub log: PathBuf,
-    /// Empty at first: where a program may begin.
-    pub folder: PathBuf,
-    desk: PathBuf,
-    /// Whether the log is kept when the step has ended.
-    keeps_log: bool,
-    _claim: Claim,
-}
-
 impl Writer {
     /// Clears what dead runs left behind.
     pub(super) fn start(store: ContentStore, lock: Lock) -> Result<Self, StoreError> {
         let claims = Claims::new(store.root().join("claims"));
-        let desks = RefCell::default();
         let writer = Self {
             store,
             lock,
             claims,
-            desks,
+            desks: Desks::default(),
             group: RefCell::default(),
             next: Cell::new(Instant::now() + GROUP),
         };
@@ -87,7 +62,7 @@ impl Writer {
 
     /// Removes what belongs to no running step: whoever runs a key has its claim.
     fn clear(&self) -> Result<(), StoreError> {
-        self.desks.take();
+        self.desks.forget();
         self.claims.clear();
         for folder in ["work", "claims"] {
             let folder = self.store.root().join(folder);
@@ -100,39 +75,14 @@ impl Writer {
                 }
                 if folder.ends_with("work") {
                     if let Some(key) = key {
-                        self.keep_logs(&item.path(), &StageKey(key))?;
+                        desk::keep_logs(&self.store, &item.path(), &StageKey(key))?;
                     }
-                    self.remove_desk(&item.path())?;
+                    desk::remove(&item.path())?;
                 }
                 if let Some(Claimed::Mine(claim)) = claim {
                     claim.remove();
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Removes a desk, out of its name first: its owner may be about to hand it to the next step.
-    fn remove_desk(&self, desk: &Path) -> Result<(), StoreError> {
-        let mut aside = desk.as_os_str().to_owned();
-        aside.push("-gone");
-        match fs::rename(desk, &aside) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(StoreError::io(desk, "move aside")(error)),
-            Ok(()) => files::remove(Path::new(&aside)).map_err(StoreError::io(desk, "remove")),
-        }
-    }
-
-    /// Puts the logs of an execution where they are looked for, in place of those of an earlier one.
-    fn keep_logs(&self, desk: &Path, key: &StageKey) -> Result<(), StoreError> {
-        let kept = self.store.log(key);
-        for (new, kept) in [
-            (desk.join(LOG), kept.clone()),
-            (desk.join(LOG).with_extension("jsonl"), kept.with_extension("jsonl")),
-        ] {
-            let has_text = fs::metadata(&new).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
-            let done = if has_text { fs::rename(&new, &kept) } else { files::remove(&kept) };
-            done.map_err(StoreError::io(&kept, "write"))?;
         }
         Ok(())
     }
@@ -168,12 +118,7 @@ impl Writer {
     /// # Errors
     /// When it cannot be made.
     pub fn begin(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
-        let work = self.desk(key, claim)?;
-        Ok(WorkDir {
-            scratch: self.store.root().join("scratch").join(key.to_string()),
-            keeps_log: true,
-            ..work
-        })
+        self.desks.set_up(&self.store, key, claim).map(|work| work.lasting(&self.store))
     }
 
     /// A desk for a run of the claimed `key` of which nothing is kept: its scratch is its own, too.
@@ -181,33 +126,7 @@ impl Writer {
     /// # Errors
     /// When it cannot be made.
     pub fn begin_aside(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
-        self.desk(key, claim)
-    }
-
-    /// A name of its own for each attempt: a dying process of an earlier one must not write into this one. Only who
-    /// left a desk in order hands it on.
-    fn desk(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
-        let work = self.store.root().join("work");
-        let spare = self.desks.borrow_mut().pop().and_then(|spare| {
-            let (_, ending) = spare.file_name()?.to_str()?.split_once('-')?;
-            let desk = work.join(format!("{key}-{ending}"));
-            fs::rename(spare, &desk).ok().map(|()| desk)
-        });
-        let desk = match spare {
-            Some(desk) => desk,
-            None => {
-                let desk = tempfile::Builder::new().prefix(&format!("{key}-")).tempdir_in(&work);
-                let desk = desk.map_err(StoreError::io(&work, "make a folder in it"))?.keep();
-                let (log, place) = (desk.join(LOG), desk.join(PLACE));
-                fs::write(&log, "").map_err(StoreError::io(&log, "write"))?;
-                fs::create_dir(&place).map_err(StoreError::io(&place, "create the folder"))?;
-                desk
-            }
-        };
-        let out = desk.join("out");
-        fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
-        let [scratch, log, folder] = ["scratch", LOG, PLACE].map(|name| desk.join(name));
-        Ok(WorkDir { key, out, scratch, log, folder, desk, keeps_log: false, _claim: claim })
+        self.desks.set_up(&self.store, key, claim)
     }
 
     /// Hashes what a run wrote.
@@ -351,14 +270,7 @@ impl Writer {
     /// # Errors
     /// When something cannot be removed.
     pub fn discard(&self, work: WorkDir) -> Result<(), StoreError> {
-        if work.keeps_log {
-            self.keep_logs(&work.desk, &work.key)?;
-        }
-        if is_in_order(&work).unwrap_or(false) {
-            self.desks.borrow_mut().push(work.desk);
-            return Ok(());
-        }
-        self.remove_desk(&work.desk)
+        self.desks.leave(&self.store, work)
     }
 
     /// Removes a tree's bytes; its manifest and the records that name it stay.
@@ -380,18 +292,10 @@ impl Writer {
     }
 }
 
-/// Whether a desk holds what a new one holds, and nothing else.
-fn is_in_order(work: &WorkDir) -> io::Result<bool> {
-    let names = fs::read_dir(&work.desk)?.map(|item| item.map(|item| item.file_name()));
-    let mut names = names.collect::<io::Result<Vec<_>>>()?;
-    names.sort_unstable();
-    Ok(names == [PLACE, LOG]
-        && fs::read_dir(&work.folder)?.next().is_none()
-        && fs::symlink_metadata(&work.log)?.len() == 0)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::super::files::FORCED;
     use super::*;
     use crate::key::KeyText;

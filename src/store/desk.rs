@@ -1,0 +1,134 @@
+//! Desks: the folder in which one running step writes, `work/<key>-…/`, handed from a step that left it in order to the
+//! next one, since making and removing files is what a file system charges most for. It does not know what is kept
+//! of what was written.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::lock::Claim;
+use super::{ContentStore, StoreError, files};
+use crate::key::StageKey;
+
+/// In a desk: the log, and the folder that a command begins in.
+pub(super) const LOG: &str = "log";
+const PLACE: &str = "here";
+
+/// The desk of one running step, `work/<key>-…/` with all that the step needs, and its scratch.
+#[derive(Debug)]
+pub struct WorkDir {
+    /// The key that is run.
+    pub key: StageKey,
+    /// Empty at first; becomes the tree.
+    pub out: PathBuf,
+    /// Survives a failed attempt of the key. Whoever needs it makes it.
+    pub scratch: PathBuf,
+    /// The log, empty at first.
+    pub log: PathBuf,
+    /// Empty at first: where a program may begin.
+    pub folder: PathBuf,
+    desk: PathBuf,
+    /// Whether the log is kept when the step has ended.
+    keeps_log: bool,
+    _claim: Claim,
+}
+
+impl WorkDir {
+    /// The same with a scratch that survives a failed attempt, and a log that is kept.
+    pub(super) fn lasting(self, store: &ContentStore) -> Self {
+        let scratch = store.root().join("scratch").join(self.key.to_string());
+        Self { scratch, keeps_log: true, ..self }
+    }
+}
+
+/// Desks that a step has left as it found them: the next one moves in.
+#[derive(Debug, Default)]
+pub(super) struct Desks {
+    spare: RefCell<Vec<PathBuf>>,
+}
+
+impl Desks {
+    /// Hands none of them on.
+    pub(super) fn forget(&self) {
+        self.spare.take();
+    }
+
+    /// A name of its own for each attempt: a dying process of an earlier one must not write into this one. Only who
+    /// left a desk in order hands it on.
+    pub(super) fn set_up(
+        &self,
+        store: &ContentStore,
+        key: StageKey,
+        claim: Claim,
+    ) -> Result<WorkDir, StoreError> {
+        let work = store.root().join("work");
+        let spare = self.spare.borrow_mut().pop().and_then(|spare| {
+            let (_, ending) = spare.file_name()?.to_str()?.split_once('-')?;
+            let desk = work.join(format!("{key}-{ending}"));
+            fs::rename(spare, &desk).ok().map(|()| desk)
+        });
+        let desk = match spare {
+            Some(desk) => desk,
+            None => {
+                let desk = tempfile::Builder::new().prefix(&format!("{key}-")).tempdir_in(&work);
+                let desk = desk.map_err(StoreError::io(&work, "make a folder in it"))?.keep();
+                let (log, place) = (desk.join(LOG), desk.join(PLACE));
+                fs::write(&log, "").map_err(StoreError::io(&log, "write"))?;
+                fs::create_dir(&place).map_err(StoreError::io(&place, "create the folder"))?;
+                desk
+            }
+        };
+        let out = desk.join("out");
+        fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
+        let [scratch, log, folder] = ["scratch", LOG, PLACE].map(|name| desk.join(name));
+        Ok(WorkDir { key, out, scratch, log, folder, desk, keeps_log: false, _claim: claim })
+    }
+
+    /// Clears a desk of what a run wrote; its scratch and its log stay.
+    pub(super) fn leave(&self, store: &ContentStore, work: WorkDir) -> Result<(), StoreError> {
+        if work.keeps_log {
+            keep_logs(store, &work.desk, &work.key)?;
+        }
+        if is_in_order(&work).unwrap_or(false) {
+            self.spare.borrow_mut().push(work.desk);
+            return Ok(());
+        }
+        remove(&work.desk)
+    }
+}
+
+/// Removes a desk, out of its name first: its owner may be about to hand it to the next step.
+pub(super) fn remove(desk: &Path) -> Result<(), StoreError> {
+    let mut aside = desk.as_os_str().to_owned();
+    aside.push("-gone");
+    match fs::rename(desk, &aside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StoreError::io(desk, "move aside")(error)),
+        Ok(()) => files::remove(Path::new(&aside)).map_err(StoreError::io(desk, "remove")),
+    }
+}
+
+/// Puts the logs of an execution where they are looked for, in place of those of an earlier one.
+pub(super) fn keep_logs(store: &ContentStore, desk: &Path, key: &StageKey) -> Result<(), StoreError> {
+    let kept = store.log(key);
+    for (new, kept) in [
+        (desk.join(LOG), kept.clone()),
+        (desk.join(LOG).with_extension("jsonl"), kept.with_extension("jsonl")),
+    ] {
+        let has_text = fs::metadata(&new).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
+        let done = if has_text { fs::rename(&new, &kept) } else { files::remove(&kept) };
+        done.map_err(StoreError::io(&kept, "write"))?;
+    }
+    Ok(())
+}
+
+/// Whether a desk holds what a new one holds, and nothing else.
+fn is_in_order(work: &WorkDir) -> io::Result<bool> {
+    let names = fs::read_dir(&work.desk)?.map(|item| item.map(|item| item.file_name()));
+    let mut names = names.collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    Ok(names == [PLACE, LOG]
+        && fs::read_dir(&work.folder)?.next().is_none()
+        && fs::symlink_metadata(&work.log)?.len() == 0)
+}
