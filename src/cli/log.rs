@@ -58,7 +58,9 @@ impl Log {
             }
             return Err(CliError::Usage {
                 message: format!("step `{}` has no log", self.step),
-                hint: Some("it has not run yet, or its log was removed from the cache".to_owned()),
+                hint: Some(
+                    "it has not run yet, wrote nothing, or its log was removed from the cache".to_owned(),
+                ),
             });
         };
         if global.json {

@@ -9,6 +9,8 @@ pub mod needs;
 mod params;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -104,6 +106,9 @@ pub struct Pipeline {
     pub looked_for: Vec<(PathBuf, bool)>,
 }
 
+/// No pipeline file has so many bytes; what is no file at all (`/dev/zero`) may have no end.
+const LONGEST: u64 = 64 << 20;
+
 impl Pipeline {
     /// Reads and checks the pipeline file for one profile, or for the file's default one.
     ///
@@ -116,12 +121,17 @@ impl Pipeline {
     /// The text of the pipeline file.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read, or has more than 64 MiB.
     pub fn read(file: &Path) -> Result<String, PipelineError> {
-        std::fs::read_to_string(file).map_err(|error| {
-            PipelineError::of_file(file, format!("cannot be read: {error}"))
-                .hint("run `repro` in the folder of the project, or name the pipeline file with --file")
-        })
+        let mut text = String::new();
+        let read = File::open(file).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
+        let problem = match read {
+            Ok(length) if length as u64 <= LONGEST => return Ok(text),
+            Ok(_) => "has more than 64 MiB: it is no pipeline file".to_owned(),
+            Err(error) => format!("cannot be read: {error}"),
+        };
+        Err(PipelineError::of_file(file, problem)
+            .hint("run `repro` in the folder of the project, or name the pipeline file with --file"))
     }
 
     /// Checks the text of a pipeline file; `file` says where it stands and what `./` means in it.

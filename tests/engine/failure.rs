@@ -109,6 +109,9 @@ fn a_file_that_is_no_pipeline_is_told_in_few_words() {
     let run = space.run(&["list", "--file", "elsewhere.ron"]).expect(2);
     assert!(run.err.starts_with("error: elsewhere.ron: cannot be read: "), "{}", run.err);
     assert!(run.err.contains("\nhint: run `repro` in the folder of the project"), "{}", run.err);
+    // A file without an end.
+    let run = space.run(&["list", "--file", "/dev/zero"]).expect(2);
+    assert!(run.err.starts_with("error: /dev/zero: has more than 64 MiB"), "{}", run.err);
     for (text, place) in [(String::new(), "1:1"), (format!("\"{}\"", "x".repeat(100_000)), "1:1")] {
         space.write("pipeline.ron", &text);
         let run = space.run(&["list"]).expect(2);

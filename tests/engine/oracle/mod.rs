@@ -235,9 +235,10 @@ fn damage(cache: &Path, edit: &Edit, trees: &BTreeMap<usize, Digest>) {
         Edit::Torn(share) | Edit::FlipLog(share) => {
             let Ok(mut bytes) = fs::read(&log) else { return };
             let at = bytes.len() * share / 1000;
-            match edit {
-                Edit::Torn(_) => bytes.truncate(at),
-                _ => bytes[at] ^= 4,
+            match (edit, bytes.get_mut(at)) {
+                (Edit::FlipLog(_), Some(byte)) => *byte ^= 4,
+                // An earlier cut may have left nothing to flip.
+                _ => bytes.truncate(at),
             }
             fs::write(&log, bytes).unwrap();
         }
