@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::{ArgAction, ArgMatches, Command};
 use petgraph::graph::NodeIndex;
 use stage_api::{
-    Answer, Arg, Count, Desk, Host, InputView, Progress, Registry, Results, RunView, StageError, StepView, Tool,
-    ToolArgs, Unit,
+    Answer, Arg, Count, Desk, Host, InputView, Progress, Registry, Results, RunView, StageError, StepView,
+    Tool, ToolArgs, Unit,
 };
 
 use super::context::Context;

@@ -117,7 +117,8 @@ impl Page {
             // The picture is this program's own SVG, made with escaped text, so it goes in as it is.
             context! { name => &entry.name, title => &entry.title, svg => Value::from_safe_string(svg.clone()) }
         });
-        let made_by = self.step(part.step.as_ref()).map(|step| context! { name => &step.name, key => &step.key });
+        let made_by =
+            self.step(part.step.as_ref()).map(|step| context! { name => &step.name, key => &step.key });
         context! {
             name => &part.step,
             missing => &part.missing,
@@ -150,7 +151,8 @@ impl Page {
         let step = self.step(run.step.as_ref());
         let project = self.project.as_ref();
         // Those that read the run show what its weights are worth.
-        let reads_it = |reader: &&StepView| reader.inputs.iter().any(|input| input.step() == run.step.as_deref());
+        let reads_it =
+            |reader: &&StepView| reader.inputs.iter().any(|input| input.step() == run.step.as_deref());
         let readers = project.iter().flat_map(|project| &project.steps);
         let readers = readers.filter(|reader| step.is_some() && reader.stage == "evaluate").filter(reads_it);
         let log = project.and_then(|project| {
@@ -166,7 +168,8 @@ impl Page {
             Ok(history) => history,
             Err((missing, measured)) => {
                 let measured = measured.iter().map(|found| {
-                    let value = found.value.map_or_else(|| "not a number".to_owned(), |value| format!("{value:.4}"));
+                    let value =
+                        found.value.map_or_else(|| "not a number".to_owned(), |value| format!("{value:.4}"));
                     context! { name => &found.name, update => thousands(found.update), value }
                 });
                 let name = run.step.as_deref().unwrap_or("a run");

@@ -30,8 +30,12 @@ impl Tool for ShowPage {
     }
 
     fn args(&self) -> &'static [Arg] {
-        const ARGS: &[Arg] =
-            &[Arg::option("--out", "FILE", Count::Optional, "where the page goes instead of standard output")];
+        const ARGS: &[Arg] = &[Arg::option(
+            "--out",
+            "FILE",
+            Count::Optional,
+            "where the page goes instead of standard output",
+        )];
         ARGS
     }
 
@@ -51,7 +55,9 @@ impl Tool for ShowPage {
 fn page(results: &dyn Results) -> Result<Page, StageError> {
     let mut steps = results.steps();
     let report = steps.iter().find(|step| step.stage == "report").cloned().ok_or_else(|| {
-        StageError::Params("the pipeline has no step of the stage `report`, whose page this would be".to_owned())
+        StageError::Params(
+            "the pipeline has no step of the stage `report`, whose page this would be".to_owned(),
+        )
     })?;
     let params: Params =
         ron::from_str(&report.params).map_err(|error| StageError::Params(error.to_string()))?;
@@ -67,7 +73,8 @@ fn page(results: &dyn Results) -> Result<Page, StageError> {
             RUNS => runs.push(match folder {
                 Ok(dir) => run(&dir, step)?,
                 Err(error) => {
-                    let log = steps.iter().find(|other| other.name == name).and_then(|step| step.log.as_deref());
+                    let log =
+                        steps.iter().find(|other| other.name == name).and_then(|step| step.log.as_deref());
                     Run { step, found: Err((error.to_string(), log.map(measured).unwrap_or_default())) }
                 }
             }),
@@ -126,7 +133,8 @@ fn measured(log: &Path) -> Vec<Measured> {
     let bytes = fs::read(log.with_extension("jsonl")).unwrap_or_default();
     let mut found: Vec<Measured> = Vec::new();
     // The last line may be half written.
-    let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Line>(line).ok());
+    let lines =
+        bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Line>(line).ok());
     for Line { scalar: Scalar { name, step: update, value } } in lines {
         match found.iter_mut().find(|other| other.name == name) {
             Some(other) => (other.update, other.value) = (update, value),
@@ -160,7 +168,8 @@ mod tests {
         let line = |step: u64, value: &str| {
             format!("{{\"scalar\":{{\"name\":\"loss\",\"step\":{step},\"value\":{value}}}}}\n")
         };
-        fs::write(dir.path().join("log.jsonl"), line(1, "0.5") + &line(2, "null") + &line(3, "0.25")[..20]).unwrap();
+        fs::write(dir.path().join("log.jsonl"), line(1, "0.5") + &line(2, "null") + &line(3, "0.25")[..20])
+            .unwrap();
         let found = measured(&dir.path().join("log"));
         assert_eq!(found, [Measured { name: "loss".into(), update: 2, value: None }]);
         assert_eq!(measured(&dir.path().join("none")), []);
