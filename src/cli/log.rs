@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,8 +14,11 @@ use stage_api::Registry;
 use super::context::Context;
 use super::error::CliError;
 use super::{Global, print_bytes, print_json};
+use crate::key::StageKey;
+use crate::pipeline::Step;
 use crate::plan::{Known, Request, judge};
 use crate::run::running_job;
+use crate::workspace::Workspace;
 
 /// How often a followed log is looked at.
 const EVERY: Duration = Duration::from_millis(200);
@@ -35,24 +38,13 @@ impl Log {
         let context = Context::load(global, registry)?;
         let node = context.step(&self.step)?;
         let workspace = context.workspace()?;
-        let store = workspace.store();
         let request = Request { targets: vec![node], forced: BTreeSet::new() };
         let plan = judge(&context.pipeline, &workspace, &request);
         let key = plan.of(node).key_text.as_ref().map(|text| text.key());
-        // One that runs may be found by its job, whatever its key, or by the claim on the step's key.
-        let running_log = || match running_job(store.root(), &self.step) {
-            Some(job) => Some(job.task.log),
-            None => key.filter(|key| store.is_claimed(key)).and_then(|key| store.open_log(&key)),
-        };
+        let running_log = || running(&workspace, &self.step, key.as_ref());
         let running = running_log();
-        let found = running.clone().or_else(|| {
-            // Of a run that was killed; of the last one; of the last one under another key.
-            let left = key.and_then(|key| store.open_log(&key));
-            let of_key = || key.map(|key| store.log(&key)).filter(|log| log.exists());
-            let of_last = || workspace.last(&context.pipeline.graph[node]).map(|r| store.root().join(r.log));
-            left.or_else(of_key).or_else(of_last).filter(|log| log.exists())
-        });
-        let Some(path) = found else {
+        let found = running.clone().or_else(|| last(&workspace, &context.pipeline.graph[node], key.as_ref()));
+        let Some(path) = found.filter(|log| log.exists()) else {
             if workspace.last(&context.pipeline.graph[node]).is_some() {
                 return self.silent(global);
             }
@@ -100,6 +92,27 @@ impl Log {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The log of an execution of a step that is under way.
+pub fn running(workspace: &Workspace, step: &str, key: Option<&StageKey>) -> Option<PathBuf> {
+    // It may be found by its job, whatever its key, or by the claim on the step's key.
+    let store = workspace.store();
+    match running_job(store.root(), step) {
+        Some(job) => Some(job.task.log),
+        None => key.filter(|key| store.is_claimed(key)).and_then(|key| store.open_log(key)),
+    }
+}
+
+/// The log of a step's last execution: of one that was killed; of its key; of the last one under another key. The file is
+/// not there when only scalars, which lie beside it, were said; there is no log when nothing was.
+pub fn last(workspace: &Workspace, step: &Step, key: Option<&StageKey>) -> Option<PathBuf> {
+    let store = workspace.store();
+    let is_there = |log: &PathBuf| log.exists() || log.with_extension("jsonl").exists();
+    let left = key.and_then(|key| store.open_log(key));
+    let of_key = || key.map(|key| store.log(key)).filter(is_there);
+    let of_last = || workspace.last(step).map(|record| store.root().join(record.log));
+    left.or_else(of_key).or_else(of_last).filter(is_there)
 }
 
 /// A file of which what is new is printed.

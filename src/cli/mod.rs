@@ -27,11 +27,14 @@ mod list;
 mod log;
 mod make;
 mod man;
+mod plot;
+mod serve;
 mod show;
 mod status;
 mod step;
 mod tool;
 mod verify;
+mod watch;
 mod why;
 mod words;
 
@@ -78,6 +81,8 @@ enum Command {
     Why(why::Why),
     Show(show::Show),
     Log(log::Log),
+    Watch(watch::Watch),
+    Serve(serve::Serve),
     Accept(accept::Accept),
     Diff(diff::Diff),
     List(list::List),
@@ -137,6 +142,8 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
         Command::Why(command) => command.run(global, registry),
         Command::Show(command) => command.run(global, registry),
         Command::Log(command) => command.run(global, registry),
+        Command::Watch(command) => command.run(global, registry),
+        Command::Serve(command) => command.run(global, registry),
         Command::Accept(command) => command.run(global, registry),
         Command::Diff(command) => command.run(global, registry),
         Command::List(command) => command.run(global, registry),

@@ -7,15 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgAction, ArgMatches, Command};
+use petgraph::graph::NodeIndex;
 use stage_api::{
-    Arg, Count, Desk, Host, Progress, Registry, Results, StageError, StepView, Tool, ToolArgs, Unit,
+    Answer, Arg, Count, Desk, Host, InputView, Progress, Registry, Results, RunView, StageError, StepView,
+    Tool, ToolArgs, Unit,
 };
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, print};
-use crate::plan::{Known, Plan, Request, judge};
-use crate::record::source_name;
+use super::{Global, graph, log, print, words};
+use crate::explain::{State, explain};
+use crate::plan::{Known, Plan, Request, in_order, judge};
+use crate::record::{RunRecord, source_name};
 use crate::run::{Gpu, Share, machine};
 use crate::workspace::Workspace;
 
@@ -63,6 +66,21 @@ pub fn run(
     global: &Global,
     registry: &Registry,
 ) -> Result<ExitCode, CliError> {
+    let answer = answer(tool, &arguments(tool, matches), global, registry)?;
+    match global.json {
+        true => print(&(answer.json.trim_end().to_owned() + "\n"))?,
+        false => print(&answer.text)?,
+    }
+    Ok(if answer.stale { ExitCode::from(4) } else { ExitCode::SUCCESS })
+}
+
+/// What a tool answers to arguments, the project being as it is now.
+pub fn answer(
+    tool: &dyn Tool,
+    arguments: &ToolArgs,
+    global: &Global,
+    registry: &Registry,
+) -> Result<Answer, CliError> {
     let context = Context::load(global, registry)?;
     let workspace = context.workspace()?;
     let everything = context.pipeline.graph.node_indices().collect();
@@ -76,14 +94,7 @@ pub fn run(
         progress: &Told,
         columns: std::io::stdout().is_terminal().then(columns).flatten(),
     };
-    let answer = tool
-        .run(&arguments(tool, matches), &desk)
-        .map_err(|error| CliError::Tool { tool: tool.name(), error })?;
-    match global.json {
-        true => print(&(answer.json.trim_end().to_owned() + "\n"))?,
-        false => print(&answer.text)?,
-    }
-    Ok(if answer.stale { ExitCode::from(4) } else { ExitCode::SUCCESS })
+    tool.run(arguments, &desk).map_err(|error| CliError::Tool { tool: tool.name(), error })
 }
 
 /// All of the machine: a tool is run by a person who waits for it.
@@ -119,6 +130,49 @@ struct Judged<'a> {
     plan: &'a Plan<'a>,
 }
 
+impl Judged<'_> {
+    fn step(&self, node: NodeIndex) -> StepView {
+        let pipeline = &self.context.pipeline;
+        let (step, judgement) = (&pipeline.graph[node], self.plan.of(node));
+        let key = judgement.key_text.as_ref().map(|text| text.key());
+        let mut digests = judgement.key_text.iter().flat_map(|text| text.input_digests());
+        let inputs = step.inputs.iter().map(|input| InputView {
+            port: input.port.clone(),
+            source: source_name(pipeline, &input.source),
+            digest: digests.next().map(|digest| digest.to_string()),
+        });
+        let running = log::running(self.workspace, &step.name, key.as_ref());
+        let state = match running {
+            Some(_) => "running",
+            None => words::state(explain(pipeline, self.workspace, self.plan, node).state),
+        };
+        StepView {
+            name: step.name.clone(),
+            stage: step.stage.clone(),
+            version: step.version,
+            params: step.params.clone(),
+            inputs: inputs.collect(),
+            state: state.to_owned(),
+            key: key.map(|key| key.to_string()),
+            tree: judgement.tree.map(|tree| tree.to_string()),
+            run: key.and_then(|key| self.workspace.record(&key)).map(run_view),
+            log: running.or_else(|| log::last(self.workspace, step, key.as_ref())),
+        }
+    }
+}
+
+fn run_view(record: RunRecord) -> RunView {
+    RunView {
+        started_ms: record.started_ms,
+        seconds: record.seconds,
+        host: record.machine.name,
+        device: record.machine.device,
+        threads: record.machine.threads,
+        outputs: record.outputs.into_iter().map(|(name, digest)| (name, digest.to_string())).collect(),
+        accepted: record.accepted.map(|accepted| format!("{}: {}", accepted.who, accepted.because)),
+    }
+}
+
 impl Results for Judged<'_> {
     fn root(&self) -> &Path {
         &self.context.pipeline.root
@@ -129,23 +183,18 @@ impl Results for Judged<'_> {
     }
 
     fn steps(&self) -> Vec<StepView> {
+        self.plan.needed().map(|node| self.step(node)).collect()
+    }
+
+    fn drawing(&self, steps: &[&str]) -> String {
         let pipeline = &self.context.pipeline;
-        let view = |node| {
-            let (step, judgement) = (&pipeline.graph[node], self.plan.of(node));
-            StepView {
-                name: step.name.clone(),
-                stage: step.stage.clone(),
-                params: step.params.clone(),
-                inputs: step
-                    .inputs
-                    .iter()
-                    .map(|input| (input.port.clone(), source_name(pipeline, &input.source)))
-                    .collect(),
-                key: judgement.key_text.as_ref().map(|text| text.key().to_string()),
-                tree: judgement.tree.map(|tree| tree.to_string()),
-            }
-        };
-        self.plan.needed().map(view).collect()
+        let mut nodes = in_order(pipeline);
+        nodes.retain(|node| steps.contains(&pipeline.graph[*node].name.as_str()));
+        graph::svg_with_states(pipeline, &nodes, &|node| {
+            let step = self.step(node);
+            let took = step.run.filter(|_| step.state == words::state(State::Fresh));
+            took.map_or(step.state, |run| words::duration(run.seconds))
+        })
     }
 
     fn output(&self, step: &str) -> Result<PathBuf, StageError> {

@@ -81,6 +81,7 @@ pub fn registry() -> Registry {
         .with_tool(table_tool::ShowTable)
         .with_tool(data::DataTool)
         .with_tool(claims::CheckClaims)
+        .with_tool(report::ShowPage)
         .with_tool(predict::Predict)
         .with_tool(export::Export)
 }

@@ -141,7 +141,7 @@ impl Tool for Predict {
 
 /// What the run read at `port`, or the output of the step named instead.
 fn memes_of(run: &StepView, port: &str, named: Option<&str>, desk: &Desk) -> Result<PathBuf, StageError> {
-    let own = run.inputs.iter().find(|(own, _)| own == port).map(|(_, source)| source.as_str());
+    let own = run.inputs.iter().find(|input| input.port == port).map(|input| input.source.as_str());
     let source = named.or(own).unwrap_or_default();
     match source.split_once('/') {
         Some((step, part)) => Ok(desk.results.output(step)?.join(part)),

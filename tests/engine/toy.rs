@@ -17,6 +17,7 @@ pub fn registry() -> Registry {
         None => registry.with(Join::<1>),
     }
     .with_tool(Read)
+    .with_tool(Page)
 }
 
 const ANY: Port = Port { name: "in", many: true, optional: true };
@@ -245,5 +246,35 @@ impl Tool for Read {
             answer.text += &format!("{step}{}{text}\n", args.get("--between").unwrap_or(" "));
         }
         Ok(answer)
+    }
+}
+
+/// A tool whose page tells how each step stands.
+struct Page;
+
+impl Tool for Page {
+    fn name(&self) -> &'static str {
+        "page"
+    }
+    fn about(&self) -> &'static str {
+        "Writes a page about the steps"
+    }
+    fn args(&self) -> &'static [Arg] {
+        &[]
+    }
+    fn run(&self, _: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
+        let steps = desk.results.steps();
+        let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
+        let mut text = format!("<html><body>\n{}", desk.results.drawing(&names));
+        for step in &steps {
+            let inputs: Vec<String> = step
+                .inputs
+                .iter()
+                .map(|i| format!("{}={}", i.source, i.digest.as_deref().unwrap_or("?")))
+                .collect();
+            let tree = step.tree.as_deref().unwrap_or("none");
+            text += &format!("<p>{} {} {tree} [{}]</p>\n", step.name, step.state, inputs.join(" "));
+        }
+        Ok(Answer { text: text + "</body></html>\n", ..Answer::default() })
     }
 }

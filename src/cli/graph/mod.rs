@@ -62,7 +62,7 @@ impl Graph {
                 Format::Text => text(pipeline, &nodes),
                 Format::Dot => dot(pipeline, &nodes),
                 Format::Mermaid => mermaid(pipeline, &nodes),
-                Format::Svg => svg::svg(pipeline, &nodes, &edges(pipeline, &nodes)),
+                Format::Svg => svg::svg(pipeline, &nodes, &edges(pipeline, &nodes), None),
             })?;
         }
         Ok(ExitCode::SUCCESS)
@@ -84,6 +84,15 @@ impl Graph {
         }
         Ok(all.into_iter().filter(|node| needed.contains(node)).collect())
     }
+}
+
+/// The drawing of some steps, each with what `state` says of it, and a link to `#step-NAME`.
+pub fn svg_with_states(
+    pipeline: &Pipeline,
+    nodes: &[NodeIndex],
+    state: &dyn Fn(NodeIndex) -> String,
+) -> String {
+    svg::svg(pipeline, nodes, &edges(pipeline, nodes), Some(state))
 }
 
 fn text(pipeline: &Pipeline, nodes: &[NodeIndex]) -> String {

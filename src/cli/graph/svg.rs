@@ -18,17 +18,33 @@ const MARGIN: f64 = 24.0;
 /// Hues around the circle; with more stages than this the next round lies between them.
 const HUES: usize = 12;
 
-/// Draws the steps of `nodes`, and what they read of each other.
-pub fn svg(pipeline: &Pipeline, nodes: &[NodeIndex], edges: &[(usize, usize)]) -> String {
+/// Draws the steps of `nodes`, and what they read of each other. With `state`, each box also shows what that says of the
+/// step and is a link to `#step-NAME`, for a page that tells of the steps.
+pub fn svg(
+    pipeline: &Pipeline,
+    nodes: &[NodeIndex],
+    edges: &[(usize, usize)],
+    state: Option<&dyn Fn(NodeIndex) -> String>,
+) -> String {
     let steps: Vec<_> = nodes.iter().map(|node| &pipeline.graph[*node]).collect();
     let place: BTreeMap<usize, usize> =
         nodes.iter().enumerate().map(|(at, node)| (node.index(), at)).collect();
     let edges: Vec<(usize, usize)> = edges.iter().map(|(from, to)| (place[from], place[to])).collect();
+    // The second line of each box.
+    let below: Vec<String> = nodes
+        .iter()
+        .zip(&steps)
+        .map(|(node, step)| match state {
+            Some(state) => format!("{} · {}", step.stage, state(*node)),
+            None => step.stage.clone(),
+        })
+        .collect();
     let sizes: Vec<Size> = steps
         .iter()
-        .map(|step| {
+        .zip(&below)
+        .map(|(step, below)| {
             let name = step.name.chars().count() as f64 * NAME_LETTER;
-            let stage = step.stage.chars().count() as f64 * STAGE_LETTER;
+            let stage = below.chars().count() as f64 * STAGE_LETTER;
             Size { width: (name.max(stage) + 20.0).ceil(), height: BOX_HEIGHT }
         })
         .collect();
@@ -86,15 +102,20 @@ pub fn svg(pipeline: &Pipeline, nodes: &[NodeIndex], edges: &[(usize, usize)]) -
             .iter()
             .map(|input| format!("{} <- {}", input.port, source_name(pipeline, &input.source)))
             .collect();
+        let (open, close) = match state {
+            Some(_) => (format!("<a href=\"#step-{}\">", escape(&step.name)), "</a>"),
+            None => ("<g>".to_owned(), "</g>"),
+        };
         let _ = writeln!(
             text,
-            "<g><title>{name} ({stage})\n{inputs}</title>\
+            "{open}<title>{name} ({stage})\n{inputs}</title>\
              <rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.0}\" height=\"{BOX_HEIGHT:.0}\" rx=\"5\" \
              fill=\"hsl({hue},65%,92%)\" stroke=\"hsl({hue},45%,42%)\" stroke-width=\"{border}\"/>\
              <text x=\"{tx:.1}\" y=\"{ty:.1}\" font-size=\"13\" fill=\"#111111\" text-anchor=\"middle\">{name}</text>\
-             <text x=\"{tx:.1}\" y=\"{sy:.1}\" font-size=\"11\" fill=\"#555555\" text-anchor=\"middle\">{stage}</text></g>",
+             <text x=\"{tx:.1}\" y=\"{sy:.1}\" font-size=\"11\" fill=\"#555555\" text-anchor=\"middle\">{below}</text>{close}",
             name = escape(&step.name),
             stage = escape(&step.stage),
+            below = escape(&below[at]),
             inputs = escape(&inputs.join("\n")),
             tx = x + width / 2.0,
             ty = y + 16.0,

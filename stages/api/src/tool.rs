@@ -82,20 +82,65 @@ impl ToolArgs {
 }
 
 /// A step of the pipeline as a tool sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepView {
     /// Its name.
     pub name: String,
     /// The stage it runs.
     pub stage: String,
+    /// That stage's version.
+    pub version: u32,
     /// Its params, canonical RON.
     pub params: String,
-    /// What it reads: port and source as the pipeline writes it (`step`, `step/part`, `./file`).
-    pub inputs: Vec<(String, String)>,
+    /// What it reads.
+    pub inputs: Vec<InputView>,
+    /// How it stands, in a word: `fresh`, `stale`, `waiting`, `running`.
+    pub state: String,
     /// Its key, when the digests of all it reads are known.
     pub key: Option<String>,
     /// The digest of its tree, when its result is known.
     pub tree: Option<String>,
+    /// The execution that its result comes from.
+    pub run: Option<RunView>,
+    /// The log of the execution that is under way, or of the one above; its scalars lie beside it as `.jsonl`.
+    pub log: Option<PathBuf>,
+}
+
+/// What a step reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InputView {
+    /// The port.
+    pub port: String,
+    /// The source as the pipeline writes it: `step`, `step/part`, `./file`.
+    pub source: String,
+    /// Its digest, when it is known.
+    pub digest: Option<String>,
+}
+
+impl InputView {
+    /// The step it comes from; `None` for a file of the project.
+    pub fn step(&self) -> Option<&str> {
+        if self.source.starts_with("./") { None } else { self.source.split('/').next() }
+    }
+}
+
+/// One execution of a step, as its record has it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunView {
+    /// When it began, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// The host's name.
+    pub host: String,
+    /// The device it was given.
+    pub device: String,
+    /// The threads it was given.
+    pub threads: usize,
+    /// The digests of the files and folders it wrote, by name.
+    pub outputs: BTreeMap<String, String>,
+    /// Who let it stand for another key, and why, if somebody did.
+    pub accepted: Option<String>,
 }
 
 /// What a tool may ask of the project: the results of its steps, as the pipeline stands now.
@@ -106,6 +151,11 @@ pub trait Results {
     fn profile(&self) -> &str;
     /// Every step, each after all that it reads.
     fn steps(&self) -> Vec<StepView>;
+    /// The graph of the steps of these names as SVG, with state and time, each box a link to `#step-NAME`; empty where
+    /// nobody can draw it.
+    fn drawing(&self, _steps: &[&str]) -> String {
+        String::new()
+    }
     /// The folder that a step wrote.
     ///
     /// # Errors

@@ -79,7 +79,7 @@ impl Results for One {
     }
     fn steps(&self) -> Vec<StepView> {
         let (name, stage) = ("hmd-samples".to_owned(), "index-hmd".to_owned());
-        vec![StepView { name, stage, params: "()".to_owned(), inputs: Vec::new(), key: None, tree: None }]
+        vec![StepView { name, stage, ..StepView::default() }]
     }
     fn output(&self, step: &str) -> Result<PathBuf, StageError> {
         self.0.clone().ok_or_else(|| StageError::Failed(format!("step `{step}` is not up to date")))

@@ -1,19 +1,31 @@
-//! `report`: one HTML page with the tables and figures of its parts, complete in a single file: no network, no
-//! script, no other file. It does not know which tables and figures there are.
+//! `report`: one HTML page with the tables and figures of its parts and the runs behind them, complete in a single file: no
+//! network, no script, no other file. It does not know which tables and figures there are.
+//!
+//! The step's page is the same bytes wherever the same is made. [`tool`] writes the same page with what it leaves out for
+//! that: keys, digests, times, hosts and logs of the project's steps.
+
+mod page;
+mod tool;
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{AutoEscape, Environment, Value, context};
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
+use self::page::{Page, Part, Run};
 use crate::artifacts::ArtifactError;
-use crate::figure::{self, FigureEntry};
+use crate::artifacts::history::History;
+use crate::figure;
+use crate::published::{DATASETS, MODES, rank};
 use crate::table::Table;
 
-const PAGE: &str = include_str!("page.html");
+pub use tool::ShowPage;
+
+/// The ports.
+const PARTS: &str = "parts";
+const RUNS: &str = "runs";
 
 /// Makes the page.
 pub struct Report;
@@ -42,34 +54,57 @@ fn title() -> String {
 impl Stage for Report {
     type Params = Params;
     const NAME: &'static str = "report";
-    const ABOUT: &'static str = "One self-contained HTML page with all tables and figures";
-    const VERSION: u32 = 3;
-    const INPUTS: &'static [Port] = &[Port::many("parts")];
+    const ABOUT: &'static str = "One self-contained HTML page with all tables, figures and runs";
+    const VERSION: u32 = 4;
+    const INPUTS: &'static [Port] = &[Port::many(PARTS), Port { name: RUNS, many: true, optional: true }];
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
-        let mut tables = Vec::new();
-        let mut figures = Vec::new();
-        for part in job.inputs.all("parts") {
-            let drawn = part.join(figure::LIST).exists();
-            if drawn {
-                figures.extend(figure::read(part)?);
-            }
-            let found = tables_of(part)?;
-            if found.is_empty() && !drawn {
-                return Err(StageError::input(
-                    "parts",
-                    part,
-                    "holds neither a table (.json) nor figures.json",
-                ));
-            }
-            tables.extend(found);
-        }
-        let page = render(params, &tables, &figures)
-            .map_err(|error| StageError::failed(format!("the page cannot be rendered: {error:#}")))?;
+        let parts = job.inputs.all(PARTS).into_iter().map(|dir| part(dir, None));
+        let runs = job.inputs.all(RUNS).into_iter().map(|dir| run(dir, None));
+        let page = params.page(parts.collect::<Result<_, _>>()?, runs.collect::<Result<_, _>>()?);
         let path = job.out.join("index.html");
-        fs::write(&path, page).map_err(|error| ArtifactError::new(&path, error))?;
+        fs::write(&path, rendered(&page)?).map_err(|error| ArtifactError::new(&path, error))?;
         Ok(())
     }
+}
+
+impl Params {
+    /// A page without a project.
+    fn page(&self, parts: Vec<Part>, mut runs: Vec<Run>) -> Page {
+        // Those that have not run yet come last, as the pipeline has them.
+        runs.sort_by_key(|run| match &run.found {
+            Ok(History { run, .. }) => (rank(&DATASETS, &run.dataset), rank(&MODES, &run.mode), run.seed),
+            Err(_) => (usize::MAX, 0, 0),
+        });
+        Page {
+            title: self.title.clone(),
+            profile: self.profile.clone(),
+            about: self.about.clone(),
+            statement: self.statement.clone(),
+            parts,
+            runs,
+            project: None,
+        }
+    }
+}
+
+fn rendered(page: &Page) -> Result<String, StageError> {
+    page::render(page).map_err(|error| StageError::failed(format!("the page cannot be rendered: {error:#}")))
+}
+
+/// The tables and figures of a folder.
+fn part(dir: &Path, step: Option<String>) -> Result<Part, StageError> {
+    let figures = if dir.join(figure::LIST).exists() { figure::read(dir)? } else { vec![] };
+    let tables = tables_of(dir)?;
+    if tables.is_empty() && figures.is_empty() {
+        return Err(StageError::input(PARTS, dir, "holds neither a table (.json) nor figures.json"));
+    }
+    Ok(Part { step, tables, figures, missing: None })
+}
+
+/// The run of a train step's folder.
+fn run(dir: &Path, step: Option<String>) -> Result<Run, StageError> {
+    Ok(Run { step, found: Ok(History::read(dir)?) })
 }
 
 /// The tables of a folder, in the order in which they are to be read.
@@ -88,43 +123,9 @@ fn tables_of(dir: &Path) -> Result<Vec<Table>, ArtifactError> {
     Ok(tables)
 }
 
-fn render(
-    params: &Params,
-    tables: &[Table],
-    figures: &[(FigureEntry, String)],
-) -> Result<String, minijinja::Error> {
-    let mut environment = Environment::new();
-    environment.set_auto_escape_callback(|_| AutoEscape::Html);
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    let tables: Vec<Value> = tables.iter().map(table_value).collect();
-    let figures: Vec<Value> = figures
-        .iter()
-        // The picture is this program's own SVG, made with escaped text, so it goes in as it is.
-        .map(|(entry, svg)| context! { name => &entry.name, svg => Value::from_safe_string(svg.clone()) })
-        .collect();
-    environment.render_str(
-        PAGE,
-        context! {
-            title => &params.title,
-            profile => &params.profile,
-            about => &params.about,
-            statement => &params.statement,
-            tables,
-            figures,
-        },
-    )
-}
-
-/// A table as the page needs it.
-fn table_value(table: &Table) -> Value {
-    context! {
-        name => &table.name,
-        title => &table.title,
-        caption => &table.caption,
-        // The table's own HTML, made with escaped text.
-        html => Value::from_safe_string(table.html()),
-        notes => &table.notes,
-    }
+/// A moment, given in milliseconds since 1970, as `Sat, 31 Jan 2026 12:00:00 GMT`.
+fn when(ms: u64) -> String {
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(ms))
 }
 
 #[cfg(test)]

@@ -18,6 +18,11 @@ const SHORT: usize = 12;
 impl Table {
     /// The `<table>` element: neighbouring columns of one group under one heading.
     pub fn html(&self) -> String {
+        self.linked_html(&|_, _| None)
+    }
+
+    /// The same, with a link around what stands in a row's column where `target` gives one.
+    pub fn linked_html(&self, target: &dyn Fn(&[Cell], usize) -> Option<String>) -> String {
         let mut text = String::from("<table>\n<thead>\n");
         let groups = self.groups();
         // Writing to a string does not fail.
@@ -49,6 +54,10 @@ impl Table {
                     .interval()
                     .map(|interval| format!(" <span class=\"interval\">({})</span>", escaped(&interval)));
                 let shown = escaped(&cell.value()) + &interval.unwrap_or_default();
+                let shown = match target(row, place) {
+                    Some(target) => format!("<a href=\"{}\">{shown}</a>", escaped(&target)),
+                    None => shown,
+                };
                 if place == 0 {
                     let _ = writeln!(text, "<th scope=\"row\">{shown}</th>");
                     continue;

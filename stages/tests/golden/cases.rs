@@ -207,6 +207,7 @@ pub const CASES: &[Case] = &[
                 ("parts", "results"),
                 ("parts", "curves"),
                 ("parts", "roc"),
+                ("runs", "train-pe"),
             ],
         )
     },
