@@ -54,6 +54,33 @@ pub struct ValueChange {
     pub new: Option<Value>,
     /// Now less before, of two numbers.
     pub by: Option<f64>,
+    /// How sure that is, where the report gives both numbers an interval.
+    pub certainty: Option<Certainty>,
+}
+
+/// How sure a difference of two estimates is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Certainty {
+    /// The lower end of the difference's interval, at the level of theirs.
+    pub low: f64,
+    /// Its upper end.
+    pub high: f64,
+    /// Whether it leaves out 0: the two are told apart from noise.
+    pub told_apart: bool,
+}
+
+/// A number and the ends of its interval.
+type Estimate = (f64, (f64, f64));
+
+impl Certainty {
+    /// Of two estimates as if independent, by the square-and-add method (Zou and Donner 2008). Estimates on the same samples
+    /// go up and down together: then the true interval is narrower, and what is told apart here is all the more.
+    fn of((old, (old_low, old_high)): Estimate, (new, (new_low, new_high)): Estimate) -> Self {
+        let by = new - old;
+        let (low, high) =
+            (by - (new - new_low).hypot(old_high - old), by + (new_high - new).hypot(old - old_low));
+        Self { low, high, told_apart: low > 0.0 || high < 0.0 }
+    }
 }
 
 /// The steps in which two pipelines differ, by name.
@@ -97,7 +124,7 @@ pub fn values(file: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<Value
         let mut found = BTreeMap::new();
         let mut order = Vec::new();
         if let Some(value) = value {
-            flatten("", &with_named_cells(value), &mut found, &mut order);
+            flatten("", &with_named_cells(value, &plain), &mut found, &mut order);
         }
         (found, order)
     };
@@ -105,22 +132,56 @@ pub fn values(file: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<Value
     let gone = order_before.into_iter().filter(|at| !after.contains_key(at));
     let places: Vec<String> = order_after.into_iter().chain(gone).collect();
     let differs = places.into_iter().filter(|at| before.get(at) != after.get(at));
+    let (old_ends, new_ends) = (intervals(old), intervals(new));
     differs
         .map(|at| {
             let (old, new) = (before.get(&at).cloned(), after.get(&at).cloned());
             let number = |value: &Option<Value>| value.as_ref().and_then(Value::as_f64);
-            let by = number(&old).zip(number(&new)).map(|(old, new)| new - old);
-            ValueChange { file: file.to_owned(), at, old, new, by }
+            let both = number(&old).zip(number(&new));
+            let ends = old_ends.get(&at).copied().zip(new_ends.get(&at).copied());
+            let certainty =
+                both.zip(ends).map(|((old, new), ends)| Certainty::of((old, ends.0), (new, ends.1)));
+            ValueChange {
+                file: file.to_owned(),
+                at,
+                old,
+                new,
+                by: both.map(|(old, new)| new - old),
+                certainty,
+            }
         })
         .collect()
 }
 
+/// The intervals of a report by where their values are: in the value's own cell, or in a column `NAME_interval` beside it.
+fn intervals(report: Option<&Value>) -> BTreeMap<String, (f64, f64)> {
+    let (mut found, mut order) = (BTreeMap::new(), Vec::new());
+    if let Some(report) = report {
+        flatten("", &with_named_cells(report, &ends), &mut found, &mut order);
+    }
+    let interval = |(at, value): (String, Value)| {
+        let [low, high] = value.as_array()?.as_slice() else { return None };
+        let at = at.strip_suffix("_interval").map(ToOwned::to_owned).unwrap_or(at);
+        Some((at, (low.as_f64()?, high.as_f64()?)))
+    };
+    found.into_iter().filter_map(interval).collect()
+}
+
+/// The ends of a cell's interval as a list; of a cell with words, those, for they name the row.
+fn ends(cell: &Value) -> Value {
+    let inner = cell.as_object().and_then(|fields| fields.values().next());
+    match inner.and_then(|inner| inner.get("low").zip(inner.get("high"))) {
+        Some((low, high)) => Value::Array(vec![low.clone(), high.clone()]),
+        None => Some(plain(cell)).filter(Value::is_string).unwrap_or(Value::Null),
+    }
+}
+
 /// The report with each table (`columns` with a `key` each, `rows` of as many cells) as a list of objects, so
-/// that a cell is called by its column.
-fn with_named_cells(value: &Value) -> Value {
+/// that a cell is called by its column; `read` says what of a cell counts.
+fn with_named_cells(value: &Value, read: &dyn Fn(&Value) -> Value) -> Value {
     let Value::Object(fields) = value else {
         return match value {
-            Value::Array(items) => items.iter().map(with_named_cells).collect(),
+            Value::Array(items) => items.iter().map(|item| with_named_cells(item, read)).collect(),
             plain => plain.clone(),
         };
     };
@@ -132,14 +193,14 @@ fn with_named_cells(value: &Value) -> Value {
             .iter()
             .map(|row| {
                 let cells = row.as_array().filter(|cells| cells.len() == keys.len())?;
-                let named = keys.iter().zip(cells).map(|(key, cell)| ((*key).to_owned(), plain(cell)));
+                let named = keys.iter().zip(cells).map(|(key, cell)| ((*key).to_owned(), read(cell)));
                 Some(Value::Object(named.collect()))
             })
             .collect()
     };
     let fields = fields.iter().map(|(name, value)| {
         let value =
-            if name == "rows" { named(value) } else { None }.unwrap_or_else(|| with_named_cells(value));
+            if name == "rows" { named(value) } else { None }.unwrap_or_else(|| with_named_cells(value, read));
         (name.clone(), value)
     });
     Value::Object(fields.collect())
@@ -240,6 +301,41 @@ mod tests {
         let found = values("t.json", Some(&table(0.5)), Some(&table(0.75)));
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].at.as_str(), found[0].by), ("rows[mode=FC].auc", Some(0.25)));
+    }
+
+    #[test]
+    fn a_difference_of_estimates_says_whether_it_is_told_apart_from_noise() {
+        let table = |auc: f64, half: f64, apart: bool| {
+            let (low, high) = (auc - half, auc + half);
+            let (value, interval) = match apart {
+                true => (
+                    json!({"number": {"value": auc, "places": 2}}),
+                    json!({"interval": {"low": low, "high": high, "places": 2}}),
+                ),
+                false => (
+                    json!({"estimate": {"value": auc, "low": low, "high": high, "places": 2}}),
+                    json!("none"),
+                ),
+            };
+            json!({"columns": [{"key": "mode"}, {"key": "auc"}, {"key": "auc_interval"}],
+                "rows": [[{"text": "FC"}, value, interval]]})
+        };
+        for apart in [true, false] {
+            let found = |new: f64| {
+                let found = values("t", Some(&table(0.7, 0.03, apart)), Some(&table(new, 0.04, apart)));
+                found.into_iter().find(|change| change.at.ends_with("].auc")).unwrap().certainty.unwrap()
+            };
+            let (near, far) = (found(0.74), found(0.6));
+            // 0.04 more, and the root of 0.03² and 0.04² to either side.
+            assert!(
+                (near.low + 0.01).abs() < 1e-9 && (near.high - 0.09).abs() < 1e-9 && !near.told_apart,
+                "{near:?}"
+            );
+            assert!(
+                (far.low + 0.15).abs() < 1e-9 && (far.high + 0.05).abs() < 1e-9 && far.told_apart,
+                "{far:?}"
+            );
+        }
     }
 
     #[test]

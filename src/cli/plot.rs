@@ -79,8 +79,8 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "auc: 1.0000 at 100");
         assert_eq!(lines.len(), ROWS + 2);
-        assert!(lines[1].starts_with("    1.0000 │") && lines[1].ends_with('⠉'), "{text}");
-        assert!(lines[ROWS].starts_with("    0.5000 │⣀"), "{text}");
+        assert!(lines[1].starts_with("    1.0000 │") && lines[1].ends_with('⠊'), "{text}");
+        assert!(lines[ROWS].starts_with("    0.5000 │⡠"), "{text}");
         assert_eq!(lines[ROWS + 1], format!("{:10} └0{:16}100", "", ""));
         assert!(lines.iter().all(|line| line.chars().count() <= 32), "{text}");
     }

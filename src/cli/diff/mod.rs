@@ -13,7 +13,7 @@ use stage_api::Registry;
 use super::context::Context;
 use super::error::CliError;
 use super::{Global, print, print_json, words};
-use crate::diff::{Change, StepChange, ValueChange, steps, values};
+use crate::diff::{Certainty, Change, StepChange, ValueChange, steps, values};
 use crate::pipeline::Pipeline;
 use git::Git;
 
@@ -184,8 +184,14 @@ fn difference(change: &ValueChange) -> String {
     };
     match (&change.old, &change.new) {
         (Some(old), Some(new)) => {
-            let by = change.by.map(|by| format!(" ({by:+.4})")).unwrap_or_default();
-            format!("{} -> {}{by}", told(old), told(new))
+            let by = change.by.map(|by| match &change.certainty {
+                None => format!(" ({by:+.4})"),
+                Some(Certainty { low, high, told_apart }) => {
+                    let verdict = if *told_apart { "told apart" } else { "not told apart" };
+                    format!(" ({by:+.4}, 95% interval {low:+.4} to {high:+.4}: {verdict} from noise)")
+                }
+            });
+            format!("{} -> {}{}", told(old), told(new), by.unwrap_or_default())
         }
         (None, Some(new)) => format!("new, {}", told(new)),
         (Some(old), None) => format!("gone, was {}", told(old)),
