@@ -3,8 +3,8 @@
 
 Needs Chromium and nothing else; ends with code 0 and says so where there is none. Checks at 1400 and 400 pixels, light and
 dark, on screen and in print: no console message, no request but the page itself, nothing wider than the page, every
-table whole at 1400 pixels and in print and scrolled within its frame at 400, values under the pointer, the same words
-without scripts, a focus ring for the keyboard, a PDF that is one.
+table whole at 1400 pixels and in print and scrolled within its frame at 400, values under the pointer, links that lead
+somewhere, steps that a click opens, the same words without scripts, a focus ring for the keyboard, a PDF that is one.
 """
 
 import base64, fcntl, json, os, pathlib, shutil, subprocess, sys, tempfile
@@ -132,6 +132,20 @@ def main():
         unnamed = browser.value("[...document.querySelectorAll('[role=region], svg[role=img]')].filter(e => "
                                 "!e.getAttribute('aria-labelledby') && !e.getAttribute('aria-label') && !e.querySelector('title')).length")
         expect(unnamed == 0, f"{unnamed} regions or pictures have no name")
+
+        lost = browser.value("[...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.getAttribute('href'))"
+                             ".filter(h => !document.getElementById(h.slice(1)))")
+        expect(lost == [], f"links lead nowhere: {lost}")
+        link = browser.value("(() => { const a = document.querySelector('.origin a'); if (!a) return null;"
+                             "a.scrollIntoView({block: 'center'}); const b = a.getBoundingClientRect();"
+                             "return [b.x + b.width / 2, b.y + b.height / 2, a.hash.slice(1)] })()")
+        if link:
+            told = "document.getElementById('%s').checkVisibility({contentVisibilityAuto: true})" % link[2]
+            expect(not browser.value(told), "a step is told of before anybody asks")
+            for kind in ("mousePressed", "mouseReleased"):
+                browser.do("Input.dispatchMouseEvent", type=kind, x=link[0], y=link[1], button="left", clickCount=1)
+            expect(browser.value(told), f"a click on the step of a table does not open what is told of {link[2]}")
+            browser.open(page)
 
         words = browser.value("document.body.innerText")
         browser.do("Emulation.setScriptExecutionDisabled", value=True)

@@ -133,8 +133,8 @@ impl Server<'_> {
 
     /// A file of the reports. Only what is found by listing them is served, so no path leads out of them.
     fn report(&self, path: &str) -> Option<(&'static str, Vec<u8>)> {
-        let file = listed(&self.reports).into_iter().find(|file| file == Path::new(path))?;
-        let kind = match file.extension()?.to_str()? {
+        let file = listed(&self.reports).into_iter().find(|file| file.as_os_str() == path)?;
+        let kind = match file.extension().and_then(|ending| ending.to_str()).unwrap_or_default() {
             "html" => "text/html",
             "svg" => "image/svg+xml",
             "png" => "image/png",
