@@ -166,11 +166,12 @@ fn version(html: &str) -> Digest {
     Digest::of_bytes(html.as_bytes())
 }
 
-/// The page with what keeps it up to date.
+/// The page with what keeps it up to date, and with no picture of its own, so that browsers do not ask for one.
 fn live(html: &str) -> String {
     let script =
         format!("<script src=\"/live.js\" data-shown=\"{}\" defer></script>\n</body>", version(html));
-    html.replacen("</body>", &script, 1)
+    let icon = "<link rel=\"icon\" href=\"data:,\">\n</head>";
+    html.replacen("</head>", icon, 1).replacen("</body>", &script, 1)
 }
 
 fn head(stream: &mut TcpStream, status: &str, kind: &str, length: Option<usize>) -> io::Result<()> {
