@@ -8,14 +8,15 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, ArgMatches, Command};
 use stage_api::{
-    Arg, Count, Desk, Host, Progress, Registry, Results, StageError, StepView, Tool, ToolArgs, Unit,
+    Arg, Count, Desk, Host, InputView, Outside, Progress, Registry, Results, RunView, StageError, StepView,
+    Tool, ToolArgs, Unit,
 };
 
 use super::context::Context;
 use super::error::CliError;
 use super::{Global, print};
 use crate::plan::{Known, Plan, Request, judge};
-use crate::record::source_name;
+use crate::record::{RunRecord, source_name};
 use crate::run::{Gpu, Share, machine};
 use crate::workspace::Workspace;
 
@@ -73,6 +74,7 @@ pub fn run(
     let desk = Desk {
         results: &results,
         host: &host,
+        outside: &Outside::select(tool.outside(), std::env::vars_os()),
         progress: &Told,
         columns: std::io::stdout().is_terminal().then(columns).flatten(),
     };
@@ -112,6 +114,17 @@ impl Progress for Told {
     }
 }
 
+fn run_view(record: RunRecord) -> RunView {
+    RunView {
+        started_ms: record.started_ms,
+        seconds: record.seconds,
+        host: record.machine.name,
+        device: record.machine.device,
+        threads: record.machine.threads,
+        accepted: record.accepted.map(|accepted| format!("{}: {}", accepted.who, accepted.because)),
+    }
+}
+
 /// The pipeline's steps with what is known of each.
 struct Judged<'a> {
     context: &'a Context,
@@ -124,6 +137,10 @@ impl Results for Judged<'_> {
         &self.context.pipeline.root
     }
 
+    fn file(&self) -> &Path {
+        &self.context.pipeline.file
+    }
+
     fn profile(&self) -> &str {
         &self.context.pipeline.profile
     }
@@ -132,17 +149,23 @@ impl Results for Judged<'_> {
         let pipeline = &self.context.pipeline;
         let view = |node| {
             let (step, judgement) = (&pipeline.graph[node], self.plan.of(node));
+            let key = judgement.key_text.as_ref().map(|text| text.key());
+            let mut digests = judgement.key_text.iter().flat_map(|text| text.input_digests());
+            let inputs = step.inputs.iter().map(|input| InputView {
+                port: input.port.clone(),
+                source: source_name(pipeline, &input.source),
+                digest: digests.next().map(|digest| digest.to_string()),
+            });
             StepView {
                 name: step.name.clone(),
                 stage: step.stage.clone(),
+                version: step.version,
                 params: step.params.clone(),
-                inputs: step
-                    .inputs
-                    .iter()
-                    .map(|input| (input.port.clone(), source_name(pipeline, &input.source)))
-                    .collect(),
-                key: judgement.key_text.as_ref().map(|text| text.key().to_string()),
+                inputs: inputs.collect(),
+                publish: step.publish.as_ref().map(|folder| folder.display().to_string()),
+                key: key.map(|key| key.to_string()),
                 tree: judgement.tree.map(|tree| tree.to_string()),
+                run: key.and_then(|key| self.workspace.record(&key)).map(run_view),
             }
         };
         self.plan.needed().map(view).collect()

@@ -97,13 +97,7 @@ impl Tool for Predict {
 
     fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
         let name = args.get("run").unwrap_or_default();
-        let step = desk.results.steps().into_iter().find(|step| step.name == name);
-        let step =
-            step.ok_or_else(|| StageError::Params(format!("there is no step `{name}`; see `repro list`")))?;
-        if step.stage != "train" {
-            let problem = format!("`{name}` runs the stage `{}`; name a step that runs `train`", step.stage);
-            return Err(StageError::Params(problem));
-        }
+        let step = finished::step(desk, name)?;
         let mut params = PredictParams::default();
         if let Some(split) = args.get("--split") {
             split.clone_into(&mut params.split);
@@ -141,7 +135,7 @@ impl Tool for Predict {
 
 /// What the run read at `port`, or the output of the step named instead.
 fn memes_of(run: &StepView, port: &str, named: Option<&str>, desk: &Desk) -> Result<PathBuf, StageError> {
-    let own = run.inputs.iter().find(|(own, _)| own == port).map(|(_, source)| source.as_str());
+    let own = run.inputs.iter().find(|input| input.port == port).map(|input| input.source.as_str());
     let source = named.or(own).unwrap_or_default();
     match source.split_once('/') {
         Some((step, part)) => Ok(desk.results.output(step)?.join(part)),

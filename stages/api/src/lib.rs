@@ -18,4 +18,4 @@ pub use error::{ParamsError, StageError};
 pub use job::{Host, Input, Inputs, Job, Progress, Unit};
 pub use outside::Outside;
 pub use stage::{AnyStage, NoParams, Port, Registry, Stage, Surroundings};
-pub use tool::{Answer, Arg, Count, Desk, Results, StepView, Tool, ToolArgs};
+pub use tool::{Answer, Arg, Count, Desk, InputView, Results, RunView, StepView, Tool, ToolArgs};

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::{Host, Progress, StageError};
+use crate::{Host, Outside, Progress, StageError};
 
 /// An argument of a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,26 +82,69 @@ impl ToolArgs {
 }
 
 /// A step of the pipeline as a tool sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepView {
     /// Its name.
     pub name: String,
     /// The stage it runs.
     pub stage: String,
+    /// That stage's version.
+    pub version: u32,
     /// Its params, canonical RON.
     pub params: String,
-    /// What it reads: port and source as the pipeline writes it (`step`, `step/part`, `./file`).
-    pub inputs: Vec<(String, String)>,
+    /// What it reads.
+    pub inputs: Vec<InputView>,
+    /// Where in the reports of the profile its result is published, if it is.
+    pub publish: Option<String>,
     /// Its key, when the digests of all it reads are known.
     pub key: Option<String>,
     /// The digest of its tree, when its result is known.
     pub tree: Option<String>,
+    /// The run that its result comes from.
+    pub run: Option<RunView>,
+}
+
+/// What a step reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InputView {
+    /// The port.
+    pub port: String,
+    /// The source as the pipeline writes it: `step`, `step/part`, `./file`.
+    pub source: String,
+    /// Its digest, when it is known.
+    pub digest: Option<String>,
+}
+
+impl InputView {
+    /// The step it comes from; `None` for a file of the project.
+    pub fn step(&self) -> Option<&str> {
+        if self.source.starts_with("./") { None } else { self.source.split('/').next() }
+    }
+}
+
+/// One execution of a step.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunView {
+    /// When it began, in milliseconds since 1970; of an accepted result, when it was accepted.
+    pub started_ms: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// The host's name.
+    pub host: String,
+    /// The device it was given.
+    pub device: String,
+    /// The threads it was given.
+    pub threads: usize,
+    /// Who let an earlier result stand for its key, and why, if somebody did.
+    pub accepted: Option<String>,
 }
 
 /// What a tool may ask of the project: the results of its steps, as the pipeline stands now.
 pub trait Results {
     /// The folder of the project.
     fn root(&self) -> &Path;
+    /// The pipeline's file.
+    fn file(&self) -> &Path;
     /// The profile in use.
     fn profile(&self) -> &str;
     /// Every step, each after all that it reads.
@@ -120,6 +163,8 @@ pub struct Desk<'a> {
     pub results: &'a dyn Results,
     /// The hardware to use.
     pub host: &'a Host,
+    /// What the tool asked for in [`Tool::outside`].
+    pub outside: &'a Outside,
     /// Where to say how far the work is.
     pub progress: &'a dyn Progress,
     /// Columns of the terminal that the answer is read on; `None` when it goes elsewhere.
@@ -145,6 +190,10 @@ pub trait Tool: Send + Sync + 'static {
     fn about(&self) -> &'static str;
     /// What it takes.
     fn args(&self) -> &'static [Arg];
+    /// The environment variables it may read, as in [`crate::Stage::OUTSIDE`].
+    fn outside(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// Does it. Relative paths among the arguments are relative to the current folder.
     ///
     /// # Errors
