@@ -75,7 +75,9 @@ enum Refusal {
 impl From<Refusal> for StageError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Missing => Self::failed("the MLflow server has no such address; is it a tracking server?"),
+            Refusal::Missing => {
+                Self::failed("the MLflow server has no such address; is it a tracking server?")
+            }
             Refusal::Other(error) => error,
         }
     }
@@ -84,10 +86,14 @@ impl From<Refusal> for StageError {
 impl Server {
     fn new(given: Option<&str>, outside: &Outside) -> Result<Self, StageError> {
         let address = given.or_else(|| outside.text("MLFLOW_TRACKING_URI")).ok_or_else(|| {
-            StageError::Params("no server is named: give --out http://HOST:PORT or set MLFLOW_TRACKING_URI".to_owned())
+            StageError::Params(
+                "no server is named: give --out http://HOST:PORT or set MLFLOW_TRACKING_URI".to_owned(),
+            )
         })?;
         // The address may hold a password, so it is not repeated.
-        let wrong = || StageError::Params("the MLflow server's address must begin with http:// or https://".to_owned());
+        let wrong = || {
+            StageError::Params("the MLflow server's address must begin with http:// or https://".to_owned())
+        };
         let mut base = Url::parse(address).map_err(|_| wrong())?;
         if !matches!(base.scheme(), "http" | "https") {
             return Err(wrong());
@@ -110,7 +116,9 @@ impl Server {
 
     fn experiment(&self, name: &str) -> Result<String, StageError> {
         let quoted = utf8_percent_encode(name, NON_ALPHANUMERIC);
-        match self.ask(self.client.get(self.api(&format!("experiments/get-by-name?experiment_name={quoted}")))) {
+        match self
+            .ask(self.client.get(self.api(&format!("experiments/get-by-name?experiment_name={quoted}"))))
+        {
             Ok(found) => text(&found, "/experiment/experiment_id"),
             Err(Refusal::Missing) => {
                 let made = self.post("experiments/create", &json!({"name": name}))?;
@@ -153,11 +161,10 @@ impl Server {
         for params in params.chunks(PARAMS_AT_ONCE) {
             self.post("runs/log-batch", &json!({"run_id": id, "params": params}))?;
         }
-        let metric = |update: u64, name: &str, value: f64| {
-            json!({"key": name, "value": number(value), "timestamp": run.at_ms(update), "step": update})
-        };
+        let metric = |update: u64, name: &str, value: f64| json!({"key": name, "value": number(value), "timestamp": run.at_ms(update), "step": update});
         let curves = run.curves.iter();
-        let curves = curves.flat_map(|(&at, values)| values.iter().map(move |&(name, value)| metric(at, name, value)));
+        let curves =
+            curves.flat_map(|(&at, values)| values.iter().map(move |&(name, value)| metric(at, name, value)));
         let finals = run.finals.iter().map(|(name, value)| metric(run.best, name, *value));
         for metrics in curves.chain(finals).collect::<Vec<_>>().chunks(METRICS_AT_ONCE) {
             self.post("runs/log-batch", &json!({"run_id": id, "metrics": metrics}))?;
@@ -198,12 +205,16 @@ impl Server {
         let value: Option<Value> = serde_json::from_str(&body).ok();
         let field = |name: &str| value.as_ref().and_then(|value| value.get(name)).and_then(Value::as_str);
         match status {
-            _ if status.is_success() => value.ok_or_else(|| failed("its answer is no JSON; is it MLflow?".to_owned())),
+            _ if status.is_success() => {
+                value.ok_or_else(|| failed("its answer is no JSON; is it MLflow?".to_owned()))
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(failed(format!(
                 "it answered {status}; set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and \
                  MLFLOW_TRACKING_PASSWORD, to a login that it accepts"
             ))),
-            StatusCode::NOT_FOUND if field("error_code") == Some("RESOURCE_DOES_NOT_EXIST") => Err(Refusal::Missing),
+            StatusCode::NOT_FOUND if field("error_code") == Some("RESOURCE_DOES_NOT_EXIST") => {
+                Err(Refusal::Missing)
+            }
             _ => Err(failed(match field("message") {
                 Some(message) => format!("it answered {status}: {message}"),
                 None => format!("it answered {status}"),

@@ -1,8 +1,12 @@
 //! What a tracker is told of a run: settings, curves, final metrics, and when it ran. It does not know in which form.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
+use ron::value::RawValue;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use stage_api::{Desk, RunView, StageError};
 
@@ -41,7 +45,8 @@ impl Tracked {
     pub(super) fn of(desk: &Desk, name: &str) -> Result<Self, StageError> {
         let step = finished::step(desk, name)?;
         let history = History::read(&desk.results.output(name)?)?;
-        let unknown = || StageError::failed(format!("no run of step `{name}` is recorded; run `repro make {name}`"));
+        let unknown =
+            || StageError::failed(format!("no run of step `{name}` is recorded; run `repro make {name}`"));
         let mut finals = Vec::new();
         for reader in desk.results.steps() {
             let reads = reader.inputs.iter().any(|input| input.port == RUN && input.step() == Some(name));
@@ -77,13 +82,50 @@ impl Tracked {
 }
 
 /// The params of a step by name; those that are `None` are left out.
+///
+/// # Errors
+/// Text that is no RON.
 pub(super) fn settings(params: &str) -> Result<Vec<(String, Value)>, StageError> {
-    let value: Value = ron::from_str(params)
+    let fields: Fields = ron::from_str(params)
         .map_err(|error| StageError::failed(format!("params cannot be read: {error}: {params}")))?;
-    Ok(match value {
-        Value::Object(fields) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
-        _ => Vec::new(),
-    })
+    let set = fields.0.into_iter().filter(|(_, text)| text.get_ron().trim() != "None");
+    let value = |text: &RawValue| match text.into_rust::<Value>() {
+        // A bare word (`colour`) says nothing to a reader that does not know its type.
+        Ok(Value::Null) | Err(_) => text.get_ron().trim().into(),
+        Ok(value) => value,
+    };
+    Ok(set.map(|(name, text)| (name, value(&text))).collect())
+}
+
+/// The fields of `(name: value, …)` in their order, with their values as they stand.
+struct Fields(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Named;
+
+        impl<'de> Visitor<'de> for Named {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("fields with names")
+            }
+
+            fn visit_unit<E>(self) -> Result<Fields, E> {
+                Ok(Fields(Vec::new()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        from.deserialize_any(Named)
+    }
 }
 
 /// A moment, given in milliseconds since 1970, as `2026-01-31T12:00:00Z`.
@@ -107,7 +149,8 @@ fn facts(history: &History) -> Vec<(String, Value)> {
 fn curves(history: &History) -> BTreeMap<u64, Vec<(&'static str, f64)>> {
     let mut curves: BTreeMap<u64, Vec<_>> = BTreeMap::new();
     for point in &history.train {
-        let values = [("train/loss", point.loss), ("train/loss_average", point.loss_average), ("train/lr", point.lr)];
+        let values =
+            [("train/loss", point.loss), ("train/loss_average", point.loss_average), ("train/lr", point.lr)];
         curves.entry(point.update).or_default().extend(values);
     }
     for point in &history.val {
@@ -156,7 +199,8 @@ pub(super) fn sample() -> Tracked {
         key: "0123456789abcdef".to_owned(),
         tree: "fedcba".to_owned(),
         settings: vec![("mode".to_owned(), "pe".into()), ("lr".to_owned(), 0.005.into())],
-        curves: [(0, vec![("val/loss", 0.7)]), (40, vec![("train/loss", 0.5), ("val/loss", f64::NAN)])].into(),
+        curves: [(0, vec![("val/loss", 0.7)]), (40, vec![("train/loss", 0.5), ("val/loss", f64::NAN)])]
+            .into(),
         best: 40,
         finals: vec![("best/roc_auc".to_owned(), 0.75)],
         run: RunView { started_ms: 1_700_000_000_000, seconds: 8.0, ..RunView::default() },
@@ -169,10 +213,12 @@ mod tests {
 
     #[test]
     fn settings_are_the_params_that_are_set() {
-        let found = settings("(mode:\"pe\",adapter:None,patience:Some(3),betas:(0.9,0.999),lr:5e-5,start:false)").unwrap();
+        let found = settings(
+            "(mode:\"pe\",adapter:None,patience:Some(3),betas:(0.9,0.999),lr:5e-5,start:false,by:colour)",
+        )
+        .unwrap();
         let found = Value::Object(found.into_iter().collect());
-        let wanted =
-            serde_json::json!({"mode": "pe", "patience": 3, "betas": [0.9, 0.999], "lr": 5e-5, "start": false});
+        let wanted = serde_json::json!({"mode": "pe", "patience": 3, "betas": [0.9, 0.999], "lr": 5e-5, "start": false, "by": "colour"});
         assert_eq!(found, wanted);
         assert!(settings("()").unwrap().is_empty());
         assert!(settings("(mode:").unwrap_err().to_string().contains("params cannot be read"));
@@ -181,7 +227,10 @@ mod tests {
     #[test]
     fn updates_lie_evenly_between_begin_and_end_of_the_run() {
         let run = sample();
-        assert_eq!([0, 20, 40, 99].map(|update| run.at_ms(update) - run.run.started_ms), [0, 4000, 8000, 8000]);
+        assert_eq!(
+            [0, 20, 40, 99].map(|update| run.at_ms(update) - run.run.started_ms),
+            [0, 4000, 8000, 8000]
+        );
         assert_eq!(moment(run.run.started_ms), "2023-11-14T22:13:20Z");
     }
 }

@@ -62,9 +62,9 @@ fn records(run: &Tracked) -> Vec<Message> {
     let last = run.curves.values().flatten().map(|(name, value)| ((*name).to_owned(), *value));
     // The later of two values stands.
     let summary: std::collections::BTreeMap<String, f64> = last.chain(run.finals.iter().cloned()).collect();
-    let summary = summary.iter().fold(Message::default(), |summary, (name, value)| {
-        summary.message(1, item(name, &number(*value)))
-    });
+    let summary = summary
+        .iter()
+        .fold(Message::default(), |summary, (name, value)| summary.message(1, item(name, &number(*value))));
     records.push(record(3, summary));
     records.push(record(18, Message::default().number(1, 0).number(2, run.run.seconds.round() as u64)));
     records
@@ -73,9 +73,10 @@ fn records(run: &Tracked) -> Vec<Message> {
 fn run_record(run: &Tracked) -> Message {
     let facts = [("step", &run.name), ("profile", &run.profile), ("key", &run.key), ("tree", &run.tree)];
     let facts = facts.map(|(name, value)| (format!("repro.{name}"), Value::from(value.as_str())));
-    let config = run.settings.iter().chain(&facts).fold(Message::default(), |config, (name, value)| {
-        config.message(1, item(name, &value.to_string()))
-    });
+    let config =
+        run.settings.iter().chain(&facts).fold(Message::default(), |config, (name, value)| {
+            config.message(1, item(name, &value.to_string()))
+        });
     let (seconds, rest) = (run.run.started_ms / 1000, run.run.started_ms % 1000);
     Message::default()
         .text(1, &id(run))
@@ -203,8 +204,11 @@ mod tests {
         let (records, _) = read(&log);
         // Header, run, two rows of history, summary, exit.
         assert_eq!(records.len(), 6);
-        let holds = |record: &[u8], text: &str| record.windows(text.len()).any(|window| window == text.as_bytes());
-        assert!(holds(&records[1], "0.005") && holds(&records[3], "NaN") && holds(&records[4], "best/roc_auc"));
+        let holds =
+            |record: &[u8], text: &str| record.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(
+            holds(&records[1], "0.005") && holds(&records[3], "NaN") && holds(&records[4], "best/roc_auc")
+        );
         export(&sample(), dir.path()).unwrap();
         assert!(log == std::fs::read(folder.join("run-01234567.wandb")).unwrap());
     }

@@ -71,8 +71,11 @@ fn server(answers: Vec<(u16, &'static str)>) -> (String, mpsc::Receiver<String>)
             reader.read_exact(&mut text).unwrap();
             let _ = sender.send(head + &String::from_utf8(text).unwrap());
             let length = body.len();
-            write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
-                .unwrap();
+            write!(
+                stream,
+                "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            )
+            .unwrap();
         }
     });
     (address, asked)
@@ -157,7 +160,9 @@ fn what_is_wrong_with_a_server_is_told_without_its_login() {
 
 #[test]
 fn a_server_must_be_named_and_speak_http() {
-    for (server, words) in [(None, "MLFLOW_TRACKING_URI"), (Some("mlruns"), "http://"), (Some("file:///pa55"), "http://")] {
+    for (server, words) in
+        [(None, "MLFLOW_TRACKING_URI"), (Some("mlruns"), "http://"), (Some("file:///pa55"), "http://")]
+    {
         let error = send(server, &[]).unwrap_err();
         assert!(matches!(&error, StageError::Params(problem) if problem.contains(words)), "{error}");
         assert!(!error.to_string().contains("pa55"), "{error}");

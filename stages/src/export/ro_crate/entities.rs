@@ -29,7 +29,8 @@ impl Crate<'_> {
         self.describe_workflow(steps, &workflow);
         let (mut inputs, mut actions) = (BTreeSet::new(), vec![WHOLE.to_owned()]);
         for ran in steps {
-            let read: Vec<String> = ran.step.inputs.iter().map(|input| self.input(input, steps, places)).collect();
+            let read: Vec<String> =
+                ran.step.inputs.iter().map(|input| self.input(input, steps, places)).collect();
             let outside = ran.step.inputs.iter().zip(&read).filter(|(input, _)| input.step().is_none());
             inputs.extend(outside.map(|(_, id)| id.clone()));
             self.describe_step(ran, &read, places);
@@ -151,7 +152,8 @@ impl Crate<'_> {
             })
         });
         let set: Vec<Value> = set.collect();
-        let objects = read.iter().map(String::as_str).chain(set.iter().filter_map(|entity| entity["@id"].as_str()));
+        let objects =
+            read.iter().map(String::as_str).chain(set.iter().filter_map(|entity| entity["@id"].as_str()));
         let result = places.get(name).cloned().unwrap_or_else(|| self.result(name, tree));
         let accepted = run.accepted.as_ref().map(|why| format!(" Accepted from an earlier run by {why}."));
         let action = json!({

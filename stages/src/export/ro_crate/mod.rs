@@ -59,7 +59,7 @@ pub(super) fn export(desk: &Desk, name: &str, out: &Path) -> Result<(), StageErr
     let places = made.copy_files(&steps, name)?;
     made.describe(&steps, name, &places);
     let graph = json!({
-        "@context": ["https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context"],
+        "@context": ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}],
         "@graph": made.entities,
     });
     write(&out.join("ro-crate-metadata.json"), format!("{graph:#}\n").as_bytes())
@@ -97,7 +97,8 @@ impl Crate<'_> {
         if license.is_file() {
             self.copy(&license, LICENSE)?;
         }
-        for Ran { step, .. } in steps.iter().filter(|ran| ran.step.name == name || ran.step.publish.is_some()) {
+        for Ran { step, .. } in steps.iter().filter(|ran| ran.step.name == name || ran.step.publish.is_some())
+        {
             let id = self.copy(&self.results.output(&step.name)?, &format!("results/{}", step.name))?;
             places.insert(step.name.clone(), id);
             for source in step.inputs.iter().map(|input| &input.source) {
@@ -158,9 +159,10 @@ fn told(path: &Path, error: std::io::Error) -> StageError {
     StageError::failed(format!("{}: {error}", path.display()))
 }
 
-/// References to entities.
+/// References to entities; a single one stands by itself, as the specification asks.
 fn refs(ids: impl IntoIterator<Item = impl AsRef<str>>) -> Value {
-    ids.into_iter().map(|id| json!({"@id": id.as_ref()})).collect()
+    let mut found: Vec<Value> = ids.into_iter().map(|id| json!({"@id": id.as_ref()})).collect();
+    if found.len() == 1 { found.remove(0) } else { Value::Array(found) }
 }
 
 fn format_of(name: &str) -> &'static str {

@@ -97,7 +97,10 @@ fn a_crate_holds_what_is_published_and_tells_of_the_rest() {
     let action = entity("#run-table");
     let objects = refs(["#part-d1", "paper.csv", "#set-table-lr"]);
     assert_eq!((&action["object"], &action["result"]), (&objects, &refs(["results/table/"])));
-    assert_eq!((&action["startTime"], &action["endTime"]), (&json!("2023-11-14T22:13:20Z"), &json!("2023-11-14T22:13:22Z")));
+    assert_eq!(
+        (&action["startTime"], &action["endTime"]),
+        (&json!("2023-11-14T22:13:20Z"), &json!("2023-11-14T22:13:22Z"))
+    );
     assert_eq!(entity("#step-page")["position"], "3");
     let again = dir.path().join("again");
     assert_eq!(made, make(&project, "page", &again).unwrap());
@@ -110,7 +113,10 @@ fn what_stands_in_the_way_is_told() {
     let full = make(&project, "page", dir.path()).unwrap_err();
     assert!(matches!(&full, StageError::Params(problem) if problem.contains("not empty")), "{full}");
     let unknown = make(&project, "pages", &dir.path().join("x")).unwrap_err();
-    assert!(matches!(&unknown, StageError::Params(problem) if problem.contains("no step `pages`")), "{unknown}");
+    assert!(
+        matches!(&unknown, StageError::Params(problem) if problem.contains("no step `pages`")),
+        "{unknown}"
+    );
     project.1[0].run = None;
     let stale = make(&project, "page", &dir.path().join("x")).unwrap_err().to_string();
     assert!(stale.contains("step `raw` is not up to date; run `repro make page`"), "{stale}");
