@@ -5,6 +5,7 @@
 //! <out>/offline-run-20260131_120000-0123abcd/run-0123abcd.wandb
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -61,7 +62,7 @@ fn records(run: &Tracked) -> Vec<Message> {
     }
     let last = run.curves.values().flatten().map(|(name, value)| ((*name).to_owned(), *value));
     // The later of two values stands.
-    let summary: std::collections::BTreeMap<String, f64> = last.chain(run.finals.iter().cloned()).collect();
+    let summary: BTreeMap<String, f64> = last.chain(run.finals.iter().cloned()).collect();
     let summary = summary
         .iter()
         .fold(Message::default(), |summary, (name, value)| summary.message(1, item(name, &number(*value))));

@@ -72,8 +72,10 @@ fn above(results: &dyn Results, name: &str) -> Result<Vec<Ran>, StageError> {
     if !steps.iter().any(|step| step.name == name) {
         return Err(StageError::Params(format!("there is no step `{name}`; see `repro list`")));
     }
-    for step in steps.iter().rev().filter(|step| wanted.contains(&step.name)).collect::<Vec<_>>() {
-        wanted.extend(step.inputs.iter().filter_map(|input| input.step().map(ToOwned::to_owned)));
+    for step in steps.iter().rev() {
+        if wanted.contains(&step.name) {
+            wanted.extend(step.inputs.iter().filter_map(|input| input.step().map(ToOwned::to_owned)));
+        }
     }
     let ran = |step: StepView| match (step.run.clone(), step.tree.clone()) {
         (Some(run), Some(tree)) => Ok(Ran { step, run, tree }),
