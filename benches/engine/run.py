@@ -51,8 +51,9 @@ def timed(tool, folder):
 
 def no_op(tool, folder):
     report = folder / "hyperfine.json"
-    runs = "3" if tool in ("dvc", "snakemake") else "30"
-    command = ["hyperfine", "-N", "--style", "none", "--warmup", "1" if runs == "3" else "5", "--runs", runs]
+    # Those that take seconds are run as often as a cold run.
+    warmup, runs = ("1", str(options.repeat)) if tool in ("dvc", "snakemake") else ("5", "30")
+    command = ["hyperfine", "-N", "--style", "none", "--warmup", warmup, "--runs", runs]
     subprocess.run(command + ["--export-json", report, " ".join(COMMANDS[tool])], cwd=folder, env=environment, check=True)
     return json.loads(report.read_text())["results"][0]["median"]
 
@@ -90,7 +91,7 @@ def measure(tool):
         if tool == "dvc":
             seed_dvc(steps, folder)
         else:
-            repeat = 1 if tool == "snakemake" or "cold" not in cases else options.repeat
+            repeat = options.repeat if "cold" in cases else 1
             times = []
             for _ in range(repeat):
                 for state in STATE:

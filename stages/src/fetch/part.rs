@@ -257,3 +257,21 @@ pub fn digest(path: &Path, job: &Job) -> Result<String, StageError> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without this a full disk would be told after the last byte had come, hours later.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_disk_that_takes_nothing_ends_the_answer() {
+        let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let disk = OnDisk { path: PathBuf::new(), file, len: 0, note: Note::default(), proven: true };
+        let mut part = Part { disk, hash: Sha256::new(), answers: 0 };
+        let mut body = io::repeat(7);
+        let end = part.answer(|pieces| while pieces.read(&mut body).is_ok() {});
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(part.len(), 0);
+    }
+}
