@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::{ArgAction, ArgMatches, Command};
 use petgraph::graph::NodeIndex;
 use stage_api::{
-    Answer, Arg, Count, Desk, Host, InputView, Progress, Registry, Results, RunView, StageError, StepView,
-    Tool, ToolArgs, Unit,
+    Answer, Arg, Count, Desk, Host, InputView, Outside, Progress, Registry, Results, RunView, StageError,
+    StepView, Tool, ToolArgs, Unit,
 };
 
 use super::context::Context;
@@ -91,6 +91,7 @@ pub fn answer(
     let desk = Desk {
         results: &results,
         host: &host,
+        outside: &Outside::select(tool.outside(), std::env::vars_os()),
         progress: &Told,
         columns: std::io::stdout().is_terminal().then(columns).flatten(),
     };
@@ -152,6 +153,7 @@ impl Judged<'_> {
             version: step.version,
             params: step.params.clone(),
             inputs: inputs.collect(),
+            publish: step.publish.as_ref().map(|folder| folder.display().to_string()),
             state: state.to_owned(),
             key: key.map(|key| key.to_string()),
             tree: judgement.tree.map(|tree| tree.to_string()),
@@ -176,6 +178,10 @@ fn run_view(record: RunRecord) -> RunView {
 impl Results for Judged<'_> {
     fn root(&self) -> &Path {
         &self.context.pipeline.root
+    }
+
+    fn file(&self) -> &Path {
+        &self.context.pipeline.file
     }
 
     fn profile(&self) -> &str {

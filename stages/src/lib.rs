@@ -20,6 +20,7 @@ mod evaluated;
 mod export;
 mod fetch;
 mod figure;
+mod http;
 mod import_detector;
 mod import_visual_bert;
 mod index_hmd;

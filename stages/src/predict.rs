@@ -97,13 +97,7 @@ impl Tool for Predict {
 
     fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
         let name = args.get("run").unwrap_or_default();
-        let step = desk.results.steps().into_iter().find(|step| step.name == name);
-        let step =
-            step.ok_or_else(|| StageError::Params(format!("there is no step `{name}`; see `repro list`")))?;
-        if step.stage != "train" {
-            let problem = format!("`{name}` runs the stage `{}`; name a step that runs `train`", step.stage);
-            return Err(StageError::Params(problem));
-        }
+        let step = finished::step(desk, name)?;
         let mut params = PredictParams::default();
         if let Some(split) = args.get("--split") {
             split.clone_into(&mut params.split);

@@ -99,6 +99,22 @@ fn the_environment_chooses_the_profile_and_the_option_goes_over_it() {
 }
 
 #[test]
+fn an_export_of_what_it_is_not_for() {
+    let project = Project::new();
+    for form in ["mmf", "huggingface", "tensorboard", "wandb", "mlflow"] {
+        let run = project.run(&["export", "hmd-pe", "--to", form, "--out", "x"]).expect(2);
+        tells(&run.err, &["`hmd-pe` runs the stage `evaluate`; name a step that runs `train`", "hint: "]);
+    }
+    let run = project.run(&["export", "hmd-pe-train", "--to", "tar", "--out", "x"]).expect(2);
+    tells(&run.err, &["--to is `tar`", "ro-crate"]);
+    let run = project.run(&["export", "report", "--to", "ro-crate"]).expect(2);
+    tells(&run.err, &["--to ro-crate needs --out PATH"]);
+    let run = project.run(&["export", "hmd-pe-train", "--to", "wandb", "--out", "x"]).expect(1);
+    tells(&run.err, &["step `hmd-pe-train` is not up to date; run `repro make hmd-pe-train` first"]);
+    assert!(!project.path("x").exists());
+}
+
+#[test]
 fn data_behind_a_login_asks_for_a_person() {
     let project = Project::new();
     let run = project.run(&["make", "hmd-samples", "--profile", "paper"]).expect(3);

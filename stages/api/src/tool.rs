@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::{Host, Progress, StageError};
+use crate::{Host, Outside, Progress, StageError};
 
 /// An argument of a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +94,8 @@ pub struct StepView {
     pub params: String,
     /// What it reads.
     pub inputs: Vec<InputView>,
+    /// Where in the reports of the profile its result is published, if it is.
+    pub publish: Option<String>,
     /// How it stands, in a word: `fresh`, `stale`, `waiting`, `running`.
     pub state: String,
     /// Its key, when the digests of all it reads are known.
@@ -127,7 +129,7 @@ impl InputView {
 /// One execution of a step, as its record has it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunView {
-    /// When it began, in milliseconds since 1970.
+    /// When it began, in milliseconds since 1970; of an accepted result, when it was accepted.
     pub started_ms: u64,
     /// How long it took.
     pub seconds: f64,
@@ -147,6 +149,8 @@ pub struct RunView {
 pub trait Results {
     /// The folder of the project.
     fn root(&self) -> &Path;
+    /// The pipeline's file.
+    fn file(&self) -> &Path;
     /// The profile in use.
     fn profile(&self) -> &str;
     /// Every step, each after all that it reads.
@@ -170,6 +174,8 @@ pub struct Desk<'a> {
     pub results: &'a dyn Results,
     /// The hardware to use.
     pub host: &'a Host,
+    /// What the tool asked for in [`Tool::outside`].
+    pub outside: &'a Outside,
     /// Where to say how far the work is.
     pub progress: &'a dyn Progress,
     /// Columns of the terminal that the answer is read on; `None` when it goes elsewhere.
@@ -195,6 +201,10 @@ pub trait Tool: Send + Sync + 'static {
     fn about(&self) -> &'static str;
     /// What it takes.
     fn args(&self) -> &'static [Arg];
+    /// The environment variables it may read, as in [`crate::Stage::OUTSIDE`].
+    fn outside(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// Does it. Relative paths among the arguments are relative to the current folder.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use stage_api::testing::{Recorder, run_stage};
-use stage_api::{Host, Results, StepView};
+use stage_api::{Host, Outside, Results, StepView};
 
 use super::*;
 use crate::index_hmd::IndexHmd;
@@ -74,6 +74,9 @@ impl Results for One {
     fn root(&self) -> &Path {
         Path::new(".")
     }
+    fn file(&self) -> &Path {
+        Path::new("pipeline.ron")
+    }
     fn profile(&self) -> &str {
         "mini"
     }
@@ -91,7 +94,8 @@ fn the_tool_answers_with_text_and_json() {
     let dir = tempfile::tempdir().unwrap();
     let (host, recorder) = (Host { device: "cpu".to_owned(), threads: 1 }, Recorder::default());
     let ask = |results: &One, args: &ToolArgs| {
-        DataTool.run(args, &Desk { results, host: &host, progress: &recorder, columns: None })
+        let outside = &Outside::default();
+        DataTool.run(args, &Desk { results, host: &host, outside, progress: &recorder, columns: None })
     };
     let answer = ask(&One(Some(indexed(dir.path()))), &ToolArgs::default()).unwrap();
     let row = answer.text.lines().find(|line| line.contains("train.jsonl")).unwrap();

@@ -1,20 +1,22 @@
-//! `repro export`: a finished run as a checkpoint that other programs load: MMF, or Hugging Face transformers. It does
-//! not know how the run was trained.
+//! `repro export`: results for other programs: a run as a checkpoint, a run's settings and curves for a tracker, a step
+//! with all that led to it as an RO-Crate. It knows which forms there are; each form has a file of its own.
 
-use std::collections::HashMap;
+mod checkpoint;
+mod mlflow;
+mod ro_crate;
+mod tensorboard;
+mod tracked;
+mod wandb;
+mod wire;
+
 use std::fs;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
 use serde_json::json;
 use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
 
-use crate::artifacts::weights;
-use crate::models::visual_bert::Config;
-use crate::torch_writer;
-
-/// The model's code for transformers, which has neither the head nor the adapters.
-const MODELING: &str = include_str!("modeling_memes.py");
+use self::tracked::Tracked;
+use crate::learning::finished;
 
 /// The tool.
 pub(crate) struct Export;
@@ -25,107 +27,84 @@ impl Tool for Export {
     }
 
     fn about(&self) -> &'static str {
-        "Write a finished run as a checkpoint for MMF or Hugging Face\n\nFor `mmf` a .pth file with the state under \
-         `model`, under MMF's names. For `huggingface` a folder: config.json, model.safetensors, and the code of the \
-         head and the adapters, which transformers does not have (loaded with trust_remote_code)."
+        "Hand results to other programs\n\nA finished run as a checkpoint: `mmf`, a .pth file with the state under \
+         `model`, under MMF's names; `huggingface`, a folder with config.json, model.safetensors, and the code of the \
+         head and the adapters, which transformers does not have (loaded with trust_remote_code).\n\nIts settings, \
+         curves, best point and evaluations for a tracker: `tensorboard`, event files in a folder of the run below PATH; \
+         `wandb`, an offline run below PATH, to be uploaded with `wandb sync`; `mlflow`, sent to the tracking server whose \
+         address PATH is, or MLFLOW_TRACKING_URI without --out, into the experiment MLFLOW_EXPERIMENT_NAME, with the \
+         login of MLflow's own variables.\n\nAny step as a research object: `ro-crate`, a folder with its files, those of \
+         every published step above it, and the provenance of all steps (Provenance Run Crate)."
     }
 
     fn args(&self) -> &'static [Arg] {
         const ARGS: &[Arg] = &[
-            Arg::positional("run", Count::One, "the step that trained it: hmd-pe-train"),
-            Arg::option("--to", "FORM", Count::One, "mmf or huggingface"),
-            Arg::option("--out", "PATH", Count::One, "the file (mmf) or folder (huggingface) to write"),
+            Arg::positional(
+                "run",
+                Count::One,
+                "the step that trained it: hmd-pe-train; for ro-crate any step: report",
+            ),
+            Arg::option(
+                "--to",
+                "FORM",
+                Count::One,
+                "mmf, huggingface, tensorboard, wandb, mlflow or ro-crate",
+            ),
+            Arg::option(
+                "--out",
+                "PATH",
+                Count::Optional,
+                "the file (mmf), folder or server (mlflow) to write to; only mlflow can do without",
+            ),
         ];
         ARGS
     }
 
+    fn outside(&self) -> &'static [&'static str] {
+        mlflow::VARIABLES
+    }
+
     fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
-        let run = desk.results.output(args.get("run").unwrap_or_default())?;
-        let out = Path::new(args.get("--out").unwrap_or_default());
+        let name = args.get("run").unwrap_or_default();
         let to = args.get("--to").unwrap_or_default();
-        match to {
-            "mmf" => mmf(&run, out)?,
-            "huggingface" => huggingface(&run, out)?,
-            other => {
-                return Err(StageError::Params(format!("--to is `{other}`; it must be mmf or huggingface")));
+        let file = || {
+            let missing = || StageError::Params(format!("--to {to} needs --out PATH"));
+            args.get("--out").map(Path::new).ok_or_else(missing)
+        };
+        let weights = || {
+            let step = finished::step(desk, name)?;
+            desk.results.output(&step.name)
+        };
+        let out = match to {
+            "mmf" => {
+                checkpoint::mmf(&weights()?, file()?)?;
+                file()?.display().to_string()
             }
-        }
-        let text = format!("{}\n", out.display());
-        let json = json!({"to": to, "out": out.display().to_string()}).to_string();
-        Ok(Answer { text, json, stale: false })
+            "huggingface" => {
+                checkpoint::huggingface(&weights()?, file()?)?;
+                file()?.display().to_string()
+            }
+            "tensorboard" => tensorboard::export(&Tracked::of(desk, name)?, file()?)?.display().to_string(),
+            "wandb" => wandb::export(&Tracked::of(desk, name)?, file()?)?.display().to_string(),
+            "mlflow" => mlflow::export(&Tracked::of(desk, name)?, args.get("--out"), desk)?,
+            "ro-crate" => {
+                ro_crate::export(desk, name, file()?)?;
+                file()?.display().to_string()
+            }
+            other => {
+                return Err(StageError::Params(format!(
+                    "--to is `{other}`; it must be mmf, huggingface, tensorboard, wandb, mlflow or ro-crate"
+                )));
+            }
+        };
+        let json = json!({"to": to, "out": out}).to_string();
+        Ok(Answer { text: format!("{out}\n"), json, stale: false })
     }
 }
 
-fn sorted(tensors: HashMap<String, Tensor>) -> Vec<(String, Tensor)> {
-    let mut tensors: Vec<_> = tensors.into_iter().collect();
-    tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    tensors
+/// Writes a file and the folders above it.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+    let told = |error| StageError::failed(format!("{}: {error}", path.display()));
+    path.parent().map_or(Ok(()), fs::create_dir_all).map_err(told)?;
+    fs::write(path, bytes).map_err(told)
 }
-
-/// The file MMF loads with `checkpoint.resume_file`.
-fn mmf(run: &Path, out: &Path) -> Result<(), StageError> {
-    let config: Config = weights::read_config(run)?;
-    let mut tensors = sorted(weights::read_tensors(run, &Device::Cpu)?);
-    // The transformers that MMF pins keep this constant among the weights.
-    let positions = Tensor::arange(0i64, config.max_position_embeddings as i64, &Device::Cpu);
-    let positions = positions.and_then(|positions| positions.unsqueeze(0)).map_err(StageError::failed)?;
-    tensors.push(("model.bert.embeddings.position_ids".to_owned(), positions));
-    torch_writer::write(out, &tensors)
-        .map_err(|problem| StageError::failed(format!("{}: {problem}", out.display())))
-}
-
-fn huggingface(run: &Path, out: &Path) -> Result<(), StageError> {
-    let config: Config = weights::read_config(run)?;
-    let tensors = weights::read_tensors(run, &Device::Cpu)?;
-    let adapters = tensors.keys().any(|name| name.contains("AdaptComb"));
-    let about = json!({
-        "architectures": ["MemeClassifier"],
-        "auto_map": {"AutoModelForSequenceClassification": "modeling_memes.MemeClassifier"},
-        "model_type": "visual_bert",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "intermediate_size": config.intermediate_size,
-        "max_position_embeddings": config.max_position_embeddings,
-        "type_vocab_size": config.type_vocab_size,
-        "visual_embedding_dim": config.visual_embedding_dim,
-        "layer_norm_eps": config.layer_norm_eps,
-        "hidden_dropout_prob": config.hidden_dropout_prob,
-        "attention_probs_dropout_prob": config.attention_probs_dropout_prob,
-        "initializer_range": config.initializer_range,
-        "pad_token_id": config.pad_token_id,
-        "hidden_act": "gelu",
-        "num_labels": 2,
-        "dtype": "float32",
-        "adapter_width": config.bottleneck(),
-        "adapter_parts": if adapters { config.adapter_place.parts() } else { &[] },
-    });
-    let write = |name: &str, text: &str| -> Result<(), StageError> {
-        let path = out.join(name);
-        fs::write(&path, text).map_err(|error| StageError::failed(format!("{}: {error}", path.display())))
-    };
-    fs::create_dir_all(out).map_err(|error| StageError::failed(format!("{}: {error}", out.display())))?;
-    write("config.json", &format!("{about:#}\n"))?;
-    write("modeling_memes.py", MODELING)?;
-    let tensors: HashMap<String, Tensor> =
-        tensors.into_iter().map(|(name, tensor)| (huggingface_name(&name), tensor)).collect();
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let path = out.join("model.safetensors");
-    safetensors::serialize_to_file(sorted(tensors), Some(metadata), &path)
-        .map_err(|error| StageError::failed(format!("{}: {error}", path.display())))
-}
-
-/// What transformers calls the model's tensor `name`.
-fn huggingface_name(name: &str) -> String {
-    let name = match name.strip_prefix("model.bert.") {
-        Some(part) => format!("visual_bert.{part}"),
-        None => name.strip_prefix("model.").unwrap_or(name).to_owned(),
-    };
-    name.replace(".position_embeddings_visual.", ".visual_position_embeddings.")
-        .replace(".token_type_embeddings_visual.", ".visual_token_type_embeddings.")
-        .replace("embeddings.projection.", "embeddings.visual_projection.")
-}
-
-#[cfg(test)]
-mod tests;

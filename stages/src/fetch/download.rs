@@ -1,7 +1,6 @@
 //! One download over HTTP that survives whatever a network does: a broken connection is continued where it broke, a
 //! file that changed is begun anew, a busy server is waited for. It does not know what the bytes should be.
 
-use std::sync::Once;
 use std::time::Duration;
 
 use reqwest::blocking::{Client, RequestBuilder, Response};
@@ -12,7 +11,7 @@ use stage_api::{Job, StageError, Unit};
 use super::answer::{self, Answer};
 use super::part::{Origin, Part};
 use super::patience::Patience;
-use crate::space;
+use crate::{http, space};
 
 /// Who asks.
 #[derive(Clone, Default)]
@@ -85,11 +84,7 @@ impl<'a> Downloader<'a> {
         file: (&'a str, Option<u64>),
         job: &'a Job<'a>,
     ) -> Result<Self, StageError> {
-        static PROVIDER: Once = Once::new();
-        // An error here says that a provider is installed already, which is as good.
-        PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-        let client = Client::builder()
-            .user_agent(concat!("repro/", env!("CARGO_PKG_VERSION")))
+        let client = http::client()
             // Bounds each wait for an answer or for bytes, not the whole download, which may take hours.
             .timeout(patience.stall)
             .redirect(Policy::custom(|attempt| {

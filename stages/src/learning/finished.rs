@@ -1,7 +1,7 @@
 //! A finished run at work: its model, and what it predicts for memes. It does not know what predictions are used for.
 
 use candle_core::Device;
-use stage_api::{Job, StageError};
+use stage_api::{Desk, Job, StageError, StepView};
 
 use super::memes::{self, Memes};
 use super::scoring::Scores;
@@ -15,6 +15,21 @@ use crate::nn::Params;
 
 /// The port a train step's tree comes in by.
 pub(crate) const RUN: &str = "run";
+
+/// The step of that name, which trains a run.
+///
+/// # Errors
+/// There is none, or it runs another stage.
+pub(crate) fn step(desk: &Desk, name: &str) -> Result<StepView, StageError> {
+    let step = desk.results.steps().into_iter().find(|step| step.name == name);
+    let step =
+        step.ok_or_else(|| StageError::Params(format!("there is no step `{name}`; see `repro list`")))?;
+    if step.stage != "train" {
+        let problem = format!("`{name}` runs the stage `{}`; name a step that runs `train`", step.stage);
+        return Err(StageError::Params(problem));
+    }
+    Ok(step)
+}
 
 /// The memes that came in by the ports of [`Memes`], as the run at the port [`RUN`] was shown its own.
 ///

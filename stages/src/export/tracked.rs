@@ -1,0 +1,236 @@
+//! What a tracker is told of a run: settings, curves, final metrics, and when it ran. It does not know in which form.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
+
+use ron::value::RawValue;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use stage_api::{Desk, RunView, StageError};
+
+use crate::artifacts::history::History;
+use crate::artifacts::metrics::Metrics;
+use crate::learning::finished::{self, RUN};
+
+/// A finished run.
+#[derive(Debug, Clone)]
+pub(super) struct Tracked {
+    /// The step that trained it.
+    pub name: String,
+    /// The profile.
+    pub profile: String,
+    /// The step's key.
+    pub key: String,
+    /// The digest of what it wrote.
+    pub tree: String,
+    /// Settings and facts by name; those that are not set are left out.
+    pub settings: Vec<(String, Value)>,
+    /// Values by update and name.
+    pub curves: BTreeMap<u64, Vec<(&'static str, f64)>>,
+    /// The update whose weights were kept.
+    pub best: u64,
+    /// The validation of those weights, and what each evaluation found, by name.
+    pub finals: Vec<(String, f64)>,
+    /// The execution.
+    pub run: RunView,
+}
+
+impl Tracked {
+    /// The run that the step `name` trained.
+    ///
+    /// # Errors
+    /// No train step, or one that is not up to date.
+    pub(super) fn of(desk: &Desk, name: &str) -> Result<Self, StageError> {
+        let step = finished::step(desk, name)?;
+        let history = History::read(&desk.results.output(name)?)?;
+        let unknown =
+            || StageError::failed(format!("no run of step `{name}` is recorded; run `repro make {name}`"));
+        let mut finals = Vec::new();
+        for reader in desk.results.steps() {
+            let reads = reader.inputs.iter().any(|input| input.port == RUN && input.step() == Some(name));
+            if reads && reader.stage == "evaluate" && reader.run.is_some() {
+                let found = Metrics::read(&desk.results.output(&reader.name)?)?;
+                finals.extend(evaluation(&reader.name, &found));
+            }
+        }
+        Ok(Self {
+            name: step.name,
+            profile: desk.results.profile().to_owned(),
+            key: step.key.ok_or_else(unknown)?,
+            tree: step.tree.ok_or_else(unknown)?,
+            settings: [facts(&history), settings(&step.params)?].concat(),
+            curves: curves(&history),
+            best: history.best.update,
+            finals: [best(&history), finals].concat(),
+            run: step.run.ok_or_else(unknown)?,
+        })
+    }
+
+    /// When the run was at `update`, in milliseconds since 1970. The record has its begin and its length; updates are taken
+    /// to be equally long.
+    pub(super) fn at_ms(&self, update: u64) -> u64 {
+        self.run.started_ms + (self.after(update) * 1e3).round() as u64
+    }
+
+    /// Seconds from the begin of the run to `update`.
+    pub(super) fn after(&self, update: u64) -> f64 {
+        let last = self.curves.keys().next_back().copied().unwrap_or(0).max(1);
+        self.run.seconds * update.min(last) as f64 / last as f64
+    }
+}
+
+/// The params of a step by name; those that are `None` are left out.
+///
+/// # Errors
+/// Text that is no RON.
+pub(super) fn settings(params: &str) -> Result<Vec<(String, Value)>, StageError> {
+    let fields: Fields = ron::from_str(params)
+        .map_err(|error| StageError::failed(format!("params cannot be read: {error}: {params}")))?;
+    let set = fields.0.into_iter().filter(|(_, text)| text.get_ron().trim() != "None");
+    let value = |text: &RawValue| match text.into_rust::<Value>() {
+        // A bare word (`colour`) says nothing to a reader that does not know its type.
+        Ok(Value::Null) | Err(_) => text.get_ron().trim().into(),
+        Ok(value) => value,
+    };
+    Ok(set.map(|(name, text)| (name, value(&text))).collect())
+}
+
+/// The fields of `(name: value, …)` in their order, with their values as they stand.
+struct Fields(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Named;
+
+        impl<'de> Visitor<'de> for Named {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("fields with names")
+            }
+
+            fn visit_unit<E>(self) -> Result<Fields, E> {
+                Ok(Fields(Vec::new()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        from.deserialize_any(Named)
+    }
+}
+
+/// A moment, given in milliseconds since 1970, as `2026-01-31T12:00:00Z`.
+pub(super) fn moment(ms: u64) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+}
+
+fn facts(history: &History) -> Vec<(String, Value)> {
+    let History { run, parameters, rows, .. } = history;
+    let facts: [(&str, Value); 6] = [
+        ("dataset", run.dataset.as_str().into()),
+        ("parameters.total", parameters.total.into()),
+        ("parameters.trained", parameters.trained.into()),
+        ("parameters.adapters", parameters.adapters.into()),
+        ("rows.train", rows.0.into()),
+        ("rows.val", rows.1.into()),
+    ];
+    facts.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
+fn curves(history: &History) -> BTreeMap<u64, Vec<(&'static str, f64)>> {
+    let mut curves: BTreeMap<u64, Vec<_>> = BTreeMap::new();
+    for point in &history.train {
+        let values =
+            [("train/loss", point.loss), ("train/loss_average", point.loss_average), ("train/lr", point.lr)];
+        curves.entry(point.update).or_default().extend(values);
+    }
+    for point in &history.val {
+        let values = [
+            ("val/loss", point.loss),
+            ("val/roc_auc", point.roc_auc),
+            ("val/accuracy", point.accuracy),
+            ("val/f1", point.f1),
+        ];
+        curves.entry(point.update).or_default().extend(values);
+    }
+    curves
+}
+
+fn best(history: &History) -> Vec<(String, f64)> {
+    let best = &history.best;
+    let values = [
+        ("update", best.update as f64),
+        ("loss", best.loss),
+        ("roc_auc", best.roc_auc),
+        ("accuracy", best.accuracy),
+        ("f1", best.f1),
+    ];
+    values.map(|(name, value)| (format!("best/{name}"), value)).to_vec()
+}
+
+fn evaluation(step: &str, found: &Metrics) -> Vec<(String, f64)> {
+    let values = [
+        ("loss", found.loss),
+        ("roc_auc", found.roc_auc),
+        ("accuracy", found.accuracy),
+        ("f1", found.f1),
+        ("average_precision", found.average_precision),
+        ("balanced_accuracy", found.balanced_accuracy),
+        ("calibration_error", found.calibration_error),
+    ];
+    values.map(|(name, value)| (format!("{step}/{name}"), value)).to_vec()
+}
+
+/// A small run for the tests of the forms.
+#[cfg(test)]
+pub(super) fn sample() -> Tracked {
+    Tracked {
+        name: "hmd-pe-train".to_owned(),
+        profile: "mini".to_owned(),
+        key: "0123456789abcdef".to_owned(),
+        tree: "fedcba".to_owned(),
+        settings: vec![("mode".to_owned(), "pe".into()), ("lr".to_owned(), 0.005.into())],
+        curves: [(0, vec![("val/loss", 0.7)]), (40, vec![("train/loss", 0.5), ("val/loss", f64::NAN)])]
+            .into(),
+        best: 40,
+        finals: vec![("best/roc_auc".to_owned(), 0.75)],
+        run: RunView { started_ms: 1_700_000_000_000, seconds: 8.0, ..RunView::default() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_the_params_that_are_set() {
+        let found = settings(
+            "(mode:\"pe\",adapter:None,patience:Some(3),betas:(0.9,0.999),lr:5e-5,start:false,by:colour)",
+        )
+        .unwrap();
+        let found = Value::Object(found.into_iter().collect());
+        let wanted = serde_json::json!({"mode": "pe", "patience": 3, "betas": [0.9, 0.999], "lr": 5e-5, "start": false, "by": "colour"});
+        assert_eq!(found, wanted);
+        assert!(settings("()").unwrap().is_empty());
+        assert!(settings("(mode:").unwrap_err().to_string().contains("params cannot be read"));
+    }
+
+    #[test]
+    fn updates_lie_evenly_between_begin_and_end_of_the_run() {
+        let run = sample();
+        assert_eq!(
+            [0, 20, 40, 99].map(|update| run.at_ms(update) - run.run.started_ms),
+            [0, 4000, 8000, 8000]
+        );
+        assert_eq!(moment(run.run.started_ms), "2023-11-14T22:13:20Z");
+    }
+}
