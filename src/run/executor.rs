@@ -91,6 +91,8 @@ pub enum Report {
     },
     /// It says something that a person should know.
     Warned(String),
+    /// The most memory that its process held so far, in bytes.
+    Memory(u64),
     /// It has ended. The last report of a step, exactly one.
     Ended(Outcome),
 }

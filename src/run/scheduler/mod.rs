@@ -50,6 +50,7 @@ struct Active {
     share: Share,
     since: Instant,
     started_ms: u64,
+    peak_memory: Option<u64>,
 }
 
 /// Of two ready steps the one with the longer chain behind it starts first, as the whole run waits for that chain;
@@ -180,6 +181,11 @@ impl Scheduler<'_> {
                 self.observer.on(&Event::Scalar { step, name: &name, at, value });
             }
             Report::Warned(text) => self.observer.on(&Event::Warned { step, text: &text }),
+            Report::Memory(bytes) => {
+                if let Some(active) = self.active.get_mut(&node) {
+                    active.peak_memory = Some(bytes);
+                }
+            }
             Report::Ended(outcome) => {
                 if let Some(active) = self.active.remove(&node) {
                     self.ended(plan, node, active, outcome);

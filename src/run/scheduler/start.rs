@@ -168,7 +168,8 @@ impl Scheduler<'_> {
         let inputs = plan.recorded_inputs(node);
         match self.executor.start(task, Reporter::new(self.sender.clone(), node)) {
             Ok(running) => {
-                let active = Active { running, work, key_text, inputs, share, since, started_ms };
+                let active =
+                    Active { running, work, key_text, inputs, share, since, started_ms, peak_memory: None };
                 self.active.insert(node, active);
             }
             Err(error) => {

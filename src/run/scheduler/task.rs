@@ -32,7 +32,7 @@ impl Scheduler<'_> {
     /// Commits the output of a step that ended well.
     pub(super) fn keep(&mut self, node: NodeIndex, active: Active) -> Result<(), String> {
         let step = &self.pipeline.graph[node];
-        let Active { work, key_text, inputs, share, since, started_ms, .. } = active;
+        let Active { work, key_text, inputs, share, since, started_ms, peak_memory, .. } = active;
         let seconds = since.elapsed().as_secs_f64();
         if let Some(path) = self.changed_file(node) {
             let _ = self.writer.discard(work);
@@ -67,6 +67,7 @@ impl Scheduler<'_> {
             bytes: manifest.bytes(),
             started_ms,
             seconds,
+            peak_memory,
             machine,
             log: log.to_string_lossy().into_owned(),
             accepted: None,
