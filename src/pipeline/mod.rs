@@ -20,6 +20,7 @@ use stage_api::{Registry, Surroundings};
 use crate::digest::Digest;
 
 pub use error::{PipelineError, nearest};
+pub(crate) use check::matches as fits;
 pub use needs::Needs;
 
 /// What a step reads by one port.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use stage_api::Stage;
 
+use super::slurm::Site;
 use crate::command::Command;
 use crate::pipeline::Step;
 use crate::pipeline::needs::{Gpus, Needs, bytes};
@@ -24,6 +25,17 @@ pub struct Capacity {
     pub gpus_for_programs: bool,
     /// Places in the pools that the pipeline declares.
     pub pools: BTreeMap<String, usize>,
+    /// The cluster beside this machine, if steps go there.
+    pub cluster: Option<Cluster>,
+}
+
+/// A cluster, which has machines of its own and shares them out itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Jobs that may be there at one time, waiting or running.
+    pub jobs: usize,
+    /// What is said of it; here it counts which steps do not go there.
+    pub site: Site,
 }
 
 /// A GPU and how much of it is free, in thousandths.
@@ -53,17 +65,24 @@ pub struct Share {
     pub gpus: Vec<Gpu>,
     /// Places in declared pools.
     pub pools: BTreeMap<String, usize>,
+    /// Whether it is a job on the cluster, where it gets the rest.
+    pub is_job: bool,
+}
+
+/// The device as a stage names it, of a step that has a GPU or not. A step sees only its own GPUs, so the first one is
+/// number 0 to it. A build that cannot compute on GPUs still hands them out: the program of a step may.
+pub(super) fn device(has_gpu: bool) -> &'static str {
+    match has_gpu {
+        true if cfg!(feature = "metal") => "metal:0",
+        true if cfg!(feature = "cuda") => "cuda:0",
+        _ => "cpu",
+    }
 }
 
 impl Share {
-    /// The device as a stage names it. A step sees only its own GPUs, so the first one is number 0 to it. A build
-    /// that cannot compute on GPUs still hands them out: the program of a step may.
+    /// The device as a stage names it; of a job, where it is found.
     pub fn device(&self) -> &'static str {
-        match self.gpus.is_empty() {
-            false if cfg!(feature = "metal") => "metal:0",
-            false if cfg!(feature = "cuda") => "cuda:0",
-            _ => "cpu",
-        }
+        if self.is_job { "slurm" } else { device(!self.gpus.is_empty()) }
     }
 
     /// The GPUs as `CUDA_VISIBLE_DEVICES` lists them.
@@ -73,6 +92,27 @@ impl Share {
 }
 
 impl Capacity {
+    /// Whether a step goes to the cluster.
+    pub fn sends_away(&self, step: &Step) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| !cluster.site.is_here(&step.stage, &step.name))
+    }
+
+    /// Why a step can never run, whatever ends before, as far as this machine knows: what a cluster has, it says.
+    pub fn refuses_step(&self, step: &Step) -> Option<String> {
+        if self.sends_away(step) { None } else { self.refuses(&self.needs_of(step)) }
+    }
+
+    /// Takes what a step needs where it runs, if there is room. `of` is what there is in all.
+    pub fn take_for(&mut self, step: &Step, of: &Self) -> Option<Share> {
+        let needs = of.needs_of(step);
+        if of.sends_away(step) { self.take_job(&needs) } else { self.take(&needs, of) }
+    }
+
+    /// Whether nothing can start before something ends: every step takes a thread, or a place for a job.
+    pub fn is_full(&self) -> bool {
+        self.cpus == 0 && self.cluster.as_ref().is_none_or(|cluster| cluster.jobs == 0)
+    }
+
     /// Why a step can never run here, whatever ends before: it asks for more than there is in all. Threads are
     /// no reason (it gets all there are), nor is a GPU where there is none (it runs on the CPU).
     pub fn refuses(&self, needs: &Needs) -> Option<String> {
@@ -105,27 +145,43 @@ impl Capacity {
     /// threads gets all of them; a step that asks for a GPU where there is none runs on the CPU.
     pub fn take(&mut self, needs: &Needs, of: &Self) -> Option<Share> {
         let threads = needs.cpu.clamp(1, of.cpus);
-        let left = |pool: &String| self.pools.get(pool).copied().unwrap_or(0);
-        if threads > self.cpus
-            || needs.memory > self.memory
-            || needs.pools.iter().any(|(pool, wanted)| *wanted > left(pool))
-        {
+        if threads > self.cpus || needs.memory > self.memory || !self.has_places(needs) {
             return None;
         }
         let gpus = if of.gpus.is_empty() { Vec::new() } else { self.pick(needs.gpu)? };
         self.cpus -= threads;
         self.memory -= needs.memory;
-        for (pool, wanted) in &needs.pools {
-            if let Some(places) = self.pools.get_mut(pool) {
-                *places -= wanted;
-            }
-        }
+        self.take_places(needs);
         for taken in &gpus {
             if let Some(gpu) = self.gpus.iter_mut().find(|gpu| gpu.id == taken.id) {
                 gpu.thousandths -= taken.thousandths;
             }
         }
-        Some(Share { threads, memory: needs.memory, gpus, pools: needs.pools.clone() })
+        Some(Share { threads, memory: needs.memory, gpus, pools: needs.pools.clone(), is_job: false })
+    }
+
+    /// Takes a place for a job, and those in declared pools.
+    fn take_job(&mut self, needs: &Needs) -> Option<Share> {
+        if !self.has_places(needs) {
+            return None;
+        }
+        let cluster = self.cluster.as_mut().filter(|cluster| cluster.jobs > 0)?;
+        cluster.jobs -= 1;
+        self.take_places(needs);
+        let pools = needs.pools.clone();
+        Some(Share { threads: needs.cpu, memory: needs.memory, gpus: Vec::new(), pools, is_job: true })
+    }
+
+    fn has_places(&self, needs: &Needs) -> bool {
+        needs.pools.iter().all(|(pool, wanted)| *wanted <= self.pools.get(pool).copied().unwrap_or(0))
+    }
+
+    fn take_places(&mut self, needs: &Needs) {
+        for (pool, wanted) in &needs.pools {
+            if let Some(places) = self.pools.get_mut(pool) {
+                *places -= wanted;
+            }
+        }
     }
 
     /// The first GPUs that nobody uses; for a share the fullest one that has room, so that whole ones stay free.
@@ -143,8 +199,13 @@ impl Capacity {
 
     /// Gives back what a step had.
     pub fn give_back(&mut self, share: Share) {
-        self.cpus += share.threads;
-        self.memory += share.memory;
+        match &mut self.cluster {
+            Some(cluster) if share.is_job => cluster.jobs += 1,
+            _ => {
+                self.cpus += share.threads;
+                self.memory += share.memory;
+            }
+        }
         for (pool, places) in share.pools {
             *self.pools.entry(pool).or_default() += places;
         }

@@ -3,6 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+/// What the machine is called.
+pub fn name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// CPU threads that this process may use.
 pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

@@ -33,6 +33,7 @@ proptest! {
             gpus: (0..gpus).map(|number| Gpu::whole(format!("GPU-{number}"))).collect(),
             gpus_for_programs: false,
             pools: BTreeMap::from([("net".to_owned(), net)]),
+            cluster: None,
         };
         let mut free = whole.clone();
         let mut running = Vec::new();
