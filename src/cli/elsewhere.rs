@@ -39,10 +39,12 @@ impl Elsewhere {
     /// What starts steps, with results in `store`.
     pub fn executor(site: Option<&Site>, store: &std::path::Path) -> Result<Box<dyn Executor>, CliError> {
         match site {
-            Some(site) => Ok(Box::new(Slurm::new(store, site.clone()).map_err(|problem| CliError::Usage {
-                message: format!("--executor slurm: {problem}"),
-                hint: Some("without it the steps run on this machine".to_owned()),
-            })?)),
+            Some(site) => {
+                Ok(Box::new(Slurm::new(store, site.clone()).map_err(|problem| CliError::Usage {
+                    message: format!("--executor slurm: {problem}"),
+                    hint: Some("without it the steps run on this machine".to_owned()),
+                })?))
+            }
             None => {
                 let program = Subprocess::this_program().map_err(|error| {
                     CliError::usage(format!("this program's file cannot be found: {error}"))

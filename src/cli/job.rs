@@ -17,7 +17,8 @@ pub struct Job {
 
 impl Job {
     pub fn run(&self) -> Result<ExitCode, CliError> {
-        let failed = |error| CliError::usage(format!("{}: cannot be worked at: {error}", self.desk.display()));
+        let failed =
+            |error| CliError::usage(format!("{}: cannot be worked at: {error}", self.desk.display()));
         Ok(match run::work_at(&self.desk).map_err(failed)? {
             None => {
                 tell!("{}: there is nothing to do any more", self.desk.display());

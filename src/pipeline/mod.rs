@@ -19,8 +19,8 @@ use stage_api::{Registry, Surroundings};
 
 use crate::digest::Digest;
 
-pub use error::{PipelineError, nearest};
 pub(crate) use check::matches as fits;
+pub use error::{PipelineError, nearest};
 pub use needs::Needs;
 
 /// What a step reads by one port.

@@ -104,7 +104,8 @@ pub fn notes(desk: &Path) -> Vec<String> {
 /// Whether the step of a desk has ended. The folder is listed, as a network file system may remember for a while
 /// that a file was not there.
 pub fn has_ended(desk: &Path) -> bool {
-    fs::read_dir(desk).is_ok_and(|mut items| items.any(|item| item.is_ok_and(|item| item.file_name() == ENDED)))
+    fs::read_dir(desk)
+        .is_ok_and(|mut items| items.any(|item| item.is_ok_and(|item| item.file_name() == ENDED)))
 }
 
 fn open(desk: &Path) -> io::Result<Option<File>> {

@@ -25,6 +25,7 @@ CryptoType=crypto/munge
 MpiDefault=none
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
+SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=3
 StateSaveLocation=$D/state

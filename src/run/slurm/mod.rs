@@ -97,11 +97,10 @@ impl Executor for Slurm {
             desk::put_task(&desk, &task)?;
         }
         let submission = self.submission(&desk, &task);
-        let name = submission.name.clone();
+        let handle = Handle { name: submission.name.clone(), orders: self.orders.clone() };
         let job = Box::new(Job::new(desk, submission, reporter, left));
-        let handle = Handle { name: name.clone(), orders: self.orders.clone() };
         let gone = |_| io::Error::other("the thread that watches the queue ended");
-        self.orders.send(Order::Watch { name, job }).map_err(gone)?;
+        self.orders.send(Order::Watch(job)).map_err(gone)?;
         Ok(Box::new(handle))
     }
 }

@@ -54,7 +54,9 @@ pub(super) fn check() -> Result<(), String> {
     match Command::new("sbatch").arg("--version").output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(format!("`sbatch --version` failed: {}", told(&output.stderr))),
-        Err(error) => Err(format!("`sbatch` cannot be started ({error}); run where Slurm's commands are installed")),
+        Err(error) => {
+            Err(format!("`sbatch` cannot be started ({error}); run where Slurm's commands are installed"))
+        }
     }
 }
 
@@ -140,8 +142,14 @@ mod tests {
 
     #[test]
     fn the_queue_is_read_line_by_line() {
-        let jobs = parse("17|repro-a|RUNNING|n[1-2]\n18|other|PENDING|(Resources)\n19|repro-a|PENDING|(a|b)\n\nodd\n");
-        let entry = |id: &str, state: &str, place: &str| Entry { id: id.into(), state: state.into(), place: place.into() };
+        let jobs = parse(
+            "17|repro-a|RUNNING|n[1-2]\n18|other|PENDING|(Resources)\n19|repro-a|PENDING|(a|b)\n\nodd\n",
+        );
+        let entry = |id: &str, state: &str, place: &str| Entry {
+            id: id.into(),
+            state: state.into(),
+            place: place.into(),
+        };
         assert_eq!(jobs["repro-a"], [entry("17", "RUNNING", "n[1-2]"), entry("19", "PENDING", "(a|b)")]);
         assert_eq!(jobs.len(), 2);
     }

@@ -55,13 +55,14 @@ impl Site {
     /// # Errors
     /// A sentence with the place of what is wrong.
     pub fn load(file: &Path) -> Result<Self, String> {
-        let text =
-            std::fs::read_to_string(file).map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;
         Self::parse(&text).map_err(|problem| format!("{}:{problem}", file.display()))
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let options = ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME);
+        let options =
+            ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME);
         let site: Self = options.from_str(text).map_err(|error| {
             let at = error.span.start;
             format!("{}:{}: {}", at.line, at.col, error.code)

@@ -2,7 +2,6 @@
 //! the queue in one call for all, cancels them. What a job leaves at its desk counts; the queue is asked only
 //! whether a job that has left no end is still there to leave one.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -23,9 +22,12 @@ const MOST_LOST: usize = 3;
 
 /// What the executor wants of the watch.
 pub(super) enum Order {
-    Watch { name: String, job: Box<Job> },
-    /// Cancel it; at once, or politely.
-    Stop { name: String, at_once: bool },
+    Watch(Box<Job>),
+    /// Cancel the job of that name; at once, or politely.
+    Stop {
+        name: String,
+        at_once: bool,
+    },
 }
 
 /// How far a job is, as far as this process knows.
@@ -83,8 +85,10 @@ impl Job {
         }
     }
 
-    fn end(&self, outcome: Outcome) {
+    /// Tells how it ended; with that it is watched no more.
+    fn end(&self, outcome: Outcome) -> bool {
         self.reporter.send(Report::Ended(outcome));
+        false
     }
 
     fn called(&self) -> String {
@@ -105,9 +109,10 @@ impl Job {
     }
 }
 
-/// The jobs, by the name they have in the queue.
+/// All that are watched.
 pub(super) struct Watch {
-    jobs: BTreeMap<String, Job>,
+    /// In the order in which they are submitted.
+    jobs: Vec<Job>,
     poll: Duration,
     /// When the queue is looked at next.
     next: Instant,
@@ -117,7 +122,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub fn new(poll: Duration) -> Self {
-        Self { jobs: BTreeMap::new(), poll, next: Instant::now(), outage: false }
+        Self { jobs: Vec::new(), poll, next: Instant::now(), outage: false }
     }
 
     /// Watches until nobody gives orders any more.
@@ -128,7 +133,9 @@ impl Watch {
                 false => orders.recv_timeout(TICK),
             };
             match order {
-                Ok(order) => std::iter::once(order).chain(orders.try_iter()).for_each(|order| self.take(order)),
+                Ok(order) => {
+                    std::iter::once(order).chain(orders.try_iter()).for_each(|order| self.take(order))
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -142,14 +149,14 @@ impl Watch {
 
     fn take(&mut self, order: Order) {
         match order {
-            Order::Watch { name, job } => {
+            Order::Watch(job) => {
                 if job.stage == Stage::Unsure {
                     self.next = Instant::now();
                 }
-                self.jobs.insert(name, *job);
+                self.jobs.push(*job);
             }
             Order::Stop { name, at_once } => {
-                if let Some(job) = self.jobs.get_mut(&name) {
+                if let Some(job) = self.jobs.iter_mut().find(|job| job.submission.name == name) {
                     job.wanted = if at_once { Told::AtOnce } else { Told::Politely };
                     self.next = Instant::now();
                 }
@@ -159,45 +166,49 @@ impl Watch {
 
     fn submit(&mut self) {
         let since = Instant::now();
-        let mut ended = Vec::new();
-        for (name, job) in self.jobs.iter_mut().filter(|(_, job)| job.stage == Stage::New) {
+        let outage = &mut self.outage;
+        self.jobs.retain_mut(|job| {
+            if job.stage != Stage::New {
+                return true;
+            }
             if job.wanted != Told::Nothing {
-                ended.push((name.clone(), Outcome::Cancelled));
-                continue;
+                return job.end(Outcome::Cancelled);
             }
             if since.elapsed() > SUBMITTING {
-                break;
+                return true;
             }
             match queue::submit(&job.submission) {
                 Ok(id) => {
                     job.reporter.send(Report::Placed(format!("job {id} submitted")));
                     (job.id, job.stage, job.gone) = (Some(id), Stage::Submitted, None);
+                    true
                 }
                 Err(NotSubmitted::Refused(problem)) => {
-                    ended.push((name.clone(), Outcome::Failed(format!("sbatch refused its job: {problem}"))));
+                    job.end(Outcome::Failed(format!("sbatch refused its job: {problem}")))
                 }
                 Err(NotSubmitted::Unsure(problem)) => {
                     job.stage = Stage::Unsure;
-                    if !std::mem::replace(&mut self.outage, true) {
+                    if !std::mem::replace(outage, true) {
                         job.reporter.send(Report::Warned(format!("{problem}; submitted once Slurm answers")));
                     }
+                    true
                 }
             }
-        }
-        self.end(ended);
+        });
     }
 
     /// Passes on what the jobs left at their desks.
     fn read_desks(&mut self) {
-        self.jobs.retain(|_, job| {
+        self.jobs.retain_mut(|job| {
             // Asked before reading, so that nothing reported before the end is missed.
             let has_ended = has_ended(&job.desk);
-            desk::new_reports(&job.desk, &mut job.read).into_iter().for_each(|report| job.reporter.send(report));
+            desk::new_reports(&job.desk, &mut job.read)
+                .into_iter()
+                .for_each(|report| job.reporter.send(report));
             // One that cannot be read yet is read the next time.
             let Some(Ok(ended)) = has_ended.then(|| desk::end(&job.desk)) else { return true };
             job.reporter.send(Report::Ran(ended.execution));
-            job.end(ended.outcome);
-            false
+            job.end(ended.outcome)
         });
     }
 
@@ -208,9 +219,9 @@ impl Watch {
             Err(problem) => return self.no_answer(&problem),
         };
         self.outage = false;
-        let (mut ended, mut cancelled) = (Vec::new(), [Vec::new(), Vec::new()]);
-        for (name, job) in &mut self.jobs {
-            if let Some(entries) = queue.get(name) {
+        let mut cancelled = [Vec::new(), Vec::new()];
+        self.jobs.retain_mut(|job| {
+            if let Some(entries) = queue.get(&job.submission.name) {
                 (job.stage, job.gone) = (Stage::Submitted, None);
                 // The newest, of several that unanswered calls may have submitted.
                 if let Some(entry) = entries.last() {
@@ -224,21 +235,22 @@ impl Watch {
             } else if job.stage != Stage::New
                 && let Some(outcome) = missed(job)
             {
-                ended.push((name.clone(), outcome));
+                return job.end(outcome);
             }
-        }
-        self.end(ended);
+            true
+        });
         self.cancel(&cancelled);
-        let stopping = self.jobs.values().any(|job| job.wanted != Told::Nothing);
+        let stopping = self.jobs.iter().any(|job| job.wanted != Told::Nothing);
         self.next = Instant::now() + if stopping { TICK } else { self.poll };
     }
 
     /// Says once that Slurm does not answer. Who is to end at once ends: the desk stays for a job that works there.
     fn no_answer(&mut self, problem: &str) {
         self.next = Instant::now() + self.poll;
-        let Some(job) = self.jobs.values().next() else { return };
+        let Some(job) = self.jobs.first() else { return };
         if !std::mem::replace(&mut self.outage, true) {
-            job.reporter.send(Report::Warned(format!("the queue cannot be read: {problem}; looking until it can")));
+            job.reporter
+                .send(Report::Warned(format!("the queue cannot be read: {problem}; looking until it can")));
         }
         self.leave();
     }
@@ -246,9 +258,9 @@ impl Watch {
     fn cancel(&mut self, ids: &[Vec<String>; 2]) {
         let done = queue::cancel(&ids[0], false).and_then(|()| queue::cancel(&ids[1], true));
         match done {
-            Ok(()) => self.jobs.values_mut().for_each(|job| job.told = job.wanted),
+            Ok(()) => self.jobs.iter_mut().for_each(|job| job.told = job.wanted),
             Err(problem) => {
-                if let Some(job) = self.jobs.values().find(|job| job.wanted > job.told) {
+                if let Some(job) = self.jobs.iter().find(|job| job.wanted > job.told) {
                     job.reporter.send(Report::Warned(format!("scancel: {problem}")));
                 }
                 self.leave();
@@ -258,17 +270,7 @@ impl Watch {
 
     /// Ends the watch over jobs that are to end at once and cannot be cancelled.
     fn leave(&mut self) {
-        let left = self.jobs.iter().filter(|(_, job)| job.wanted == Told::AtOnce);
-        let left = left.map(|(name, _)| (name.clone(), Outcome::Cancelled)).collect();
-        self.end(left);
-    }
-
-    fn end(&mut self, ended: Vec<(String, Outcome)>) {
-        for (name, outcome) in ended {
-            if let Some(job) = self.jobs.remove(&name) {
-                job.end(outcome);
-            }
-        }
+        self.jobs.retain(|job| job.wanted != Told::AtOnce || job.end(Outcome::Cancelled));
     }
 }
 
@@ -290,7 +292,9 @@ fn missed(job: &mut Job) -> Option<Outcome> {
     let state = job.id.as_deref().and_then(queue::last_state);
     let (called, words) = (job.called(), desk::last_words(&job.desk));
     let problem = match state.as_deref() {
-        None | Some("NODE_FAIL" | "PREEMPTED" | "BOOT_FAIL" | "PENDING" | "REQUEUED") if job.lost < MOST_LOST => {
+        None | Some("NODE_FAIL" | "PREEMPTED" | "BOOT_FAIL" | "PENDING" | "REQUEUED")
+            if job.lost < MOST_LOST =>
+        {
             job.lost += 1;
             job.stage = Stage::New;
             let how = state.as_deref().unwrap_or("Slurm knows no more of it");
