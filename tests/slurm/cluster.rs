@@ -49,9 +49,17 @@ impl Cluster {
         self.folder.path().join("slurm.conf")
     }
 
-    /// Starts the controller again with what it kept.
-    pub fn start_controller(&self) {
-        assert!(self.script("up.sh", &["controller"]).stderr(Stdio::null()).status().unwrap().success());
+    /// Starts the controller again with what it kept, or with nothing.
+    pub fn start_controller(&self, forgets: bool) {
+        let args = if forgets { &["controller", "-c"][..] } else { &["controller"] };
+        assert!(self.script("up.sh", args).stderr(Stdio::null()).status().unwrap().success());
+    }
+
+    /// Makes a job that Slurm has put back into the queue start, which it does minutes later otherwise.
+    pub fn start_again(&self, job: &str) {
+        let state = || self.ask(&format!("squeue --noheader --format=%T --jobs={job}"));
+        wait_until("it is back in the queue", || state().trim() == "PENDING");
+        self.ask(&format!("scontrol update jobid={job} starttime=now"));
     }
 
     /// Ends the controller at once.

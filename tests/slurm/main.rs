@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use cluster::{Cluster, begun, events, executions, step, wait_for_begun};
+use cluster::{Cluster, events, executions, step, wait_for_begun};
 use process::{finished, signal, wait_until};
 use support::TestSpace;
 
 const TOYS: &str = r#"
     (name: "a", stage: "join", params: (text: "a")),
-    (for: {"n": [1, 2, 3]}, name: "b{n}", stage: "join", params: (text: "{n}", ms: 50), inputs: {"in": ["a"]}, needs: (cpu: 2)),
+    (for: {"n": [1, 2, 3]}, name: "b{n}", stage: "join", params: (text: "n{n}", ms: 50), inputs: {"in": ["a"]}, needs: (cpu: 2)),
     (name: "words", stage: "command", inputs: {"texts": ["b{1,2,3}/text"]},
      params: (shell: "cat {input.texts} > {out}/all; echo said >&2", outputs: ["all"])),
     (name: "end", stage: "join", inputs: {"in": ["words", "b2"]}, publish: "end"),
@@ -46,7 +46,11 @@ fn a_run_on_the_cluster_equals_a_local_one_in_every_digest() {
     let run = cluster.make(&there, &["--json", "-j", "4"]).expect(0);
     assert_eq!(here.trees(), there.trees());
     assert_eq!(here.read("reports/mini/end/text"), there.read("reports/mini/end/text"));
-    assert!(there.read("reports/mini/end/text").contains("all=1"), "{}", there.read("reports/mini/end/text"));
+    assert!(
+        there.read("reports/mini/end/text").contains("all=n1"),
+        "{}",
+        there.read("reports/mini/end/text")
+    );
     assert!(events(&run.out, "started").iter().all(|event| event["device"] == "slurm"));
     let placed = events(&run.out, "placed");
     assert!(placed.iter().any(|event| event["place"] == "job 1 submitted"), "{placed:?}");
@@ -132,18 +136,34 @@ fn steps_that_the_site_keeps_here_run_here() {
 fn a_controller_that_is_killed_and_comes_back_costs_nothing() {
     let cluster = Cluster::start();
     let space = space_of(&cluster, |folder| {
-        step(folder, "first", 6.0, "")
-            + &step(folder, "second", 0.1, "").replace("params:", "inputs: {\"in\": \"first\"}, params:")
+        let second = step(folder, "second", 0.1, "");
+        step(folder, "first", 6.0, "") + &second.replace("params:", "inputs: {\"in\": [\"first\"]}, params:")
     });
     let make = cluster.spawn(&space);
     wait_until("the command began", || space.path("ran").exists());
     cluster.kill_controller();
     // Longer than the queue is not looked at.
     std::thread::sleep(Duration::from_secs(3));
-    cluster.start_controller();
-    let run = finished(make.wait_with_output().unwrap()).expect(0);
-    assert!(run.err.contains("the queue cannot be read"), "{}", run.err);
+    cluster.start_controller(false);
+    finished(make.wait_with_output().unwrap()).expect(0);
     assert_eq!(ran(&space), "begin first\nend first\nbegin second\nend second\n");
+}
+
+#[test]
+fn a_job_that_the_controller_has_forgotten_is_submitted_again() {
+    let cluster = Cluster::start();
+    let space = space_of(&cluster, |folder| step(folder, "long", 60.0, ""));
+    let make = cluster.spawn(&space);
+    wait_until("the command began", || space.path("ran").exists());
+    cluster.kill_controller();
+    cluster.start_controller(true);
+    let run = finished(make.wait_with_output().unwrap()).expect(0);
+    assert!(
+        run.err.contains("its job 1 was lost (Slurm knows no more of it); submitted again"),
+        "{}",
+        run.err
+    );
+    assert_eq!(ran(&space), "begin long\nbegin long\nend long\n");
 }
 
 #[test]
@@ -203,10 +223,7 @@ fn a_job_that_slurm_starts_again_goes_on_from_its_scratch() {
     let make = cluster.spawn(&space);
     wait_until("the command began", || space.path("ran").exists());
     cluster.ask("scontrol requeue 1");
-    wait_until("it began again", || {
-        begun(&space).iter().any(|line| line.starts_with("job 1, start 2, on "))
-            || ran(&space).contains("end")
-    });
+    cluster.start_again("1");
     finished(make.wait_with_output().unwrap()).expect(0);
     assert_eq!(ran(&space), "begin long\nbegin long\nend long\n");
 }
@@ -219,8 +236,7 @@ fn a_node_that_fails_costs_no_more_than_what_is_not_in_the_scratch() {
     wait_until("the command began", || space.path("ran").exists());
     let node = cluster.ask("hostname -s");
     cluster.ask(&format!("scontrol update nodename={} state=down reason=test", node.trim()));
-    std::thread::sleep(Duration::from_secs(2));
-    cluster.ask(&format!("scontrol update nodename={} state=resume", node.trim()));
+    cluster.start_again("1");
     finished(make.wait_with_output().unwrap()).expect(0);
     assert_eq!(ran(&space), "begin long\nbegin long\nend long\n");
 }

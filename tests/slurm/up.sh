@@ -5,12 +5,12 @@
 #
 # Run as root, with the packages slurmctld, slurmd, slurm-client and munge installed. Clients need
 # SLURM_CONF=DIR/slurm.conf. `sh tests/slurm/up.sh DIR controller` starts the controller alone again, with what it
-# kept; `sh tests/slurm/down.sh DIR` ends both.
+# kept, or, with `-c` after that, with nothing; `sh tests/slurm/down.sh DIR` ends both.
 set -eu
 D=$1
 export SLURM_CONF="$D/slurm.conf"
 if [ "${2:-}" = controller ]; then
-    slurmctld -f "$SLURM_CONF"
+    slurmctld ${3:-} -f "$SLURM_CONF"
     exit
 fi
 H=$(hostname -s)
@@ -37,7 +37,7 @@ SlurmdLogFile=$D/log/slurmd.log
 SlurmctldPort=${SLURM_TEST_PORT:-16817}
 SlurmdPort=$((${SLURM_TEST_PORT:-16817} + 1))
 SchedulerType=sched/backfill
-SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1,bf_interval=1,requeue_delay=1
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1,bf_interval=1
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 DefMemPerNode=100
