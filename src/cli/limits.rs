@@ -1,5 +1,6 @@
 //! What a run may use of the machine, as options: threads, memory, GPUs, and pools that it must leave alone.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,8 +11,8 @@ use petgraph::graph::NodeIndex;
 use super::context::Context;
 use super::error::CliError;
 use super::{Global, print_line};
-use crate::pipeline::nearest;
 use crate::pipeline::needs::{BUILT_IN_POOLS, size};
+use crate::pipeline::{Step, nearest};
 use crate::plan::{Plan, Verdict};
 use crate::run::{Capacity, Cluster, Gpu, Site, machine};
 
@@ -82,10 +83,17 @@ impl Limits {
         };
         let computes = cfg!(any(feature = "cuda", feature = "metal"));
         let gpus_for_programs = !computes && self.gpus.is_none() && machine::allowed_gpus().is_none();
+        // Asking takes a while, and most pipelines need not know.
+        let asks = |step: &Step| step.needs.gpu_memory > 0;
+        let memory = match !gpus.is_empty() && context.pipeline.graph.node_weights().any(asks) {
+            true => machine::gpu_memory(),
+            false => BTreeMap::new(),
+        };
+        let gpu = |id: String| Gpu { memory: memory.get(&id).copied(), ..Gpu::whole(id) };
         Ok(Capacity {
             cpus: self.jobs.filter(|_| site.is_none()).map_or_else(machine::cpus, usize::from),
             memory: self.memory.unwrap_or_else(machine::memory),
-            gpus: gpus.into_iter().map(Gpu::whole).collect(),
+            gpus: gpus.into_iter().map(gpu).collect(),
             gpus_for_programs,
             pools: context.pipeline.pools.clone(),
             cluster: site.map(|site| Cluster { jobs: self.jobs.map_or(MOST_JOBS, usize::from), site }),

@@ -45,12 +45,22 @@ pub struct Gpu {
     pub id: String,
     /// What of it is free, or, of a share, what is taken.
     pub thousandths: u32,
+    /// Its memory in bytes, where that is known.
+    pub memory: Option<u64>,
 }
 
 impl Gpu {
     /// A whole one.
     pub fn whole(id: impl Into<String>) -> Self {
-        Self { id: id.into(), thousandths: Gpus::ONE }
+        Self { id: id.into(), thousandths: Gpus::ONE, memory: None }
+    }
+
+    /// What a step that needs so much of its memory takes of it, in thousandths: all of one whose memory is not
+    /// known, `None` of one that has less.
+    fn part(&self, memory: u64) -> Option<u32> {
+        let Some(total) = self.memory else { return Some(Gpus::ONE) };
+        let part = (u128::from(memory) * u128::from(Gpus::ONE)).div_ceil(u128::from(total.max(1)));
+        u32::try_from(part).ok().filter(|part| *part <= Gpus::ONE)
     }
 }
 
@@ -125,6 +135,14 @@ impl Capacity {
             let (wanted, number) = (needs.gpu, ids.len());
             return Some(format!("it needs {wanted} GPUs, of {number} here ({})", ids.join(", ")));
         }
+        if needs.gpu_memory > 0
+            && !self.gpus.is_empty()
+            && self.gpus.iter().all(|gpu| gpu.part(needs.gpu_memory).is_none())
+        {
+            let largest = self.gpus.iter().filter_map(|gpu| gpu.memory).max().unwrap_or(0);
+            let (wanted, largest) = (bytes(needs.gpu_memory), bytes(largest));
+            return Some(format!("it needs {wanted} of a GPU's memory; the largest here has {largest}"));
+        }
         let short = |(pool, wanted): (&String, &usize)| {
             let places = self.pools.get(pool).copied().unwrap_or(0);
             (*wanted > places).then(|| format!("it needs {wanted} of pool `{pool}`, which has {places}"))
@@ -134,8 +152,8 @@ impl Capacity {
 
     /// What a step takes of what there is here: its needs, without a GPU that it could not use.
     pub fn needs_of<'a>(&self, step: &'a Step) -> Cow<'a, Needs> {
-        if self.gpus_for_programs && step.stage != Command::NAME && step.needs.gpu.is_some() {
-            Cow::Owned(Needs { gpu: Gpus::default(), ..step.needs.clone() })
+        if self.gpus_for_programs && step.stage != Command::NAME && step.needs.has_gpu() {
+            Cow::Owned(Needs { gpu: Gpus::default(), gpu_memory: 0, ..step.needs.clone() })
         } else {
             Cow::Borrowed(&step.needs)
         }
@@ -148,7 +166,7 @@ impl Capacity {
         if threads > self.cpus || needs.memory > self.memory || !self.has_places(needs) {
             return None;
         }
-        let gpus = if of.gpus.is_empty() { Vec::new() } else { self.pick(needs.gpu)? };
+        let gpus = if of.gpus.is_empty() { Vec::new() } else { self.pick(needs)? };
         self.cpus -= threads;
         self.memory -= needs.memory;
         self.take_places(needs);
@@ -184,17 +202,24 @@ impl Capacity {
         }
     }
 
-    /// The first GPUs that nobody uses; for a share the fullest one that has room, so that whole ones stay free.
-    fn pick(&self, wanted: Gpus) -> Option<Vec<Gpu>> {
-        let share = wanted.share();
-        if share > 0 {
-            let fits = self.gpus.iter().filter(|gpu| gpu.thousandths >= share);
-            let gpu = fits.min_by_key(|gpu| gpu.thousandths)?;
-            return Some(vec![Gpu { id: gpu.id.clone(), thousandths: share }]);
+    /// The first GPUs that nobody uses; for a part of one the fullest one that has room, so that whole ones stay free.
+    fn pick(&self, needs: &Needs) -> Option<Vec<Gpu>> {
+        let whole = needs.gpu.whole();
+        if whole > 0 || !needs.has_gpu() {
+            let free = self.gpus.iter().filter(|gpu| gpu.thousandths == Gpus::ONE);
+            let picked: Vec<Gpu> = free.take(whole).cloned().collect();
+            return (picked.len() == whole).then_some(picked);
         }
-        let free = self.gpus.iter().filter(|gpu| gpu.thousandths == Gpus::ONE);
-        let picked: Vec<Gpu> = free.take(wanted.whole()).cloned().collect();
-        (picked.len() == wanted.whole()).then_some(picked)
+        let part = |gpu: &Gpu| match needs.gpu_memory {
+            0 => Some(needs.gpu.share()),
+            memory => gpu.part(memory),
+        };
+        let fits = self
+            .gpus
+            .iter()
+            .filter_map(|gpu| Some((gpu, part(gpu).filter(|part| *part <= gpu.thousandths)?)));
+        let (gpu, thousandths) = fits.min_by_key(|(gpu, _)| gpu.thousandths)?;
+        Some(vec![Gpu { thousandths, ..gpu.clone() }])
     }
 
     /// Gives back what a step had.

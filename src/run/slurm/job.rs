@@ -87,7 +87,7 @@ fn prepared(mut task: Task) -> io::Result<Task> {
         files::remove(folder)?;
         fs::create_dir_all(folder)?;
     }
-    let wants_gpu = task.needs.gpu.is_some();
+    let wants_gpu = task.needs.has_gpu();
     // Where Slurm does not confine a job it may see the GPUs of others.
     task.gpus = if wants_gpu { machine::allowed_gpus() } else { Some(Vec::new()) };
     task.host.device = device(wants_gpu).to_owned();

@@ -72,8 +72,8 @@ impl Slurm {
         ];
         let memory = Some(needs.memory).filter(|memory| *memory > 0).or(rule.memory);
         options.extend(memory.map(|bytes| format!("--mem={}M", bytes.div_ceil(1 << 20))));
-        if needs.gpu.is_some() {
-            // A share of a GPU is a whole one to Slurm.
+        if needs.has_gpu() {
+            // A part of a GPU is a whole one to Slurm.
             options.push(format!("--gres=gpu:{}", needs.gpu.whole().max(1)));
         }
         options.extend(rule.partition.map(|partition| format!("--partition={partition}")));
