@@ -168,6 +168,7 @@ fn run_view(record: RunRecord) -> RunView {
     RunView {
         started_ms: record.started_ms,
         seconds: record.seconds,
+        peak_memory: record.peak_memory,
         host: record.machine.name,
         device: record.machine.device,
         threads: record.machine.threads,

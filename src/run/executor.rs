@@ -107,6 +107,8 @@ pub enum Report {
     },
     /// It says something that a person should know.
     Warned(String),
+    /// The most memory that its process held so far, in bytes.
+    Memory(u64),
     /// Where it waits or runs, when that is not this machine.
     Placed(String),
     /// How it ran elsewhere; comes before its end.

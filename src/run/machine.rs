@@ -30,6 +30,13 @@ pub fn memory() -> u64 {
         .map_or(total, |limit| limit.min(total))
 }
 
+/// The most memory that this process ever held, in bytes, where the system tells.
+pub fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// The lowest memory limit of this process's control group and those around it (cgroup v2, then v1).
 fn control_group_limit(mount: &Path, own: &Path) -> Option<u64> {
     let own = fs::read_to_string(own).unwrap_or_default();

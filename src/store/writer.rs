@@ -330,6 +330,7 @@ mod tests {
             bytes: manifest.bytes(),
             started_ms: 1,
             seconds,
+            peak_memory: None,
             machine: Machine::default(),
             log: String::new(),
             accepted: None,

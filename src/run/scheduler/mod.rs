@@ -50,6 +50,7 @@ struct Active {
     share: Share,
     since: Instant,
     started_ms: u64,
+    peak_memory: Option<u64>,
     /// How it ran, when that was elsewhere.
     execution: Option<Execution>,
 }
@@ -188,6 +189,11 @@ impl Scheduler<'_> {
                 }
             }
             Report::Warned(text) => self.observer.on(&Event::Warned { step, text: &text }),
+            Report::Memory(bytes) => {
+                if let Some(active) = self.active.get_mut(&node) {
+                    active.peak_memory = Some(bytes);
+                }
+            }
             Report::Ended(outcome) => {
                 if let Some(active) = self.active.remove(&node) {
                     self.ended(plan, node, active, outcome);

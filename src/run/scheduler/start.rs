@@ -172,8 +172,17 @@ impl Scheduler<'_> {
         let inputs = plan.recorded_inputs(node);
         match self.executor.start(task, Reporter::new(self.sender.clone(), node)) {
             Ok(running) => {
-                let active =
-                    Active { running, work, key_text, inputs, share, since, started_ms, execution: None };
+                let active = Active {
+                    running,
+                    work,
+                    key_text,
+                    inputs,
+                    share,
+                    since,
+                    started_ms,
+                    peak_memory: None,
+                    execution: None,
+                };
                 self.active.insert(node, active);
             }
             Err(error) => {

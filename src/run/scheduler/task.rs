@@ -34,7 +34,7 @@ impl Scheduler<'_> {
     /// Commits the output of a step that ended well.
     pub(super) fn keep(&mut self, node: NodeIndex, active: Active) -> Result<(), String> {
         let step = &self.pipeline.graph[node];
-        let Active { work, key_text, inputs, share, since, started_ms, execution, .. } = active;
+        let Active { work, key_text, inputs, share, since, started_ms, peak_memory, execution, .. } = active;
         let Execution { machine, started_ms, seconds } = execution.unwrap_or_else(|| {
             let machine = Machine {
                 name: machine::name(),
@@ -75,6 +75,7 @@ impl Scheduler<'_> {
             bytes: manifest.bytes(),
             started_ms,
             seconds,
+            peak_memory,
             machine,
             log: log.to_string_lossy().into_owned(),
             accepted: None,
