@@ -18,6 +18,9 @@ pub struct Machine {
     pub device: String,
     /// The threads it was given.
     pub threads: usize,
+    /// The GPUs it was given, as `CUDA_VISIBLE_DEVICES` names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
 }
 
 /// An input as it was when the step ran.
