@@ -97,7 +97,7 @@ pub const CASES: &[Case] = &[
         "import-visualbert",
         "(config: (vocab_size: 5, hidden_size: 4, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 8, \
          max_position_embeddings: 6, type_vocab_size: 2, adapter_divisor: 2, visual_embedding_dim: 3))",
-        &[("archive", "./stages/src/import_visual_bert/fixtures/zip.pth")],
+        &[("archive", "./stages/src/import_model/fixtures/zip.pth")],
     ),
     train(
         "train-fc",
