@@ -16,6 +16,7 @@ use stages::models::Config;
 mod options;
 mod resume;
 mod space;
+mod vilbert;
 
 use space::{Fixture, PRETRAIN, Space, bytes, params, tensors, values};
 
