@@ -82,8 +82,9 @@ fn figure(runs: &[Run], profile: &Profile) -> Figure {
 }
 
 fn legend(title: &str, runs: &[&Run]) -> LegendColumn {
-    let several =
-        |run: &Run| runs.iter().filter(|other| other.metrics.run.kind() == run.metrics.run.kind()).count() > 1;
+    let several = |run: &Run| {
+        runs.iter().filter(|other| other.metrics.run.kind() == run.metrics.run.kind()).count() > 1
+    };
     let entry = |run: &&Run| {
         let Metrics { run: info, roc_auc, intervals, .. } = &run.metrics;
         let seed = if several(run) { format!(" (seed {})", info.seed) } else { String::new() };

@@ -74,8 +74,10 @@ fn table(found: &Found, profile: &Profile) -> Table {
 
 fn row(found: &Found, trained_on: &str, mode: &str) -> Vec<Cell> {
     let of = |on: &str| found.get(&(trained_on.to_owned(), mode.to_owned(), on.to_owned()));
-    let mut cells =
-        vec![Cell::Text(published::title(&DATASETS, trained_on).to_owned()), Cell::Text(published::kind_title(mode))];
+    let mut cells = vec![
+        Cell::Text(published::title(&DATASETS, trained_on).to_owned()),
+        Cell::Text(published::kind_title(mode)),
+    ];
     for (on, _) in DATASETS {
         cells.extend(match of(on) {
             Some(metrics) => [

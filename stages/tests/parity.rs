@@ -176,7 +176,10 @@ fn gradients_are_the_references(family: Family, model: &str) {
                 for (name, var) in params.trained() {
                     let (Some(found), Some(expected)) = (grads.get(var), expected.get(name)) else {
                         let neither = grads.get(var).is_none() && !expected.contains_key(name);
-                        assert!(neither && name.contains("q_dense"), "{about}: only one has a gradient of {name}");
+                        assert!(
+                            neither && name.contains("q_dense"),
+                            "{about}: only one has a gradient of {name}"
+                        );
                         continue;
                     };
                     let (found, expected) = (values(found), values(expected));
@@ -268,7 +271,12 @@ fn write_memes(config: &Config, size: &Size, tensors: &Tensors, tokens: &Path, r
         let picture = PictureRegions {
             features: values(features),
             boxes: tensors.get(&format!("boxes {at}")).map_or(vec![[0.0, 0.0, 1.0, 1.0]; count], |boxes| {
-                boxes.to_vec2().unwrap().into_iter().map(|corners: Vec<f32>| corners.try_into().unwrap()).collect()
+                boxes
+                    .to_vec2()
+                    .unwrap()
+                    .into_iter()
+                    .map(|corners: Vec<f32>| corners.try_into().unwrap())
+                    .collect()
             }),
             scores: vec![1.0; count],
             objects: vec![0; count],

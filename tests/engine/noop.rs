@@ -63,7 +63,11 @@ fn a_target_may_be_asked_for_besides() {
     assert_eq!(done.err, "nothing to do: 2 steps fresh\n");
     assert_eq!(space.run(&["make", "b", "--with", "c"]).expect(0).ran(), ["c"]);
     let unknown = space.run(&["make", "--with", "mroe"]).expect(2);
-    assert!(unknown.err.contains("no target or step `mroe`") && unknown.err.contains("more"), "{}", unknown.err);
+    assert!(
+        unknown.err.contains("no target or step `mroe`") && unknown.err.contains("more"),
+        "{}",
+        unknown.err
+    );
 }
 
 #[test]

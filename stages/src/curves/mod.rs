@@ -144,13 +144,14 @@ impl Pair {
     fn legend(&self, words: impl Fn(&Curve) -> String) -> Vec<LegendColumn> {
         let column = |curves: &[Curve], faint: bool, heading: &str| {
             let kinds = published::kinds(curves.iter().map(|curve| curve.mode.as_str()));
-            let entries = kinds.into_iter().map(|kind| match curves.iter().find(|curve| curve.mode == kind) {
-                None => (None, format!("{}: no run", published::kind_title(kind))),
-                Some(curve) => {
-                    let text = format!("{}: {}{}", curve.name(), words(curve), gaps(curve));
-                    (Some(style(kind, faint)), text)
-                }
-            });
+            let entries =
+                kinds.into_iter().map(|kind| match curves.iter().find(|curve| curve.mode == kind) {
+                    None => (None, format!("{}: no run", published::kind_title(kind))),
+                    Some(curve) => {
+                        let text = format!("{}: {}{}", curve.name(), words(curve), gaps(curve));
+                        (Some(style(kind, faint)), text)
+                    }
+                });
             LegendColumn { heading: heading.to_owned(), entries: entries.collect() }
         };
         vec![column(&self.ours, false, "This run"), column(&self.published, true, "Published")]

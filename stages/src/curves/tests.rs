@@ -9,8 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use stage_api::testing::run_stage;
 
 use super::*;
-use crate::published::MODES;
 use crate::artifacts::history::{ParameterCounts, RunInfo, TrainPoint, ValPoint};
+use crate::published::MODES;
 
 /// A run of 600 updates with the shape of a real one: a saturating rise under noise.
 fn history(dataset: &str, mode: &str, seed: u64) -> History {

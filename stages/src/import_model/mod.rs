@@ -75,11 +75,9 @@ impl<C: Pretrained> Stage for Import<C> {
     fn check(&self, params: &Params<C>) -> Result<(), String> {
         params.config.check().map_err(|error| error.to_string())?;
         match params.from {
-            From::Model(other) if other != C::FAMILY => Err(format!(
-                "from is `{}`; expected `{}` or `bert`",
-                other.as_str(),
-                C::FAMILY.as_str()
-            )),
+            From::Model(other) if other != C::FAMILY => {
+                Err(format!("from is `{}`; expected `{}` or `bert`", other.as_str(), C::FAMILY.as_str()))
+            }
             _ => Ok(()),
         }
     }

@@ -221,7 +221,10 @@ fn what_does_not_fit_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let refused = |archive: &Path, params: &str| {
-        run_stage(&Import::<visual_bert::Config>::new(), params, &[("archive", archive)], &out).err().unwrap().to_string()
+        run_stage(&Import::<visual_bert::Config>::new(), params, &[("archive", archive)], &out)
+            .err()
+            .unwrap()
+            .to_string()
     };
     let shape = refused(&fixture("old.pth"), &params(7));
     assert!(

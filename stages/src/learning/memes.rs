@@ -108,7 +108,8 @@ impl<'a> Memes<'a> {
                 return Err(StageError::input(REGIONS, self.regions_path, problem));
             }
             if self.locations(place).flatten().any(|value| !value.is_finite()) {
-                let problem = format!("the place of a region of `{image}` is not a finite number; extract it again");
+                let problem =
+                    format!("the place of a region of `{image}` is not a finite number; extract it again");
                 return Err(StageError::input(REGIONS, self.regions_path, problem));
             }
         }

@@ -5,8 +5,8 @@
 //! [`Model`], so that another model is another folder here and a line in each of [`Family`] and [`Config`].
 
 mod bert;
-pub mod faster_rcnn;
 mod family;
+pub mod faster_rcnn;
 mod init;
 mod mode;
 pub mod vilbert;
@@ -116,7 +116,9 @@ pub trait Architecture {
 }
 
 /// An architecture whose checkpoints can be imported.
-pub trait Pretrained: Architecture + Serialize + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static {
+pub trait Pretrained:
+    Architecture + Serialize + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
+{
     /// Which one.
     const FAMILY: Family;
 

@@ -128,8 +128,8 @@ fn attention(params: &Params, name: &str, widths: Widths) -> Result<Attention> {
 
 /// What an attention layer `name` reads of the parameters.
 fn reads_of(name: &str) -> Vec<String> {
-    let names =
-        ["query", "key", "value"].map(|part| [format!("{name}.{part}.weight"), format!("{name}.{part}.bias")]);
+    let names = ["query", "key", "value"]
+        .map(|part| [format!("{name}.{part}.weight"), format!("{name}.{part}.bias")]);
     names.into_iter().flatten().collect()
 }
 

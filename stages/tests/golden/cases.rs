@@ -3,8 +3,7 @@
 
 /// Settled by rounding: attention does not depend on a key's bias, so its gradient is rounding alone, which the
 /// optimiser scales up to its usual step.
-const KEY_BIAS: &[&str] =
-    &[".attention.self.key.bias", ".biattention.key1.bias", ".biattention.key2.bias"];
+const KEY_BIAS: &[&str] = &[".attention.self.key.bias", ".biattention.key1.bias", ".biattention.key2.bias"];
 
 /// One run of a stage.
 pub struct Case {

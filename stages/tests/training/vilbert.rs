@@ -30,9 +30,11 @@ fn each_mode_trains_its_own_tensors_and_no_other() {
         }
         let history = History::read(&run).unwrap();
         assert_eq!((history.run.kind(), history.run.dataset.as_str()), (format!("vilbert-{mode}"), "toy"));
-        let metrics = Metrics::read(&space.evaluate(&run, "()", &format!("{mode}-evaluated")).unwrap()).unwrap();
+        let metrics =
+            Metrics::read(&space.evaluate(&run, "()", &format!("{mode}-evaluated")).unwrap()).unwrap();
         assert_eq!((metrics.roc_auc, &metrics.run), (history.best.roc_auc, &history.run));
-        let inputs = [("run", run.as_path()), ("tokens", space.tokens.as_path()), ("regions", &space.regions)];
+        let inputs =
+            [("run", run.as_path()), ("tokens", space.tokens.as_path()), ("regions", &space.regions)];
         let out = space.dir.path().join(format!("{mode}-predicted"));
         let predict = stages::registry();
         run_stage(predict.get("predict").unwrap(), "(split: \"val\")", &inputs, &out).unwrap();
@@ -70,7 +72,8 @@ fn where_regions_are_counts_for_a_vilbert_alone() {
     let (tokens, regions) = flat.write(dir.path());
     let inputs = [("tokens", tokens.as_path()), ("regions", &regions)];
     let pretrain = stages::registry();
-    let error = run_stage(pretrain.get("pretrain").unwrap(), super::PRETRAIN, &inputs, &dir.path().join("out"));
+    let error =
+        run_stage(pretrain.get("pretrain").unwrap(), super::PRETRAIN, &inputs, &dir.path().join("out"));
     let error = error.map(drop).unwrap_err().to_string();
     assert!(error.contains("`3.png`") && error.contains("place"), "{error}");
 }

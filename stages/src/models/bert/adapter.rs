@@ -76,9 +76,11 @@ impl TryFrom<String> for AdapterPlace {
 
     fn try_from(text: String) -> std::result::Result<Self, String> {
         let known = Self::ALL.into_iter().find(|(_, name)| *name == text);
-        let unknown =
-            || format!("unknown place `{text}` of adapters: expected `output`, `attention`, `both` or `co-attention`");
+        let unknown = || {
+            format!(
+                "unknown place `{text}` of adapters: expected `output`, `attention`, `both` or `co-attention`"
+            )
+        };
         known.map(|(place, _)| place).ok_or_else(unknown)
     }
 }
-

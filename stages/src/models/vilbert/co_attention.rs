@@ -34,7 +34,7 @@ impl CoAttention {
         let part = |part: &str| format!("model.bert.encoder.c_layer.{index}.{part}");
         let bi = config.bi_hidden_size;
         // In the original's names 1 is the regions and 2 the text.
-        let side = |of: &str, own: u8, other: u8, sites: [u32; 3]| {
+        let side = |of: &str, own: u8, other: u8, sites: [u32; 3]| -> Result<Side> {
             let size = if own == 1 { config.vision_layer() } else { config.text_layer() };
             let attended = if own == 1 { config.hidden_size } else { config.v_hidden_size };
             let names = [format!("query{own}"), format!("key{other}"), format!("value{other}")]
@@ -67,8 +67,7 @@ impl CoAttention {
                 sites: sites.map(|offset| site + offset),
             })
         };
-        let load: Result<_> = side("t", 2, 1, [0, 3, 5]);
-        Ok(Self { text: load?, vision: side("v", 1, 2, [1, 2, 4])? })
+        Ok(Self { text: side("t", 2, 1, [0, 3, 5])?, vision: side("v", 1, 2, [1, 2, 4])? })
     }
 
     pub fn forward(&self, x: &Streams, biases: &Biases, dropout: Option<&DropoutAt>) -> Result<Streams> {

@@ -4,7 +4,9 @@ use candle_core::Result;
 use serde::{Deserialize, Serialize};
 
 use super::super::bert::{LayerSize, Shapes, WordsSize, checks, defaults};
-use super::super::{AdapterPlace, Architecture, Changes, Dimensions, Family, Model, Origin, Pretrained, Small};
+use super::super::{
+    AdapterPlace, Architecture, Changes, Dimensions, Family, Model, Origin, Pretrained, Small,
+};
 use super::{Vilbert, names};
 use crate::nn::Params;
 

@@ -79,13 +79,8 @@ impl Encoder {
         let mut x = self.first.forward(x, biases, Rows::All, dropout)?;
         for (index, (layer, stacks)) in self.then.iter().enumerate() {
             if index + 1 == self.then.len() {
-                x.text = run(
-                    &stacks.text,
-                    layer.text(&x, biases, dropout)?,
-                    &biases.text,
-                    Rows::All,
-                    dropout,
-                )?;
+                x.text =
+                    run(&stacks.text, layer.text(&x, biases, dropout)?, &biases.text, Rows::All, dropout)?;
             } else {
                 x = stacks.forward(layer.forward(&x, biases, dropout)?, biases, Rows::All, dropout)?;
             }
@@ -103,9 +98,7 @@ impl Stacks {
         };
         let (text_size, vision_size) = (config.text_layer(), config.vision_layer());
         Ok(Self {
-            text: text
-                .map(|index| layer("layer", index, &text_size, text_site))
-                .collect::<Result<_>>()?,
+            text: text.map(|index| layer("layer", index, &text_size, text_site)).collect::<Result<_>>()?,
             vision: vision
                 .map(|index| layer("v_layer", index, &vision_size, vision_site))
                 .collect::<Result<_>>()?,

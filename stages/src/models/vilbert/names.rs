@@ -20,7 +20,6 @@ pub fn own(origin: Origin, name: &str) -> Option<String> {
 
 /// Whether checkpoints of `origin` have nothing for this model's tensor `name`.
 pub fn is_fresh(origin: Origin, name: &str) -> bool {
-    let is_text =
-        name.starts_with("model.bert.embeddings.") || name.starts_with("model.bert.encoder.layer.");
+    let is_text = name.starts_with("model.bert.embeddings.") || name.starts_with("model.bert.encoder.layer.");
     origin == Origin::Bert && !is_text
 }

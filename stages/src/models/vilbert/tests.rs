@@ -126,7 +126,8 @@ fn logits_loss_and_gradients_are_the_originals() {
                 let square: f64 = values(grad).iter().map(|&value| f64::from(value).powi(2)).sum();
                 norms.iter_mut().filter(|(part, _)| name.contains(part)).for_each(|norm| norm.1 += square);
             }
-            for ((part, square), expected) in norms.into_iter().zip([2.626_097_04, 0.877_545_46, 0.694_674_56])
+            for ((part, square), expected) in
+                norms.into_iter().zip([2.626_097_04, 0.877_545_46, 0.694_674_56])
             {
                 let norm = f64::sqrt(square);
                 assert!((norm - expected).abs() < 1e-5, "{kernels:?}: {part}: {norm}, not {expected}");
@@ -172,7 +173,9 @@ fn the_published_count_of_adapters_fits_two_places_and_no_other_of_ours() {
 
 #[test]
 fn adapters_are_read_wherever_the_config_puts_them() {
-    for place in [AdapterPlace::Output, AdapterPlace::Attention, AdapterPlace::Both, AdapterPlace::CoAttention] {
+    for place in
+        [AdapterPlace::Output, AdapterPlace::Attention, AdapterPlace::Both, AdapterPlace::CoAttention]
+    {
         let config = Config { adapter_place: place, ..tiny() };
         let base = fresh(&Config { initializer_range: 0.3, ..config.clone() }, 1, &Device::Cpu).unwrap();
         let wide = Config { initializer_range: 0.3, ..config.clone() };

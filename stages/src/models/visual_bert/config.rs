@@ -4,7 +4,9 @@ use candle_core::Result;
 use serde::{Deserialize, Serialize};
 
 use super::super::bert::{LayerSize, Shapes, WordsSize, checks, defaults};
-use super::super::{AdapterPlace, Architecture, Changes, Dimensions, Family, Model, Origin, Pretrained, Small};
+use super::super::{
+    AdapterPlace, Architecture, Changes, Dimensions, Family, Model, Origin, Pretrained, Small,
+};
 use super::{VisualBert, names};
 use crate::nn::Params;
 
@@ -128,10 +130,7 @@ impl Architecture for Config {
             ("adapter_divisor", self.adapter_divisor),
         ])?;
         checks::layers(("num_hidden_layers", self.num_hidden_layers))?;
-        checks::heads(
-            ("hidden_size", self.hidden_size),
-            ("num_attention_heads", self.num_attention_heads),
-        )?;
+        checks::heads(("hidden_size", self.hidden_size), ("num_attention_heads", self.num_attention_heads))?;
         checks::adapters(self.hidden_size, self.adapter_divisor)?;
         checks::other(self.adapter_place != AdapterPlace::CoAttention, || {
             "has no co-attention for adapters to be in; `adapter_place` must be another".to_owned()

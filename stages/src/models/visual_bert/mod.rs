@@ -61,4 +61,4 @@ impl Model for VisualBert {
 }
 
 #[cfg(test)]
-pub mod tests;
+pub(super) mod tests;

@@ -6,9 +6,9 @@ use super::super::Origin;
 pub fn own(origin: Origin, name: &str) -> Option<String> {
     let part = match origin {
         // MMF's spellings now and before, then Hugging Face's.
-        Origin::Itself => {
-            ["model.bert.", "bert.bert.", "visual_bert."].iter().find_map(|prefix| name.strip_prefix(prefix))?
-        }
+        Origin::Itself => ["model.bert.", "bert.bert.", "visual_bert."]
+            .iter()
+            .find_map(|prefix| name.strip_prefix(prefix))?,
         Origin::Bert => name.strip_prefix("bert.").unwrap_or(name),
     };
     if !["embeddings.", "encoder.", "pooler."].iter().any(|start| part.starts_with(start)) {

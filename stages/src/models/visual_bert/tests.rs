@@ -272,7 +272,12 @@ fn the_number_of_threads_changes_no_bit() {
     let rows = 160;
     let big = |tensor: Tensor| Tensor::cat(&vec![tensor; rows], 0).unwrap();
     let one = batch(12);
-    let batch = Batch { ids: big(one.ids), regions: big(one.regions), locations: big(one.locations), mask: big(one.mask) };
+    let batch = Batch {
+        ids: big(one.ids),
+        regions: big(one.regions),
+        locations: big(one.locations),
+        mask: big(one.mask),
+    };
     let dropout = Dropout::new(0.1, 5).unwrap().at(3);
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
