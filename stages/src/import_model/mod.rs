@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::weights;
-use crate::models::{self, Family, Pretrained};
+use crate::models::{self, Config, Family, Pretrained};
 use crate::torch_file::{self, TorchFile};
 use from::From;
 
@@ -145,7 +145,8 @@ impl<C: Pretrained> Stage for Import<C> {
             }
         }
         job.progress.note(&format!("{} tensors imported", tensors.len()));
-        Ok(weights::write(job.out, &params.config, &tensors)?)
+        let config: Config = params.config.clone().into();
+        Ok(weights::write(job.out, &config, &tensors)?)
     }
 }
 

@@ -39,16 +39,16 @@ impl Family {
     /// The paper's dimensions.
     pub fn base(self) -> Config {
         match self {
-            Self::VisualBert => Config::VisualBert(visual_bert::Config::base()),
-            Self::Vilbert => Config::Vilbert(vilbert::Config::base()),
+            Self::VisualBert => visual_bert::Config::base().into(),
+            Self::Vilbert => vilbert::Config::base().into(),
         }
     }
 
     /// The dimensions of a small one.
     pub fn small(self, small: &Small) -> Config {
         match self {
-            Self::VisualBert => Config::VisualBert(visual_bert::Config::small(small)),
-            Self::Vilbert => Config::Vilbert(vilbert::Config::small(small)),
+            Self::VisualBert => visual_bert::Config::small(small).into(),
+            Self::Vilbert => vilbert::Config::small(small).into(),
         }
     }
 }
@@ -80,6 +80,18 @@ pub enum Config {
     /// Those of a VisualBERT.
     #[serde(untagged)]
     VisualBert(visual_bert::Config),
+}
+
+impl From<vilbert::Config> for Config {
+    fn from(config: vilbert::Config) -> Self {
+        Self::Vilbert(config)
+    }
+}
+
+impl From<visual_bert::Config> for Config {
+    fn from(config: visual_bert::Config) -> Self {
+        Self::VisualBert(config)
+    }
 }
 
 impl Config {

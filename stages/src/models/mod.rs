@@ -117,7 +117,7 @@ pub trait Architecture {
 
 /// An architecture whose checkpoints can be imported.
 pub trait Pretrained:
-    Architecture + Serialize + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
+    Architecture + Into<Config> + Clone + Serialize + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
 {
     /// Which one.
     const FAMILY: Family;

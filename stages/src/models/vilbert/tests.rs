@@ -186,9 +186,10 @@ fn adapters_are_read_wherever_the_config_puts_them() {
         let loss = cross_entropy(&model.logits(&golden_batch(), None).unwrap(), &labels).unwrap();
         let grads = loss.backward().unwrap();
         for (name, var) in params.trained() {
-            let grad = grads.get(var);
-            let moves = grad.is_some_and(|grad| values(grad).iter().any(|&value| value != 0.0));
-            assert!(moves, "{place:?}: `{name}` gets no gradient");
+            let Some(grad) = grads.get(var) else { panic!("{place:?}: `{name}` gets no gradient") };
+            // Of what stands behind a ReLU all may be shut.
+            let moves = values(grad).iter().any(|&value| value != 0.0);
+            assert!(moves || !name.ends_with("2.bias"), "{place:?}: `{name}` gets only zeros");
         }
     }
 }
