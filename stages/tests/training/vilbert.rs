@@ -45,7 +45,8 @@ fn each_mode_trains_its_own_tensors_and_no_other() {
 #[test]
 fn adapters_may_be_in_co_attention_and_a_visual_bert_has_none() {
     let place = "adapter_place: \"co-attention\"";
-    let run = Space::of(Fixture::new(), MODEL).train(&params("pe", place), "run").unwrap();
+    let space = Space::of(Fixture::new(), MODEL);
+    let run = space.train(&params("pe", place), "run").unwrap();
     assert!(tensors(&run).contains_key("model.bert.encoder.c_layer.0.v_output.AdaptImg1.weight"));
     let error = Space::new().train(&params("pe", place), "run").unwrap_err().to_string();
     assert!(error.contains("no co-attention"), "{error}");
@@ -62,7 +63,8 @@ fn where_regions_are_counts_for_a_vilbert_alone() {
     };
     for (model, counts) in [("", false), (MODEL, true)] {
         let [here, there] = [Fixture::new(), moved()]
-            .map(|fixture| bytes(&Space::of(fixture, model).train(&params("full", ""), "run").unwrap()));
+            .map(|fixture| Space::of(fixture, model))
+            .map(|space| bytes(&space.train(&params("full", ""), "run").unwrap()));
         assert_eq!(here != there, counts, "{model}");
     }
     // A picture without extent has no places in it.
