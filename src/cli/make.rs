@@ -15,15 +15,17 @@ use stage_api::Registry;
 
 use super::ask;
 use super::context::{Context, Project};
+use super::dry_run::dry_run;
+use super::elsewhere::Elsewhere;
 use super::error::CliError;
 use super::limits::Limits;
-use super::{Global, console, print, print_json, print_line, status, words};
-use crate::estimate::{Estimate, estimate};
-use crate::explain::{Explanation, explain};
+use super::{Global, console, print_line, status, words};
+use crate::estimate::estimate;
+use crate::explain::explain;
 use crate::grounds::Grounds;
 use crate::plan::{Known, Plan, Verdict};
 use crate::publish::{Part, Published};
-use crate::run::{self, Capacity, Message, Options, Subprocess, Summary};
+use crate::run::{self, Capacity, Message, Options, Summary};
 use crate::store::{ContentStore, Damage, Facts, StoreError, Writer};
 use crate::workspace::Workspace;
 
@@ -37,6 +39,8 @@ pub struct Make {
     with: Vec<String>,
     #[command(flatten)]
     limits: Limits,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
     /// After a failure, go on with what does not depend on the failed step.
     #[arg(short, long)]
     keep_going: bool,
@@ -85,7 +89,7 @@ impl Make {
             }
             return nothing_to_do(global, plan.needed().count(), since);
         }
-        let capacity = self.limits.capacity(&context)?;
+        let capacity = self.limits.capacity(&context, self.elsewhere.site()?)?;
         self.limits.refuse_impossible(&context, &plan, &capacity)?;
         let reason = |node| status::reason(&explain(&context.pipeline, workspace, &plan, node));
         if let Some(code) = self.limits.denied(global, &context, &plan, reason)? {
@@ -164,11 +168,11 @@ impl Make {
         if plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh) {
             return Ok(Summary::default());
         }
-        let failed = |what: &str, error: std::io::Error| CliError::usage(format!("{what}: {error}"));
-        let executor = Subprocess::this_program()
-            .map_err(|error| failed("this program's file cannot be found", error))?;
+        let site = capacity.cluster.as_ref().map(|cluster| &cluster.site);
+        let executor = Elsewhere::executor(site, workspace.store().root())?;
         let (sender, messages) = channel();
-        stop_on_signals(sender.clone()).map_err(|error| failed("signals cannot be caught", error))?;
+        stop_on_signals(sender.clone(), site.is_some())
+            .map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
         let guess = estimate(&context.pipeline, plan, workspace.history(), &capacity);
         let estimated_seconds = guess.unknown.is_empty().then_some(guess.seconds);
         let options =
@@ -179,7 +183,7 @@ impl Make {
             workspace,
             writer,
             plan,
-            &executor,
+            &*executor,
             &options,
             (sender, messages),
             &mut *observer,
@@ -187,9 +191,13 @@ impl Make {
     }
 }
 
-/// From here on, signals are messages to the scheduler.
-fn stop_on_signals(sender: Sender<Message>) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+/// From here on, signals are messages to the scheduler. A terminal that goes away ends what runs on this machine; jobs
+/// elsewhere outlive it, and the next run finds them.
+fn stop_on_signals(sender: Sender<Message>, jobs_outlive: bool) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    if !jobs_outlive {
+        signals.add_signal(SIGHUP)?;
+    }
     std::thread::spawn(move || {
         for _ in signals.forever() {
             if sender.send(Message::Stop).is_err() {
@@ -263,55 +271,6 @@ fn ended(
         "interrupted": summary.interrupted,
         "published": published.map_or(0, |published| published.written.len()),
     }))
-}
-
-fn dry_run(
-    global: &Global,
-    context: &Context,
-    workspace: &Workspace,
-    plan: &Plan,
-    capacity: &Capacity,
-) -> Result<ExitCode, CliError> {
-    let not_fresh = plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh);
-    let steps: Vec<Explanation> =
-        not_fresh.map(|node| explain(&context.pipeline, workspace, plan, node)).collect();
-    let guess = estimate(&context.pipeline, plan, workspace.history(), capacity);
-    if global.json {
-        print_json(&json!({"steps": steps, "estimate": guess}))?;
-    } else if steps.is_empty() {
-        tell!("nothing to do: {} fresh", words::count(plan.needed().count(), "step"));
-    } else {
-        print(&(status::table(&steps) + &told(&guess, capacity)))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// An estimate in words.
-fn told(guess: &Estimate, capacity: &Capacity) -> String {
-    const SHOWN: usize = 8;
-    if guess.unknown.len() == guess.steps.len() {
-        return "no estimate: none of these steps has run before\n".to_owned();
-    }
-    let threads = words::count(capacity.cpus, "thread");
-    let mut text = format!("by earlier runs about {} with {threads}", words::duration(guess.seconds));
-    if guess.steps.iter().any(|step| !step.must) {
-        let least = words::duration(guess.at_least_seconds);
-        text.push_str(&format!(", {least} if what waits turns out fresh"));
-    }
-    text.push_str(&format!(
-        "\nthe longest chain takes {}: {}\n",
-        words::duration(guess.critical_seconds),
-        guess.critical_path.join(" -> ")
-    ));
-    if !guess.unknown.is_empty() {
-        let shown = guess.unknown.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-        let more = match guess.unknown.len().saturating_sub(SHOWN) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        text.push_str(&format!("not counted, as no earlier run is known: {shown}{more}\n"));
-    }
-    text
 }
 
 fn publish(

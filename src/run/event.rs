@@ -42,6 +42,13 @@ pub enum Event<'a> {
         /// The process, where that is known.
         by: Option<&'a str>,
     },
+    /// A step that another machine does waits or runs there.
+    Placed {
+        /// The step.
+        step: &'a str,
+        /// Where.
+        place: &'a str,
+    },
     /// A step is so far.
     Progress {
         /// The step.
