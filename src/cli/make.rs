@@ -34,6 +34,9 @@ use crate::workspace::Workspace;
 pub struct Make {
     /// Targets or steps; `all` when none is given.
     targets: Vec<String>,
+    /// This target or step besides, in addition to `all` when no other is given.
+    #[arg(long, value_name = "TARGET")]
+    with: Vec<String>,
     #[command(flatten)]
     limits: Limits,
     #[command(flatten)]
@@ -58,15 +61,16 @@ impl Make {
         let project = Project::locate(global, registry)?;
         // Most of the time nothing has changed since there was nothing to do.
         let mut facts = project.facts();
+        let asked = self.asked();
         if let Ok(facts) = &mut facts
-            && let Some(steps) = self.known_done(&project, facts)
+            && let Some(steps) = self.known_done(&project, &asked, facts)
         {
             keep(facts.keep());
             return nothing_to_do(global, steps, since);
         }
         let context = Context::of(project, registry)?;
         self.limits.check(&context)?;
-        let targets = context.targets(&self.targets)?;
+        let targets = context.targets(&asked)?;
         let forced = self.force.iter().map(|name| context.step(name)).collect::<Result<BTreeSet<_>, _>>()?;
         // A step that is forced is asked for, whether or not a target needs it.
         let targets = targets.into_iter().chain(forced.iter().copied()).collect::<Vec<_>>();
@@ -81,7 +85,7 @@ impl Make {
             if let (true, Some(grounds)) =
                 (forced.is_empty(), Grounds::of(&context.pipeline, workspace, &plan))
             {
-                keep(grounds.keep(&context.request(&self.targets), workspace));
+                keep(grounds.keep(&context.request(&asked), workspace));
             }
             return nothing_to_do(global, plan.needed().count(), since);
         }
@@ -97,9 +101,9 @@ impl Make {
 
         // What only people can do is said at once and as a whole, not one by one as the steps come to it.
         if !self.keep_going {
-            let asked = ask::failures(&context, &plan, registry);
-            if !asked.is_empty() {
-                ask::tell(global, &self.targets, &asked)?;
+            let needed = ask::failures(&context, &plan, registry);
+            if !needed.is_empty() {
+                ask::tell(global, &asked, &needed)?;
                 return Ok(ExitCode::from(3));
             }
         }
@@ -132,17 +136,23 @@ impl Make {
         }
         tell_summary(&summary, published.as_ref(), workspace, &plan, since);
         if summary.failures.iter().any(|failure| failure.needs_human) {
-            ask::tell_how_to_go_on(global, &self.targets);
+            ask::tell_how_to_go_on(global, &asked);
         }
         Ok(exit_code(&summary))
     }
 
+    /// The names of what is asked for.
+    fn asked(&self) -> Vec<String> {
+        let all = (self.targets.is_empty() && !self.with.is_empty()).then(|| "all".to_owned());
+        all.iter().chain(&self.targets).chain(&self.with).cloned().collect()
+    }
+
     /// How many steps were asked for, if they were found done before and all that this rests on is as it was.
-    fn known_done(&self, project: &Project, facts: &mut Facts) -> Option<usize> {
+    fn known_done(&self, project: &Project, asked: &[String], facts: &mut Facts) -> Option<usize> {
         if self.dry_run || !self.force.is_empty() || self.limits.names_pools() {
             return None;
         }
-        let grounds = Grounds::known(&project.request(&self.targets), facts)?;
+        let grounds = Grounds::known(&project.request(asked), facts)?;
         grounds.hold(facts).then_some(grounds.steps)
     }
 

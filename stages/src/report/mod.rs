@@ -19,7 +19,7 @@ use self::page::{Page, Part, Run};
 use crate::artifacts::ArtifactError;
 use crate::artifacts::history::History;
 use crate::figure;
-use crate::published::{DATASETS, MODES, rank};
+use crate::published::{DATASETS, kind_rank, rank};
 use crate::table::Table;
 
 pub use tool::ShowPage;
@@ -56,7 +56,7 @@ impl Stage for Report {
     type Params = Params;
     const NAME: &'static str = "report";
     const ABOUT: &'static str = "One self-contained HTML page with all tables, figures and runs";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
     const INPUTS: &'static [Port] = &[Port::many(PARTS), Port { name: RUNS, many: true, optional: true }];
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
@@ -74,8 +74,8 @@ impl Params {
     fn page(&self, parts: Vec<Part>, mut runs: Vec<Run>) -> Page {
         // Those that have not run yet come last, as the pipeline has them.
         runs.sort_by_key(|run| match &run.found {
-            Ok(History { run, .. }) => (rank(&DATASETS, &run.dataset), rank(&MODES, &run.mode), run.seed),
-            Err(_) => (usize::MAX, 0, 0),
+            Ok(History { run, .. }) => (rank(&DATASETS, &run.dataset), kind_rank(&run.kind()), run.seed),
+            Err(_) => (usize::MAX, (0, 0), 0),
         });
         Page {
             title: self.title.clone(),
