@@ -191,7 +191,7 @@ fn wrong_needs_point_at_what_is_wrong_and_say_what_it_may_be() {
         ("(gpu: -1)", "-1", "`gpu: -1` is no number of GPUs", ""),
         ("(gpu: inf)", "inf", "is no number of GPUs", ""),
         ("(gpuu: 1)", "1)", "there is no pool `gpuu`", "did you mean `gpu`?"),
-        ("(net: 1)", "1)", "there is no pool `net`", "known here: cpu, gpu, memory"),
+        ("(net: 1)", "1)", "there is no pool `net`", "known here: cpu, gpu, gpu_memory, memory"),
         ("(cpu: 1, cpu: 2)", "", "`cpu` is given twice", ""),
         ("3", "3", "", ""),
     ] {

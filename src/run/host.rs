@@ -120,7 +120,10 @@ impl Capacity {
 
     /// Whether nothing can start before something ends: every step takes a thread, or a place for a job.
     pub fn is_full(&self) -> bool {
-        self.cpus == 0 && self.cluster.as_ref().is_none_or(|cluster| cluster.jobs == 0)
+        match &self.cluster {
+            Some(cluster) => cluster.jobs == 0 && (self.cpus == 0 || !cluster.site.keeps_some()),
+            None => self.cpus == 0,
+        }
     }
 
     /// Why a step can never run here, whatever ends before: it asks for more than there is in all. Threads are

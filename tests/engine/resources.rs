@@ -118,7 +118,7 @@ fn steps_that_say_how_much_of_a_gpus_memory_they_take_share_it() {
         super::process::finished(space.command(&args).env("PATH", path).output().unwrap())
     };
     // Three on the large one, one on the small one.
-    let run = make("gpu_memory: \"8 GiB\"", "0,GPU-bb").expect(0);
+    let run = make("gpu_memory: \"7 GiB\"", "0,GPU-bb").expect(0);
     assert_eq!(crowds(&events(&run.out)), (4, 3));
     let run = make("gpu_memory: \"9 GiB\"", "0,1").expect(0);
     assert_eq!(crowds(&events(&run.out)), (2, 2));

@@ -78,6 +78,11 @@ impl Site {
         self.here.iter().any(|pattern| pattern == stage || fits(pattern, step))
     }
 
+    /// Whether any step may run on this machine.
+    pub fn keeps_some(&self) -> bool {
+        !self.here.is_empty()
+    }
+
     /// What the job of a step gets: flags of all that fits it, of the rest the last that is said.
     pub(super) fn rule(&self, stage: &str, step: &str) -> Rule {
         let fitting = self.steps.iter().filter(|(pattern, _)| pattern == stage || fits(pattern, step));
@@ -119,7 +124,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_place() {
         for (text, told) in [
-            ("(jobs: ())", "1:6: Unexpected field named `jobs`"),
+            ("(jobs: ())", "1:2: Unexpected field named `jobs`"),
             ("(job: (\n memory: \"4\"))", "2:"),
             ("(poll: 0)", "write 1 or more"),
         ] {
