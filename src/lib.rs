@@ -15,12 +15,14 @@
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
 pub mod accept;
+pub mod attest;
 pub mod cli;
 pub mod command;
 pub mod compare;
 pub mod diff;
 pub mod digest;
 pub mod estimate;
+pub mod evidence;
 pub mod explain;
 pub mod grounds;
 pub mod key;
@@ -30,6 +32,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod publish;
 pub mod record;
+pub mod remote;
 pub mod run;
 pub mod sandbox;
 pub mod store;

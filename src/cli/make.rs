@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
@@ -21,6 +22,7 @@ use super::{Global, console, print, print_json, print_line, status, words};
 use crate::estimate::{Estimate, estimate};
 use crate::explain::{Explanation, explain};
 use crate::grounds::Grounds;
+use crate::key::KeyText;
 use crate::plan::{Known, Plan, Verdict};
 use crate::publish::{Part, Published};
 use crate::run::{self, Capacity, Message, Options, Subprocess, Summary};
@@ -43,6 +45,9 @@ pub struct Make {
     /// Only say what would run, why, and how long it would take by earlier runs.
     #[arg(long)]
     dry_run: bool,
+    /// Leave the reports as they are, and end with code 4 when they differ from what is made now.
+    #[arg(long, conflicts_with = "dry_run")]
+    check: bool,
     /// Run this step though its result is known.
     #[arg(long, value_name = "STEP")]
     force: Vec<String>,
@@ -83,7 +88,7 @@ impl Make {
         }
         let capacity = self.limits.capacity(&context)?;
         self.limits.refuse_impossible(&context, &plan, &capacity)?;
-        let reason = |node| status::reason(&explain(&context.pipeline, workspace, &plan, node));
+        let reason = |node| status::root_reason(&explain(&context.pipeline, workspace, &plan, node));
         if let Some(code) = self.limits.denied(global, &context, &plan, reason)? {
             return Ok(code);
         }
@@ -119,14 +124,24 @@ impl Make {
         }
         let summary = self.schedule(global, &context, workspace, &writer, &mut plan, capacity)?;
         writer.sync()?;
-        let published =
-            if summary.is_complete() { Some(publish(&context, workspace, &writer, &plan)?) } else { None };
+        let (mut published, mut differing) = (None, Vec::new());
+        if summary.is_complete() {
+            let parts = parts(&context, workspace, &plan);
+            if self.check {
+                differing = workspace.reports().differing(&parts, &mut workspace.digests());
+            } else {
+                published = Some(publish(&context, workspace, &writer, &parts)?);
+            }
+        }
         keep(workspace.keep_facts());
         if global.json {
             let fresh = plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).count();
-            ended(&summary, published.as_ref(), fresh, since)?;
+            ended(&summary, published.as_ref(), &differing, fresh, since)?;
         }
         tell_summary(&summary, published.as_ref(), workspace, &plan, since);
+        if !differing.is_empty() {
+            return Ok(told_differing(workspace.reports().folder(), &differing));
+        }
         if summary.failures.iter().any(|failure| failure.needs_human) {
             ask::tell_how_to_go_on(global, &self.targets);
         }
@@ -206,7 +221,7 @@ fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
 
 fn nothing_to_do(global: &Global, steps: usize, since: Instant) -> Result<ExitCode, CliError> {
     if global.json {
-        ended(&Summary::default(), None, steps, since)?;
+        ended(&Summary::default(), None, &[], steps, since)?;
     }
     tell!("nothing to do: {} fresh", words::count(steps, "step"));
     Ok(ExitCode::SUCCESS)
@@ -239,6 +254,7 @@ fn keep(kept: Result<(), StoreError>) {
 fn ended(
     summary: &Summary,
     published: Option<&Published>,
+    differing: &[PathBuf],
     fresh: usize,
     since: Instant,
 ) -> Result<(), CliError> {
@@ -252,6 +268,7 @@ fn ended(
         "not_reached": summary.not_reached,
         "interrupted": summary.interrupted,
         "published": published.map_or(0, |published| published.written.len()),
+        "differing": differing,
     }))
 }
 
@@ -304,28 +321,52 @@ fn told(guess: &Estimate, capacity: &Capacity) -> String {
     text
 }
 
+/// What there is to publish.
+fn parts<'a>(context: &'a Context, workspace: &Workspace, plan: &Plan) -> Vec<Part<'a>> {
+    let graph = &context.pipeline.graph;
+    let part = |node: NodeIndex| {
+        let tree = plan.of(node).tree?;
+        Some(Part {
+            step: &graph[node].name,
+            below: graph[node].publish.as_deref()?,
+            manifest: workspace.manifest(&tree)?.as_ref().clone(),
+            tree: workspace.bytes(&tree, None).unwrap_or_else(|| workspace.store().tree(&tree)),
+        })
+    };
+    publishing(context, plan).filter_map(part).collect()
+}
+
 fn publish(
     context: &Context,
     workspace: &Workspace,
     writer: &Writer,
-    plan: &Plan,
+    parts: &[Part],
 ) -> Result<Published, CliError> {
     let graph = &context.pipeline.graph;
-    let parts: Vec<Part> = publishing(context, plan)
-        .filter_map(|node| {
-            let tree = plan.of(node).tree?;
-            Some(Part {
-                step: &graph[node].name,
-                below: graph[node].publish.as_deref()?,
-                manifest: workspace.manifest(&tree)?.as_ref().clone(),
-                tree: workspace.store().tree(&tree),
-            })
-        })
-        .collect();
     // Two at once would each forget what the other wrote.
     let _alone = writer.alone("publish.lock")?;
     let publishes = |name: &str| graph.node_weights().any(|step| step.name == name && step.publish.is_some());
-    Ok(workspace.reports().publish(writer, &parts, &publishes, &mut workspace.digests())?)
+    Ok(workspace.reports().publish(writer, parts, &publishes, &mut workspace.digests())?)
+}
+
+/// Tells which reports are not what is made now.
+fn told_differing(folder: &Path, differing: &[PathBuf]) -> ExitCode {
+    tell!("error: --check: {} in {}", words::count(differing.len(), "file that differs"), folder.display());
+    for file in differing {
+        tell!("  {}", file.display());
+    }
+    tell!("hint: `repro make` with the same targets writes them; commit them with what changed them");
+    ExitCode::from(4)
+}
+
+/// How many fresh steps did not run with this cache: evidence tells of them.
+fn by_evidence(workspace: &Workspace, plan: &Plan) -> usize {
+    let is_elsewhere = |node: &NodeIndex| {
+        let key = plan.of(*node).key_text.as_ref().map(KeyText::key);
+        *plan.verdict(*node) == Verdict::Fresh
+            && key.is_some_and(|key| workspace.store().tree_of(&key).is_none())
+    };
+    plan.needed().filter(is_elsewhere).count()
 }
 
 fn tell_summary(
@@ -360,6 +401,10 @@ fn tell_summary(
         plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).count().saturating_sub(ran);
     let time = words::duration(since.elapsed().as_secs_f64());
     let mut line = format!("{} ran in {time}, {fresh} fresh", words::count(ran, "step"));
+    match by_evidence(workspace, plan) {
+        0 => {}
+        number => line.push_str(&format!(" ({number} by the evidence; --no-evidence runs them here)")),
+    }
     if !summary.failures.is_empty() {
         line.push_str(&format!(", {} failed", summary.failures.len()));
     }

@@ -19,6 +19,7 @@ mod console;
 mod context;
 mod diff;
 mod error;
+mod evidence;
 mod gc;
 mod graph;
 mod guard;
@@ -69,6 +70,9 @@ struct Global {
     /// Where results are kept; `cache` beside the pipeline file by default.
     #[arg(long, global = true, value_name = "FOLDER")]
     cache: Option<PathBuf>,
+    /// Know nothing by `reports/evidence`: what did not run with this cache has not run.
+    #[arg(long, global = true, env = "REPRO_NO_EVIDENCE", value_parser = clap::builder::FalseyValueParser::new())]
+    no_evidence: bool,
     /// Print for a machine: JSON on standard output.
     #[arg(long, global = true)]
     json: bool,
@@ -87,6 +91,7 @@ enum Command {
     Diff(diff::Diff),
     List(list::List),
     Graph(graph::Graph),
+    Evidence(evidence::Evidence),
     Gc(gc::Gc),
     Verify(verify::Verify),
     Completions(completions::Completions),
@@ -148,6 +153,7 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
         Command::Diff(command) => command.run(global, registry),
         Command::List(command) => command.run(global, registry),
         Command::Graph(command) => command.run(global, registry),
+        Command::Evidence(command) => command.run(global, registry),
         Command::Gc(command) => command.run(global, registry),
         Command::Verify(command) => command.run(global, registry),
         Command::Completions(command) => command.run(grammar(registry).get_name()),

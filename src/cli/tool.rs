@@ -212,8 +212,10 @@ impl Results for Judged<'_> {
         })?;
         let make = format!("run `repro make {step}` first");
         match self.plan.of(node).tree {
-            Some(tree) if self.workspace.has_bytes(&tree) => Ok(self.workspace.store().tree(&tree)),
-            Some(_) => Err(StageError::Failed(format!("the files of step `{step}` are gone; {make}"))),
+            Some(tree) => self
+                .workspace
+                .bytes(&tree, None)
+                .ok_or_else(|| StageError::Failed(format!("the files of step `{step}` are not here; {make}"))),
             None => Err(StageError::Failed(format!("step `{step}` is not up to date; {make}"))),
         }
     }
