@@ -9,8 +9,8 @@
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
 //! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `versions` →
-//! `store` → `pins` → `plan` → `publish` → `workspace` → `grounds` → `run` → `explain`, `estimate`, `accept`, `diff` →
-//! `cli`.
+//! `store` → `pins`, `evidence` → `plan` → `publish` → `workspace` → `grounds` → `remote` → `run` → `explain`, `estimate`,
+//! `accept`, `attest`, `diff` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 

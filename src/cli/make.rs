@@ -2,8 +2,8 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
@@ -18,13 +18,15 @@ use super::ask;
 use super::context::{Context, Project};
 use super::error::CliError;
 use super::limits::Limits;
-use super::{Global, console, print, print_json, print_line, status, words};
+use super::made::{Made, by_evidence};
+use super::sharing::{Sharing, tell_news};
+use super::{Global, console, print, print_json, status, words};
 use crate::estimate::{Estimate, estimate};
 use crate::explain::{Explanation, explain};
 use crate::grounds::Grounds;
-use crate::key::KeyText;
 use crate::plan::{Known, Plan, Verdict};
 use crate::publish::{Part, Published};
+use crate::remote::Shared;
 use crate::run::{self, Capacity, Message, Options, Subprocess, Summary};
 use crate::store::{ContentStore, Damage, Facts, StoreError, Writer};
 use crate::workspace::Workspace;
@@ -36,6 +38,8 @@ pub struct Make {
     targets: Vec<String>,
     #[command(flatten)]
     limits: Limits,
+    #[command(flatten)]
+    sharing: Sharing,
     /// After a failure, go on with what does not depend on the failed step.
     #[arg(short, long)]
     keep_going: bool,
@@ -63,7 +67,7 @@ impl Make {
             && let Some(steps) = self.known_done(&project, facts)
         {
             keep(facts.keep());
-            return nothing_to_do(global, steps, since);
+            return nothing_to_do(global, Made::nothing(steps, since), 0);
         }
         let context = Context::of(project, registry)?;
         self.limits.check(&context)?;
@@ -84,7 +88,19 @@ impl Make {
             {
                 keep(grounds.keep(&context.request(&self.targets), workspace));
             }
-            return nothing_to_do(global, plan.needed().count(), since);
+            let made = Made::nothing(plan.needed().count(), since);
+            return nothing_to_do(global, made, by_evidence(workspace, &plan));
+        }
+        // What other machines have made counts before anything is refused or begun.
+        let shared = if self.dry_run { None } else { self.sharing.open()? };
+        if let Some(shared) = &shared {
+            let writer = workspace.store().lock(&mut tell_of_waiting)?;
+            if writer.has_waited() {
+                return self.run(global, registry);
+            }
+            let nodes = plan.needed().collect();
+            shared.supply(&context.pipeline, workspace, &writer, &mut plan, nodes, &mut tell_news);
+            writer.sync()?;
         }
         let capacity = self.limits.capacity(&context)?;
         self.limits.refuse_impossible(&context, &plan, &capacity)?;
@@ -106,8 +122,7 @@ impl Make {
         }
 
         // Then beside others that write. What one who had to be waited for has removed is known no more.
-        let mut tell = |holder: &str| tell!("waiting for {holder}, which has this cache to itself");
-        let writer = workspace.store().lock(&mut tell)?;
+        let writer = workspace.store().lock(&mut tell_of_waiting)?;
         if writer.has_waited() {
             let opened = context.workspace()?;
             workspace = anew.get_or_init(|| opened);
@@ -122,30 +137,31 @@ impl Make {
         for step in run::doubt_unpublished(&context.pipeline, workspace, &mut plan) {
             tell!("warning: {}", words::damaged(&step));
         }
-        let summary = self.schedule(global, &context, workspace, &writer, &mut plan, capacity)?;
+        let summary =
+            self.schedule(global, &context, workspace, &writer, &mut plan, capacity, shared.clone())?;
         writer.sync()?;
-        let (mut published, mut differing) = (None, Vec::new());
-        if summary.is_complete() {
+        let fresh: Vec<NodeIndex> =
+            plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).collect();
+        let mut made = Made { summary, ..Made::nothing(fresh.len(), since) };
+        if made.summary.is_complete() {
             let parts = parts(&context, workspace, &plan);
             if self.check {
-                differing = workspace.reports().differing(&parts, &mut workspace.digests());
+                made.differing = workspace.reports().differing(&parts, &mut workspace.digests());
             } else {
-                published = Some(publish(&context, workspace, &writer, &parts)?);
+                made.published = Some(publish(&context, workspace, &writer, &parts)?);
             }
+        }
+        let may_offer =
+            |shared: &Rc<Shared>| !(made.summary.interrupted || shared.is_away() || shared.remote().is_readonly());
+        if let Some(shared) = shared.filter(may_offer) {
+            let offered = shared.offer(&context.pipeline, workspace, &plan, fresh.into_iter(), false);
+            made.offered = Some((shared.remote().place().to_owned(), offered));
         }
         keep(workspace.keep_facts());
         if global.json {
-            let fresh = plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).count();
-            ended(&summary, published.as_ref(), &differing, fresh, since)?;
+            made.print()?;
         }
-        tell_summary(&summary, published.as_ref(), workspace, &plan, since);
-        if !differing.is_empty() {
-            return Ok(told_differing(workspace.reports().folder(), &differing));
-        }
-        if summary.failures.iter().any(|failure| failure.needs_human) {
-            ask::tell_how_to_go_on(global, &self.targets);
-        }
-        Ok(exit_code(&summary))
+        Ok(made.tell(global, &self.targets, workspace, &plan))
     }
 
     /// How many steps were asked for, if they were found done before and all that this rests on is as it was.
@@ -157,6 +173,7 @@ impl Make {
         grounds.hold(facts).then_some(grounds.steps)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what a run has opened, one after the other")]
     fn schedule(
         &self,
         global: &Global,
@@ -165,6 +182,7 @@ impl Make {
         writer: &Writer,
         plan: &mut Plan,
         capacity: Capacity,
+        shared: Option<Rc<Shared>>,
     ) -> Result<Summary, CliError> {
         if plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh) {
             return Ok(Summary::default());
@@ -173,11 +191,12 @@ impl Make {
         let executor = Subprocess::this_program()
             .map_err(|error| failed("this program's file cannot be found", error))?;
         let (sender, messages) = channel();
-        stop_on_signals(sender.clone()).map_err(|error| failed("signals cannot be caught", error))?;
+        let stop_fetching = shared.as_ref().map(|shared| shared.remote().stopper());
+        stop_on_signals(sender.clone(), stop_fetching).map_err(|error| failed("signals cannot be caught", error))?;
         let guess = estimate(&context.pipeline, plan, workspace.history(), &capacity);
         let estimated_seconds = guess.unknown.is_empty().then_some(guess.seconds);
         let options =
-            Options { capacity, keep_going: self.keep_going, wait: !self.no_wait, estimated_seconds };
+            Options { capacity, keep_going: self.keep_going, wait: !self.no_wait, estimated_seconds, shared };
         let mut observer = console::observer(global.json);
         Ok(run::run(
             &context.pipeline,
@@ -193,10 +212,16 @@ impl Make {
 }
 
 /// From here on, signals are messages to the scheduler.
-fn stop_on_signals(sender: Sender<Message>) -> std::io::Result<()> {
+fn stop_on_signals(
+    sender: Sender<Message>,
+    stop_fetching: Option<impl Fn() + Send + 'static>,
+) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     std::thread::spawn(move || {
         for _ in signals.forever() {
+            if let Some(stop) = &stop_fetching {
+                stop();
+            }
             if sender.send(Message::Stop).is_err() {
                 return;
             }
@@ -219,12 +244,20 @@ fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
         })
 }
 
-fn nothing_to_do(global: &Global, steps: usize, since: Instant) -> Result<ExitCode, CliError> {
+fn nothing_to_do(global: &Global, made: Made, by_evidence: usize) -> Result<ExitCode, CliError> {
     if global.json {
-        ended(&Summary::default(), None, &[], steps, since)?;
+        made.print()?;
     }
-    tell!("nothing to do: {} fresh", words::count(steps, "step"));
+    let how = match by_evidence {
+        0 => String::new(),
+        number => format!(" ({number} by the evidence; --no-evidence runs them here)"),
+    };
+    tell!("nothing to do: {} fresh{how}", words::count(made.fresh, "step"));
     Ok(ExitCode::SUCCESS)
+}
+
+fn tell_of_waiting(holder: &str) {
+    tell!("waiting for {holder}, which has this cache to itself");
 }
 
 /// What the cache has lost, told once: the run that follows does it again.
@@ -248,28 +281,6 @@ fn keep(kept: Result<(), StoreError>) {
     if let Err(error) = kept {
         tell!("warning: {error}; the next run takes a little longer");
     }
-}
-
-/// The last JSON line of a run: what it came to.
-fn ended(
-    summary: &Summary,
-    published: Option<&Published>,
-    differing: &[PathBuf],
-    fresh: usize,
-    since: Instant,
-) -> Result<(), CliError> {
-    let failed: Vec<&str> = summary.failures.iter().map(|failure| failure.step.as_str()).collect();
-    print_line(&json!({
-        "event": "ended",
-        "seconds": since.elapsed().as_secs_f64(),
-        "ran": summary.ran.len(),
-        "fresh": fresh,
-        "failed": failed,
-        "not_reached": summary.not_reached,
-        "interrupted": summary.interrupted,
-        "published": published.map_or(0, |published| published.written.len()),
-        "differing": differing,
-    }))
 }
 
 fn dry_run(
@@ -347,88 +358,4 @@ fn publish(
     let _alone = writer.alone("publish.lock")?;
     let publishes = |name: &str| graph.node_weights().any(|step| step.name == name && step.publish.is_some());
     Ok(workspace.reports().publish(writer, parts, &publishes, &mut workspace.digests())?)
-}
-
-/// Tells which reports are not what is made now.
-fn told_differing(folder: &Path, differing: &[PathBuf]) -> ExitCode {
-    tell!("error: --check: {} in {}", words::count(differing.len(), "file that differs"), folder.display());
-    for file in differing {
-        tell!("  {}", file.display());
-    }
-    tell!("hint: `repro make` with the same targets writes them; commit them with what changed them");
-    ExitCode::from(4)
-}
-
-/// How many fresh steps did not run with this cache: evidence tells of them.
-fn by_evidence(workspace: &Workspace, plan: &Plan) -> usize {
-    let is_elsewhere = |node: &NodeIndex| {
-        let key = plan.of(*node).key_text.as_ref().map(KeyText::key);
-        *plan.verdict(*node) == Verdict::Fresh
-            && key.is_some_and(|key| workspace.store().tree_of(&key).is_none())
-    };
-    plan.needed().filter(is_elsewhere).count()
-}
-
-fn tell_summary(
-    summary: &Summary,
-    published: Option<&Published>,
-    workspace: &Workspace,
-    plan: &Plan,
-    since: Instant,
-) {
-    let store = workspace.store().root();
-    for failure in &summary.failures {
-        if failure.needs_human {
-            ask::tell_one(failure);
-        } else {
-            tell!("error: step `{}` failed: {}", failure.step, failure.problem);
-        }
-        // One that said nothing left no log.
-        if let Some(log) = failure.log.as_ref().filter(|log| log.exists()) {
-            tell!("hint: its log is {}", log.display());
-        }
-    }
-    for (step, holder) in &summary.elsewhere {
-        let holder = holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string);
-        tell!("error: step `{step}` is being run by {holder}");
-        tell!("hint: without --no-wait this waits for it");
-    }
-    if summary.interrupted {
-        tell!("stopped; what was finished is kept in {}", store.display());
-    }
-    let ran = summary.ran.len();
-    let fresh =
-        plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).count().saturating_sub(ran);
-    let time = words::duration(since.elapsed().as_secs_f64());
-    let mut line = format!("{} ran in {time}, {fresh} fresh", words::count(ran, "step"));
-    match by_evidence(workspace, plan) {
-        0 => {}
-        number => line.push_str(&format!(" ({number} by the evidence; --no-evidence runs them here)")),
-    }
-    if !summary.failures.is_empty() {
-        line.push_str(&format!(", {} failed", summary.failures.len()));
-    }
-    if !summary.not_reached.is_empty() {
-        line.push_str(&format!(", {} not reached", summary.not_reached.len()));
-    }
-    tell!("{line}");
-    match published {
-        Some(published) if published.written.is_empty() && published.removed.is_empty() => {}
-        Some(published) => {
-            let folder = workspace.reports().folder().display();
-            tell!("published {} in {folder}", words::count(published.written.len(), "file"));
-        }
-        None => tell!("the reports are as they were"),
-    }
-}
-
-fn exit_code(summary: &Summary) -> ExitCode {
-    match summary {
-        _ if summary.is_complete() => ExitCode::SUCCESS,
-        _ if summary.interrupted => ExitCode::from(130),
-        _ if !summary.failures.is_empty() && summary.failures.iter().all(|failure| failure.needs_human) => {
-            ExitCode::from(3)
-        }
-        _ => ExitCode::FAILURE,
-    }
 }

@@ -26,10 +26,14 @@ mod guard;
 mod limits;
 mod list;
 mod log;
+mod made;
 mod make;
 mod man;
 mod plot;
+mod pull;
+mod push;
 mod serve;
+mod sharing;
 mod show;
 mod status;
 mod step;
@@ -91,6 +95,8 @@ enum Command {
     Diff(diff::Diff),
     List(list::List),
     Graph(graph::Graph),
+    Push(push::Push),
+    Pull(pull::Pull),
     Evidence(evidence::Evidence),
     Gc(gc::Gc),
     Verify(verify::Verify),
@@ -153,6 +159,8 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
         Command::Diff(command) => command.run(global, registry),
         Command::List(command) => command.run(global, registry),
         Command::Graph(command) => command.run(global, registry),
+        Command::Push(command) => command.run(global, registry),
+        Command::Pull(command) => command.run(global, registry),
         Command::Evidence(command) => command.run(global, registry),
         Command::Gc(command) => command.run(global, registry),
         Command::Verify(command) => command.run(global, registry),

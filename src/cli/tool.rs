@@ -17,7 +17,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::{Global, graph, log, print, words};
 use crate::explain::{State, explain};
-use crate::plan::{Known, Plan, Request, in_order, judge};
+use crate::plan::{Plan, Request, in_order, judge};
 use crate::record::{RunRecord, source_name};
 use crate::run::{Gpu, Share, machine};
 use crate::workspace::Workspace;

@@ -13,7 +13,7 @@ use super::error::CliError;
 use super::limits::Limits;
 use super::{Global, print, print_json, words};
 use crate::pipeline::needs::bytes;
-use crate::plan::{Known, Verdict};
+use crate::plan::Verdict;
 use crate::run::{Subprocess, rerun};
 use crate::store::{ContentStore, Outcome, Verdict as Proof, Verified};
 

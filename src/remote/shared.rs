@@ -97,9 +97,6 @@ impl Shared {
 
     /// Asks the store about `nodes` and all that this makes known, and fetches the bytes that are wanted here. Returns the
     /// steps that may have become ready.
-    ///
-    /// # Errors
-    /// When the disk here does not take what came.
     pub fn supply(
         &self,
         pipeline: &Pipeline,
@@ -108,21 +105,84 @@ impl Shared {
         plan: &mut Plan,
         nodes: BTreeSet<NodeIndex>,
         tell: &mut dyn FnMut(News),
-    ) -> Result<BTreeSet<NodeIndex>, StoreError> {
+    ) -> BTreeSet<NodeIndex> {
         let mut pass = Pass { pipeline, workspace, writer, tell };
         let (mut open, mut touched) = (nodes, BTreeSet::new());
-        while !self.is_away() {
-            let mut changed = self.look_up(&mut pass, plan, &open)?;
-            if changed.is_empty() {
-                changed = self.fetch_wanted(&mut pass, plan)?;
-            }
-            if changed.is_empty() {
-                break;
-            }
-            touched.extend(&changed);
-            open = changed;
+        while !open.is_empty() && !self.is_away() {
+            let changed = self.look_up(&mut pass, plan, &open);
+            let changed = changed.and_then(|changed| match changed.is_empty() {
+                true => self.fetch_wanted(&mut pass, plan),
+                false => Ok(changed),
+            });
+            open = changed.unwrap_or_else(|error| {
+                // What the disk does not take now it will not take later.
+                self.is_away.set(true);
+                let text = format!("what the shared store has cannot be kept: {error}");
+                let step = open.first().map_or("", |node| pipeline.graph[*node].name.as_str());
+                (pass.tell)(News::Trouble { step, text: &text });
+                BTreeSet::new()
+            });
+            touched.extend(&open);
         }
-        Ok(touched)
+        touched
+    }
+
+    /// Fetches the bytes of fresh steps that are not here. Returns the steps whose bytes are not here after that.
+    pub fn bring(
+        &self,
+        pipeline: &Pipeline,
+        workspace: &Workspace,
+        writer: &Writer,
+        plan: &Plan,
+        nodes: &[NodeIndex],
+        tell: &mut dyn FnMut(News),
+    ) -> Result<Vec<NodeIndex>, StoreError> {
+        let mut pass = Pass { pipeline, workspace, writer, tell };
+        let mut missing = Vec::new();
+        for node in nodes {
+            let tree = plan.of(*node).tree.filter(|_| *plan.verdict(*node) == Verdict::Fresh);
+            let is_here = match tree {
+                Some(tree) if workspace.store().has_bytes(&tree) => true,
+                Some(tree) if !self.is_away() => self.fetch(&mut pass, plan, *node, &tree)?,
+                _ => false,
+            };
+            if !is_here {
+                missing.push(*node);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Lets the store's results stand for those of steps here that differ from them; judges anew what that touches.
+    /// Returns those steps.
+    ///
+    /// # Errors
+    /// When the store does not answer, or the disk here does not take what came.
+    pub fn prefer(
+        &self,
+        pipeline: &Pipeline,
+        workspace: &Workspace,
+        writer: &Writer,
+        plan: &mut Plan,
+        nodes: &[NodeIndex],
+        tell: &mut dyn FnMut(News),
+    ) -> Result<Vec<NodeIndex>, StoreError> {
+        let mut pass = Pass { pipeline, workspace, writer, tell };
+        let key = |node: &NodeIndex| Some((*node, plan.of(*node).key_text.as_ref()?.key()));
+        let (nodes, keys): (Vec<NodeIndex>, Vec<StageKey>) = nodes.iter().filter_map(key).unzip();
+        let mut changed = Vec::new();
+        for (node, found) in nodes.into_iter().zip(self.remote.records(&keys)) {
+            match found {
+                Ok(Some((record, stored))) if plan.of(node).tree != Some(record.tree) => {
+                    writer.keep_known(std::iter::once((&record, &stored.manifest)))?;
+                    plan.reconsider(node);
+                    changed.push(node);
+                }
+                Ok(_) => {}
+                Err(error) => self.trouble(&mut pass, node, &error),
+            }
+        }
+        Ok(changed)
     }
 
     /// Asks for the keys of stale steps that were not asked for.

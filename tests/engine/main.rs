@@ -3,6 +3,7 @@
 
 mod accept;
 mod command;
+mod evidence;
 mod explain;
 mod faces;
 mod failure;
