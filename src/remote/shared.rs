@@ -240,6 +240,9 @@ impl Shared {
                 changed.extend(plan.reconsider(node));
             } else {
                 self.trees.borrow_mut().insert(tree, None);
+                if let Some(text) = &plan.of(node).key_text {
+                    self.theirs.borrow_mut().remove(&text.key());
+                }
                 // It will run: now the bytes that it reads are wanted.
                 changed.extend(plan.reconsider(node));
             }

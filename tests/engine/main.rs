@@ -15,6 +15,7 @@ mod oracle;
 #[path = "../support/process.rs"]
 mod process;
 mod publish;
+mod remote;
 mod rerun;
 mod resources;
 mod serve;

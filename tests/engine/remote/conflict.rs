@@ -1,7 +1,7 @@
 //! Two machines that made different bytes of one key: the second is told, and neither result is replaced.
 
 use super::on;
-use crate::server::Server;
+use super::server::Server;
 use crate::support::TestSpace;
 
 const STEPS: &str = r#"

@@ -1,6 +1,6 @@
 //! A real S3 server in this process, over a folder, that checks signatures; and what goes wrong with servers, on demand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::TcpListener;
@@ -44,7 +44,7 @@ pub struct Faults {
 #[derive(Debug, Default)]
 struct Told {
     faults: Faults,
-    requests: Vec<(Method, String)>,
+    requests: BTreeSet<(String, String)>,
 }
 
 /// The server.
@@ -94,7 +94,7 @@ impl Server {
             .env("AWS_DEFAULT_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET)
-            .env("AWS_READ_TIMEOUT", "1s");
+            .env("AWS_READ_TIMEOUT", "5s");
         command
     }
 
@@ -103,11 +103,12 @@ impl Server {
         self.told.lock().unwrap().faults = faults;
     }
 
-    /// How often each method was asked for since this was last called.
+    /// How many objects each method was used on since this was last called; asking again does not count.
     pub fn requests(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
-        for (method, _) in self.told.lock().unwrap().requests.drain(..) {
-            *counts.entry(method.to_string()).or_default() += 1;
+        let distinct: BTreeSet<(String, String)> = std::mem::take(&mut self.told.lock().unwrap().requests);
+        for (method, _) in distinct {
+            *counts.entry(method).or_default() += 1;
         }
         counts
     }
@@ -133,14 +134,14 @@ async fn answer(
     let is_get = request.method() == Method::GET;
     let (stalls, cuts) = {
         let told = &mut *told.lock().unwrap();
-        told.requests.push((request.method().clone(), request.uri().path().to_owned()));
+        told.requests.insert((request.method().to_string(), request.uri().path().to_owned()));
         if let Some(left) = &mut told.faults.dies_after {
             if *left == 0 {
                 return Err(io::Error::other("dead"));
             }
             *left -= 1;
         }
-        let mut one_of = |number: &mut usize| {
+        let one_of = |number: &mut usize| {
             let is_due = *number > 0;
             *number = number.saturating_sub(1);
             is_due

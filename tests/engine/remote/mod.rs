@@ -4,24 +4,20 @@
 mod conflict;
 mod damage;
 mod network;
-#[path = "../support/process.rs"]
-mod process;
 mod server;
 mod share;
-#[path = "../engine/support.rs"]
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use process::{Run, finished};
+use super::process::{Run, finished};
+use super::support::TestSpace;
 use server::Server;
-use support::TestSpace;
 
-/// Steps of all shapes: a file larger than a chunk, many small ones, a deep path, and a published end.
+/// Steps of all shapes: many small files, a deep path, a published end.
 const STEPS: &str = r#"
-    (name: "large", stage: "fill", params: (seed: 1, kilobytes: 9000)),
+    (name: "large", stage: "fill", params: (seed: 1, kilobytes: 50)),
     (name: "many", stage: "fill", params: (seed: 2, kilobytes: 1, files: 40)),
     (name: "left", stage: "join", params: (text: "l"), inputs: {"in": ["many/file7"]}),
     (name: "head", stage: "head", params: (chars: 3), inputs: {"in": ["left/text", "large/file0"]}),
