@@ -215,7 +215,10 @@ impl Results for Judged<'_> {
             Some(tree) => self
                 .workspace
                 .bytes(&tree, None)
-                .ok_or_else(|| StageError::Failed(format!("the files of step `{step}` are not here; {make}"))),
+                .ok_or_else(|| {
+                    let make = format!("run `repro make {step} --force {step}`, or `repro pull {step}`, first");
+                    StageError::Failed(format!("the files of step `{step}` are not here; {make}"))
+                }),
             None => Err(StageError::Failed(format!("step `{step}` is not up to date; {make}"))),
         }
     }
