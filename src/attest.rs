@@ -96,12 +96,7 @@ pub fn attest(
 }
 
 /// The record of a fresh step with all that its readers look up in it.
-fn record(
-    pipeline: &Pipeline,
-    workspace: &Workspace,
-    plan: &Plan,
-    node: NodeIndex,
-) -> Option<RunRecord> {
+fn record(pipeline: &Pipeline, workspace: &Workspace, plan: &Plan, node: NodeIndex) -> Option<RunRecord> {
     let judged = plan.of(node);
     let tree = judged.tree?;
     let mut record = workspace.record(&judged.key_text.as_ref()?.key())?;

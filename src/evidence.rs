@@ -56,7 +56,7 @@ impl Evidence {
         let file = folder.join(RECORDS);
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(Self { folder: Some(folder.to_owned()), ..Self::default() });
             }
             Err(error) => return Err(StoreError::io(&file, "read")(error)),

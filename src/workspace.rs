@@ -247,7 +247,8 @@ impl Known for Workspace {
         let owner = self.owners.borrow().get(tree).copied();
         if let Some(key) = owner {
             let mut outputs = self.outputs.borrow_mut();
-            let find = || self.record(&key).filter(|r| r.tree == *tree).map(|r| r.outputs).unwrap_or_default();
+            let find =
+                || self.record(&key).filter(|r| r.tree == *tree).map(|r| r.outputs).unwrap_or_default();
             let found = outputs.entry(*tree).or_insert_with(find);
             // All that lies on top is in the record; of what lies deeper, some may be.
             if found.contains_key(path) || (!found.is_empty() && !path.contains('/')) {

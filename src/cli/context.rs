@@ -157,8 +157,11 @@ impl Context {
 
     /// The workspace, with what the store knows already read.
     pub fn workspace_with(&self, facts: Facts) -> Result<Workspace, CliError> {
-        let evidence =
-            if self.project.evidence { Evidence::load(&self.evidence_folder())? } else { Evidence::default() };
+        let evidence = if self.project.evidence {
+            Evidence::load(&self.evidence_folder())?
+        } else {
+            Evidence::default()
+        };
         Ok(Workspace::with(&self.pipeline, facts, &self.pipeline.root.join("reports"), evidence)?)
     }
 

@@ -54,7 +54,9 @@ impl CliError {
         match self {
             Self::Pipeline(_) | Self::Usage { .. } | Self::File { .. } => ExitCode::from(2),
             Self::Publish(PublishError::Conflict { .. })
-            | Self::Store(StoreError::Foreign { .. } | StoreError::Pins { .. } | StoreError::Evidence { .. }) => ExitCode::from(2),
+            | Self::Store(
+                StoreError::Foreign { .. } | StoreError::Pins { .. } | StoreError::Evidence { .. },
+            ) => ExitCode::from(2),
             Self::Tool { error: StageError::Params(_), .. } => ExitCode::from(2),
             Self::Tool { error: StageError::NeedsHuman { .. }, .. } => ExitCode::from(3),
             Self::Tool { error: StageError::Cancelled, .. } => ExitCode::from(130),

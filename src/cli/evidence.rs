@@ -34,22 +34,27 @@ impl Evidence {
         let targets = context.targets(&self.targets)?;
         let workspace = context.workspace()?;
         let plan = context.judge(&workspace, targets, BTreeSet::new())?;
-        let Attested { proofs, by_result } =
-            match attest(&context.pipeline, &workspace, &plan, self.largest) {
-                Ok(attested) => attested,
-                Err(refusal) => return refused(&refusal, self.largest),
-            };
+        let Attested { proofs, by_result } = match attest(&context.pipeline, &workspace, &plan, self.largest)
+        {
+            Ok(attested) => attested,
+            Err(refusal) => return refused(&refusal, self.largest),
+        };
         let folder = context.evidence_folder();
         evidence::write(&folder, &proofs)?;
         let parts = proofs.iter().map(|proof| proof.parts.len()).sum::<usize>();
         if global.json {
-            print_json(&json!({"folder": folder, "records": proofs.len(), "results": parts, "by_result": by_result}))?;
+            print_json(
+                &json!({"folder": folder, "records": proofs.len(), "results": parts, "by_result": by_result}),
+            )?;
         } else {
             print(&format!("{}\n", folder.display()))?;
         }
         tell!("{}, {} with bytes", words::count(proofs.len(), "record"), words::count(parts, "result"));
         for step in by_result {
-            tell!("`{step}` is attested by its own result: what it reads is larger than {} or not here", bytes(self.largest));
+            tell!(
+                "`{step}` is attested by its own result: what it reads is larger than {} or not here",
+                bytes(self.largest)
+            );
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -58,7 +63,9 @@ impl Evidence {
 /// Why nothing is written. What is not up to date is stale, as under `--check`.
 fn refused(refusal: &Refusal, largest: u64) -> Result<ExitCode, CliError> {
     let (problem, hint) = match refusal {
-        Refusal::NotFresh(step) => (format!("step `{step}` is not up to date"), "`repro make` first".to_owned()),
+        Refusal::NotFresh(step) => {
+            (format!("step `{step}` is not up to date"), "`repro make` first".to_owned())
+        }
         Refusal::BytesMissing(step) => (
             format!("the result of `{step}` is not in the cache"),
             format!("`repro make {step} --force {step}` makes it again"),

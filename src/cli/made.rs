@@ -94,7 +94,9 @@ impl Made {
                 for file in &self.differing {
                     tell!("  {}", file.display());
                 }
-                tell!("hint: `repro make` with the same targets writes them; commit them with what changed them");
+                tell!(
+                    "hint: `repro make` with the same targets writes them; commit them with what changed them"
+                );
                 return ExitCode::from(4);
             }
             None => tell!("the reports are as they were"),

@@ -151,8 +151,9 @@ impl Make {
                 made.published = Some(publish(&context, workspace, &writer, &parts)?);
             }
         }
-        let may_offer =
-            |shared: &Rc<Shared>| !(made.summary.interrupted || shared.is_away() || shared.remote().is_readonly());
+        let may_offer = |shared: &Rc<Shared>| {
+            !(made.summary.interrupted || shared.is_away() || shared.remote().is_readonly())
+        };
         if let Some(shared) = shared.filter(may_offer) {
             let offered = shared.offer(&context.pipeline, workspace, &plan, fresh.into_iter(), false);
             made.offered = Some((shared.remote().place().to_owned(), offered));
@@ -192,7 +193,8 @@ impl Make {
             .map_err(|error| failed("this program's file cannot be found", error))?;
         let (sender, messages) = channel();
         let stop_fetching = shared.as_ref().map(|shared| shared.remote().stopper());
-        stop_on_signals(sender.clone(), stop_fetching).map_err(|error| failed("signals cannot be caught", error))?;
+        stop_on_signals(sender.clone(), stop_fetching)
+            .map_err(|error| failed("signals cannot be caught", error))?;
         let guess = estimate(&context.pipeline, plan, workspace.history(), &capacity);
         let estimated_seconds = guess.unknown.is_empty().then_some(guess.seconds);
         let options =

@@ -38,8 +38,9 @@ impl Pull {
         let context = Context::load(global, registry)?;
         let targets = context.targets(&self.targets)?;
         let workspace = context.workspace()?;
-        let writer =
-            workspace.store().lock(&mut |holder| tell!("waiting for {holder}, which has this cache to itself"))?;
+        let writer = workspace
+            .store()
+            .lock(&mut |holder| tell!("waiting for {holder}, which has this cache to itself"))?;
         workspace.store().refresh()?;
         workspace.store().register(&context.file())?;
         let mut plan = context.judge(&workspace, targets.clone(), BTreeSet::new())?;

@@ -44,8 +44,9 @@ impl Push {
         let targets = context.targets(&self.targets)?;
         let workspace = context.workspace()?;
         // Nobody removes results meanwhile.
-        let _writer =
-            workspace.store().lock(&mut |holder| tell!("waiting for {holder}, which has this cache to itself"))?;
+        let _writer = workspace
+            .store()
+            .lock(&mut |holder| tell!("waiting for {holder}, which has this cache to itself"))?;
         workspace.store().refresh()?;
         let plan = context.judge(&workspace, targets, BTreeSet::new())?;
         let (fresh, open): (Vec<NodeIndex>, Vec<NodeIndex>) =
@@ -58,8 +59,11 @@ impl Push {
                 .iter()
                 .map(|(step, theirs)| json!({"step": step, "there": theirs}))
                 .collect();
-            let troubles: Vec<_> =
-                offered.troubles.iter().map(|(step, e)| json!({"step": step, "problem": e.to_string()})).collect();
+            let troubles: Vec<_> = offered
+                .troubles
+                .iter()
+                .map(|(step, e)| json!({"step": step, "problem": e.to_string()}))
+                .collect();
             print_json(&json!({
                 "pushed": offered.pushed,
                 "sent": offered.sent,
@@ -71,7 +75,11 @@ impl Push {
         }
         tell_offered(place, &offered);
         let number = words::count(offered.known, "result");
-        tell!("{number} {} there already, {} not up to date here", if offered.known == 1 { "was" } else { "were" }, words::count(open.len(), "step"));
+        tell!(
+            "{number} {} there already, {} not up to date here",
+            if offered.known == 1 { "was" } else { "were" },
+            words::count(open.len(), "step")
+        );
         Ok(match (offered.troubles.is_empty(), offered.conflicts.is_empty()) {
             (false, _) => ExitCode::FAILURE,
             (true, false) => ExitCode::from(3),

@@ -212,13 +212,10 @@ impl Results for Judged<'_> {
         })?;
         let make = format!("run `repro make {step}` first");
         match self.plan.of(node).tree {
-            Some(tree) => self
-                .workspace
-                .bytes(&tree, None)
-                .ok_or_else(|| {
-                    let make = format!("run `repro make {step} --force {step}`, or `repro pull {step}`, first");
-                    StageError::Failed(format!("the files of step `{step}` are not here; {make}"))
-                }),
+            Some(tree) => self.workspace.bytes(&tree, None).ok_or_else(|| {
+                let make = format!("run `repro make {step} --force {step}`, or `repro pull {step}`, first");
+                StageError::Failed(format!("the files of step `{step}` are not here; {make}"))
+            }),
             None => Err(StageError::Failed(format!("step `{step}` is not up to date; {make}"))),
         }
     }

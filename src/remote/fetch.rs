@@ -82,7 +82,9 @@ impl Inner {
     async fn chunk(&self, digest: &Digest, len: u64) -> Result<Bytes, Trouble> {
         let check = |bytes: Bytes| match bytes.len() as u64 {
             other if other != len => Err(format!("it has {other} bytes instead of {len}")),
-            _ if Digest::of_bytes(&bytes) != *digest => Err("its bytes are not what its name says".to_owned()),
+            _ if Digest::of_bytes(&bytes) != *digest => {
+                Err("its bytes are not what its name says".to_owned())
+            }
             _ => Ok(bytes),
         };
         let name = chunk_name(digest);

@@ -54,7 +54,8 @@ pub fn of_record(record: &RunRecord) -> serde_json::Result<Vec<u8>> {
 /// A sentence that says what is wrong with it.
 pub fn to_record(key: &StageKey, bytes: &[u8]) -> Result<RunRecord, String> {
     let text = opened(bytes)?;
-    let record: RunRecord = serde_json::from_str(text).map_err(|error| format!("it is no record: {error}"))?;
+    let record: RunRecord =
+        serde_json::from_str(text).map_err(|error| format!("it is no record: {error}"))?;
     if record.key_text.key() == *key { Ok(record) } else { Err("it is the record of another key".to_owned()) }
 }
 
@@ -158,7 +159,10 @@ mod tests {
                 assert!(to_tree(&tree.manifest.digest(), &flipped(&texts)).is_err(), "byte {at}");
             }
             assert!(to_record(&key, &bytes[..at.min(bytes.len() - 1)]).is_err(), "cut at {at}");
-            assert!(to_tree(&tree.manifest.digest(), &texts[..at.min(texts.len() - 1)]).is_err(), "cut at {at}");
+            assert!(
+                to_tree(&tree.manifest.digest(), &texts[..at.min(texts.len() - 1)]).is_err(),
+                "cut at {at}"
+            );
         }
     }
 
@@ -169,7 +173,10 @@ mod tests {
         assert_eq!(to_record(&other, &bytes), Err("it is the record of another key".to_owned()));
         let empty = of_tree(&stored(&[]));
         assert_eq!(to_tree(&stored(&[]).manifest.digest(), &empty), Ok(stored(&[])));
-        assert_eq!(to_tree(&stored(&[("a", 1)]).manifest.digest(), &empty), Err("it describes another tree".to_owned()));
+        assert_eq!(
+            to_tree(&stored(&[("a", 1)]).manifest.digest(), &empty),
+            Err("it describes another tree".to_owned())
+        );
     }
 
     #[test]

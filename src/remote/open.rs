@@ -41,8 +41,7 @@ macro_rules! built {
             .with_timeout_disabled()
             .with_connect_timeout(Duration::from_secs(5))
             .with_read_timeout(SILENCE);
-        let builder =
-            <$builder>::new().with_url($url).with_retry(retry()).with_client_options(options);
+        let builder = <$builder>::new().with_url($url).with_retry(retry()).with_client_options(options);
         let variables = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok().filter(|name| name.starts_with($variables))?;
             Some((name.to_ascii_lowercase(), value.into_string().ok()?))
@@ -69,7 +68,9 @@ impl Remote {
             true => None,
         };
         let url = match &folder {
-            Some(folder) => Url::from_directory_path(folder).map_err(|()| wrong("no such path".to_owned()))?,
+            Some(folder) => {
+                Url::from_directory_path(folder).map_err(|()| wrong("no such path".to_owned()))?
+            }
             None => Url::parse(place).map_err(|error| wrong(error.to_string()))?,
         };
         if url.password().is_some() {
@@ -101,7 +102,13 @@ impl Remote {
             .enable_all()
             .build()
             .map_err(|error| wrong(error.to_string()))?;
-        let inner = Inner { objects, prefix: path, damaged: Mutex::default(), turns: Semaphore::new(AT_ONCE), stop: AtomicBool::new(false) };
+        let inner = Inner {
+            objects,
+            prefix: path,
+            damaged: Mutex::default(),
+            turns: Semaphore::new(AT_ONCE),
+            stop: AtomicBool::new(false),
+        };
         Ok(Self {
             place: place.trim_end_matches('/').to_owned(),
             inner: Arc::new(inner),

@@ -192,10 +192,12 @@ impl Shared {
         plan: &mut Plan,
         open: &BTreeSet<NodeIndex>,
     ) -> Result<BTreeSet<NodeIndex>, StoreError> {
-        let is_open =
-            |node: &NodeIndex| matches!(plan.verdict(*node), Verdict::Stale(Reason::NeverRun | Reason::Changed(_)));
+        let is_open = |node: &NodeIndex| {
+            matches!(plan.verdict(*node), Verdict::Stale(Reason::NeverRun | Reason::Changed(_)))
+        };
         let key = |node: NodeIndex| Some((node, plan.of(node).key_text.as_ref()?.key()));
-        let nodes: Vec<(NodeIndex, StageKey)> = open.iter().copied().filter(is_open).filter_map(key).collect();
+        let nodes: Vec<(NodeIndex, StageKey)> =
+            open.iter().copied().filter(is_open).filter_map(key).collect();
         let mut keys: Vec<StageKey> = nodes.iter().map(|(_, key)| *key).collect();
         keys.retain(|key| self.asked.borrow_mut().insert(*key));
         let found: HashMap<StageKey, _> = keys.iter().copied().zip(self.remote.records(&keys)).collect();
@@ -253,7 +255,8 @@ impl Shared {
     /// The tree of a step that is known and whose bytes are gone, unless it is known that they cannot be had here.
     fn obtainable(&self, plan: &Plan, node: NodeIndex) -> Option<Digest> {
         let judged = plan.of(node);
-        let tree = judged.tree.filter(|_| matches!(judged.verdict, Verdict::Stale(Reason::BytesMissing { .. })))?;
+        let tree =
+            judged.tree.filter(|_| matches!(judged.verdict, Verdict::Stale(Reason::BytesMissing { .. })))?;
         (self.trees.borrow().get(&tree) != Some(&None)).then_some(tree)
     }
 
@@ -356,7 +359,9 @@ impl Shared {
             if !is_news || !seen.insert(key) || !store.has_bytes(&tree) || !store.is_whole(&tree) {
                 continue;
             }
-            let (Some(record), Some(manifest)) = (store.record(&key), workspace.manifest(&tree)) else { continue };
+            let (Some(record), Some(manifest)) = (store.record(&key), workspace.manifest(&tree)) else {
+                continue;
+            };
             steps.push(pipeline.graph[node].name.clone());
             offers.push(Offer { record, manifest: manifest.as_ref().clone(), tree: store.tree(&tree) });
         }

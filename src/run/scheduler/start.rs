@@ -11,10 +11,10 @@ use super::task::located;
 use super::{Active, Rank, Scheduler};
 use crate::key::KeyText;
 use crate::plan::{Plan, Verdict};
+use crate::remote::News;
 use crate::run::damage::doubt;
 use crate::run::event::Event;
 use crate::run::executor::{Reporter, Task};
-use crate::remote::News;
 use crate::run::host::Share;
 use crate::store::{Claim, Claimed, Holder, StoreError};
 
@@ -90,7 +90,8 @@ impl Scheduler<'_> {
     /// Takes from the shared store, if there is one, what it has of all that was judged since it was last asked.
     fn ask_the_shared_store(&mut self, plan: &mut Plan) {
         let nodes = std::mem::take(&mut self.unasked);
-        let Some(shared) = self.options.shared.as_ref().filter(|_| !nodes.is_empty() && !self.summary.interrupted)
+        let Some(shared) =
+            self.options.shared.as_ref().filter(|_| !nodes.is_empty() && !self.summary.interrupted)
         else {
             return;
         };

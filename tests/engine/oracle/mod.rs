@@ -118,7 +118,13 @@ impl Project {
         let cpus = if how.killed_at.is_some() { 1 } else { 3 };
         let capacity =
             Capacity { cpus, memory: 0, gpus: vec![], gpus_for_programs: false, pools: BTreeMap::new() };
-        let options = Options { capacity, keep_going: how.keep_going, wait: true, estimated_seconds: None, shared: None };
+        let options = Options {
+            capacity,
+            keep_going: how.keep_going,
+            wait: true,
+            estimated_seconds: None,
+            shared: None,
+        };
         let mut watch = Watch { ran: Vec::new(), events: 0, killed_at: how.killed_at };
         let summary = catch_unwind(AssertUnwindSafe(|| {
             run(&pipeline, &workspace, &writer, &mut plan, &executor, &options, channel(), &mut watch)

@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::{machine, made_alone, on, reports};
 use super::server::Server;
+use super::{machine, made_alone, on, reports};
 
 fn flip(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
@@ -33,7 +33,11 @@ fn each_kind(kind: &str, harm: fn(&Path)) {
         // Asks for everything, bytes included.
         let second = machine();
         let pull = on(&server, &second, &["pull", "large", "many", "left", "head", "table"]);
-        assert!(pull.err.contains(&name) && pull.err.contains("is damaged and counts as absent"), "{name}: {}", pull.err);
+        assert!(
+            pull.err.contains(&name) && pull.err.contains("is damaged and counts as absent"),
+            "{name}: {}",
+            pull.err
+        );
         pull.expect(1);
         let run = on(&server, &second, &["make"]).expect(0);
         assert_eq!(reports(&second), expected, "{name}: {}", run.err);

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
+use super::server::{Faults, Server};
 use super::{machine, made_alone, on, reports};
 use crate::process::finished;
-use super::server::{Faults, Server};
 
 #[test]
 fn a_busy_a_stalling_and_a_breaking_server_are_asked_again() {
@@ -46,7 +46,12 @@ fn a_server_that_dies_at_any_moment_leaves_nothing_half_done() {
         let push = on(&server, &first, &["push"]).expect(0);
         let sent = server.requests().get("PUT").copied().unwrap_or_default();
         let all = 5 + 5 + 5;
-        assert!(sent <= all - chunks, "{after}: {sent} sent, {chunks} chunks were there: {} {}", run.err, push.err);
+        assert!(
+            sent <= all - chunks,
+            "{after}: {sent} sent, {chunks} chunks were there: {} {}",
+            run.err,
+            push.err
+        );
         assert_eq!(on(&server, &machine(), &["make"]).expect(0).ran(), [""; 0]);
     }
 }
@@ -72,7 +77,9 @@ fn without_a_server_steps_run_and_results_here_stay_known() {
     assert!(run.err.contains("http://127.0.0.1:9/x: v1/records/"), "{}", run.err);
     assert_eq!(run.ran().len(), 5);
     let since = Instant::now();
-    assert!(space.run(&["make", "--remote", "http://127.0.0.1:9/x"]).expect(0).err.starts_with("nothing to do"));
+    assert!(
+        space.run(&["make", "--remote", "http://127.0.0.1:9/x"]).expect(0).err.starts_with("nothing to do")
+    );
     assert!(since.elapsed().as_secs() < 2, "it is not waited for");
 }
 

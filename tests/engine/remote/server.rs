@@ -66,7 +66,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let told = Arc::new(Mutex::new(Told::default()));
         let shared = Arc::clone(&told);
         runtime.spawn(async move {
@@ -75,7 +76,8 @@ impl Server {
                 let Ok((socket, _)) = listener.accept().await else { continue };
                 let (service, told) = (service.clone(), Arc::clone(&shared));
                 tokio::spawn(async move {
-                    let answer = service_fn(move |request| answer(service.clone(), Arc::clone(&told), request));
+                    let answer =
+                        service_fn(move |request| answer(service.clone(), Arc::clone(&told), request));
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(socket), answer)
                         .await;
@@ -123,7 +125,12 @@ impl Server {
 }
 
 fn list(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder).into_iter().flatten().map(|item| item.unwrap().path()).filter(|path| path.is_file()).collect()
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .map(|item| item.unwrap().path())
+        .filter(|path| path.is_file())
+        .collect()
 }
 
 async fn answer(
@@ -152,7 +159,9 @@ async fn answer(
         }
         (is_get && one_of(&mut told.faults.stalled), is_get && one_of(&mut told.faults.cut))
     };
-    let response = hyper::service::Service::call(&service, request).await.map_err(|e| io::Error::other(format!("{e:?}")))?;
+    let response = hyper::service::Service::call(&service, request)
+        .await
+        .map_err(|e| io::Error::other(format!("{e:?}")))?;
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.map_err(|error| io::Error::other(error.to_string()))?.to_bytes();
     let whole = Full::new(bytes.clone()).map_err(|never| match never {}).boxed_unsync();

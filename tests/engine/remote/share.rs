@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::{machine, made_alone, on, reports};
 use super::server::Server;
+use super::{machine, made_alone, on, reports};
 use crate::support::TestSpace;
 
 #[test]
@@ -70,7 +70,8 @@ fn an_early_cutoff_here_finds_the_rest_there() {
                (name: "d", stage: "join", params: (text: "d"), inputs: {{"in": ["c/text"]}}, publish: "."),"#
         )
     };
-    let (server, first, second) = (Server::start(), TestSpace::new(&steps("x1")), TestSpace::new(&steps("x2")));
+    let (server, first, second) =
+        (Server::start(), TestSpace::new(&steps("x1")), TestSpace::new(&steps("x2")));
     on(&server, &first, &["make"]).expect(0);
     let run = on(&server, &second, &["make"]).expect(0);
     assert_eq!(run.ran(), ["a", "b"], "what reads `b` was made by the first: {}", run.err);
@@ -91,7 +92,10 @@ fn push_and_pull_by_hand() {
     let pulled: serde_json::Value = serde_json::from_str(&run.out).unwrap();
     assert_eq!((&pulled["fetched"], &pulled["bytes"]), (&serde_json::json!(["many"]), &(40 * 1024).into()));
     let status = second.run(&["status"]).expect(0).out;
-    assert!(status.contains("fresh    many") && status.contains("stale    large"), "only that was asked for: {status}");
+    assert!(
+        status.contains("fresh    many") && status.contains("stale    large"),
+        "only that was asked for: {status}"
+    );
     second.steps(&super::STEPS.replace("seed: 2", "seed: 3"));
     let run = on(&server, &second, &["pull"]).expect(4);
     assert!(run.err.contains("`many` is not in s3://results/paper"), "{}", run.err);
