@@ -136,15 +136,14 @@ fn wall_time(pipeline: &Pipeline, plan: &Plan, times: &BTreeMap<NodeIndex, f64>,
         let mut waiting = BTreeSet::new();
         while let Some(first) = ready.pop_first() {
             let node = plan.at(first.1);
-            match free.take(&capacity.needs_of(&graph[node]), capacity) {
+            match free.take_for(&graph[node], capacity) {
                 Some(share) => {
                     shares.insert(node, share);
                     running.push(Reverse((now + (times[&node] * 1e6) as u64, node)));
                 }
                 None => drop(waiting.insert(first)),
             }
-            // Every step takes a thread.
-            if free.cpus == 0 {
+            if free.is_full() {
                 break;
             }
         }

@@ -18,6 +18,9 @@ pub struct Machine {
     pub device: String,
     /// The threads it was given.
     pub threads: usize,
+    /// The GPUs it was given, as `CUDA_VISIBLE_DEVICES` names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
 }
 
 /// An input as it was when the step ran.
@@ -74,6 +77,9 @@ pub struct RunRecord {
     pub started_ms: u64,
     /// How long it took.
     pub seconds: f64,
+    /// The most memory that the process of a stage held, in bytes, where that is known; memory of a GPU is not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
     /// Where it ran.
     pub machine: Machine,
     /// The log of the run, relative to the store; the scalars lie beside it as `.jsonl`.

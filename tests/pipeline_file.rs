@@ -104,6 +104,35 @@ fn a_good_file_becomes_a_graph() {
 }
 
 #[test]
+fn seeds_are_a_dimension_with_a_number_for_its_length() {
+    let seeded = GOOD
+        .replace("default_profile", "seeds: 5, default_profile")
+        .replace("\"seed\": [1, 2]", "\"seed\": \"1..{seeds}\"")
+        .replace("run-{fc,pe}-{1,2}", "run-{fc,pe}-{2..{seeds}}");
+    let of = |text: &str, profile| {
+        let pipeline = load(text, Some(profile)).unwrap();
+        let runs = pipeline.graph.node_weights().filter(|step| step.name.starts_with("run-")).count();
+        (runs, pipeline.targets["runs"].len())
+    };
+    assert_eq!(of(&seeded, "mini"), (10, 8));
+    assert_eq!(of(&seeded.replace("name: \"paper\",", "name: \"paper\", seeds: 30,"), "paper"), (60, 58));
+    assert_eq!(
+        of(&seeded.replace("seeds: 5", "seeds: 1"), "mini"),
+        (2, 0),
+        "a range that is empty names nothing"
+    );
+    for (from, to, told) in [
+        ("seeds: 5", "seeds: 0", "there is at least one seed"),
+        ("1..{seeds}", "1-{seeds}", "`1-5` is no range: two numbers with `..` between them"),
+        ("1..{seeds}", "1..4000000000", "this range has more than 100000 numbers"),
+        ("\"seed\": \"1", "\"seeds\": \"1", "variable `seeds` is already taken"),
+    ] {
+        let error = load(&seeded.replace(from, to), None).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[test]
 fn the_profile_chooses_sources_and_defaults() {
     let pipeline = load(GOOD, Some("paper")).unwrap();
     let one = pipeline.graph.node_weights().find(|step| step.name == "one").unwrap();

@@ -131,6 +131,7 @@ impl Gc {
                 (Kind::Tree, None) => "result that no record names".to_owned(),
                 (Kind::Scratch, _) => "scratch of an attempt".to_owned(),
                 (Kind::Work, _) => "folder of a dead run".to_owned(),
+                (Kind::Job, _) => "left by a job on a cluster".to_owned(),
                 (Kind::Log, _) => "log without a record".to_owned(),
             };
             let name: String = garbage.name.chars().take(12).collect();

@@ -1,5 +1,6 @@
 //! What a run may use of the machine, as options: threads, memory, GPUs, and pools that it must leave alone.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,15 +11,19 @@ use petgraph::graph::NodeIndex;
 use super::context::Context;
 use super::error::CliError;
 use super::{Global, print_line};
-use crate::pipeline::nearest;
 use crate::pipeline::needs::{BUILT_IN_POOLS, size};
+use crate::pipeline::{Step, nearest};
 use crate::plan::{Plan, Verdict};
-use crate::run::{Capacity, Gpu, machine};
+use crate::run::{Capacity, Cluster, Gpu, Site, machine};
+
+/// Jobs that are on a cluster at one time when nobody says how many: schedulers limit what one person may queue.
+const MOST_JOBS: usize = 100;
 
 /// Options that bound what running steps use.
 #[derive(Args)]
 pub struct Limits {
-    /// CPU threads that running steps may use together; as many as there are cores by default.
+    /// CPU threads that running steps may use together; as many as there are cores by default. On a cluster: jobs
+    /// that may be there at one time; 100 by default.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Memory that running steps may use together, by what they say they need (`24 GiB`); all by default.
@@ -58,8 +63,9 @@ impl Limits {
         !self.deny_pool.is_empty()
     }
 
-    /// What may be in use at one time.
-    pub fn capacity(&self, context: &Context) -> Result<Capacity, CliError> {
+    /// What may be in use at one time: of this machine, or, where steps go to a cluster, of that; then `--jobs`
+    /// says how many may be there.
+    pub fn capacity(&self, context: &Context, site: Option<Site>) -> Result<Capacity, CliError> {
         let gpus = match &self.gpus {
             Some(GpuList(wanted)) => {
                 if let Some(allowed) = machine::allowed_gpus()
@@ -77,12 +83,20 @@ impl Limits {
         };
         let computes = cfg!(any(feature = "cuda", feature = "metal"));
         let gpus_for_programs = !computes && self.gpus.is_none() && machine::allowed_gpus().is_none();
+        // Asking takes a while, and most pipelines need not know.
+        let asks = |step: &Step| step.needs.gpu_memory > 0;
+        let memory = match !gpus.is_empty() && context.pipeline.graph.node_weights().any(asks) {
+            true => machine::gpu_memory(),
+            false => BTreeMap::new(),
+        };
+        let gpu = |id: String| Gpu { memory: memory.get(&id).copied(), ..Gpu::whole(id) };
         Ok(Capacity {
-            cpus: self.jobs.map_or_else(machine::cpus, usize::from),
+            cpus: self.jobs.filter(|_| site.is_none()).map_or_else(machine::cpus, usize::from),
             memory: self.memory.unwrap_or_else(machine::memory),
-            gpus: gpus.into_iter().map(Gpu::whole).collect(),
+            gpus: gpus.into_iter().map(gpu).collect(),
             gpus_for_programs,
             pools: context.pipeline.pools.clone(),
+            cluster: site.map(|site| Cluster { jobs: self.jobs.map_or(MOST_JOBS, usize::from), site }),
         })
     }
 
@@ -107,7 +121,7 @@ impl Limits {
     ) -> Result<(), CliError> {
         for node in plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh) {
             let step = &context.pipeline.graph[node];
-            if let Some(problem) = capacity.refuses(&capacity.needs_of(step)) {
+            if let Some(problem) = capacity.refuses_step(step) {
                 let file = context.pipeline.file.display();
                 return Err(CliError::Usage {
                     message: format!("{file}:{}: step `{}`: {problem}", step.line, step.name),

@@ -9,25 +9,26 @@ use std::time::Instant;
 
 use clap::Args;
 use petgraph::graph::NodeIndex;
-use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stage_api::Registry;
 
 use super::ask;
 use super::context::{Context, Project};
+use super::dry_run::dry_run;
+use super::elsewhere::Elsewhere;
 use super::error::CliError;
 use super::limits::Limits;
 use super::made::{Made, by_evidence};
 use super::sharing::{Sharing, tell_news};
-use super::{Global, console, print, print_json, status, words};
-use crate::estimate::{Estimate, estimate};
-use crate::explain::{Explanation, explain};
+use super::{Global, console, status, words};
+use crate::estimate::estimate;
+use crate::explain::explain;
 use crate::grounds::Grounds;
 use crate::plan::{Known, Plan, Verdict};
 use crate::publish::{Part, Published};
 use crate::remote::Shared;
-use crate::run::{self, Capacity, Message, Options, Subprocess, Summary};
+use crate::run::{self, Capacity, Message, Options, Summary};
 use crate::store::{ContentStore, Damage, Facts, StoreError, Writer};
 use crate::workspace::Workspace;
 
@@ -40,6 +41,8 @@ pub struct Make {
     limits: Limits,
     #[command(flatten)]
     sharing: Sharing,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
     /// After a failure, go on with what does not depend on the failed step.
     #[arg(short, long)]
     keep_going: bool,
@@ -102,7 +105,7 @@ impl Make {
             shared.supply(&context.pipeline, workspace, &writer, &mut plan, nodes, &mut tell_news);
             writer.sync()?;
         }
-        let capacity = self.limits.capacity(&context)?;
+        let capacity = self.limits.capacity(&context, self.elsewhere.site()?)?;
         self.limits.refuse_impossible(&context, &plan, &capacity)?;
         let reason = |node| status::root_reason(&explain(&context.pipeline, workspace, &plan, node));
         if let Some(code) = self.limits.denied(global, &context, &plan, reason)? {
@@ -188,13 +191,12 @@ impl Make {
         if plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh) {
             return Ok(Summary::default());
         }
-        let failed = |what: &str, error: std::io::Error| CliError::usage(format!("{what}: {error}"));
-        let executor = Subprocess::this_program()
-            .map_err(|error| failed("this program's file cannot be found", error))?;
+        let site = capacity.cluster.as_ref().map(|cluster| &cluster.site);
+        let executor = Elsewhere::executor(site, workspace.store().root())?;
         let (sender, messages) = channel();
         let stop_fetching = shared.as_ref().map(|shared| shared.remote().stopper());
-        stop_on_signals(sender.clone(), stop_fetching)
-            .map_err(|error| failed("signals cannot be caught", error))?;
+        stop_on_signals(sender.clone(), site.is_some(), stop_fetching)
+            .map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
         let guess = estimate(&context.pipeline, plan, workspace.history(), &capacity);
         let estimated_seconds = guess.unknown.is_empty().then_some(guess.seconds);
         let options =
@@ -205,7 +207,7 @@ impl Make {
             workspace,
             writer,
             plan,
-            &executor,
+            &*executor,
             &options,
             (sender, messages),
             &mut *observer,
@@ -213,12 +215,17 @@ impl Make {
     }
 }
 
-/// From here on, signals are messages to the scheduler.
+/// From here on, signals are messages to the scheduler. A terminal that goes away ends what runs on this machine; jobs
+/// elsewhere outlive it, and the next run finds them.
 fn stop_on_signals(
     sender: Sender<Message>,
+    jobs_outlive: bool,
     stop_fetching: Option<impl Fn() + Send + 'static>,
 ) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    if !jobs_outlive {
+        signals.add_signal(SIGHUP)?;
+    }
     std::thread::spawn(move || {
         for _ in signals.forever() {
             if let Some(stop) = &stop_fetching {
@@ -283,55 +290,6 @@ fn keep(kept: Result<(), StoreError>) {
     if let Err(error) = kept {
         tell!("warning: {error}; the next run takes a little longer");
     }
-}
-
-fn dry_run(
-    global: &Global,
-    context: &Context,
-    workspace: &Workspace,
-    plan: &Plan,
-    capacity: &Capacity,
-) -> Result<ExitCode, CliError> {
-    let not_fresh = plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh);
-    let steps: Vec<Explanation> =
-        not_fresh.map(|node| explain(&context.pipeline, workspace, plan, node)).collect();
-    let guess = estimate(&context.pipeline, plan, workspace.history(), capacity);
-    if global.json {
-        print_json(&json!({"steps": steps, "estimate": guess}))?;
-    } else if steps.is_empty() {
-        tell!("nothing to do: {} fresh", words::count(plan.needed().count(), "step"));
-    } else {
-        print(&(status::table(&steps) + &told(&guess, capacity)))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// An estimate in words.
-fn told(guess: &Estimate, capacity: &Capacity) -> String {
-    const SHOWN: usize = 8;
-    if guess.unknown.len() == guess.steps.len() {
-        return "no estimate: none of these steps has run before\n".to_owned();
-    }
-    let threads = words::count(capacity.cpus, "thread");
-    let mut text = format!("by earlier runs about {} with {threads}", words::duration(guess.seconds));
-    if guess.steps.iter().any(|step| !step.must) {
-        let least = words::duration(guess.at_least_seconds);
-        text.push_str(&format!(", {least} if what waits turns out fresh"));
-    }
-    text.push_str(&format!(
-        "\nthe longest chain takes {}: {}\n",
-        words::duration(guess.critical_seconds),
-        guess.critical_path.join(" -> ")
-    ));
-    if !guess.unknown.is_empty() {
-        let shown = guess.unknown.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-        let more = match guess.unknown.len().saturating_sub(SHOWN) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        text.push_str(&format!("not counted, as no earlier run is known: {shown}{more}\n"));
-    }
-    text
 }
 
 /// What there is to publish.

@@ -18,11 +18,14 @@ mod completions;
 mod console;
 mod context;
 mod diff;
+mod dry_run;
+mod elsewhere;
 mod error;
 mod evidence;
 mod gc;
 mod graph;
 mod guard;
+mod job;
 mod limits;
 mod list;
 mod log;
@@ -105,6 +108,8 @@ enum Command {
     #[command(hide = true)]
     Step(step::Step),
     #[command(hide = true)]
+    Job(job::Job),
+    #[command(hide = true)]
     Guard(guard::Guard),
 }
 
@@ -167,6 +172,7 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
         Command::Completions(command) => command.run(grammar(registry).get_name()),
         Command::Man(command) => command.run(grammar(registry)),
         Command::Step(command) => command.run(registry),
+        Command::Job(command) => command.run(),
         Command::Guard(command) => command.run(),
     })
 }

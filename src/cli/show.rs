@@ -166,7 +166,9 @@ fn text(shown: &Shown, step: &Step) -> String {
         line("accepted", &format!("{when} by {}: {}", accepted.who, accepted.because));
         line("from", &format!("the result of key {}", accepted.from));
     } else {
-        line("ran", &format!("{}, took {}", words::ago(record.started_ms), words::duration(record.seconds)));
+        let (ago, took) = (words::ago(record.started_ms), words::duration(record.seconds));
+        let memory = record.peak_memory.map(|peak| format!(", at most {} of memory", bytes(peak)));
+        line("ran", &format!("{ago}, took {took}{}", memory.unwrap_or_default()));
     }
     let machine = &record.machine;
     let threads = words::count(machine.threads, "thread");

@@ -101,7 +101,8 @@ pub fn answer(
 /// All of the machine: a tool is run by a person who waits for it.
 fn host() -> Host {
     let gpus = machine::gpus().into_iter().take(1).map(Gpu::whole).collect();
-    let share = Share { threads: machine::cpus(), memory: 0, gpus, pools: BTreeMap::new() };
+    let (threads, pools) = (machine::cpus(), BTreeMap::new());
+    let share = Share { threads, memory: 0, gpus, pools, is_job: false };
     Host { device: share.device().to_owned(), threads: share.threads }
 }
 
@@ -167,6 +168,7 @@ fn run_view(record: RunRecord) -> RunView {
     RunView {
         started_ms: record.started_ms,
         seconds: record.seconds,
+        peak_memory: record.peak_memory,
         host: record.machine.name,
         device: record.machine.device,
         threads: record.machine.threads,

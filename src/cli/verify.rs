@@ -85,7 +85,7 @@ impl Verify {
                 return Err(refuse("its result, or something that it reads, is no longer in the cache"));
             }
         }
-        let capacity = self.limits.capacity(context)?;
+        let capacity = self.limits.capacity(context, None)?;
         self.limits.refuse_impossible(context, &plan, &capacity)?;
         let executor = Subprocess::this_program()
             .map_err(|error| CliError::usage(format!("this program's file cannot be found: {error}")))?;

@@ -1,5 +1,7 @@
-//! The few short forms of a pipeline file, written out: `for` variables (`{data}`) and alternatives
-//! (`{hmd,mmh}`). It works on text and knows no steps.
+//! The few short forms of a pipeline file, written out: `for` variables (`{data}`), alternatives (`{hmd,mmh}`) and
+//! ranges (`{1..3}`, both ends included, nothing when they are the wrong way round). It works on text and knows no steps.
+
+use std::ops::RangeInclusive;
 
 use super::error::{PipelineError, Text};
 use super::file::{Pairs, Raw};
@@ -13,16 +15,14 @@ pub(super) type Vars = Vec<(String, String)>;
 /// All combinations of a `for`, the last variable varying fastest; one empty combination without a `for`.
 pub(super) fn combinations(for_each: &Pairs, text: &Text, base: &Vars) -> Result<Vec<Vars>, PipelineError> {
     let mut members = vec![base.clone()];
+    let mut taken: Vec<String> = base.iter().map(|(name, _)| name.clone()).collect();
     for (name, values) in &for_each.0 {
         let variable = name.string(text)?;
-        if members[0].iter().any(|(known, _)| *known == variable) {
+        if taken.contains(&variable) {
             return Err(text.error(text.span(name.0), format!("variable `{variable}` is already taken")));
         }
-        let values: Vec<&ron::value::RawValue> = ron::from_str(values.0)
-            .map_err(|error| text.error(text.span(values.0), format!("a list of values: {}", error.code)))?;
-        if values.is_empty() {
-            return Err(text.error(text.span(name.0), format!("`{variable}` has no values")));
-        }
+        taken.push(variable.clone());
+        let values = values_of(*name, *values, base, text)?;
         if members.len().saturating_mul(values.len()) > MOST {
             let problem = format!("this family has more than {MOST} members");
             return Err(text.error(text.span(name.0), problem));
@@ -32,13 +32,44 @@ pub(super) fn combinations(for_each: &Pairs, text: &Text, base: &Vars) -> Result
             .flat_map(|member| {
                 values.iter().map(|value| {
                     let mut member = member.clone();
-                    member.push((variable.clone(), value.trim().get_ron().to_owned()));
+                    member.push((variable.clone(), value.clone()));
                     member
                 })
             })
             .collect();
     }
     Ok(members)
+}
+
+/// The values of a variable as written in RON: those of a list, or the numbers of a range, of which there may be none.
+fn values_of(name: Raw, values: Raw, base: &Vars, text: &Text) -> Result<Vec<String>, PipelineError> {
+    if values.0.starts_with('"') {
+        let written = substitute(&values.string(text)?, base);
+        let Some(range) = range(&written) else {
+            let problem =
+                format!("`{written}` is no range: two numbers with `..` between them, as in \"2..5\"");
+            return Err(text.error(text.span(values.0), problem));
+        };
+        let too_many = || text.error(text.span(values.0), format!("this range has more than {MOST} numbers"));
+        return if range.clone().count() > MOST {
+            Err(too_many())
+        } else {
+            Ok(range.map(|n| n.to_string()).collect())
+        };
+    }
+    let listed: Vec<&ron::value::RawValue> = ron::from_str(values.0)
+        .map_err(|error| text.error(text.span(values.0), format!("a list of values: {}", error.code)))?;
+    if listed.is_empty() {
+        let variable = name.string(text)?;
+        return Err(text.error(text.span(name.0), format!("`{variable}` has no values")));
+    }
+    Ok(listed.into_iter().map(|value| value.trim().get_ron().to_owned()).collect())
+}
+
+/// The numbers from one to another, both included.
+fn range(written: &str) -> Option<RangeInclusive<u32>> {
+    let (first, last) = written.split_once("..")?;
+    Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
 }
 
 /// `text` with each `{variable}` replaced by its value, a string without its quotes. What comes out of a variable is
@@ -91,7 +122,8 @@ pub(super) fn strings(raw: Raw, vars: &Vars, text: &Text) -> Result<Vec<String>,
     let many = string
         .split('{')
         .skip(1)
-        .map(|part| 1 + part.split('}').next().unwrap_or_default().matches(',').count());
+        .map(|part| part.split('}').next().unwrap_or_default())
+        .map(|group| range(group).map_or(1 + group.matches(',').count(), |range| range.count().max(1)));
     if many.fold(1, usize::saturating_mul) > MOST {
         return Err(text.error(text.span(raw.0), format!("these alternatives make more than {MOST} names")));
     }
@@ -120,16 +152,21 @@ fn alternatives(pattern: &str) -> Vec<String> {
     loop {
         let group = rest.find('{').and_then(|open| {
             let close = open + rest[open..].find('}')?;
-            rest[open..close].contains(',').then_some((open, close))
+            let group = &rest[open + 1..close];
+            (group.contains(',') || range(group).is_some()).then_some((open, close))
         });
         let Some((open, close)) = group else {
             all.iter_mut().for_each(|name| name.push_str(rest));
             return all;
         };
-        let choices = || rest[open + 1..close].split(',').map(str::trim);
+        let group = &rest[open + 1..close];
+        let choices: Vec<String> = match range(group) {
+            Some(range) => range.map(|number| number.to_string()).collect(),
+            None => group.split(',').map(|choice| choice.trim().to_owned()).collect(),
+        };
         all = all
             .iter()
-            .flat_map(|head| choices().map(move |choice| format!("{head}{}{choice}", &rest[..open])))
+            .flat_map(|head| choices.iter().map(move |choice| format!("{head}{}{choice}", &rest[..open])))
             .collect();
         rest = &rest[close + 1..];
     }
@@ -145,6 +182,9 @@ mod tests {
         assert_eq!(alternatives("plain"), ["plain"]);
         assert_eq!(alternatives("x{a, b}y{c,d}z").last().unwrap(), "xbydz");
         assert_eq!(alternatives("{a,b}{c"), ["a{c", "b{c"]);
+        assert_eq!(alternatives("s{9..11}-{a,b}"), ["s9-a", "s9-b", "s10-a", "s10-b", "s11-a", "s11-b"]);
+        assert_eq!(alternatives("s{2..1}"), [""; 0]);
+        assert_eq!(alternatives("{1..x}"), ["{1..x}"]);
     }
 
     #[test]
@@ -153,6 +193,9 @@ mod tests {
         let text = Text::new(std::path::Path::new("p"), &pattern);
         let error = strings(Raw(&pattern), &Vec::new(), &text).unwrap_err();
         assert!(error.to_string().contains("more than 100000 names"), "{error}");
+        let pattern = "\"{1..4000000000}\"";
+        let text = Text::new(std::path::Path::new("p"), pattern);
+        assert!(strings(Raw(pattern), &Vec::new(), &text).is_err());
         let family = format!("{{{}}}", (0..30).map(|i| format!("\"v{i}\": [1, 2], ")).collect::<String>());
         let text = Text::new(std::path::Path::new("p"), &family);
         let error = combinations(&ron::from_str(&family).unwrap(), &text, &Vec::new()).unwrap_err();

@@ -118,6 +118,8 @@ pub(super) struct ProfileForm<'a> {
     pub sources: Vec<EntryForm<'a>>,
     #[serde(borrow, default)]
     pub defaults: Vec<(Raw<'a>, Raw<'a>)>,
+    #[serde(borrow, default)]
+    pub seeds: Option<Raw<'a>>,
 }
 
 /// A whole pipeline file.
@@ -130,6 +132,8 @@ pub(super) struct FileForm<'a> {
     pub profiles: Vec<ProfileForm<'a>>,
     #[serde(borrow, default)]
     pub pools: Pairs<'a>,
+    #[serde(borrow, default)]
+    pub seeds: Option<Raw<'a>>,
     #[serde(borrow, default)]
     pub steps: Vec<EntryForm<'a>>,
     #[serde(borrow, default)]

@@ -19,6 +19,7 @@ use stage_api::{Registry, Surroundings};
 
 use crate::digest::Digest;
 
+pub(crate) use check::matches as fits;
 pub use error::{PipelineError, nearest};
 pub use needs::Needs;
 

@@ -19,23 +19,30 @@ pub struct Needs {
     pub memory: u64,
     /// GPUs, or a share of one.
     pub gpu: Gpus,
+    /// Memory in bytes of one GPU, which may be shared with others; 0 when nothing is said.
+    pub gpu_memory: u64,
     /// Places in declared pools, each at least 1.
     pub pools: BTreeMap<String, usize>,
 }
 
 impl Default for Needs {
     fn default() -> Self {
-        Self { cpu: 1, memory: 0, gpu: Gpus::default(), pools: BTreeMap::new() }
+        Self { cpu: 1, memory: 0, gpu: Gpus::default(), gpu_memory: 0, pools: BTreeMap::new() }
     }
 }
 
 impl Needs {
+    /// Whether a GPU, or a part of one, is asked for.
+    pub fn has_gpu(&self) -> bool {
+        self.gpu.is_some() || self.gpu_memory > 0
+    }
+
     /// Whether something of a pool is asked for.
     pub fn uses(&self, pool: &str) -> bool {
         match pool {
             "cpu" => true,
             "memory" => self.memory > 0,
-            "gpu" => self.gpu.is_some(),
+            "gpu" => self.has_gpu(),
             other => self.pools.contains_key(other),
         }
     }
@@ -50,6 +57,9 @@ impl fmt::Display for Needs {
         }
         if self.gpu.is_some() {
             write!(f, ", gpu {}", self.gpu)?;
+        }
+        if self.gpu_memory > 0 {
+            write!(f, ", gpu_memory {}", bytes(self.gpu_memory))?;
         }
         self.pools.iter().try_for_each(|(pool, places)| write!(f, ", {pool} {places}"))
     }

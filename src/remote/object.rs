@@ -125,6 +125,7 @@ mod tests {
             bytes: 3,
             started_ms: 1,
             seconds: 0.5,
+            peak_memory: None,
             machine: Machine::default(),
             log: String::new(),
             accepted: None,

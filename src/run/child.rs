@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use stage_api::{Job, Outside, Progress, Registry, Unit};
 
 use super::executor::{Outcome, Report, Task};
+use super::machine;
 
 /// No more than twenty progress reports a second: a stage may call for every item.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
@@ -56,6 +57,9 @@ pub fn run_job(registry: &Registry, file: &Path, events: impl Write + Send) -> i
     };
     // A listener that went away will also take this process with it; no need to fail here.
     let outcome = perform(registry, &job.task, cancelled, &|report| drop(send(report)));
+    if let Some(peak) = machine::peak_memory() {
+        send(Report::Memory(peak))?;
+    }
     send(Report::Ended(outcome.clone()))?;
     Ok(outcome)
 }

@@ -49,6 +49,13 @@ pub enum Event<'a> {
         /// How many.
         bytes: u64,
     },
+    /// A step that another machine does waits or runs there.
+    Placed {
+        /// The step.
+        step: &'a str,
+        /// Where.
+        place: &'a str,
+    },
     /// A step is so far.
     Progress {
         /// The step.

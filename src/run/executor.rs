@@ -9,6 +9,9 @@ use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
 use stage_api::{Host, Inputs, StageError, Unit};
 
+use crate::pipeline::Needs;
+use crate::record::Machine;
+
 /// One execution of a stage: plain data, so that it can cross a process border.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Task {
@@ -32,6 +35,8 @@ pub struct Task {
     pub host: Host,
     /// The GPUs it may see, as `CUDA_VISIBLE_DEVICES` names them; `None` on a machine without any.
     pub gpus: Option<Vec<String>>,
+    /// What it asks for, for an executor that finds it a machine.
+    pub needs: Needs,
 }
 
 impl Task {
@@ -67,6 +72,17 @@ impl Outcome {
     }
 }
 
+/// Where and how long a task ran that ran on another machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Execution {
+    /// The machine, and what of it the task was given.
+    pub machine: Machine,
+    /// When it began, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
 /// What a running step says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -91,6 +107,12 @@ pub enum Report {
     },
     /// It says something that a person should know.
     Warned(String),
+    /// The most memory that its process held so far, in bytes.
+    Memory(u64),
+    /// Where it waits or runs, when that is not this machine.
+    Placed(String),
+    /// How it ran elsewhere; comes before its end.
+    Ran(Execution),
     /// It has ended. The last report of a step, exactly one.
     Ended(Outcome),
 }

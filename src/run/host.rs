@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use stage_api::Stage;
 
+use super::slurm::Site;
 use crate::command::Command;
 use crate::pipeline::Step;
 use crate::pipeline::needs::{Gpus, Needs, bytes};
@@ -24,6 +25,17 @@ pub struct Capacity {
     pub gpus_for_programs: bool,
     /// Places in the pools that the pipeline declares.
     pub pools: BTreeMap<String, usize>,
+    /// The cluster beside this machine, if steps go there.
+    pub cluster: Option<Cluster>,
+}
+
+/// A cluster, which has machines of its own and shares them out itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Jobs that may be there at one time, waiting or running.
+    pub jobs: usize,
+    /// What is said of it; here it counts which steps do not go there.
+    pub site: Site,
 }
 
 /// A GPU and how much of it is free, in thousandths.
@@ -33,12 +45,22 @@ pub struct Gpu {
     pub id: String,
     /// What of it is free, or, of a share, what is taken.
     pub thousandths: u32,
+    /// Its memory in bytes, where that is known.
+    pub memory: Option<u64>,
 }
 
 impl Gpu {
     /// A whole one.
     pub fn whole(id: impl Into<String>) -> Self {
-        Self { id: id.into(), thousandths: Gpus::ONE }
+        Self { id: id.into(), thousandths: Gpus::ONE, memory: None }
+    }
+
+    /// What a step that needs so much of its memory takes of it, in thousandths: all of one whose memory is not
+    /// known, `None` of one that has less.
+    fn part(&self, memory: u64) -> Option<u32> {
+        let Some(total) = self.memory else { return Some(Gpus::ONE) };
+        let part = (u128::from(memory) * u128::from(Gpus::ONE)).div_ceil(u128::from(total.max(1)));
+        u32::try_from(part).ok().filter(|part| *part <= Gpus::ONE)
     }
 }
 
@@ -53,17 +75,24 @@ pub struct Share {
     pub gpus: Vec<Gpu>,
     /// Places in declared pools.
     pub pools: BTreeMap<String, usize>,
+    /// Whether it is a job on the cluster, where it gets the rest.
+    pub is_job: bool,
+}
+
+/// The device as a stage names it, of a step that has a GPU or not. A step sees only its own GPUs, so the first one is
+/// number 0 to it. A build that cannot compute on GPUs still hands them out: the program of a step may.
+pub(super) fn device(has_gpu: bool) -> &'static str {
+    match has_gpu {
+        true if cfg!(feature = "metal") => "metal:0",
+        true if cfg!(feature = "cuda") => "cuda:0",
+        _ => "cpu",
+    }
 }
 
 impl Share {
-    /// The device as a stage names it. A step sees only its own GPUs, so the first one is number 0 to it. A build
-    /// that cannot compute on GPUs still hands them out: the program of a step may.
+    /// The device as a stage names it; of a job, where it is found.
     pub fn device(&self) -> &'static str {
-        match self.gpus.is_empty() {
-            false if cfg!(feature = "metal") => "metal:0",
-            false if cfg!(feature = "cuda") => "cuda:0",
-            _ => "cpu",
-        }
+        if self.is_job { "slurm" } else { device(!self.gpus.is_empty()) }
     }
 
     /// The GPUs as `CUDA_VISIBLE_DEVICES` lists them.
@@ -73,6 +102,27 @@ impl Share {
 }
 
 impl Capacity {
+    /// Whether a step goes to the cluster.
+    pub fn sends_away(&self, step: &Step) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| !cluster.site.is_here(&step.stage, &step.name))
+    }
+
+    /// Why a step can never run, whatever ends before, as far as this machine knows: what a cluster has, it says.
+    pub fn refuses_step(&self, step: &Step) -> Option<String> {
+        if self.sends_away(step) { None } else { self.refuses(&self.needs_of(step)) }
+    }
+
+    /// Takes what a step needs where it runs, if there is room. `of` is what there is in all.
+    pub fn take_for(&mut self, step: &Step, of: &Self) -> Option<Share> {
+        let needs = of.needs_of(step);
+        if of.sends_away(step) { self.take_job(&needs) } else { self.take(&needs, of) }
+    }
+
+    /// Whether nothing can start before something ends: every step takes a thread, or a place for a job.
+    pub fn is_full(&self) -> bool {
+        self.cpus == 0 && self.cluster.as_ref().is_none_or(|cluster| cluster.jobs == 0)
+    }
+
     /// Why a step can never run here, whatever ends before: it asks for more than there is in all. Threads are
     /// no reason (it gets all there are), nor is a GPU where there is none (it runs on the CPU).
     pub fn refuses(&self, needs: &Needs) -> Option<String> {
@@ -85,6 +135,14 @@ impl Capacity {
             let (wanted, number) = (needs.gpu, ids.len());
             return Some(format!("it needs {wanted} GPUs, of {number} here ({})", ids.join(", ")));
         }
+        if needs.gpu_memory > 0
+            && !self.gpus.is_empty()
+            && self.gpus.iter().all(|gpu| gpu.part(needs.gpu_memory).is_none())
+        {
+            let largest = self.gpus.iter().filter_map(|gpu| gpu.memory).max().unwrap_or(0);
+            let (wanted, largest) = (bytes(needs.gpu_memory), bytes(largest));
+            return Some(format!("it needs {wanted} of a GPU's memory; the largest here has {largest}"));
+        }
         let short = |(pool, wanted): (&String, &usize)| {
             let places = self.pools.get(pool).copied().unwrap_or(0);
             (*wanted > places).then(|| format!("it needs {wanted} of pool `{pool}`, which has {places}"))
@@ -94,8 +152,8 @@ impl Capacity {
 
     /// What a step takes of what there is here: its needs, without a GPU that it could not use.
     pub fn needs_of<'a>(&self, step: &'a Step) -> Cow<'a, Needs> {
-        if self.gpus_for_programs && step.stage != Command::NAME && step.needs.gpu.is_some() {
-            Cow::Owned(Needs { gpu: Gpus::default(), ..step.needs.clone() })
+        if self.gpus_for_programs && step.stage != Command::NAME && step.needs.has_gpu() {
+            Cow::Owned(Needs { gpu: Gpus::default(), gpu_memory: 0, ..step.needs.clone() })
         } else {
             Cow::Borrowed(&step.needs)
         }
@@ -105,46 +163,74 @@ impl Capacity {
     /// threads gets all of them; a step that asks for a GPU where there is none runs on the CPU.
     pub fn take(&mut self, needs: &Needs, of: &Self) -> Option<Share> {
         let threads = needs.cpu.clamp(1, of.cpus);
-        let left = |pool: &String| self.pools.get(pool).copied().unwrap_or(0);
-        if threads > self.cpus
-            || needs.memory > self.memory
-            || needs.pools.iter().any(|(pool, wanted)| *wanted > left(pool))
-        {
+        if threads > self.cpus || needs.memory > self.memory || !self.has_places(needs) {
             return None;
         }
-        let gpus = if of.gpus.is_empty() { Vec::new() } else { self.pick(needs.gpu)? };
+        let gpus = if of.gpus.is_empty() { Vec::new() } else { self.pick(needs)? };
         self.cpus -= threads;
         self.memory -= needs.memory;
-        for (pool, wanted) in &needs.pools {
-            if let Some(places) = self.pools.get_mut(pool) {
-                *places -= wanted;
-            }
-        }
+        self.take_places(needs);
         for taken in &gpus {
             if let Some(gpu) = self.gpus.iter_mut().find(|gpu| gpu.id == taken.id) {
                 gpu.thousandths -= taken.thousandths;
             }
         }
-        Some(Share { threads, memory: needs.memory, gpus, pools: needs.pools.clone() })
+        Some(Share { threads, memory: needs.memory, gpus, pools: needs.pools.clone(), is_job: false })
     }
 
-    /// The first GPUs that nobody uses; for a share the fullest one that has room, so that whole ones stay free.
-    fn pick(&self, wanted: Gpus) -> Option<Vec<Gpu>> {
-        let share = wanted.share();
-        if share > 0 {
-            let fits = self.gpus.iter().filter(|gpu| gpu.thousandths >= share);
-            let gpu = fits.min_by_key(|gpu| gpu.thousandths)?;
-            return Some(vec![Gpu { id: gpu.id.clone(), thousandths: share }]);
+    /// Takes a place for a job, and those in declared pools.
+    fn take_job(&mut self, needs: &Needs) -> Option<Share> {
+        if !self.has_places(needs) {
+            return None;
         }
-        let free = self.gpus.iter().filter(|gpu| gpu.thousandths == Gpus::ONE);
-        let picked: Vec<Gpu> = free.take(wanted.whole()).cloned().collect();
-        (picked.len() == wanted.whole()).then_some(picked)
+        let cluster = self.cluster.as_mut().filter(|cluster| cluster.jobs > 0)?;
+        cluster.jobs -= 1;
+        self.take_places(needs);
+        let pools = needs.pools.clone();
+        Some(Share { threads: needs.cpu, memory: needs.memory, gpus: Vec::new(), pools, is_job: true })
+    }
+
+    fn has_places(&self, needs: &Needs) -> bool {
+        needs.pools.iter().all(|(pool, wanted)| *wanted <= self.pools.get(pool).copied().unwrap_or(0))
+    }
+
+    fn take_places(&mut self, needs: &Needs) {
+        for (pool, wanted) in &needs.pools {
+            if let Some(places) = self.pools.get_mut(pool) {
+                *places -= wanted;
+            }
+        }
+    }
+
+    /// The first GPUs that nobody uses; for a part of one the fullest one that has room, so that whole ones stay free.
+    fn pick(&self, needs: &Needs) -> Option<Vec<Gpu>> {
+        let whole = needs.gpu.whole();
+        if whole > 0 || !needs.has_gpu() {
+            let free = self.gpus.iter().filter(|gpu| gpu.thousandths == Gpus::ONE);
+            let picked: Vec<Gpu> = free.take(whole).cloned().collect();
+            return (picked.len() == whole).then_some(picked);
+        }
+        let part = |gpu: &Gpu| match needs.gpu_memory {
+            0 => Some(needs.gpu.share()),
+            memory => gpu.part(memory),
+        };
+        let fits = self
+            .gpus
+            .iter()
+            .filter_map(|gpu| Some((gpu, part(gpu).filter(|part| *part <= gpu.thousandths)?)));
+        let (gpu, thousandths) = fits.min_by_key(|(gpu, _)| gpu.thousandths)?;
+        Some(vec![Gpu { thousandths, ..gpu.clone() }])
     }
 
     /// Gives back what a step had.
     pub fn give_back(&mut self, share: Share) {
-        self.cpus += share.threads;
-        self.memory += share.memory;
+        match &mut self.cluster {
+            Some(cluster) if share.is_job => cluster.jobs += 1,
+            _ => {
+                self.cpus += share.threads;
+                self.memory += share.memory;
+            }
+        }
         for (pool, places) in share.pools {
             *self.pools.entry(pool).or_default() += places;
         }

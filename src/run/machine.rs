@@ -1,7 +1,14 @@
 //! Finds out what this machine has: cores, memory and GPUs, as far as this process may use them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+
+/// What the machine is called.
+pub fn name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
 
 /// CPU threads that this process may use.
 pub fn cpus() -> usize {
@@ -21,6 +28,13 @@ pub fn memory() -> u64 {
     let total = u64::MAX;
     control_group_limit(Path::new("/sys/fs/cgroup"), Path::new("/proc/self/cgroup"))
         .map_or(total, |limit| limit.min(total))
+}
+
+/// The most memory that this process ever held, in bytes, where the system tells.
+pub fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The lowest memory limit of this process's control group and those around it (cgroup v2, then v1).
@@ -46,6 +60,25 @@ pub fn gpus() -> Vec<String> {
             (0..driver.map_or(0, |gpus| gpus.flatten().count())).map(|number| number.to_string()).collect()
         }
     }
+}
+
+/// The memory in bytes of GPUs as NVIDIA's own tool tells it, by number and by `GPU-…`; nothing where there is no such
+/// tool, or of parts of a GPU (`MIG-…`).
+pub fn gpu_memory() -> BTreeMap<String, u64> {
+    let query = ["--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"];
+    let answer = Command::new("nvidia-smi").args(query).output();
+    let text = answer.ok().filter(|answer| answer.status.success()).map(|answer| answer.stdout);
+    let text = text.unwrap_or_default();
+    let mut memory = BTreeMap::new();
+    for line in String::from_utf8_lossy(&text).lines() {
+        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+        if let [number, name, mebibytes] = fields[..]
+            && let Ok(mebibytes) = mebibytes.parse::<u64>()
+        {
+            memory.extend([number, name].map(|id| (id.to_owned(), mebibytes << 20)));
+        }
+    }
+    memory
 }
 
 /// What the environment restricts this process to; `None` when it does not.

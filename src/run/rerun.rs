@@ -50,6 +50,7 @@ pub fn rerun(
         log: work.log.clone(),
         host: Host { device: share.device().to_owned(), threads: share.threads },
         gpus: (!capacity.gpus.is_empty()).then(|| share.gpu_ids()),
+        needs: step.needs.clone(),
     };
     let (sender, messages) = channel();
     let running = executor.start(task, Reporter::new(sender, node));

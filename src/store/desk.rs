@@ -8,12 +8,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::lock::Claim;
-use super::{ContentStore, StoreError, files};
+use super::{ContentStore, StoreError, away, files};
 use crate::key::StageKey;
 
 /// In a desk: the log, and the folder that a command begins in.
 pub(super) const LOG: &str = "log";
-const PLACE: &str = "here";
+pub(super) const PLACE: &str = "here";
 
 /// The desk of one running step, `work/<key>-…/` with all that the step needs, and its scratch.
 #[derive(Debug)]
@@ -31,10 +31,18 @@ pub struct WorkDir {
     desk: PathBuf,
     /// Whether the log is kept when the step has ended.
     keeps_log: bool,
+    /// Whether a job elsewhere works at it.
+    is_away: bool,
     _claim: Claim,
 }
 
 impl WorkDir {
+    /// That of a job elsewhere.
+    pub(super) fn away(key: StageKey, desk: PathBuf, claim: Claim) -> Self {
+        let [out, scratch, log, folder] = ["out", "scratch", LOG, PLACE].map(|name| desk.join(name));
+        Self { key, out, scratch, log, folder, desk, keeps_log: false, is_away: true, _claim: claim }
+    }
+
     /// The same with a scratch that survives a failed attempt, and a log that is kept.
     pub(super) fn lasting(self, store: &ContentStore) -> Self {
         let scratch = store.root().join("scratch").join(self.key.to_string());
@@ -82,11 +90,14 @@ impl Desks {
         let out = desk.join("out");
         fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
         let [scratch, log, folder] = ["scratch", LOG, PLACE].map(|name| desk.join(name));
-        Ok(WorkDir { key, out, scratch, log, folder, desk, keeps_log: false, _claim: claim })
+        Ok(WorkDir { key, out, scratch, log, folder, desk, keeps_log: false, is_away: false, _claim: claim })
     }
 
-    /// Clears a desk of what a run wrote; its scratch and its log stay.
+    /// Clears a desk of what a run wrote; its scratch and its log stay. One where a job still works is left to it.
     pub(super) fn leave(&self, store: &ContentStore, work: WorkDir) -> Result<(), StoreError> {
+        if work.is_away && !away::end(&work.desk).map_err(StoreError::io(&work.desk, "give up"))? {
+            return Ok(());
+        }
         if work.keeps_log {
             keep_logs(store, &work.desk, &work.key)?;
         }

@@ -24,6 +24,19 @@ pub enum StoreError {
         /// Something that lies in it.
         found: String,
     },
+    /// A job on a cluster works on what is to run here.
+    #[error(
+        "a job that an earlier run submitted works on it ({}{}); make with `--executor slurm` to go on with that job, \
+         or cancel it",
+        desk.display(),
+        by.as_ref().map(|by| format!(": {by}")).unwrap_or_default()
+    )]
+    Away {
+        /// The job's desk.
+        desk: PathBuf,
+        /// What is known of the job.
+        by: Option<String>,
+    },
     /// Something could not be read or written.
     #[error("{}: cannot {act}: {source}", path.display())]
     Io {

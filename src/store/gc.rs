@@ -10,7 +10,7 @@ use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
-use super::{ContentStore, LOCK, Lock, Share, StoreError, files};
+use super::{ContentStore, LOCK, Lock, Share, StoreError, Taken, Token, away, files};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
@@ -45,6 +45,8 @@ pub enum Kind {
     Scratch,
     /// The folder of a run that is dead.
     Work,
+    /// The folder of a job on a cluster, or the program that such jobs ran, that nobody will come back to.
+    Job,
     /// The log of an execution that no record speaks of.
     Log,
 }
@@ -143,14 +145,24 @@ impl ContentStore {
             }
         }
         sweep.garbage = loose;
+        // A job that waits in the queue of a cluster for its turn needs its program.
+        let has_jobs = !self.list(away::JOBS)?.is_empty();
         let is_young = |path: &Path| limits.since_ms.is_some_and(|since| modified_ms(path) >= since);
-        for (kind, folder) in [(Kind::Scratch, "scratch"), (Kind::Work, "work"), (Kind::Log, "logs")] {
+        for (kind, folder) in [
+            (Kind::Scratch, "scratch"),
+            (Kind::Work, "work"),
+            (Kind::Log, "logs"),
+            (Kind::Job, away::JOBS),
+            (Kind::Job, "programs"),
+        ] {
             for (name, path) in self.list(folder)? {
                 let key = name.split(['.', '-']).next().unwrap_or_default();
                 let is_root = key.parse().is_ok_and(|key| roots.keys.contains(&StageKey(key)));
                 let stays = match kind {
                     Kind::Scratch => is_root || is_young(&path),
                     Kind::Log => is_root || keys.contains(key) || is_young(&path),
+                    Kind::Job if folder == away::JOBS => is_root || is_worked_at(&path),
+                    Kind::Job => has_jobs,
                     Kind::Tree | Kind::Work => false,
                 };
                 if !stays {
@@ -202,6 +214,11 @@ impl Sweeper {
                     files::remove(&manifest).map_err(StoreError::io(&manifest, "remove"))?;
                 }
             } else {
+                // Before its desk goes, so that a job which begins too late knows.
+                let is_desk = item.kind == Kind::Job && item.path.is_dir();
+                if is_desk && !away::end(&item.path).map_err(StoreError::io(&item.path, "give up"))? {
+                    continue;
+                }
                 files::remove(&item.path).map_err(StoreError::io(&item.path, "remove"))?;
             }
             told(item);
@@ -225,6 +242,11 @@ fn kept_by_limits(records: &[RunRecord], limits: &Limits) -> HashSet<Digest> {
     }
     kept.extend(of_step.into_values().flatten());
     kept
+}
+
+/// Whether a job works at a desk now; one that cannot be told stays.
+fn is_worked_at(desk: &Path) -> bool {
+    matches!(Token::try_take(desk), Ok(Taken::Held) | Err(_))
 }
 
 fn modified_ms(path: &Path) -> u64 {

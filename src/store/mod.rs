@@ -9,6 +9,8 @@
 //!   claims/<key>            held by the one process that runs that key; says who that is
 //!   state, state.lock       the log of what is known: executions by key, digests of project files; held to append
 //!   work/<key>-…/           the desk of a running step; of no worth when nobody runs
+//!   jobs/<key>/             the desk of a step that a job on a cluster does; outlives the run that submitted it
+//!   programs/<digest>       the program that such jobs run
 //!   scratch/<key>/          survives a failed or interrupted attempt of that key
 //!   logs/<key>.log, .jsonl  what the last execution said; its scalars
 //!   pipelines/              checked pipelines, so that none is parsed twice
@@ -20,6 +22,7 @@
 //! Order of a commit: bytes, manifest, tree's name, line in the log. A crash in between leaves a tree that nobody
 //! names, never a record of a tree that was not whole. Readers take no lock.
 
+mod away;
 mod desk;
 mod error;
 mod facts;
@@ -40,6 +43,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+pub use away::{ENDED, Taken, Token, has_ended, notes};
 pub use desk::WorkDir;
 pub use error::StoreError;
 pub use facts::Facts;
@@ -128,7 +132,7 @@ impl ContentStore {
     pub fn lock(&self, wait: &mut dyn FnMut(&str)) -> Result<Writer, StoreError> {
         self.prepare()?;
         let lock = Lock::take(&self.root.join(LOCK), Share::Shared, wait)?;
-        for folder in ["trees", "manifests", "claims", "work", "scratch", "logs", "published"] {
+        for folder in ["trees", "manifests", "claims", "work", away::JOBS, "scratch", "logs", "published"] {
             let folder = self.root.join(folder);
             fs::create_dir_all(&folder).map_err(StoreError::io(&folder, "create the folder"))?;
         }
@@ -287,6 +291,10 @@ impl ContentStore {
 
     /// The log of an execution of a key that is under way, or that was when its run was killed.
     pub fn open_log(&self, key: &StageKey) -> Option<PathBuf> {
+        let job = away::path(self, key).join(desk::LOG);
+        if job.exists() {
+            return Some(job);
+        }
         let key = key.to_string();
         let desks = fs::read_dir(self.root.join("work")).ok()?.flatten();
         let mut of_key = desks.filter(|desk| desk.file_name().to_string_lossy().starts_with(&key));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::desk::{self, Desks, WorkDir};
 use super::lock::{Claim, Claimed, Claims, Lock, Share};
-use super::{ContentStore, StoreError, files, state};
+use super::{ContentStore, StoreError, away, files, state};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
@@ -116,9 +116,18 @@ impl Writer {
     /// A desk for a run of the claimed `key`.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be made, or a job elsewhere works on this key.
     pub fn begin(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
+        away::take_back(&self.store, &key)?;
         self.desks.set_up(&self.store, key, claim).map(|work| work.lasting(&self.store))
+    }
+
+    /// A desk for a job elsewhere that runs the claimed `key`: as an earlier process left it, if one did.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn begin_away(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
+        away::set_up(&self.store, key, claim).map(|work| work.lasting(&self.store))
     }
 
     /// A desk for a run of the claimed `key` of which nothing is kept: its scratch is its own, too.
@@ -366,6 +375,7 @@ mod tests {
             bytes: manifest.bytes(),
             started_ms: 1,
             seconds,
+            peak_memory: None,
             machine: Machine::default(),
             log: String::new(),
             accepted: None,

@@ -40,6 +40,7 @@ mod regions;
 mod report;
 mod results;
 mod roc;
+mod scalars;
 mod shift;
 mod space;
 mod synthesize;

@@ -19,7 +19,7 @@ impl Stage for Shift {
     type Params = Profile;
     const NAME: &'static str = "shift";
     const ABOUT: &'static str = "Data shift: ROC-AUC of every run on the other data set's validation split";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::many("runs")];
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
@@ -49,7 +49,7 @@ fn table(found: &Found, profile: &Profile) -> Table {
     for (dataset, title) in DATASETS {
         let group = format!("scored on {title}");
         columns.push(Column::numbers(&format!("{dataset}_roc_auc"), &group, "ROC-AUC"));
-        columns.push(Column::numbers(&format!("{dataset}_interval"), &group, "95% interval"));
+        columns.push(Column::numbers(&format!("{dataset}_roc_auc_interval"), &group, "95% interval"));
     }
     columns.push(Column::numbers("change", "", "Change by the shift"));
     let rows = DATASETS.iter().flat_map(|(dataset, _)| MODES.map(|(mode, _)| row(found, dataset, mode)));

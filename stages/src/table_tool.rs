@@ -3,12 +3,13 @@
 
 use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
 
+use crate::cost;
 use crate::table::Table;
 
 /// The tables: what a user calls them, the step that makes them, the name of their files.
 const TABLES: [(&str, &str, &str); 9] = [
     ("1", "table-1", "table-1"),
-    ("cost", "table-1", "table-1-cost"),
+    ("cost", "table-1", cost::NAME),
     ("2", "table-2", "table-2"),
     ("metrics", "table-2", "table-2-metrics"),
     ("tests", "table-2", "table-2-tests"),
@@ -54,6 +55,7 @@ impl Tool for ShowTable {
             return Err(StageError::Params(format!("there is no table `{wanted}`; there are {names}")));
         };
         let table = Table::read(&desk.results.output(step)?.join(format!("{name}.json")))?;
+        let table = if name == &cost::NAME { cost::beside(table, desk.results) } else { table };
         let json = serde_json::to_string_pretty(&table).map_err(StageError::failed)?;
         let text = match args.get("--format") {
             None => table.drawn(desk.columns),

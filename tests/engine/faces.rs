@@ -159,7 +159,7 @@ fn diff_compares_params_and_reported_numbers_between_revisions() {
     space.steps(&STEPS.replace("\"one\"", "\"two\"").replace("\"middle\", \"words\"", "\"middle\""));
     space.write("reports/mini/table.json", &table(0.75));
     let told = "end\n  input gone: in <- words\nwords\n  param text: \"one\" -> \"two\"\n\
-        reports/mini/table.json\n  rows[mode=fc].auc: 0.5 -> 0.75 (+0.2500)\n";
+        table.json\n  rows[mode=fc].auc: 0.5 -> 0.75 (+0.2500)\n";
     assert_eq!(space.run(&["diff"]).expect(0).out, told);
     git(&space, &["commit", "-qam", "two"]);
     assert_eq!(space.run(&["diff", "HEAD~1", "HEAD"]).expect(0).out, told);
@@ -177,6 +177,41 @@ fn diff_compares_params_and_reported_numbers_between_revisions() {
     space.steps(STEPS);
     let run = space.run(&["diff", "HEAD", "--json"]).expect(0);
     assert!(run.err.contains("warning: params are not compared: at HEAD,"), "{}", run.err);
+}
+
+#[test]
+fn diff_compares_two_profiles_without_git_and_says_what_is_no_noise() {
+    let space = TestSpace::new("");
+    space.write(
+        "pipeline.ron",
+        r#"(default_profile: "small",
+            profiles: [(name: "small", about: "", sources: [], defaults: [("join", (text: "s"))]),
+                (name: "large", about: "", sources: [], defaults: [("join", (text: "l"))])],
+            steps: [(name: "a", stage: "join", params: ())], targets: [])"#,
+    );
+    let table = |auc: f64| {
+        format!(
+            "{{\"columns\": [{{\"key\": \"mode\"}}, {{\"key\": \"auc\"}}, {{\"key\": \"auc_interval\"}}], \"rows\": [[\
+             {{\"text\": \"FC\"}}, {{\"number\": {{\"value\": {auc}, \"places\": 2}}}}, \
+             {{\"interval\": {{\"low\": {}, \"high\": {}, \"places\": 2}}}}]]}}",
+            auc - 0.03,
+            auc + 0.03
+        )
+    };
+    space.write("reports/small/tables/t.json", &table(0.5));
+    space.write("reports/large/tables/t.json", &table(0.75));
+    let told = space.run(&["diff", "small", "large"]).expect(0).out;
+    assert!(told.starts_with("a\n  param text: \"s\" -> \"l\"\ntables/t.json\n"), "{told}");
+    assert!(
+        told.contains("rows[mode=FC].auc: 0.5 -> 0.75 (+0.2500, 95% interval +0.2076 to +0.2924: told apart"),
+        "{told}"
+    );
+    // What is here now is the default profile's.
+    assert_eq!(
+        space.run(&["diff", "large", "--profile", "small"]).expect(0).out.matches("-> 0.5 (-0.25").count(),
+        1
+    );
+    assert_eq!(space.run(&["diff", "small"]).expect(0).out, "no params and no reported values differ\n");
 }
 
 #[test]

@@ -12,12 +12,16 @@ use super::support::TestSpace;
 
 fn needs() -> impl Strategy<Value = Needs> {
     let gpu = prop_oneof![Just(0.0), Just(0.25), Just(0.4), Just(0.5), Just(1.0), Just(2.0)];
-    (1..6usize, 0..5u64, gpu, proptest::option::of(1..3usize)).prop_map(|(cpu, memory, gpu, net)| Needs {
-        cpu,
-        memory,
-        gpu: Gpus::new(gpu).unwrap(),
-        pools: net.map(|places| ("net".to_owned(), places)).into_iter().collect(),
-    })
+    let memory_of_gpu = prop_oneof![3 => Just(0), 1 => 1..30u64];
+    (1..6usize, 0..5u64, gpu, memory_of_gpu, proptest::option::of(1..3usize)).prop_map(
+        |(cpu, memory, gpu, gpu_memory, net)| Needs {
+            cpu,
+            memory,
+            gpu: Gpus::new(if gpu_memory > 0 { 0.0 } else { gpu }).unwrap(),
+            gpu_memory,
+            pools: net.map(|places| ("net".to_owned(), places)).into_iter().collect(),
+        },
+    )
 }
 
 proptest! {
@@ -30,9 +34,13 @@ proptest! {
         let whole = Capacity {
             cpus,
             memory,
-            gpus: (0..gpus).map(|number| Gpu::whole(format!("GPU-{number}"))).collect(),
+            // One whose memory is not known, then ever smaller ones.
+            gpus: (0..gpus)
+                .map(|number| Gpu { memory: 24u64.checked_div(number as u64), ..Gpu::whole(format!("GPU-{number}")) })
+                .collect(),
             gpus_for_programs: false,
             pools: BTreeMap::from([("net".to_owned(), net)]),
+            cluster: None,
         };
         let mut free = whole.clone();
         let mut running = Vec::new();
@@ -95,6 +103,35 @@ fn a_gpu_is_one_steps_own_unless_shares_say_otherwise() {
     assert_eq!(crowds(&events(&run.out)), (4, 2));
     let run = six("gpu: 1").run(&["make", "-j", "6", "--gpus", "none", "--json"]).expect(0);
     assert_eq!(crowds(&events(&run.out)).1, 0, "without a GPU they run on the CPU");
+}
+
+#[test]
+fn steps_that_say_how_much_of_a_gpus_memory_they_take_share_it() {
+    let make = |needs: &str, gpus: &str| {
+        let space = six(needs);
+        // Stands for NVIDIA's tool: a GPU of 24 GiB and one of 8.
+        space.write("bin/nvidia-smi", "#!/bin/sh\necho '0, GPU-aa, 24576'\necho '1, GPU-bb, 8192'\n");
+        let file = space.path("bin/nvidia-smi");
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", space.path("bin").display(), std::env::var("PATH").unwrap());
+        let args = ["make", "-j", "6", "--gpus", gpus, "--json"];
+        super::process::finished(space.command(&args).env("PATH", path).output().unwrap())
+    };
+    // Three on the large one, one on the small one.
+    let run = make("gpu_memory: \"8 GiB\"", "0,GPU-bb").expect(0);
+    assert_eq!(crowds(&events(&run.out)), (4, 3));
+    let run = make("gpu_memory: \"9 GiB\"", "0,1").expect(0);
+    assert_eq!(crowds(&events(&run.out)), (2, 2));
+    let run = make("gpu_memory: \"9 GiB\"", "GPU-unknown").expect(0);
+    assert_eq!(crowds(&events(&run.out)), (1, 1), "one whose memory is not known is not shared");
+    let run = make("gpu_memory: \"25 GiB\"", "0,1").expect(2);
+    assert!(
+        run.err.contains("it needs 25.0 GiB of a GPU's memory; the largest here has 24.0 GiB"),
+        "{}",
+        run.err
+    );
+    let run = make("gpu_memory: \"1 GiB\", gpu: 1", "0").expect(2);
+    assert!(run.err.contains("either `gpu` or `gpu_memory`"), "{}", run.err);
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Observer for Plain {
             Event::Warned { step, text } => tell!("warning: step `{step}`: {text}"),
             Event::Failed { step, .. } => tell!("{step} failed"),
             Event::Stopping => tell!("stopping; once more to stop at once"),
-            Event::Judged { .. } | Event::Scalar { .. } => {}
+            Event::Judged { .. } | Event::Scalar { .. } | Event::Placed { .. } => {}
         }
     }
 }

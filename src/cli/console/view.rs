@@ -95,6 +95,8 @@ impl View {
                 }
                 row.progress.as_mut()?.note(done, now);
             }
+            // What stands there until the step has a value to show.
+            Event::Placed { step, place } => self.running.get_mut(step)?.scalar = place.to_owned(),
             Event::Scalar { step, name, value: Some(value), .. } => {
                 self.running.get_mut(step)?.scalar = format!("{name} {value:.4}");
             }

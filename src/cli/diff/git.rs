@@ -20,7 +20,10 @@ impl Git {
         }
         Err(CliError::Usage {
             message: format!("{} lies in no git repository", folder.display()),
-            hint: Some("`repro diff` compares revisions: run it in a clone of the project".to_owned()),
+            hint: Some(
+                "`repro diff` compares revisions: run it in a clone of the project, or name two profiles"
+                    .to_owned(),
+            ),
         })
     }
 

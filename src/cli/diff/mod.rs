@@ -1,4 +1,4 @@
-//! `repro diff [REV [REV]]`.
+//! `repro diff [OF [WITH]]`.
 
 mod git;
 
@@ -20,23 +20,24 @@ use git::Git;
 /// Values of one report that are shown; `--json` has them all.
 const SHOWN: usize = 40;
 
-/// Compares params and reported numbers between two git revisions, or between one and what is here now.
+/// Compares params and reported numbers between two git revisions or two profiles, or between one and what is here now.
 ///
 /// Params come from the pipeline file, numbers from every JSON file below `reports/PROFILE/`. Nothing is checked
-/// out.
+/// out. A profile is taken as its files are now.
 #[derive(Args)]
 pub struct Diff {
-    /// The older revision.
-    #[arg(default_value = "HEAD", value_name = "REV")]
+    /// A revision, or a profile.
+    #[arg(default_value = "HEAD", value_name = "REV|PROFILE")]
     old: String,
-    /// The newer revision; the files as they are now when none is given.
-    #[arg(value_name = "REV")]
+    /// A newer revision, or another profile; the files as they are now when none is given.
+    #[arg(value_name = "REV|PROFILE")]
     new: Option<String>,
 }
 
 /// A project at one time.
 struct State {
     pipeline: Result<Pipeline, String>,
+    /// By file, relative to the reports of the profile.
     reports: BTreeMap<String, Value>,
 }
 
@@ -44,12 +45,12 @@ impl Diff {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
         // What is here now also says which profile is meant and where the project lies.
         let context = Context::load(global, registry)?;
-        let git = Git::open(&context.pipeline.root)?;
-        let old = at_revision(&git, &context, registry, &self.old)?;
-        let new = match &self.new {
-            Some(revision) => at_revision(&git, &context, registry, revision)?,
-            None => as_it_is(&context)?,
+        let state = |name: &String| match context.pipeline.profiles.contains(name) {
+            true => as_it_is(&context.of_profile(name, registry)?),
+            false => at_revision(&Git::open(&context.pipeline.root)?, &context, registry, name),
         };
+        let old = state(&self.old)?;
+        let new = self.new.as_ref().map_or_else(|| as_it_is(&context), state)?;
         let changes = match (&old.pipeline, &new.pipeline) {
             (Ok(old), Ok(new)) => steps(old, new),
             (Err(problem), _) | (_, Err(problem)) => {
@@ -95,16 +96,16 @@ fn at_revision(git: &Git, context: &Context, registry: &Registry, name: &str) ->
     let mut reports = BTreeMap::new();
     for file in git.files(&revision, &below)?.into_iter().filter(|file| file.ends_with(".json")) {
         if let Some(bytes) = git.file(&revision, &file)? {
-            keep(&mut reports, name, file, &bytes);
+            keep(&mut reports, name, &file, file.strip_prefix(&format!("{below}/")), &bytes);
         }
     }
     Ok(State { pipeline: parsed, reports })
 }
 
 fn as_it_is(context: &Context) -> Result<State, CliError> {
-    let root = &context.pipeline.root;
+    let below = context.pipeline.root.join("reports").join(&context.pipeline.profile);
     let mut reports = BTreeMap::new();
-    let mut folders = vec![root.join("reports").join(&context.pipeline.profile)];
+    let mut folders = vec![below.clone()];
     while let Some(folder) = folders.pop() {
         for item in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = item.path();
@@ -116,17 +117,18 @@ fn as_it_is(context: &Context) -> Result<State, CliError> {
                 let bytes = std::fs::read(&path).map_err(|error| {
                     CliError::usage(format!("{}: cannot be read: {error}", path.display()))
                 })?;
-                let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-                keep(&mut reports, "now", name, &bytes);
+                let name = path.strip_prefix(&below).ok().map(|name| name.to_string_lossy());
+                keep(&mut reports, "now", &path.to_string_lossy(), name.as_deref(), &bytes);
             }
         }
     }
     Ok(State { pipeline: Ok(context.pipeline.clone()), reports })
 }
 
-fn keep(reports: &mut BTreeMap<String, Value>, when: &str, file: String, bytes: &[u8]) {
+/// Keeps a report under its name, relative to the profile's reports.
+fn keep(reports: &mut BTreeMap<String, Value>, when: &str, file: &str, name: Option<&str>, bytes: &[u8]) {
     match serde_json::from_slice(bytes) {
-        Ok(value) => drop(reports.insert(file, value)),
+        Ok(value) => drop(reports.insert(name.unwrap_or(file).to_owned(), value)),
         Err(error) => tell!("warning: {file} ({when}) is no JSON and is left out: {error}"),
     }
 }

@@ -56,7 +56,9 @@ pub(super) fn check<'a>(
 ) -> Result<Pipeline, PipelineError> {
     let chosen = choose_profile(form, profile, text)?;
     let said = |name: &str, value: Raw| (name.to_owned(), value.0.to_owned());
-    let vars: Vars = vec![said("profile", chosen.name), said("about", chosen.about)];
+    let seeds = seeds(chosen.seeds.or(form.seeds), text)?;
+    let vars: Vars =
+        vec![said("profile", chosen.name), said("about", chosen.about), ("seeds".to_owned(), seeds)];
     let mut checker = Checker {
         text,
         is_there,
@@ -129,6 +131,15 @@ fn choose_profile<'f, 'a>(
         };
         error.nearest(&name, by_name.iter().map(|(known, _)| known.as_str()))
     })
+}
+
+/// How many seeds there are, 1 where nothing is said.
+fn seeds(said: Option<Raw>, text: &Text) -> Result<String, PipelineError> {
+    let Some(raw) = said else { return Ok("1".to_owned()) };
+    match raw.parse::<usize>(text)? {
+        0 => Err(text.error(text.span(raw.0), "there is at least one seed")),
+        seeds => Ok(seeds.to_string()),
+    }
 }
 
 /// Names become parts of paths and of references: they hold nothing that means something there.
@@ -237,7 +248,7 @@ impl<'a> Checker<'_, 'a> {
 }
 
 /// Whether `name` fits `pattern`, in which `*` stands for any characters.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((head, rest)) => name.strip_prefix(head).is_some_and(|tail| {

@@ -24,7 +24,7 @@ impl<'a> Checker<'_, 'a> {
                     ),
                 ));
             }
-            if BUILT_IN_POOLS.contains(&name.as_str()) {
+            if BUILT_IN_POOLS.contains(&name.as_str()) || name == "gpu_memory" {
                 return Err(self
                     .error(*at, format!("`{name}` is a pool of the machine and cannot be declared"))
                     .hint(format!("`--{}` of `repro make` says how much of it there is", option(&name))));
@@ -51,21 +51,16 @@ impl<'a> Checker<'_, 'a> {
                         return Err(self.error(value, "a step needs at least one cpu"));
                     }
                 }
-                "memory" => {
-                    if !value.0.starts_with(['"', 'r']) {
-                        let message = format!("`memory: {}`: a size is written with its unit", value.0);
-                        return Err(self.error(value, message).hint("for example memory: \"8 GiB\""));
-                    }
-                    needs.memory =
-                        size(&value.string(self.text)?).map_err(|problem| self.error(value, problem))?;
-                }
+                "memory" => needs.memory = self.size(&name, value)?,
+                "gpu_memory" => needs.gpu_memory = self.size(&name, value)?,
                 "gpu" => {
                     needs.gpu =
                         Gpus::new(value.parse(self.text)?).map_err(|problem| self.error(value, problem))?;
                 }
                 _ => {
                     let Some(places) = self.pools.get(&name) else {
-                        let known = BUILT_IN_POOLS.into_iter().chain(self.pools.keys().map(String::as_str));
+                        let known = BUILT_IN_POOLS.into_iter().chain(["gpu_memory"]);
+                        let known = known.chain(self.pools.keys().map(String::as_str));
                         return Err(self
                             .error(value, format!("there is no pool `{name}`"))
                             .nearest(&name, known));
@@ -80,7 +75,18 @@ impl<'a> Checker<'_, 'a> {
                 }
             }
         }
+        if needs.gpu.is_some() && needs.gpu_memory > 0 {
+            return Err(self.error(raw, "a step needs either `gpu` or `gpu_memory`, a part of one GPU"));
+        }
         Ok(needs)
+    }
+
+    fn size(&self, name: &str, value: Raw<'a>) -> Result<u64, PipelineError> {
+        if !value.0.starts_with(['"', 'r']) {
+            let message = format!("`{name}: {}`: a size is written with its unit", value.0);
+            return Err(self.error(value, message).hint(format!("for example {name}: \"8 GiB\"")));
+        }
+        size(&value.string(self.text)?).map_err(|problem| self.error(value, problem))
     }
 }
 
@@ -88,7 +94,7 @@ impl<'a> Checker<'_, 'a> {
 fn option(pool: &str) -> &str {
     match pool {
         "cpu" => "jobs",
-        "gpu" => "gpus",
+        "gpu" | "gpu_memory" => "gpus",
         other => other,
     }
 }

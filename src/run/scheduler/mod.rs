@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use petgraph::graph::NodeIndex;
 
 use super::event::{Event, Observer};
-use super::executor::{Executor, Message, Outcome, Report, Running};
+use super::executor::{Execution, Executor, Message, Outcome, Report, Running};
 use super::host::{Capacity, Share};
 use super::summary::{Failure, Summary};
 use crate::key::{KeyText, StageKey};
@@ -54,6 +54,9 @@ struct Active {
     share: Share,
     since: Instant,
     started_ms: u64,
+    peak_memory: Option<u64>,
+    /// How it ran, when that was elsewhere.
+    execution: Option<Execution>,
 }
 
 /// Of two ready steps the one with the longer chain behind it starts first, as the whole run waits for that chain;
@@ -189,7 +192,18 @@ impl Scheduler<'_> {
             Report::Scalar { name, step: at, value } => {
                 self.observer.on(&Event::Scalar { step, name: &name, at, value });
             }
+            Report::Placed(place) => self.observer.on(&Event::Placed { step, place: &place }),
+            Report::Ran(execution) => {
+                if let Some(active) = self.active.get_mut(&node) {
+                    active.execution = Some(execution);
+                }
+            }
             Report::Warned(text) => self.observer.on(&Event::Warned { step, text: &text }),
+            Report::Memory(bytes) => {
+                if let Some(active) = self.active.get_mut(&node) {
+                    active.peak_memory = Some(bytes);
+                }
+            }
             Report::Ended(outcome) => {
                 if let Some(active) = self.active.remove(&node) {
                     self.ended(plan, node, active, outcome);

@@ -32,8 +32,7 @@ impl Scheduler<'_> {
             }
         }
         let mut later = BTreeSet::new();
-        // Every step takes a thread: without one the rest need not be asked.
-        while self.free.cpus > 0
+        while !self.free.is_full()
             && let Some(rank) = self.candidates.pop_first()
         {
             let node = plan.at(rank.1);
@@ -58,13 +57,13 @@ impl Scheduler<'_> {
                 later.insert(rank);
                 continue;
             }
-            let needs = self.options.capacity.needs_of(&self.pipeline.graph[node]);
-            if let Some(problem) = self.options.capacity.refuses(&needs) {
+            let step = &self.pipeline.graph[node];
+            if let Some(problem) = self.options.capacity.refuses_step(step) {
                 self.tried.insert(node);
                 self.fail(node, problem, None, false);
                 continue;
             }
-            let Some(share) = self.free.take(&needs, &self.options.capacity) else {
+            let Some(share) = self.free.take_for(step, &self.options.capacity) else {
                 // Asked again when something ends.
                 later.insert(rank);
                 continue;
@@ -156,7 +155,11 @@ impl Scheduler<'_> {
     fn start(&mut self, plan: &Plan, node: NodeIndex, share: Share, claim: Claim) {
         let step = &self.pipeline.graph[node];
         let Some(key_text) = plan.of(node).key_text.clone() else { return };
-        let work = match self.writer.begin(key_text.key(), claim) {
+        let begun = match share.is_job {
+            true => self.writer.begin_away(key_text.key(), claim),
+            false => self.writer.begin(key_text.key(), claim),
+        };
+        let work = match begun {
             Ok(work) => work,
             Err(error) => {
                 self.free.give_back(share);
@@ -174,6 +177,7 @@ impl Scheduler<'_> {
             log: work.log.clone(),
             host: Host { device: share.device().to_owned(), threads: share.threads },
             gpus: (!self.options.capacity.gpus.is_empty()).then(|| share.gpu_ids()),
+            needs: self.options.capacity.needs_of(step).into_owned(),
         };
         self.begun += 1;
         let open = plan.needed().filter(|node| !matches!(plan.verdict(*node), Verdict::Fresh)).count();
@@ -191,7 +195,17 @@ impl Scheduler<'_> {
         let inputs = plan.recorded_inputs(node);
         match self.executor.start(task, Reporter::new(self.sender.clone(), node)) {
             Ok(running) => {
-                let active = Active { running, work, key_text, inputs, share, since, started_ms };
+                let active = Active {
+                    running,
+                    work,
+                    key_text,
+                    inputs,
+                    share,
+                    since,
+                    started_ms,
+                    peak_memory: None,
+                    execution: None,
+                };
                 self.active.insert(node, active);
             }
             Err(error) => {

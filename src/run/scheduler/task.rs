@@ -12,6 +12,8 @@ use crate::pipeline::{Source, StepInput};
 use crate::plan::{Known, Plan};
 use crate::record::{Machine, RunRecord};
 use crate::run::event::Event;
+use crate::run::executor::Execution;
+use crate::run::machine;
 use crate::run::summary::RanStep;
 use crate::workspace::Workspace;
 
@@ -32,8 +34,16 @@ impl Scheduler<'_> {
     /// Commits the output of a step that ended well.
     pub(super) fn keep(&mut self, node: NodeIndex, active: Active) -> Result<(), String> {
         let step = &self.pipeline.graph[node];
-        let Active { work, key_text, inputs, share, since, started_ms, .. } = active;
-        let seconds = since.elapsed().as_secs_f64();
+        let Active { work, key_text, inputs, share, since, started_ms, peak_memory, execution, .. } = active;
+        let Execution { machine, started_ms, seconds } = execution.unwrap_or_else(|| {
+            let machine = Machine {
+                name: machine::name(),
+                device: share.device().to_owned(),
+                threads: share.threads,
+                gpus: share.gpu_ids(),
+            };
+            Execution { machine, started_ms, seconds: since.elapsed().as_secs_f64() }
+        });
         if let Some(path) = self.changed_file(node) {
             let _ = self.writer.discard(work);
             return Err(format!("./{} changed while the step ran; make again", path.display()));
@@ -55,8 +65,6 @@ impl Scheduler<'_> {
         let key: StageKey = key_text.key();
         let log = self.writer.store().log(&key);
         let log = log.strip_prefix(self.writer.store().root()).unwrap_or(&log);
-        let machine =
-            Machine { name: machine_name(), device: share.device().to_owned(), threads: share.threads };
         let record = RunRecord {
             key_text,
             step: step.name.clone(),
@@ -67,6 +75,7 @@ impl Scheduler<'_> {
             bytes: manifest.bytes(),
             started_ms,
             seconds,
+            peak_memory,
             machine,
             log: log.to_string_lossy().into_owned(),
             accepted: None,
@@ -97,8 +106,4 @@ impl Scheduler<'_> {
             _ => None,
         })
     }
-}
-
-fn machine_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -133,6 +133,8 @@ pub struct RunView {
     pub started_ms: u64,
     /// How long it took.
     pub seconds: f64,
+    /// The most memory that its process held, in bytes, where that is known; memory of a GPU is not in it.
+    pub peak_memory: Option<u64>,
     /// The host's name.
     pub host: String,
     /// The device it was given.

@@ -1,15 +1,18 @@
 //! Line figures for print and screen: panels of curves over a shared horizontal axis, with a legend below the
-//! data. A figure is drawn once, as SVG; the PNG is that SVG, rasterised, so the two cannot differ.
+//! data. A figure is drawn once, as SVG; PNG and PDF are that SVG, converted, so they cannot differ.
 //! It does not know what the curves mean.
 
 mod axis;
+mod convert;
 mod draw;
-mod png;
 
 use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use convert::Drawing;
+pub use draw::svg;
 
 use crate::artifacts::{ArtifactError, Result, read_json, write_json};
 
@@ -120,15 +123,19 @@ pub struct FigureEntry {
 /// The file that lists the figures of a folder.
 pub const LIST: &str = "figures.json";
 
-/// Writes each figure as SVG and PNG into `dir`, and their list.
+/// Writes each figure as SVG, PNG and PDF into `dir`, and their list.
 pub fn write(dir: &Path, figures: &[Figure]) -> Result<()> {
+    let write = |name: &str, ending: &str, bytes: std::result::Result<Vec<u8>, String>| {
+        let path = dir.join(format!("{name}.{ending}"));
+        let bytes = bytes.map_err(|problem| ArtifactError::new(&path, problem))?;
+        fs::write(&path, bytes).map_err(|error| ArtifactError::new(&path, error))
+    };
     for figure in figures {
-        let svg = draw::svg(figure);
-        let path = dir.join(format!("{}.svg", figure.name));
-        fs::write(&path, &svg).map_err(|error| ArtifactError::new(&path, error))?;
-        let path = dir.join(format!("{}.png", figure.name));
-        let png = png::rasterise(&svg).map_err(|problem| ArtifactError::new(&path, problem))?;
-        fs::write(&path, png).map_err(|error| ArtifactError::new(&path, error))?;
+        let svg = svg(figure);
+        let drawing = Drawing::read(&svg).map_err(|problem| ArtifactError::new(dir, problem))?;
+        write(&figure.name, "svg", Ok(svg.into_bytes()))?;
+        write(&figure.name, "png", drawing.png())?;
+        write(&figure.name, "pdf", drawing.pdf(&figure.title))?;
     }
     let entries: Vec<FigureEntry> = figures
         .iter()

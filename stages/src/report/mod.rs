@@ -5,6 +5,7 @@
 //! that: keys, digests, times, hosts and logs of the project's steps.
 
 mod page;
+mod so_far;
 mod tool;
 
 use std::fs;
@@ -55,7 +56,7 @@ impl Stage for Report {
     type Params = Params;
     const NAME: &'static str = "report";
     const ABOUT: &'static str = "One self-contained HTML page with all tables, figures and runs";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 6;
     const INPUTS: &'static [Port] = &[Port::many(PARTS), Port { name: RUNS, many: true, optional: true }];
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {

@@ -5,9 +5,11 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, Value, context};
 use stage_api::StepView;
 
+use super::so_far;
 use crate::artifacts::history::{History, RunInfo, ValPoint};
 use crate::figure::FigureEntry;
 use crate::published::{self, DATASETS, MODES};
+use crate::scalars::Scalars;
 use crate::table::{Cell, Table, thousands};
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -49,19 +51,8 @@ pub struct Part {
 pub struct Run {
     /// The step that trains it, where it is known.
     pub step: Option<String>,
-    /// What it wrote; or why it wrote nothing yet, and the last value of each thing it measures meanwhile.
-    pub found: Result<History, (String, Vec<Measured>)>,
-}
-
-/// A value that a step measured while it ran.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Measured {
-    /// Its name.
-    pub name: String,
-    /// At which update.
-    pub update: u64,
-    /// The value; `None` when it is no number.
-    pub value: Option<f64>,
+    /// What it wrote; or why it wrote nothing yet, and what it has measured so far.
+    pub found: Result<History, (String, Vec<Scalars>)>,
 }
 
 /// The project's steps as they stand.
@@ -167,14 +158,17 @@ impl Page {
         let history = match &run.found {
             Ok(history) => history,
             Err((missing, measured)) => {
-                let measured = measured.iter().map(|found| {
+                let last = measured.iter().filter_map(|found| {
+                    let (update, value) = found.points.last()?;
                     let value =
-                        found.value.map_or_else(|| "not a number".to_owned(), |value| format!("{value:.4}"));
-                    context! { name => &found.name, update => thousands(found.update), value }
+                        value.map_or_else(|| "not a number".to_owned(), |value| format!("{value:.4}"));
+                    Some(context! { name => &found.name, update => thousands(*update), value })
                 });
                 let name = run.step.as_deref().unwrap_or("a run");
                 let told = context! {
-                    anchor => format!("run-{name}"), name, missing, measured => measured.collect::<Vec<_>>(),
+                    anchor => format!("run-{name}"), name, missing, measured => last.collect::<Vec<_>>(),
+                    // This program's own SVG, made with escaped text.
+                    so_far => so_far::svg(name, measured).map(Value::from_safe_string),
                 };
                 return context! { ..told, ..common };
             }
@@ -227,6 +221,7 @@ fn step_value(step: &StepView, log: &str) -> Value {
         context! {
             began => super::when(run.started_ms),
             took => took(run.seconds),
+            memory => run.peak_memory.map(|bytes| format!("{} MiB", thousands(bytes >> 20))),
             host => &run.host,
             device => &run.device,
             threads => run.threads,

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use stage_api::{Answer, Arg, Count, Desk, InputView, Results, StageError, StepView, Tool, ToolArgs};
 
-use super::page::{Measured, Page, Part, Project, Run};
+use super::page::{Page, Part, Project, Run};
 use super::{PARTS, Params, RUNS, part, rendered, run};
+use crate::table::Table;
+use crate::{cost, scalars};
 
 /// Lines of a log that the page shows.
 const LOG_LINES: usize = 20;
@@ -67,15 +68,16 @@ fn page(results: &dyn Results) -> Result<Page, StageError> {
         let (step, folder) = (Some(name.to_owned()), folder(results, input, name));
         match input.port.as_str() {
             PARTS => parts.push(match folder {
-                Ok(dir) => part(&dir, step)?,
+                Ok(dir) => with_cost(part(&dir, step)?, results),
                 Err(error) => Part { step, missing: Some(error.to_string()), ..Part::default() },
             }),
             RUNS => runs.push(match folder {
                 Ok(dir) => run(&dir, step)?,
                 Err(error) => {
-                    let log =
-                        steps.iter().find(|other| other.name == name).and_then(|step| step.log.as_deref());
-                    Run { step, found: Err((error.to_string(), log.map(measured).unwrap_or_default())) }
+                    // The log of a step that does not run is of an earlier run of it.
+                    let mut running = steps.iter().filter(|other| other.state == "running");
+                    let log = running.find(|other| other.name == name).and_then(|step| step.log.as_deref());
+                    Run { step, found: Err((error.to_string(), log.map(scalars::read).unwrap_or_default())) }
                 }
             }),
             _ => {}
@@ -87,6 +89,16 @@ fn page(results: &dyn Results) -> Result<Page, StageError> {
     let drawing = results.drawing(&names);
     let logs = steps.iter().map(|step| step.log.as_deref().map(tail).unwrap_or_default()).collect();
     Ok(Page { project: Some(Project { steps, logs, drawing }), ..params.page(parts, runs) })
+}
+
+/// The part with what the runs took here, where it has the table for that.
+fn with_cost(mut part: Part, results: &dyn Results) -> Part {
+    let beside = |table: Table| match table.name == cost::NAME {
+        true => cost::beside(table, results),
+        false => table,
+    };
+    part.tables = part.tables.into_iter().map(beside).collect();
+    part
 }
 
 /// Where an input of the step `name` lies.
@@ -118,32 +130,6 @@ fn tail(path: &Path) -> String {
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
-/// The last value of each scalar beside a log, in the order in which they first came.
-fn measured(log: &Path) -> Vec<Measured> {
-    #[derive(Deserialize)]
-    struct Line {
-        scalar: Scalar,
-    }
-    #[derive(Deserialize)]
-    struct Scalar {
-        name: String,
-        step: u64,
-        value: Option<f64>,
-    }
-    let bytes = fs::read(log.with_extension("jsonl")).unwrap_or_default();
-    let mut found: Vec<Measured> = Vec::new();
-    // The last line may be half written.
-    let lines =
-        bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Line>(line).ok());
-    for Line { scalar: Scalar { name, step: update, value } } in lines {
-        match found.iter_mut().find(|other| other.name == name) {
-            Some(other) => (other.update, other.value) = (update, value),
-            None => found.push(Measured { name, update, value }),
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,18 +146,5 @@ mod tests {
         };
         let steps = [step("a", &["./x"]), step("b", &["a/part"]), step("c", &["a"]), step("d", &["b"])];
         assert_eq!(below(&steps, "d"), ["a", "b", "d"].map(String::from).into());
-    }
-
-    #[test]
-    fn the_last_of_each_value_counts_and_half_a_line_does_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let line = |step: u64, value: &str| {
-            format!("{{\"scalar\":{{\"name\":\"loss\",\"step\":{step},\"value\":{value}}}}}\n")
-        };
-        fs::write(dir.path().join("log.jsonl"), line(1, "0.5") + &line(2, "null") + &line(3, "0.25")[..20])
-            .unwrap();
-        let found = measured(&dir.path().join("log"));
-        assert_eq!(found, [Measured { name: "loss".into(), update: 2, value: None }]);
-        assert_eq!(measured(&dir.path().join("none")), []);
     }
 }

@@ -34,6 +34,7 @@ use crate::learning::schedule::{LinearSchedule, is_due};
 use crate::learning::scoring::Scores;
 use crate::models::visual_bert::{self, Config, VisualBert};
 use crate::nn::{AdamW, Dropout, Params, decays, tune_allocator};
+use crate::scalars;
 
 /// The port the pretrained weights come in by.
 const WEIGHTS: &str = "weights";
@@ -118,9 +119,9 @@ impl Stage for Train {
                 let lr = schedule.after(update);
                 let rate = (update - watched) as f64 / watch.elapsed().as_secs_f64();
                 state.train.push(TrainPoint { update, loss, loss_average, lr });
-                job.progress.scalar("loss", update, loss);
+                job.progress.scalar(scalars::LOSS, update, loss);
                 job.progress.scalar("lr", update, lr);
-                job.progress.scalar("updates per second", update, rate);
+                job.progress.scalar(scalars::RATE, update, rate);
                 (watch, watched) = (Instant::now(), update);
             }
             if is_due(update, settings.evaluate_every, settings.updates) {
@@ -133,7 +134,7 @@ impl Stage for Train {
                 };
                 let (loss, accuracy, f1) = (found.loss, found.accuracy, found.f1);
                 let point = ValPoint { update, loss, roc_auc, accuracy, f1 };
-                job.progress.scalar("val roc_auc", update, roc_auc);
+                job.progress.scalar(scalars::ROC_AUC, update, roc_auc);
                 best.offer(point, &learner.params).map_err(StageError::failed)?;
                 state.val.push(point);
                 state = kept(state, &learner, &best, job)?;

@@ -116,8 +116,14 @@ impl Project {
         let executor = InProcess::new(Arc::new(super::toy::registry()));
         // One at a time where it is killed: a thread that goes on alone would be no killed process.
         let cpus = if how.killed_at.is_some() { 1 } else { 3 };
-        let capacity =
-            Capacity { cpus, memory: 0, gpus: vec![], gpus_for_programs: false, pools: BTreeMap::new() };
+        let capacity = Capacity {
+            cpus,
+            memory: 0,
+            gpus: vec![],
+            gpus_for_programs: false,
+            pools: BTreeMap::new(),
+            cluster: None,
+        };
         let options = Options {
             capacity,
             keep_going: how.keep_going,

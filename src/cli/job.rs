@@ -1,0 +1,33 @@
+//! `repro job FOLDER`: one step as a job of a cluster. Not for people; the job's script calls it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::error::CliError;
+use crate::run::{self, Outcome};
+
+/// Does the work that lies ready in a folder.
+#[derive(Args)]
+pub struct Job {
+    /// The folder.
+    desk: PathBuf,
+}
+
+impl Job {
+    pub fn run(&self) -> Result<ExitCode, CliError> {
+        let failed =
+            |error| CliError::usage(format!("{}: cannot be worked at: {error}", self.desk.display()));
+        Ok(match run::work_at(&self.desk).map_err(failed)? {
+            None => {
+                tell!("{}: there is nothing to do any more", self.desk.display());
+                ExitCode::SUCCESS
+            }
+            Some(Outcome::Done) => ExitCode::SUCCESS,
+            Some(Outcome::Failed(_)) => ExitCode::FAILURE,
+            Some(Outcome::NeedsHuman(_)) => ExitCode::from(3),
+            Some(Outcome::Cancelled) => ExitCode::from(130),
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! What the two sides of a job write for each other at its desk, over a file system that both have: the task for the
+//! job; from the job, reports as they come, and last how it ended. Everything is written whole or in whole lines.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::run::executor::{Execution, Outcome, Report, Task};
+use crate::store::{ENDED, files};
+
+/// What the job is to do. With it the desk is ready, and a job may have been submitted.
+const TASK: &str = "task.json";
+/// What the job reports, a line each.
+const REPORTS: &str = "reports.jsonl";
+/// What the system of the node has to say: errors before the program runs.
+pub(super) const OUTPUT: &str = "slurm.out";
+
+/// How a step ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Ended {
+    pub outcome: Outcome,
+    pub execution: Execution,
+}
+
+/// Whether a task lies at the desk.
+pub(super) fn has_task(desk: &Path) -> bool {
+    desk.join(TASK).exists()
+}
+
+pub(super) fn put_task(desk: &Path, task: &Task) -> io::Result<()> {
+    files::write_whole(&desk.join(TASK), &serde_json::to_vec(task)?, true)
+}
+
+pub(super) fn task(desk: &Path) -> io::Result<Task> {
+    Ok(serde_json::from_slice(&fs::read(desk.join(TASK))?)?)
+}
+
+pub(super) fn put_end(desk: &Path, ended: &Ended) -> io::Result<()> {
+    files::write_whole(&desk.join(ENDED), &serde_json::to_vec(ended)?, true)
+}
+
+pub(super) fn end(desk: &Path) -> io::Result<Ended> {
+    Ok(serde_json::from_slice(&fs::read(desk.join(ENDED))?)?)
+}
+
+/// The job's pen.
+pub(super) fn reports(desk: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(desk.join(REPORTS))
+}
+
+pub(super) fn put_report(reports: &mut File, report: &Report) -> io::Result<()> {
+    reports.write_all((serde_json::to_string(report)? + "\n").as_bytes())
+}
+
+/// The reports from byte `at` on, which moves on by the lines that are whole.
+pub(super) fn new_reports(desk: &Path, at: &mut u64) -> Vec<Report> {
+    let mut bytes = Vec::new();
+    let read = File::open(desk.join(REPORTS)).and_then(|mut file| {
+        file.seek(SeekFrom::Start(*at))?;
+        file.read_to_end(&mut bytes)
+    });
+    // It may not be there yet.
+    if read.is_err() {
+        return Vec::new();
+    }
+    bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1));
+    *at += bytes.len() as u64;
+    bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
+/// The end of what the node's system said, as a second part of a sentence; nothing when it said nothing.
+pub(super) fn last_words(desk: &Path) -> String {
+    let text = fs::read(desk.join(OUTPUT)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(3)..];
+    if last.is_empty() { String::new() } else { format!(":\n  {}", last.join("\n  ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_not_whole_is_read_when_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = folder.path();
+        let mut at = 0;
+        assert_eq!(new_reports(desk, &mut at), []);
+        let (one, two) = (Report::Warned("one".to_owned()), Report::Warned("two".to_owned()));
+        let mut pen = reports(desk).unwrap();
+        put_report(&mut pen, &one).unwrap();
+        let line = serde_json::to_string(&two).unwrap() + "\n";
+        pen.write_all(&line.as_bytes()[..9]).unwrap();
+        assert_eq!(new_reports(desk, &mut at), [one]);
+        assert_eq!(new_reports(desk, &mut at), []);
+        pen.write_all(&line.as_bytes()[9..]).unwrap();
+        assert_eq!(new_reports(desk, &mut at), [two]);
+    }
+}

@@ -1,0 +1,233 @@
+//! Desks of steps whose work a job elsewhere does, `jobs/<key>/`. Such a desk outlives the run that set it up, as the
+//! job does: the next run that wants the key finds it under the same name and goes on from there. Of the job this
+//! module knows only that it holds the desk's token while it works and writes `ended.json` last.
+//!
+//! The token is a locked file. Whoever works at the desk has it, with all the processes it started: so no two jobs,
+//! on whatever machines, work there at one time, also when the scheduler started one again while the first still
+//! ran. Whoever gives the desk up writes so into the token before it takes the desk away: a job that begins too late
+//! finds that, or no desk, and does nothing. That needs a file system whose locks hold between machines; one that
+//! has no locks at all is refused.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use super::desk::{self, LOG, PLACE, WorkDir};
+use super::lock::Claim;
+use super::{ContentStore, StoreError, files};
+use crate::key::StageKey;
+
+/// The folder of these desks in the store.
+pub(super) const JOBS: &str = "jobs";
+/// In a desk: how its step ended, written whole by whoever holds the token, at the very end.
+pub const ENDED: &str = "ended.json";
+const TOKEN: &str = "token";
+/// The last line of a token that nobody may take any more.
+const OVER: &str = "over";
+
+/// The right to work at a desk, held while it lives.
+#[derive(Debug)]
+pub struct Token {
+    file: File,
+}
+
+/// What became of a try to take a token.
+#[derive(Debug)]
+pub enum Taken {
+    /// Nobody else works at the desk.
+    Mine(Token),
+    /// Somebody works there.
+    Held,
+    /// There is nothing to work at any more: the step has ended, the desk was given up, or it is gone.
+    Over,
+}
+
+impl Token {
+    /// Takes the token, waiting for whoever has it; `None` when the desk is over.
+    ///
+    /// # Errors
+    /// When it cannot be opened or locked, or a signal came while waiting.
+    pub fn wait(desk: &Path) -> io::Result<Option<Self>> {
+        let Some(file) = open(desk)? else { return Ok(None) };
+        file.lock().map_err(no_lock)?;
+        Self { file }.if_open(desk)
+    }
+
+    /// Takes the token if nobody has it.
+    ///
+    /// # Errors
+    /// When it cannot be opened or locked.
+    pub fn try_take(desk: &Path) -> io::Result<Taken> {
+        let Some(file) = open(desk)? else { return Ok(Taken::Over) };
+        match file.try_lock() {
+            Ok(()) => Ok(Self { file }.if_open(desk)?.map_or(Taken::Over, Taken::Mine)),
+            Err(TryLockError::WouldBlock) => Ok(Taken::Held),
+            Err(TryLockError::Error(error)) => Err(no_lock(error)),
+        }
+    }
+
+    /// First whether the step has ended, then what the token says: between the two nobody else can have ended it,
+    /// as only who has the token does, and a desk that was replaced by a new one has a token that says it is over.
+    fn if_open(mut self, desk: &Path) -> io::Result<Option<Self>> {
+        if has_ended(desk) {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        self.file.rewind()?;
+        self.file.read_to_string(&mut text)?;
+        Ok((text.lines().last() != Some(OVER)).then_some(self))
+    }
+
+    /// Adds a line: who works here.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn note(&mut self, line: &str) -> io::Result<()> {
+        self.file.write_all(format!("{line}\n").as_bytes())
+    }
+
+    /// From now on it is held by every process that this one starts, too, until the last of them has ended.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn share(&self) -> io::Result<()> {
+        Ok(rustix::io::fcntl_setfd(&self.file, rustix::io::FdFlags::empty())?)
+    }
+}
+
+/// The lines of a desk's token: who has worked there.
+pub fn notes(desk: &Path) -> Vec<String> {
+    let text = fs::read_to_string(desk.join(TOKEN)).unwrap_or_default();
+    text.lines().map(ToOwned::to_owned).collect()
+}
+
+/// Whether the step of a desk has ended. The folder is listed, as a network file system may remember for a while
+/// that a file was not there.
+pub fn has_ended(desk: &Path) -> bool {
+    fs::read_dir(desk)
+        .is_ok_and(|mut items| items.any(|item| item.is_ok_and(|item| item.file_name() == ENDED)))
+}
+
+fn open(desk: &Path) -> io::Result<Option<File>> {
+    match OpenOptions::new().read(true).append(true).open(desk.join(TOKEN)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn no_lock(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::Interrupted {
+        return error;
+    }
+    io::Error::other(format!(
+        "the file system of the cache gives no lock ({error}); a cache that several machines use needs one with locks \
+         between machines (NFS 4, Lustre mounted with `flock`, …)"
+    ))
+}
+
+/// Ends a desk, so that no job begins to work there; `false` when one works there now.
+pub(super) fn end(desk: &Path) -> io::Result<bool> {
+    let mut held = None;
+    if !has_ended(desk) {
+        match Token::try_take(desk)? {
+            Taken::Held => return Ok(false),
+            Taken::Mine(token) => held = Some(token),
+            Taken::Over => {}
+        }
+    }
+    let open = held.map(|token| token.file).map_or_else(|| open(desk), |file| Ok(Some(file)))?;
+    if let Some(mut file) = open {
+        file.write_all(format!("{OVER}\n").as_bytes())?;
+    }
+    Ok(true)
+}
+
+/// A desk for a job that does the work of the claimed `key`: the one that an earlier run left for it, if there is
+/// one.
+pub(super) fn set_up(store: &ContentStore, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
+    let desk = path(store, &key);
+    let is_whole = desk.join(TOKEN).exists() && notes(&desk).last().is_none_or(|line| line != OVER);
+    if !is_whole {
+        desk::remove(&desk)?;
+        let made = fs::create_dir_all(desk.join("out"))
+            .and_then(|()| fs::create_dir(desk.join(PLACE)))
+            .and_then(|()| fs::write(desk.join(LOG), ""))
+            // Last: with it the desk is whole.
+            .and_then(|()| files::write_whole(&desk.join(TOKEN), b"", false));
+        made.map_err(StoreError::io(&desk, "set up the folder of a job"))?;
+    }
+    Ok(WorkDir::away(key, desk, claim))
+}
+
+/// Gives up what a job of an earlier run may have left of `key`, as the step is about to run here.
+pub(super) fn take_back(store: &ContentStore, key: &StageKey) -> Result<(), StoreError> {
+    let desk = path(store, key);
+    if !desk.exists() {
+        return Ok(());
+    }
+    if !end(&desk).map_err(StoreError::io(&desk, "take back"))? {
+        return Err(StoreError::Away { desk: desk.clone(), by: notes(&desk).pop() });
+    }
+    desk::keep_logs(store, &desk, key)?;
+    desk::remove(&desk)
+}
+
+/// Where the desk of a job for `key` is.
+pub(super) fn path(store: &ContentStore, key: &StageKey) -> PathBuf {
+    store.root().join(JOBS).join(key.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desk() -> tempfile::TempDir {
+        let desk = tempfile::tempdir().unwrap();
+        fs::write(desk.path().join(TOKEN), "").unwrap();
+        desk
+    }
+
+    #[test]
+    fn one_at_a_time_works_at_a_desk_and_nobody_after_its_end() {
+        let desk = desk();
+        let Taken::Mine(mut token) = Token::try_take(desk.path()).unwrap() else { panic!("nobody has it") };
+        token.note("job 1").unwrap();
+        assert!(matches!(Token::try_take(desk.path()).unwrap(), Taken::Held));
+        assert!(!end(desk.path()).unwrap(), "somebody works there");
+        drop(token);
+        // A job that ended without a word: the next one goes on.
+        let Taken::Mine(token) = Token::try_take(desk.path()).unwrap() else { panic!("it was given back") };
+        fs::write(desk.path().join(ENDED), "{}").unwrap();
+        drop(token);
+        assert!(matches!(Token::try_take(desk.path()).unwrap(), Taken::Over));
+        assert!(Token::wait(desk.path()).unwrap().is_none());
+        assert_eq!(notes(desk.path()), ["job 1"]);
+    }
+
+    #[test]
+    fn a_job_that_opened_the_token_of_a_desk_that_was_given_up_does_nothing() {
+        let desk = desk();
+        let late = open(desk.path()).unwrap().unwrap();
+        assert!(end(desk.path()).unwrap());
+        // The desk is replaced by a new one under the same name.
+        fs::remove_file(desk.path().join(TOKEN)).unwrap();
+        fs::write(desk.path().join(TOKEN), "").unwrap();
+        late.lock().unwrap();
+        assert!(Token { file: late }.if_open(desk.path()).unwrap().is_none());
+        assert!(matches!(Token::try_take(desk.path()).unwrap(), Taken::Mine(_)));
+    }
+
+    #[test]
+    fn a_shared_token_is_held_until_the_last_process_that_was_started_has_ended() {
+        let desk = desk();
+        let Taken::Mine(token) = Token::try_take(desk.path()).unwrap() else { panic!("nobody has it") };
+        token.share().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        drop(token);
+        assert!(matches!(Token::try_take(desk.path()).unwrap(), Taken::Held));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(matches!(Token::try_take(desk.path()).unwrap(), Taken::Mine(_)));
+    }
+}
