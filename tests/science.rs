@@ -1,9 +1,10 @@
-//! What the mini profile's memes can be told by: captions and pictures together, neither of them alone. Runs the
-//! mini profile as it is, pretraining included: a minute or two on two cores.
+//! What the mini profile's memes can be told by: captions and pictures together, neither of them alone; and how the modes of
+//! either model compare. Runs the mini profile as it is, pretraining included: a minute or two a test on two cores.
 #![cfg(feature = "paper")]
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -24,8 +25,8 @@ fn validations(cache: &Path, step: &str) -> Vec<f64> {
     val.iter().map(|point| point["roc_auc"].as_f64().expect("a number")).collect()
 }
 
-#[test]
-fn neither_captions_nor_pictures_alone_tell_the_label() {
+/// The project in which `targets` were made, and its cache.
+fn made(targets: &[impl AsRef<OsStr>]) -> (tempfile::TempDir, PathBuf) {
     let project = tempfile::tempdir().expect("a folder");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::copy(root.join("pipeline.ron"), project.path().join("pipeline.ron")).expect("copied");
@@ -34,7 +35,8 @@ fn neither_captions_nor_pictures_alone_tell_the_label() {
         fs::copy(root.join("paper").join(file), project.path().join("paper").join(file)).expect("copied");
     }
     let made = Command::new(env!("CARGO_BIN_EXE_repro"))
-        .args(["make", "ablations", "hmd-full-train"])
+        .arg("make")
+        .args(targets)
         .env_remove("REPRO_PROFILE")
         .current_dir(project.path())
         .output()
@@ -42,6 +44,23 @@ fn neither_captions_nor_pictures_alone_tell_the_label() {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 
     let cache = project.path().join("cache");
+    (project, cache)
+}
+
+#[test]
+fn adapters_bring_a_vilbert_near_to_full_fine_tuning_and_far_above_its_head_alone() {
+    let runs = |data: &str| ["fc", "pe", "full"].map(|mode| format!("{data}-vilbert-{mode}-train"));
+    let (_project, cache) = made(&[runs("hmd"), runs("mmh")].concat());
+    for data in ["hmd", "mmh"] {
+        let [fc, pe, full] = runs(data).map(|run| validations(&cache, &run).into_iter().fold(0.0, f64::max));
+        assert!(pe >= full - 0.05, "{data}: PE {pe}, Full-FT {full}");
+        assert!(pe >= fc + 0.10, "{data}: PE {pe}, FC {fc}");
+    }
+}
+
+#[test]
+fn neither_captions_nor_pictures_alone_tell_the_label() {
+    let (_project, cache) = made(&["ablations", "hmd-full-train"]);
     let both = validations(&cache, "hmd-full-train");
     assert!(both.iter().any(|auc| *auc > 0.9), "captions and pictures together tell the label: {both:?}");
     for data in ["hmd", "mmh"] {

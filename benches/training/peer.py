@@ -1,4 +1,5 @@
-"""The PyTorch side of `run.py`: VisualBERT of Hugging Face with the paper's adapters and head, trained or evaluated.
+"""The PyTorch side of `run.py`: VisualBERT of Hugging Face with the paper's adapters and head, or the ViLBERT of `vilbert.py`,
+trained or evaluated.
 
     python benches/training/peer.py WORK.json
 
@@ -13,7 +14,6 @@ import time
 
 import torch
 from torch import nn
-from transformers import VisualBertConfig, VisualBertModel
 
 work = json.load(open(sys.argv[1]))
 torch.set_num_threads(work["threads"])
@@ -21,10 +21,7 @@ torch.manual_seed(0)
 mode, regions, pad = work["mode"], work["regions"], work["pad"]
 c = work["config"]
 hidden = c["hidden_size"]
-config = VisualBertConfig(
-    vocab_size=c["vocab_size"], hidden_size=hidden, num_hidden_layers=c["num_hidden_layers"],
-    num_attention_heads=c["num_attention_heads"], intermediate_size=c["intermediate_size"],
-    visual_embedding_dim=c["visual_embedding_dim"], hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
+is_vilbert = c.get("model_type") == "vilbert"
 
 
 class AdapterOutput(nn.Module):
@@ -41,9 +38,15 @@ class AdapterOutput(nn.Module):
         return self.LayerNorm(change + x + attended)
 
 
-class Model(nn.Module):
+class VisualBert(nn.Module):
     def __init__(self):
         super().__init__()
+        from transformers import VisualBertConfig, VisualBertModel
+
+        config = VisualBertConfig(
+            vocab_size=c["vocab_size"], hidden_size=hidden, num_hidden_layers=c["num_hidden_layers"],
+            num_attention_heads=c["num_attention_heads"], intermediate_size=c["intermediate_size"],
+            visual_embedding_dim=c["visual_embedding_dim"], hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
         self.base = VisualBertModel(config)
         if mode in ("fc", "pe"):
             self.base.requires_grad_(False)
@@ -61,7 +64,10 @@ class Model(nn.Module):
         return self.head(self.dropout(out.pooler_output))
 
 
-model = Model()
+if is_vilbert:
+    from vilbert import Model
+
+model = Model(c, mode) if is_vilbert else VisualBert()
 run = torch.compile(model) if work["compile"] else model
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-5)
 autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=work["bf16"])
@@ -73,8 +79,9 @@ def batch(lengths):
     for row, length in enumerate(lengths):
         mask[row, :length] = 1
     ids = torch.randint(5, c["vocab_size"], (rows, pad)) * mask
-    visual = torch.randn(rows, regions, c["visual_embedding_dim"]).abs()
-    return ids, mask, torch.zeros_like(ids), visual, torch.ones(rows, regions, dtype=torch.long)
+    width = c["v_feature_size" if is_vilbert else "visual_embedding_dim"]
+    inputs = ids, mask, torch.zeros_like(ids), torch.randn(rows, regions, width).abs(), torch.ones(rows, regions).long()
+    return (*inputs, torch.rand(rows, regions, 5)) if is_vilbert else inputs
 
 
 def step(inputs):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Our training step beside PyTorch's, in one run: BERT-base, batches of 16, 100 regions, dropout 0.1.
+"""Our training step beside PyTorch's, in one run: the paper's models, batches of 16, 100 regions, dropout 0.1.
 
     cargo build --release -p stages --bench step
     python benches/training/run.py --ours target/release/deps/step-HASH --work fc,pe,full,evaluate --texts padded
@@ -25,8 +25,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-CONFIG = dict(vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
-              max_position_embeddings=512, type_vocab_size=2, visual_embedding_dim=2048)
+TEXT = dict(vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
+            max_position_embeddings=512, type_vocab_size=2)
+CONFIGS = {
+    "visualbert": TEXT | dict(visual_embedding_dim=2048),
+    "vilbert": TEXT | dict(
+        model_type="vilbert", v_feature_size=2048, v_hidden_size=1024, v_num_hidden_layers=6, v_num_attention_heads=8,
+        v_intermediate_size=1024, bi_hidden_size=1024, bi_num_attention_heads=8, t_biattention_id=list(range(6, 12)),
+        v_biattention_id=list(range(6))),
+}
 KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 PEER = Path(__file__).parent / "peer.py"
 
@@ -54,6 +61,7 @@ def run(command, work, more_env=()):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ours", required=True)
+    parser.add_argument("--model", default="visualbert", choices=CONFIGS)
     parser.add_argument("--work", default="fc,pe,full,evaluate")
     parser.add_argument("--texts", default="padded", choices=["padded", "real"])
     parser.add_argument("--peers", default="eager,malloc")
@@ -69,7 +77,7 @@ def main():
             print(f"{m} x {k} x {n}: {2e-9 * m * k * n / took:.0f} GFLOP/s")
         return
     for name in a.work.split(","):
-        work = dict(config=CONFIG, mode="fc" if name == "evaluate" else name, evaluate=name == "evaluate",
+        work = dict(config=CONFIGS[a.model], mode="fc" if name == "evaluate" else name, evaluate=name == "evaluate",
                     threads=a.threads, regions=100, compile=False, bf16=False)
         sides = ["ours", *a.peers.split(",")]
         seconds, peaks = {side: [] for side in sides}, {}

@@ -79,7 +79,7 @@ fn with_names(mut command: Command, registry: &Arc<Registry>) -> Command {
         ArgValueCandidates::new(move || known(&registry, kind))
     };
     let fill = |arg: Arg| match arg.get_id().as_str() {
-        "targets" => arg.add(names(Names::Targets)),
+        "targets" | "with" => arg.add(names(Names::Targets)),
         "step" | "steps" | "force" => arg.add(names(Names::Steps)),
         "profile" => arg.add(names(Names::Profiles)),
         "deny_pool" => arg.add(names(Names::Pools)),

@@ -37,6 +37,9 @@ use crate::workspace::Workspace;
 pub struct Make {
     /// Targets or steps; `all` when none is given.
     targets: Vec<String>,
+    /// This target or step besides, in addition to `all` when no other is given.
+    #[arg(long, value_name = "TARGET")]
+    with: Vec<String>,
     #[command(flatten)]
     limits: Limits,
     #[command(flatten)]
@@ -66,15 +69,16 @@ impl Make {
         let project = Project::locate(global, registry)?;
         // Most of the time nothing has changed since there was nothing to do.
         let mut facts = project.facts();
+        let asked = self.asked();
         if let Ok(facts) = &mut facts
-            && let Some(steps) = self.known_done(&project, facts)
+            && let Some(steps) = self.known_done(&project, &asked, facts)
         {
             keep(facts.keep());
             return nothing_to_do(global, Made::nothing(steps, since), 0);
         }
         let context = Context::of(project, registry)?;
         self.limits.check(&context)?;
-        let targets = context.targets(&self.targets)?;
+        let targets = context.targets(&asked)?;
         let forced = self.force.iter().map(|name| context.step(name)).collect::<Result<BTreeSet<_>, _>>()?;
         // A step that is forced is asked for, whether or not a target needs it.
         let targets = targets.into_iter().chain(forced.iter().copied()).collect::<Vec<_>>();
@@ -89,7 +93,7 @@ impl Make {
             if let (true, Some(grounds)) =
                 (forced.is_empty(), Grounds::of(&context.pipeline, workspace, &plan))
             {
-                keep(grounds.keep(&context.request(&self.targets), workspace));
+                keep(grounds.keep(&context.request(&asked), workspace));
             }
             let made = Made::nothing(plan.needed().count(), since);
             return nothing_to_do(global, made, by_evidence(workspace, &plan));
@@ -117,9 +121,9 @@ impl Make {
 
         // What only people can do is said at once and as a whole, not one by one as the steps come to it.
         if !self.keep_going {
-            let asked = ask::failures(&context, &plan, registry);
-            if !asked.is_empty() {
-                ask::tell(global, &self.targets, &asked)?;
+            let needed = ask::failures(&context, &plan, registry);
+            if !needed.is_empty() {
+                ask::tell(global, &asked, &needed)?;
                 return Ok(ExitCode::from(3));
             }
         }
@@ -165,15 +169,21 @@ impl Make {
         if global.json {
             made.print()?;
         }
-        Ok(made.tell(global, &self.targets, workspace, &plan))
+        Ok(made.tell(global, &asked, workspace, &plan))
+    }
+
+    /// The names of what is asked for.
+    fn asked(&self) -> Vec<String> {
+        let all = (self.targets.is_empty() && !self.with.is_empty()).then(|| "all".to_owned());
+        all.iter().chain(&self.targets).chain(&self.with).cloned().collect()
     }
 
     /// How many steps were asked for, if they were found done before and all that this rests on is as it was.
-    fn known_done(&self, project: &Project, facts: &mut Facts) -> Option<usize> {
+    fn known_done(&self, project: &Project, asked: &[String], facts: &mut Facts) -> Option<usize> {
         if self.dry_run || !self.force.is_empty() || self.limits.names_pools() {
             return None;
         }
-        let grounds = Grounds::known(&project.request(&self.targets), facts)?;
+        let grounds = Grounds::known(&project.request(asked), facts)?;
         grounds.hold(facts).then_some(grounds.steps)
     }
 

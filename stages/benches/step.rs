@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
-use stages::models::visual_bert::{Batch, Config, Mode, Start, VisualBert, complete, cross_entropy, fresh};
-use stages::nn::{AdamW, AdamWConfig, Dropout, Params, decays, init, tune_allocator};
+use stages::models::{Batch, Config, Mode, Start, complete, fresh};
+use stages::nn::{AdamW, AdamWConfig, Dropout, Params, cross_entropy, decays, init, tune_allocator};
 
 #[derive(Deserialize)]
 struct Work {
@@ -31,11 +31,11 @@ struct Product {
 }
 
 fn batch(work: &Work, lengths: &[usize], number: u64) -> candle_core::Result<Batch> {
-    let (rows, regions, width) = (lengths.len(), work.regions, work.config.visual_embedding_dim);
+    let (rows, regions, model) = (lengths.len(), work.regions, work.config.dimensions());
     let longest = work.pad.or_else(|| lengths.iter().max().copied()).unwrap_or(2);
     let (mut ids, mut mask) = (Vec::new(), Vec::new());
     for (row, &length) in lengths.iter().enumerate() {
-        let word = |at: usize| 5 + ((at * 7919 + row * 104_729) % (work.config.vocab_size - 5)) as u32;
+        let word = |at: usize| 5 + ((at * 7919 + row * 104_729) % (model.words - 5)) as u32;
         ids.extend((0..longest).map(|at| if at < length { word(at) } else { 0 }));
         mask.extend((0..longest).map(|at| f32::from(u8::from(at < length))));
         mask.extend((0..regions).map(|_| 1f32));
@@ -43,20 +43,21 @@ fn batch(work: &Work, lengths: &[usize], number: u64) -> candle_core::Result<Bat
     let device = &Device::Cpu;
     Ok(Batch {
         ids: Tensor::from_vec(ids, (rows, longest), device)?,
-        regions: init::normal(number, "regions", &[rows, regions, width], 1.0, device)?.relu()?,
+        regions: init::normal(number, "regions", &[rows, regions, model.features], 1.0, device)?.relu()?,
+        locations: init::normal(number, "locations", &[rows, regions, 5], 0.3, device)?,
         mask: Tensor::from_vec(mask, (rows, longest + regions), device)?,
     })
 }
 
 fn steps(work: &Work) -> candle_core::Result<Vec<f64>> {
-    let base = fresh(&work.config, 1, &Device::Cpu)?;
-    let tensors = complete(&base, &work.config, work.mode, Start::Base, 1, &Device::Cpu)?;
+    let base = fresh(&*work.config, 1, &Device::Cpu)?;
+    let tensors = complete(&base, &*work.config, work.mode, Start::Base, 1, &Device::Cpu)?;
     drop(base);
     let params = Params::new(tensors, |name| work.mode.trains(name))?;
     let params = if work.evaluate { params.frozen() } else { params };
-    let model = VisualBert::new(&work.config, &params)?;
+    let model = work.config.build(&params)?;
     let mut adamw = AdamW::new(&params, AdamWConfig::default(), decays)?;
-    let dropout = Dropout::new(work.config.hidden_dropout_prob, 1)?;
+    let dropout = Dropout::new(work.config.dimensions().dropout, 1)?;
     let mut seconds = Vec::new();
     for (number, lengths) in (1..).zip(&work.texts) {
         let batch = batch(work, lengths, number)?;

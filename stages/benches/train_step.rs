@@ -6,8 +6,9 @@ use std::hint::black_box;
 
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
-use stages::models::visual_bert::{Batch, Config, Mode, Start, VisualBert, complete, cross_entropy, fresh};
-use stages::nn::{AdamW, AdamWConfig, Dropout, Kernels, Params, decays, init, tune_allocator};
+use stages::models::visual_bert::{Config, VisualBert};
+use stages::models::{Batch, Mode, Model, Start, complete, fresh};
+use stages::nn::{AdamW, AdamWConfig, Dropout, Kernels, Params, cross_entropy, decays, init, tune_allocator};
 
 fn config() -> Config {
     Config {
@@ -29,6 +30,7 @@ fn batch(rows: usize, tokens: usize, regions: usize, config: &Config) -> candle_
     Ok(Batch {
         ids: Tensor::from_vec(ids, (rows, tokens), device)?,
         regions: init::normal(3, "regions", &features, 1.0, device)?.relu()?,
+        locations: init::zeros(&[rows, regions, 5], device)?,
         mask: init::ones(&[rows, tokens + regions], device)?,
     })
 }

@@ -63,8 +63,7 @@ pub fn beside(mut table: Table, results: &dyn Results) -> Table {
     let runs = names.filter_map(|name| steps.iter().find(|step| step.name == name));
     let took: Vec<Took> = runs.filter_map(|step| took(step, results)).collect();
     let titles = |run: &RunInfo| {
-        let (dataset, mode) = (&run.dataset, &run.mode);
-        [published::title(&DATASETS, dataset), published::title(&MODES, mode)].map(ToOwned::to_owned)
+        [published::title(&DATASETS, &run.dataset).to_owned(), published::kind_title(&run.kind())]
     };
     let not_known = |of: Option<&Took>| match of {
         None => Cell::Missing("no run here".to_owned()),

@@ -22,7 +22,7 @@ pub struct Evaluated {
     pub scores: Vec<Score>,
 }
 
-/// The runs by data set and mode, the seeds of each in order.
+/// The runs by data set and kind ([`RunInfo::kind`](crate::artifacts::history::RunInfo::kind)), the seeds of each in order.
 pub type Runs = BTreeMap<(String, String), Vec<Evaluated>>;
 
 /// What stands in place of a run that was not given.
@@ -77,9 +77,9 @@ pub fn read(dirs: &[&Path]) -> Result<Runs, StageError> {
         if values.iter().any(|value| !(0.0..=1.0).contains(value)) {
             return refuse("a metric is not between 0 and 1".to_owned());
         }
-        let seeds = runs.entry((run.dataset.clone(), run.mode.clone())).or_default();
+        let seeds = runs.entry((run.dataset.clone(), run.kind())).or_default();
         if seeds.iter().any(|other| other.metrics.run.seed == run.seed) {
-            return refuse(format!("{} {} with seed {} is given twice", run.dataset, run.mode, run.seed));
+            return refuse(format!("{} {} with seed {} is given twice", run.dataset, run.kind(), run.seed));
         }
         seeds.push(evaluated);
     }
@@ -160,7 +160,7 @@ pub mod made_up {
         let dir = root.join(format!("{dataset}-{mode}-{seed}"));
         std::fs::create_dir_all(&dir).unwrap();
         let metrics = Metrics {
-            run: RunInfo { dataset: dataset.into(), mode: mode.into(), seed, updates: 600 },
+            run: RunInfo::of_kind(dataset, mode, seed, 600),
             parameters: ParameterCounts { total: 10, trained: 5, adapters: 0 },
             dataset: dataset.into(),
             split: Split::Val,

@@ -146,8 +146,7 @@ mod tests {
     #[test]
     fn reads_both_layouts_and_names_the_file_it_refuses() {
         let dir = tempfile::tempdir().unwrap();
-        let fixtures =
-            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/import_visual_bert/fixtures");
+        let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/import_model/fixtures");
         let expected = [
             ("zip.pth", "tensor `backbone.body.stem.conv1.weight` is missing"),
             ("old.pth", "tensor `backbone.body.stem.conv1.weight` is missing"),

@@ -1,4 +1,4 @@
-//! The paper's work as stages: data, image regions, VisualBERT, training, tables and curves.
+//! The paper's work as stages: data, image regions, VisualBERT and ViLBERT, training, tables and curves.
 //!
 //! [`registry`] lists the stages in the order in which data meets them. A stage reads and writes
 //! [`artifacts`]; what it computes with is in [`models`], [`nn`] and [`metrics`]. Nothing here knows the
@@ -22,7 +22,7 @@ mod fetch;
 mod figure;
 mod http;
 mod import_detector;
-mod import_visual_bert;
+mod import_model;
 mod index_hmd;
 mod index_mmhs;
 mod indexing;
@@ -69,7 +69,8 @@ pub fn registry() -> Registry {
         .with(import_detector::ImportDetector)
         .with(regions::Regions)
         .with(pretrain::Pretrain)
-        .with(import_visual_bert::ImportVisualBert)
+        .with(import_model::Import::<models::visual_bert::Config>::new())
+        .with(import_model::Import::<models::vilbert::Config>::new())
         .with(train::Train)
         .with(evaluate::Evaluate)
         .with(predict::Predict)

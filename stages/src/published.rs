@@ -1,5 +1,5 @@
 //! What the paper's own runs gave and what its README says, read from the files in `paper/`, and the names by which tables and
-//! figures call data sets and modes. It does not know who asks.
+//! figures call data sets, modes and models. It does not know who asks.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::artifacts::{ArtifactError, Result};
+use crate::models::Family;
 
 /// The paper's data sets in its order: short name, title.
 pub const DATASETS: [(&str, &str); 2] = [("hmd", "Hateful Memes"), ("mmh", "MMHS150K")];
@@ -23,6 +24,40 @@ pub fn title<'a>(names: &[(&str, &'a str)], name: &'a str) -> &'a str {
 /// The place of `name` in the paper's order; what the paper does not have comes last.
 pub fn rank(names: &[(&str, &str)], name: &str) -> usize {
     names.iter().position(|(short, _)| *short == name).unwrap_or(names.len())
+}
+
+/// The model, where it is not the paper's first, and the mode of a kind of run
+/// ([`RunInfo::kind`](crate::artifacts::history::RunInfo::kind)): of `vilbert-pe`, `vilbert` and `pe`.
+pub fn parts_of_kind(kind: &str) -> (Option<&str>, &str) {
+    kind.rsplit_once('-').map_or((None, kind), |(model, mode)| (Some(model), mode))
+}
+
+/// The title of a kind of run: `PE`, `ViLBERT PE`.
+pub fn kind_title(kind: &str) -> String {
+    let (model, mode) = parts_of_kind(kind);
+    let mode = title(&MODES, mode);
+    match model {
+        None => mode.to_owned(),
+        Some(model) => {
+            let family = Family::ALL.into_iter().find(|family| family.as_str() == model);
+            format!("{} {mode}", family.map_or(model, |family| family.title()))
+        }
+    }
+}
+
+/// The place of a kind of run: models in their order, in each the modes in theirs.
+pub fn kind_rank(kind: &str) -> (usize, usize) {
+    let (model, mode) = parts_of_kind(kind);
+    let family = |model: &str| Family::ALL.iter().position(|family| family.as_str() == model);
+    (model.map_or(0, |model| family(model).unwrap_or(Family::ALL.len())), rank(&MODES, mode))
+}
+
+/// The paper's modes, and whatever other kinds of run there are, in order.
+pub fn kinds<'a>(found: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut kinds: Vec<&str> = MODES.iter().map(|(mode, _)| *mode).chain(found).collect();
+    kinds.sort_by_key(|kind| (kind_rank(kind), *kind));
+    kinds.dedup();
+    kinds
 }
 
 /// One run of the paper: `paper/runs.csv`.
@@ -325,6 +360,15 @@ mod tests {
             assert_eq!(best.update, run.best_update);
             assert!((best.roc_auc.unwrap() - run.best_roc_auc).abs() < 6e-5);
         }
+    }
+
+    #[test]
+    fn kinds_of_runs_have_titles_and_an_order() {
+        let found = kinds(["vilbert-pe", "pe", "gpt-fc", "vilbert-fc"].into_iter());
+        assert_eq!(found, ["fc", "pe", "full", "vilbert-fc", "vilbert-pe", "gpt-fc"]);
+        assert_eq!(kind_title("full"), "Full-FT");
+        assert_eq!(kind_title("vilbert-pe"), "ViLBERT PE");
+        assert_eq!(kind_title("gpt-fc"), "gpt FC");
     }
 
     #[test]

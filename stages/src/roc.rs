@@ -9,7 +9,7 @@ use crate::look::style;
 use crate::metrics::bootstrap::Interval;
 use crate::metrics::roc_curve;
 use crate::profile::Profile;
-use crate::published::{self, DATASETS, MODES, rank};
+use crate::published::{self, DATASETS, MODES, kind_rank};
 
 /// A curve's points lie at least so far apart: less than a pixel.
 const NEAR: f64 = 0.002;
@@ -32,7 +32,7 @@ impl Stage for Roc {
             let hateful: Vec<f32> = rows.iter().map(|row| row.p1).collect();
             runs.push(Run { metrics: Metrics::read(dir)?, curve: roc_curve(&hateful, &labels).map(thinned) });
         }
-        runs.sort_by_key(|run| (rank(&MODES, &run.metrics.run.mode), run.metrics.run.seed));
+        runs.sort_by_key(|run| (kind_rank(&run.metrics.run.kind()), run.metrics.run.seed));
         Ok(figure::write(job.out, &[figure(&runs, profile)])?)
     }
 }
@@ -57,7 +57,7 @@ fn figure(runs: &[Run], profile: &Profile) -> Figure {
         };
         let lines = of(dataset).into_iter().filter_map(|run| {
             let points = run.curve.clone()?;
-            let style = style(&run.metrics.run.mode, false);
+            let style = style(&run.metrics.run.kind(), false);
             Some(Line { style, marked: false, points, says: vec![], band: vec![], best: None })
         });
         Panel {
@@ -82,8 +82,9 @@ fn figure(runs: &[Run], profile: &Profile) -> Figure {
 }
 
 fn legend(title: &str, runs: &[&Run]) -> LegendColumn {
-    let several =
-        |run: &Run| runs.iter().filter(|other| other.metrics.run.mode == run.metrics.run.mode).count() > 1;
+    let several = |run: &Run| {
+        runs.iter().filter(|other| other.metrics.run.kind() == run.metrics.run.kind()).count() > 1
+    };
     let entry = |run: &&Run| {
         let Metrics { run: info, roc_auc, intervals, .. } = &run.metrics;
         let seed = if several(run) { format!(" (seed {})", info.seed) } else { String::new() };
@@ -92,11 +93,11 @@ fn legend(title: &str, runs: &[&Run]) -> LegendColumn {
             (_, Some(Interval { low, high })) => format!("ROC-AUC {roc_auc:.3} ({low:.3} to {high:.3})"),
             (_, None) => format!("ROC-AUC {roc_auc:.3}"),
         };
-        let name = published::title(&MODES, &info.mode);
-        (run.curve.is_some().then(|| style(&info.mode, false)), format!("{name}{seed}: {value}"))
+        let name = published::kind_title(&info.kind());
+        (run.curve.is_some().then(|| style(&info.kind(), false)), format!("{name}{seed}: {value}"))
     };
     let mut entries: Vec<(Option<Style>, String)> = runs.iter().map(entry).collect();
-    let is_there = |mode: &str| runs.iter().any(|run| run.metrics.run.mode == mode);
+    let is_there = |mode: &str| runs.iter().any(|run| run.metrics.run.kind() == mode);
     let absent = MODES.iter().filter(|(mode, _)| !is_there(mode));
     entries.extend(absent.map(|(_, title)| (None, format!("{title}: no run"))));
     LegendColumn { heading: title.to_owned(), entries }

@@ -9,7 +9,7 @@ use crate::artifacts::metrics::Metrics;
 use crate::artifacts::samples::Split;
 use crate::metrics::bootstrap::Interval;
 use crate::profile::Profile;
-use crate::published::{self, DATASETS, MODES};
+use crate::published::{self, DATASETS};
 use crate::table::{Cell, Column, Table};
 
 /// Makes the matrix of data shift.
@@ -30,10 +30,10 @@ impl Stage for Shift {
                 return Err(StageError::input("runs", dir, "was evaluated on another split than validation"));
             }
             let run = &metrics.run;
-            let key = (run.dataset.clone(), run.mode.clone(), metrics.dataset.clone());
+            let key = (run.dataset.clone(), run.kind(), metrics.dataset.clone());
             if let Some(other) = found.insert(key, metrics) {
                 let (run, on) = (other.run, other.dataset);
-                let problem = format!("{} {} on {on} is given twice", run.dataset, run.mode);
+                let problem = format!("{} {} on {on} is given twice", run.dataset, run.kind());
                 return Err(StageError::input("runs", dir, problem));
             }
         }
@@ -41,7 +41,7 @@ impl Stage for Shift {
     }
 }
 
-/// Evaluations by the data set trained on, mode, and the data set evaluated on.
+/// Evaluations by the data set trained on, kind of run, and the data set evaluated on.
 type Found = BTreeMap<(String, String, String), Metrics>;
 
 fn table(found: &Found, profile: &Profile) -> Table {
@@ -52,7 +52,8 @@ fn table(found: &Found, profile: &Profile) -> Table {
         columns.push(Column::numbers(&format!("{dataset}_roc_auc_interval"), &group, "95% interval"));
     }
     columns.push(Column::numbers("change", "", "Change by the shift"));
-    let rows = DATASETS.iter().flat_map(|(dataset, _)| MODES.map(|(mode, _)| row(found, dataset, mode)));
+    let kinds = published::kinds(found.keys().map(|(_, kind, _)| kind.as_str()));
+    let rows = DATASETS.iter().flat_map(|(dataset, _)| kinds.iter().map(|kind| row(found, dataset, kind)));
     Table {
         name: "table-shift".to_owned(),
         place: 0,
@@ -72,10 +73,11 @@ fn table(found: &Found, profile: &Profile) -> Table {
 }
 
 fn row(found: &Found, trained_on: &str, mode: &str) -> Vec<Cell> {
-    let words = |text: &str| Cell::Text(text.to_owned());
     let of = |on: &str| found.get(&(trained_on.to_owned(), mode.to_owned(), on.to_owned()));
-    let mut cells =
-        vec![words(published::title(&DATASETS, trained_on)), words(published::title(&MODES, mode))];
+    let mut cells = vec![
+        Cell::Text(published::title(&DATASETS, trained_on).to_owned()),
+        Cell::Text(published::kind_title(mode)),
+    ];
     for (on, _) in DATASETS {
         cells.extend(match of(on) {
             Some(metrics) => [

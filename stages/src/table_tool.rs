@@ -7,7 +7,7 @@ use crate::cost;
 use crate::table::Table;
 
 /// The tables: what a user calls them, the step that makes them, the name of their files.
-const TABLES: [(&str, &str, &str); 9] = [
+const TABLES: [(&str, &str, &str); 10] = [
     ("1", "table-1", "table-1"),
     ("cost", "table-1", cost::NAME),
     ("2", "table-2", "table-2"),
@@ -17,6 +17,7 @@ const TABLES: [(&str, &str, &str); 9] = [
     ("claims", "claims", "claims"),
     ("shift", "table-shift", "table-shift"),
     ("seeds", "table-2-seeds", "table-2"),
+    ("vilbert", "table-2-vilbert", "table-2"),
 ];
 
 /// The tool.
@@ -36,7 +37,7 @@ impl Tool for ShowTable {
             Arg::positional(
                 "table",
                 Count::One,
-                "1, cost, 2, metrics, tests, confusion, claims, shift or seeds",
+                "1, cost, 2, metrics, tests, confusion, claims, shift, seeds or vilbert",
             ),
             Arg::option(
                 "--format",

@@ -301,7 +301,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("damaged.pth");
         for name in ["zip.pth", "old.pth"] {
-            let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/import_visual_bert/fixtures");
+            let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/import_model/fixtures");
             let whole = std::fs::read(fixtures.join(name)).unwrap();
             let mut refused = 0;
             for at in (0..whole.len()).step_by(7) {

@@ -45,6 +45,30 @@ fn the_second_time_nothing_is_judged_hashed_or_written() {
 }
 
 #[test]
+fn a_target_may_be_asked_for_besides() {
+    let space = TestSpace::new(
+        r#"
+    (name: "a", stage: "join", params: (text: "a")),
+    (name: "b", stage: "join", params: (text: "b")),
+    (name: "c", stage: "join", params: (text: "c")),
+"#,
+    );
+    let targets = "targets: [(\"more\", [\"b\"]), (\"all\", [\"a\"])]";
+    space.write("pipeline.ron", &space.read("pipeline.ron").replace("targets: []", targets));
+    assert_eq!(space.make().expect(0).ran(), ["a"]);
+    assert_eq!(space.run(&["make", "--with", "more"]).expect(0).ran(), ["b"]);
+    let done = space.run(&["make", "--with", "more"]).expect(0);
+    assert_eq!(done.err, "nothing to do: 2 steps fresh\n");
+    assert_eq!(space.run(&["make", "b", "--with", "c"]).expect(0).ran(), ["c"]);
+    let unknown = space.run(&["make", "--with", "mroe"]).expect(2);
+    assert!(
+        unknown.err.contains("no target or step `mroe`") && unknown.err.contains("more"),
+        "{}",
+        unknown.err
+    );
+}
+
+#[test]
 fn a_touched_source_costs_one_hash() {
     let space = done();
     let known = lines(&space, "file ");

@@ -12,12 +12,37 @@ use super::{Result, read_json, write_json};
 pub struct RunInfo {
     /// Short name of the data set: `hmd`, `mmh`.
     pub dataset: String,
+    /// The model; not written where it is the paper's first.
+    #[serde(default = "visual_bert", skip_serializing_if = "is_visual_bert")]
+    pub model: String,
     /// Training mode: `fc`, `pe`, `full`.
     pub mode: String,
     /// Seed of the run.
     pub seed: u64,
     /// Updates the run was trained for.
     pub updates: u64,
+}
+
+fn visual_bert() -> String {
+    "visualbert".to_owned()
+}
+
+fn is_visual_bert(model: &str) -> bool {
+    model == visual_bert()
+}
+
+impl RunInfo {
+    /// The run of a [`kind`](RunInfo::kind).
+    #[cfg(test)]
+    pub fn of_kind(dataset: &str, kind: &str, seed: u64, updates: u64) -> Self {
+        let (model, mode) = kind.rsplit_once('-').unwrap_or(("visualbert", kind));
+        Self { dataset: dataset.to_owned(), model: model.to_owned(), mode: mode.to_owned(), seed, updates }
+    }
+
+    /// What was trained in which way, as the names of steps have it: `pe`, `vilbert-pe`.
+    pub fn kind(&self) -> String {
+        if is_visual_bert(&self.model) { self.mode.clone() } else { format!("{}-{}", self.model, self.mode) }
+    }
 }
 
 /// Parameter counts of the trained model.

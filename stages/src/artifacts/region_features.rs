@@ -140,9 +140,11 @@ impl RegionWriter {
 
 struct Shard {
     map: Mmap,
-    /// Byte offsets of `features` and `counts` within the map.
+    /// Byte offsets of the tensors within the map.
     features: usize,
+    boxes: usize,
     counts: usize,
+    sizes: usize,
 }
 
 /// Where a picture's regions are.
@@ -163,7 +165,7 @@ pub struct RegionFeatures {
 }
 
 impl RegionFeatures {
-    /// Opens what a [`RegionWriter`] wrote and checks the shapes of the features and counts of every shard.
+    /// Opens what a [`RegionWriter`] wrote and checks the shapes of what is read of every shard.
     ///
     /// # Errors
     /// Missing or damaged files, shapes that disagree with `regions.json`.
@@ -189,11 +191,13 @@ impl RegionFeatures {
                 Ok(tensor.data().as_ptr() as usize - map.as_ptr() as usize)
             };
             let features = offset("features", Dtype::F32, &[n, max_regions, width])?;
+            let boxes = offset("boxes", Dtype::F32, &[n, max_regions, 4])?;
             let counts = offset("counts", Dtype::U32, &[n])?;
+            let sizes = offset("sizes", Dtype::U32, &[n, 2])?;
             for (row, image) in entry.images.into_iter().enumerate() {
                 rows.insert(image, RegionRow { shard: shards.len(), row });
             }
-            shards.push(Shard { map, features, counts });
+            shards.push(Shard { map, features, boxes, counts, sizes });
         }
         Ok(Self { width, max_regions, shards, rows })
     }
@@ -206,8 +210,25 @@ impl RegionFeatures {
     /// How many regions the picture has.
     pub fn count(&self, at: RegionRow) -> usize {
         let shard = &self.shards[at.shard];
-        let bytes = &shard.map[shard.counts + 4 * at.row..][..4];
-        (u32::from_le_bytes(bytes.try_into().unwrap_or_default()) as usize).min(self.max_regions)
+        (shard.u32_at(shard.counts + 4 * at.row) as usize).min(self.max_regions)
+    }
+
+    /// Width and height of the picture.
+    pub fn size(&self, at: RegionRow) -> (u32, u32) {
+        let shard = &self.shards[at.shard];
+        let start = shard.sizes + 8 * at.row;
+        (shard.u32_at(start), shard.u32_at(start + 4))
+    }
+
+    /// The boxes of the picture's regions, as x1, y1, x2, y2 in its pixels.
+    pub fn boxes(&self, at: RegionRow) -> impl Iterator<Item = [f32; 4]> {
+        let shard = &self.shards[at.shard];
+        let start = shard.boxes + 16 * at.row * self.max_regions;
+        shard.map[start..][..16 * self.count(at)].chunks_exact(16).map(|bytes| {
+            let mut found = [0f32; 4];
+            read_f32s(bytes, &mut found);
+            found
+        })
     }
 
     /// Copies the features of the first regions into `into` (`into.len() / width` rows at most), fills the rest
@@ -220,6 +241,12 @@ impl RegionFeatures {
         read_f32s(&shard.map[start..], filled);
         rest.fill(0.0);
         rows
+    }
+}
+
+impl Shard {
+    fn u32_at(&self, start: usize) -> u32 {
+        u32::from_le_bytes(self.map[start..][..4].try_into().unwrap_or_default())
     }
 }
 
@@ -257,7 +284,10 @@ mod tests {
         let mut buffer = vec![f32::NAN; 9];
         assert_eq!(features.copy_features(c, &mut buffer), 2);
         assert_eq!(buffer, [20.0, 21.0, 22.0, 23.0, 24.0, 25.0, 0.0, 0.0, 0.0]);
-        assert_eq!(features.count(features.find("b.png").unwrap()), 0);
+        assert_eq!(features.boxes(c).collect::<Vec<_>>(), [[0.0, 0.0, 20.0, 9.0], [1.0, 0.0, 20.0, 9.0]]);
+        assert_eq!(features.size(c), (640, 480));
+        let b = features.find("b.png").unwrap();
+        assert_eq!((features.count(b), features.boxes(b).count()), (0, 0));
         assert!(features.find("d.png").is_none());
     }
 

@@ -16,7 +16,7 @@ pub enum Ablation {
     None,
     /// Every caption is empty: `[CLS] [SEP]`.
     Text,
-    /// Every region feature is zero; how many regions there are stays visible.
+    /// Every region is zero, what it shows and where it is; how many regions there are stays visible.
     Regions,
 }
 

@@ -23,7 +23,7 @@ impl Stage for Claims {
     const NAME: &'static str = "claims";
     const ABOUT: &'static str =
         "What the paper claims, what its own logs give, what this run gives, and whether it holds";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[
         Port::one("published"),
         Port::one("quoted"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::artifacts::history::History;
-use crate::published::{self, MODES, Point, Split};
+use crate::published::{self, Point, Split};
 
 /// A value over the seeds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,7 +32,7 @@ pub struct Val {
 pub struct Curve {
     /// Short name of the data set.
     pub dataset: String,
-    /// Short name of the mode.
+    /// Short name of the mode, with that of the model before it where it is not the paper's first.
     pub mode: String,
     /// The seeds behind it; empty where they are not known.
     pub seeds: Vec<u64>,
@@ -71,9 +71,9 @@ impl Curve {
 
     /// What a legend calls it.
     pub fn name(&self) -> String {
-        let title = published::title(&MODES, &self.mode);
+        let title = published::kind_title(&self.mode);
         match self.seeds.as_slice() {
-            [] | [_] => title.to_owned(),
+            [] | [_] => title,
             seeds => {
                 let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
                 format!("{title} (seeds {})", seeds.join(", "))
@@ -100,9 +100,9 @@ impl Curve {
 
 /// The curves of runs, the seeds of each data set and mode together, in the order of data sets and modes.
 pub fn of_runs(histories: &[History]) -> Vec<Curve> {
-    let mut groups: BTreeMap<(&str, &str), Vec<&History>> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, String), Vec<&History>> = BTreeMap::new();
     for history in histories {
-        groups.entry((&history.run.dataset, &history.run.mode)).or_default().push(history);
+        groups.entry((&history.run.dataset, history.run.kind())).or_default().push(history);
     }
     groups.into_values().map(merged).collect()
 }
@@ -125,7 +125,7 @@ fn merged(mut histories: Vec<&History>) -> Curve {
     let val = loss.into_iter().zip(roc_auc.into_values());
     let curve = Curve {
         dataset: first.run.dataset.clone(),
-        mode: first.run.mode.clone(),
+        mode: first.run.kind(),
         seeds: histories.iter().map(|history| history.run.seed).collect(),
         updates: histories.iter().map(|history| history.run.updates).max().unwrap_or(0),
         train: common(histories.iter().map(train).collect()).into_iter().collect(),

@@ -11,7 +11,7 @@ use crate::artifacts::history::History;
 use crate::figure::{self, Figure, LegendColumn, Line, Panel, Scale};
 use crate::look::style;
 use crate::profile::Profile;
-use crate::published::{self, DATASETS, MODES};
+use crate::published::{self, DATASETS};
 use crate::table::thousands;
 
 /// Draws the curves.
@@ -143,12 +143,13 @@ impl Pair {
 
     fn legend(&self, words: impl Fn(&Curve) -> String) -> Vec<LegendColumn> {
         let column = |curves: &[Curve], faint: bool, heading: &str| {
+            let kinds = published::kinds(curves.iter().map(|curve| curve.mode.as_str()));
             let entries =
-                MODES.iter().map(|(mode, title)| match curves.iter().find(|curve| curve.mode == *mode) {
-                    None => (None, format!("{title}: no run")),
+                kinds.into_iter().map(|kind| match curves.iter().find(|curve| curve.mode == kind) {
+                    None => (None, format!("{}: no run", published::kind_title(kind))),
                     Some(curve) => {
                         let text = format!("{}: {}{}", curve.name(), words(curve), gaps(curve));
-                        (Some(style(mode, faint)), text)
+                        (Some(style(kind, faint)), text)
                     }
                 });
             LegendColumn { heading: heading.to_owned(), entries: entries.collect() }

@@ -10,6 +10,7 @@ use stage_api::testing::run_stage;
 
 use super::*;
 use crate::artifacts::history::{ParameterCounts, RunInfo, TrainPoint, ValPoint};
+use crate::published::MODES;
 
 /// A run of 600 updates with the shape of a real one: a saturating rise under noise.
 fn history(dataset: &str, mode: &str, seed: u64) -> History {
@@ -31,7 +32,7 @@ fn history(dataset: &str, mode: &str, seed: u64) -> History {
         .collect();
     let best = *val.iter().rev().max_by(|a, b| a.roc_auc.total_cmp(&b.roc_auc)).unwrap();
     History {
-        run: RunInfo { dataset: dataset.into(), mode: mode.into(), seed, updates: 600 },
+        run: RunInfo::of_kind(dataset, mode, seed, 600),
         parameters: ParameterCounts { total: 10, trained: 5, adapters: 0 },
         rows: (100, 50),
         train,

@@ -9,7 +9,7 @@ use serde_json::json;
 use stage_api::StageError;
 
 use crate::artifacts::weights;
-use crate::models::visual_bert::Config;
+use crate::models::Config;
 use crate::torch_writer;
 
 /// The model's code for transformers, which has neither the head nor the adapters.
@@ -26,7 +26,7 @@ pub(super) fn mmf(run: &Path, out: &Path) -> Result<(), StageError> {
     let config: Config = weights::read_config(run)?;
     let mut tensors = sorted(weights::read_tensors(run, &Device::Cpu)?);
     // The transformers that MMF pins keep this constant among the weights.
-    let positions = Tensor::arange(0i64, config.max_position_embeddings as i64, &Device::Cpu);
+    let positions = Tensor::arange(0i64, config.dimensions().positions as i64, &Device::Cpu);
     let positions = positions.and_then(|positions| positions.unsqueeze(0)).map_err(StageError::failed)?;
     tensors.push(("model.bert.embeddings.position_ids".to_owned(), positions));
     torch_writer::write(out, &tensors)
@@ -35,7 +35,16 @@ pub(super) fn mmf(run: &Path, out: &Path) -> Result<(), StageError> {
 
 /// The folder transformers loads with `trust_remote_code`.
 pub(super) fn huggingface(run: &Path, out: &Path) -> Result<(), StageError> {
-    let config: Config = weights::read_config(run)?;
+    let config = match weights::read_config(run)? {
+        Config::VisualBert(config) => config,
+        other => {
+            let problem = format!(
+                "the run's model is a {}, which transformers does not have; export it with `--to mmf`",
+                other.family().title()
+            );
+            return Err(StageError::Params(problem));
+        }
+    };
     let tensors = weights::read_tensors(run, &Device::Cpu)?;
     let adapters = tensors.keys().any(|name| name.contains("AdaptComb"));
     let about = json!({

@@ -10,7 +10,7 @@ use crate::artifacts::samples::Split;
 use crate::artifacts::view::View;
 use crate::artifacts::weights;
 use crate::metrics;
-use crate::models::visual_bert::{Config, VisualBert};
+use crate::models::Config;
 use crate::nn::Params;
 
 /// The port a train step's tree comes in by.
@@ -38,7 +38,7 @@ pub(crate) fn step(desk: &Desk, name: &str) -> Result<StepView, StageError> {
 pub(crate) fn memes<'a>(job: &'a Job, device: &Device) -> Result<Memes<'a>, StageError> {
     let run = job.inputs.one(RUN)?;
     let memes = Memes::open(job.inputs, View::read(run)?, device)?;
-    memes.check_fits(&weights::read_config::<Config>(run)?)?;
+    memes.check_fits(&*weights::read_config::<Config>(run)?)?;
     Ok(memes)
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn score(
     let fail = |error: candle_core::Error| StageError::input(RUN, run, error);
     let config: Config = weights::read_config(run)?;
     let params = Params::new(weights::read_tensors(run, device)?, |_| false).map_err(fail)?;
-    Scores::of(&VisualBert::new(&config, &params).map_err(fail)?, memes, rows, batch, job)
+    Scores::of(&*config.build(&params).map_err(fail)?, memes, rows, batch, job)
 }
 
 /// What the scores say, as MMF exports it. The label is the argmax of the softmax: with saturation it can differ from

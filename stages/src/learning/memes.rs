@@ -10,7 +10,7 @@ use crate::artifacts::region_features::{RegionFeatures, RegionRow};
 use crate::artifacts::samples::Split;
 use crate::artifacts::token_set::TokenSet;
 use crate::artifacts::view::{Ablation, View};
-use crate::models::visual_bert::{Batch, Config};
+use crate::models::{Architecture, Batch};
 
 /// The port token sets come in by.
 pub(crate) const TOKENS: &str = "tokens";
@@ -50,27 +50,28 @@ impl<'a> Memes<'a> {
         self.regions.width
     }
 
-    /// Whether a model of `config` can read this data set.
+    /// Whether a model can read this data set.
     ///
     /// # Errors
     /// Another vocabulary or feature width than the model's, a text longer than its positions.
-    pub(crate) fn check_fits(&self, config: &Config) -> Result<(), StageError> {
+    pub(crate) fn check_fits(&self, model: &dyn Architecture) -> Result<(), StageError> {
+        let model = model.dimensions();
         let words = self.tokens.info.vocab_size;
-        if words != config.vocab_size {
+        if words != model.words {
             let problem = format!(
                 "the vocabulary has {words} entries, the model was made for {}; tokenize with the model's own",
-                config.vocab_size
+                model.words
             );
             return Err(StageError::input(TOKENS, self.tokens_path, problem));
         }
-        let (width, wanted) = (self.regions.width, config.visual_embedding_dim);
+        let (width, wanted) = (self.regions.width, model.features);
         if width != wanted {
             let problem = format!(
                 "features are {width} wide, the model reads {wanted}; extract them with the detector the model was pretrained with"
             );
             return Err(StageError::input(REGIONS, self.regions_path, problem));
         }
-        let positions = config.max_position_embeddings;
+        let positions = model.positions;
         let too_long = |&row: &usize| self.tokens.length(row).min(self.view.max_text) > positions;
         if let Some(row) = (0..self.tokens.rows.len()).find(too_long) {
             let problem = format!(
@@ -104,6 +105,11 @@ impl<'a> Memes<'a> {
             self.regions.copy_features(place, &mut features);
             if features.iter().any(|value| !value.is_finite()) {
                 let problem = format!("a feature of `{image}` is not a finite number; extract it again");
+                return Err(StageError::input(REGIONS, self.regions_path, problem));
+            }
+            if self.locations(place).flatten().any(|value| !value.is_finite()) {
+                let problem =
+                    format!("the place of a region of `{image}` is not a finite number; extract it again");
                 return Err(StageError::input(REGIONS, self.regions_path, problem));
             }
         }
@@ -162,6 +168,7 @@ impl<'a> Memes<'a> {
         let counts: Vec<usize> = rows.iter().map(|&row| self.shown(row)).collect();
         let mut ids = vec![self.tokens.info.pad; rows.len() * longest];
         let mut regions = vec![0f32; rows.len() * most * width];
+        let mut locations = vec![0f32; rows.len() * most * 5];
         let mut mask = vec![0f32; rows.len() * (longest + most)];
         for (at, (&row, text)) in rows.iter().zip(texts).enumerate() {
             ids[at * longest..][..text.len()].copy_from_slice(text);
@@ -171,11 +178,16 @@ impl<'a> Memes<'a> {
             if let Some(place) = self.places[row].filter(|_| self.view.ablation != Ablation::Regions) {
                 let features = &mut regions[at * most * width..][..counts[at] * width];
                 self.regions.copy_features(place, features);
+                let into = &mut locations[at * most * 5..][..counts[at] * 5];
+                for (into, location) in into.chunks_exact_mut(5).zip(self.locations(place)) {
+                    into.copy_from_slice(&location);
+                }
             }
         }
         Ok(Batch {
             ids: Tensor::from_vec(ids, (rows.len(), longest), &self.device)?,
             regions: Tensor::from_vec(regions, (rows.len(), most, width), &self.device)?,
+            locations: Tensor::from_vec(locations, (rows.len(), most, 5), &self.device)?,
             mask: Tensor::from_vec(mask, (rows.len(), longest + most), &self.device)?,
         })
     }
@@ -200,9 +212,22 @@ impl<'a> Memes<'a> {
         })
     }
 
+    /// Where the regions of a picture are.
+    fn locations(&self, at: RegionRow) -> impl Iterator<Item = [f32; 5]> {
+        let size = self.regions.size(at);
+        self.regions.boxes(at).map(move |corners| location(corners, size))
+    }
+
     fn shown(&self, row: usize) -> usize {
         self.places[row].map_or(0, |place| self.regions.count(place).min(self.view.max_regions))
     }
+}
+
+/// Where a box is in a picture of this size, as the original tells it: its edges and its area as shares of the picture's.
+fn location([left, upper, right, lower]: [f32; 4], (width, height): (u32, u32)) -> [f32; 5] {
+    let (width, height) = (width as f32, height as f32);
+    let area = (lower - upper) * (right - left) / (width * height);
+    [left / width, upper / height, right / width, lower / height, area]
 }
 
 /// What users call a split.
@@ -211,5 +236,19 @@ pub(crate) fn name(split: Split) -> &'static str {
         Split::Train => "train",
         Split::Val => "val",
         Split::Test => "test",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_the_originals() {
+        let found = location([10.0, 20.0, 110.0, 220.0], (640, 480));
+        let expected = [0.015_625, 0.041_666_7, 0.171_875, 0.458_333_3, 0.065_104_2];
+        for (found, expected) in found.into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{found}, not {expected}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use stage_api::{Job, StageError};
 
 use super::memes::Memes;
 use crate::metrics;
-use crate::models::visual_bert::VisualBert;
+use crate::models::Model;
 
 /// The logits of some rows.
 pub(crate) struct Scores {
@@ -32,7 +32,7 @@ impl Scores {
     /// # Errors
     /// A request to stop, or a model that fails.
     pub(crate) fn of(
-        model: &VisualBert,
+        model: &dyn Model,
         memes: &Memes,
         rows: &[usize],
         batch: usize,

@@ -1,5 +1,202 @@
 //! The models: dimensions, one struct per block, names equal to the checkpoints'. They compute on tensors and
 //! know neither files nor stages.
+//!
+//! What classifies memes is an [`Architecture`]: its dimensions and all that follows from them. Stages know only that and
+//! [`Model`], so that another model is another folder here and a line in each of [`Family`] and [`Config`].
 
+mod bert;
+mod family;
 pub mod faster_rcnn;
+mod init;
+mod mode;
+pub mod vilbert;
 pub mod visual_bert;
+
+use candle_core::{Result, Tensor};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use bert::{AdapterPlace, MlmHead};
+pub use family::{Config, Family};
+pub use init::{Start, complete, fresh, fresh_mlm_head};
+pub use mode::Mode;
+
+use crate::nn::{DropoutAt, Params};
+
+/// What a model reads. Texts and pictures may be padded to any common length: padding changes nothing but rounding.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Token ids, u32 [B, T]; the first of each row is `[CLS]`.
+    pub ids: Tensor,
+    /// Region features, f32 [B, R, D].
+    pub regions: Tensor,
+    /// Where each region is, f32 [B, R, 5]: its left, upper, right and lower edge and its area, as shares of the picture's.
+    pub locations: Tensor,
+    /// f32 [B, T + R]: 1 where a token or region is there, 0 where it is padding.
+    pub mask: Tensor,
+}
+
+/// A model with its parameters.
+pub trait Model {
+    /// The last hidden states, [B, S, H], of a sequence that begins with the T tokens of the text.
+    ///
+    /// # Errors
+    /// A batch that does not fit the model.
+    fn encode(&self, batch: &Batch, dropout: Option<&DropoutAt>) -> Result<Tensor>;
+
+    /// Logits of the classes "not hateful" and "hateful", [B, 2].
+    ///
+    /// # Errors
+    /// A batch that does not fit the model, or weights without a head.
+    fn logits(&self, batch: &Batch, dropout: Option<&DropoutAt>) -> Result<Tensor>;
+}
+
+/// The dimensions of a model, and what follows from them.
+pub trait Architecture {
+    /// Whether these dimensions make a model.
+    ///
+    /// # Errors
+    /// Says which do not, and why.
+    fn check(&self) -> Result<()>;
+
+    /// The dimensions that every model has.
+    fn dimensions(&self) -> Dimensions;
+
+    /// Names and shapes of the base, `model.bert.*`: what pretraining makes and every run starts from; with `adapters`,
+    /// those too. In the order of the data's path.
+    fn base_parameters(&self, adapters: bool) -> Vec<(String, Vec<usize>)>;
+
+    /// The base's tensor whose initial values `name` has: itself, unless the original begins with a copy.
+    fn begins_as(&self, name: &str) -> String {
+        name.to_owned()
+    }
+
+    /// Replaces what a run may choose for itself.
+    fn change(&mut self, changes: &Changes);
+
+    /// The model of these dimensions over `params`. The head may be absent (as in pretraining), then there are no
+    /// [`logits`](Model::logits).
+    ///
+    /// # Errors
+    /// Dimensions that make no model; a parameter that is missing or has another shape, by name.
+    fn build(&self, params: &Params) -> Result<Box<dyn Model>>;
+
+    /// The name of the base's tensor that a checkpoint of `origin` calls `name`; nothing for what is not of the base.
+    fn own_name(&self, origin: Origin, name: &str) -> Option<String>;
+
+    /// Whether checkpoints of `origin` have nothing for the base's tensor `name`.
+    fn is_fresh(&self, origin: Origin, name: &str) -> bool;
+
+    /// Everything a run has: the base, the head and, with `adapters`, the adapters; in the order of the data's path.
+    fn parameters(&self, adapters: bool) -> Vec<(String, Vec<usize>)> {
+        let mut list = bert::Shapes(self.base_parameters(adapters));
+        list.classifier(self.dimensions().pooled);
+        list.0
+    }
+
+    /// The head of masked-language-model pretraining, without its decoder, which is the word embeddings.
+    fn mlm_head(&self) -> Vec<(String, Vec<usize>)> {
+        let Dimensions { words, hidden, .. } = self.dimensions();
+        let mut list = bert::Shapes::default();
+        list.mlm_head(words, hidden);
+        list.0
+    }
+
+    /// Parameter counts of a run in `mode`: the paper's Table I, without allocating a model.
+    fn counts(&self, mode: Mode) -> Counts {
+        let mut counts = Counts { total: 0, trained: 0, adapters: 0 };
+        for (name, shape) in self.parameters(mode.has_adapters()) {
+            let size = shape.iter().map(|&dim| dim as u64).product::<u64>();
+            counts.total += size;
+            counts.trained += if mode.trains(&name) { size } else { 0 };
+            counts.adapters += if name.contains("Adapt") { size } else { 0 };
+        }
+        counts
+    }
+}
+
+/// An architecture whose checkpoints can be imported.
+pub trait Pretrained:
+    Architecture + Into<Config> + Clone + Serialize + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
+{
+    /// Which one.
+    const FAMILY: Family;
+
+    /// The paper's dimensions.
+    fn base_size() -> Self;
+}
+
+/// What every model has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dimensions {
+    /// Entries of the vocabulary.
+    pub words: usize,
+    /// Longest text.
+    pub positions: usize,
+    /// Width of a region's features.
+    pub features: usize,
+    /// Width of the text's hidden states.
+    pub hidden: usize,
+    /// Width of what the classifier reads.
+    pub pooled: usize,
+    /// ε within the square root of every LayerNorm.
+    pub layer_norm_eps: f64,
+    /// Probability of dropout in training.
+    pub dropout: f64,
+    /// Standard deviation of initial weights.
+    pub initializer_range: f64,
+}
+
+/// What a run may choose for itself; the weights' own config decides what is absent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Changes {
+    /// Probability of dropout everywhere.
+    pub dropout: Option<f64>,
+    /// An adapter's bottleneck is the width divided by this, rounded down.
+    pub adapter_divisor: Option<usize>,
+    /// Where in a layer adapters are.
+    pub adapter_place: Option<AdapterPlace>,
+}
+
+/// A model to be pretrained here: what its makers may choose. The rest is as in the paper's.
+#[derive(Debug, Clone, Copy)]
+pub struct Small {
+    /// Entries of the vocabulary.
+    pub words: usize,
+    /// Longest text.
+    pub positions: usize,
+    /// Width of a region's features.
+    pub features: usize,
+    /// Width of the hidden states.
+    pub hidden: usize,
+    /// Encoder layers of the text.
+    pub layers: usize,
+    /// Attention heads a layer.
+    pub heads: usize,
+    /// Width within the feed-forward part.
+    pub intermediate: usize,
+    /// Probability of dropout.
+    pub dropout: f64,
+    /// Standard deviation of initial weights.
+    pub initializer_range: f64,
+}
+
+/// What a checkpoint is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The model itself, as the original or Hugging Face saves it.
+    Itself,
+    /// A BERT, as Hugging Face saves it: no visual parts.
+    Bert,
+}
+
+/// How many parameters a model has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// All.
+    pub total: u64,
+    /// Those a mode trains.
+    pub trained: u64,
+    /// Those in adapters.
+    pub adapters: u64,
+}

@@ -1,4 +1,5 @@
-//! Multi-head self-attention: the projections to queries, keys and values, and what is attended to.
+//! Multi-head attention: the projections to queries, keys and values, and what is attended to. Who asks and what is
+//! attended to may be one sequence or two, of one width or two.
 
 use candle_core::{D, Error, Result, Tensor};
 use multiversion::multiversion;
@@ -12,7 +13,7 @@ use super::{Kernels, Linear, Params};
 
 /// softmax(q kᵀ / √d + bias), dropped out, times v, for each head.
 #[derive(Debug, Clone)]
-pub struct SelfAttention {
+pub struct Attention {
     query: Linear,
     key: Linear,
     value: Linear,
@@ -20,26 +21,53 @@ pub struct SelfAttention {
     kernels: Kernels,
 }
 
-impl SelfAttention {
-    /// The layer of the parameters `<name>.query`, `.key` and `.value`, each `hidden` → `hidden`.
+/// Widths of an attention layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Widths {
+    /// Of what asks.
+    pub asking: usize,
+    /// Of what is attended to.
+    pub attended: usize,
+    /// Of all heads together, and so of the result.
+    pub heads: usize,
+}
+
+impl Widths {
+    /// A sequence of this width that attends to itself.
+    pub fn all(width: usize) -> Self {
+        Self { asking: width, attended: width, heads: width }
+    }
+}
+
+impl Attention {
+    /// The layer of the parameters `names`: queries of what asks, keys and values of what is attended to.
     ///
     /// # Errors
     /// One is missing or has another shape.
-    pub fn load(params: &Params, name: &str, hidden: usize, heads: usize) -> Result<Self> {
-        let part = |part: &str| Linear::load(params, &format!("{name}.{part}"), hidden, hidden);
-        let (query, key, value) = (part("query")?, part("key")?, part("value")?);
-        Ok(Self { query, key, value, heads, kernels: params.kernels() })
+    pub fn load(
+        params: &Params,
+        [query, key, value]: [&str; 3],
+        widths: Widths,
+        heads: usize,
+    ) -> Result<Self> {
+        Ok(Self {
+            query: Linear::load(params, query, widths.asking, widths.heads)?,
+            key: Linear::load(params, key, widths.attended, widths.heads)?,
+            value: Linear::load(params, value, widths.attended, widths.heads)?,
+            heads,
+            kernels: params.kernels(),
+        })
     }
 
-    /// What each of `wanted` [B, Q, H] finds in `x` [B, S, H]: [B, Q, H], heads side by side. `bias` [B, S] is
-    /// added to every score of a key; `mask` drops probabilities, laid out as [B, heads, Q, S].
+    /// What each of `wanted` [B, Q, asking] finds in `x` [B, S, attended]: [B, Q, H], heads side by side. `bias`
+    /// [B, S] is added to every score of a key; `mask` drops probabilities, laid out as [B, heads, Q, S].
     ///
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward(&self, wanted: &Tensor, x: &Tensor, bias: &Tensor, mask: Option<Mask>) -> Result<Tensor> {
-        let (batch, queries, hidden) = wanted.dims3()?;
+        let (batch, queries, _) = wanted.dims3()?;
         let keys = x.dim(1)?;
-        if x.dims() != [batch, keys, hidden] || bias.dims() != [batch, keys] {
+        if x.dims() != [batch, keys, self.key.size.inputs] || bias.dims() != [batch, keys] {
             let (x, bias) = (x.dims(), bias.dims());
             let problem = format!("attention of {:?} to {x:?} with a bias {bias:?}", wanted.dims());
             return Err(Error::msg(problem));
@@ -47,8 +75,9 @@ impl SelfAttention {
         if self.kernels != Kernels::Fused {
             return self.plain(wanted, x, bias, mask);
         }
-        self.query.output_shape(wanted)?;
-        let sizes = Sizes { batch, queries, keys, hidden, heads: self.heads };
+        let shape = self.query.output_shape(wanted)?;
+        let (query, key) = (self.query.size, self.key.size);
+        let sizes = Sizes { batch, queries, keys, query, key, heads: self.heads };
         let bias = bias.flatten_all()?.to_vec1()?;
         let mask = mask.map(|mask| mask.over(batch * self.heads * queries * keys));
         // Where both are one tensor its gradient is computed in one piece.
@@ -60,12 +89,12 @@ impl SelfAttention {
         if !same {
             inputs.push(wanted);
         }
-        fused::apply(Fused { sizes, bias, mask }, &inputs, wanted.dims())
+        fused::apply(Fused { sizes, bias, mask }, &inputs, &shape)
     }
 
     fn plain(&self, wanted: &Tensor, x: &Tensor, bias: &Tensor, mask: Option<Mask>) -> Result<Tensor> {
-        let (batch, queries, hidden) = wanted.dims3()?;
-        let (heads, keys) = (self.heads, x.dim(1)?);
+        let (batch, queries, _) = wanted.dims3()?;
+        let (heads, keys, hidden) = (self.heads, x.dim(1)?, self.query.size.outputs);
         let size = hidden / heads;
         let split =
             |x: Tensor, len: usize| x.reshape((batch, len, heads, size))?.transpose(1, 2)?.contiguous();
@@ -85,7 +114,10 @@ struct Sizes {
     batch: usize,
     queries: usize,
     keys: usize,
-    hidden: usize,
+    /// Of the projection to queries.
+    query: Size,
+    /// Of the projections to keys and to values.
+    key: Size,
     heads: usize,
 }
 
@@ -108,11 +140,10 @@ impl Kernel for Fused {
     type Saved = Saved;
 
     fn forward(&self, inputs: &[&[f32]], _: bool) -> (Vec<f32>, Saved) {
-        let Sizes { batch, queries, keys, hidden, heads } = self.sizes;
-        let x = inputs[0];
-        let linear = Size { inputs: hidden, outputs: hidden };
-        let q = linear.forward(inputs.get(7).unwrap_or(&x), inputs[1], inputs[2]);
-        let (k, v) = (linear.forward(x, inputs[3], inputs[4]), linear.forward(x, inputs[5], inputs[6]));
+        let Sizes { batch, queries, keys, query, key, heads } = self.sizes;
+        let (x, hidden) = (inputs[0], query.outputs);
+        let q = query.forward(inputs.get(7).unwrap_or(&x), inputs[1], inputs[2]);
+        let (k, v) = (key.forward(x, inputs[3], inputs[4]), key.forward(x, inputs[5], inputs[6]));
         let size = hidden / heads;
         let scale = 1.0 / (size as f32).sqrt();
         let (of_one, all) = (heads * queries * keys, batch * heads * queries * keys);
@@ -149,7 +180,8 @@ impl Kernel for Fused {
         grad: &[f32],
         wanted: &[bool],
     ) -> Vec<Option<Vec<f32>>> {
-        let Sizes { queries, keys, hidden, heads, .. } = self.sizes;
+        let Sizes { queries, keys, query, key, heads, .. } = self.sizes;
+        let hidden = query.outputs;
         let Saved { q, k, v, probabilities } = saved;
         let size = hidden / heads;
         let scale = 1.0 / (size as f32).sqrt();
@@ -187,27 +219,26 @@ impl Kernel for Fused {
             },
         );
         let (grad_k, grad_v) = self.untangle(&grad_kv);
-        let linear = Size { inputs: hidden, outputs: hidden };
         let x = inputs[0];
         let queried = inputs.get(7).unwrap_or(&x);
-        let parameters = [(&grad_q, *queried), (&grad_k, x), (&grad_v, x)];
+        let parameters = [(query, &grad_q, *queried), (key, &grad_k, x), (key, &grad_v, x)];
         let mut gradients = vec![wanted[0].then(|| {
             let mut grad_x = vec![0f32; x.len()];
-            linear.input_gradient(&mut grad_x, &grad_k, inputs[3], false);
-            linear.input_gradient(&mut grad_x, &grad_v, inputs[5], true);
+            key.input_gradient(&mut grad_x, &grad_k, inputs[3], false);
+            key.input_gradient(&mut grad_x, &grad_v, inputs[5], true);
             if inputs.len() == 7 {
-                linear.input_gradient(&mut grad_x, &grad_q, inputs[1], true);
+                query.input_gradient(&mut grad_x, &grad_q, inputs[1], true);
             }
             grad_x
         })];
-        for (index, (grad, x)) in parameters.into_iter().enumerate() {
+        for (index, (linear, grad, x)) in parameters.into_iter().enumerate() {
             gradients.push(wanted[1 + 2 * index].then(|| linear.weight_gradient(grad, x)));
             gradients.push(wanted[2 + 2 * index].then(|| linear.bias_gradient(grad)));
         }
         if let Some(wanted) = wanted.get(7) {
             gradients.push(wanted.then(|| {
                 let mut grad_queried = vec![0f32; queried.len()];
-                linear.input_gradient(&mut grad_queried, &grad_q, inputs[1], false);
+                query.input_gradient(&mut grad_queried, &grad_q, inputs[1], false);
                 grad_queried
             }));
         }
@@ -227,7 +258,7 @@ impl Fused {
 
     /// Gradients of keys and values, each [B, S, H], from the two side by side for each picture.
     fn untangle(&self, both: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let len = self.sizes.keys * self.sizes.hidden;
+        let len = self.sizes.keys * self.sizes.key.outputs;
         let (mut k, mut v) = (Vec::with_capacity(both.len() / 2), Vec::with_capacity(both.len() / 2));
         for both in both.chunks_exact(2 * len) {
             k.extend_from_slice(&both[..len]);

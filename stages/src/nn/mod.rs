@@ -25,7 +25,7 @@ pub mod roi_align;
 pub use activation::Activation;
 pub use adamw::{AdamW, AdamWConfig, Momentum, decays};
 pub use allocator::tune_allocator;
-pub use attention::SelfAttention;
+pub use attention::{Attention, Widths};
 pub use dropout::{Dropout, DropoutAt, Mask};
 pub use kernels::Kernels;
 pub use layer_norm::LayerNorm;

@@ -10,7 +10,7 @@ const DEVICE: Device = Device::Cpu;
 
 /// Parameters of the layers below, at widths that are no multiples of any vector's; the named ones are trained.
 fn params(trained: &[&str], kernels: Kernels) -> Params {
-    let shapes: [(&str, &[usize]); 14] = [
+    let shapes: [(&str, &[usize]); 21] = [
         ("first.weight", &[23, 18]),
         ("first.bias", &[23]),
         ("second.weight", &[18, 23]),
@@ -23,8 +23,15 @@ fn params(trained: &[&str], kernels: Kernels) -> Params {
         ("self.key.bias", &[18]),
         ("self.value.weight", &[18, 18]),
         ("self.value.bias", &[18]),
+        ("cross.query.weight", &[24, 18]),
+        ("cross.query.bias", &[24]),
+        ("cross.key.weight", &[24, 13]),
+        ("cross.key.bias", &[24]),
+        ("cross.value.weight", &[24, 13]),
+        ("cross.value.bias", &[24]),
         ("x", &[2, 5, 18]),
         ("y", &[2, 5, 18]),
+        ("z", &[2, 5, 13]),
     ];
     let tensor = |(name, shape): (&str, &[usize])| {
         (name.to_owned(), init::normal(1, name, shape, 0.7, &DEVICE).unwrap())
@@ -113,16 +120,31 @@ fn layer_norm() {
     }
 }
 
+/// An attention layer of the parameters `name`.
+fn attention(params: &Params, name: &str, widths: Widths) -> Result<Attention> {
+    let names = ["query", "key", "value"].map(|part| format!("{name}.{part}"));
+    Attention::load(params, names.each_ref().map(String::as_str), widths, 3)
+}
+
+/// What an attention layer `name` reads of the parameters.
+fn reads_of(name: &str) -> Vec<String> {
+    let names = ["query", "key", "value"]
+        .map(|part| [format!("{name}.{part}.weight"), format!("{name}.{part}.bias")]);
+    names.into_iter().flatten().collect()
+}
+
+/// Of the second picture the last two keys are padding.
+fn padding() -> Tensor {
+    Tensor::new(&[[0f32; 5], [0.0, 0.0, 0.0, -10_000.0, -10_000.0]], &DEVICE).unwrap()
+}
+
 #[test]
-fn self_attention() {
-    let names =
-        ["query", "key", "value"].map(|part| [format!("self.{part}.weight"), format!("self.{part}.bias")]);
-    let mut reads: Vec<&str> = names.as_flattened().iter().map(String::as_str).collect();
+fn attention_of_a_sequence_to_itself() {
+    let (names, bias) = (reads_of("self"), padding());
+    let mut reads: Vec<&str> = names.iter().map(String::as_str).collect();
     reads.push("x");
-    // Of the second picture the last two keys are padding.
-    let bias = Tensor::new(&[[0f32; 5], [0.0, 0.0, 0.0, -10_000.0, -10_000.0]], &DEVICE).unwrap();
     for mask in [None, Some(mask())] {
-        let attention = |params: &Params| SelfAttention::load(params, "self", 18, 3);
+        let attention = |params: &Params| attention(params, "self", Widths::all(18));
         let all = |params: &Params| {
             let x = params.get("x")?;
             attention(params)?.forward(&x, &x, &bias, mask)
@@ -133,6 +155,27 @@ fn self_attention() {
             attention(params)?.forward(&queries, &params.get("x")?, &bias, mask)
         };
         check(first, &[&reads[..], &["y"]].concat());
+    }
+}
+
+#[test]
+fn attention_of_one_sequence_to_another_of_another_width() {
+    let (names, bias) = (reads_of("cross"), padding());
+    let mut reads: Vec<&str> = names.iter().map(String::as_str).collect();
+    reads.extend(["x", "z"]);
+    let widths = Widths { asking: 18, attended: 13, heads: 24 };
+    for mask in [None, Some(mask())] {
+        let layer = |params: &Params| {
+            let found = attention(params, "cross", widths)?.forward(
+                &params.get("x")?,
+                &params.get("z")?,
+                &bias,
+                mask,
+            )?;
+            assert_eq!(found.dims(), [2, 5, 24]);
+            Ok(found)
+        };
+        check(layer, &reads);
     }
 }
 
@@ -153,9 +196,11 @@ fn tensors_that_do_not_fit_are_refused() {
         let norm = LayerNorm::load(&params, "norm", 18, 1e-12).unwrap();
         assert!(norm.forward(&wide).is_err());
         assert!(norm.forward_sum(&x, None, &wide).is_err());
-        let attention = SelfAttention::load(&params, "self", 18, 3).unwrap();
+        let attention = attention(&params, "self", Widths::all(18)).unwrap();
         let bias = Tensor::zeros((2, 4), DType::F32, &DEVICE).unwrap();
         assert!(attention.forward(&x, &x, &bias, None).is_err());
+        assert!(attention.forward(&wide, &x, &padding(), None).is_err());
+        assert!(attention.forward(&x, &wide, &padding(), None).is_err());
         assert!(Linear::load(&params, "first", 18, 24).is_err());
     }
 }

@@ -1,6 +1,7 @@
-//! Pretrains a small VisualBERT on pictures with captions that are true of them: a masked-language model that
+//! Pretrains a small model on pictures with captions that are true of them: a masked-language model that
 //! may look at the regions. It stands in for the paper's COCO checkpoint where that cannot be had, so that FC and
-//! PE start from a base that knows something. The pooler is not part of this task and keeps its fresh weights.
+//! PE start from a base that knows something. What no text
+//! is read off, such as the pooler, is not part of this task and keeps its fresh weights.
 //!
 //! ```text
 //! <tree>/config.json             the model's dimensions
@@ -25,8 +26,8 @@ use crate::device;
 use crate::learning::epochs::{Epochs, Order};
 use crate::learning::memes::{Memes, REGIONS, TOKENS};
 use crate::learning::schedule::{LinearSchedule, is_due};
-use crate::models::visual_bert::{self, Config, MlmHead, VisualBert, cross_entropy};
-use crate::nn::{AdamW, Dropout, DropoutAt, Params, decays, rng, tune_allocator};
+use crate::models::{self, MlmHead, Model, Small};
+use crate::nn::{AdamW, Dropout, DropoutAt, Params, cross_entropy, decays, rng, tune_allocator};
 
 /// The stage.
 pub(crate) struct Pretrain;
@@ -47,7 +48,7 @@ struct Point {
 impl Stage for Pretrain {
     type Params = Settings;
     const NAME: &'static str = "pretrain";
-    const ABOUT: &'static str = "Pretrains a small VisualBERT on captioned pictures (masked words)";
+    const ABOUT: &'static str = "Pretrains a small model on captioned pictures (masked words)";
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[Port::one(TOKENS), Port::one(REGIONS)];
 
@@ -61,9 +62,9 @@ impl Stage for Pretrain {
 
         // Data.
         let memes = Memes::open(job.inputs, settings.view(), &device)?;
-        let config = config(settings, &memes);
+        let config = settings.model.small(&small(settings, &memes));
         config.check().map_err(StageError::failed)?;
-        memes.check_fits(&config)?;
+        memes.check_fits(&*config)?;
         let (train_rows, val_rows) = (memes.rows_of(Split::Train)?, memes.rows_of(Split::Val)?);
         let (share, hidden, replaced) =
             (settings.mask_probability, settings.mask_hidden, settings.mask_replaced);
@@ -78,13 +79,13 @@ impl Stage for Pretrain {
         let val_texts = corrupt(&val_rows, "masks of validation");
 
         // Model.
-        let mut tensors = visual_bert::fresh(&config, settings.seed, &device).map_err(StageError::failed)?;
-        let head = visual_bert::fresh_mlm_head(&config, settings.seed, &device);
+        let mut tensors = models::fresh(&*config, settings.seed, &device).map_err(StageError::failed)?;
+        let head = models::fresh_mlm_head(&*config, settings.seed, &device);
         tensors.extend(head.map_err(StageError::failed)?);
         let params = Params::new(tensors, |_| true).map_err(StageError::failed)?;
-        let model = VisualBert::new(&config, &params).map_err(StageError::failed)?;
-        let head = MlmHead::new(&config, &params).map_err(StageError::failed)?;
-        let guesser = Guesser { model: &model, head: &head, memes: &memes };
+        let model = config.build(&params).map_err(StageError::failed)?;
+        let head = MlmHead::new(&*config, &params).map_err(StageError::failed)?;
+        let guesser = Guesser { model: &*model, head: &head, memes: &memes };
 
         // Optimiser.
         let mut optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(StageError::failed)?;
@@ -145,25 +146,23 @@ impl Stage for Pretrain {
 }
 
 /// The model's dimensions: those asked for, and those the data decides.
-fn config(settings: &Settings, memes: &Memes) -> Config {
-    Config {
-        vocab_size: memes.tokens.info.vocab_size,
-        hidden_size: settings.hidden,
-        num_hidden_layers: settings.layers,
-        num_attention_heads: settings.heads,
-        intermediate_size: settings.intermediate,
-        max_position_embeddings: settings.positions,
-        visual_embedding_dim: memes.feature_width(),
-        hidden_dropout_prob: settings.dropout,
-        attention_probs_dropout_prob: settings.dropout,
+fn small(settings: &Settings, memes: &Memes) -> Small {
+    Small {
+        words: memes.tokens.info.vocab_size,
+        positions: settings.positions,
+        features: memes.feature_width(),
+        hidden: settings.hidden,
+        layers: settings.layers,
+        heads: settings.heads,
+        intermediate: settings.intermediate,
+        dropout: settings.dropout,
         initializer_range: settings.initializer_range,
-        ..Config::base()
     }
 }
 
 /// The model with its head, guessing masked words.
 struct Guesser<'a> {
-    model: &'a VisualBert,
+    model: &'a dyn Model,
     head: &'a MlmHead,
     memes: &'a Memes<'a>,
 }

@@ -1,17 +1,21 @@
-//! The params of `pretrain`: the dimensions of a small VisualBERT and how it is trained.
+//! The params of `pretrain`: which model, its dimensions, and how it is trained.
 
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::view::{Ablation, View};
+use crate::models::Family;
 use crate::nn::AdamWConfig;
 
 /// Dimensions and training.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Settings {
+    /// `"visualbert"` or `"vilbert"`.
+    #[serde(skip_serializing_if = "is_the_first")]
+    pub model: Family,
     /// Width of the hidden states.
     pub hidden: usize,
-    /// Encoder layers.
+    /// Encoder layers; of the text, where regions have their own.
     pub layers: usize,
     /// Attention heads; must divide `hidden`.
     pub heads: usize,
@@ -49,9 +53,15 @@ pub(crate) struct Settings {
     pub max_text: usize,
 }
 
+/// Steps of before there was a choice keep their keys.
+fn is_the_first(family: &Family) -> bool {
+    *family == Family::default()
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            model: Family::default(),
             hidden: 128,
             layers: 3,
             heads: 4,

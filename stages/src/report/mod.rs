@@ -19,7 +19,7 @@ use self::page::{Page, Part, Run};
 use crate::artifacts::ArtifactError;
 use crate::artifacts::history::History;
 use crate::figure;
-use crate::published::{DATASETS, MODES, rank};
+use crate::published::{DATASETS, kind_rank, rank};
 use crate::table::Table;
 
 pub use tool::ShowPage;
@@ -74,8 +74,8 @@ impl Params {
     fn page(&self, parts: Vec<Part>, mut runs: Vec<Run>) -> Page {
         // Those that have not run yet come last, as the pipeline has them.
         runs.sort_by_key(|run| match &run.found {
-            Ok(History { run, .. }) => (rank(&DATASETS, &run.dataset), rank(&MODES, &run.mode), run.seed),
-            Err(_) => (usize::MAX, 0, 0),
+            Ok(History { run, .. }) => (rank(&DATASETS, &run.dataset), kind_rank(&run.kind()), run.seed),
+            Err(_) => (usize::MAX, (0, 0), 0),
         });
         Page {
             title: self.title.clone(),

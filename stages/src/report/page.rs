@@ -8,7 +8,7 @@ use stage_api::StepView;
 use super::so_far;
 use crate::artifacts::history::{History, RunInfo, ValPoint};
 use crate::figure::FigureEntry;
-use crate::published::{self, DATASETS, MODES};
+use crate::published::{self, DATASETS};
 use crate::scalars::Scalars;
 use crate::table::{Cell, Table, thousands};
 
@@ -132,7 +132,7 @@ impl Page {
         let infos = self.runs.iter().filter_map(|run| run.found.as_ref().ok()).map(|history| &history.run);
         let is_it = |info: &&RunInfo| {
             published::title(&DATASETS, &info.dataset) == dataset
-                && published::title(&MODES, &info.mode) == mode
+                && published::kind_title(&info.kind()) == mode
                 && seed.as_ref().is_none_or(|seed| *seed == info.seed.to_string())
         };
         infos.into_iter().find(is_it).map(|info| format!("#{}", anchor(info)))
@@ -179,7 +179,7 @@ impl Page {
             anchor => anchor(info),
             name => format!(
                 "{}, {}, seed {}",
-                published::title(&DATASETS, &info.dataset), published::title(&MODES, &info.mode), info.seed
+                published::title(&DATASETS, &info.dataset), published::kind_title(&info.kind()), info.seed
             ),
             updates => thousands(info.updates),
             train_rows => thousands(rows.0),
@@ -195,7 +195,7 @@ impl Page {
 }
 
 fn anchor(info: &RunInfo) -> String {
-    format!("run-{}-{}-{}", info.dataset, info.mode, info.seed)
+    format!("run-{}-{}-{}", info.dataset, info.kind(), info.seed)
 }
 
 fn val_value(point: &ValPoint, is_best: bool) -> Value {

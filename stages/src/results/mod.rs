@@ -11,7 +11,7 @@ use stage_api::{Job, Port, Stage, StageError};
 
 use crate::evaluated::{self, Evaluated, Runs, missing};
 use crate::profile::Profile;
-use crate::published::{self, Claim, DATASETS, MODES, Paper, rank};
+use crate::published::{self, Claim, DATASETS, MODES, Paper, kind_rank, rank};
 use crate::table::{Cell, Column, Table, thousands};
 
 /// Makes Table II.
@@ -38,21 +38,21 @@ impl Stage for Results {
     }
 }
 
-/// A data set and a mode.
+/// A data set and a kind of run.
 type Key = (String, String);
 
 /// The rows of a table: the paper's runs and whatever else was evaluated, in the paper's order.
 fn rows(paper: &Paper, runs: &Runs) -> Vec<Key> {
     let mut keys: Vec<Key> = paper.runs.iter().map(|run| (run.dataset.clone(), run.mode.clone())).collect();
     keys.extend(runs.keys().filter(|(dataset, mode)| paper.run(dataset, mode).is_none()).cloned());
-    keys.sort_by_key(|(dataset, mode)| (rank(&DATASETS, dataset), rank(&MODES, mode)));
+    keys.sort_by_key(|(dataset, kind)| (rank(&DATASETS, dataset), kind_rank(kind)));
     keys
 }
 
 /// The first cells of a row: data set and mode.
-fn names((dataset, mode): &Key) -> Vec<Cell> {
-    let words = |text: &str| Cell::Text(text.to_owned());
-    vec![words(published::title(&DATASETS, dataset)), words(published::title(&MODES, mode))]
+fn names((dataset, kind): &Key) -> Vec<Cell> {
+    let dataset = published::title(&DATASETS, dataset).to_owned();
+    vec![Cell::Text(dataset), Cell::Text(published::kind_title(kind))]
 }
 
 /// The value of one run, or mean and sample standard deviation of several.
@@ -149,7 +149,7 @@ fn notes(paper: &Paper, runs: &Runs) -> Vec<String> {
         rows.insert((rank(&DATASETS, &metrics.run.dataset), title), (metrics.rows, metrics.positives));
         if metrics.predicted_positives == 0 || metrics.predicted_positives == metrics.rows {
             let class = if metrics.predicted_positives == 0 { "not hateful" } else { "hateful" };
-            let mode = published::title(&MODES, &metrics.run.mode);
+            let mode = published::kind_title(&metrics.run.kind());
             notes
                 .push(format!("{title}, {mode}, seed {}: every row is predicted {class}.", metrics.run.seed));
         }

@@ -2,10 +2,10 @@
 
 use super::{Runs, evaluated, missing};
 use crate::profile::Profile;
-use crate::published::{self, DATASETS, MODES};
+use crate::published::{self, DATASETS};
 use crate::table::{Cell, Column, Table};
 
-/// What is tested: first mode minus second.
+/// What is tested in each model: first mode minus second.
 const PAIRS: [(&str, &str); 3] = [("pe", "full"), ("pe", "fc"), ("full", "fc")];
 
 pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
@@ -18,14 +18,25 @@ pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
         Column::numbers("p", "", "p"),
         Column::words("verdict", "At the level 0.05"),
     ];
-    let rows = DATASETS.iter().flat_map(|(dataset, _)| PAIRS.map(|pair| row(runs, dataset, pair)));
+    let mut rows = Vec::new();
+    for (dataset, _) in DATASETS {
+        // Of the first model each pair has its row, of others where there are runs.
+        let kinds = published::kinds(runs.keys().map(|(_, kind)| kind.as_str()));
+        let mut models: Vec<Option<&str>> =
+            kinds.into_iter().map(|kind| published::parts_of_kind(kind).0).collect();
+        models.dedup();
+        for (model, (first, second)) in models.iter().flat_map(|model| PAIRS.map(|pair| (model, pair))) {
+            let kind = |mode: &str| model.map_or(mode.to_owned(), |model| format!("{model}-{mode}"));
+            rows.push(row(runs, dataset, (&kind(first), &kind(second))));
+        }
+    }
     Table {
         name: "table-2-tests".to_owned(),
         place: 1,
         title: "Differences between the modes".to_owned(),
         caption: format!("DeLong's test for paired ROC-AUCs on the same rows. This run: {}.", profile.in_words()),
         columns,
-        rows: rows.collect(),
+        rows,
         notes: vec![
             "Two-sided, not corrected for several tests. Over several seeds the mean ROC-AUC of each mode is compared. The \
              test speaks of these weights on other rows of the same kind; it does not cover training again with another \
@@ -36,10 +47,9 @@ pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
 }
 
 fn row(runs: &Runs, dataset: &str, (first, second): (&str, &str)) -> Vec<Cell> {
-    let title = |mode| published::title(&MODES, mode);
     let mut cells = vec![
         Cell::Text(published::title(&DATASETS, dataset).to_owned()),
-        Cell::Text(format!("{} \u{2212} {}", title(first), title(second))),
+        Cell::Text(format!("{} \u{2212} {}", published::kind_title(first), published::kind_title(second))),
     ];
     let nothing = |mut cells: Vec<Cell>, why: Cell| {
         cells.push(why);

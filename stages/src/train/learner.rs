@@ -6,13 +6,13 @@ use candle_core::{Error, Result, Tensor};
 
 use super::checkpoint::Saved;
 use crate::learning::schedule::LinearSchedule;
-use crate::models::visual_bert::{Batch, VisualBert, cross_entropy};
-use crate::nn::{AdamW, Dropout, DropoutAt, Params};
+use crate::models::{Batch, Model};
+use crate::nn::{AdamW, Dropout, DropoutAt, Params, cross_entropy};
 
 /// A model in training.
 pub(super) struct Learner {
     pub params: Params,
-    pub model: VisualBert,
+    pub model: Box<dyn Model>,
     pub optimizer: AdamW,
     pub dropout: Dropout,
     pub schedule: LinearSchedule,

@@ -1,4 +1,4 @@
-//! Trains VisualBERT on memes in one of the paper's modes: FC (classifier only), PE (classifier and adapters)
+//! Trains a model on memes in one of the paper's modes: FC (classifier only), PE (classifier and adapters)
 //! or Full-FT. [`Train::run`] shows the loop; the order of its steps is the original's (MMF).
 //!
 //! ```text
@@ -32,7 +32,7 @@ use crate::learning::epochs::Epochs;
 use crate::learning::memes::{Memes, REGIONS, TOKENS};
 use crate::learning::schedule::{LinearSchedule, is_due};
 use crate::learning::scoring::Scores;
-use crate::models::visual_bert::{self, Config, VisualBert};
+use crate::models::{self, Config};
 use crate::nn::{AdamW, Dropout, Params, decays, tune_allocator};
 use crate::scalars;
 
@@ -45,7 +45,7 @@ pub(crate) struct Train;
 impl Stage for Train {
     type Params = Settings;
     const NAME: &'static str = "train";
-    const ABOUT: &'static str = "Trains VisualBERT on memes: fc, pe or full";
+    const ABOUT: &'static str = "Trains a model on memes: fc, pe or full";
     const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::one(TOKENS), Port::one(REGIONS), Port::one(WEIGHTS)];
 
@@ -61,10 +61,10 @@ impl Stage for Train {
         let memes = Memes::open(job.inputs, settings.view(), &device)?;
         let weights_dir = job.inputs.one(WEIGHTS)?;
         let from_weights = |problem: &dyn std::fmt::Display| StageError::input(WEIGHTS, weights_dir, problem);
-        let config: Config =
+        let mut config: Config =
             weights::read_config(weights_dir).map_err(|error| from_weights(&error.problem))?;
-        let config = settings.config(config);
-        memes.check_fits(&config)?;
+        config.change(&settings.changes());
+        memes.check_fits(&*config)?;
         let (train_rows, val_rows) = (memes.rows_of(Split::Train)?, memes.rows_of(Split::Val)?);
         memes.labels(&train_rows)?;
         let val_labels = memes.labels(&val_rows)?;
@@ -77,20 +77,20 @@ impl Stage for Train {
         let mode = settings.mode;
         let found =
             weights::read_tensors(weights_dir, &device).map_err(|error| from_weights(&error.problem))?;
-        let tensors = visual_bert::complete(&found, &config, mode, settings.start, settings.seed, &device)
+        let tensors = models::complete(&found, &*config, mode, settings.start, settings.seed, &device)
             .map_err(|error| from_weights(&error))?;
         let params = Params::new(tensors, |name| mode.trains(name)).map_err(StageError::failed)?;
         // Validations run on the same tensors, in full precision and without a graph.
-        let validated = VisualBert::new(&config, &params.frozen()).map_err(|error| from_weights(&error))?;
+        let validated = config.build(&params.frozen()).map_err(|error| from_weights(&error))?;
         let kernels = settings.kernels(params.kernels());
         let params = params.with_kernels(kernels);
-        let model = VisualBert::new(&config, &params).map_err(|error| from_weights(&error))?;
+        let model = config.build(&params).map_err(|error| from_weights(&error))?;
 
         // Optimiser.
         let optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(StageError::failed)?;
         let schedule =
             LinearSchedule { peak: settings.lr, warm_up: settings.warm_up, updates: settings.updates };
-        let dropout = Dropout::new(config.hidden_dropout_prob, settings.seed).map_err(StageError::failed)?;
+        let dropout = Dropout::new(config.dimensions().dropout, settings.seed).map_err(StageError::failed)?;
         let mut learner = Learner { params, model, optimizer, dropout, schedule };
 
         // Loop, from where an earlier attempt of this very run was killed.
@@ -125,7 +125,7 @@ impl Stage for Train {
                 (watch, watched) = (Instant::now(), update);
             }
             if is_due(update, settings.evaluate_every, settings.updates) {
-                let scores = Scores::of(&validated, &memes, &val_rows, settings.evaluation_batch, job)?;
+                let scores = Scores::of(&*validated, &memes, &val_rows, settings.evaluation_batch, job)?;
                 let found = scores.summary(&val_labels);
                 let Some(roc_auc) = found.roc_auc else {
                     return Err(StageError::failed(format!(
@@ -144,12 +144,13 @@ impl Stage for Train {
         }
 
         // Output: the best checkpoint with its history.
-        let counts = visual_bert::shapes::counts(&config, mode);
+        let counts = config.counts(mode);
         let (best, tensors) = best
             .finish(&learner.params)
             .ok_or_else(|| StageError::failed("no validation took place".to_owned()))?;
         let run = RunInfo {
             dataset: memes.tokens.info.dataset.clone(),
+            model: config.family().into(),
             mode: mode.to_string(),
             seed: settings.seed,
             updates: state.update,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifacts::view::{Ablation, View};
 use crate::learning::epochs::Order;
-use crate::models::visual_bert::{AdapterPlace, Config, Mode, Start};
+use crate::models::{AdapterPlace, Changes, Mode, Start};
 use crate::nn::{AdamWConfig, Kernels};
 
 /// How to train.
@@ -24,8 +24,8 @@ pub(crate) struct Settings {
     /// absent (10 in the paper).
     #[serde(default)]
     pub adapter_divisor: Option<usize>,
-    /// Where in a layer adapters are: `"output"`, `"attention"` or `"both"`; the weights' config decides when absent
-    /// (`"output"` in the paper).
+    /// Where in a layer adapters are: `"output"`, `"attention"` or `"both"`, in ViLBERT also `"co-attention"`; the
+    /// weights' config decides when absent (`"output"` in the paper).
     #[serde(default)]
     pub adapter_place: Option<AdapterPlace>,
     /// `"f32"`, or `"bf16"`: matrix products of rounded factors in training, faster on a GPU that has them. Trained
@@ -196,15 +196,10 @@ impl Settings {
         self.patience.is_some_and(|patience| age > patience)
     }
 
-    /// The model's dimensions, given those of the weights.
-    pub(super) fn config(&self, weights: Config) -> Config {
-        Config {
-            hidden_dropout_prob: self.dropout.unwrap_or(weights.hidden_dropout_prob),
-            attention_probs_dropout_prob: self.dropout.unwrap_or(weights.attention_probs_dropout_prob),
-            adapter_divisor: self.adapter_divisor.unwrap_or(weights.adapter_divisor),
-            adapter_place: self.adapter_place.unwrap_or(weights.adapter_place),
-            ..weights
-        }
+    /// What the run chooses for itself of the model's dimensions.
+    pub(super) fn changes(&self) -> Changes {
+        let Self { dropout, adapter_divisor, adapter_place, .. } = *self;
+        Changes { dropout, adapter_divisor, adapter_place }
     }
 
     /// What computes a training step, where `fastest` is what the device offers.

@@ -11,17 +11,14 @@ length throughout, as the original does. To run it again (torch 2.x on a CPU):
 It also trains with plausible mistakes, one at a time. The test must tell each of those runs from the true one.
 """
 
-import json
 import math
-from pathlib import Path
+import sys
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 
-torch.set_default_dtype(torch.float64)
-torch.set_num_threads(1)
+from training import MAX_REGIONS, MAX_TEXT, PAD, SEP, Blocks, drop, write
+from training import memes as made_up
 
 # Names as in the model's config.json. No two dimensions of a size are alike.
 SIZES = {
@@ -34,16 +31,7 @@ SIZES = {
     "flat": dict(vocab_size=40, hidden_size=27, num_hidden_layers=1, num_attention_heads=9, intermediate_size=17,
                  max_position_embeddings=13, visual_embedding_dim=33, adapter_divisor=10),
 }
-EPS = 1e-12
-PAD, CLS, SEP = 0, 2, 3
-DROPOUT, SEED, UPDATE = 0.3, 5, 3
-
-# How the runs are trained. In the second one a wrong order in AdamW shows, which the defaults hide.
-UPDATES, WARM_UP, BATCH, MAX_TEXT, MAX_REGIONS = 20, 4, 4, 8, 4
-SETTINGS = {
-    "default": dict(lr=1e-3, eps=1e-8, weight_decay=0.01),
-    "strong": dict(lr=5e-3, eps=1e-3, weight_decay=1.0),
-}
+BATCH = ("ids", "regions", "mask")
 
 # Mistakes: the mode and the settings they are made under.
 MISTAKES = {
@@ -123,48 +111,10 @@ def trained(mode, name, mistake=None):
     return {"full": True, "fc": head, "pe": head or adapter}[mode]
 
 
-# ---- dropout: a hash of (seed, update, site, element) ----------------------------------------------------------
-
-def mix(x):
-    m = (1 << 64) - 1
-    x = (x + 0x9E3779B97F4A7C15) & m
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & m
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & m
-    return x ^ (x >> 31)
-
-
-def drop(x, site, on):
-    if not on:
-        return x
-    key = mix(mix(mix(SEED) ^ UPDATE) ^ (site << 32))
-    h = np.arange(x.numel(), dtype=np.uint32) ^ np.uint32(key & 0xFFFFFFFF)
-    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D)
-    h = (h ^ (h >> np.uint32(15)) ^ np.uint32(key >> 32)) * np.uint32(0x846CA68B)
-    h = h ^ (h >> np.uint32(16))
-    keep = torch.from_numpy(h >= np.uint32(round(DROPOUT * 2**32))).reshape(x.shape)
-    return x * keep / (1 - DROPOUT)
-
-
 # ---- model -----------------------------------------------------------------------------------------------------
 
-class Model:
-    """The forward pass over parameters by name, with at most one mistake."""
-
-    def __init__(self, config, adapters, mistake=None):
-        self.c, self.adapters, self.mistake = config, adapters, mistake
-
-    def linear(self, p, name, x):
-        return F.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
-
-    def norm(self, p, name, x):
-        if self.mistake == "LayerNorm with the unbiased variance":
-            x = (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, keepdim=True) + EPS)
-            return x * p[f"{name}.weight"] + p[f"{name}.bias"]
-        eps = 1e-5 if self.mistake == "LayerNorm's epsilon 1e-5" else EPS
-        return F.layer_norm(x, x.shape[-1:], p[f"{name}.weight"], p[f"{name}.bias"], eps)
-
-    def gelu(self, x):
-        return F.gelu(x, approximate="tanh" if self.mistake == "GELU by tanh" else "none")
+class Model(Blocks):
+    """The forward pass, with at most one mistake."""
 
     def logits(self, p, batch, dropout=False):
         ids, regions, mask = batch
@@ -222,70 +172,13 @@ class Model:
         return self.linear(p, "model.classifier.1", self.norm(p, "model.classifier.0.LayerNorm", t))
 
 
-# ---- optimiser -------------------------------------------------------------------------------------------------
-
-class AdamW:
-    """Hugging Face's variant, over leaves by name."""
-
-    def __init__(self, eps, weight_decay, mistake=None):
-        self.eps, self.decay, self.mistake, self.t, self.m, self.v = eps, weight_decay, mistake, 0, {}, {}
-
-    @torch.no_grad()
-    def step(self, leaves, lr):
-        self.t += 1
-        clip = 1.0
-        if self.mistake == "gradient clipped to norm 1":
-            clip = min(1.0, 1.0 / math.sqrt(sum(float((p.grad**2).sum()) for p in leaves.values())))
-        for name, p in leaves.items():
-            g = p.grad * clip
-            m = self.m[name] = 0.9 * self.m.get(name, 0) + 0.1 * g
-            v = self.v[name] = 0.999 * self.v.get(name, 0) + 0.001 * g * g
-            first, second = 1 - 0.9**self.t, 1 - 0.999**self.t
-            if self.mistake == "no bias correction":
-                first = second = 1
-            decays = "bias" not in name and "LayerNorm.weight" not in name
-            shrink = lr * self.decay if decays or self.mistake == "decay on biases and LayerNorms" else 0.0
-            if self.mistake == "decay of used rows alone" and p.dim() == 2 and "embeddings" in name:
-                shrink = shrink * (g.abs().sum(1, keepdim=True) > 0)
-            if self.mistake == "decay before the step":
-                p -= shrink * p
-            if self.mistake == "epsilon on the corrected root":
-                p -= lr / first * m / (torch.sqrt(v / second) + self.eps)
-            else:
-                p -= lr * math.sqrt(second) / first * m / (torch.sqrt(v) + self.eps)
-            if self.mistake != "decay before the step":
-                p -= shrink * p
-
-
-def rate(done, peak, mistake=None):
-    if mistake == "first update not at rate 0":
-        done += 1
-    if done < WARM_UP:
-        return peak * done / WARM_UP
-    if mistake == "decay of the rate measured from update 0":
-        return peak * (UPDATES - done) / UPDATES
-    return peak * max(0, UPDATES - done) / (UPDATES - WARM_UP)
-
-
 # ---- data ------------------------------------------------------------------------------------------------------
 
 def memes(rng, c):
-    """11 rows to train on (batches of 4, 4 and 3), 5 to validate on."""
-    rows = []
-    for at in range(16):
-        # One text is longer than what is shown of a text, one is empty; one picture has more regions than shown.
-        words = {1: MAX_TEXT + 1, 2: 0}.get(at, int(rng.integers(1, MAX_TEXT - 1)))
-        ids = [CLS] + [int(word) for word in rng.integers(5, c["vocab_size"] - 2, words)] + [SEP]
-        if at == 3:
-            ids.insert(1, PAD)  # written out in a text, [PAD] is attended like any other piece
-        regions = {0: MAX_REGIONS + 2}.get(at, int(rng.integers(1, MAX_REGIONS + 1)))
-        features = np.maximum(rng.normal(0, 1, (regions, c["visual_embedding_dim"])), 0).astype(np.float32)
-        split = "train" if at < 11 else "val"
-        rows.append(dict(ids=ids, label=at % 2, split=split, regions=features))
-    return rows
+    return made_up(rng, c["vocab_size"], c["visual_embedding_dim"])
 
 
-def padded(rows, mistake=None):
+def batch(rows, mistake=None):
     width = rows[0]["regions"].shape[1]
     ids = torch.zeros(len(rows), MAX_TEXT, dtype=torch.long)
     regions = torch.zeros(len(rows), MAX_REGIONS, width)
@@ -302,93 +195,5 @@ def padded(rows, mistake=None):
     return ids, regions, mask
 
 
-def labels(rows):
-    return torch.tensor([row["label"] for row in rows])
-
-
-# ---- training --------------------------------------------------------------------------------------------------
-
-def train(config, weights, rows, mode, settings, mistake=None):
-    """Batch losses, the trained weights after the last update, the mean loss on the split `val`."""
-    p = {n: w.clone() for n, w in weights.items() if mode == "pe" or "Adapt" not in n}
-    leaves = {n: p[n].requires_grad_() for n in p if trained(mode, n, mistake)}
-    model = Model(config, mode == "pe", mistake)
-    adamw = AdamW(settings["eps"], settings["weight_decay"], mistake)
-    shown = [row for row in rows if row["split"] == "train"]
-    batches = [shown[at : at + BATCH] for at in range(0, len(shown), BATCH)]
-    if mistake == "last short batch dropped":
-        batches.pop()
-    losses = []
-    for done in range(UPDATES):
-        batch = batches[done % len(batches)]
-        for leaf in leaves.values():
-            leaf.grad = None
-        loss = F.cross_entropy(model.logits(p, padded(batch, mistake)), labels(batch))
-        if mistake == "short batch's loss divided by the full batch":
-            loss = loss * len(batch) / BATCH
-        loss.backward()
-        adamw.step(leaves, rate(done, settings["lr"], mistake))
-        losses.append(loss.item())
-    held = [row for row in rows if row["split"] == "val"]
-    with torch.no_grad():
-        val_loss = F.cross_entropy(model.logits(p, padded(held, mistake)), labels(held)).item()
-    return losses, {n: leaf.detach() for n, leaf in leaves.items()}, val_loss
-
-
-def start(rng, c):
-    """Weights large enough that every part matters; embeddings small enough that LayerNorm's epsilon does."""
-    weights = {}
-    for name, shape in shapes(c).items():
-        values = rng.normal(0, 0.05 if "embeddings" in name and "projection" not in name else 0.3, shape)
-        values = values + (1.0 if name.endswith("LayerNorm.weight") else 0.0)
-        weights[name] = torch.from_numpy(values.astype(np.float32)).double()
-    return weights
-
-
-def main():
-    fixtures = Path(__file__).parent.parent / "fixtures"
-    about = dict(dropout=DROPOUT, seed=SEED, update=UPDATE, updates=UPDATES, warm_up=WARM_UP, batch=BATCH,
-                 max_text=MAX_TEXT, max_regions=MAX_REGIONS, settings=SETTINGS, sizes=[], mistakes=[])
-    for number, (size, config) in enumerate(SIZES.items()):
-        rng = np.random.default_rng(number + 1)
-        weights, rows = start(rng, config), memes(rng, config)
-        tensors = {f"weight {name}": value for name, value in weights.items()}
-        for at, row in enumerate(rows):
-            tensors[f"regions {at}"] = torch.from_numpy(row["regions"])
-        batch = padded(rows)
-        tensors |= {"ids": batch[0], "regions": batch[1], "mask": batch[2]}
-        entry = dict(name=size, config=config, runs=[], rows=[
-            {key: row[key] for key in ("ids", "label", "split")} for row in rows])
-        for mode in ("fc", "pe", "full"):
-            model = Model(config, mode == "pe")
-            for case, dropout in ((mode, False), (f"{mode} dropout", True)):
-                p = {n: w.clone() for n, w in weights.items() if mode == "pe" or "Adapt" not in n}
-                leaves = {n: p[n].requires_grad_() for n in p if trained(mode, n)}
-                out = model.logits(p, batch, dropout)
-                F.cross_entropy(out, labels(rows)).backward()
-                tensors[f"{case} logits"] = out.detach()
-                tensors |= {f"{case} grad {n}": leaf.grad for n, leaf in leaves.items()}
-            for name, settings in SETTINGS.items():
-                losses, after, val_loss = train(config, weights, rows, mode, settings)
-                entry["runs"].append(dict(mode=mode, settings=name, losses=losses, val_loss=val_loss))
-                tensors |= {f"{mode} {name} after {n}": value for n, value in after.items()}
-        if size == "tiny":
-            wrong = {}
-            for mistake, (mode, name) in MISTAKES.items():
-                losses, after, val_loss = train(config, weights, rows, mode, SETTINGS[name], mistake)
-                about["mistakes"].append(
-                    dict(name=mistake, mode=mode, settings=name, losses=losses, val_loss=val_loss))
-                wrong |= {f"{mistake} after {n}": value for n, value in after.items()}
-            save(wrong, fixtures / "visual_bert_mistakes.safetensors")
-        about["sizes"].append(entry)
-        save(tensors, fixtures / f"visual_bert_{size}.safetensors")
-    (fixtures / "visual_bert.json").write_text(json.dumps(about, indent=None, separators=(",", ":")) + "\n")
-
-
-def save(tensors, path):
-    narrow = {torch.float64: torch.float32, torch.int64: torch.uint32}
-    save_file({n: t.to(narrow.get(t.dtype, t.dtype)).contiguous() for n, t in tensors.items()}, path)
-
-
 if __name__ == "__main__":
-    main()
+    write(sys.modules[__name__], "visual_bert")

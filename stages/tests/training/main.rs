@@ -11,11 +11,12 @@ use stage_api::{Host, Input, Inputs, Job, Outside, Progress, StageError, Unit};
 use stages::artifacts::history::History;
 use stages::artifacts::metrics::Metrics;
 use stages::artifacts::weights;
-use stages::models::visual_bert::Config;
+use stages::models::Config;
 
 mod options;
 mod resume;
 mod space;
+mod vilbert;
 
 use space::{Fixture, PRETRAIN, Space, bytes, params, tensors, values};
 

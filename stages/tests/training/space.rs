@@ -90,6 +90,11 @@ impl Fixture {
     }
 }
 
+/// [`PRETRAIN`] with more in it.
+fn pretraining(more: &str) -> String {
+    PRETRAIN.replacen('(', &format!("({more}"), 1)
+}
+
 /// A folder with the fixture and a pretrained base.
 pub struct Space {
     pub dir: TempDir,
@@ -104,17 +109,26 @@ pub const PRETRAIN: &str =
 
 impl Space {
     pub fn new() -> Self {
+        Self::of(Fixture::new(), "")
+    }
+
+    /// The folder of a fixture, with `more` params for its pretraining.
+    pub fn of(fixture: Fixture, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (tokens, regions) = Fixture::new().write(dir.path());
+        let (tokens, regions) = fixture.write(dir.path());
         let base = dir.path().join("base");
         let space = Self { dir, tokens, regions, base };
-        space.pretrain(&space.base).unwrap();
+        space.pretrain_with(more, &space.base).unwrap();
         space
     }
 
     pub fn pretrain(&self, out: &Path) -> Result<Recorder, StageError> {
+        self.pretrain_with("", out)
+    }
+
+    fn pretrain_with(&self, more: &str, out: &Path) -> Result<Recorder, StageError> {
         let inputs = [("tokens", self.tokens.as_path()), ("regions", &self.regions)];
-        run_stage(stages::registry().get("pretrain").unwrap(), PRETRAIN, &inputs, out)
+        run_stage(stages::registry().get("pretrain").unwrap(), &pretraining(more), &inputs, out)
     }
 
     /// Trains with `params` on top of settings that fit the fixture.

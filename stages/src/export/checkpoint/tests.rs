@@ -2,8 +2,9 @@
 //! `tests/reference/exports.py` shows; it needs both.
 
 use super::*;
-use crate::models::visual_bert::{Mode, Start, complete, fresh};
-use crate::torch_file;
+use crate::models::visual_bert::Config;
+use crate::models::{Mode, Start, complete, fresh, vilbert};
+use crate::{models, torch_file};
 
 fn run(dir: &Path) -> HashMap<String, Tensor> {
     let config = Config {
@@ -72,6 +73,15 @@ fn an_export_for_hugging_face_has_its_names() {
     let config: serde_json::Value =
         serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
     assert_eq!((&config["adapter_width"], &config["adapter_parts"][0]), (&json!(3), &json!("output")));
+}
+
+#[test]
+fn a_model_that_transformers_lacks_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = models::Config::Vilbert(vilbert::Config::base());
+    weights::write(dir.path(), &config, &HashMap::new()).unwrap();
+    let error = huggingface(dir.path(), &dir.path().join("out")).unwrap_err().to_string();
+    assert!(error.contains("ViLBERT") && error.contains("`--to mmf`"), "{error}");
 }
 
 #[test]

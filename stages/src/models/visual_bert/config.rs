@@ -1,16 +1,14 @@
-//! Dimensions of the model, and which of its parameters a run trains.
+//! Dimensions of the model, and what follows from them.
 
-use candle_core::{Error, Result};
+use candle_core::Result;
 use serde::{Deserialize, Serialize};
 
-use super::shapes;
-
-/// No dimension is greater than this: the counting of parameters below cannot overflow.
-const MOST: usize = 1 << 20;
-/// No model has more layers than this.
-const MOST_LAYERS: usize = 1 << 10;
-/// No model has more parameters than this, 16 GiB: a damaged config must not ask for all memory there is.
-const MOST_PARAMETERS: u64 = 1 << 32;
+use super::super::bert::{LayerSize, Shapes, WordsSize, checks, defaults};
+use super::super::{
+    AdapterPlace, Architecture, Changes, Dimensions, Family, Model, Origin, Pretrained, Small,
+};
+use super::{VisualBert, names};
+use crate::nn::Params;
 
 /// Dimensions, under the names of BERT's `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,71 +52,6 @@ pub struct Config {
     pub adapter_place: AdapterPlace,
 }
 
-/// Where in an encoder layer adapters are, if the model has any.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum AdapterPlace {
-    /// After the feed-forward part, as in the paper.
-    #[default]
-    Output,
-    /// After attention.
-    Attention,
-    /// After both (Houlsby et al., 2019).
-    Both,
-}
-
-impl AdapterPlace {
-    const ALL: [(Self, &'static str); 3] =
-        [(Self::Output, "output"), (Self::Attention, "attention"), (Self::Both, "both")];
-
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// The parts of a layer, `attention.output` and `output`, that have one.
-    pub fn parts(self) -> &'static [&'static str] {
-        match self {
-            Self::Output => &["output"],
-            Self::Attention => &["attention.output"],
-            Self::Both => &["attention.output", "output"],
-        }
-    }
-}
-
-impl From<AdapterPlace> for String {
-    fn from(place: AdapterPlace) -> Self {
-        let (_, name) = AdapterPlace::ALL[place as usize];
-        name.to_owned()
-    }
-}
-
-impl TryFrom<String> for AdapterPlace {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|(_, name)| *name == text);
-        let unknown =
-            || format!("unknown place `{text}` of adapters: expected `output`, `attention` or `both`");
-        known.map(|(place, _)| place).ok_or_else(unknown)
-    }
-}
-
-/// BERT's constants, which small models share.
-mod defaults {
-    pub fn layer_norm_eps() -> f64 {
-        1e-12
-    }
-    pub fn dropout() -> f64 {
-        0.1
-    }
-    pub fn initializer_range() -> f64 {
-        0.02
-    }
-    pub fn adapter_divisor() -> usize {
-        10
-    }
-}
-
 impl Config {
     /// The paper's model: BERT-base over 2048-wide region features.
     pub fn base() -> Self {
@@ -141,18 +74,51 @@ impl Config {
         }
     }
 
+    /// A small one.
+    pub fn small(small: &Small) -> Self {
+        Self {
+            vocab_size: small.words,
+            hidden_size: small.hidden,
+            num_hidden_layers: small.layers,
+            num_attention_heads: small.heads,
+            intermediate_size: small.intermediate,
+            max_position_embeddings: small.positions,
+            visual_embedding_dim: small.features,
+            hidden_dropout_prob: small.dropout,
+            attention_probs_dropout_prob: small.dropout,
+            initializer_range: small.initializer_range,
+            ..Self::base()
+        }
+    }
+
     /// Width within an adapter: 76 in the paper's model.
     pub fn bottleneck(&self) -> usize {
         self.hidden_size / self.adapter_divisor.max(1)
     }
 
-    /// Whether these dimensions make a model.
-    ///
-    /// # Errors
-    /// Says which do not, and why.
-    pub fn check(&self) -> Result<()> {
-        let fail = |problem: String| Err(Error::msg(format!("model config: {problem}")));
-        let counts = [
+    pub(super) fn words(&self) -> WordsSize {
+        WordsSize {
+            words: self.vocab_size,
+            positions: self.max_position_embeddings,
+            types: self.type_vocab_size,
+            hidden: self.hidden_size,
+        }
+    }
+
+    pub(super) fn layer(&self) -> LayerSize {
+        LayerSize {
+            hidden: self.hidden_size,
+            heads: self.num_attention_heads,
+            inner: self.intermediate_size,
+            eps: self.layer_norm_eps,
+            adapter: "AdaptComb",
+        }
+    }
+}
+
+impl Architecture for Config {
+    fn check(&self) -> Result<()> {
+        checks::dimensions(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("num_hidden_layers", self.num_hidden_layers),
@@ -162,115 +128,88 @@ impl Config {
             ("type_vocab_size", self.type_vocab_size),
             ("visual_embedding_dim", self.visual_embedding_dim),
             ("adapter_divisor", self.adapter_divisor),
-        ];
-        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
-            return fail(format!("`{name}` must not be 0"));
+        ])?;
+        checks::layers(("num_hidden_layers", self.num_hidden_layers))?;
+        checks::heads(("hidden_size", self.hidden_size), ("num_attention_heads", self.num_attention_heads))?;
+        checks::adapters(self.hidden_size, self.adapter_divisor)?;
+        checks::other(self.adapter_place != AdapterPlace::CoAttention, || {
+            "has no co-attention for adapters to be in; `adapter_place` must be another".to_owned()
+        })?;
+        checks::parameters(self)?;
+        checks::dropout(self.hidden_dropout_prob, self.attention_probs_dropout_prob)
+    }
+
+    fn dimensions(&self) -> Dimensions {
+        Dimensions {
+            words: self.vocab_size,
+            positions: self.max_position_embeddings,
+            features: self.visual_embedding_dim,
+            hidden: self.hidden_size,
+            pooled: self.hidden_size,
+            layer_norm_eps: self.layer_norm_eps,
+            dropout: self.hidden_dropout_prob,
+            initializer_range: self.initializer_range,
         }
-        if let Some((name, count)) = counts.iter().find(|(_, count)| *count > MOST) {
-            return fail(format!("`{name}` is {count}, more than {MOST}"));
+    }
+
+    fn base_parameters(&self, adapters: bool) -> Vec<(String, Vec<usize>)> {
+        let mut list = Shapes::default();
+        let hidden = self.hidden_size;
+        let name = |part: &str| format!("model.bert.embeddings.{part}");
+        list.push(&name("word_embeddings.weight"), &[self.vocab_size, hidden]);
+        list.push(&name("position_embeddings.weight"), &[self.max_position_embeddings, hidden]);
+        list.push(&name("token_type_embeddings.weight"), &[self.type_vocab_size, hidden]);
+        list.norm(&name("LayerNorm"), hidden);
+        list.push(&name("token_type_embeddings_visual.weight"), &[self.type_vocab_size, hidden]);
+        list.push(&name("position_embeddings_visual.weight"), &[self.max_position_embeddings, hidden]);
+        list.linear(&name("projection"), self.visual_embedding_dim, hidden);
+        let parts = if adapters { self.adapter_place.parts() } else { &[] };
+        for layer in 0..self.num_hidden_layers {
+            let name = format!("model.bert.encoder.layer.{layer}");
+            list.layer(&name, &self.layer(), self.bottleneck(), parts);
         }
-        if self.num_hidden_layers > MOST_LAYERS {
-            return fail(format!(
-                "`num_hidden_layers` is {}, more than {MOST_LAYERS}",
-                self.num_hidden_layers
-            ));
-        }
-        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
-            return fail(format!("`hidden_size` {hidden} is no multiple of `num_attention_heads` {heads}"));
-        }
-        if self.bottleneck() == 0 {
-            return fail(format!("`adapter_divisor` {} leaves adapters no width", self.adapter_divisor));
-        }
-        let parameters = shapes::counts(self, Mode::Pe).total;
-        if parameters > MOST_PARAMETERS {
-            return fail(format!("makes {parameters} parameters, more than {MOST_PARAMETERS}"));
-        }
-        let (hidden, attention) = (self.hidden_dropout_prob, self.attention_probs_dropout_prob);
-        if hidden != attention {
-            return fail(format!(
-                "`hidden_dropout_prob` {hidden} and `attention_probs_dropout_prob` {attention} differ: a run has one \
-                 probability of dropout, for all places"
-            ));
-        }
-        Ok(())
+        list.linear("model.bert.pooler.dense", hidden, hidden);
+        list.0
+    }
+
+    fn begins_as(&self, name: &str) -> String {
+        // The visual position and type tables are copies of the text's.
+        name.replace("embeddings_visual", "embeddings")
+    }
+
+    fn change(&mut self, changes: &Changes) {
+        let Changes { dropout, adapter_divisor, adapter_place } = *changes;
+        self.hidden_dropout_prob = dropout.unwrap_or(self.hidden_dropout_prob);
+        self.attention_probs_dropout_prob = dropout.unwrap_or(self.attention_probs_dropout_prob);
+        self.adapter_divisor = adapter_divisor.unwrap_or(self.adapter_divisor);
+        self.adapter_place = adapter_place.unwrap_or(self.adapter_place);
+    }
+
+    fn build(&self, params: &Params) -> Result<Box<dyn Model>> {
+        Ok(Box::new(VisualBert::new(self, params)?))
+    }
+
+    fn own_name(&self, origin: Origin, name: &str) -> Option<String> {
+        names::own(origin, name)
+    }
+
+    fn is_fresh(&self, origin: Origin, name: &str) -> bool {
+        names::is_fresh(origin, name)
     }
 }
 
-/// Which parameters a run trains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Mode {
-    /// The classification head alone.
-    Fc,
-    /// The head, and an adapter in every layer (parameter-efficient).
-    Pe,
-    /// Everything; no adapters.
-    Full,
-}
+impl Pretrained for Config {
+    const FAMILY: Family = Family::VisualBert;
 
-impl Mode {
-    /// All modes, in the order of the paper's tables.
-    pub const ALL: [Self; 3] = [Self::Fc, Self::Pe, Self::Full];
-
-    /// `fc`, `pe` or `full`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fc => "fc",
-            Self::Pe => "pe",
-            Self::Full => "full",
-        }
-    }
-
-    /// Whether the model has adapters.
-    pub fn has_adapters(self) -> bool {
-        self == Self::Pe
-    }
-
-    /// Whether the parameter of this name is trained. Note that the pooler is part of the base.
-    pub fn trains(self, name: &str) -> bool {
-        match self {
-            Self::Full => true,
-            Self::Fc => name.starts_with("model.classifier."),
-            Self::Pe => name.starts_with("model.classifier.") || name.contains("Adapt"),
-        }
-    }
-}
-
-impl std::fmt::Display for Mode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl From<Mode> for String {
-    fn from(mode: Mode) -> Self {
-        mode.as_str().to_owned()
-    }
-}
-
-impl TryFrom<String> for Mode {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|mode| mode.as_str() == text);
-        known.ok_or_else(|| format!("unknown training mode `{text}`: expected `fc`, `pe` or `full`"))
+    fn base_size() -> Self {
+        Self::base()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::{Counts, Mode};
     use super::*;
-
-    #[test]
-    fn modes_are_read_by_name() {
-        for mode in Mode::ALL {
-            let text = serde_json::to_string(&mode).unwrap();
-            assert_eq!(serde_json::from_str::<Mode>(&text).unwrap(), mode);
-        }
-        let error = serde_json::from_str::<Mode>("\"ft\"").unwrap_err().to_string();
-        assert!(error.contains("`ft`") && error.contains("`full`"), "{error}");
-    }
 
     #[test]
     fn impossible_dimensions_are_refused_by_name() {
@@ -290,5 +229,36 @@ mod tests {
         }
         assert!(Config { hidden_dropout_prob: 0.2, ..Config::base() }.check().is_err());
         assert!(Config { adapter_divisor: 1000, ..Config::base() }.check().is_err());
+    }
+
+    #[test]
+    fn the_papers_model_has_exactly_the_papers_parameters() {
+        let base = Config::base();
+        let expected = [
+            (Mode::Fc, 112_044_290, 593_666, 0),
+            (Mode::Full, 112_044_290, 112_044_290, 0),
+            (Mode::Pe, 113_455_250, 2_004_626, 1_410_960),
+        ];
+        for (mode, total, trained, adapters) in expected {
+            assert_eq!(base.counts(mode), Counts { total, trained, adapters }, "{mode}");
+        }
+    }
+
+    #[test]
+    fn the_papers_model_has_as_many_tensors_as_its_checkpoint() {
+        let base = Config::base();
+        assert_eq!(base.base_parameters(false).len(), 203);
+        assert_eq!(base.parameters(false).len(), 203 + 6);
+        assert_eq!(base.parameters(true).len(), 203 + 6 + 48);
+    }
+
+    #[test]
+    fn no_name_occurs_twice() {
+        let mut names: Vec<String> =
+            Config::base().parameters(true).into_iter().map(|(name, _)| name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
     }
 }

@@ -2,15 +2,15 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Config, embeddings};
-use crate::nn::{DropoutAt, Kernels, LayerNorm, Linear, Params};
+use super::super::bert::Classifier;
+use super::Config;
+use super::encoder::Encoder;
+use crate::nn::{DropoutAt, Kernels, Linear, Params};
 
 #[derive(Debug, Clone)]
 pub struct Head {
     pooler: Linear,
-    dense: Linear,
-    norm: LayerNorm,
-    classes: Linear,
+    classifier: Classifier,
     kernels: Kernels,
     site: u32,
 }
@@ -20,11 +20,9 @@ impl Head {
         let hidden = config.hidden_size;
         Ok(Self {
             pooler: Linear::load(params, "model.bert.pooler.dense", hidden, hidden)?,
-            dense: Linear::load(params, "model.classifier.0.dense", hidden, hidden)?,
-            norm: LayerNorm::load(params, "model.classifier.0.LayerNorm", hidden, config.layer_norm_eps)?,
-            classes: Linear::load(params, "model.classifier.1", hidden, 2)?,
+            classifier: Classifier::load(params, hidden, config.layer_norm_eps)?,
             kernels: params.kernels(),
-            site: embeddings::SITE + 1 + 3 * config.num_hidden_layers as u32,
+            site: Encoder::end(config),
         })
     }
 
@@ -32,7 +30,6 @@ impl Head {
     pub fn forward(&self, first: &Tensor, dropout: Option<&DropoutAt>) -> Result<Tensor> {
         let pooled = self.pooler.forward(first)?.tanh()?;
         let pooled = self.kernels.dropout(&pooled, dropout.map(|dropout| dropout.site(self.site)))?;
-        let transformed = self.kernels.gelu(&self.dense.forward(&pooled)?)?;
-        self.classes.forward(&self.norm.forward(&transformed)?)
+        self.classifier.forward(&pooled)
     }
 }

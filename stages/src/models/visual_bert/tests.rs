@@ -3,8 +3,9 @@
 
 use candle_core::{Device, Tensor};
 
+use super::super::{AdapterPlace, MlmHead, Mode, fresh, fresh_mlm_head};
 use super::*;
-use crate::nn::{AdamW, AdamWConfig, Dropout, Kernels, init};
+use crate::nn::{AdamW, AdamWConfig, Dropout, Kernels, cross_entropy, init};
 
 /// A model small enough for tests, with no two dimensions alike.
 pub fn tiny() -> Config {
@@ -28,7 +29,7 @@ pub fn params(mode: Mode) -> Params {
 }
 
 fn params_of(config: &Config, mode: Mode) -> Params {
-    let tensors = shapes::parameters(config, mode.has_adapters()).into_iter().map(|(name, shape)| {
+    let tensors = config.parameters(mode.has_adapters()).into_iter().map(|(name, shape)| {
         let mut tensor = init::normal(1, &name, &shape, 0.3, &Device::Cpu).unwrap();
         if name.ends_with("LayerNorm.weight") {
             tensor = (tensor + 1.0).unwrap();
@@ -52,6 +53,7 @@ pub fn batch(length: usize) -> Batch {
     Batch {
         ids: Tensor::from_vec(ids, (3, length), &Device::Cpu).unwrap(),
         regions: features.relu().unwrap(),
+        locations: init::normal(2, "locations", &[3, regions, 5], 1.0, &Device::Cpu).unwrap(),
         mask: Tensor::from_vec(mask, (3, length + regions), &Device::Cpu).unwrap(),
     }
 }
@@ -270,7 +272,12 @@ fn the_number_of_threads_changes_no_bit() {
     let rows = 160;
     let big = |tensor: Tensor| Tensor::cat(&vec![tensor; rows], 0).unwrap();
     let one = batch(12);
-    let batch = Batch { ids: big(one.ids), regions: big(one.regions), mask: big(one.mask) };
+    let batch = Batch {
+        ids: big(one.ids),
+        regions: big(one.regions),
+        locations: big(one.locations),
+        mask: big(one.mask),
+    };
     let dropout = Dropout::new(0.1, 5).unwrap().at(3);
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

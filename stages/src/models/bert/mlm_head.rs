@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::Config;
+use super::super::{Architecture, Dimensions};
 use crate::nn::{Kernels, LayerNorm, Linear, Params};
 
 /// Predicts words from hidden states: a transform, then a decoder whose weights are the word embeddings.
@@ -19,12 +19,12 @@ impl MlmHead {
     ///
     /// # Errors
     /// One is missing or has another shape.
-    pub fn new(config: &Config, params: &Params) -> Result<Self> {
-        let (hidden, words) = (config.hidden_size, config.vocab_size);
+    pub fn new(model: &dyn Architecture, params: &Params) -> Result<Self> {
+        let Dimensions { words, hidden, layer_norm_eps, .. } = model.dimensions();
         let name = |part: &str| format!("model.cls.predictions.{part}");
         Ok(Self {
             transform: Linear::load(params, &name("transform.dense"), hidden, hidden)?,
-            norm: LayerNorm::load(params, &name("transform.LayerNorm"), hidden, config.layer_norm_eps)?,
+            norm: LayerNorm::load(params, &name("transform.LayerNorm"), hidden, layer_norm_eps)?,
             decoder: Linear::load_tied(
                 params,
                 "model.bert.embeddings.word_embeddings.weight",

@@ -1,13 +1,14 @@
-//! `import-visualbert`: turns a checkpoint into the weights every run starts from: the original's (MMF) pretrained
-//! one, Hugging Face's VisualBERT, or any BERT of Hugging Face, which gets fresh visual parts. It keeps exactly the
-//! tensors of the base, `model.bert.*`; pretraining heads are left behind. It does not know where the checkpoint came
-//! from.
+//! `import-visualbert` and `import-vilbert`: turn a checkpoint into the weights every run starts from: the original's (MMF)
+//! pretrained one, Hugging Face's where it has the model, or any BERT of Hugging Face, which gets fresh visual parts. Kept
+//! are exactly the tensors of the base, `model.bert.*`; pretraining heads are left behind. It does not know where the
+//! checkpoint came from, nor what its model's tensors are called: the model does.
 
-mod names;
+mod from;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -16,50 +17,81 @@ use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::weights;
-use crate::models::visual_bert::{self, Config, shapes};
+use crate::models::{self, Config, Family, Pretrained};
 use crate::torch_file::{self, TorchFile};
-use names::From;
+use from::From;
 
-/// Imports a checkpoint.
-pub struct ImportVisualBert;
+/// Imports a checkpoint of the model whose dimensions are a `C`.
+pub struct Import<C>(PhantomData<C>);
 
-/// Settings of [`ImportVisualBert`].
+impl<C> Import<C> {
+    /// The stage.
+    pub fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+/// Settings of [`Import`].
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Params {
+#[serde(deny_unknown_fields, bound = "C: Pretrained")]
+pub struct Params<C> {
     /// Dimensions of the checkpoint's model; the paper's by default.
-    #[serde(default = "Config::base")]
-    config: Config,
-    /// What the checkpoint is: `"visualbert"`, or `"bert"`: then the visual tables become copies of the text's, as the
-    /// original begins, and the projection of regions is fresh.
-    #[serde(default)]
+    #[serde(default = "C::base_size")]
+    config: C,
+    /// What the checkpoint is: the model's own name, or `"bert"`: then what a BERT lacks is fresh, or, as the original
+    /// begins, a copy of the text's.
+    #[serde(default = "itself::<C>")]
     from: From,
-    /// Decides the fresh projection.
+    /// Decides what is fresh.
     #[serde(default)]
     seed: u64,
 }
 
-impl Stage for ImportVisualBert {
-    type Params = Params;
-    const NAME: &'static str = "import-visualbert";
-    const ABOUT: &'static str =
-        "The base of VisualBERT out of a checkpoint of the original, checked by name and shape";
+fn itself<C: Pretrained>() -> From {
+    From::Model(C::FAMILY)
+}
+
+/// The stage's name and what it does, by the model.
+const fn called(family: Family) -> (&'static str, &'static str) {
+    match family {
+        Family::VisualBert => (
+            "import-visualbert",
+            "The base of VisualBERT out of a checkpoint of the original, checked by name and shape",
+        ),
+        Family::Vilbert => (
+            "import-vilbert",
+            "The base of ViLBERT out of a checkpoint of the original, checked by name and shape",
+        ),
+    }
+}
+
+impl<C: Pretrained> Stage for Import<C> {
+    type Params = Params<C>;
+    const NAME: &'static str = called(C::FAMILY).0;
+    const ABOUT: &'static str = called(C::FAMILY).1;
     const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::one("archive")];
 
-    fn check(&self, params: &Params) -> Result<(), String> {
-        params.config.check().map_err(|error| error.to_string())
+    fn check(&self, params: &Params<C>) -> Result<(), String> {
+        params.config.check().map_err(|error| error.to_string())?;
+        match params.from {
+            From::Model(other) if other != C::FAMILY => {
+                Err(format!("from is `{}`; expected `{}` or `bert`", other.as_str(), C::FAMILY.as_str()))
+            }
+            _ => Ok(()),
+        }
     }
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &Params<C>, job: &Job) -> Result<(), StageError> {
         let archive = single_file(job.inputs.one("archive")?)?;
         let refuse = |problem: String| StageError::input("archive", &archive, problem);
         let file = unpacked(&archive, job)?;
         let checkpoint = Checkpoint::open(&file).map_err(refuse)?;
-        let expected = shapes::base_parameters(&params.config);
+        let (expected, origin) = (params.config.base_parameters(false), params.from.origin());
         let mut spelt: HashMap<String, String> = HashMap::new();
         for name in checkpoint.names() {
-            let Some(ours) = params.from.ours(&name) else { continue };
+            let ours = from::usual(&name).and_then(|usual| params.config.own_name(origin, &usual));
+            let Some(ours) = ours else { continue };
             if !expected.iter().any(|(expected, _)| *expected == ours) {
                 return Err(refuse(format!(
                     "`{name}` is no part of a model of these dimensions; does `config` belong to it?"
@@ -70,7 +102,7 @@ impl Stage for ImportVisualBert {
             }
         }
         let (fresh, expected): (Vec<_>, Vec<_>) =
-            expected.into_iter().partition(|(name, _)| params.from.is_fresh(name));
+            expected.into_iter().partition(|(name, _)| params.config.is_fresh(origin, name));
         let missing: Vec<&str> = expected
             .iter()
             .map(|(name, _)| name.as_str())
@@ -82,7 +114,7 @@ impl Stage for ImportVisualBert {
                 missing.len(),
                 expected.len(),
                 missing.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
-                params.from.name(),
+                params.from.title(),
             )));
         }
         let wanted: Vec<&str> = expected.iter().map(|(name, _)| spelt[name].as_str()).collect();
@@ -103,18 +135,18 @@ impl Stage for ImportVisualBert {
             tensors.insert(name.clone(), tensor);
         }
         if !fresh.is_empty() {
-            let start = visual_bert::fresh(&params.config, params.seed, &Device::Cpu);
+            let start = models::fresh(&params.config, params.seed, &Device::Cpu);
             let mut start = start.map_err(StageError::failed)?;
+            job.progress.note(&format!("{} tensors that a BERT lacks begin fresh or as copies", fresh.len()));
             for (name, _) in fresh {
-                let text = name.replace("embeddings_visual", "embeddings");
-                let values = tensors.get(&text).cloned().or_else(|| start.remove(&name));
+                let copied = tensors.get(&params.config.begins_as(&name)).cloned();
+                let values = copied.or_else(|| start.remove(&name));
                 tensors.extend(values.map(|values| (name, values)));
             }
-            job.progress
-                .note("a BERT: visual tables are copies of the text's, the projection of regions is fresh");
         }
         job.progress.note(&format!("{} tensors imported", tensors.len()));
-        Ok(weights::write(job.out, &params.config, &tensors)?)
+        let config: Config = params.config.clone().into();
+        Ok(weights::write(job.out, &config, &tensors)?)
     }
 }
 

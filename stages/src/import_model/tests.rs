@@ -4,6 +4,7 @@ use candle_core::Device;
 use stage_api::testing::run_stage;
 
 use super::*;
+use crate::models::{Architecture, vilbert, visual_bert};
 
 const SMALL: &str = "vocab_size: 5, hidden_size: 4, num_hidden_layers: 1, num_attention_heads: 2, \
                      intermediate_size: 8, max_position_embeddings: 6, type_vocab_size: 2, adapter_divisor: 2";
@@ -13,17 +14,17 @@ fn params(visual: usize) -> String {
 }
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/import_visual_bert/fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/import_model/fixtures").join(name)
 }
 
 fn import(archive: &Path, visual: usize, out: &Path) -> Result<(), StageError> {
-    run_stage(&ImportVisualBert, &params(visual), &[("archive", archive)], out).map(drop)
+    run_stage(&Import::<visual_bert::Config>::new(), &params(visual), &[("archive", archive)], out).map(drop)
 }
 
 fn holds_the_base(out: &Path) {
     let tensors = weights::read_tensors(out, &Device::Cpu).unwrap();
     let config: Config = weights::read_config(out).unwrap();
-    let expected = shapes::base_parameters(&config);
+    let expected = config.base_parameters(false);
     assert_eq!(tensors.len(), expected.len());
     // The fixture lists tensors in the model's own order: element i of tensor n is 1000·n + i.
     for (place, (name, shape)) in expected.iter().enumerate() {
@@ -101,7 +102,7 @@ fn any_bert_becomes_a_base_with_visual_tables_like_its_texts() {
             let out = dir.path().join(format!("{at}-{seed}-{out}"));
             let settings =
                 format!("(config: ({SMALL}, visual_embedding_dim: 3), from: \"bert\", seed: {seed})");
-            run_stage(&ImportVisualBert, &settings, &[("archive", &file)], &out).unwrap();
+            run_stage(&Import::<visual_bert::Config>::new(), &settings, &[("archive", &file)], &out).unwrap();
             weights::read_tensors(&out, &Device::Cpu).unwrap()
         };
         let (found, other) = (bert(1, "a"), bert(2, "b"));
@@ -121,6 +122,91 @@ fn any_bert_becomes_a_base_with_visual_tables_like_its_texts() {
     assert!(error.contains("missing") && error.contains("VisualBERT"), "{error}");
 }
 
+/// A small ViLBERT.
+fn vilbert() -> vilbert::Config {
+    vilbert::Config {
+        vocab_size: 5,
+        hidden_size: 4,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        intermediate_size: 8,
+        max_position_embeddings: 6,
+        v_feature_size: 3,
+        v_hidden_size: 6,
+        v_num_hidden_layers: 1,
+        v_num_attention_heads: 2,
+        v_intermediate_size: 6,
+        bi_hidden_size: 6,
+        bi_num_attention_heads: 2,
+        t_biattention_id: vec![1],
+        v_biattention_id: vec![0],
+        adapter_divisor: 2,
+        ..vilbert::Config::base()
+    }
+}
+
+/// Imports the tensors of `names`, each filled with its place in the list, as a ViLBERT's.
+fn import_vilbert(
+    dir: &Path,
+    names: &[(String, Vec<usize>)],
+    from: &str,
+) -> Result<HashMap<String, Tensor>, StageError> {
+    let tensor = |(at, (name, shape)): (usize, &(String, Vec<usize>))| {
+        (name.clone(), Tensor::full(at as f32, shape.as_slice(), &Device::Cpu).unwrap())
+    };
+    let file = dir.join("vilbert.safetensors");
+    let tensors: HashMap<_, _> = names.iter().enumerate().map(tensor).collect();
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    let params = format!("(config: {}{from})", ron::to_string(&vilbert()).unwrap());
+    let out = dir.join("out");
+    run_stage(&Import::<vilbert::Config>::new(), &params, &[("archive", &file)], &out)?;
+    assert_eq!(weights::read_config::<Config>(&out).unwrap(), Config::Vilbert(vilbert()));
+    Ok(weights::read_tensors(&out, &Device::Cpu).unwrap())
+}
+
+#[test]
+fn a_vilbert_is_taken_by_its_exact_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = vilbert().base_parameters(false);
+    // As MMF saves it: pretraining heads and a buffer beside the base.
+    let mut names = base.clone();
+    names.push(("model.cls.predictions.bias".to_owned(), vec![5]));
+    names.push(("model.bert.embeddings.position_ids".to_owned(), vec![1, 6]));
+    let found = import_vilbert(dir.path(), &names, "").unwrap();
+    assert_eq!(found.len(), base.len());
+    for (at, (name, shape)) in base.iter().enumerate() {
+        let values = found[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(found[name].dims() == shape && values.iter().all(|&value| value == at as f32), "{name}");
+    }
+    names.retain(|(name, _)| !name.ends_with("c_layer.0.biOutput.q_dense1.bias"));
+    let error = import_vilbert(dir.path(), &names, "").unwrap_err().to_string();
+    assert!(error.contains("q_dense1.bias") && error.contains("ViLBERT"), "{error}");
+}
+
+#[test]
+fn a_bert_gives_a_vilbert_its_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_text = |name: &str| name.contains("bert.embeddings.") || name.contains("encoder.layer.");
+    let base = vilbert().base_parameters(false);
+    let text = base.iter().filter(|(name, _)| is_text(name));
+    let mut names: Vec<_> =
+        text.map(|(name, shape)| (name.replace("model.bert.", "bert."), shape.clone())).collect();
+    // Its pooler is of another shape, its head of another task.
+    names.push(("bert.pooler.dense.weight".to_owned(), vec![4, 4]));
+    names.push(("cls.seq_relationship.bias".to_owned(), vec![2]));
+    let found = import_vilbert(dir.path(), &names, ", from: \"bert\"").unwrap();
+    assert_eq!(found.len(), base.len());
+    let values = |name: &str| found[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (at, (name, _)) in names.iter().enumerate().filter(|(_, (name, _))| is_text(name)) {
+        assert!(values(&format!("model.{name}")).iter().all(|&value| value == at as f32), "{name}");
+    }
+    let fresh = values("model.bert.encoder.c_layer.0.biattention.query1.weight");
+    assert!(fresh.iter().all(|&value| value != 0.0 && value.abs() < 0.2));
+    assert!(values("model.bert.v_embeddings.LayerNorm.weight").iter().all(|&value| value == 1.0));
+    let error = import_vilbert(dir.path(), &names, ", from: \"visualbert\"").unwrap_err().to_string();
+    assert!(error.contains("expected `vilbert` or `bert`"), "{error}");
+}
+
 #[test]
 fn a_tensor_too_much_is_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -135,7 +221,10 @@ fn what_does_not_fit_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let refused = |archive: &Path, params: &str| {
-        run_stage(&ImportVisualBert, params, &[("archive", archive)], &out).err().unwrap().to_string()
+        run_stage(&Import::<visual_bert::Config>::new(), params, &[("archive", archive)], &out)
+            .err()
+            .unwrap()
+            .to_string()
     };
     let shape = refused(&fixture("old.pth"), &params(7));
     assert!(

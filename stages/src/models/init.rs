@@ -5,21 +5,20 @@ use std::collections::{HashMap, HashSet};
 use candle_core::{Device, Error, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::shapes;
-use super::{Config, Mode};
+use super::{Architecture, Mode};
 use crate::nn::init::{normal, ones, zeros};
 
-/// A fresh base, `model.bert.*`, for pretraining: weights N(0, initializer_range²), biases 0, LayerNorms 1 and 0,
-/// the visual position and type tables copies of the text's, as the original begins.
+/// A fresh base, `model.bert.*`, for pretraining: weights N(0, initializer_range²), biases 0, LayerNorms 1 and 0; some
+/// tables are copies of others, as the original begins ([`Architecture::begins_as`]).
 ///
 /// # Errors
 /// Dimensions that make no model.
-pub fn fresh(config: &Config, seed: u64, device: &Device) -> Result<HashMap<String, Tensor>> {
-    config.check()?;
+pub fn fresh(model: &dyn Architecture, seed: u64, device: &Device) -> Result<HashMap<String, Tensor>> {
+    model.check()?;
     let mut tensors = HashMap::new();
-    for (name, shape) in shapes::base_parameters(config) {
-        // A table's name without `_visual` is the text table of the same shape, which so gives the same values.
-        let values = initial(config, seed, &name.replace("embeddings_visual", "embeddings"), &shape, device)?;
+    for (name, shape) in model.base_parameters(false) {
+        // Values follow from a name, so that those of one name and shape are the same.
+        let values = initial(model, seed, &model.begins_as(&name), &shape, device)?;
         tensors.insert(name, values);
     }
     Ok(tensors)
@@ -29,12 +28,16 @@ pub fn fresh(config: &Config, seed: u64, device: &Device) -> Result<HashMap<Stri
 ///
 /// # Errors
 /// Only if an allocation fails.
-pub fn fresh_mlm_head(config: &Config, seed: u64, device: &Device) -> Result<HashMap<String, Tensor>> {
+pub fn fresh_mlm_head(
+    model: &dyn Architecture,
+    seed: u64,
+    device: &Device,
+) -> Result<HashMap<String, Tensor>> {
     let fresh = |(name, shape): (String, Vec<usize>)| {
-        let tensor = initial(config, seed, &name, &shape, device)?;
+        let tensor = initial(model, seed, &name, &shape, device)?;
         Ok((name, tensor))
     };
-    shapes::mlm_head_parameters(config).into_iter().map(fresh).collect()
+    model.mlm_head().into_iter().map(fresh).collect()
 }
 
 /// Where the head and the adapters of a run come from.
@@ -80,16 +83,16 @@ impl TryFrom<String> for Start {
 /// A tensor that is missing, has another shape, or is none of this model's: by name.
 pub fn complete(
     weights: &HashMap<String, Tensor>,
-    config: &Config,
+    model: &dyn Architecture,
     mode: Mode,
     start: Start,
     seed: u64,
     device: &Device,
 ) -> Result<HashMap<String, Tensor>> {
-    config.check()?;
+    model.check()?;
     let wanted = match start {
-        Start::Base => shapes::base_parameters(config),
-        Start::Run => shapes::parameters(config, mode.has_adapters()),
+        Start::Base => model.base_parameters(false),
+        Start::Run => model.parameters(mode.has_adapters()),
     };
     let wanted: HashSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
     let mut surplus: Vec<&str> = weights.keys().map(String::as_str).filter(|name| is_base(name)).collect();
@@ -103,7 +106,7 @@ pub fn complete(
         )));
     }
     let mut tensors = HashMap::new();
-    for (name, shape) in shapes::parameters(config, mode.has_adapters()) {
+    for (name, shape) in model.parameters(mode.has_adapters()) {
         let tensor = if wanted.contains(name.as_str()) {
             let found = weights.get(&name);
             let found = found.ok_or_else(|| Error::msg(format!("the weights lack `{name}`")))?;
@@ -113,7 +116,7 @@ pub fn complete(
             }
             found.to_dtype(candle_core::DType::F32)?.to_device(device)?
         } else {
-            initial(config, seed, &name, &shape, device)?
+            initial(model, seed, &name, &shape, device)?
         };
         tensors.insert(name, tensor);
     }
@@ -125,19 +128,25 @@ fn is_base(name: &str) -> bool {
 }
 
 /// The initial value that goes with a parameter's name.
-fn initial(config: &Config, seed: u64, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
+fn initial(
+    model: &dyn Architecture,
+    seed: u64,
+    name: &str,
+    shape: &[usize],
+    device: &Device,
+) -> Result<Tensor> {
     if name.ends_with("bias") {
         zeros(shape, device)
-    } else if name.ends_with("LayerNorm.weight") {
+    } else if name.contains("LayerNorm") {
         ones(shape, device)
     } else {
-        normal(seed, name, shape, config.initializer_range, device)
+        normal(seed, name, shape, model.dimensions().initializer_range, device)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::tiny;
+    use super::super::visual_bert::tests::tiny;
     use super::*;
 
     #[test]

@@ -1,0 +1,86 @@
+//! The adapter: a bottleneck of two linear layers at the end of a part of a layer, and the places where it may be.
+
+use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::nn::{Activation, Mlp, Params};
+
+#[derive(Debug, Clone)]
+pub struct Adapter(Mlp);
+
+impl Adapter {
+    /// The adapter `<name>1`, `<name>2` of outer width `width`, if the parameters have one. It is as narrow within as
+    /// its own weights.
+    pub fn load(params: &Params, name: &str, width: usize) -> Result<Option<Self>> {
+        let (down, up) = (format!("{name}1"), format!("{name}2"));
+        if !params.iter().any(|(name, _)| name.starts_with(&down)) {
+            return Ok(None);
+        }
+        let narrow = params.get(&format!("{down}.weight"))?.dim(0)?;
+        Ok(Some(Self(Mlp::load(params, &down, &up, (width, narrow), Activation::Relu)?)))
+    }
+
+    /// [.., H] → [.., H]: up(relu(down(x))). The sum with its surroundings is the layer's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.forward(x)
+    }
+}
+
+/// Where adapters are, if the model has any.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum AdapterPlace {
+    /// After the feed-forward part, as in the paper.
+    #[default]
+    Output,
+    /// After attention.
+    Attention,
+    /// After both (Houlsby et al., 2019).
+    Both,
+    /// After the text's feed-forward parts, and after those of the regions in layers of co-attention.
+    CoAttention,
+}
+
+impl AdapterPlace {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Output, "output"),
+        (Self::Attention, "attention"),
+        (Self::Both, "both"),
+        (Self::CoAttention, "co-attention"),
+    ];
+
+    /// Whether it is the paper's.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The parts of a text layer, `attention.output` and `output`, that have one.
+    pub fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Output | Self::CoAttention => &["output"],
+            Self::Attention => &["attention.output"],
+            Self::Both => &["attention.output", "output"],
+        }
+    }
+}
+
+impl From<AdapterPlace> for String {
+    fn from(place: AdapterPlace) -> Self {
+        let (_, name) = AdapterPlace::ALL[place as usize];
+        name.to_owned()
+    }
+}
+
+impl TryFrom<String> for AdapterPlace {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|(_, name)| *name == text);
+        let unknown = || {
+            format!(
+                "unknown place `{text}` of adapters: expected `output`, `attention`, `both` or `co-attention`"
+            )
+        };
+        known.map(|(place, _)| place).ok_or_else(unknown)
+    }
+}

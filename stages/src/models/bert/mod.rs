@@ -1,0 +1,36 @@
+//! BERT's blocks, of which the models are made. They know no model: names and widths are handed in.
+
+mod adapter;
+pub mod checks;
+mod classifier;
+mod layer;
+mod mlm_head;
+mod shapes;
+mod words;
+
+pub use adapter::{Adapter, AdapterPlace};
+pub use classifier::Classifier;
+pub use layer::{End, Layer, LayerSize, Rows, key_bias};
+pub use mlm_head::MlmHead;
+pub use shapes::Shapes;
+pub use words::{Words, WordsSize};
+
+/// BERT's constants, which small models share.
+pub mod defaults {
+    /// Of every LayerNorm.
+    pub fn layer_norm_eps() -> f64 {
+        1e-12
+    }
+    /// Everywhere.
+    pub fn dropout() -> f64 {
+        0.1
+    }
+    /// Of fresh weights.
+    pub fn initializer_range() -> f64 {
+        0.02
+    }
+    /// The paper's.
+    pub fn adapter_divisor() -> usize {
+        10
+    }
+}

@@ -1,0 +1,161 @@
+//! Which models there are: the one place that lists them all.
+
+use serde::de::{Deserialize, Deserializer, Error};
+use serde::{Deserialize as DeriveDeserialize, Serialize};
+
+use super::{Architecture, Small, vilbert, visual_bert};
+
+/// A kind of model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, DeriveDeserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Family {
+    /// One encoder over the tokens followed by the regions.
+    #[default]
+    VisualBert,
+    /// An encoder each for tokens and regions, which attend to each other.
+    Vilbert,
+}
+
+impl Family {
+    /// All, the paper's first model first.
+    pub const ALL: [Self; 2] = [Self::VisualBert, Self::Vilbert];
+
+    /// Its name in params and files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::VisualBert => "visualbert",
+            Self::Vilbert => "vilbert",
+        }
+    }
+
+    /// Its name in tables.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::VisualBert => "VisualBERT",
+            Self::Vilbert => "ViLBERT",
+        }
+    }
+
+    /// The paper's dimensions.
+    pub fn base(self) -> Config {
+        match self {
+            Self::VisualBert => visual_bert::Config::base().into(),
+            Self::Vilbert => vilbert::Config::base().into(),
+        }
+    }
+
+    /// The dimensions of a small one.
+    pub fn small(self, small: &Small) -> Config {
+        match self {
+            Self::VisualBert => visual_bert::Config::small(small).into(),
+            Self::Vilbert => vilbert::Config::small(small).into(),
+        }
+    }
+}
+
+impl From<Family> for String {
+    fn from(family: Family) -> Self {
+        family.as_str().to_owned()
+    }
+}
+
+impl TryFrom<String> for Family {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|family| family.as_str() == text);
+        known.ok_or_else(|| {
+            let names = Self::ALL.map(|family| format!("`{}`", family.as_str()));
+            format!("unknown model `{text}`: expected {}", names.join(" or "))
+        })
+    }
+}
+
+/// A model's dimensions, as `config.json` holds them: its `model_type` says of which model, VisualBERT's has none.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "model_type", rename_all = "lowercase")]
+pub enum Config {
+    /// Those of a ViLBERT.
+    Vilbert(vilbert::Config),
+    /// Those of a VisualBERT.
+    #[serde(untagged)]
+    VisualBert(visual_bert::Config),
+}
+
+impl From<vilbert::Config> for Config {
+    fn from(config: vilbert::Config) -> Self {
+        Self::Vilbert(config)
+    }
+}
+
+impl From<visual_bert::Config> for Config {
+    fn from(config: visual_bert::Config) -> Self {
+        Self::VisualBert(config)
+    }
+}
+
+impl Config {
+    /// Of which model.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::VisualBert(_) => Family::VisualBert,
+            Self::Vilbert(_) => Family::Vilbert,
+        }
+    }
+}
+
+impl std::ops::Deref for Config {
+    type Target = dyn Architecture;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::VisualBert(config) => config,
+            Self::Vilbert(config) => config,
+        }
+    }
+}
+
+impl std::ops::DerefMut for Config {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match self {
+            Self::VisualBert(config) => config,
+            Self::Vilbert(config) => config,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Config {
+    // By hand: of the dimensions of a model it is to be said which is missing.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut value = serde_json::Value::deserialize(deserializer)?;
+        let named = value.as_object_mut().and_then(|fields| fields.remove("model_type"));
+        let family = named.map_or(Ok(Family::default()), serde_json::from_value).map_err(D::Error::custom)?;
+        match family {
+            Family::VisualBert => serde_json::from_value(value).map(Self::VisualBert),
+            Family::Vilbert => serde_json::from_value(value).map(Self::Vilbert),
+        }
+        .map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_says_of_which_model_it_is() {
+        for family in Family::ALL {
+            let config = family.base();
+            assert_eq!(config.family(), family);
+            let text = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
+            let tag = "\"model_type\":\"vilbert\"";
+            assert_eq!(text.contains(tag), family == Family::Vilbert, "{text}");
+        }
+        let error = |text: &str| serde_json::from_str::<Config>(text).unwrap_err().to_string();
+        assert!(error("{\"model_type\": \"gpt\"}").contains("`gpt`: expected `visualbert` or `vilbert`"));
+        assert!(error("{\"model_type\": \"vilbert\"}").contains("missing field"));
+        assert!(error("{\"vocab_size\": 3}").contains("missing field"));
+        assert!(error("[]").contains("expected struct Config"));
+    }
+}

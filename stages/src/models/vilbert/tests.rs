@@ -1,0 +1,238 @@
+//! The model as a whole: the golden numbers that MMF's own code gives, the paper's counts, and which parameters get
+//! gradients. That a training step is right is what `tests/parity` shows.
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Tensor};
+
+use super::super::{AdapterPlace, Counts, Mode, Start, complete, fresh};
+use super::*;
+use crate::nn::{Kernels, cross_entropy};
+
+/// The model of the golden numbers: T0 T1 C0 T2 V0 C1 V1 T3.
+fn tiny() -> Config {
+    Config {
+        vocab_size: 16,
+        hidden_size: 8,
+        num_hidden_layers: 4,
+        num_attention_heads: 2,
+        intermediate_size: 16,
+        max_position_embeddings: 8,
+        v_feature_size: 6,
+        v_hidden_size: 12,
+        v_num_hidden_layers: 2,
+        v_num_attention_heads: 3,
+        v_intermediate_size: 12,
+        bi_hidden_size: 12,
+        bi_num_attention_heads: 3,
+        t_biattention_id: vec![2, 3],
+        v_biattention_id: vec![0, 1],
+        adapter_divisor: 2,
+        ..Config::base()
+    }
+}
+
+/// Names and shapes with adapters 3 and 4 wide, as the golden numbers were made with: no divisor gives both.
+fn shapes(adapters: bool) -> Vec<(String, Vec<usize>)> {
+    let mut shapes = tiny().parameters(adapters);
+    for (name, shape) in &mut shapes {
+        let narrow = match name {
+            name if name.contains("AdaptText") => (4, 3),
+            name if name.contains("AdaptImg") => (6, 4),
+            _ => continue,
+        };
+        for dim in shape.iter_mut().filter(|dim| **dim == narrow.0) {
+            *dim = narrow.1;
+        }
+    }
+    shapes
+}
+
+/// Element i of the tensor that is j-th by name is 0.3 sin(0.7 i + 1.3 j), and 1 more in weights of LayerNorms.
+fn golden_weights(adapters: bool) -> HashMap<String, Tensor> {
+    let mut shapes = shapes(adapters);
+    // The original sorts names without the first part, which all of them share.
+    shapes.sort();
+    let tensor = |(at, (name, shape)): (usize, (String, Vec<usize>))| {
+        let one = if name.contains("LayerNorm") && name.ends_with("weight") { 1.0 } else { 0.0 };
+        let value = |i: usize| (0.3 * (0.7 * i as f64 + 1.3 * at as f64).sin() + one) as f32;
+        let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
+        (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+    };
+    shapes.into_iter().enumerate().map(tensor).collect()
+}
+
+fn golden_batch() -> Batch {
+    let device = &Device::Cpu;
+    let features: Vec<f32> = (0..48).map(|n| (0.5 * f64::from(n)).sin() as f32).collect();
+    let boxes: [[f32; 4]; 8] = [
+        [10.0, 20.0, 110.0, 220.0],
+        [0.0, 0.0, 640.0, 480.0],
+        [320.0, 240.0, 640.0, 480.0],
+        [5.0, 5.0, 50.0, 60.0],
+        [0.0, 0.0, 100.0, 100.0],
+        [10.0, 10.0, 90.0, 90.0],
+        [20.0, 40.0, 60.0, 80.0],
+        [0.0; 4],
+    ];
+    let locations = boxes.iter().enumerate().flat_map(|(at, [x1, y1, x2, y2])| {
+        let (w, h) = if at < 4 { (640.0, 480.0) } else { (100.0, 100.0) };
+        [x1 / w, y1 / h, x2 / w, y2 / h, (y2 - y1) * (x2 - x1) / (w * h)]
+    });
+    let mask = [[1f32, 1., 1., 1., 0., 1., 1., 1., 1.], [1., 1., 1., 0., 0., 1., 1., 1., 0.]];
+    Batch {
+        ids: Tensor::new(&[[1u32, 5, 9, 2, 0], [1, 7, 2, 0, 0]], device).unwrap(),
+        regions: Tensor::from_vec(features, (2, 4, 6), device).unwrap(),
+        locations: Tensor::from_vec(locations.collect(), (2, 4, 5), device).unwrap(),
+        mask: Tensor::new(&mask, device).unwrap(),
+    }
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn logits_loss_and_gradients_are_the_originals() {
+    for kernels in [Kernels::Fused, Kernels::Plain] {
+        for (adapters, sizes, logits, loss) in [
+            (false, (189, 9_210), [-1.572_226_89, 1.678_412_82, -1.588_930_79, 1.569_766_36], 1.665_130_35),
+            (true, (213, 9_670), [-1.554_810_18, 1.558_889_06, -1.608_906_85, 1.767_536_76], 1.595_387_25),
+        ] {
+            let weights = golden_weights(adapters);
+            let count = weights.values().map(Tensor::elem_count).sum::<usize>();
+            assert_eq!((weights.len(), count), sizes);
+            let params = Params::new(weights, |_| true).unwrap().with_kernels(kernels);
+            let model = Vilbert::new(&tiny(), &params).unwrap();
+            let found = model.logits(&golden_batch(), None).unwrap();
+            for (found, expected) in values(&found).into_iter().zip(logits) {
+                assert!((f64::from(found) - expected).abs() < 2e-6, "{kernels:?}: {found}, not {expected}");
+            }
+            let labels = Tensor::new(&[0u32, 1], &Device::Cpu).unwrap();
+            let found = cross_entropy(&found, &labels).unwrap();
+            let value = f64::from(found.to_scalar::<f32>().unwrap());
+            assert!((value - loss).abs() < 2e-6, "{kernels:?}: {value}, not {loss}");
+            if !adapters {
+                continue;
+            }
+            let grads = found.backward().unwrap();
+            let mut norms = [("classifier", 0.0), ("AdaptText", 0.0), ("AdaptImg", 0.0)];
+            for (name, var) in params.trained() {
+                let Some(grad) = grads.get(var) else {
+                    assert!(name.contains("q_dense"), "{kernels:?}: `{name}` gets no gradient");
+                    continue;
+                };
+                assert!(!name.contains("q_dense"), "{kernels:?}: `{name}` is used");
+                let square: f64 = values(grad).iter().map(|&value| f64::from(value).powi(2)).sum();
+                norms.iter_mut().filter(|(part, _)| name.contains(part)).for_each(|norm| norm.1 += square);
+            }
+            for ((part, square), expected) in
+                norms.into_iter().zip([2.626_097_04, 0.877_545_46, 0.694_674_56])
+            {
+                let norm = f64::sqrt(square);
+                assert!((norm - expected).abs() < 1e-5, "{kernels:?}: {part}: {norm}, not {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_papers_model_has_exactly_the_papers_parameters() {
+    let expected = [
+        (Mode::Fc, 247_780_354, 1_053_698, 0),
+        (Mode::Pe, 250_451_446, 3_724_790, 2_671_092),
+        (Mode::Full, 247_780_354, 247_780_354, 0),
+    ];
+    for (mode, total, trained, adapters) in expected {
+        assert_eq!(Config::base().counts(mode), Counts { total, trained, adapters }, "{mode}");
+    }
+    let base = Config::base();
+    assert_eq!(base.base_parameters(false).len(), 519);
+    assert_eq!(base.parameters(false).len(), 525);
+    assert_eq!(base.parameters(true).len(), 597);
+    let names: std::collections::BTreeSet<String> =
+        base.parameters(true).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 597, "no name occurs twice");
+}
+
+#[test]
+fn the_published_count_of_adapters_fits_two_places_and_no_other_of_ours() {
+    for (place, sites) in [
+        (AdapterPlace::Output, 18),
+        (AdapterPlace::CoAttention, 18),
+        (AdapterPlace::Attention, 18),
+        (AdapterPlace::Both, 36),
+    ] {
+        let config = Config { adapter_place: place, ..Config::base() };
+        let adapters: Vec<_> =
+            config.parameters(true).into_iter().filter(|(name, _)| name.contains("Adapt")).collect();
+        assert_eq!(adapters.len(), 4 * sites, "{place:?}");
+        assert_eq!(config.counts(Mode::Pe).adapters, 2_671_092 * sites as u64 / 18, "{place:?}");
+    }
+}
+
+#[test]
+fn adapters_are_read_wherever_the_config_puts_them() {
+    for place in
+        [AdapterPlace::Output, AdapterPlace::Attention, AdapterPlace::Both, AdapterPlace::CoAttention]
+    {
+        let config = Config { adapter_place: place, ..tiny() };
+        let base = fresh(&Config { initializer_range: 0.3, ..config.clone() }, 1, &Device::Cpu).unwrap();
+        let wide = Config { initializer_range: 0.3, ..config.clone() };
+        let tensors = complete(&base, &wide, Mode::Pe, Start::Base, 1, &Device::Cpu).unwrap();
+        let params = Params::new(tensors, |name| Mode::Pe.trains(name)).unwrap();
+        let model = config.build(&params).unwrap();
+        let labels = Tensor::new(&[0u32, 1], &Device::Cpu).unwrap();
+        let loss = cross_entropy(&model.logits(&golden_batch(), None).unwrap(), &labels).unwrap();
+        let grads = loss.backward().unwrap();
+        for (name, var) in params.trained() {
+            let Some(grad) = grads.get(var) else { panic!("{place:?}: `{name}` gets no gradient") };
+            // Of what stands behind a ReLU all may be shut.
+            let moves = values(grad).iter().any(|&value| value != 0.0);
+            assert!(moves || !name.ends_with("2.bias"), "{place:?}: `{name}` gets only zeros");
+        }
+    }
+}
+
+#[test]
+fn impossible_dimensions_are_refused_by_name() {
+    assert!(Config::base().check().is_ok() && tiny().check().is_ok());
+    for (name, config) in [
+        ("`v_num_attention_heads` 7", Config { v_num_attention_heads: 7, ..Config::base() }),
+        ("`bi_hidden_size`", Config { bi_hidden_size: 0, ..Config::base() }),
+        ("`t_biattention_id`", Config { t_biattention_id: vec![6, 7, 8, 9, 10, 12], ..Config::base() }),
+        ("`t_biattention_id`", Config { t_biattention_id: vec![7, 6, 8, 9, 10, 11], ..Config::base() }),
+        ("of one length", Config { v_biattention_id: vec![0], ..Config::base() }),
+        ("more than", Config { v_intermediate_size: usize::MAX, ..Config::base() }),
+        ("adapter_divisor", Config { adapter_divisor: 800, ..Config::base() }),
+    ] {
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_refused() {
+    let params = Params::new(golden_weights(false), |_| false).unwrap();
+    let model = Vilbert::new(&tiny(), &params).unwrap();
+    let mut batch = golden_batch();
+    batch.mask = batch.mask.narrow(1, 0, 8).unwrap();
+    assert!(model.logits(&batch, None).unwrap_err().to_string().contains("mask"));
+    let mut batch = golden_batch();
+    batch.locations = batch.locations.narrow(2, 0, 4).unwrap();
+    assert!(model.logits(&batch, None).is_err());
+}
+
+#[test]
+fn the_text_alone_is_encoded_as_beside_the_regions() {
+    let params = Params::new(golden_weights(true), |_| false).unwrap();
+    let model = Vilbert::new(&tiny(), &params).unwrap();
+    let (streams, biases) = model.embed(&golden_batch(), None).unwrap();
+    let both = model.encoder.first_rows(streams, &biases, None).unwrap();
+    let text = model.encode(&golden_batch(), None).unwrap();
+    assert_eq!(text.dims(), [2, 5, 8]);
+    let first = text.narrow(1, 0, 1).unwrap();
+    for (alone, beside) in values(&first).into_iter().zip(values(&both.text)) {
+        assert!((alone - beside).abs() < 1e-5, "{alone} and {beside}");
+    }
+}
