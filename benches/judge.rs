@@ -26,7 +26,7 @@ impl Known for Everything {
     fn output(&self, tree: &Digest, _path: &str) -> Option<Digest> {
         Some(*tree)
     }
-    fn has_bytes(&self, _tree: &Digest) -> bool {
+    fn has_bytes(&self, _tree: &Digest, _path: Option<&str>) -> bool {
         true
     }
     fn file(&self, path: &Path) -> Option<Digest> {

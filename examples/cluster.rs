@@ -217,7 +217,7 @@ fn make(pipeline: &Pipeline, folder: &Path, number: usize, ends_badly: bool) -> 
         pools: pipeline.pools.clone(),
         cluster: Some(Cluster { jobs: 2 * GPUS, site: Site::default() }),
     };
-    let options = Options { capacity, keep_going: true, wait: true, estimated_seconds: None };
+    let options = Options { capacity, keep_going: true, wait: true, estimated_seconds: None, shared: None };
     let executor = SimulatedCluster(sender);
     let began = Instant::now();
     let summary = repro::run::run(

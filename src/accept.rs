@@ -93,7 +93,7 @@ pub fn accept(
     };
     let idle = idle(differences, word)?;
     let last = workspace.last(step).ok_or(Refusal::NeverRun)?;
-    if !workspace.has_bytes(&last.tree) || workspace.manifest(&last.tree).is_none() {
+    if !workspace.store().has_bytes(&last.tree) || workspace.manifest(&last.tree).is_none() {
         return Err(Refusal::BytesMissing);
     }
     let key_text = plan.of(node).key_text.clone().ok_or(Refusal::NeverRun)?;

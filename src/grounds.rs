@@ -22,8 +22,8 @@ const KIND: &str = "repro grounds v1";
 pub struct Grounds {
     /// How many steps were needed, all fresh.
     pub steps: usize,
-    /// The pipeline file, the lock file if outputs are held against it, the files of the project and of the reports
-    /// that were looked at.
+    /// The pipeline file, the evidence, the lock file if outputs are held against it, the files of the project and of
+    /// the reports that were looked at.
     files: Vec<String>,
     /// The digest of their digests.
     content: Digest,
@@ -60,6 +60,11 @@ impl Grounds {
             .iter()
             .map(|(path, was_there)| Some((text(&workspace.locate(path))?, *was_there)))
             .collect::<Option<Vec<_>>>()?;
+        match workspace.evidence().file() {
+            Some((file, Some(digest))) => files.push((file, digest)),
+            Some((file, None)) => looked_for.push((text(&file)?, false)),
+            None => {}
+        }
         if plan.needed().any(|node| pipeline.graph[node].is_pinned()) {
             match workspace.lock_file() {
                 (lock, Some(digest)) => files.push((lock, digest)),

@@ -9,18 +9,20 @@
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
 //! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `versions` →
-//! `store` → `pins` → `plan` → `publish` → `workspace` → `grounds` → `run` → `explain`, `estimate`, `accept`, `diff` →
-//! `cli`.
+//! `store` → `pins`, `evidence` → `plan` → `publish` → `workspace` → `grounds` → `remote` → `run` → `explain`, `estimate`,
+//! `accept`, `attest`, `diff` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
 pub mod accept;
+pub mod attest;
 pub mod cli;
 pub mod command;
 pub mod compare;
 pub mod diff;
 pub mod digest;
 pub mod estimate;
+pub mod evidence;
 pub mod explain;
 pub mod grounds;
 pub mod key;
@@ -30,6 +32,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod publish;
 pub mod record;
+pub mod remote;
 pub mod run;
 pub mod sandbox;
 pub mod store;

@@ -28,8 +28,8 @@ pub trait Known {
     fn last(&self, step: &Step) -> Option<RunRecord>;
     /// The digest of a path within a tree; `None` when the tree holds no such path.
     fn output(&self, tree: &Digest, path: &str) -> Option<Digest>;
-    /// Whether a tree's bytes are there.
-    fn has_bytes(&self, tree: &Digest) -> bool;
+    /// Whether the bytes of a tree are there, or those of a path within it.
+    fn has_bytes(&self, tree: &Digest, path: Option<&str>) -> bool;
     /// The digest of a file of the project.
     fn file(&self, path: &std::path::Path) -> Option<Digest>;
     /// What of the machine counts for a step's result, by name and value; or what keeps it from being known.
@@ -308,27 +308,33 @@ impl Plan<'_> {
             };
             return judgement(Verdict::Stale(reason), Some(text), None);
         };
-        let verdict = match self.wanted_by(node, &tree) {
-            Some(wanted_by) if !self.known.has_bytes(&tree) => {
-                Verdict::Stale(Reason::BytesMissing { wanted_by })
-            }
-            _ => Verdict::Fresh,
+        let verdict = match self.missed_by(node, &tree) {
+            Some(wanted_by) => Verdict::Stale(Reason::BytesMissing { wanted_by }),
+            None => Verdict::Fresh,
         };
         judgement(verdict, Some(text), Some(tree))
     }
 
-    /// Who wants the bytes of a fresh step: a reader that must run, or (`Some(None)`) the reports.
-    fn wanted_by(&self, node: NodeIndex, tree: &Digest) -> Option<Option<NodeIndex>> {
-        let reader = self
-            .pipeline
-            .graph
-            .neighbors_directed(node, Outgoing)
-            .filter(|reader| matches!(self.verdict(*reader), Verdict::Stale(_)))
-            .min();
+    /// Who wants bytes of a fresh step that are gone: a reader that must run, or (`Some(None)`) the reports.
+    fn missed_by(&self, node: NodeIndex, tree: &Digest) -> Option<Option<NodeIndex>> {
+        let misses = |reader: &NodeIndex| {
+            matches!(self.verdict(*reader), Verdict::Stale(_))
+                && self.pipeline.graph[*reader].inputs.iter().any(|input| match &input.source {
+                    Source::Step { step, output } => {
+                        *step == node && !self.known.has_bytes(tree, output.as_deref())
+                    }
+                    Source::File(_) => false,
+                })
+        };
         let step = &self.pipeline.graph[node];
-        match reader {
+        match self.pipeline.graph.neighbors_directed(node, Outgoing).filter(misses).min() {
             Some(reader) => Some(Some(reader)),
-            None if step.publish.is_some() && !self.known.is_published(step, tree) => Some(None),
+            None if step.publish.is_some()
+                && !self.known.is_published(step, tree)
+                && !self.known.has_bytes(tree, None) =>
+            {
+                Some(None)
+            }
             None => None,
         }
     }

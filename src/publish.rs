@@ -88,6 +88,12 @@ impl Reports {
         published_files(below, manifest).all(|(file, _, digest)| self.has(&file, digest, digests))
     }
 
+    /// The files, relative to the reports folder, that are not as `parts` have them.
+    pub fn differing(&self, parts: &[Part], digests: &mut StatCache) -> Vec<PathBuf> {
+        let files = parts.iter().flat_map(|part| published_files(part.below, &part.manifest));
+        files.filter(|(file, _, digest)| !self.has(file, *digest, digests)).map(|(file, ..)| file).collect()
+    }
+
     /// Brings the reports up to date with `parts`: all the trees that this pipeline publishes for what was
     /// asked. `is_step` says whether a step of that name still publishes; files of others are removed.
     ///

@@ -1,4 +1,5 @@
-//! What the engine knows of the disk in one place: the store, the project's files, the reports. It answers what
+//! What the engine knows of the disk in one place: the store, the evidence, the project's files, the reports. What the
+//! store does not know the evidence may. It answers what
 //! judging asks ([`Known`]) and remembers the answers, so that each record and manifest is read once.
 
 use std::cell::{OnceCell, RefCell};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::digest::Digest;
+use crate::evidence::Evidence;
 use crate::key::StageKey;
 use crate::pins::Pins;
 use crate::pipeline::{Pipeline, Source, Step};
@@ -20,6 +22,7 @@ use crate::versions::Versions;
 /// The disk as one pipeline sees it.
 pub struct Workspace {
     store: ContentStore,
+    evidence: Evidence,
     reports: Reports,
     root: PathBuf,
     profile: String,
@@ -54,14 +57,19 @@ impl Workspace {
     /// # Errors
     /// When the store cannot be used.
     pub fn open(pipeline: &Pipeline, cache: &Path, reports: &Path) -> Result<Self, StoreError> {
-        Self::with(pipeline, Facts::open(cache)?, reports)
+        Self::with(pipeline, Facts::open(cache)?, reports, Evidence::default())
     }
 
-    /// As [`Workspace::open`], with what the store knows already read.
+    /// As [`Workspace::open`], with what the store knows already read, and with evidence.
     ///
     /// # Errors
     /// When the noted digests beside the pipeline file cannot be read.
-    pub fn with(pipeline: &Pipeline, facts: Facts, reports: &Path) -> Result<Self, StoreError> {
+    pub fn with(
+        pipeline: &Pipeline,
+        facts: Facts,
+        reports: &Path,
+        evidence: Evidence,
+    ) -> Result<Self, StoreError> {
         let Facts { store, digests, versions } = facts;
         Ok(Self {
             reports: Reports::new(reports.join(&pipeline.profile), &pipeline.profile),
@@ -76,6 +84,7 @@ impl Workspace {
             manifests: RefCell::default(),
             history: OnceCell::new(),
             store,
+            evidence,
         })
     }
 
@@ -87,6 +96,20 @@ impl Workspace {
     /// The store.
     pub fn store(&self) -> &ContentStore {
         &self.store
+    }
+
+    /// The evidence.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// Where the bytes of a tree lie, or those of a path within it: in the store, or else in the evidence.
+    pub fn bytes(&self, tree: &Digest, path: Option<&str>) -> Option<PathBuf> {
+        if self.store.has_bytes(tree) {
+            let whole = self.store.tree(tree);
+            return Some(path.map_or(whole.clone(), |path| whole.join(path)));
+        }
+        self.evidence.bytes(tree, path)
     }
 
     /// The reports.
@@ -160,7 +183,7 @@ impl Workspace {
 
     /// The record of a key.
     pub fn record(&self, key: &StageKey) -> Option<RunRecord> {
-        self.store.record(key)
+        self.store.record(key).or_else(|| self.evidence.record(key).cloned())
     }
 
     /// The lock file that outputs are held against, and its digest when it was read; `None` when it was not there.
@@ -190,13 +213,15 @@ impl Workspace {
     /// What is in a tree.
     pub fn manifest(&self, tree: &Digest) -> Option<Rc<Manifest>> {
         let mut manifests = self.manifests.borrow_mut();
-        manifests.entry(*tree).or_insert_with(|| self.store.manifest(tree).map(Rc::new)).clone()
+        let find = || self.store.manifest(tree).or_else(|| self.evidence.manifest(tree));
+        manifests.entry(*tree).or_insert_with(|| find().map(Rc::new)).clone()
     }
 }
 
 impl Known for Workspace {
     fn tree(&self, key: &StageKey) -> Option<Digest> {
-        let tree = self.store.tree_of(key)?;
+        let of_evidence = || self.evidence.record(key).map(|record| record.tree);
+        let tree = self.store.tree_of(key).or_else(of_evidence)?;
         self.owners.borrow_mut().insert(tree, *key);
         Some(tree)
     }
@@ -207,28 +232,26 @@ impl Known for Workspace {
         }
         // By the record: the bytes may be gone.
         let key = self.owners.borrow().get(tree).copied();
-        let record = key.and_then(|key| self.store.record(&key));
+        let record = key.and_then(|key| self.record(&key));
         record
             .is_none_or(|record| self.pins.borrow().check(&self.profile, &step.name, &record.outputs).is_ok())
     }
 
     fn last(&self, step: &Step) -> Option<RunRecord> {
-        self.store.last(&self.profile, &step.name)
+        let here = self.store.last(&self.profile, &step.name);
+        let there = self.evidence.last(&step.name).cloned();
+        here.into_iter().chain(there).max_by_key(|record| record.started_ms)
     }
 
     fn output(&self, tree: &Digest, path: &str) -> Option<Digest> {
-        if !path.contains('/')
-            && let Some(key) = self.owners.borrow().get(tree)
-        {
+        let owner = self.owners.borrow().get(tree).copied();
+        if let Some(key) = owner {
             let mut outputs = self.outputs.borrow_mut();
-            let found = outputs.entry(*tree).or_insert_with(|| {
-                self.store
-                    .record(key)
-                    .filter(|record| record.tree == *tree)
-                    .map(|r| r.outputs)
-                    .unwrap_or_default()
-            });
-            if !found.is_empty() {
+            let find =
+                || self.record(&key).filter(|r| r.tree == *tree).map(|r| r.outputs).unwrap_or_default();
+            let found = outputs.entry(*tree).or_insert_with(find);
+            // All that lies on top is in the record; of what lies deeper, some may be.
+            if found.contains_key(path) || (!found.is_empty() && !path.contains('/')) {
                 return found.get(path).copied();
             }
         }
@@ -239,8 +262,8 @@ impl Known for Workspace {
         self.versions.borrow_mut().surroundings(&step.surroundings)
     }
 
-    fn has_bytes(&self, tree: &Digest) -> bool {
-        self.store.has_bytes(tree)
+    fn has_bytes(&self, tree: &Digest, path: Option<&str>) -> bool {
+        self.bytes(tree, path).is_some()
     }
 
     fn file(&self, path: &Path) -> Option<Digest> {

@@ -59,6 +59,13 @@ fn engine_modules_know_neither_the_command_line_nor_tensors_nor_the_stages() {
 }
 
 #[test]
+fn only_the_shared_store_knows_a_network() {
+    let mut others = sources("src");
+    others.retain(|(path, _)| !is_below(path, "remote"));
+    refuse(&others, &["object_store", "tokio", "reqwest", "futures_util"], "only src/remote may");
+}
+
+#[test]
 fn the_command_line_does_not_know_the_stages() {
     let mut cli = sources("src");
     cli.retain(|(path, _)| is_below(path, "cli"));

@@ -9,6 +9,7 @@ use stage_api::Registry;
 use super::Global;
 use super::error::CliError;
 use crate::digest::Digest;
+use crate::evidence::Evidence;
 use crate::pipeline::{Pipeline, nearest};
 use crate::plan::{Plan, Request, judge};
 use crate::store::{ContentStore, Facts, StoreError, stamp_of};
@@ -21,6 +22,8 @@ pub struct Project {
     profile: Option<String>,
     root: PathBuf,
     cache: PathBuf,
+    /// Whether evidence counts.
+    evidence: bool,
     /// What stages there are, and which build of the program this is.
     program: Digest,
 }
@@ -54,6 +57,7 @@ impl Project {
             profile: global.profile.clone().filter(|profile| !profile.is_empty()),
             root,
             cache,
+            evidence: !global.no_evidence,
             program: program(registry),
         })
     }
@@ -68,7 +72,7 @@ impl Project {
         let file = self.root.join(self.file.file_name().unwrap_or_default());
         Digest::of_kind(
             "repro request v1",
-            format!("{file:?} {:?} {} {targets:?}", self.profile, self.program).as_bytes(),
+            format!("{file:?} {:?} {} {} {targets:?}", self.profile, self.evidence, self.program).as_bytes(),
         )
     }
 
@@ -153,7 +157,17 @@ impl Context {
 
     /// The workspace, with what the store knows already read.
     pub fn workspace_with(&self, facts: Facts) -> Result<Workspace, CliError> {
-        Ok(Workspace::with(&self.pipeline, facts, &self.pipeline.root.join("reports"))?)
+        let evidence = if self.project.evidence {
+            Evidence::load(&self.evidence_folder())?
+        } else {
+            Evidence::default()
+        };
+        Ok(Workspace::with(&self.pipeline, facts, &self.pipeline.root.join("reports"), evidence)?)
+    }
+
+    /// Where evidence of this profile lies.
+    pub fn evidence_folder(&self) -> PathBuf {
+        self.pipeline.root.join("reports/evidence").join(&self.pipeline.profile)
     }
 
     /// The steps of targets by name. No name at all means the target `all`, or every step where there is no such

@@ -54,7 +54,9 @@ impl CliError {
         match self {
             Self::Pipeline(_) | Self::Usage { .. } | Self::File { .. } => ExitCode::from(2),
             Self::Publish(PublishError::Conflict { .. })
-            | Self::Store(StoreError::Foreign { .. } | StoreError::Pins { .. }) => ExitCode::from(2),
+            | Self::Store(
+                StoreError::Foreign { .. } | StoreError::Pins { .. } | StoreError::Evidence { .. },
+            ) => ExitCode::from(2),
             Self::Tool { error: StageError::Params(_), .. } => ExitCode::from(2),
             Self::Tool { error: StageError::NeedsHuman { .. }, .. } => ExitCode::from(3),
             Self::Tool { error: StageError::Cancelled, .. } => ExitCode::from(130),
@@ -100,6 +102,9 @@ impl CliError {
                 let hint = match &error {
                     StoreError::Foreign { .. } => None,
                     StoreError::Pins { .. } => Some("restore the file from its history, or remove the line"),
+                    StoreError::Evidence { .. } => Some(
+                        "restore the file from its history; `repro evidence` writes it anew where the results are",
+                    ),
                     StoreError::Version { .. } => Some("delete that folder, or choose another with --cache"),
                     StoreError::Io { .. } => Some("check the folder's permissions and the free space"),
                     StoreError::Output(_) | StoreError::Away { .. } => None,

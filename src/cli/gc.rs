@@ -80,8 +80,7 @@ impl Gc {
         Ok(std::process::ExitCode::SUCCESS)
     }
 
-    /// All that is named: by this pipeline, and by the others that have used the cache. What else may name results
-    /// (records that a project keeps in its repository, say) is to be added here. Also the pipelines that have used the
+    /// All that is named: by this pipeline, and by the others that have used the cache. Also the pipelines that have used the
     /// cache and cannot be asked, if that is not to stop it.
     fn roots(
         &self,

@@ -3,12 +3,12 @@
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use clap::Args;
 use petgraph::graph::NodeIndex;
-use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stage_api::Registry;
@@ -19,12 +19,15 @@ use super::dry_run::dry_run;
 use super::elsewhere::Elsewhere;
 use super::error::CliError;
 use super::limits::Limits;
-use super::{Global, console, print_line, status, words};
+use super::made::{Made, by_evidence};
+use super::sharing::{Sharing, tell_news};
+use super::{Global, console, status, words};
 use crate::estimate::estimate;
 use crate::explain::explain;
 use crate::grounds::Grounds;
 use crate::plan::{Known, Plan, Verdict};
 use crate::publish::{Part, Published};
+use crate::remote::Shared;
 use crate::run::{self, Capacity, Message, Options, Summary};
 use crate::store::{ContentStore, Damage, Facts, StoreError, Writer};
 use crate::workspace::Workspace;
@@ -40,6 +43,8 @@ pub struct Make {
     #[command(flatten)]
     limits: Limits,
     #[command(flatten)]
+    sharing: Sharing,
+    #[command(flatten)]
     elsewhere: Elsewhere,
     /// After a failure, go on with what does not depend on the failed step.
     #[arg(short, long)]
@@ -50,6 +55,9 @@ pub struct Make {
     /// Only say what would run, why, and how long it would take by earlier runs.
     #[arg(long)]
     dry_run: bool,
+    /// Leave the reports as they are, and end with code 4 when they differ from what is made now.
+    #[arg(long, conflicts_with = "dry_run")]
+    check: bool,
     /// Run this step though its result is known.
     #[arg(long, value_name = "STEP")]
     force: Vec<String>,
@@ -66,7 +74,7 @@ impl Make {
             && let Some(steps) = self.known_done(&project, &asked, facts)
         {
             keep(facts.keep());
-            return nothing_to_do(global, steps, since);
+            return nothing_to_do(global, Made::nothing(steps, since), 0);
         }
         let context = Context::of(project, registry)?;
         self.limits.check(&context)?;
@@ -87,11 +95,23 @@ impl Make {
             {
                 keep(grounds.keep(&context.request(&asked), workspace));
             }
-            return nothing_to_do(global, plan.needed().count(), since);
+            let made = Made::nothing(plan.needed().count(), since);
+            return nothing_to_do(global, made, by_evidence(workspace, &plan));
+        }
+        // What other machines have made counts before anything is refused or begun.
+        let shared = if self.dry_run { None } else { self.sharing.open()? };
+        if let Some(shared) = &shared {
+            let writer = workspace.store().lock(&mut tell_of_waiting)?;
+            if writer.has_waited() {
+                return self.run(global, registry);
+            }
+            let nodes = plan.needed().collect();
+            shared.supply(&context.pipeline, workspace, &writer, &mut plan, nodes, &mut tell_news);
+            writer.sync()?;
         }
         let capacity = self.limits.capacity(&context, self.elsewhere.site()?)?;
         self.limits.refuse_impossible(&context, &plan, &capacity)?;
-        let reason = |node| status::reason(&explain(&context.pipeline, workspace, &plan, node));
+        let reason = |node| status::root_reason(&explain(&context.pipeline, workspace, &plan, node));
         if let Some(code) = self.limits.denied(global, &context, &plan, reason)? {
             return Ok(code);
         }
@@ -109,8 +129,7 @@ impl Make {
         }
 
         // Then beside others that write. What one who had to be waited for has removed is known no more.
-        let mut tell = |holder: &str| tell!("waiting for {holder}, which has this cache to itself");
-        let writer = workspace.store().lock(&mut tell)?;
+        let writer = workspace.store().lock(&mut tell_of_waiting)?;
         if writer.has_waited() {
             let opened = context.workspace()?;
             workspace = anew.get_or_init(|| opened);
@@ -125,20 +144,32 @@ impl Make {
         for step in run::doubt_unpublished(&context.pipeline, workspace, &mut plan) {
             tell!("warning: {}", words::damaged(&step));
         }
-        let summary = self.schedule(global, &context, workspace, &writer, &mut plan, capacity)?;
+        let summary =
+            self.schedule(global, &context, workspace, &writer, &mut plan, capacity, shared.clone())?;
         writer.sync()?;
-        let published =
-            if summary.is_complete() { Some(publish(&context, workspace, &writer, &plan)?) } else { None };
+        let fresh: Vec<NodeIndex> =
+            plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).collect();
+        let mut made = Made { summary, ..Made::nothing(fresh.len(), since) };
+        if made.summary.is_complete() {
+            let parts = parts(&context, workspace, &plan);
+            if self.check {
+                made.differing = workspace.reports().differing(&parts, &mut workspace.digests());
+            } else {
+                made.published = Some(publish(&context, workspace, &writer, &parts)?);
+            }
+        }
+        let may_offer = |shared: &Rc<Shared>| {
+            !(made.summary.interrupted || shared.is_away() || shared.remote().is_readonly())
+        };
+        if let Some(shared) = shared.filter(may_offer) {
+            let offered = shared.offer(&context.pipeline, workspace, &plan, fresh.into_iter(), false);
+            made.offered = Some((shared.remote().place().to_owned(), offered));
+        }
         keep(workspace.keep_facts());
         if global.json {
-            let fresh = plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).count();
-            ended(&summary, published.as_ref(), fresh, since)?;
+            made.print()?;
         }
-        tell_summary(&summary, published.as_ref(), workspace, &plan, since);
-        if summary.failures.iter().any(|failure| failure.needs_human) {
-            ask::tell_how_to_go_on(global, &asked);
-        }
-        Ok(exit_code(&summary))
+        Ok(made.tell(global, &asked, workspace, &plan))
     }
 
     /// The names of what is asked for.
@@ -156,6 +187,7 @@ impl Make {
         grounds.hold(facts).then_some(grounds.steps)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what a run has opened, one after the other")]
     fn schedule(
         &self,
         global: &Global,
@@ -164,6 +196,7 @@ impl Make {
         writer: &Writer,
         plan: &mut Plan,
         capacity: Capacity,
+        shared: Option<Rc<Shared>>,
     ) -> Result<Summary, CliError> {
         if plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh) {
             return Ok(Summary::default());
@@ -171,12 +204,13 @@ impl Make {
         let site = capacity.cluster.as_ref().map(|cluster| &cluster.site);
         let executor = Elsewhere::executor(site, workspace.store().root())?;
         let (sender, messages) = channel();
-        stop_on_signals(sender.clone(), site.is_some())
+        let stop_fetching = shared.as_ref().map(|shared| shared.remote().stopper());
+        stop_on_signals(sender.clone(), site.is_some(), stop_fetching)
             .map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
         let guess = estimate(&context.pipeline, plan, workspace.history(), &capacity);
         let estimated_seconds = guess.unknown.is_empty().then_some(guess.seconds);
         let options =
-            Options { capacity, keep_going: self.keep_going, wait: !self.no_wait, estimated_seconds };
+            Options { capacity, keep_going: self.keep_going, wait: !self.no_wait, estimated_seconds, shared };
         let mut observer = console::observer(global.json);
         Ok(run::run(
             &context.pipeline,
@@ -193,13 +227,20 @@ impl Make {
 
 /// From here on, signals are messages to the scheduler. A terminal that goes away ends what runs on this machine; jobs
 /// elsewhere outlive it, and the next run finds them.
-fn stop_on_signals(sender: Sender<Message>, jobs_outlive: bool) -> std::io::Result<()> {
+fn stop_on_signals(
+    sender: Sender<Message>,
+    jobs_outlive: bool,
+    stop_fetching: Option<impl Fn() + Send + 'static>,
+) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if !jobs_outlive {
         signals.add_signal(SIGHUP)?;
     }
     std::thread::spawn(move || {
         for _ in signals.forever() {
+            if let Some(stop) = &stop_fetching {
+                stop();
+            }
             if sender.send(Message::Stop).is_err() {
                 return;
             }
@@ -222,12 +263,20 @@ fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
         })
 }
 
-fn nothing_to_do(global: &Global, steps: usize, since: Instant) -> Result<ExitCode, CliError> {
+fn nothing_to_do(global: &Global, made: Made, by_evidence: usize) -> Result<ExitCode, CliError> {
     if global.json {
-        ended(&Summary::default(), None, steps, since)?;
+        made.print()?;
     }
-    tell!("nothing to do: {} fresh", words::count(steps, "step"));
+    let how = match by_evidence {
+        0 => String::new(),
+        number => format!(" ({number} by the evidence; --no-evidence runs them here)"),
+    };
+    tell!("nothing to do: {} fresh{how}", words::count(made.fresh, "step"));
     Ok(ExitCode::SUCCESS)
+}
+
+fn tell_of_waiting(holder: &str) {
+    tell!("waiting for {holder}, which has this cache to itself");
 }
 
 /// What the cache has lost, told once: the run that follows does it again.
@@ -253,106 +302,30 @@ fn keep(kept: Result<(), StoreError>) {
     }
 }
 
-/// The last JSON line of a run: what it came to.
-fn ended(
-    summary: &Summary,
-    published: Option<&Published>,
-    fresh: usize,
-    since: Instant,
-) -> Result<(), CliError> {
-    let failed: Vec<&str> = summary.failures.iter().map(|failure| failure.step.as_str()).collect();
-    print_line(&json!({
-        "event": "ended",
-        "seconds": since.elapsed().as_secs_f64(),
-        "ran": summary.ran.len(),
-        "fresh": fresh,
-        "failed": failed,
-        "not_reached": summary.not_reached,
-        "interrupted": summary.interrupted,
-        "published": published.map_or(0, |published| published.written.len()),
-    }))
+/// What there is to publish.
+fn parts<'a>(context: &'a Context, workspace: &Workspace, plan: &Plan) -> Vec<Part<'a>> {
+    let graph = &context.pipeline.graph;
+    let part = |node: NodeIndex| {
+        let tree = plan.of(node).tree?;
+        Some(Part {
+            step: &graph[node].name,
+            below: graph[node].publish.as_deref()?,
+            manifest: workspace.manifest(&tree)?.as_ref().clone(),
+            tree: workspace.bytes(&tree, None).unwrap_or_else(|| workspace.store().tree(&tree)),
+        })
+    };
+    publishing(context, plan).filter_map(part).collect()
 }
 
 fn publish(
     context: &Context,
     workspace: &Workspace,
     writer: &Writer,
-    plan: &Plan,
+    parts: &[Part],
 ) -> Result<Published, CliError> {
     let graph = &context.pipeline.graph;
-    let parts: Vec<Part> = publishing(context, plan)
-        .filter_map(|node| {
-            let tree = plan.of(node).tree?;
-            Some(Part {
-                step: &graph[node].name,
-                below: graph[node].publish.as_deref()?,
-                manifest: workspace.manifest(&tree)?.as_ref().clone(),
-                tree: workspace.store().tree(&tree),
-            })
-        })
-        .collect();
     // Two at once would each forget what the other wrote.
     let _alone = writer.alone("publish.lock")?;
     let publishes = |name: &str| graph.node_weights().any(|step| step.name == name && step.publish.is_some());
-    Ok(workspace.reports().publish(writer, &parts, &publishes, &mut workspace.digests())?)
-}
-
-fn tell_summary(
-    summary: &Summary,
-    published: Option<&Published>,
-    workspace: &Workspace,
-    plan: &Plan,
-    since: Instant,
-) {
-    let store = workspace.store().root();
-    for failure in &summary.failures {
-        if failure.needs_human {
-            ask::tell_one(failure);
-        } else {
-            tell!("error: step `{}` failed: {}", failure.step, failure.problem);
-        }
-        // One that said nothing left no log.
-        if let Some(log) = failure.log.as_ref().filter(|log| log.exists()) {
-            tell!("hint: its log is {}", log.display());
-        }
-    }
-    for (step, holder) in &summary.elsewhere {
-        let holder = holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string);
-        tell!("error: step `{step}` is being run by {holder}");
-        tell!("hint: without --no-wait this waits for it");
-    }
-    if summary.interrupted {
-        tell!("stopped; what was finished is kept in {}", store.display());
-    }
-    let ran = summary.ran.len();
-    let fresh =
-        plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).count().saturating_sub(ran);
-    let time = words::duration(since.elapsed().as_secs_f64());
-    let mut line = format!("{} ran in {time}, {fresh} fresh", words::count(ran, "step"));
-    if !summary.failures.is_empty() {
-        line.push_str(&format!(", {} failed", summary.failures.len()));
-    }
-    if !summary.not_reached.is_empty() {
-        line.push_str(&format!(", {} not reached", summary.not_reached.len()));
-    }
-    tell!("{line}");
-    match published {
-        Some(published) if published.written.is_empty() && published.removed.is_empty() => {}
-        Some(published) => {
-            let folder = workspace.reports().folder().display();
-            tell!("published {} in {folder}", words::count(published.written.len(), "file"));
-        }
-        None => tell!("the reports are as they were"),
-    }
-}
-
-fn exit_code(summary: &Summary) -> ExitCode {
-    match summary {
-        _ if summary.is_complete() => ExitCode::SUCCESS,
-        _ if summary.interrupted => ExitCode::from(130),
-        _ if !summary.failures.is_empty() && summary.failures.iter().all(|failure| failure.needs_human) => {
-            ExitCode::from(3)
-        }
-        _ => ExitCode::FAILURE,
-    }
+    Ok(workspace.reports().publish(writer, parts, &publishes, &mut workspace.digests())?)
 }

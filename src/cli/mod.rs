@@ -21,6 +21,7 @@ mod diff;
 mod dry_run;
 mod elsewhere;
 mod error;
+mod evidence;
 mod gc;
 mod graph;
 mod guard;
@@ -28,10 +29,14 @@ mod job;
 mod limits;
 mod list;
 mod log;
+mod made;
 mod make;
 mod man;
 mod plot;
+mod pull;
+mod push;
 mod serve;
+mod sharing;
 mod show;
 mod status;
 mod step;
@@ -72,6 +77,9 @@ struct Global {
     /// Where results are kept; `cache` beside the pipeline file by default.
     #[arg(long, global = true, value_name = "FOLDER")]
     cache: Option<PathBuf>,
+    /// Know nothing by `reports/evidence`: what did not run with this cache has not run.
+    #[arg(long, global = true, env = "REPRO_NO_EVIDENCE", value_parser = clap::builder::FalseyValueParser::new())]
+    no_evidence: bool,
     /// Print for a machine: JSON on standard output.
     #[arg(long, global = true)]
     json: bool,
@@ -90,6 +98,9 @@ enum Command {
     Diff(diff::Diff),
     List(list::List),
     Graph(graph::Graph),
+    Push(push::Push),
+    Pull(pull::Pull),
+    Evidence(evidence::Evidence),
     Gc(gc::Gc),
     Verify(verify::Verify),
     Completions(completions::Completions),
@@ -153,6 +164,9 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
         Command::Diff(command) => command.run(global, registry),
         Command::List(command) => command.run(global, registry),
         Command::Graph(command) => command.run(global, registry),
+        Command::Push(command) => command.run(global, registry),
+        Command::Pull(command) => command.run(global, registry),
+        Command::Evidence(command) => command.run(global, registry),
         Command::Gc(command) => command.run(global, registry),
         Command::Verify(command) => command.run(global, registry),
         Command::Completions(command) => command.run(grammar(registry).get_name()),

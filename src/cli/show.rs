@@ -125,8 +125,8 @@ fn result(workspace: &Workspace, record: RunRecord, current: bool) -> ShownResul
     ShownResult {
         verified: workspace.store().verdict(&record.key_text.key()),
         current,
-        folder: workspace.store().tree(&record.tree),
-        bytes_there: workspace.has_bytes(&record.tree),
+        bytes_there: workspace.has_bytes(&record.tree, None),
+        folder: workspace.bytes(&record.tree, None).unwrap_or_else(|| workspace.store().tree(&record.tree)),
         files: files.collect(),
         record,
     }

@@ -87,6 +87,14 @@ pub fn reason(step: &Explanation) -> String {
     }
 }
 
+/// Why a step is not fresh, down to the step above that must run.
+pub fn root_reason(step: &Explanation) -> String {
+    match step.waits_for.first() {
+        Some(root) => format!("it waits for `{}`: {}", root.step, reason(root)),
+        None => reason(step),
+    }
+}
+
 fn first_cause(step: &Explanation) -> String {
     let first = step.causes.first().map(words::cause).unwrap_or_default();
     match step.causes.len() {

@@ -17,7 +17,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::{Global, graph, log, print, words};
 use crate::explain::{State, explain};
-use crate::plan::{Known, Plan, Request, in_order, judge};
+use crate::plan::{Plan, Request, in_order, judge};
 use crate::record::{RunRecord, source_name};
 use crate::run::{Gpu, Share, machine};
 use crate::workspace::Workspace;
@@ -214,8 +214,10 @@ impl Results for Judged<'_> {
         })?;
         let make = format!("run `repro make {step}` first");
         match self.plan.of(node).tree {
-            Some(tree) if self.workspace.has_bytes(&tree) => Ok(self.workspace.store().tree(&tree)),
-            Some(_) => Err(StageError::Failed(format!("the files of step `{step}` are gone; {make}"))),
+            Some(tree) => self.workspace.bytes(&tree, None).ok_or_else(|| {
+                let make = format!("run `repro make {step} --force {step}`, or `repro pull {step}`, first");
+                StageError::Failed(format!("the files of step `{step}` are not here; {make}"))
+            }),
             None => Err(StageError::Failed(format!("step `{step}` is not up to date; {make}"))),
         }
     }

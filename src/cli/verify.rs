@@ -13,7 +13,7 @@ use super::error::CliError;
 use super::limits::Limits;
 use super::{Global, print, print_json, words};
 use crate::pipeline::needs::bytes;
-use crate::plan::{Known, Verdict};
+use crate::plan::Verdict;
 use crate::run::{Subprocess, rerun};
 use crate::store::{ContentStore, Outcome, Verdict as Proof, Verified};
 
@@ -81,7 +81,7 @@ impl Verify {
             }
             let sources = context.pipeline.graph.neighbors_directed(*node, petgraph::Direction::Incoming);
             let trees = sources.chain([*node]).filter_map(|node| plan.of(node).tree);
-            if !trees.into_iter().all(|tree| workspace.has_bytes(&tree)) {
+            if !trees.into_iter().all(|tree| workspace.store().has_bytes(&tree)) {
                 return Err(refuse("its result, or something that it reads, is no longer in the cache"));
             }
         }

@@ -71,6 +71,11 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// That a result came from the shared store.
+pub fn fetched(step: &str, size: u64) -> String {
+    format!("{step} fetched, {}", crate::pipeline::needs::bytes(size))
+}
+
 /// How a step ended.
 pub fn done(seconds: f64, same: bool) -> String {
     format!("done in {}{}", duration(seconds), if same { ", same output as before" } else { "" })

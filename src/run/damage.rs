@@ -20,6 +20,10 @@ pub(super) fn doubt(workspace: &Workspace, plan: &mut Plan, node: NodeIndex) -> 
         return None;
     }
     let mut touched = plan.reconsider(node);
+    // Evidence may have them, hashed when it was asked.
+    if *plan.verdict(node) == Verdict::Fresh {
+        return None;
+    }
     touched.insert(node);
     Some(touched)
 }

@@ -42,6 +42,13 @@ pub enum Event<'a> {
         /// The process, where that is known.
         by: Option<&'a str>,
     },
+    /// The bytes of a step's result came from the shared store.
+    Fetched {
+        /// The step.
+        step: &'a str,
+        /// How many.
+        bytes: u64,
+    },
     /// A step that another machine does waits or runs there.
     Placed {
         /// The step.

@@ -55,6 +55,14 @@ pub enum StoreError {
         /// The line, from 1.
         line: usize,
     },
+    /// The evidence holds a line that is no record.
+    #[error("{}:{line}: is not a record of a step", file.display())]
+    Evidence {
+        /// The file of records.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
     /// A step left something in its output folder that cannot be kept.
     #[error("the output cannot be kept: {0}")]
     Output(#[from] crate::tree::TreeError),

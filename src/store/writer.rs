@@ -151,7 +151,30 @@ impl Writer {
     /// # Errors
     /// When the disk does not take it; then there is no record, and an earlier one of the key still stands.
     pub fn commit(&self, work: WorkDir, manifest: &Manifest, record: &RunRecord) -> Result<(), StoreError> {
-        let durable = record.seconds >= DURABLE_FROM_SECONDS;
+        self.keep(work, manifest, record, record.seconds >= DURABLE_FROM_SECONDS)
+    }
+
+    /// As [`Writer::commit`], of a result that another machine made: what can be had again is forced to the disk in
+    /// groups.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`].
+    pub fn commit_fetched(
+        &self,
+        work: WorkDir,
+        manifest: &Manifest,
+        record: &RunRecord,
+    ) -> Result<(), StoreError> {
+        self.keep(work, manifest, record, false)
+    }
+
+    fn keep(
+        &self,
+        work: WorkDir,
+        manifest: &Manifest,
+        record: &RunRecord,
+        durable: bool,
+    ) -> Result<(), StoreError> {
         let path = self.store.manifest_file(&record.tree);
         let mut lines = Vec::from_iter(state::tree_line(&record.tree, manifest));
         if lines.is_empty() {
@@ -272,6 +295,28 @@ impl Writer {
             state::ran_line(record, false).map_err(|error| StoreError::io(&log, "write")(error.into()))?;
         self.store.append(&[line], true)?;
         self.sync()
+    }
+
+    /// Keeps records that other machines made, each with what is in its tree, and none of the bytes.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn keep_known<'a>(
+        &self,
+        known: impl Iterator<Item = (&'a RunRecord, &'a Manifest)>,
+    ) -> Result<(), StoreError> {
+        let log = self.store.root().join(super::STATE);
+        let mut lines = Vec::new();
+        for (record, manifest) in known {
+            match state::tree_line(&record.tree, manifest) {
+                Some(line) => lines.push(line),
+                None => self.keep_manifest(manifest)?,
+            }
+            // There are no bytes that a power cut could take.
+            let line = state::ran_line(record, true);
+            lines.push(line.map_err(|error| StoreError::io(&log, "write")(error.into()))?);
+        }
+        if lines.is_empty() { Ok(()) } else { self.store.append(&lines, false) }
     }
 
     /// Clears a desk of what a run wrote; its scratch and its log stay.

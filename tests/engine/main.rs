@@ -3,6 +3,7 @@
 
 mod accept;
 mod command;
+mod evidence;
 mod explain;
 mod faces;
 mod failure;
@@ -14,6 +15,7 @@ mod oracle;
 #[path = "../support/process.rs"]
 mod process;
 mod publish;
+mod remote;
 mod rerun;
 mod resources;
 mod serve;

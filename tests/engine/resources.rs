@@ -190,7 +190,7 @@ fn a_denied_pool_stops_a_run_before_it_begins() {
     let space = TestSpace::new(steps);
     let run = space.run(&["make", "--deny-pool", "gpu"]).expect(4);
     assert!(run.err.contains("error: --deny-pool gpu: 1 step"), "{}", run.err);
-    assert!(run.err.contains("`train`: for data"), "{}", run.err);
+    assert!(run.err.contains("`train`: it waits for `data`: no earlier run of it is known"), "{}", run.err);
     assert!(!space.path("cache").exists(), "nothing ran, not even what needs no GPU");
     space.run(&["make", "data", "--deny-pool", "gpu"]).expect(0);
     space.make().expect(0);

@@ -76,6 +76,7 @@ impl Observer for Plain {
                 let number = self.running.remove(step).map(|said| said.number).unwrap_or_default();
                 tell!("{number} {step} {}", words::done(seconds, same));
             }
+            Event::Fetched { step, bytes } => tell!("{}", words::fetched(step, bytes)),
             Event::Elsewhere { step, by } => tell!("{}", words::elsewhere(step, by)),
             Event::Damaged { step } => tell!("warning: {}", words::damaged(step)),
             Event::Warned { step, text } => tell!("warning: step `{step}`: {text}"),

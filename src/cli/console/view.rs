@@ -109,6 +109,7 @@ impl View {
                 let line = format!("[{number}/{}] {step} {}  {scalar}", self.of, words::done(seconds, same));
                 return Some(line.trim_end().to_owned());
             }
+            Event::Fetched { step, bytes } => return Some(words::fetched(step, bytes)),
             Event::Elsewhere { step, by } => return Some(words::elsewhere(step, by)),
             Event::Damaged { step } => return Some(format!("warning: {}", words::damaged(step))),
             Event::Warned { step, text } => return Some(format!("warning: step `{step}`: {text}")),

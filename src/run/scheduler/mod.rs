@@ -7,6 +7,7 @@ pub(super) mod task;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use crate::key::{KeyText, StageKey};
 use crate::pipeline::Pipeline;
 use crate::plan::{Plan, Verdict};
 use crate::record::RecordedInput;
+use crate::remote::Shared;
 use crate::store::{Holder, WorkDir, Writer};
 use crate::workspace::Workspace;
 
@@ -39,6 +41,8 @@ pub struct Options {
     pub wait: bool,
     /// How long the run would take by earlier ones, for whoever watches.
     pub estimated_seconds: Option<f64>,
+    /// A store of other machines' results to ask before a step runs.
+    pub shared: Option<Rc<Shared>>,
 }
 
 /// A step that is running.
@@ -75,6 +79,8 @@ struct Scheduler<'a> {
     chains: Vec<usize>,
     /// What may have become ready, in the order in which it starts.
     candidates: BTreeSet<Rank>,
+    /// What the shared store was not asked about since it was judged.
+    unasked: BTreeSet<NodeIndex>,
     tried: BTreeSet<NodeIndex>,
     /// The keys that this run gave a record.
     kept: BTreeSet<StageKey>,
@@ -111,6 +117,7 @@ pub fn run(
         active: BTreeMap::new(),
         chains: chains(pipeline),
         candidates: BTreeSet::new(),
+        unasked: BTreeSet::new(),
         tried: BTreeSet::new(),
         kept: BTreeSet::new(),
         begun: 0,
@@ -170,6 +177,9 @@ impl Scheduler<'_> {
     fn consider(&mut self, plan: &Plan, nodes: Vec<NodeIndex>) {
         let chains = &self.chains;
         let rank = |node: NodeIndex| (Reverse(chains[node.index()]), plan.position(node));
+        if self.options.shared.is_some() {
+            self.unasked.extend(&nodes);
+        }
         self.candidates.extend(nodes.into_iter().map(rank));
     }
 

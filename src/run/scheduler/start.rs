@@ -11,6 +11,7 @@ use super::task::located;
 use super::{Active, Rank, Scheduler};
 use crate::key::KeyText;
 use crate::plan::{Plan, Verdict};
+use crate::remote::News;
 use crate::run::damage::doubt;
 use crate::run::event::Event;
 use crate::run::executor::{Reporter, Task};
@@ -20,6 +21,7 @@ use crate::store::{Claim, Claimed, Holder, StoreError};
 impl Scheduler<'_> {
     /// Starts what is ready and fits.
     pub(super) fn start_ready(&mut self, plan: &mut Plan) {
+        self.ask_the_shared_store(plan);
         let candidates: Vec<Rank> = self.candidates.iter().copied().collect();
         for (_, place) in candidates {
             let node = plan.at(place);
@@ -82,6 +84,27 @@ impl Scheduler<'_> {
             }
         }
         self.candidates.append(&mut later);
+    }
+
+    /// Takes from the shared store, if there is one, what it has of all that was judged since it was last asked.
+    fn ask_the_shared_store(&mut self, plan: &mut Plan) {
+        let nodes = std::mem::take(&mut self.unasked);
+        let Some(shared) =
+            self.options.shared.as_ref().filter(|_| !nodes.is_empty() && !self.summary.interrupted)
+        else {
+            return;
+        };
+        let observer = &mut *self.observer;
+        let mut tell = |news: News| {
+            observer.on(&match news {
+                News::Fetched { step, bytes } => Event::Fetched { step, bytes },
+                News::Trouble { step, text } => Event::Warned { step, text },
+            });
+        };
+        let touched = shared.supply(self.pipeline, self.workspace, self.writer, plan, nodes, &mut tell);
+        self.consider(plan, touched.into_iter().collect());
+        // All of this was asked just now.
+        self.unasked.clear();
     }
 
     /// Hashes what earlier runs left for a step to read. What is damaged counts as gone, and its step runs again.

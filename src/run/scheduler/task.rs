@@ -23,8 +23,8 @@ pub(in crate::run) fn located(workspace: &Workspace, plan: &Plan, input: &StepIn
         Source::File(path) => workspace.locate(path),
         Source::Step { step, output } => {
             // A step whose inputs are ready has a tree for each.
-            let tree = plan.of(*step).tree.map(|tree| workspace.store().tree(&tree)).unwrap_or_default();
-            output.as_ref().map_or(tree.clone(), |output| tree.join(output))
+            let bytes = |tree| workspace.bytes(&tree, output.as_deref());
+            plan.of(*step).tree.and_then(bytes).unwrap_or_default()
         }
     };
     Input { port: input.port.clone(), path }

@@ -106,8 +106,8 @@ fn parse(text: &str) -> HashMap<String, Vec<Entry>> {
 /// How a job left the queue, as far as Slurm still knows: `CANCELLED`, `NODE_FAIL`, …
 pub(super) fn last_state(id: &str) -> Option<String> {
     let text = run(Command::new("scontrol").args(["show", "job", id, "--oneliner"])).ok()?;
-    let states = text.split_whitespace().filter_map(|field| field.strip_prefix("JobState="));
-    states.last().map(ToOwned::to_owned)
+    let mut states = text.split_whitespace().filter_map(|field| field.strip_prefix("JobState="));
+    states.next_back().map(ToOwned::to_owned)
 }
 
 /// Cancels jobs: asks them to end, or ends them at once.

@@ -129,8 +129,9 @@ impl History {
         write_json(&dir.join(Self::FILE), self)
     }
 
-    /// Reads `history.json` of `dir`.
-    pub fn read(dir: &Path) -> Result<Self> {
-        read_json(&dir.join(Self::FILE))
+    /// Reads the `history.json` of a train step's tree, or that file itself: who reads nothing else of the tree names it
+    /// alone.
+    pub fn read(path: &Path) -> Result<Self> {
+        if path.is_dir() { read_json(&path.join(Self::FILE)) } else { read_json(path) }
     }
 }

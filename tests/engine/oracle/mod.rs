@@ -124,7 +124,13 @@ impl Project {
             pools: BTreeMap::new(),
             cluster: None,
         };
-        let options = Options { capacity, keep_going: how.keep_going, wait: true, estimated_seconds: None };
+        let options = Options {
+            capacity,
+            keep_going: how.keep_going,
+            wait: true,
+            estimated_seconds: None,
+            shared: None,
+        };
         let mut watch = Watch { ran: Vec::new(), events: 0, killed_at: how.killed_at };
         let summary = catch_unwind(AssertUnwindSafe(|| {
             run(&pipeline, &workspace, &writer, &mut plan, &executor, &options, channel(), &mut watch)

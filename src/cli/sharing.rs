@@ -1,0 +1,84 @@
+//! The shared store on the command line: which one it is, and what is said of it.
+
+use std::rc::Rc;
+
+use clap::Args;
+
+use super::error::CliError;
+use super::words;
+use crate::pipeline::needs::bytes;
+use crate::remote::{News, Offered, Remote, RemoteError, Shared};
+
+/// Options that name a shared store.
+#[derive(Args)]
+pub struct Sharing {
+    /// A store of results that several machines share: s3://BUCKET/FOLDER, gs://…, az://…, https://… (to read from), or a
+    /// folder. Credentials come from the environment.
+    #[arg(long, value_name = "URL", env = "REPRO_REMOTE")]
+    remote: Option<String>,
+    /// Take results from the shared store and give it none.
+    #[arg(long, env = "REPRO_REMOTE_READONLY", value_parser = clap::builder::FalseyValueParser::new())]
+    remote_readonly: bool,
+}
+
+impl Sharing {
+    /// The shared store, if one is named.
+    pub fn open(&self) -> Result<Option<Rc<Shared>>, CliError> {
+        // A variable that is set to nothing counts as not set.
+        let place = self.remote.as_ref().filter(|place| !place.is_empty());
+        let open = |place: &String| Ok(Rc::new(Shared::new(Remote::open(place, self.remote_readonly)?)));
+        place.map(open).transpose()
+    }
+
+    /// The shared store; an error where none is named.
+    pub fn demand(&self) -> Result<Rc<Shared>, CliError> {
+        self.open()?.ok_or_else(|| CliError::Usage {
+            message: "no shared store is named".to_owned(),
+            hint: Some("name one with --remote, or in the variable REPRO_REMOTE".to_owned()),
+        })
+    }
+}
+
+impl From<RemoteError> for CliError {
+    fn from(error: RemoteError) -> Self {
+        let hint = matches!(error, RemoteError::Place { .. })
+            .then(|| "s3://BUCKET/FOLDER, gs://…, az://…, https://…, or a folder".to_owned());
+        Self::Usage { message: error.to_string(), hint }
+    }
+}
+
+/// Tells what came from the shared store.
+pub fn tell_news(news: News) {
+    match news {
+        News::Fetched { step, bytes } => tell!("{}", words::fetched(step, bytes)),
+        News::Trouble { step, text } => tell!("warning: step `{step}`: {text}"),
+    }
+}
+
+/// Tells what became of results that were offered to the store of that name.
+pub fn tell_offered(place: &str, offered: &Offered) {
+    if !offered.pushed.is_empty() {
+        let results = words::count(offered.pushed.len(), "result");
+        tell!("pushed {results}, {}, to {place}", bytes(offered.sent));
+    }
+    for (step, theirs) in &offered.conflicts {
+        let (there, on, when) =
+            (words::short(&theirs.tree), &theirs.machine.name, words::ago(theirs.started_ms));
+        tell!(
+            "warning: `{step}`: {place} has another result of the same key ({there}, made on {on} {when}); neither \
+             is replaced"
+        );
+    }
+    if let Some((step, _)) = offered.conflicts.first() {
+        tell!("hint: `repro pull --theirs {step}` takes that one; then what reads it is judged anew");
+    }
+    // One of a kind is enough where the store does not answer at all.
+    if let Some((step, error)) = offered.troubles.first() {
+        let more = match offered.troubles.len() {
+            1 => String::new(),
+            number => format!(" (and {} more)", number - 1),
+        };
+        tell!("warning: `{step}` was not pushed{more}: {error}");
+        tell!("hint: `repro push` sends what is missing");
+    }
+}

@@ -1,0 +1,180 @@
+//! Evidence: records of steps and the small results that reports are made of, kept with the project in
+//! `reports/evidence/<profile>/`, so that a fresh clone can make the reports without data and without training.
+//!
+//! ```text
+//! records.jsonl         a record a line, by step; `outputs` also names the deeper paths that other steps read
+//! trees/<step>/…        bytes: of a whole result, or of the paths in it that a published step reads
+//! ```
+//!
+//! It is read beside the store and never written by a run. A file in it counts only while its bytes have the digest that
+//! the record says. It does not know which steps evidence should hold; [`crate::attest`] does.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::key::StageKey;
+use crate::record::RunRecord;
+use crate::store::{StoreError, files};
+use crate::tree::Manifest;
+
+const RECORDS: &str = "records.jsonl";
+const TREES: &str = "trees";
+
+/// What is known without having run here.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    /// Nowhere, where none is asked.
+    folder: Option<PathBuf>,
+    /// The digest of the file of records, if it is there.
+    text: Option<Digest>,
+    records: Vec<RunRecord>,
+    of_key: HashMap<StageKey, usize>,
+    of_tree: HashMap<Digest, Vec<usize>>,
+    /// What was hashed: a path below the trees, and what is in it.
+    hashed: RefCell<HashMap<PathBuf, Option<Digest>>>,
+}
+
+/// A result that evidence is to hold.
+#[derive(Debug)]
+pub struct Proof {
+    /// The record, with the digests of all paths that other steps read.
+    pub record: RunRecord,
+    /// Which paths within its tree are kept, `None` standing for all of it, and where they lie now.
+    pub parts: BTreeMap<Option<String>, PathBuf>,
+}
+
+impl Evidence {
+    /// Reads the evidence in `folder`, which need not exist.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and a line that is no record (a merge that was left half done, say).
+    pub fn load(folder: &Path) -> Result<Self, StoreError> {
+        let file = folder.join(RECORDS);
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Self { folder: Some(folder.to_owned()), ..Self::default() });
+            }
+            Err(error) => return Err(StoreError::io(&file, "read")(error)),
+        };
+        let mut evidence = Self {
+            folder: Some(folder.to_owned()),
+            text: Some(Digest::of_bytes(text.as_bytes())),
+            ..Self::default()
+        };
+        for (number, line) in (1..).zip(text.lines()) {
+            let Ok(record) = serde_json::from_str::<RunRecord>(line) else {
+                return Err(StoreError::Evidence { file, line: number });
+            };
+            let place = evidence.records.len();
+            evidence.of_key.insert(record.key_text.key(), place);
+            evidence.of_tree.entry(record.tree).or_default().push(place);
+            evidence.records.push(record);
+        }
+        Ok(evidence)
+    }
+
+    /// The file of records, where there may be one, and its digest when it was read; `None` when it was not there.
+    pub fn file(&self) -> Option<(PathBuf, Option<Digest>)> {
+        Some((self.folder.as_ref()?.join(RECORDS), self.text))
+    }
+
+    /// The record of a key.
+    pub fn record(&self, key: &StageKey) -> Option<&RunRecord> {
+        self.of_key.get(key).map(|place| &self.records[*place])
+    }
+
+    /// The newest record of a step.
+    pub fn last(&self, step: &str) -> Option<&RunRecord> {
+        self.records.iter().filter(|record| record.step == step).max_by_key(|record| record.started_ms)
+    }
+
+    /// Where the bytes of a tree lie, or those of a path within it, if they are here and whole.
+    pub fn bytes(&self, tree: &Digest, path: Option<&str>) -> Option<PathBuf> {
+        let folder = self.folder.as_ref()?.join(TREES);
+        let records = self.of_tree.get(tree)?.iter().map(|place| &self.records[*place]);
+        records.into_iter().find_map(|record| {
+            let whole = folder.join(&record.step);
+            let (place, digest) = match path {
+                None => (whole, *tree),
+                // What the record does not name is known by the whole.
+                Some(path) => match record.outputs.get(path) {
+                    Some(digest) => (whole.join(path), *digest),
+                    None => return self.bytes(tree, None).map(|whole| whole.join(path)),
+                },
+            };
+            (self.digest(&place) == Some(digest)).then_some(place)
+        })
+    }
+
+    /// What is in a tree whose bytes are all here.
+    pub fn manifest(&self, tree: &Digest) -> Option<Manifest> {
+        Manifest::of_folder(&self.bytes(tree, None)?).ok()
+    }
+
+    fn digest(&self, place: &Path) -> Option<Digest> {
+        let hash = || {
+            if place.is_dir() {
+                Manifest::of_folder(place).ok().map(|manifest| manifest.digest())
+            } else {
+                Digest::of_file(place).ok()
+            }
+        };
+        *self.hashed.borrow_mut().entry(place.to_owned()).or_insert_with(hash)
+    }
+}
+
+/// Writes evidence into `folder` in place of what it holds. The same proofs give the same bytes.
+///
+/// # Errors
+/// When the disk does not take it.
+pub fn write(folder: &Path, proofs: &[Proof]) -> Result<(), StoreError> {
+    let parent = folder.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(StoreError::io(parent, "create the folder"))?;
+    // Beside it first: what stands there is whole at any time, the old or the new.
+    let beside = tempfile::Builder::new().prefix(".tmp").tempdir_in(parent);
+    let beside = beside.map_err(StoreError::io(parent, "make a folder in it"))?;
+    let new = beside.path().join("new");
+    let sorted: BTreeMap<&str, &Proof> =
+        proofs.iter().map(|proof| (proof.record.step.as_str(), proof)).collect();
+    let mut text = String::new();
+    for (step, proof) in sorted {
+        let line = serde_json::to_string(&proof.record).map_err(io::Error::from);
+        text.push_str(&line.map_err(StoreError::io(folder, "write a record to"))?);
+        text.push('\n');
+        let whole = new.join(TREES).join(step);
+        for (part, from) in &proof.parts {
+            let to = part.as_ref().map_or(whole.clone(), |part| whole.join(part));
+            copy(from, &to).map_err(StoreError::io(&to, "write"))?;
+        }
+    }
+    fs::create_dir_all(&new).map_err(StoreError::io(&new, "create the folder"))?;
+    fs::write(new.join(RECORDS), text).map_err(StoreError::io(&new, "write"))?;
+    let old = beside.path().join("old");
+    match fs::rename(folder, &old) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(StoreError::io(folder, "move aside")(error));
+        }
+        _ => {}
+    }
+    fs::rename(&new, folder).map_err(StoreError::io(folder, "write"))?;
+    files::sync_folder(parent).map_err(StoreError::io(parent, "sync"))
+}
+
+/// Copies a file or a folder. Results are read-only in the store; a copy is a person's to edit.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    if from.is_dir() {
+        fs::create_dir_all(to)?;
+        for item in fs::read_dir(from)? {
+            let item = item?;
+            copy(&item.path(), &to.join(item.file_name()))?;
+        }
+        return Ok(());
+    }
+    to.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::write(to, fs::read(from)?)
+}

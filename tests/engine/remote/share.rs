@@ -1,0 +1,141 @@
+//! What one machine has made, another need not: what is asked, what is fetched, what runs.
+
+use std::fs;
+
+use super::server::Server;
+use super::{machine, made_alone, on, reports};
+use crate::support::TestSpace;
+
+#[test]
+fn a_second_machine_runs_nothing_and_fetches_only_what_it_publishes() {
+    let (server, first, second) = (Server::start(), machine(), machine());
+    let run = on(&server, &first, &["make"]).expect(0);
+    assert_eq!(run.ran(), ["head", "large", "left", "many", "table"]);
+    assert!(run.err.contains("pushed 5 results"), "{}", run.err);
+    let run = on(&server, &second, &["make"]).expect(0);
+    assert_eq!(run.ran(), [""; 0]);
+    assert_eq!((reports(&second), second.trees()), (reports(&first), first.trees()));
+    assert_eq!(reports(&second), made_alone());
+    assert_eq!(second.cached("trees").len(), 1, "only the table's bytes are needed");
+    server.requests();
+    assert!(on(&server, &second, &["make"]).expect(0).err.starts_with("nothing to do"));
+    assert!(server.requests().is_empty(), "nothing is asked where nothing is to do");
+}
+
+#[test]
+fn a_large_file_travels_in_chunks_and_each_is_sent_once() {
+    let (server, first, second) = (Server::start(), machine(), machine());
+    let large = super::STEPS.replace("kilobytes: 50", "kilobytes: 17000");
+    first.steps(&large);
+    second.steps(&large);
+    on(&server, &first, &["make", "large"]).expect(0);
+    assert_eq!(server.objects("chunks").len(), 3);
+    fs::remove_file(&server.objects("chunks")[1]).unwrap();
+    server.requests();
+    on(&server, &first, &["push", "large", "--again"]).expect(0);
+    on(&server, &second, &["pull", "large"]).expect(0);
+    assert_eq!(second.trees(), first.trees());
+    second.run(&["verify"]).expect(0);
+}
+
+#[test]
+fn what_becomes_known_while_steps_run_is_asked_for_then() {
+    let (server, first, second) = (Server::start(), machine(), machine());
+    on(&server, &first, &["make"]).expect(0);
+    // Another seed, but what `head` reads of it is the same: only the first bytes count.
+    let changed = super::STEPS.replace("\"left/text\", \"large/file0\"", "\"left/text\"").replace(
+        "(name: \"head\"",
+        "(name: \"again\", stage: \"join\", params: (text: \"new\"), inputs: {\"in\": [\"head/text\"]}), (name: \"head\"",
+    );
+    second.steps(&changed);
+    let run = on(&server, &second, &["make"]).expect(0);
+    assert_eq!(run.ran(), ["again", "head", "table"], "{}", run.err);
+    // And back: `table` has a key that only `head`, which runs here anew, can tell.
+    let third = machine();
+    third.steps(&super::STEPS.replace("(chars: 3)", "(chars: 2)"));
+    on(&server, &third, &["make"]).expect(0);
+    third.steps(&super::STEPS.replace("(chars: 3)", "(chars: 3)"));
+    let run = on(&server, &third, &["make"]).expect(0);
+    assert_eq!(run.ran(), [""; 0], "{}", run.err);
+    assert_eq!(reports(&third), reports(&first));
+}
+
+#[test]
+fn an_early_cutoff_here_finds_the_rest_there() {
+    let steps = |text: &str| {
+        format!(
+            r#"(name: "a", stage: "join", params: (text: "{text}")),
+               (name: "b", stage: "head", params: (chars: 1), inputs: {{"in": ["a/text"]}}),
+               (name: "c", stage: "join", params: (text: "c"), inputs: {{"in": ["b/text"]}}),
+               (name: "d", stage: "join", params: (text: "d"), inputs: {{"in": ["c/text"]}}, publish: "."),"#
+        )
+    };
+    let (server, first, second) =
+        (Server::start(), TestSpace::new(&steps("x1")), TestSpace::new(&steps("x2")));
+    on(&server, &first, &["make"]).expect(0);
+    let run = on(&server, &second, &["make"]).expect(0);
+    assert_eq!(run.ran(), ["a", "b"], "what reads `b` was made by the first: {}", run.err);
+    assert!(run.err.contains("d fetched"), "{}", run.err);
+    assert_eq!(reports(&second), reports(&first));
+}
+
+#[test]
+fn push_and_pull_by_hand() {
+    let (server, first, second) = (Server::start(), machine(), machine());
+    first.make().expect(0);
+    let run = on(&server, &first, &["push", "--json"]).expect(0);
+    let pushed: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(pushed["pushed"].as_array().unwrap().len(), 5);
+    let run = on(&server, &first, &["push"]).expect(0);
+    assert!(run.err.contains("5 results were there already"), "{}", run.err);
+    let run = on(&server, &second, &["pull", "many", "--json"]).expect(0);
+    let pulled: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!((&pulled["fetched"], &pulled["bytes"]), (&serde_json::json!(["many"]), &(40 * 1024).into()));
+    let status = second.run(&["status"]).expect(0).out;
+    assert!(
+        status.contains("fresh    many") && status.contains("stale    large"),
+        "only that was asked for: {status}"
+    );
+    second.steps(&super::STEPS.replace("seed: 2", "seed: 3"));
+    let run = on(&server, &second, &["pull"]).expect(4);
+    assert!(run.err.contains("`many` is not in s3://results/paper"), "{}", run.err);
+    second.run(&["push"]).expect(2);
+}
+
+#[test]
+fn a_machine_that_may_only_read_writes_nothing() {
+    let (server, first, second) = (Server::start(), machine(), machine());
+    on(&server, &first, &["make", "left"]).expect(0);
+    server.requests();
+    let run = on(&server, &second, &["make", "--remote-readonly"]).expect(0);
+    assert_eq!(run.ran(), ["head", "large", "table"], "{}", run.err);
+    let requests = server.requests();
+    assert!(requests.keys().all(|method| method == "GET" || method == "HEAD"), "{requests:?}");
+    let run = on(&server, &second, &["push", "--remote-readonly"]).expect(2);
+    assert!(run.err.contains("s3://results/paper is only read from"), "{}", run.err);
+}
+
+#[test]
+fn a_folder_is_a_store_too() {
+    let (first, second, folder) = (machine(), machine(), tempfile::tempdir().unwrap());
+    let store = folder.path().join("not/yet/there");
+    let store = store.to_str().unwrap();
+    first.run(&["make", "--remote", store]).expect(0);
+    let run = second.run(&["make", "--remote", store]).expect(0);
+    assert_eq!(run.ran(), [""; 0]);
+    assert_eq!(reports(&second), made_alone());
+}
+
+#[test]
+fn what_names_no_store_is_refused() {
+    let space = machine();
+    for (place, told) in [
+        ("ftp://x/y", "names no shared store"),
+        ("s3://", "names no shared store"),
+        ("https://me:secret@host/x", "a password in it would be told to everybody"),
+    ] {
+        let run = space.run(&["make", "--remote", place]).expect(2);
+        assert!(run.err.contains(told) && !run.err.contains("secret@"), "{place}: {}", run.err);
+    }
+    space.run(&["pull"]).expect(2);
+}
