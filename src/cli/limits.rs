@@ -158,13 +158,17 @@ impl Limits {
             }
             tell!(
                 "error: --deny-pool {pool}: {}",
-                super::words::count(steps.len(), "step that needs it is not fresh")
+                match steps.len() {
+                    1 => "1 step that needs it is not fresh".to_owned(),
+                    number => format!("{number} steps that need it are not fresh"),
+                }
             );
             for node in &steps {
                 tell!("  `{}`: {}", name(*node), reason(*node));
             }
             tell!(
-                "hint: make them where that pool may be used, or `repro accept` what did not change the result"
+                "hint: make them where that pool may be used and write the evidence anew, or `repro accept` what did not \
+                 change the result"
             );
             return Ok(Some(ExitCode::from(4)));
         }
