@@ -27,7 +27,7 @@ use repro::workspace::Workspace;
 use stage_api::Registry;
 
 /// An hour of the cluster.
-const HOUR: Duration = Duration::from_millis(200);
+const HOUR: Duration = Duration::from_secs(1);
 const GPUS: usize = 64;
 /// Hours that a run takes, and that scoring one takes.
 const TRAIN: f64 = 2.2;

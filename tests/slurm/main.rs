@@ -171,7 +171,7 @@ fn what_a_killed_run_submitted_is_found_again_whether_it_waits_runs_or_has_ended
     let cluster = Cluster::start();
     // The first two take both GPUs each: one runs, one waits. The third ends while nobody looks.
     let space = space_of(&cluster, |folder| {
-        step(folder, "one", 4.0, "gpu: 2")
+        step(folder, "one", 12.0, "gpu: 2")
             + &step(folder, "two", 1.0, "gpu: 2")
             + &step(folder, "three", 1.0, "")
     });
