@@ -7,9 +7,12 @@ use crate::scalars::{LOSS, ROC_AUC, Scalars};
 /// What is drawn, and what its axis says.
 const DRAWN: [(&str, &str); 2] = [(LOSS, "training cross-entropy (nats)"), (ROC_AUC, "ROC-AUC (validation)")];
 
+/// Updates and the values measured at them.
+type Points = [(u64, Option<f64>)];
+
 /// The figure as SVG; `None` while there is nothing to draw.
 pub fn svg(step: &str, measured: &[Scalars]) -> Option<String> {
-    let found: Vec<(&str, &[(u64, Option<f64>)])> = DRAWN
+    let found: Vec<(&str, &Points)> = DRAWN
         .iter()
         .filter_map(|(name, label)| {
             let scalars = measured.iter().find(|scalars| scalars.name == *name)?;
@@ -18,7 +21,7 @@ pub fn svg(step: &str, measured: &[Scalars]) -> Option<String> {
         .collect();
     let end = found.iter().filter_map(|(_, points)| points.last()).map(|(update, _)| *update).max()?;
     let share = |update: u64| update as f64 / end.max(1) as f64;
-    let panel = |(label, points): &(&str, &[(u64, Option<f64>)])| Panel {
+    let panel = |(label, points): &(&str, &Points)| Panel {
         y_label: (*label).to_owned(),
         logarithmic: false,
         level: None,
