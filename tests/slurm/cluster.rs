@@ -134,6 +134,12 @@ pub fn step(space: &str, name: &str, seconds: f64, needs: &str) -> String {
     )
 }
 
+/// As [`step`], but the first attempt takes until there is a file `go` in the project.
+pub fn waiting_step(space: &str, name: &str, needs: &str) -> String {
+    step(space, name, 0.1, needs)
+        .replace("sleep 0.1", &format!("until [ -e {space}/go ]; do sleep 0.1; done"))
+}
+
 /// Where, when and for how long each step ran, by the records: name, GPUs, begin and end in milliseconds.
 pub fn executions(space: &TestSpace) -> Vec<(String, Vec<String>, u64, u64)> {
     let store = repro::store::ContentStore::open(&space.path("cache")).unwrap();

@@ -26,6 +26,9 @@ pub(super) enum NotSubmitted {
     Unsure(String),
 }
 
+/// The state of a job that was told to end by nobody known here; no word of Slurm's.
+pub(super) const INTERRUPTED: &str = "INTERRUPTED";
+
 /// A job in the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -105,9 +108,18 @@ fn parse(text: &str) -> HashMap<String, Vec<Entry>> {
 
 /// How a job left the queue, as far as Slurm still knows: `CANCELLED`, `NODE_FAIL`, …
 pub(super) fn last_state(id: &str) -> Option<String> {
-    let text = run(Command::new("scontrol").args(["show", "job", id, "--oneliner"])).ok()?;
-    let mut states = text.split_whitespace().filter_map(|field| field.strip_prefix("JobState="));
-    states.next_back().map(ToOwned::to_owned)
+    state(&run(Command::new("scontrol").args(["show", "job", id, "--oneliner"])).ok()?)
+}
+
+/// The last state in what `scontrol show job` says. A job that was told to end, when its node was shut down say, and
+/// whose end came before Slurm noted why, is `FAILED` to Slurm with the exit code of one that was interrupted.
+fn state(text: &str) -> Option<String> {
+    let last = |name: &str| text.split_whitespace().filter_map(|field| field.strip_prefix(name)).next_back();
+    let was_interrupted = last("ExitCode=").is_some_and(|code| code.split(':').next() == Some("130"));
+    match last("JobState=")? {
+        "FAILED" if was_interrupted => Some(INTERRUPTED.to_owned()),
+        state => Some(state.to_owned()),
+    }
 }
 
 /// Cancels jobs: asks them to end, or ends them at once.
@@ -139,6 +151,16 @@ fn told(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_job_that_was_told_to_end_is_told_from_one_that_failed() {
+        let said =
+            |what: &str, code: &str| state(&format!("JobId=7 JobState={what} ExitCode={code} Requeue=1"));
+        assert_eq!(said("FAILED", "130:0").as_deref(), Some(INTERRUPTED));
+        assert_eq!(said("FAILED", "1:0").as_deref(), Some("FAILED"));
+        assert_eq!(said("CANCELLED", "130:0").as_deref(), Some("CANCELLED"));
+        assert_eq!(state("slurm_load_jobs error"), None);
+    }
 
     #[test]
     fn the_queue_is_read_line_by_line() {

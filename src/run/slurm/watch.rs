@@ -292,7 +292,8 @@ fn missed(job: &mut Job) -> Option<Outcome> {
     let state = job.id.as_deref().and_then(queue::last_state);
     let (called, words) = (job.called(), desk::last_words(&job.desk));
     let problem = match state.as_deref() {
-        None | Some("NODE_FAIL" | "PREEMPTED" | "BOOT_FAIL" | "PENDING" | "REQUEUED")
+        None
+        | Some("NODE_FAIL" | "PREEMPTED" | "BOOT_FAIL" | "PENDING" | "REQUEUED" | queue::INTERRUPTED)
             if job.lost < MOST_LOST =>
         {
             job.lost += 1;
