@@ -1,6 +1,8 @@
 //! Scores a split with a model in evaluation mode: logits, and the metrics over all of them at once, as the
 //! original computes them. It does not know which update the model is at.
 
+use std::cmp::Reverse;
+
 use candle_core::Device;
 use stage_api::{Job, StageError};
 
@@ -49,7 +51,10 @@ impl Scores {
         Rows { memes, rows, batch }: Rows,
         job: &Job,
     ) -> Result<Self, StageError> {
-        let order: Vec<usize> = (0..rows.len()).collect();
+        // Texts of one length share a batch, so that next to nothing is padding; the longest come first, so that a batch
+        // that is too large for the device fails at once.
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|&at| Reverse(memes.length(rows[at])));
         let mut logits = vec![[0.0; 2]; rows.len()];
         let batches = order.chunks(batch).map(|places| {
             let rows: Vec<usize> = places.iter().map(|&at| rows[at]).collect();
