@@ -5,6 +5,7 @@
 
 mod interrupt;
 mod outside;
+mod predict;
 #[path = "../support/process.rs"]
 mod process;
 mod project;
