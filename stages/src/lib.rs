@@ -43,6 +43,7 @@ mod roc;
 mod scalars;
 mod shift;
 mod space;
+mod stand_in;
 mod synthesize;
 mod table;
 mod table_tool;
@@ -58,6 +59,7 @@ use stage_api::Registry;
 pub fn registry() -> Registry {
     Registry::new()
         .with(synthesize::Synthesize)
+        .with(stand_in::StandIn)
         .with(fetch::Fetch::default())
         .with(unpack::Unpack)
         .with(index_hmd::IndexHmd)
