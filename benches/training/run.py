@@ -109,7 +109,7 @@ def main():
     parser.add_argument("--texts", default="padded", choices=["padded", "real"])
     parser.add_argument("--peers", default="eager,malloc")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--evaluation-batch", type=int, default=64)
+    parser.add_argument("--evaluation-batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)

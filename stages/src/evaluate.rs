@@ -32,7 +32,7 @@ pub(crate) struct EvaluateParams {
     #[serde(default = "val")]
     split: String,
     /// Rows a batch.
-    #[serde(default = "sixty_four")]
+    #[serde(default = "sixteen")]
     batch: usize,
     /// Whether the run is scored on another data set than it was trained on (data shift).
     #[serde(default)]
@@ -49,8 +49,8 @@ fn val() -> String {
     memes::name(Split::Val).to_owned()
 }
 
-fn sixty_four() -> usize {
-    64
+fn sixteen() -> usize {
+    16
 }
 
 fn thousand() -> usize {

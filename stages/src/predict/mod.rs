@@ -37,7 +37,7 @@ pub(crate) struct PredictParams {
 
 impl Default for PredictParams {
     fn default() -> Self {
-        Self { split: "test".to_owned(), batch: 64 }
+        Self { split: "test".to_owned(), batch: 16 }
     }
 }
 
