@@ -113,7 +113,11 @@ fn cores() -> Finding {
     let threads = if cpus == 1 { "1 thread".to_owned() } else { format!("{cpus} threads") };
     #[cfg(target_arch = "x86_64")]
     if !std::arch::is_x86_feature_detected!("avx2") {
-        return Finding::note("cores", format!("{threads}, without AVX2"), "expect a quarter of the usual speed");
+        return Finding::note(
+            "cores",
+            format!("{threads}, without AVX2"),
+            "expect a quarter of the usual speed",
+        );
     }
     Finding::good("cores", threads)
 }
@@ -136,7 +140,11 @@ fn gpus() -> Vec<Finding> {
                 "none: the driver shows no GPU, or CUDA_VISIBLE_DEVICES hides all",
                 "install the NVIDIA driver, give the container its GPUs, or build without `--features cuda`",
             ),
-            false => Finding::note("gpu", "none", "the full-size models take weeks on a CPU: `repro rehearse` says how long"),
+            false => Finding::note(
+                "gpu",
+                "none",
+                "the full-size models take weeks on a CPU: `repro rehearse` says how long",
+            ),
         };
         return vec![build, gpu];
     }
@@ -162,7 +170,8 @@ fn gpus() -> Vec<Finding> {
 /// What NVIDIA's tool says of each GPU: name, memory, driver, compute capability.
 fn driver() -> Option<String> {
     let query = ["--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader"];
-    let answer = Command::new("nvidia-smi").args(query).output().ok().filter(|answer| answer.status.success())?;
+    let answer =
+        Command::new("nvidia-smi").args(query).output().ok().filter(|answer| answer.status.success())?;
     let text = String::from_utf8_lossy(&answer.stdout).lines().map(str::trim).collect::<Vec<_>>().join("; ");
     Some(text).filter(|text| !text.is_empty())
 }
@@ -177,7 +186,9 @@ fn store(cache: &Path) -> Finding {
             format!("{} is no cache of this program, or of another version of it", cache.display()),
             "name another folder with --cache, or remove this one",
         ),
-        Err(error) => Finding::problem("cache", error.to_string(), "mend its permissions, or name another with --cache"),
+        Err(error) => {
+            Finding::problem("cache", error.to_string(), "mend its permissions, or name another with --cache")
+        }
         Ok(store) => {
             let (damaged, lost) = (store.damaged().len(), store.lost().len());
             let found = format!("{} results known", store.records().len());
@@ -200,7 +211,11 @@ fn file_system(cache: &Path) -> Vec<Finding> {
         Ok(folder) => folder,
         Err(error) => {
             let found = format!("{}: nothing can be written: {error}", place.display());
-            return vec![Finding::problem("file system", found, "mend its permissions, or name another folder with --cache")];
+            return vec![Finding::problem(
+                "file system",
+                found,
+                "mend its permissions, or name another folder with --cache",
+            )];
         }
     };
     let mut found = vec![clock(folder.path())];
@@ -231,11 +246,17 @@ fn clock(folder: &Path) -> Finding {
     let now = SystemTime::now();
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     if seconds < TOO_EARLY {
-        return Finding::problem("clock", "it stands before 2025", "set it: files are told apart by their times");
+        return Finding::problem(
+            "clock",
+            "it stands before 2025",
+            "set it: files are told apart by their times",
+        );
     }
     let file = folder.join("time");
     let written = File::create(&file).and_then(|_| fs::metadata(&file)).and_then(|file| file.modified());
-    let Ok(written) = written else { return Finding::note("clock", "a file's time cannot be read", "put the cache on another disk") };
+    let Ok(written) = written else {
+        return Finding::note("clock", "a file's time cannot be read", "put the cache on another disk");
+    };
     let apart = written.duration_since(now).unwrap_or_else(|error| error.duration());
     match apart {
         apart if apart > CLOCKS_DIFFER => Finding::problem(

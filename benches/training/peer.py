@@ -17,6 +17,7 @@ from torch import nn
 
 work = json.load(open(sys.argv[1]))
 torch.set_num_threads(work["threads"])
+device = torch.device(work["device"])
 torch.manual_seed(0)
 mode, regions, pad = work["mode"], work["regions"], work["pad"]
 c = work["config"]
@@ -67,10 +68,10 @@ class VisualBert(nn.Module):
 if is_vilbert:
     from vilbert import Model
 
-model = Model(c, mode) if is_vilbert else VisualBert()
+model = (Model(c, mode) if is_vilbert else VisualBert()).to(device)
 run = torch.compile(model) if work["compile"] else model
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-5)
-autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=work["bf16"])
+autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=work["bf16"])
 
 
 def batch(lengths):
@@ -81,11 +82,17 @@ def batch(lengths):
     ids = torch.randint(5, c["vocab_size"], (rows, pad)) * mask
     width = c["v_feature_size" if is_vilbert else "visual_embedding_dim"]
     inputs = ids, mask, torch.zeros_like(ids), torch.randn(rows, regions, width).abs(), torch.ones(rows, regions).long()
-    return (*inputs, torch.rand(rows, regions, 5)) if is_vilbert else inputs
+    inputs = (*inputs, torch.rand(rows, regions, 5)) if is_vilbert else inputs
+    return tuple(tensor.to(device) for tensor in inputs)
+
+
+def wait():
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def step(inputs):
-    labels = torch.arange(inputs[0].shape[0]) % 2
+    labels = torch.arange(inputs[0].shape[0], device=device) % 2
     if work["evaluate"]:
         model.eval()
         with torch.no_grad(), autocast:
@@ -102,7 +109,9 @@ def step(inputs):
 seconds = []
 for lengths in work["texts"]:
     inputs = batch(lengths)
+    wait()
     start = time.perf_counter()
     step(inputs)
+    wait()
     seconds.append(time.perf_counter() - start)
 print(json.dumps({"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))

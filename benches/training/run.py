@@ -4,9 +4,12 @@
     cargo build --release -p stages --bench step
     python benches/training/run.py --ours target/release/deps/step-HASH --work fc,pe,full,evaluate --texts padded
     python benches/training/run.py --ours … --texts real --peers eager,malloc,bf16
+    python benches/training/run.py --ours … --device cuda --peers eager --steps 20     (ours built with --features cuda)
 
 Each side runs in a process of its own, one after the other, `--rounds` times in turn; a process does `--steps` steps
-after one that does not count. Printed are medians, the ratio ours / PyTorch's, and the peaks of resident memory.
+after one that does not count (on a GPU: after three). Printed are medians, the ratio ours / PyTorch's, and the peaks of
+resident memory; on a GPU, those of the whole GPU's memory in use, twenty times a second. On a CPU also how fast ours goes
+through a step's matrix products, the time of all else included, beside the fastest of 8 products alone.
 
 `padded`: all texts have 128 tokens, on both sides. `real`: lengths as Hateful Memes has them (mean 17, longest 88; drawn
 from a log-normal distribution, the same for both); PyTorch pads them to 128, as MMF does, ours are padded to the longest
@@ -23,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 TEXT = dict(vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
@@ -48,14 +52,53 @@ def texts(kind, steps, batch, seed):
     return [[128] * batch if kind == "padded" else real_lengths(batch, rng) for _ in range(steps)]
 
 
+def products(work):
+    """The floating-point operations in VisualBERT's matrix products as ours computes them, step by step: the last layer
+    for [CLS] alone, no gradient of what is frozen. What adapters and head add is left out, under 1%."""
+    c, r = work["config"], work["regions"]
+    h, inner, layers = c["hidden_size"], c["intermediate_size"], c["num_hidden_layers"]
+    found = []
+    for lengths in work["texts"]:
+        rows, length = len(lengths), (work["pad"] or max(lengths)) + r
+        # Of one layer: what is done for each position that is attended to, and for each that is asked for.
+        attended, asked = 2 * 2 * h * h, 2 * (2 * h * h + 2 * h * inner) + 2 * 2 * length * h
+        first, last = length * (attended + asked), length * attended + asked
+        projection = 2 * r * c["visual_embedding_dim"] * h
+        forward = projection + (layers - 1) * first + last
+        # Below the first layer's adapter nothing is trained in PE; two gradients a product in Full-FT, one of the regions.
+        backward = {"fc": 0, "pe": (layers - 2) * first + last, "full": 2 * forward - projection}[work["mode"]]
+        found.append(rows * (forward + backward))
+    return found
+
+
+def by_length(texts, warm, batch):
+    """The same texts, the longest first, cut anew; the first batches, which do not count, stay as they are."""
+    lengths = sorted((length for lengths in texts[warm:] for length in lengths), reverse=True)
+    return texts[:warm] + [lengths[at:at + batch] for at in range(0, len(lengths), batch)]
+
+
+def gpu_memory():
+    """MB in use on the first GPU, by whoever."""
+    ask = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
+    return float(subprocess.run(ask, capture_output=True, text=True, check=True).stdout)
+
+
 def run(command, work, more_env=()):
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file, tempfile.TemporaryFile("w+") as errors:
         json.dump(work, file)
         file.flush()
-        done = subprocess.run([*command, file.name], env=os.environ | dict(more_env), capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{command}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+        environment = os.environ | dict(more_env)
+        process = subprocess.Popen([*command, file.name], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+        peak = 0
+        while work["device"] == "cuda" and process.poll() is None:
+            peak = max(peak, gpu_memory())
+            time.sleep(0.05)
+        out, _ = process.communicate()
+        errors.seek(0)
+        if process.returncode != 0:
+            sys.exit(f"{command}: {errors.read()[-2000:]}")
+    answer = json.loads(out.splitlines()[-1])
+    return answer | {"peak_mb": peak} if work["device"] == "cuda" else answer
 
 
 def main():
@@ -66,38 +109,55 @@ def main():
     parser.add_argument("--texts", default="padded", choices=["padded", "real"])
     parser.add_argument("--peers", default="eager,malloc")
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--evaluation-batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 products too")
     parser.add_argument("--product", action="store_true", help="only the matrix products, GFLOP/s")
     a = parser.parse_args()
+
+    def speed(m, k, n):
+        work = {"product": [m, k, n], "threads": a.threads, "device": "cpu"}
+        return 2e-9 * m * k * n / min(run([a.ours], work)["seconds"])
+
     if a.product:
         for m, k, n in [(3648, 768, 768), (3648, 768, 3072), (3648, 3072, 768)]:
-            took = min(run([a.ours], {"product": [m, k, n], "threads": a.threads})["seconds"])
-            print(f"{m} x {k} x {n}: {2e-9 * m * k * n / took:.0f} GFLOP/s")
+            print(f"{m} x {k} x {n}: {speed(m, k, n):.0f} GFLOP/s")
         return
     for name in a.work.split(","):
         work = dict(config=CONFIGS[a.model], mode="fc" if name == "evaluate" else name, evaluate=name == "evaluate",
-                    threads=a.threads, regions=100, compile=False, bf16=False)
+                    threads=a.threads, regions=100, compile=False, bf16=a.bf16, device=a.device)
+        warm = 1 if a.device == "cpu" else 3
         sides = ["ours", *a.peers.split(",")]
-        seconds, peaks = {side: [] for side in sides}, {}
+        seconds, peaks, speeds, peak = {side: [] for side in sides}, {}, [], 0
         for number in range(a.rounds):
-            work["texts"] = texts(a.texts, a.steps + 1, a.batch, number)
+            drawn = texts(a.texts, a.steps + warm, a.batch, number)
+            sorts = a.texts == "real" and work["evaluate"]
             for side in sides:
                 if side == "ours":
+                    work["texts"] = by_length(drawn, warm, a.evaluation_batch) if sorts else drawn
                     work["pad"] = 128 if a.texts == "padded" else None
                     answer = run([a.ours], work)
+                    if a.model == "visualbert" and a.device == "cpu":
+                        peak = max(peak, speed(3648, 768, 3072))
+                        done = zip(products(work)[warm:], answer["seconds"][warm:])
+                        speeds += [1e-9 * count / took for count, took in done]
                 else:
-                    options = dict(pad=128, compile=side == "compile", bf16=side == "bf16")
+                    options = dict(texts=drawn, pad=128, compile=side == "compile", bf16=side == "bf16")
                     env = {} if side == "eager" else KEEP_PAGES
                     answer = run([sys.executable, str(PEER)], work | options, env.items())
-                seconds[side] += answer["seconds"][1:]
+                took = answer["seconds"][warm:]
+                seconds[side] += [sum(took) / a.steps] if sorts else took
                 peaks[side] = max(peaks.get(side, 0), answer["peak_mb"])
         ours = statistics.median(seconds["ours"])
-        print(f"{a.texts} {name}: ours {ours:.2f} s, {peaks['ours']:.0f} MB", flush=True)
+        digits = ".2f" if a.device == "cpu" else ".4f"
+        share = f", {statistics.median(speeds):.0f} of {peak:.0f} GFLOP/s" if speeds else ""
+        print(f"{a.texts} {name}: ours {ours:{digits}} s, {peaks['ours']:.0f} MB{share}", flush=True)
         for side in sides[1:]:
             theirs = statistics.median(seconds[side])
-            print(f"  {side} {theirs:.2f} s, {peaks[side]:.0f} MB: ratio {ours / theirs:.2f}, "
+            print(f"  {side} {theirs:{digits}} s, {peaks[side]:.0f} MB: ratio {ours / theirs:.2f}, "
                   f"memory {peaks['ours'] / peaks[side]:.2f}", flush=True)
 
 

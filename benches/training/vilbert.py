@@ -86,7 +86,7 @@ class Model(nn.Module):
 
     def forward(self, ids, mask, kinds, visual, visual_mask, locations):
         b = self.base
-        t = b["words"](ids) + b["positions"](torch.arange(ids.shape[1])) + b["types"](kinds)
+        t = b["words"](ids) + b["positions"](torch.arange(ids.shape[1], device=ids.device)) + b["types"](kinds)
         t = F.dropout(b["t_norm"](t), 0.1, self.training)
         v = F.dropout(b["v_norm"](b["features"](visual) + b["locations"](locations)), 0.1, self.training)
         t_bias, v_bias = ((1.0 - m[:, None, None, :].float()) * -10000.0 for m in (mask, visual_mask))

@@ -64,7 +64,10 @@ impl Doctor {
             .collect();
         if found.is_empty() {
             let profile = &context.pipeline.profile;
-            found.push(Finding::good("outside", format!("nothing is missing that only a person can get for `{profile}`")));
+            found.push(Finding::good(
+                "outside",
+                format!("nothing is missing that only a person can get for `{profile}`"),
+            ));
         }
         found.push(credentials(context, registry, plan.needed()));
         Ok(found)

@@ -45,7 +45,10 @@ fn gpu(text: &str) -> Result<Gpu, String> {
     let rate = known.map(|(_, rate)| *rate).or_else(|| text.parse().ok().filter(|rate| *rate > 0.0));
     let names = || GPUS.map(|(name, _)| name).join(", ");
     rate.map(|rate| Gpu { name: text.to_owned(), rate }).ok_or_else(|| {
-        format!("the speed of `{text}` is not known; give a number of 10¹² operations a second, or one of {}", names())
+        format!(
+            "the speed of `{text}` is not known; give a number of 10¹² operations a second, or one of {}",
+            names()
+        )
     })
 }
 
@@ -104,7 +107,11 @@ impl Rehearse {
         };
         let seconds = since.elapsed().as_secs_f64();
         let found = Found { rehearsal, steps, sums, gpus, capacity, seconds };
-        if global.json { print_json(&found.json())? } else { print(&found.text())? }
+        if global.json {
+            print_json(&found.json())?
+        } else {
+            print(&found.text())?
+        }
         Ok(code)
     }
 }
@@ -130,7 +137,9 @@ fn rehearsal_of(global: &Global, registry: &Registry) -> Result<(String, PathBuf
             context.pipeline.profile
         ),
         hint: Some(match known.as_slice() {
-            [] => "a profile with `rehearses: (profile: …)` does; docs/pipeline-ron.md has its form".to_owned(),
+            [] => {
+                "a profile with `rehearses: (profile: …)` does; docs/pipeline-ron.md has its form".to_owned()
+            }
             known => format!("with --profile, name one of: {}", known.join(", ")),
         }),
     })
@@ -160,9 +169,10 @@ impl Found<'_> {
         let gpus = |sum: &Sum| -> BTreeMap<&str, f64> {
             self.gpus.iter().map(|gpu| (gpu.name.as_str(), sum.with_gpu(gpu.rate))).collect()
         };
-        let sums = self.sums.iter().map(|(target, sum)| {
-            json!({"target": target, "here": sum, "seconds_with_gpu": gpus(sum)})
-        });
+        let sums = self
+            .sums
+            .iter()
+            .map(|(target, sum)| json!({"target": target, "here": sum, "seconds_with_gpu": gpus(sum)}));
         json!({
             "profile": self.rehearsal.profile,
             "steps": self.steps,
@@ -214,7 +224,8 @@ impl Found<'_> {
 
     fn rows(&self) -> Vec<Vec<String>> {
         let none = || "–".to_owned();
-        let head = ["step", "works", "units", "time", "memory", "disk", "real units", "real time here", "real disk"];
+        let head =
+            ["step", "works", "units", "time", "memory", "disk", "real units", "real time here", "real disk"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(self.steps.iter().map(|step| {
             let outcome = match step.outcome {

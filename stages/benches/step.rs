@@ -9,7 +9,7 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use stages::models::{Batch, Config, Mode, Start, complete, fresh};
-use stages::nn::{AdamW, AdamWConfig, Dropout, Params, cross_entropy, decays, init, tune_allocator};
+use stages::nn::{AdamW, AdamWConfig, Dropout, Kernels, Params, cross_entropy, decays, init, tune_allocator};
 
 #[derive(Deserialize)]
 struct Work {
@@ -18,6 +18,10 @@ struct Work {
     evaluate: bool,
     threads: usize,
     regions: usize,
+    /// `cpu` or `cuda`.
+    device: String,
+    /// Whether products are of numbers rounded to bfloat16.
+    bf16: bool,
     /// Texts are padded to this length; to the longest of their batch when absent.
     pad: Option<usize>,
     /// Tokens of each text, batch by batch.
@@ -30,7 +34,7 @@ struct Product {
     threads: usize,
 }
 
-fn batch(work: &Work, lengths: &[usize], number: u64) -> candle_core::Result<Batch> {
+fn batch(work: &Work, lengths: &[usize], number: u64, device: &Device) -> candle_core::Result<Batch> {
     let (rows, regions, model) = (lengths.len(), work.regions, work.config.dimensions());
     let longest = work.pad.or_else(|| lengths.iter().max().copied()).unwrap_or(2);
     let (mut ids, mut mask) = (Vec::new(), Vec::new());
@@ -40,7 +44,6 @@ fn batch(work: &Work, lengths: &[usize], number: u64) -> candle_core::Result<Bat
         mask.extend((0..longest).map(|at| f32::from(u8::from(at < length))));
         mask.extend((0..regions).map(|_| 1f32));
     }
-    let device = &Device::Cpu;
     Ok(Batch {
         ids: Tensor::from_vec(ids, (rows, longest), device)?,
         regions: init::normal(number, "regions", &[rows, regions, model.features], 1.0, device)?.relu()?,
@@ -50,19 +53,22 @@ fn batch(work: &Work, lengths: &[usize], number: u64) -> candle_core::Result<Bat
 }
 
 fn steps(work: &Work) -> candle_core::Result<Vec<f64>> {
-    let base = fresh(&*work.config, 1, &Device::Cpu)?;
-    let tensors = complete(&base, &*work.config, work.mode, Start::Base, 1, &Device::Cpu)?;
+    let device = if work.device == "cpu" { Device::Cpu } else { Device::new_cuda(0)? };
+    let base = fresh(&*work.config, 1, &device)?;
+    let tensors = complete(&base, &*work.config, work.mode, Start::Base, 1, &device)?;
     drop(base);
     let params = Params::new(tensors, |name| work.mode.trains(name))?;
     let params = if work.evaluate { params.frozen() } else { params };
+    let params = if work.bf16 { params.with_kernels(Kernels::Bf16) } else { params };
     let model = work.config.build(&params)?;
     let mut adamw = AdamW::new(&params, AdamWConfig::default(), decays)?;
     let dropout = Dropout::new(work.config.dimensions().dropout, 1)?;
     let mut seconds = Vec::new();
     for (number, lengths) in (1..).zip(&work.texts) {
-        let batch = batch(work, lengths, number)?;
+        let batch = batch(work, lengths, number, &device)?;
         let labels: Vec<u32> = (0..lengths.len() as u32).map(|row| row % 2).collect();
-        let labels = Tensor::new(labels, &Device::Cpu)?;
+        let labels = Tensor::new(labels, &device)?;
+        device.synchronize()?;
         let start = Instant::now();
         if work.evaluate {
             model.logits(&batch, None)?.to_vec2::<f32>()?;
@@ -70,6 +76,7 @@ fn steps(work: &Work) -> candle_core::Result<Vec<f64>> {
             let loss = cross_entropy(&model.logits(&batch, Some(&dropout.at(number)))?, &labels)?;
             adamw.step(&loss.backward()?, 5e-5)?;
             loss.to_scalar::<f32>()?;
+            device.synchronize()?;
         }
         seconds.push(start.elapsed().as_secs_f64());
     }

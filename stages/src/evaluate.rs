@@ -32,7 +32,7 @@ pub(crate) struct EvaluateParams {
     #[serde(default = "val")]
     split: String,
     /// Rows a batch.
-    #[serde(default = "sixteen")]
+    #[serde(default = "sixty_four")]
     batch: usize,
     /// Whether the run is scored on another data set than it was trained on (data shift).
     #[serde(default)]
@@ -49,8 +49,8 @@ fn val() -> String {
     memes::name(Split::Val).to_owned()
 }
 
-fn sixteen() -> usize {
-    16
+fn sixty_four() -> usize {
+    64
 }
 
 fn thousand() -> usize {
@@ -65,7 +65,7 @@ impl Stage for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
     const ABOUT: &'static str = "Predictions and metrics of a trained run on one split";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::one(RUN), Port::one(TOKENS), Port::one(REGIONS)];
 
     fn check(&self, params: &EvaluateParams) -> Result<(), String> {
@@ -84,7 +84,7 @@ impl Stage for Evaluate {
         let device = device::open(&job.host.device)?;
         let run = job.inputs.one(RUN)?;
         let history = History::read(run)?;
-        let memes = finished::memes(job, &device)?;
+        let memes = finished::memes(job)?;
         let dataset = &memes.tokens.info.dataset;
         if params.shift == (*dataset == history.run.dataset) {
             let (trained, way) = (&history.run.dataset, if params.shift { "without" } else { "with" });

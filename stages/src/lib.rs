@@ -22,6 +22,7 @@ mod fetch;
 mod figure;
 mod http;
 mod import_detector;
+mod import_features;
 mod import_model;
 mod index_hmd;
 mod index_mmhs;
@@ -70,6 +71,7 @@ pub fn registry() -> Registry {
         .with(make_detector::MakeDetector)
         .with(import_detector::ImportDetector)
         .with(regions::Regions)
+        .with(import_features::ImportFeatures)
         .with(pretrain::Pretrain)
         .with(import_model::Import::<models::visual_bert::Config>::new())
         .with(import_model::Import::<models::vilbert::Config>::new())
@@ -89,4 +91,5 @@ pub fn registry() -> Registry {
         .with_tool(report::ShowPage)
         .with_tool(predict::Predict)
         .with_tool(export::Export)
+        .with_tool(regions::ShowRegions)
 }

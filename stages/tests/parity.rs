@@ -11,10 +11,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
-use stage_api::testing::run_stage;
+use stage_api::testing::{self, run_stage};
 use stages::artifacts::history::History;
 use stages::artifacts::region_features::{PictureRegions, RegionWriter};
 use stages::artifacts::samples::Split;
@@ -98,7 +99,19 @@ fn fixture(name: &str) -> PathBuf {
 
 fn read(model: &str, name: &str) -> Tensors {
     let file = fixture(&format!("{model}_{name}.safetensors"));
-    candle_core::safetensors::load(file, &Device::Cpu).unwrap()
+    candle_core::safetensors::load(file, &device()).unwrap()
+}
+
+/// Where the models compute: see [`testing::device`].
+fn device() -> Device {
+    // Opened once: candle takes two openings of one GPU for two devices.
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    let open = || match testing::device().split_once(':') {
+        Some(("cuda", number)) => Device::new_cuda(number.parse().unwrap()).unwrap(),
+        None => Device::Cpu,
+        Some(_) => panic!("these tests know cpu and cuda:N"),
+    };
+    DEVICE.get_or_init(open).clone()
 }
 
 /// The tensors whose names begin with `prefix`, without it.
@@ -148,7 +161,7 @@ fn gradients_are_the_references(family: Family, model: &str) {
         let tensors = read(model, &size.name);
         let regions = tensors["regions"].clone();
         let (rows, most, _) = regions.dims3().unwrap();
-        let nowhere = || Tensor::zeros((rows, most, 5), DType::F32, &Device::Cpu).unwrap();
+        let nowhere = || Tensor::zeros((rows, most, 5), DType::F32, &device()).unwrap();
         let batch = Batch {
             ids: tensors["ids"].to_dtype(DType::U32).unwrap(),
             regions,
@@ -156,11 +169,11 @@ fn gradients_are_the_references(family: Family, model: &str) {
             mask: tensors["mask"].clone(),
         };
         let labels: Vec<u32> = size.rows.iter().map(|row| u32::from(row.label)).collect();
-        let labels = Tensor::new(labels, &Device::Cpu).unwrap();
-        for (kernels, mode) in [Kernels::Plain, Kernels::Fused]
-            .into_iter()
-            .flat_map(|kernels| Mode::ALL.map(|mode| (kernels, mode)))
-        {
+        let labels = Tensor::new(labels, &device()).unwrap();
+        // The fused ones are for the CPU.
+        let kernels = [Kernels::Plain, Kernels::Fused];
+        let kernels = kernels.into_iter().filter(|kernels| *kernels == Kernels::Plain || device().is_cpu());
+        for (kernels, mode) in kernels.flat_map(|kernels| Mode::ALL.map(|mode| (kernels, mode))) {
             for (case, dropout) in [(mode.to_string(), None), (format!("{mode} dropout"), Some(&dropout))] {
                 let about = format!("{model} {} {case} {kernels:?}", size.name);
                 let params = Params::new(size.weights(&tensors, mode), |name| mode.trains(name)).unwrap();

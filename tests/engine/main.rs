@@ -15,8 +15,8 @@ mod oracle;
 #[path = "../support/process.rs"]
 mod process;
 mod publish;
-mod remote;
 mod rehearse;
+mod remote;
 mod rerun;
 mod resources;
 mod serve;

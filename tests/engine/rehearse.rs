@@ -40,7 +40,9 @@ fn a_rehearsal_runs_the_same_steps_on_its_own_sources_in_a_cache_of_its_own() {
     assert_eq!(space.read("reports/trial/work/text"), "real(made up)(o)");
     assert!(!space.path("cache/state").exists(), "the profile's own cache is untouched");
     assert!(space.path("cache/rehearsal/state").exists());
-    for words in ["| work ", "| yes ", "a100 (19.5", "7 (7", "the step `aside`: nobody reads it", "- the network"] {
+    for words in
+        ["| work ", "| yes ", "a100 (19.5", "7 (7", "the step `aside`: nobody reads it", "- the network"]
+    {
         assert!(done.out.contains(words), "{words}\n{}", done.out);
     }
     // Once more there is nothing to run, and the same is said. Without --profile the only one is meant.
@@ -70,7 +72,10 @@ fn what_fails_is_said_and_so_is_what_was_not_reached() {
 #[test]
 fn a_rehearsal_of_nothing_is_refused_with_its_place() {
     let space = TestSpace::new("");
-    space.write("pipeline.ron", &pipeline("").replace(r#"profile: "real", leaves"#, r#"profile: "rael", leaves"#));
+    space.write(
+        "pipeline.ron",
+        &pipeline("").replace(r#"profile: "real", leaves"#, r#"profile: "rael", leaves"#),
+    );
     let told = space.run(&["list", "--profile", "trial"]).expect(2).err;
     assert!(told.contains("no profile `rael` to rehearse") && told.contains("`real`"), "{told}");
     space.write("pipeline.ron", &pipeline("").replace(r#"("work", (work"#, r#"("wrok", (work"#));
@@ -89,13 +94,16 @@ fn the_doctor_says_of_each_thing_how_it_stands_and_changes_nothing() {
     let told = space.run(&["doctor", "--json"]);
     let found: Vec<Value> = serde_json::from_str(&told.out).unwrap();
     let whats: Vec<&str> = found.iter().map(|finding| finding["what"].as_str().unwrap()).collect();
-    for what in ["disk", "memory", "cores", "build", "cache", "clock", "file system", "outside", "credentials"] {
+    for what in
+        ["disk", "memory", "cores", "build", "cache", "clock", "file system", "outside", "credentials"]
+    {
         assert!(whats.contains(&what), "{what} of {whats:?}");
     }
     let problems = found.iter().filter(|finding| finding["standing"] == "problem").count();
     assert_eq!(told.code, Some(if problems == 0 { 0 } else { 3 }), "{}", told.err);
     assert!(found.iter().all(|finding| finding["standing"] == "good" || finding["advice"].is_string()));
-    let left: Vec<_> = std::fs::read_dir(space.path("")).unwrap().map(|item| item.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(space.path("")).unwrap().map(|item| item.unwrap().file_name()).collect();
     assert_eq!(left, ["pipeline.ron"], "nothing is left behind");
 
     space.write("cache/VERSION", "99\n");

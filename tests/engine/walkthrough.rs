@@ -59,7 +59,8 @@ fn the_example_of_commands_alone_runs_and_has_its_slopes() {
 fn every_page_that_another_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let pages = fs::read_dir(root.join("docs")).unwrap().map(|item| item.unwrap().path());
-    let pages = pages.chain([root.join("README.md"), root.join("CONTRIBUTING.md"), root.join("paper/README.md")]);
+    let pages =
+        pages.chain([root.join("README.md"), root.join("CONTRIBUTING.md"), root.join("paper/README.md")]);
     for page in pages.filter(|page| page.extension().is_some_and(|ending| ending == "md")) {
         let text = fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {

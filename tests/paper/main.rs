@@ -6,6 +6,7 @@
 mod examples;
 mod interrupt;
 mod outside;
+mod predict;
 #[path = "../support/process.rs"]
 mod process;
 mod project;

@@ -43,9 +43,7 @@ fn base<'f, 'a>(
         names.push(name);
     }
     let problem = format!("there is no profile `{}` to rehearse", rehearsal.profile);
-    Err(text
-        .error(text.span(raw.0), problem)
-        .nearest(&rehearsal.profile, names.iter().map(String::as_str)))
+    Err(text.error(text.span(raw.0), problem).nearest(&rehearsal.profile, names.iter().map(String::as_str)))
 }
 
 /// Which profile rehearses which: the rehearsed one first.

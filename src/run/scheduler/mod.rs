@@ -18,7 +18,6 @@ use super::event::{Event, Observer};
 use super::executor::{Execution, Executor, Message, Outcome, Report, Running};
 use super::host::{Capacity, Share};
 use super::summary::{Failure, Summary};
-use pace::Pace;
 use crate::key::{KeyText, StageKey};
 use crate::pipeline::Pipeline;
 use crate::plan::{Plan, Verdict};
@@ -26,6 +25,7 @@ use crate::record::RecordedInput;
 use crate::remote::Shared;
 use crate::store::{Holder, WorkDir, Writer};
 use crate::workspace::Workspace;
+use pace::Pace;
 
 /// How long a step may take to end once it was asked to.
 const GRACE: Duration = Duration::from_secs(3);

@@ -27,8 +27,13 @@ impl Progress for Recorder {
     }
 }
 
-/// Runs `stage` in this process with params in RON on `inputs` (port, path), into `out`, which is created.
-/// Scratch is `<out>.scratch`.
+/// The device that tests compute on: `cpu`, or what the variable `REPRO_TEST_DEVICE` says (`cuda:0`).
+pub fn device() -> String {
+    std::env::var("REPRO_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())
+}
+
+/// Runs `stage` in this process with params in RON on `inputs` (port, path), into `out`, which is created, on
+/// [`device`]. Scratch is `<out>.scratch`.
 ///
 /// # Errors
 /// What the stage returns, or its refusal of the params.
@@ -62,7 +67,7 @@ pub fn run_stage_outside(
             .map(|(port, path)| Input { port: (*port).to_owned(), path: (*path).to_owned() })
             .collect(),
     );
-    let host = Host { device: "cpu".to_owned(), threads: 1 };
+    let host = Host { device: device(), threads: 1 };
     let recorder = Recorder::default();
     stage.run_erased(
         &canonical,

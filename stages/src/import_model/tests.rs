@@ -36,9 +36,9 @@ fn holds_the_base(out: &Path) {
 }
 
 #[test]
-fn both_layouts_give_the_base_and_nothing_else() {
+fn every_layout_under_every_prefix_gives_the_base_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["zip.pth", "old.pth"] {
+    for name in ["zip.pth", "top.ckpt", "old.pth"] {
         let out = dir.path().join(name).with_extension("out");
         import(&fixture(name), 3, &out).unwrap();
         holds_the_base(&out);
@@ -48,15 +48,17 @@ fn both_layouts_give_the_base_and_nothing_else() {
 #[test]
 fn a_compressed_tar_within_a_folder_is_unpacked() {
     let dir = tempfile::tempdir().unwrap();
-    let folder = dir.path().join("fetched");
-    fs::create_dir(&folder).unwrap();
-    let file = File::create(folder.join("checkpoint.tar.gz")).unwrap();
-    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(file, flate2::Compression::fast()));
-    tar.append_path_with_name(fixture("make.py"), "config.yaml").unwrap();
-    tar.append_path_with_name(fixture("old.pth"), "some/model.pth").unwrap();
-    tar.into_inner().unwrap().finish().unwrap();
-    import(&folder, 3, &dir.path().join("out")).unwrap();
-    holds_the_base(&dir.path().join("out"));
+    for name in ["zip.pth", "top.ckpt", "old.pth"] {
+        let folder = dir.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        let file = File::create(folder.join("checkpoint.tar.gz")).unwrap();
+        let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(file, flate2::Compression::fast()));
+        tar.append_path_with_name(fixture("make.py"), "config.yaml").unwrap();
+        tar.append_path_with_name(fixture(name), format!("some/{name}")).unwrap();
+        tar.into_inner().unwrap().finish().unwrap();
+        import(&folder, 3, &folder.join("out")).unwrap();
+        holds_the_base(&folder.join("out"));
+    }
 }
 
 /// The tensors of `zip.pth` under names that `rename` gives, as a safetensors file.

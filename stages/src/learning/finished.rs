@@ -4,7 +4,7 @@ use candle_core::Device;
 use stage_api::{Desk, Job, StageError, StepView};
 
 use super::memes::{self, Memes};
-use super::scoring::Scores;
+use super::scoring::{Rows, Scores};
 use crate::artifacts::predictions::Prediction;
 use crate::artifacts::samples::Split;
 use crate::artifacts::view::View;
@@ -35,9 +35,9 @@ pub(crate) fn step(desk: &Desk, name: &str) -> Result<StepView, StageError> {
 ///
 /// # Errors
 /// Inputs that cannot be read or do not fit the run.
-pub(crate) fn memes<'a>(job: &'a Job, device: &Device) -> Result<Memes<'a>, StageError> {
+pub(crate) fn memes<'a>(job: &'a Job) -> Result<Memes<'a>, StageError> {
     let run = job.inputs.one(RUN)?;
-    let memes = Memes::open(job.inputs, View::read(run)?, device)?;
+    let memes = Memes::open(job.inputs, View::read(run)?)?;
     memes.check_fits(&*weights::read_config::<Config>(run)?)?;
     Ok(memes)
 }
@@ -57,7 +57,7 @@ pub(crate) fn score(
     let fail = |error: candle_core::Error| StageError::input(RUN, run, error);
     let config: Config = weights::read_config(run)?;
     let params = Params::new(weights::read_tensors(run, device)?, |_| false).map_err(fail)?;
-    Scores::of(&*config.build(&params).map_err(fail)?, memes, rows, batch, job)
+    Scores::of(&*config.build(&params).map_err(fail)?, device, Rows { memes, rows, batch }, job)
 }
 
 /// What the scores say, as MMF exports it. The label is the argmax of the softmax: with saturation it can differ from

@@ -27,22 +27,29 @@ pub(crate) struct Memes<'a> {
     /// Where the regions of each row are, for the rows whose picture has any.
     places: Vec<Option<RegionRow>>,
     view: View,
-    device: Device,
+}
+
+/// A batch to learn from, in pieces that are computed one after another.
+pub(crate) struct Lesson {
+    /// The pieces, each padded as the whole batch is.
+    pub pieces: Vec<Batch>,
+    /// The labels of all rows.
+    pub labels: Vec<u8>,
 }
 
 impl<'a> Memes<'a> {
-    /// Joins what came in by the ports [`TOKENS`] and [`REGIONS`]; batches will lie on `device`.
+    /// Joins what came in by the ports [`TOKENS`] and [`REGIONS`].
     ///
     /// # Errors
     /// Inputs that cannot be read.
-    pub(crate) fn open(inputs: &'a Inputs, view: View, device: &Device) -> Result<Self, StageError> {
+    pub(crate) fn open(inputs: &'a Inputs, view: View) -> Result<Self, StageError> {
         let (tokens_path, regions_path) = (inputs.one(TOKENS)?, inputs.one(REGIONS)?);
         let tokens = TokenSet::read(tokens_path)
             .map_err(|error| StageError::input(TOKENS, error.path, error.problem))?;
         let regions = RegionFeatures::open(regions_path)
             .map_err(|error| StageError::input(REGIONS, error.path, error.problem))?;
         let places = tokens.rows.iter().map(|row| regions.find(&row.image)).collect();
-        Ok(Self { tokens, tokens_path, regions, regions_path, places, view, device: device.clone() })
+        Ok(Self { tokens, tokens_path, regions, regions_path, places, view })
     }
 
     /// Width of a region feature.
@@ -144,7 +151,15 @@ impl<'a> Memes<'a> {
         }
     }
 
-    /// Collates rows with the texts given for them, padded to the longest text and the most regions among them.
+    /// How long the text of a row is that the model is shown.
+    pub(crate) fn length(&self, row: usize) -> usize {
+        match self.view.ablation {
+            Ablation::Text => 2,
+            _ => self.tokens.length(row).min(self.view.max_text),
+        }
+    }
+
+    /// Collates rows, in host memory, with the texts given for them, padded to the longest text and the most regions among them.
     /// Padding is masked, so its extent does not change what the model computes.
     pub(crate) fn batch(&self, rows: &[usize], texts: &[Vec<u32>]) -> candle_core::Result<Batch> {
         self.padded(rows, texts, self.extent(rows, texts))
@@ -185,10 +200,10 @@ impl<'a> Memes<'a> {
             }
         }
         Ok(Batch {
-            ids: Tensor::from_vec(ids, (rows.len(), longest), &self.device)?,
-            regions: Tensor::from_vec(regions, (rows.len(), most, width), &self.device)?,
-            locations: Tensor::from_vec(locations, (rows.len(), most, 5), &self.device)?,
-            mask: Tensor::from_vec(mask, (rows.len(), longest + most), &self.device)?,
+            ids: Tensor::from_vec(ids, (rows.len(), longest), &Device::Cpu)?,
+            regions: Tensor::from_vec(regions, (rows.len(), most, width), &Device::Cpu)?,
+            locations: Tensor::from_vec(locations, (rows.len(), most, 5), &Device::Cpu)?,
+            mask: Tensor::from_vec(mask, (rows.len(), longest + most), &Device::Cpu)?,
         })
     }
 
@@ -198,18 +213,17 @@ impl<'a> Memes<'a> {
         self.batch(rows, &texts)
     }
 
-    /// [`Memes::plain_batch`] in pieces of at most `most` rows, each padded as the whole batch is.
-    pub(crate) fn pieces<'m>(
-        &'m self,
-        rows: &'m [usize],
-        most: usize,
-    ) -> impl Iterator<Item = candle_core::Result<Batch>> + 'm {
+    /// The batch of `rows` to learn from, in pieces of at most `most` rows.
+    ///
+    /// # Errors
+    /// A row without label, or with another than 0 and 1.
+    pub(crate) fn lesson(&self, rows: &[usize], most: usize) -> Result<Lesson, StageError> {
         let texts: Vec<Vec<u32>> = rows.iter().map(|&row| self.text(row)).collect();
         let extent = self.extent(rows, &texts);
-        (0..rows.len()).step_by(most.max(1)).map(move |start| {
-            let range = start..rows.len().min(start.saturating_add(most));
-            self.padded(&rows[range.clone()], &texts[range], extent)
-        })
+        let pieces = rows.chunks(most).zip(texts.chunks(most));
+        let pieces = pieces.map(|(rows, texts)| self.padded(rows, texts, extent));
+        let pieces = pieces.collect::<candle_core::Result<_>>().map_err(StageError::failed)?;
+        Ok(Lesson { pieces, labels: self.labels(rows)? })
     }
 
     /// Where the regions of a picture are.

@@ -2,6 +2,7 @@
 //! the logged loss, and scoring a split. Not a stage: it knows artifacts and the model, but neither params nor
 //! output folders.
 
+pub(crate) mod ahead;
 pub(crate) mod epochs;
 pub(crate) mod finished;
 pub(crate) mod memes;

@@ -1,8 +1,12 @@
 //! Scores a split with a model in evaluation mode: logits, and the metrics over all of them at once, as the
 //! original computes them. It does not know which update the model is at.
 
+use std::cmp::Reverse;
+
+use candle_core::Device;
 use stage_api::{Job, StageError};
 
+use super::ahead::ahead;
 use super::memes::Memes;
 use crate::metrics;
 use crate::models::Model;
@@ -26,27 +30,48 @@ pub(crate) struct Summary {
     pub roc_auc: Option<f64>,
 }
 
+/// What to score.
+pub(crate) struct Rows<'a> {
+    /// The data set.
+    pub memes: &'a Memes<'a>,
+    /// Its rows.
+    pub rows: &'a [usize],
+    /// How many at a time.
+    pub batch: usize,
+}
+
 impl Scores {
-    /// Runs `model` without dropout over `rows`, `batch` at a time.
+    /// Runs `model`, which is on `device`, without dropout.
     ///
     /// # Errors
     /// A request to stop, or a model that fails.
     pub(crate) fn of(
         model: &dyn Model,
-        memes: &Memes,
-        rows: &[usize],
-        batch: usize,
+        device: &Device,
+        Rows { memes, rows, batch }: Rows,
         job: &Job,
     ) -> Result<Self, StageError> {
-        let mut logits = Vec::with_capacity(rows.len());
-        for rows in rows.chunks(batch) {
-            job.checkpoint()?;
-            let scored = || model.logits(&memes.plain_batch(rows)?, None)?.to_vec2::<f32>();
-            for pair in scored().map_err(|error| StageError::failed(format!("evaluation: {error}")))? {
-                logits.push([pair[0], pair[1]]);
+        // Texts of one length share a batch, so that next to nothing is padding; the longest come first, so that a batch
+        // that is too large for the device fails at once.
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|&at| Reverse(memes.length(rows[at])));
+        let mut logits = vec![[0.0; 2]; rows.len()];
+        let batches = order.chunks(batch).map(|places| {
+            let rows: Vec<usize> = places.iter().map(|&at| rows[at]).collect();
+            memes.plain_batch(&rows).map(|batch| (places, batch))
+        });
+        ahead(batches, |batches| {
+            for batch in batches {
+                job.checkpoint()?;
+                let scored = batch.and_then(|(places, batch)| {
+                    let pairs = model.logits(&batch.to_device(device)?, None)?.to_vec2::<f32>()?;
+                    places.iter().zip(pairs).for_each(|(&at, pair)| logits[at] = [pair[0], pair[1]]);
+                    Ok(())
+                });
+                scored.map_err(|error| StageError::failed(format!("evaluation: {error}")))?;
             }
-        }
-        Ok(Self { logits })
+            Ok(Self { logits })
+        })
     }
 
     /// P(class 0) and P(class 1) by row.

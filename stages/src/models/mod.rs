@@ -12,7 +12,7 @@ mod mode;
 pub mod vilbert;
 pub mod visual_bert;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -34,6 +34,21 @@ pub struct Batch {
     pub locations: Tensor,
     /// f32 [B, T + R]: 1 where a token or region is there, 0 where it is padding.
     pub mask: Tensor,
+}
+
+impl Batch {
+    /// The same batch on `device`.
+    ///
+    /// # Errors
+    /// Only if the device fails.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            ids: self.ids.to_device(device)?,
+            regions: self.regions.to_device(device)?,
+            locations: self.locations.to_device(device)?,
+            mask: self.mask.to_device(device)?,
+        })
+    }
 }
 
 /// A model with its parameters.

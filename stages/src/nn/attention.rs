@@ -8,7 +8,7 @@ use super::dropout::Mask;
 use super::fused::math::{exp, sum};
 use super::fused::product::{Matrix, product};
 use super::fused::{self, Kernel, parallel};
-use super::linear::Size;
+use super::linear::{Size, bias_gradient};
 use super::{Kernels, Linear, Params};
 
 /// softmax(q kᵀ / √d + bias), dropped out, times v, for each head.
@@ -77,13 +77,13 @@ impl Attention {
         }
         let shape = self.query.output_shape(wanted)?;
         let (query, key) = (self.query.size, self.key.size);
-        let sizes = Sizes { batch, queries, keys, query, key, heads: self.heads };
         let bias = bias.flatten_all()?.to_vec1()?;
         let mask = mask.map(|mask| mask.over(batch * self.heads * queries * keys));
-        // Where both are one tensor its gradient is computed in one piece.
+        // What reads one tensor is one product, and that tensor's gradient is computed in one piece.
         let same = wanted.id() == x.id();
+        let sizes = Sizes { batch, queries, keys, query, key, heads: self.heads, same };
         let mut inputs = vec![x];
-        for Linear { weight, bias, .. } in [&self.query, &self.key, &self.value] {
+        for Linear { weight, bias, .. } in [&self.key, &self.value, &self.query] {
             inputs.extend([weight, bias]);
         }
         if !same {
@@ -119,9 +119,18 @@ struct Sizes {
     /// Of the projections to keys and to values.
     key: Size,
     heads: usize,
+    /// Whether the tensor that asks is the one that is attended to.
+    same: bool,
 }
 
-/// Inputs: x, then weight and bias of query, key and value, then `wanted` if it is another tensor than x.
+impl Sizes {
+    /// The projections of what is attended to, side by side: keys, values and, if it asks too, queries.
+    fn beside(&self) -> Size {
+        Size { inputs: self.key.inputs, outputs: self.key.outputs * if self.same { 3 } else { 2 } }
+    }
+}
+
+/// Inputs: x, then weight and bias of key, value and query, then `wanted` if it is another tensor than x.
 struct Fused {
     sizes: Sizes,
     bias: Vec<f32>,
@@ -129,9 +138,10 @@ struct Fused {
 }
 
 struct Saved {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
+    /// [B, S, 2 or 3 H], see [`Sizes::beside`].
+    beside: Vec<f32>,
+    /// Queries of a tensor that is not attended to; nothing if there is none.
+    queries: Vec<f32>,
     /// Before dropout, [B, heads, Q, S].
     probabilities: Vec<f32>,
 }
@@ -140,37 +150,38 @@ impl Kernel for Fused {
     type Saved = Saved;
 
     fn forward(&self, inputs: &[&[f32]], _: bool) -> (Vec<f32>, Saved) {
-        let Sizes { batch, queries, keys, query, key, heads } = self.sizes;
-        let (x, hidden) = (inputs[0], query.outputs);
-        let q = query.forward(inputs.get(7).unwrap_or(&x), inputs[1], inputs[2]);
-        let (k, v) = (key.forward(x, inputs[3], inputs[4]), key.forward(x, inputs[5], inputs[6]));
-        let size = hidden / heads;
-        let scale = 1.0 / (size as f32).sqrt();
-        let (of_one, all) = (heads * queries * keys, batch * heads * queries * keys);
+        let Sizes { batch, queries: asked, keys, query, heads, .. } = self.sizes;
+        let (packed, hidden) = (self.sizes.beside(), query.outputs);
+        let join = |first: usize| -> Vec<f32> {
+            let parts = (0..packed.outputs / hidden).flat_map(|part| inputs[first + 2 * part]);
+            parts.copied().collect()
+        };
+        let beside = packed.forward(inputs[0], &join(1), &join(2));
+        let queries =
+            inputs.get(7).map(|wanted| query.forward(wanted, inputs[5], inputs[6])).unwrap_or_default();
+        let (of_one, all) = (heads * asked * keys, batch * heads * asked * keys);
         let mut probabilities = vec![0f32; all];
-        let mut context = vec![0f32; batch * queries * hidden];
+        let mut context = vec![0f32; batch * asked * hidden];
         parallel::zip(
             &mut probabilities,
             of_one,
             &mut context,
-            queries * hidden,
+            asked * hidden,
             |b, probabilities, context| {
                 let bias = &self.bias[b * keys..(b + 1) * keys];
                 let mut dropped = Vec::new();
                 for head in 0..heads {
-                    let [q, k, v] = [(&q, queries), (&k, keys), (&v, keys)].map(|(x, rows)| {
-                        Matrix::new(&x[b * rows * hidden + head * size..], rows, size, hidden)
-                    });
-                    let p = &mut probabilities[head * queries * keys..(head + 1) * queries * keys];
-                    product(p, keys, q, k.t(), scale, false);
+                    let [q, k, v] = self.head(b, head, &beside, &queries);
+                    let p = &mut probabilities[head * asked * keys..(head + 1) * asked * keys];
+                    product(p, keys, q, k.t(), self.scale(), false);
                     softmax(p, bias);
                     let p = self.dropped(p, b * heads + head, &mut dropped);
-                    let p = Matrix::new(p, queries, keys, keys);
-                    product(&mut context[head * size..], hidden, p, v, 1.0, false);
+                    let p = Matrix::new(p, asked, keys, keys);
+                    product(&mut context[head * v.columns..], hidden, p, v, 1.0, false);
                 }
             },
         );
-        (context, Saved { q, k, v, probabilities })
+        (context, Saved { beside, queries, probabilities })
     }
 
     fn backward(
@@ -180,66 +191,49 @@ impl Kernel for Fused {
         grad: &[f32],
         wanted: &[bool],
     ) -> Vec<Option<Vec<f32>>> {
-        let Sizes { queries, keys, query, key, heads, .. } = self.sizes;
-        let hidden = query.outputs;
-        let Saved { q, k, v, probabilities } = saved;
-        let size = hidden / heads;
-        let scale = 1.0 / (size as f32).sqrt();
-        let mut grad_q = vec![0f32; q.len()];
-        // Keys and values side by side, so that one picture's gradients are one piece of memory.
-        let mut grad_kv = vec![0f32; 2 * k.len()];
-        parallel::zip(
-            &mut grad_q,
-            queries * hidden,
-            &mut grad_kv,
-            2 * keys * hidden,
-            |b, grad_q, grad_kv| {
-                let (grad_k, grad_v) = grad_kv.split_at_mut(keys * hidden);
-                let (mut dropped, mut grad_p) = (Vec::new(), vec![0f32; queries * keys]);
-                for head in 0..heads {
-                    let [q, k, v, grad] =
-                        [(&q[..], queries), (&k[..], keys), (&v[..], keys), (grad, queries)].map(
-                            |(x, rows)| {
-                                Matrix::new(&x[b * rows * hidden + head * size..], rows, size, hidden)
-                            },
-                        );
-                    let index = b * heads + head;
-                    let p = &probabilities[index * queries * keys..(index + 1) * queries * keys];
-                    let after = Matrix::new(self.dropped(p, index, &mut dropped), queries, keys, keys);
-                    product(&mut grad_v[head * size..], hidden, after.t(), grad, 1.0, false);
-                    product(&mut grad_p, keys, grad, v.t(), 1.0, false);
-                    if let Some(mask) = &self.mask {
-                        super::dropout::scale(mask, index * queries * keys, &mut grad_p);
-                    }
-                    softmax_backward(&mut grad_p, p, keys);
-                    let grad_p = Matrix::new(&grad_p, queries, keys, keys);
-                    product(&mut grad_q[head * size..], hidden, grad_p, k, scale, false);
-                    product(&mut grad_k[head * size..], hidden, grad_p.t(), q, scale, false);
-                }
-            },
-        );
-        let (grad_k, grad_v) = self.untangle(&grad_kv);
+        let Sizes { batch, keys, query, key, .. } = self.sizes;
+        let (packed, hidden) = (self.sizes.beside(), query.outputs);
+        let mut grad_beside = vec![0f32; saved.beside.len()];
+        let mut grad_queries = vec![0f32; saved.queries.len()];
+        let piece = keys * packed.outputs;
+        if self.sizes.same {
+            parallel::pieces(&mut grad_beside, piece, |b, beside| {
+                self.backward_of_one(b, saved, grad, beside, &mut []);
+            });
+        } else {
+            let asked = grad_queries.len() / batch.max(1);
+            parallel::zip(&mut grad_queries, asked, &mut grad_beside, piece, |b, queries, beside| {
+                self.backward_of_one(b, saved, grad, beside, queries);
+            });
+        }
         let x = inputs[0];
-        let queried = inputs.get(7).unwrap_or(&x);
-        let parameters = [(query, &grad_q, *queried), (key, &grad_k, x), (key, &grad_v, x)];
+        let part = |at: usize| Matrix::new(&grad_beside[at * hidden..], batch * keys, hidden, packed.outputs);
         let mut gradients = vec![wanted[0].then(|| {
             let mut grad_x = vec![0f32; x.len()];
-            key.input_gradient(&mut grad_x, &grad_k, inputs[3], false);
-            key.input_gradient(&mut grad_x, &grad_v, inputs[5], true);
-            if inputs.len() == 7 {
-                query.input_gradient(&mut grad_x, &grad_q, inputs[1], true);
+            key.input_gradient(&mut grad_x, part(0), inputs[1], false);
+            key.input_gradient(&mut grad_x, part(1), inputs[3], true);
+            if self.sizes.same {
+                query.input_gradient(&mut grad_x, part(2), inputs[5], true);
             }
             grad_x
         })];
-        for (index, (linear, grad, x)) in parameters.into_iter().enumerate() {
-            gradients.push(wanted[1 + 2 * index].then(|| linear.weight_gradient(grad, x)));
-            gradients.push(wanted[2 + 2 * index].then(|| linear.bias_gradient(grad)));
+        let parts = packed.outputs / hidden;
+        let is_wanted = (0..parts).any(|at| wanted[1 + 2 * at]);
+        let weights = is_wanted.then(|| packed.weight_gradient(packed.rows(&grad_beside), x));
+        for at in 0..parts {
+            let weights = weights.as_ref().filter(|_| wanted[1 + 2 * at]);
+            let len = hidden * packed.inputs;
+            gradients.push(weights.map(|weights| weights[at * len..(at + 1) * len].to_vec()));
+            gradients.push(wanted[2 + 2 * at].then(|| bias_gradient(part(at))));
         }
-        if let Some(wanted) = wanted.get(7) {
-            gradients.push(wanted.then(|| {
-                let mut grad_queried = vec![0f32; queried.len()];
-                query.input_gradient(&mut grad_queried, &grad_q, inputs[1], false);
-                grad_queried
+        if let Some(asking) = inputs.get(7) {
+            let grad = query.rows(&grad_queries);
+            gradients.push(wanted[5].then(|| query.weight_gradient(grad, asking)));
+            gradients.push(wanted[6].then(|| bias_gradient(grad)));
+            gradients.push(wanted[7].then(|| {
+                let mut grad_asking = vec![0f32; asking.len()];
+                query.input_gradient(&mut grad_asking, grad, inputs[5], false);
+                grad_asking
             }));
         }
         gradients
@@ -247,6 +241,62 @@ impl Kernel for Fused {
 }
 
 impl Fused {
+    /// What scores are multiplied by.
+    fn scale(&self) -> f32 {
+        1.0 / ((self.sizes.query.outputs / self.sizes.heads) as f32).sqrt()
+    }
+
+    /// Queries, keys and values of a head for picture `b`.
+    fn head<'a>(&self, b: usize, head: usize, beside: &'a [f32], queries: &'a [f32]) -> [Matrix<'a>; 3] {
+        let Sizes { queries: asked, keys, query, heads, same, .. } = self.sizes;
+        let (hidden, width) = (query.outputs, self.sizes.beside().outputs);
+        let size = hidden / heads;
+        let part = |at: usize| {
+            Matrix::new(&beside[b * keys * width + at * hidden + head * size..], keys, size, width)
+        };
+        let q = if same {
+            part(2)
+        } else {
+            Matrix::new(&queries[b * asked * hidden + head * size..], asked, size, hidden)
+        };
+        [q, part(0), part(1)]
+    }
+
+    /// The gradients of picture `b`'s projections, given that of the output of all pictures.
+    fn backward_of_one(
+        &self,
+        b: usize,
+        saved: &Saved,
+        grad: &[f32],
+        grad_beside: &mut [f32],
+        grad_queries: &mut [f32],
+    ) {
+        let Sizes { queries: asked, keys, query, heads, same, .. } = self.sizes;
+        let (hidden, width, scale) = (query.outputs, self.sizes.beside().outputs, self.scale());
+        let (mut dropped, mut grad_p) = (Vec::new(), vec![0f32; asked * keys]);
+        for head in 0..heads {
+            let [q, k, v] = self.head(b, head, &saved.beside, &saved.queries);
+            let (size, index) = (v.columns, b * heads + head);
+            let grad = Matrix::new(&grad[b * asked * hidden + head * size..], asked, size, hidden);
+            let p = &saved.probabilities[index * asked * keys..(index + 1) * asked * keys];
+            let after = Matrix::new(self.dropped(p, index, &mut dropped), asked, keys, keys);
+            product(&mut grad_beside[hidden + head * size..], width, after.t(), grad, 1.0, false);
+            product(&mut grad_p, keys, grad, v.t(), 1.0, false);
+            if let Some(mask) = &self.mask {
+                super::dropout::scale(mask, index * asked * keys, &mut grad_p);
+            }
+            softmax_backward(&mut grad_p, p, keys);
+            let grad_p = Matrix::new(&grad_p, asked, keys, keys);
+            product(&mut grad_beside[head * size..], width, grad_p.t(), q, scale, false);
+            let (grad_q, stride) = if same {
+                (&mut grad_beside[2 * hidden + head * size..], width)
+            } else {
+                (&mut grad_queries[head * size..], hidden)
+            };
+            product(grad_q, stride, grad_p, k, scale, false);
+        }
+    }
+
     /// The probabilities of head `index` (counted over the batch) after dropout, in `buffer` if they change.
     fn dropped<'a>(&self, p: &'a [f32], index: usize, buffer: &'a mut Vec<f32>) -> &'a [f32] {
         let Some(mask) = &self.mask else { return p };
@@ -254,17 +304,6 @@ impl Fused {
         buffer.extend_from_slice(p);
         super::dropout::scale(mask, index * p.len(), buffer);
         buffer
-    }
-
-    /// Gradients of keys and values, each [B, S, H], from the two side by side for each picture.
-    fn untangle(&self, both: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let len = self.sizes.keys * self.sizes.key.outputs;
-        let (mut k, mut v) = (Vec::with_capacity(both.len() / 2), Vec::with_capacity(both.len() / 2));
-        for both in both.chunks_exact(2 * len) {
-            k.extend_from_slice(&both[..len]);
-            v.extend_from_slice(&both[len..]);
-        }
-        (k, v)
     }
 }
 

@@ -74,12 +74,12 @@ impl DropoutAt {
 /// A dropout mask over elements 0, 1, 2, … of a contiguous tensor.
 #[derive(Debug, Clone, Copy)]
 pub struct Mask {
-    threshold: u32,
-    scale: f32,
-    keys: [u32; 2],
+    pub(super) threshold: u32,
+    pub(super) scale: f32,
+    pub(super) keys: [u32; 2],
     piece: Piece,
     /// What the tensor's element 0 is in the whole batch's tensor; see [`Mask::over`].
-    first: u32,
+    pub(super) first: u32,
 }
 
 impl Mask {
@@ -100,11 +100,16 @@ impl Mask {
         if x >= self.threshold { self.scale } else { 0.0 }
     }
 
-    /// `x` under this mask, by candle's operations.
+    /// `x` under this mask, by candle's operations. They have none to hash with: the factors are computed on the host,
+    /// but for GPUs that have a kernel of their own.
     ///
     /// # Errors
     /// Only if the device fails.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return super::cuda::dropout(x, *self);
+        }
         let factors: Vec<f32> = (0..x.elem_count()).map(|element| self.factor(element as u32)).collect();
         x.mul(&Tensor::from_vec(factors, x.dims(), x.device())?)
     }

@@ -91,36 +91,39 @@ impl Size {
         y
     }
 
+    /// As many rows of outputs, or of their gradients, as `values` holds.
+    pub fn rows(self, values: &[f32]) -> Matrix<'_> {
+        Matrix::new(values, values.len() / self.outputs, self.outputs, self.outputs)
+    }
+
     /// The gradient of x: g W, added to `grad_x` if `add`.
-    pub fn input_gradient(self, grad_x: &mut [f32], grad: &[f32], weight: &[f32], add: bool) {
+    pub fn input_gradient(self, grad_x: &mut [f32], grad: Matrix, weight: &[f32], add: bool) {
         let Self { inputs, outputs } = self;
-        let grad = Matrix::new(grad, grad.len() / outputs, outputs, outputs);
         product(grad_x, inputs, grad, Matrix::new(weight, outputs, inputs, inputs), 1.0, add);
     }
 
     /// The gradient of W: gᵀ x.
-    pub fn weight_gradient(self, grad: &[f32], x: &[f32]) -> Vec<f32> {
+    pub fn weight_gradient(self, grad: Matrix, x: &[f32]) -> Vec<f32> {
         let Self { inputs, outputs } = self;
-        let rows = x.len() / inputs;
         let mut grad_weight = vec![0f32; outputs * inputs];
-        let (grad, x) = (Matrix::new(grad, rows, outputs, outputs), Matrix::new(x, rows, inputs, inputs));
+        let x = Matrix::new(x, grad.rows, inputs, inputs);
         product(&mut grad_weight, inputs, grad.t(), x, 1.0, false);
         grad_weight
     }
-
-    /// The gradient of b: the sum of g's rows.
-    pub fn bias_gradient(self, grad: &[f32]) -> Vec<f32> {
-        let width = self.outputs;
-        parallel::sum_rows(grad.len() / width, width, width, |first, end, sums| {
-            add_rows(&grad[first * width..end * width], sums);
-        })
-    }
 }
 
-/// `sums` ← `sums` + the rows of `x`.
+/// The gradient of a bias: the sum of the rows of g.
+pub(super) fn bias_gradient(grad: Matrix) -> Vec<f32> {
+    let width = grad.columns;
+    parallel::sum_rows(grad.rows, width, width, |first, end, sums| {
+        add_rows(grad.between(first, end), grad.stride(), sums);
+    })
+}
+
+/// `sums` ← `sums` + the rows of `x`, which lie `stride` apart.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn add_rows(x: &[f32], sums: &mut [f32]) {
-    for row in x.chunks_exact(sums.len()) {
+fn add_rows(x: &[f32], stride: usize, sums: &mut [f32]) {
+    for row in x.chunks(stride) {
         for (sum, value) in sums.iter_mut().zip(row) {
             *sum += value;
         }
@@ -138,13 +141,13 @@ impl Kernel for Size {
         let &[x, weight, _] = inputs else { return Vec::new() };
         let grad_x = || {
             let mut grad_x = vec![0f32; x.len()];
-            self.input_gradient(&mut grad_x, grad, weight, false);
+            self.input_gradient(&mut grad_x, self.rows(grad), weight, false);
             grad_x
         };
         vec![
             wanted[0].then(grad_x),
-            wanted[1].then(|| self.weight_gradient(grad, x)),
-            wanted[2].then(|| self.bias_gradient(grad)),
+            wanted[1].then(|| self.weight_gradient(self.rows(grad), x)),
+            wanted[2].then(|| bias_gradient(self.rows(grad))),
         ]
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::fused::{self, Kernel};
-use super::linear::Size;
+use super::linear::{Size, bias_gradient};
 use super::{Activation, Kernels, Linear, Params};
 
 /// y = W₂ f(W₁ x + b₁) + b₂.
@@ -84,19 +84,21 @@ impl Kernel for Fused {
         let &[x, weight1, _, weight2, _] = inputs else { return Vec::new() };
         let mut inner = before.clone();
         let mut grad_inner = vec![0f32; inner.len()];
+        let grad = self.second.rows(grad);
         self.second.input_gradient(&mut grad_inner, grad, weight2, false);
         self.activation.backward_in_place(&mut inner, &mut grad_inner);
+        let grad_inner = self.first.rows(&grad_inner);
         let grad_x = || {
             let mut grad_x = vec![0f32; x.len()];
-            self.first.input_gradient(&mut grad_x, &grad_inner, weight1, false);
+            self.first.input_gradient(&mut grad_x, grad_inner, weight1, false);
             grad_x
         };
         vec![
             wanted[0].then(grad_x),
-            wanted[1].then(|| self.first.weight_gradient(&grad_inner, x)),
-            wanted[2].then(|| self.first.bias_gradient(&grad_inner)),
+            wanted[1].then(|| self.first.weight_gradient(grad_inner, x)),
+            wanted[2].then(|| bias_gradient(grad_inner)),
             wanted[3].then(|| self.second.weight_gradient(grad, &inner)),
-            wanted[4].then(|| self.second.bias_gradient(grad)),
+            wanted[4].then(|| bias_gradient(grad)),
         ]
     }
 }

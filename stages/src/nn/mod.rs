@@ -8,6 +8,8 @@ mod adamw;
 mod allocator;
 mod attention;
 pub mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dropout;
 pub mod frozen_batch_norm;
 mod fused;

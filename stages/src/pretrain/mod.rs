@@ -14,7 +14,7 @@ mod settings;
 
 use std::time::Instant;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError, Unit};
 
@@ -23,10 +23,11 @@ use self::settings::Settings;
 use crate::artifacts::samples::Split;
 use crate::artifacts::{weights, write_json};
 use crate::device;
+use crate::learning::ahead::ahead;
 use crate::learning::epochs::{Epochs, Order};
 use crate::learning::memes::{Memes, REGIONS, TOKENS};
 use crate::learning::schedule::{LinearSchedule, is_due};
-use crate::models::{self, MlmHead, Model, Small};
+use crate::models::{self, Batch, MlmHead, Model, Small};
 use crate::nn::{AdamW, Dropout, DropoutAt, Params, cross_entropy, decays, rng, tune_allocator};
 
 /// The stage.
@@ -61,7 +62,7 @@ impl Stage for Pretrain {
         let device = device::open(&job.host.device)?;
 
         // Data.
-        let memes = Memes::open(job.inputs, settings.view(), &device)?;
+        let memes = Memes::open(job.inputs, settings.view())?;
         let config = settings.model.small(&small(settings, &memes));
         config.check().map_err(StageError::failed)?;
         memes.check_fits(&*config)?;
@@ -75,8 +76,16 @@ impl Stage for Pretrain {
             let mut rng = rng::generator(settings.seed, purpose);
             rows.iter().map(|&row| masking.apply(&memes.text(row), &mut rng)).collect()
         };
+        let task = |rows: &[usize], texts: Vec<Masked>| -> candle_core::Result<Task> {
+            let ids: Vec<Vec<u32>> = texts.iter().map(|text| text.ids.clone()).collect();
+            Ok(Task { batch: memes.batch(rows, &ids)?, texts })
+        };
         // The validation guesses the same words each time, so that its points can be compared.
         let val_texts = corrupt(&val_rows, "masks of validation");
+        let val_tasks = || {
+            let tasks = val_rows.chunks(settings.batch).zip(val_texts.chunks(settings.batch));
+            tasks.map(|(rows, texts)| task(rows, texts.to_vec()))
+        };
 
         // Model.
         let mut tensors = models::fresh(&*config, settings.seed, &device).map_err(StageError::failed)?;
@@ -85,7 +94,7 @@ impl Stage for Pretrain {
         let params = Params::new(tensors, |_| true).map_err(StageError::failed)?;
         let model = config.build(&params).map_err(StageError::failed)?;
         let head = MlmHead::new(&*config, &params).map_err(StageError::failed)?;
-        let guesser = Guesser { model: &*model, head: &head, memes: &memes };
+        let guesser = Guesser { model: &*model, head: &head, device: &device };
 
         // Optimiser.
         let mut optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(StageError::failed)?;
@@ -98,43 +107,48 @@ impl Stage for Pretrain {
         let mut points = Vec::new();
         let (mut sum, mut words) = (0.0, 0.0);
         let (mut watch, mut watched) = (Instant::now(), 0);
-        for update in 1..=settings.updates {
-            job.checkpoint()?;
+        let tasks = (1..=settings.updates).map(|update| {
             let rows = epochs.next_batch();
-            let texts = corrupt(rows, &format!("masks of update {update}"));
-            let learn = |optimizer: &mut AdamW| -> candle_core::Result<Option<(f64, usize)>> {
-                let Some(guess) = guesser.guess(rows, &texts, Some(&dropout.at(update)))? else {
-                    return Ok(None);
+            (update, task(rows, corrupt(rows, &format!("masks of update {update}"))))
+        });
+        ahead(tasks, |tasks| -> Result<(), StageError> {
+            for (update, task) in tasks {
+                job.checkpoint()?;
+                let learn = |optimizer: &mut AdamW| -> candle_core::Result<Option<(f64, usize)>> {
+                    let Some(guess) = guesser.guess(&task?, Some(&dropout.at(update)))? else {
+                        return Ok(None);
+                    };
+                    let loss = cross_entropy(&guess.logits, &guess.targets)?;
+                    optimizer.step(&loss.backward()?, schedule.after(update - 1))?;
+                    Ok(Some((f64::from(loss.to_scalar::<f32>()?), guess.targets.dim(0)?)))
                 };
-                let loss = cross_entropy(&guess.logits, &guess.targets)?;
-                optimizer.step(&loss.backward()?, schedule.after(update - 1))?;
-                Ok(Some((f64::from(loss.to_scalar::<f32>()?), guess.targets.dim(0)?)))
-            };
-            let learnt = learn(&mut optimizer)
-                .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
-            if let Some((loss, masked)) = learnt {
-                if !loss.is_finite() {
-                    let problem = format!("the loss of update {update} is {loss}; a lower lr may help");
-                    return Err(StageError::failed(problem));
+                let learnt = learn(&mut optimizer)
+                    .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
+                if let Some((loss, masked)) = learnt {
+                    if !loss.is_finite() {
+                        let problem = format!("the loss of update {update} is {loss}; a lower lr may help");
+                        return Err(StageError::failed(problem));
+                    }
+                    sum += loss * masked as f64;
+                    words += masked as f64;
                 }
-                sum += loss * masked as f64;
-                words += masked as f64;
+                job.progress.advance(update, settings.updates, Unit::Items);
+                if is_due(update, settings.evaluate_every, settings.updates) {
+                    let rate = (update - watched) as f64 / watch.elapsed().as_secs_f64();
+                    let (val_loss, val_accuracy) = guesser.validate(val_tasks(), job)?;
+                    let point =
+                        Point { update, train_loss: sum / f64::max(words, 1.0), val_loss, val_accuracy };
+                    job.progress.scalar("loss", update, point.train_loss);
+                    job.progress.scalar("val loss", update, val_loss);
+                    job.progress.scalar("val accuracy", update, val_accuracy);
+                    job.progress.scalar("updates per second", update, rate);
+                    points.push(point);
+                    (sum, words) = (0.0, 0.0);
+                    (watch, watched) = (Instant::now(), update);
+                }
             }
-            job.progress.advance(update, settings.updates, Unit::Items);
-            if is_due(update, settings.evaluate_every, settings.updates) {
-                let rate = (update - watched) as f64 / watch.elapsed().as_secs_f64();
-                let (val_loss, val_accuracy) =
-                    guesser.validate(&val_rows, &val_texts, settings.batch, job)?;
-                let point = Point { update, train_loss: sum / f64::max(words, 1.0), val_loss, val_accuracy };
-                job.progress.scalar("loss", update, point.train_loss);
-                job.progress.scalar("val loss", update, val_loss);
-                job.progress.scalar("val accuracy", update, val_accuracy);
-                job.progress.scalar("updates per second", update, rate);
-                points.push(point);
-                (sum, words) = (0.0, 0.0);
-                (watch, watched) = (Instant::now(), update);
-            }
-        }
+            Ok(())
+        })?;
 
         // Output: the base alone; what follows brings its own head.
         let mut tensors = params.tensors();
@@ -160,11 +174,19 @@ fn small(settings: &Settings, memes: &Memes) -> Small {
     }
 }
 
+/// Words to guess.
+struct Task {
+    /// What the model sees.
+    batch: Batch,
+    /// The text of each row, with the words.
+    texts: Vec<Masked>,
+}
+
 /// The model with its head, guessing masked words.
 struct Guesser<'a> {
     model: &'a dyn Model,
     head: &'a MlmHead,
-    memes: &'a Memes<'a>,
+    device: &'a Device,
 }
 
 /// Guesses for all masked words of a batch, `n` in number.
@@ -176,20 +198,13 @@ struct Guess {
 }
 
 impl Guesser<'_> {
-    /// Guesses the masked words of `texts`, which belong to `rows`. `None` when no text has a word to guess.
-    fn guess(
-        &self,
-        rows: &[usize],
-        texts: &[Masked],
-        dropout: Option<&DropoutAt>,
-    ) -> candle_core::Result<Option<Guess>> {
-        let ids: Vec<Vec<u32>> = texts.iter().map(|text| text.ids.clone()).collect();
-        let batch = self.memes.batch(rows, &ids)?;
-        let states = self.model.encode(&batch, dropout)?;
+    /// Guesses the words of a task. `None` when it has none.
+    fn guess(&self, task: &Task, dropout: Option<&DropoutAt>) -> candle_core::Result<Option<Guess>> {
+        let states = self.model.encode(&task.batch.to_device(self.device)?, dropout)?;
         let (_, length, _) = states.dims3()?;
         // The head is as wide as the vocabulary: it is run on the masked positions only.
         let (mut places, mut targets) = (Vec::new(), Vec::new());
-        for (at, text) in texts.iter().enumerate() {
+        for (at, text) in task.texts.iter().enumerate() {
             for &(position, id) in &text.targets {
                 places.push((at * length + position) as u32);
                 targets.push(id);
@@ -207,29 +222,30 @@ impl Guesser<'_> {
     /// Mean loss and accuracy a masked word, without dropout.
     fn validate(
         &self,
-        rows: &[usize],
-        texts: &[Masked],
-        batch: usize,
+        tasks: impl Iterator<Item = candle_core::Result<Task>> + Send,
         job: &Job,
     ) -> Result<(f64, f64), StageError> {
         let (mut loss, mut right, mut words) = (0.0, 0.0, 0.0);
-        for (rows, texts) in rows.chunks(batch).zip(texts.chunks(batch)) {
-            job.checkpoint()?;
-            let score = || -> candle_core::Result<Option<(f64, f64, f64)>> {
-                let Some(Guess { logits, targets }) = self.guess(rows, texts, None)? else { return Ok(None) };
-                let words = targets.dim(0)? as f64;
-                let hits = logits.argmax(1)?.eq(&targets)?.to_vec1::<u8>()?;
-                let hits = hits.iter().map(|&hit| f64::from(hit)).sum::<f64>();
-                let loss = f64::from(cross_entropy(&logits, &targets)?.to_scalar::<f32>()?);
-                Ok(Some((loss * words, hits, words)))
-            };
-            let scored = score().map_err(|error| StageError::failed(format!("validation: {error}")))?;
-            if let Some((batch_loss, batch_right, batch_words)) = scored {
-                loss += batch_loss;
-                right += batch_right;
-                words += batch_words;
+        ahead(tasks, |tasks| -> Result<(), StageError> {
+            for task in tasks {
+                job.checkpoint()?;
+                let score = || -> candle_core::Result<Option<(f64, f64, f64)>> {
+                    let Some(Guess { logits, targets }) = self.guess(&task?, None)? else { return Ok(None) };
+                    let words = targets.dim(0)? as f64;
+                    let hits = logits.argmax(1)?.eq(&targets)?.to_vec1::<u8>()?;
+                    let hits = hits.iter().map(|&hit| f64::from(hit)).sum::<f64>();
+                    let loss = f64::from(cross_entropy(&logits, &targets)?.to_scalar::<f32>()?);
+                    Ok(Some((loss * words, hits, words)))
+                };
+                let scored = score().map_err(|error| StageError::failed(format!("validation: {error}")))?;
+                if let Some((batch_loss, batch_right, batch_words)) = scored {
+                    loss += batch_loss;
+                    right += batch_right;
+                    words += batch_words;
+                }
             }
-        }
+            Ok(())
+        })?;
         let words = f64::max(words, 1.0);
         Ok((loss / words, right / words))
     }

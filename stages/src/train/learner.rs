@@ -2,9 +2,10 @@
 //! batches come from, nor what is done between updates.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Error, Result, Tensor};
+use candle_core::{Device, Error, Result, Tensor};
 
 use super::checkpoint::Saved;
+use crate::learning::memes::Lesson;
 use crate::learning::schedule::LinearSchedule;
 use crate::models::{Batch, Model};
 use crate::nn::{AdamW, Dropout, DropoutAt, Params, cross_entropy};
@@ -16,21 +17,17 @@ pub(super) struct Learner {
     pub optimizer: AdamW,
     pub dropout: Dropout,
     pub schedule: LinearSchedule,
+    /// Where it computes.
+    pub device: Device,
 }
 
 impl Learner {
-    /// Update number `update` (from 1) on a batch that comes in `pieces`, one after another, with the labels of
-    /// all its rows. Returns the batch's mean loss.
-    pub(super) fn update(
-        &mut self,
-        update: u64,
-        pieces: impl Iterator<Item = Result<Batch>>,
-        labels: &[u8],
-    ) -> Result<f64> {
+    /// Update number `update` (from 1). Returns the batch's mean loss.
+    pub(super) fn update(&mut self, update: u64, Lesson { pieces, labels }: &Lesson) -> Result<f64> {
         let dropout = self.dropout.at(update);
         let (mut done, mut loss, mut sum) = (0, 0.0, None);
         for piece in pieces {
-            let piece = piece?;
+            let piece = piece.to_device(&self.device)?;
             let rows = piece.ids.dim(0)?;
             let share = rows as f64 / labels.len() as f64;
             let labels = &labels[done..done + rows];

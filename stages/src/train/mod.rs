@@ -28,10 +28,11 @@ use crate::artifacts::history::{History, ParameterCounts, RunInfo, TrainPoint, V
 use crate::artifacts::samples::Split;
 use crate::artifacts::weights;
 use crate::device;
+use crate::learning::ahead::ahead;
 use crate::learning::epochs::Epochs;
 use crate::learning::memes::{Memes, REGIONS, TOKENS};
 use crate::learning::schedule::{LinearSchedule, is_due};
-use crate::learning::scoring::Scores;
+use crate::learning::scoring::{Rows, Scores};
 use crate::models::{self, Config};
 use crate::nn::{AdamW, Dropout, Params, decays, tune_allocator};
 use crate::scalars;
@@ -46,7 +47,7 @@ impl Stage for Train {
     type Params = Settings;
     const NAME: &'static str = "train";
     const ABOUT: &'static str = "Trains a model on memes: fc, pe or full";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::one(TOKENS), Port::one(REGIONS), Port::one(WEIGHTS)];
 
     fn check(&self, settings: &Settings) -> Result<(), String> {
@@ -58,7 +59,7 @@ impl Stage for Train {
         let device = device::open(&job.host.device)?;
 
         // Data: everything that can be wrong with it is found before the first update.
-        let memes = Memes::open(job.inputs, settings.view(), &device)?;
+        let memes = Memes::open(job.inputs, settings.view())?;
         let weights_dir = job.inputs.one(WEIGHTS)?;
         let from_weights = |problem: &dyn std::fmt::Display| StageError::input(WEIGHTS, weights_dir, problem);
         let mut config: Config =
@@ -91,57 +92,64 @@ impl Stage for Train {
         let schedule =
             LinearSchedule { peak: settings.lr, warm_up: settings.warm_up, updates: settings.updates };
         let dropout = Dropout::new(config.dimensions().dropout, settings.seed).map_err(StageError::failed)?;
-        let mut learner = Learner { params, model, optimizer, dropout, schedule };
+        let mut learner = Learner { params, model, optimizer, dropout, schedule, device };
 
         // Loop, from where an earlier attempt of this very run was killed.
         let (mut state, mut best) = resumed(&mut learner, job);
         let mut epochs =
             Epochs::new(&train_rows, settings.batch, settings.order, settings.seed).after(state.update);
         let micro_batch = settings.micro_batch.unwrap_or(settings.batch);
-        let (mut watch, mut watched) = (Instant::now(), state.update);
-        while state.update < settings.updates && !settings.is_patience_over(best.age(&state.val)) {
-            job.checkpoint()?;
-            let update = state.update + 1;
-            let rows = epochs.next_batch();
-            let labels = memes.labels(rows)?;
-            let loss = learner
-                .update(update, memes.pieces(rows, micro_batch), &labels)
-                .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
-            if !loss.is_finite() {
-                let problem = format!("the loss of update {update} is {loss}; a lower lr may help");
-                return Err(StageError::failed(problem));
+        let lessons = state.update..settings.updates;
+        let lessons = lessons.map(|_| memes.lesson(epochs.next_batch(), micro_batch));
+        ahead(lessons, |lessons| -> Result<(), StageError> {
+            let (mut watch, mut watched) = (Instant::now(), state.update);
+            for lesson in lessons {
+                if settings.is_patience_over(best.age(&state.val)) {
+                    break;
+                }
+                job.checkpoint()?;
+                let (update, lesson) = (state.update + 1, lesson?);
+                let loss = learner
+                    .update(update, &lesson)
+                    .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
+                if !loss.is_finite() {
+                    let problem = format!("the loss of update {update} is {loss}; a lower lr may help");
+                    return Err(StageError::failed(problem));
+                }
+                state.update = update;
+                job.progress.advance(update, settings.updates, Unit::Items);
+                if is_due(update, settings.log_every, settings.updates) {
+                    state.meter.add(loss, lesson.labels.len());
+                    let (loss, loss_average) = (state.meter.median(), state.meter.average());
+                    let lr = schedule.after(update);
+                    let rate = (update - watched) as f64 / watch.elapsed().as_secs_f64();
+                    state.train.push(TrainPoint { update, loss, loss_average, lr });
+                    job.progress.scalar(scalars::LOSS, update, loss);
+                    job.progress.scalar("lr", update, lr);
+                    job.progress.scalar(scalars::RATE, update, rate);
+                    (watch, watched) = (Instant::now(), update);
+                }
+                if is_due(update, settings.evaluate_every, settings.updates) {
+                    let rows = Rows { memes: &memes, rows: &val_rows, batch: settings.evaluation_batch };
+                    let scores = Scores::of(&*validated, &learner.device, rows, job)?;
+                    let found = scores.summary(&val_labels);
+                    let Some(roc_auc) = found.roc_auc else {
+                        return Err(StageError::failed(format!(
+                            "the logits after update {update} are not numbers"
+                        )));
+                    };
+                    let (loss, accuracy, f1) = (found.loss, found.accuracy, found.f1);
+                    let point = ValPoint { update, loss, roc_auc, accuracy, f1 };
+                    job.progress.scalar(scalars::ROC_AUC, update, roc_auc);
+                    best.offer(point, &learner.params).map_err(StageError::failed)?;
+                    state.val.push(point);
+                    keep(&mut state, &learner, &best, job)?;
+                    // The rate is of training alone.
+                    (watch, watched) = (Instant::now(), update);
+                }
             }
-            state.update = update;
-            job.progress.advance(update, settings.updates, Unit::Items);
-            if is_due(update, settings.log_every, settings.updates) {
-                state.meter.add(loss, rows.len());
-                let (loss, loss_average) = (state.meter.median(), state.meter.average());
-                let lr = schedule.after(update);
-                let rate = (update - watched) as f64 / watch.elapsed().as_secs_f64();
-                state.train.push(TrainPoint { update, loss, loss_average, lr });
-                job.progress.scalar(scalars::LOSS, update, loss);
-                job.progress.scalar("lr", update, lr);
-                job.progress.scalar(scalars::RATE, update, rate);
-                (watch, watched) = (Instant::now(), update);
-            }
-            if is_due(update, settings.evaluate_every, settings.updates) {
-                let scores = Scores::of(&*validated, &memes, &val_rows, settings.evaluation_batch, job)?;
-                let found = scores.summary(&val_labels);
-                let Some(roc_auc) = found.roc_auc else {
-                    return Err(StageError::failed(format!(
-                        "the logits after update {update} are not numbers"
-                    )));
-                };
-                let (loss, accuracy, f1) = (found.loss, found.accuracy, found.f1);
-                let point = ValPoint { update, loss, roc_auc, accuracy, f1 };
-                job.progress.scalar(scalars::ROC_AUC, update, roc_auc);
-                best.offer(point, &learner.params).map_err(StageError::failed)?;
-                state.val.push(point);
-                state = kept(state, &learner, &best, job)?;
-                // The rate is of training alone.
-                (watch, watched) = (Instant::now(), update);
-            }
-        }
+            Ok(())
+        })?;
 
         // Output: the best checkpoint with its history.
         let counts = config.counts(mode);
@@ -184,9 +192,11 @@ fn resumed(learner: &mut Learner, job: &Job) -> (State, Best) {
 }
 
 /// Keeps a checkpoint.
-fn kept(state: State, learner: &Learner, best: &Best, job: &Job) -> Result<State, StageError> {
+fn keep(state: &mut State, learner: &Learner, best: &Best, job: &Job) -> Result<(), StageError> {
     let moments = learner.optimizer.state();
-    moments
-        .and_then(|moments| checkpoint::write(job.scratch, state, &learner.params, moments, best))
-        .map_err(|error| StageError::failed(format!("the checkpoint cannot be kept: {error}")))
+    let kept = moments.and_then(|moments| {
+        checkpoint::write(job.scratch, std::mem::take(state), &learner.params, moments, best)
+    });
+    *state = kept.map_err(|error| StageError::failed(format!("the checkpoint cannot be kept: {error}")))?;
+    Ok(())
 }

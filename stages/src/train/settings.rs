@@ -154,7 +154,7 @@ mod defaults {
         128
     }
     pub(super) fn evaluation_batch() -> usize {
-        16
+        64
     }
 }
 

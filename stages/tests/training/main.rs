@@ -18,7 +18,7 @@ mod resume;
 mod space;
 mod vilbert;
 
-use space::{Fixture, PRETRAIN, Space, bytes, params, tensors, values};
+use space::{Fixture, PRETRAIN, Space, WORDS, bytes, params, tensors, values};
 
 #[test]
 fn each_mode_trains_its_own_tensors_and_no_other() {
@@ -149,6 +149,11 @@ fn refused(spoil: impl FnOnce(&mut Fixture)) -> String {
     let spoilt = tempfile::tempdir().unwrap();
     let (tokens, regions) = fixture.write(spoilt.path());
     let space = Space { tokens, regions, ..space };
+    trained(&space)
+}
+
+/// The error of training on what a space holds.
+fn trained(space: &Space) -> String {
     space.train(&params("fc", ""), "refused").unwrap_err().to_string()
 }
 
@@ -157,6 +162,7 @@ fn bad_data_is_refused_before_the_first_update() {
     let row = 7usize;
     for (expected, error) in [
         (vec!["tokens", "`val`", "no rows"], refused(|f| f.rows.truncate(40))),
+        (vec!["tokens", "`train`", "no rows"], refused(|f| drop(f.rows.drain(..40)))),
         (vec!["`m7`", "label 3"], refused(|f| f.rows[row].0.label = Some(3))),
         (vec!["`m45`", "`val`", "no label"], refused(|f| f.rows[45].0.label = None)),
         (
@@ -177,6 +183,42 @@ fn bad_data_is_refused_before_the_first_update() {
     ] {
         assert!(expected.iter().all(|part| error.contains(part)), "{error:?} lacks one of {expected:?}");
     }
+    // No writer makes a set whose ids its own vocabulary does not have; somebody's hand may.
+    let space = Space::new();
+    let file = space.tokens.join("tokens.json");
+    let told = fs::read_to_string(&file).unwrap();
+    let narrowed = told.replace(&format!("\"vocab_size\": {WORDS}"), "\"vocab_size\": 9");
+    assert_ne!(narrowed, told);
+    fs::write(&file, narrowed).unwrap();
+    let error = trained(&space);
+    assert!(error.contains("tokens") && error.contains("outside the vocabulary of 9"), "{error}");
+}
+
+#[test]
+fn bad_data_is_refused_before_anything_is_predicted() {
+    let space = Space::new();
+    let run = space.train(&params("fc", ""), "run").unwrap();
+    let refused = |stage: &str, spoil: &dyn Fn(&mut Fixture)| {
+        let mut fixture = Fixture::new();
+        spoil(&mut fixture);
+        let spoilt = tempfile::tempdir().unwrap();
+        let (tokens, regions) = fixture.write(spoilt.path());
+        let inputs = [("run", run.as_path()), ("tokens", &tokens), ("regions", &regions)];
+        let out = space.dir.path().join(stage);
+        let registry = stages::registry();
+        let stage = registry.get(stage).unwrap();
+        run_stage(stage, "(split: \"val\")", &inputs, &out).map(drop).unwrap_err().to_string()
+    };
+    for stage in ["evaluate", "predict"] {
+        let nan = refused(stage, &|f| f.regions[45].1.features[0] = f32::NAN);
+        assert!(nan.contains("`45.png`") && nan.contains("finite"), "{nan}");
+        let words = refused(stage, &|f| f.info.vocab_size = 17);
+        assert!(words.contains("17 entries") && words.contains("16"), "{words}");
+        let none = refused(stage, &|f| f.rows.truncate(40));
+        assert!(none.contains("`val`") && none.contains("no rows"), "{none}");
+    }
+    let one = refused("evaluate", &|f| f.rows.iter_mut().for_each(|row| row.0.label = Some(0)));
+    assert!(one.contains("ROC-AUC") && one.contains("one class"), "{one}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Every param of `train` acts: a run with another value is another run, in the way the param says.
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::Path;
 
 use candle_core::Tensor;
@@ -76,6 +77,33 @@ fn the_size_of_evaluation_batches_changes_nothing_but_rounding() {
     for size in [1, 5, 100] {
         for (a, b) in whole.iter().zip(losses(size)) {
             assert!((a - b).abs() < 1e-6, "{size}: {b}, not {a}");
+        }
+    }
+}
+
+#[test]
+fn rows_keep_their_order_and_scores_whatever_batches_they_are_scored_in() {
+    let space = Space::new();
+    let run = space.train(&params("pe", ""), "run").unwrap();
+    let inputs = [("run", run.as_path()), ("tokens", space.tokens.as_path()), ("regions", &space.regions)];
+    let scores = |batch: usize| -> Vec<(String, f32)> {
+        let out = space.dir.path().join(format!("predicted-{batch}"));
+        let settings = format!("(split: \"val\", batch: {batch})");
+        run_stage(stages::registry().get("predict").unwrap(), &settings, &inputs, &out).unwrap();
+        let csv = fs::read_to_string(out.join("predictions.csv")).unwrap();
+        let cells = csv.lines().skip(1).map(|line| line.split(',').collect::<Vec<_>>());
+        cells.map(|cells| (cells[0].to_owned(), cells[1].parse().unwrap())).collect()
+    };
+    // Alone, a row has no padding; texts are 4 and 5 pieces long in turns of three.
+    let alone = scores(1);
+    assert_eq!(
+        alone.iter().map(|row| row.0.clone()).collect::<Vec<_>>(),
+        Vec::from_iter((40..52).map(|at| format!("m{at}")))
+    );
+    assert!(alone.iter().any(|row| (row.1 - alone[0].1).abs() > 1e-4), "all rows score alike: {alone:?}");
+    for batch in [2, 5, 64] {
+        for (one, other) in alone.iter().zip(scores(batch)) {
+            assert!(one.0 == other.0 && (one.1 - other.1).abs() < 1e-6, "{batch}: {other:?}, not {one:?}");
         }
     }
 }

@@ -90,6 +90,16 @@ pub fn sum_rows(
     total
 }
 
+/// Calls `f(index, piece)` for each of the pieces that a buffer is made of.
+pub fn pieces(a: &mut [f32], piece: usize, f: impl Fn(usize, &mut [f32]) + Send + Sync) {
+    let piece = piece.max(1);
+    if !share(a.len()) {
+        a.chunks_exact_mut(piece).enumerate().for_each(|(index, a)| f(index, a));
+    } else {
+        a.par_chunks_exact_mut(piece).enumerate().for_each(|(index, a)| f(index, a));
+    }
+}
+
 /// Calls `f(index, piece_of_a, piece_of_b)` for each of the pieces that two buffers are made of.
 pub fn zip(
     a: &mut [f32],

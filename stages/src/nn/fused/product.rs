@@ -8,8 +8,10 @@ const WORTH_SHARING: usize = 1 << 21;
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     data: &'a [f32],
-    rows: usize,
-    columns: usize,
+    /// Its rows.
+    pub rows: usize,
+    /// Its columns.
+    pub columns: usize,
     strides: (usize, usize),
 }
 
@@ -23,6 +25,17 @@ impl<'a> Matrix<'a> {
     pub fn t(self) -> Self {
         let (row, column) = self.strides;
         Self { rows: self.columns, columns: self.rows, strides: (column, row), ..self }
+    }
+
+    /// The elements of a row-major matrix from row `first` to before row `end`, with what lies between its rows.
+    pub fn between(self, first: usize, end: usize) -> &'a [f32] {
+        let stride = self.strides.0;
+        &self.data[first * stride..end.saturating_sub(1) * stride + self.columns]
+    }
+
+    /// How far apart the rows of a row-major matrix lie.
+    pub fn stride(self) -> usize {
+        self.strides.0
     }
 
     fn end(&self) -> usize {

@@ -1,9 +1,12 @@
 //! Predictions of a finished run for memes whose labels nobody needs to know: the stage `predict`, and `repro predict`,
-//! which does the same on results that are there. It does not judge them; `evaluate` does.
+//! which does the same on results that are there, or on memes that no step has made. It does not judge them; `evaluate`
+//! does.
 //!
 //! ```text
 //! <tree>/predictions.csv   id, P(class 1), predicted class, as MMF exports them
 //! ```
+
+mod placed;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +20,7 @@ use crate::device;
 use crate::learning::finished::{self, RUN};
 use crate::learning::memes::{REGIONS, TOKENS};
 use crate::nn::tune_allocator;
+use placed::MEMES;
 
 /// Both the stage and the tool.
 pub(crate) struct Predict;
@@ -33,7 +37,7 @@ pub(crate) struct PredictParams {
 
 impl Default for PredictParams {
     fn default() -> Self {
-        Self { split: "test".to_owned(), batch: 16 }
+        Self { split: "test".to_owned(), batch: 64 }
     }
 }
 
@@ -41,7 +45,7 @@ fn predict(params: &PredictParams, job: &Job) -> Result<Vec<Prediction>, StageEr
     tune_allocator();
     let split = finished::split(&params.split).map_err(StageError::Params)?;
     let device = device::open(&job.host.device)?;
-    let memes = finished::memes(job, &device)?;
+    let memes = finished::memes(job)?;
     let rows = memes.rows_of(split)?;
     let scores = finished::score(job, &memes, &rows, params.batch, &device)?;
     if scores.logits.iter().flatten().any(|logit| !logit.is_finite()) {
@@ -54,7 +58,7 @@ impl Stage for Predict {
     type Params = PredictParams;
     const NAME: &'static str = "predict";
     const ABOUT: &'static str = "Predictions of a trained run, labels or not (MMF's CSV)";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::one(RUN), Port::one(TOKENS), Port::one(REGIONS)];
 
     fn check(&self, params: &PredictParams) -> Result<(), String> {
@@ -75,8 +79,9 @@ impl Tool for Predict {
     }
 
     fn about(&self) -> &'static str {
-        "Score memes with a finished run\n\nPrints MMF's CSV: id, P(class 1), predicted class. The memes are those the run \
-         was trained on, unless other steps are named."
+        "Score memes with a finished run\n\nPrints MMF's CSV: id, P(class 1), predicted class. The memes are those of the \
+         run's own data set, unless other steps are named, or a file of other memes: a .jsonl file with id, img (the \
+         picture's path from the file's folder) and text on each line."
     }
 
     fn args(&self) -> &'static [Arg] {
@@ -89,6 +94,7 @@ impl Tool for Predict {
                 Count::Optional,
                 "the pictures' regions; the run's own by default",
             ),
+            Arg::option(MEMES, "FILE", Count::Optional, "memes that no step has made: a .jsonl file"),
             Arg::option("--split", "NAME", Count::Optional, "train, val or test (the default)"),
             Arg::option("--out", "FILE", Count::Optional, "write the CSV there instead of printing it"),
         ];
@@ -103,11 +109,24 @@ impl Tool for Predict {
             split.clone_into(&mut params.split);
             finished::split(split).map_err(StageError::Params)?;
         }
+        let space = tempfile::tempdir()?;
+        let [tokens, regions] = match args.get(MEMES) {
+            Some(_) if ["--tokens", "--regions", "--split"].iter().any(|other| args.has(other)) => {
+                let problem =
+                    "--memes brings its own texts and pictures: leave out --tokens, --regions and --split";
+                return Err(StageError::Params(problem.to_owned()));
+            }
+            Some(file) => placed::tokens_and_regions(Path::new(file), &step, desk, space.path())?,
+            None => [
+                memes_of(&step, TOKENS, args.get("--tokens"), desk)?,
+                memes_of(&step, REGIONS, args.get("--regions"), desk)?,
+            ],
+        };
         let input = |port: &str, path: PathBuf| Input { port: port.to_owned(), path };
         let inputs = Inputs(vec![
             input(RUN, desk.results.output(name)?),
-            input(TOKENS, memes_of(&step, TOKENS, args.get("--tokens"), desk)?),
-            input(REGIONS, memes_of(&step, REGIONS, args.get("--regions"), desk)?),
+            input(TOKENS, tokens),
+            input(REGIONS, regions),
         ]);
         // Nothing is written into either folder: the predictions are the answer.
         let nowhere = Path::new("");
@@ -136,8 +155,13 @@ impl Tool for Predict {
 /// What the run read at `port`, or the output of the step named instead.
 fn memes_of(run: &StepView, port: &str, named: Option<&str>, desk: &Desk) -> Result<PathBuf, StageError> {
     let own = run.inputs.iter().find(|input| input.port == port).map(|input| input.source.as_str());
-    let source = named.or(own).unwrap_or_default();
+    located(named.or(own).unwrap_or_default(), desk)
+}
+
+/// Where a source lies, which the pipeline writes as `step`, `step/part` or `./file`.
+fn located(source: &str, desk: &Desk) -> Result<PathBuf, StageError> {
     match source.split_once('/') {
+        Some((".", file)) => Ok(desk.results.root().join(file)),
         Some((step, part)) => Ok(desk.results.output(step)?.join(part)),
         None => desk.results.output(source),
     }
