@@ -125,7 +125,7 @@ fn list_and_graph_show_the_pipeline() {
     let list = space.run(&["list"]).expect(0).out;
     assert!(list.contains("profile mini: toys") && list.contains("  words   join\n"), "{list}");
     let stages = space.run(&["list", "--stages"]).expect(0).out;
-    assert!(stages.contains("head     keeps the beginning of a text\n"), "{stages}");
+    assert!(stages.contains("head         keeps the beginning of a text\n"), "{stages}");
     let graph = space.run(&["graph"]).expect(0).out;
     assert!(graph.contains("middle (join)\n  in <- words/text\n"), "{graph}");
     assert!(space.run(&["graph", "--format", "dot"]).expect(0).out.contains("s0 -> s1;"));

@@ -184,6 +184,8 @@ pub fn pipeline(root: &Path, drawn: &[Drawn]) -> (Pipeline, BTreeMap<usize, Node
         profile: "mini".to_owned(),
         about: String::new(),
         profiles: vec!["mini".to_owned()],
+        rehearsal: None,
+        rehearsals: Vec::new(),
         pools: BTreeMap::new(),
         graph,
         targets,
