@@ -115,7 +115,12 @@ fn critical_path(
 }
 
 /// The time until all steps of `times` have ended, started in the scheduler's order as far as there is room.
-fn wall_time(pipeline: &Pipeline, plan: &Plan, times: &BTreeMap<NodeIndex, f64>, capacity: &Capacity) -> f64 {
+pub(crate) fn wall_time(
+    pipeline: &Pipeline,
+    plan: &Plan,
+    times: &BTreeMap<NodeIndex, f64>,
+    capacity: &Capacity,
+) -> f64 {
     let graph = &pipeline.graph;
     let chains = chains(pipeline);
     let rank = |node: NodeIndex| (Reverse(chains[node.index()]), plan.position(node));

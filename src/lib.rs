@@ -10,7 +10,7 @@
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
 //! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `versions` →
 //! `store` → `pins`, `evidence` → `plan` → `publish` → `workspace` → `grounds` → `remote` → `run` → `explain`, `estimate`,
-//! `accept`, `attest`, `diff` → `cli`.
+//! `rehearse`, `doctor`, `accept`, `attest`, `diff` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
@@ -21,6 +21,7 @@ pub mod command;
 pub mod compare;
 pub mod diff;
 pub mod digest;
+pub mod doctor;
 pub mod estimate;
 pub mod evidence;
 pub mod explain;
@@ -32,6 +33,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod publish;
 pub mod record;
+pub mod rehearse;
 pub mod remote;
 pub mod run;
 pub mod sandbox;

@@ -56,6 +56,16 @@ pub struct Acceptance {
     pub from: StageKey,
 }
 
+/// The work of a step in the units that its stage counts: pictures, updates, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// How many units it was.
+    pub units: u64,
+    /// How long one took, from the first report of the stage to its last; absent where one report is all there was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_a_unit: Option<f64>,
+}
+
 /// What is known of one successful execution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -80,6 +90,9 @@ pub struct RunRecord {
     /// The most memory that the process of a stage held, in bytes, where that is known; memory of a GPU is not in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
+    /// The work that a stage counted, where it counted any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
     /// Where it ran.
     pub machine: Machine,
     /// The log of the run, relative to the store; the scalars lie beside it as `.jsonl`.

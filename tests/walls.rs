@@ -148,3 +148,32 @@ fn stages_take_nothing_from_their_surroundings() {
     let words = ["env::var", "current_dir(", "rand::rng(", "thread_rng", "from_os_rng", "SystemTime::now"];
     refuse(&stages, &words, "all that a stage reads comes in by params and inputs");
 }
+
+/// The files that hold `unsafe`: maps of files, system calls, products of matrices, the allocator.
+const UNSAFE: [&str; 6] = [
+    "src/sandbox/watch.rs",
+    "stages/src/artifacts/region_features.rs",
+    "stages/src/artifacts/token_set.rs",
+    "stages/src/nn/allocator.rs",
+    "stages/src/nn/fused/product.rs",
+    "stages/src/nn/host_product.rs",
+];
+
+#[test]
+fn unsafe_code_stands_in_named_files_with_its_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut holds = BTreeSet::new();
+    for (path, text) in [sources("src"), sources("stages/src"), sources("stages/api/src")].concat() {
+        let mut above = "";
+        for line in text.lines().map(str::trim) {
+            if line.contains("allow(unsafe_code") {
+                let is_told = line.contains("reason = ") || above.starts_with("//");
+                assert!(is_told, "{}: `unsafe` without its reason\n{line}", path.display());
+                holds.insert(path.strip_prefix(root).unwrap().to_string_lossy().into_owned());
+            }
+            above = line;
+        }
+    }
+    // The lint `unsafe_code` refuses what is not allowed so.
+    assert_eq!(holds, BTreeSet::from(UNSAFE.map(str::to_owned)), "the files that hold `unsafe`");
+}

@@ -165,6 +165,11 @@ impl Context {
         Ok(Workspace::with(&self.pipeline, facts, &self.pipeline.root.join("reports"), evidence)?)
     }
 
+    /// Where the cache is, or will be.
+    pub fn cache(&self) -> &Path {
+        &self.project.cache
+    }
+
     /// Where evidence of this profile lies.
     pub fn evidence_folder(&self) -> PathBuf {
         self.pipeline.root.join("reports/evidence").join(&self.pipeline.profile)

@@ -8,7 +8,7 @@ use super::error::CliError;
 use crate::run::{Executor, Site, Slurm, Subprocess};
 
 /// Options that say where steps run.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct Elsewhere {
     /// Where steps run.
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = Place::Local)]
@@ -18,9 +18,10 @@ pub struct Elsewhere {
     slurm_site: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum Place {
     /// On this machine.
+    #[default]
     Local,
     /// As jobs of Slurm.
     Slurm,

@@ -20,7 +20,7 @@ use crate::run::{Capacity, Cluster, Gpu, Site, machine};
 const MOST_JOBS: usize = 100;
 
 /// Options that bound what running steps use.
-#[derive(Args)]
+#[derive(Args, Clone, Default)]
 pub struct Limits {
     /// CPU threads that running steps may use together; as many as there are cores by default. On a cluster: jobs
     /// that may be there at one time; 100 by default.

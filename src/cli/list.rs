@@ -37,7 +37,9 @@ fn stages(global: &Global, registry: &Registry) -> Result<(), CliError> {
                 .iter()
                 .map(|port| json!({"name": port.name, "many": port.many, "optional": port.optional}))
                 .collect();
-            json!({"name": stage.name(), "version": stage.version(), "about": stage.about(), "inputs": ports})
+            // What it takes when nothing is said; nothing where a param must be given.
+            let params = stage.canonical_params("()").ok();
+            json!({"name": stage.name(), "version": stage.version(), "about": stage.about(), "inputs": ports, "params": params})
         });
         return print_json(&stages.collect::<Vec<_>>());
     }

@@ -33,7 +33,7 @@ use crate::store::{ContentStore, Damage, Facts, StoreError, Writer};
 use crate::workspace::Workspace;
 
 /// Brings targets up to date: runs what must run, keeps the results, publishes the reports.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct Make {
     /// Targets or steps; `all` when none is given.
     targets: Vec<String>,
@@ -64,6 +64,11 @@ pub struct Make {
 }
 
 impl Make {
+    /// Makes these targets as far as that goes, on this machine alone.
+    pub fn everything(targets: Vec<String>, limits: Limits) -> Self {
+        Self { targets, limits, keep_going: true, ..Self::default() }
+    }
+
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
         let since = Instant::now();
         let project = Project::locate(global, registry)?;

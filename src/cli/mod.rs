@@ -18,6 +18,7 @@ mod completions;
 mod console;
 mod context;
 mod diff;
+mod doctor;
 mod dry_run;
 mod elsewhere;
 mod error;
@@ -35,6 +36,7 @@ mod man;
 mod plot;
 mod pull;
 mod push;
+mod rehearse;
 mod serve;
 mod sharing;
 mod show;
@@ -66,7 +68,7 @@ struct Cli {
 }
 
 /// Options of every subcommand.
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Global {
     /// The pipeline file.
     #[arg(short, long, global = true, default_value = "pipeline.ron", value_name = "FILE")]
@@ -88,6 +90,8 @@ struct Global {
 #[derive(Subcommand)]
 enum Command {
     Make(make::Make),
+    Rehearse(rehearse::Rehearse),
+    Doctor(doctor::Doctor),
     Status(status::Status),
     Why(why::Why),
     Show(show::Show),
@@ -154,6 +158,8 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
     let global = &cli.global;
     Ok(match &cli.command {
         Command::Make(command) => command.run(global, registry),
+        Command::Rehearse(command) => command.run(global, registry),
+        Command::Doctor(command) => command.run(global, registry),
         Command::Status(command) => command.run(global, registry),
         Command::Why(command) => command.run(global, registry),
         Command::Show(command) => command.run(global, registry),

@@ -10,7 +10,7 @@ use crate::pipeline::needs::bytes;
 use crate::remote::{News, Offered, Remote, RemoteError, Shared};
 
 /// Options that name a shared store.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct Sharing {
     /// A store of results that several machines share: s3://BUCKET/FOLDER, gs://…, az://…, https://… (to read from), or a
     /// folder. Credentials come from the environment.

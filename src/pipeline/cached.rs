@@ -8,7 +8,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Pipeline, Source, Step};
+use super::{Pipeline, Rehearsal, Source, Step};
 use crate::digest::Digest;
 
 /// Bytes of the checksum at the beginning.
@@ -21,6 +21,8 @@ struct Kept {
     profile: String,
     about: String,
     profiles: Vec<String>,
+    rehearsal: Option<Rehearsal>,
+    rehearsals: Vec<(String, String)>,
     pools: BTreeMap<String, usize>,
     steps: Vec<Step>,
     targets: BTreeMap<String, Vec<NodeIndex>>,
@@ -35,6 +37,8 @@ impl Pipeline {
             profile: self.profile.clone(),
             about: self.about.clone(),
             profiles: self.profiles.clone(),
+            rehearsal: self.rehearsal.clone(),
+            rehearsals: self.rehearsals.clone(),
             pools: self.pools.clone(),
             steps: self.graph.node_weights().cloned().collect(),
             targets: self.targets.clone(),
@@ -84,6 +88,8 @@ impl Pipeline {
             profile: kept.profile,
             about: kept.about,
             profiles: kept.profiles,
+            rehearsal: kept.rehearsal,
+            rehearsals: kept.rehearsals,
             pools: kept.pools,
             graph,
             targets: kept.targets,

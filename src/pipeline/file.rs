@@ -115,6 +115,8 @@ pub(super) struct ProfileForm<'a> {
     #[serde(borrow)]
     pub about: Raw<'a>,
     #[serde(borrow, default)]
+    pub rehearses: Option<Raw<'a>>,
+    #[serde(borrow, default)]
     pub sources: Vec<EntryForm<'a>>,
     #[serde(borrow, default)]
     pub defaults: Vec<(Raw<'a>, Raw<'a>)>,

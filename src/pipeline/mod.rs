@@ -7,6 +7,7 @@ mod expand;
 mod file;
 pub mod needs;
 mod params;
+mod rehearsal;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,6 +23,7 @@ use crate::digest::Digest;
 pub(crate) use check::matches as fits;
 pub use error::{PipelineError, nearest};
 pub use needs::Needs;
+pub use rehearsal::{Real, Rehearsal};
 
 /// What a step reads by one port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +99,10 @@ pub struct Pipeline {
     pub about: String,
     /// All profiles of the file.
     pub profiles: Vec<String>,
+    /// What the chosen profile says of the one that it rehearses, if it is a rehearsal.
+    pub rehearsal: Option<Rehearsal>,
+    /// Which profile is rehearsed by which.
+    pub rehearsals: Vec<(String, String)>,
     /// The pools that the file declares, with how much of each may be in use at one time.
     pub pools: BTreeMap<String, usize>,
     /// The steps; an edge goes from a step to each step that reads it. Acyclic.

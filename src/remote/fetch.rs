@@ -119,7 +119,9 @@ fn write(files: &[(PathBuf, u64)], pieces: &[Piece], mut bytes: &[u8]) -> Result
         let written = if piece.len == *size && *size <= pack::LARGEST {
             fs::write(path, these)
         } else {
-            File::options().write(true).open(path).and_then(|file| file.write_all_at(these, piece.offset))
+            // What is kept must be on the disk in the end: it goes there while the rest still comes.
+            let begin = |file: File| file.write_all_at(these, piece.offset).and_then(|()| file.sync_data());
+            File::options().write(true).open(path).and_then(begin)
         };
         written.map_err(|error| (path.clone(), error))?;
         bytes = rest;

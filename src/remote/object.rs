@@ -126,6 +126,7 @@ mod tests {
             started_ms: 1,
             seconds: 0.5,
             peak_memory: None,
+            work: None,
             machine: Machine::default(),
             log: String::new(),
             accepted: None,

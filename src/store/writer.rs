@@ -376,6 +376,7 @@ mod tests {
             started_ms: 1,
             seconds,
             peak_memory: None,
+            work: None,
             machine: Machine::default(),
             log: String::new(),
             accepted: None,

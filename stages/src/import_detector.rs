@@ -1,5 +1,7 @@
-//! `import-detector`: the published X-152 checkpoint as a weights artifact. It checks every name and shape: a
+//! `import-detector`: a published checkpoint as a weights artifact, with the settings that its own file says. It checks every name and shape: a
 //! detector with one random layer still makes features, and nobody would notice.
+
+mod settings;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -38,7 +40,7 @@ impl Stage for ImportDetector {
     const ABOUT: &'static str =
         "Turns the published X-152 checkpoint into weights, checking every name and shape.";
     const VERSION: u32 = 1;
-    const INPUTS: &'static [Port] = &[Port::one("checkpoint")];
+    const INPUTS: &'static [Port] = &[Port::one("checkpoint"), Port::optional("settings")];
 
     fn check(&self, params: &Params) -> Result<(), String> {
         params.config.check()
@@ -47,13 +49,27 @@ impl Stage for ImportDetector {
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
         let path = job.inputs.one("checkpoint")?;
         let fail = |problem: String| StageError::input("checkpoint", path, problem);
+        let mut config = params.config.clone();
+        match job.inputs.optional("settings") {
+            Some(file) => {
+                let silent = settings::apply(file, &mut config)
+                    .map_err(|problem| StageError::input("settings", file, problem))?;
+                if !silent.is_empty() {
+                    job.progress
+                        .note(&format!("the settings do not say {}: as in params", silent.join(", ")));
+                }
+            }
+            None => job
+                .progress
+                .note("no settings file is given: dimensions and the choice of proposals as in params"),
+        }
         let file = torch_file::open(path).map_err(fail)?;
         let names: Vec<String> = file.names().map(str::to_owned).collect();
         let loaded = file.load(&names.iter().map(String::as_str).collect::<Vec<_>>()).map_err(fail)?;
         job.checkpoint()?;
-        let tensors = take(loaded, &params.config).map_err(fail)?;
+        let tensors = take(loaded, &config).map_err(fail)?;
         job.progress.note(&format!("{} tensors, every name and shape as expected", tensors.len()));
-        weights::write(job.out, &params.config, &tensors)?;
+        weights::write(job.out, &config, &tensors)?;
         Ok(())
     }
 }

@@ -22,6 +22,7 @@ mod fetch;
 mod figure;
 mod http;
 mod import_detector;
+mod import_features;
 mod import_model;
 mod index_hmd;
 mod index_mmhs;
@@ -43,6 +44,7 @@ mod roc;
 mod scalars;
 mod shift;
 mod space;
+mod stand_in;
 mod synthesize;
 mod table;
 mod table_tool;
@@ -58,6 +60,7 @@ use stage_api::Registry;
 pub fn registry() -> Registry {
     Registry::new()
         .with(synthesize::Synthesize)
+        .with(stand_in::StandIn)
         .with(fetch::Fetch::default())
         .with(unpack::Unpack)
         .with(index_hmd::IndexHmd)
@@ -68,6 +71,7 @@ pub fn registry() -> Registry {
         .with(make_detector::MakeDetector)
         .with(import_detector::ImportDetector)
         .with(regions::Regions)
+        .with(import_features::ImportFeatures)
         .with(pretrain::Pretrain)
         .with(import_model::Import::<models::visual_bert::Config>::new())
         .with(import_model::Import::<models::vilbert::Config>::new())
@@ -87,4 +91,5 @@ pub fn registry() -> Registry {
         .with_tool(report::ShowPage)
         .with_tool(predict::Predict)
         .with_tool(export::Export)
+        .with_tool(regions::ShowRegions)
 }

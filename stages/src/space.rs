@@ -26,7 +26,8 @@ pub fn check(folder: &Path, bytes: u64) -> Result<(), StageError> {
     )))
 }
 
-fn readable(bytes: u64) -> String {
+/// Bytes as a person reads them.
+pub fn readable(bytes: u64) -> String {
     match bytes {
         0..1_000_000 => format!("{bytes} bytes"),
         1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),

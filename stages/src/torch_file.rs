@@ -2,13 +2,15 @@
 //! followed by the raw storages. Candle's unpickler reads the table of tensors; their elements are read here, in any
 //! strides. It does not know which tensors matter.
 
+mod calls;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use candle_core::pickle::{Object, PthTensors, Stack, TensorInfo};
+use candle_core::pickle::{Object, Stack, TensorInfo};
 use candle_core::{Device, Tensor};
 use zip::ZipArchive;
 
@@ -67,16 +69,36 @@ fn unpickled<T>(read: impl FnOnce() -> candle_core::Result<T>) -> Result<T, Stri
 }
 
 fn open_zip(path: &Path) -> candle_core::Result<TorchFile> {
-    let mut tensors = PthTensors::new(path, None)?;
-    if tensors.tensor_infos().is_empty() {
-        tensors = PthTensors::new(path, Some("model"))?;
-    }
-    let mut infos: Vec<TensorInfo> = tensors.tensor_infos().values().cloned().collect();
-    infos.sort_by(|a, b| a.name.cmp(&b.name));
     let file = File::open(path)?;
     let bytes = file.metadata()?.len() as usize;
-    let zip = ZipArchive::new(BufReader::new(file)).map_err(candle_core::Error::wrap)?;
+    let mut zip = ZipArchive::new(BufReader::new(file)).map_err(candle_core::Error::wrap)?;
+    let mut infos = Vec::new();
+    for at in 0..zip.len() {
+        let entry = zip.by_index(at).map_err(candle_core::Error::wrap)?;
+        let name = entry.name().map_err(candle_core::Error::wrap)?.into_owned();
+        let Some(folder) = name.strip_suffix(".pkl").filter(|_| name.ends_with("data.pkl")) else { continue };
+        let mut stack = Stack::empty();
+        stack.read_loop(&mut BufReader::new(entry))?;
+        infos.extend(tensors(stack.finalize()?, Path::new(folder))?);
+    }
+    infos.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(TorchFile { infos, source: Source::Zip { zip, bytes } })
+}
+
+/// The tensors of a pickle whose storages lie in `folder`.
+fn tensors(saved: Object, folder: &Path) -> candle_core::Result<Vec<TensorInfo>> {
+    if let Some(function) = calls::foreign(&saved) {
+        candle_core::bail!(
+            "its pickle would call `{function}`, which no table of tensors needs; nothing was executed"
+        );
+    }
+    let mut infos = Vec::new();
+    for (name, value) in state(saved) {
+        if let Some(info) = value.into_tensor_info(name, folder)? {
+            infos.push(info);
+        }
+    }
+    Ok(infos)
 }
 
 fn open_old(mut file: BufReader<File>) -> candle_core::Result<TorchFile> {
@@ -97,12 +119,7 @@ fn open_old(mut file: BufReader<File>) -> candle_core::Result<TorchFile> {
         let Some(&size) = sizes.get(&key) else { candle_core::bail!("storage {key} is of an unknown kind") };
         storages.push((key, size));
     }
-    let mut infos = Vec::new();
-    for (name, value) in state(saved) {
-        if let Some(info) = value.into_tensor_info(name, Path::new(""))? {
-            infos.push(info);
-        }
-    }
+    let mut infos = tensors(saved, Path::new(""))?;
     infos.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(TorchFile { infos, source: Source::Old { file, storages } })
 }
@@ -328,5 +345,27 @@ mod tests {
         std::fs::write(&path, file).unwrap();
         let error = open(&path).err().unwrap();
         assert!(error.contains("malformed"), "{error}");
+    }
+
+    #[test]
+    fn a_pickle_that_calls_a_function_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hostile.pth");
+        // {"model": {"x": posix.system("touch FILE")}}
+        let touched = dir.path().join("touched");
+        let command = format!("touch {}", touched.display());
+        let length = (command.len() as u32).to_le_bytes();
+        let call = [b"cposix\nsystem\nX", &length[..], command.as_bytes(), b"\x85R"].concat();
+        let saved = [b"\x80\x02}X\x05\0\0\0model}X\x01\0\0\0x", &call[..], b"ss."].concat();
+        let old = [OLD_LAYOUT, b"\x80\x02}.", &saved, b"\x80\x02]."].concat();
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        zip.start_file("archive/data.pkl", zip::write::SimpleFileOptions::default()).unwrap();
+        std::io::Write::write_all(&mut zip, &saved).unwrap();
+        for file in [old, zip.finish().unwrap().into_inner()] {
+            std::fs::write(&path, file).unwrap();
+            let error = open(&path).err().unwrap();
+            assert!(error.contains("would call `posix.system`") && error.contains("nothing was"), "{error}");
+            assert!(!touched.exists());
+        }
     }
 }

@@ -15,6 +15,7 @@ mod oracle;
 #[path = "../support/process.rs"]
 mod process;
 mod publish;
+mod rehearse;
 mod remote;
 mod rerun;
 mod resources;
@@ -23,4 +24,5 @@ mod store;
 mod support;
 mod tool;
 mod toy;
+mod walkthrough;
 mod watch;

@@ -8,9 +8,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use stage_api::{Answer, Arg, Count, Desk, Job, Port, Registry, Stage, StageError, Tool, ToolArgs, Unit};
 
+/// The stage that docs/adding-a-stage.md adds.
+#[path = "count_words.rs"]
+mod count_words;
+
 /// All toy stages.
 pub fn registry() -> Registry {
-    let registry = Registry::new().with(Head).with(Fill).with(Trouble);
+    let registry = Registry::new().with(Head).with(Fill).with(Trouble).with(count_words::CountWords);
     // As if the program had been changed since: the same stage, its VERSION raised.
     match std::env::var_os("TOY_RAISED") {
         Some(_) => registry.with(Join::<2>),

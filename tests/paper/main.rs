@@ -3,6 +3,7 @@
 //! `tests/engine`, with toy stages; here is what it means for the paper.
 #![cfg(feature = "paper")]
 
+mod examples;
 mod interrupt;
 mod outside;
 mod predict;

@@ -11,8 +11,10 @@ use tempfile::TempDir;
 use super::process::{Run, finished, wait_until};
 use super::support::TestSpace;
 
-/// Looked at often, and little memory, so that many jobs run at once.
-const SITE: &str = "(job: (memory: \"50 MiB\", time: \"10:00\"), poll: 1)";
+/// Looked at often, and little memory, so that many jobs run at once. Slurm starts `three` before a job that came earlier and
+/// waits for GPUs only if it ends before those may be free.
+const SITE: &str =
+    "(job: (memory: \"50 MiB\", time: \"10:00\"), steps: [(\"three\", (time: \"2:00\"))], poll: 1)";
 
 pub struct Cluster {
     folder: TempDir,

@@ -53,7 +53,8 @@ echo 'Name=gpu Count=2 File=/dev/tty[0-1]' > "$D/gres.conf"
 mkdir -p /run/munge
 chown munge:munge /run/munge
 chmod 755 /run/munge
-pgrep -x munged > /dev/null || runuser -u munge -- /usr/sbin/munged
+# One for all tests, which begin together.
+flock --close /run/munge/starting sh -c 'pgrep -x munged > /dev/null || runuser -u munge -- /usr/sbin/munged'
 slurmctld -c -f "$SLURM_CONF"
 slurmd -f "$SLURM_CONF" -N "$H"
 for _ in $(seq 60); do

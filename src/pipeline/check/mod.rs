@@ -2,6 +2,7 @@
 //! that can be wrong with a pipeline is found here, before anything runs.
 
 mod needs;
+mod rehearse;
 mod targets;
 mod wire;
 
@@ -54,7 +55,8 @@ pub(super) fn check<'a>(
     registry: &Registry,
     is_there: &dyn Fn(&Path) -> bool,
 ) -> Result<Pipeline, PipelineError> {
-    let chosen = choose_profile(form, profile, text)?;
+    let own = choose_profile(form, profile, text)?;
+    let (chosen, rehearsal) = &rehearse::laid_over(own, form, text)?;
     let said = |name: &str, value: Raw| (name.to_owned(), value.0.to_owned());
     let seeds = seeds(chosen.seeds.or(form.seeds), text)?;
     let vars: Vars =
@@ -88,6 +90,9 @@ pub(super) fn check<'a>(
         checker.wire(step, registry)?;
     }
     checker.refuse_idle_defaults(chosen)?;
+    if let Some(rehearsal) = rehearsal {
+        checker.refuse_idle_rehearsal(own, rehearsal)?;
+    }
     checker.refuse_cycles(&unwired)?;
     let targets = checker.targets(form, &vars)?;
     Ok(Pipeline {
@@ -99,6 +104,8 @@ pub(super) fn check<'a>(
         profile: chosen.name.string(text)?,
         about: chosen.about.string(text)?,
         profiles: form.profiles.iter().map(|profile| profile.name.string(text)).collect::<Result<_, _>>()?,
+        rehearsal: rehearsal.clone(),
+        rehearsals: rehearse::pairs(form, text)?,
         pools: checker.pools,
         graph: checker.graph,
         targets,

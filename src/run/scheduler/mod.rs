@@ -1,6 +1,7 @@
 //! Decides what starts when: every step that must run, whose inputs are there and for which there is room. When
 //! one ends it is kept, and what reads it is judged again. It knows no processes; the executor does.
 
+mod pace;
 mod start;
 pub(super) mod task;
 
@@ -24,6 +25,7 @@ use crate::record::RecordedInput;
 use crate::remote::Shared;
 use crate::store::{Holder, WorkDir, Writer};
 use crate::workspace::Workspace;
+use pace::Pace;
 
 /// How long a step may take to end once it was asked to.
 const GRACE: Duration = Duration::from_secs(3);
@@ -55,6 +57,7 @@ struct Active {
     since: Instant,
     started_ms: u64,
     peak_memory: Option<u64>,
+    pace: Option<Pace>,
     /// How it ran, when that was elsewhere.
     execution: Option<Execution>,
 }
@@ -187,6 +190,9 @@ impl Scheduler<'_> {
         let step = &self.pipeline.graph[node].name;
         match report {
             Report::Progress { done, total, unit } => {
+                if let Some(active) = self.active.get_mut(&node) {
+                    active.pace.get_or_insert_with(|| Pace::from(done)).reached(done);
+                }
                 self.observer.on(&Event::Progress { step, done, total, unit });
             }
             Report::Scalar { name, step: at, value } => {

@@ -204,6 +204,7 @@ impl Scheduler<'_> {
                     since,
                     started_ms,
                     peak_memory: None,
+                    pace: None,
                     execution: None,
                 };
                 self.active.insert(node, active);

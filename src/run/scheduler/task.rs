@@ -34,7 +34,8 @@ impl Scheduler<'_> {
     /// Commits the output of a step that ended well.
     pub(super) fn keep(&mut self, node: NodeIndex, active: Active) -> Result<(), String> {
         let step = &self.pipeline.graph[node];
-        let Active { work, key_text, inputs, share, since, started_ms, peak_memory, execution, .. } = active;
+        let Active { work, key_text, inputs, share, since, started_ms, peak_memory, pace, execution, .. } =
+            active;
         let Execution { machine, started_ms, seconds } = execution.unwrap_or_else(|| {
             let machine = Machine {
                 name: machine::name(),
@@ -76,6 +77,7 @@ impl Scheduler<'_> {
             started_ms,
             seconds,
             peak_memory,
+            work: pace.map(|pace| pace.work()),
             machine,
             log: log.to_string_lossy().into_owned(),
             accepted: None,

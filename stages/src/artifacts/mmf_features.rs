@@ -29,6 +29,8 @@ pub struct MmfInfo<'a> {
     pub num_boxes: Option<usize>,
     /// Width and height of the original picture.
     pub size: Option<(u32, u32)>,
+    /// N × C: the probability of each class, background left out.
+    pub probabilities: Option<Array<'a>>,
 }
 
 /// Reads a value of the LMDB.
@@ -102,6 +104,7 @@ fn info<'a>(pickle: &Pickle<'a>, dict: &Value<'a>) -> Result<MmfInfo<'a>, String
         objects: arrays("objects")?,
         num_boxes: number("num_boxes")?,
         size: side("image_width")?.zip(side("image_height")?),
+        probabilities: arrays("cls_prob")?,
     })
 }
 
@@ -114,6 +117,9 @@ fn together<'a>(features: Array<'a>, info: MmfInfo<'a>) -> Result<MmfFeatures<'a
     }
     if info.objects.as_ref().is_some_and(|objects| objects.shape != [rows]) {
         return Err(format!("`objects` does not fit {rows} rows of features"));
+    }
+    if info.probabilities.as_ref().is_some_and(|all| all.shape.len() != 2 || all.shape[0] != rows) {
+        return Err(format!("`cls_prob` does not fit {rows} rows of features"));
     }
     Ok(MmfFeatures { features, info })
 }

@@ -5,8 +5,10 @@
 
 pub mod data_summary;
 pub mod history;
+pub mod lmdb;
 pub mod metrics;
 pub mod mmf_features;
+pub mod mmf_writer;
 pub mod npy;
 pub mod pickle;
 pub mod predictions;

@@ -1,7 +1,9 @@
 //! `repro export`: results for other programs: a run as a checkpoint, a run's settings and curves for a tracker, a step
-//! with all that led to it as an RO-Crate. It knows which forms there are; each form has a file of its own.
+//! with all that led to it as an RO-Crate, region features for MMF. It knows which forms there are; each form has a file
+//! of its own.
 
 mod checkpoint;
+mod features;
 mod mlflow;
 mod ro_crate;
 mod tensorboard;
@@ -34,7 +36,8 @@ impl Tool for Export {
          `wandb`, an offline run below PATH, to be uploaded with `wandb sync`; `mlflow`, sent to the tracking server whose \
          address PATH is, or MLFLOW_TRACKING_URI without --out, into the experiment MLFLOW_EXPERIMENT_NAME, with the \
          login of MLflow's own variables.\n\nAny step as a research object: `ro-crate`, a folder with its files, those of \
-         every published step above it, and the provenance of all steps (Provenance Run Crate)."
+         every published step above it, and the provenance of all steps (Provenance Run Crate).\n\nA step's region features \
+         for MMF: `mmf-lmdb`, a folder with its LMDB, `mmf-npy`, a folder of .npy files."
     }
 
     fn args(&self) -> &'static [Arg] {
@@ -42,13 +45,13 @@ impl Tool for Export {
             Arg::positional(
                 "run",
                 Count::One,
-                "the step that trained it: hmd-pe-train; for ro-crate any step: report",
+                "the step that trained it: hmd-pe-train; for ro-crate any step: report; for features hmd-regions",
             ),
             Arg::option(
                 "--to",
                 "FORM",
                 Count::One,
-                "mmf, huggingface, tensorboard, wandb, mlflow or ro-crate",
+                "mmf, huggingface, tensorboard, wandb, mlflow, ro-crate, mmf-lmdb or mmf-npy",
             ),
             Arg::option(
                 "--out",
@@ -91,9 +94,18 @@ impl Tool for Export {
                 ro_crate::export(desk, name, file()?)?;
                 file()?.display().to_string()
             }
+            "mmf-lmdb" => {
+                features::lmdb(&features::of(desk, name)?, file()?, desk)?;
+                file()?.display().to_string()
+            }
+            "mmf-npy" => {
+                features::npy(&features::of(desk, name)?, file()?, desk)?;
+                file()?.display().to_string()
+            }
             other => {
                 return Err(StageError::Params(format!(
-                    "--to is `{other}`; it must be mmf, huggingface, tensorboard, wandb, mlflow or ro-crate"
+                    "--to is `{other}`; it must be mmf, huggingface, tensorboard, wandb, mlflow, ro-crate, mmf-lmdb or \
+                     mmf-npy"
                 )));
             }
         };

@@ -1,7 +1,14 @@
 //! `regions`: what the detector makes of each picture of a folder, as region features in file-name order.
 //! It does not know which detector this is nor what the regions are for.
+//!
+//! A shard is the unit of resume: an attempt that was killed leaves its whole shards in the scratch folder, and the next
+//! one goes on after them. What pictures of another extraction had in common with these comes from [`memory`].
+
+mod memory;
+mod tool;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use candle_core::DType;
 use candle_nn::VarBuilder;
@@ -9,11 +16,13 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError, Unit};
 
-use crate::artifacts::region_features::{PictureRegions, RegionWriter};
+use self::memory::Memory;
+pub(crate) use self::tool::ShowRegions;
+use crate::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use crate::artifacts::weights;
-use crate::device;
 use crate::models::faster_rcnn::{Config, FasterRcnn, Region};
-use crate::pictures::read_picture;
+use crate::pictures::decode;
+use crate::{device, space};
 
 /// The stage.
 pub struct Regions;
@@ -28,6 +37,13 @@ pub struct Params {
     /// Pictures in one file of the output.
     #[serde(default = "default_shard")]
     pub shard: usize,
+    /// Whether features are kept in 16 bits: half the disk, three decimal digits.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub half: bool,
+}
+
+fn is_off(flag: &bool) -> bool {
+    !flag
 }
 
 fn default_regions() -> usize {
@@ -45,6 +61,10 @@ const AT_ONCE: usize = 32;
 /// A canvas of this many pixels fills a gigabyte or more on its way through a big network: such pictures go
 /// one at a time, the threads sharing one picture's convolutions.
 const BIG_CANVAS: usize = 512 * 512;
+/// The folder in which shards are kept for later extractions.
+const KEPT: &str = "REPRO_REGIONS";
+/// An extraction that takes longer, in seconds, is announced where a person sees it.
+const LONG: f64 = 600.0;
 
 impl Stage for Regions {
     type Params = Params;
@@ -53,6 +73,7 @@ impl Stage for Regions {
         "Extracts the features of each picture's most telling regions with the detector.";
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[Port::one("images"), Port::one("detector")];
+    const OUTSIDE: &'static [&'static str] = &[KEPT];
 
     fn check(&self, params: &Params) -> Result<(), String> {
         match params {
@@ -74,38 +95,112 @@ impl Stage for Regions {
         let detector = FasterRcnn::load(&config, &VarBuilder::from_tensors(tensors, DType::F32, &device))
             .map_err(|error| StageError::input("detector", weights_dir, error))?;
         let names = picture_names(images)?;
+        let Params { regions: max_regions, shard, half } = *params;
+        let layout = Layout { width: config.head_width, max_regions, shard, half };
+        space::check(job.scratch, layout.bytes(names.len()))?;
+        let memory = job.outside.path(KEPT).map(|dir| Memory::open(&dir, weights_dir, layout)).transpose()?;
         let at_once = if config.min_size * config.max_size >= BIG_CANVAS { 1 } else { AT_ONCE };
-        let mut writer = RegionWriter::new(job.out, config.head_width, params.regions, params.shard);
-        let mut done = 0;
-        for batch in names.chunks(at_once) {
-            job.checkpoint()?;
-            let found: Result<Vec<PictureRegions>, StageError> = batch
-                .par_iter()
-                .map(|name| describe(&detector, &images.join(name), params.regions))
-                .collect();
-            for (name, regions) in batch.iter().zip(found?) {
-                writer.push(name, regions)?;
-            }
-            done += batch.len();
-            job.progress.advance(done as u64, names.len() as u64, Unit::Items);
-        }
-        writer.finish()?;
-        Ok(())
+        let work = Work { job, images, detector, layout, memory, at_once };
+        work.extract(&names)
     }
 }
 
-fn describe(detector: &FasterRcnn, path: &Path, most: usize) -> Result<PictureRegions, StageError> {
-    let picture = read_picture(path).map_err(|problem| StageError::input("images", path, problem))?;
-    let regions = detector
-        .detect(&picture, most)
-        .map_err(|error| StageError::failed(format!("{}: {error}", path.display())))?;
-    Ok(PictureRegions {
-        boxes: regions.iter().map(|region| region.corners).collect(),
-        scores: regions.iter().map(|region| region.confidence).collect(),
-        objects: regions.iter().map(|region| region.object).collect(),
-        features: regions.into_iter().flat_map(|Region { feature, .. }| feature).collect(),
-        size: (picture.width as u32, picture.height as u32),
-    })
+struct Work<'a> {
+    job: &'a Job<'a>,
+    images: &'a Path,
+    detector: FasterRcnn,
+    layout: Layout,
+    memory: Option<Memory>,
+    /// Pictures that are in memory side by side.
+    at_once: usize,
+}
+
+impl Work<'_> {
+    fn extract(mut self, names: &[String]) -> Result<(), StageError> {
+        let progress = self.job.progress;
+        let mut writer = RegionWriter::with(self.job.scratch, self.layout);
+        let mut shards: Vec<&[String]> = names.chunks(self.layout.shard).collect();
+        let whole = shards.iter().take_while(|shard| writer.take_up(shard)).count();
+        shards.drain(..whole);
+        let mut done = names.len() - shards.iter().map(|shard| shard.len()).sum::<usize>();
+        if done > 0 {
+            progress.note(&format!("{done} pictures are there from an attempt that was interrupted"));
+        }
+        let (mut is_announced, mut known) = (false, 0);
+        for shard in shards {
+            let mut hashes = Vec::with_capacity(shard.len());
+            for batch in shard.chunks(self.at_once) {
+                self.job.checkpoint()?;
+                let begun = Instant::now();
+                let found: Result<Vec<Found>, StageError> =
+                    batch.par_iter().map(|name| self.describe(&self.images.join(name))).collect();
+                let found = found?;
+                let new = found.iter().filter(|found| !found.is_known).count();
+                known += found.len() - new;
+                if new > 0 && !is_announced {
+                    is_announced = true;
+                    self.announce(names.len() - done, begun.elapsed().as_secs_f64() / new as f64);
+                }
+                for (name, found) in batch.iter().zip(found) {
+                    hashes.extend(found.hash);
+                    writer.push(name, found.regions)?;
+                }
+                done += batch.len();
+                progress.advance(done as u64, names.len() as u64, Unit::Items);
+            }
+            writer.close()?;
+            if let Some(memory) = &mut self.memory {
+                memory.keep(&writer.last_shard(), &hashes)?;
+            }
+        }
+        if known > 0 {
+            progress.note(&format!("{known} pictures were extracted before and not again"));
+        }
+        Ok(writer.finish_in(self.job.out)?)
+    }
+
+    /// Says what the extraction of `left` pictures takes, when the first have shown how long one takes.
+    fn announce(&self, left: usize, seconds: f64) {
+        let all = seconds * left as f64;
+        let text = format!(
+            "{left} pictures to extract: about {} at {seconds:.3} s each, and {} of disk",
+            humantime::format_duration(std::time::Duration::from_secs(all.ceil() as u64)),
+            space::readable(self.layout.bytes(left))
+        );
+        if all > LONG { self.job.progress.warn(&text) } else { self.job.progress.note(&text) }
+    }
+
+    fn describe(&self, path: &Path) -> Result<Found, StageError> {
+        let unreadable = |problem: String| StageError::input("images", path, problem);
+        let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+        let hash = self.memory.as_ref().map(|_| memory::hash(&bytes));
+        let known = self.memory.as_ref().zip(hash).and_then(|(memory, hash)| memory.find(&hash));
+        if let Some(regions) = known {
+            return Ok(Found { regions, hash, is_known: true });
+        }
+        let picture = decode(&bytes).map_err(unreadable)?;
+        let regions = self
+            .detector
+            .detect(&picture, self.layout.max_regions)
+            .map_err(|error| StageError::failed(format!("{}: {error}", path.display())))?;
+        let regions = PictureRegions {
+            boxes: regions.iter().map(|region| region.corners).collect(),
+            scores: regions.iter().map(|region| region.confidence).collect(),
+            objects: regions.iter().map(|region| region.object).collect(),
+            features: regions.into_iter().flat_map(|Region { feature, .. }| feature).collect(),
+            size: (picture.width as u32, picture.height as u32),
+        };
+        Ok(Found { regions, hash, is_known: false })
+    }
+}
+
+/// What is known of a picture.
+struct Found {
+    regions: PictureRegions,
+    /// The hash of its file, where it is wanted.
+    hash: Option<memory::Hash>,
+    /// Whether an earlier extraction knew it.
+    is_known: bool,
 }
 
 /// The file names of the folder's pictures, sorted.

@@ -48,6 +48,10 @@ pub const CASES: &[Case] = &[
     case("unpack", "unpack", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-hmd", "index-hmd", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-mmhs", "index-mmhs", "()", &[("archive", "synthesize/mmhs150k.zip")]),
+    case("stand-in", "stand-in", "(of: \"detector\", small: true)", &[]),
+    case("stand-in-visualbert", "stand-in", "(of: \"visualbert\", small: true)", &[]),
+    case("stand-in-bert", "stand-in", "(of: \"bert\", small: true)", &[]),
+    case("stand-in-vocabulary", "stand-in", "(of: \"vocabulary\", small: true)", &[]),
     case("data", "data", "(pictures: 2)", &[("indexes", "index-hmd")]),
     case("learn-vocabulary", "learn-vocabulary", "(size: 120)", &[("text", "synthesize/corpus.txt")]),
     case(

@@ -26,7 +26,8 @@ pub use preprocess::Picture;
 use crate::nn::host_product::host_vec;
 use backbone::Body;
 use fpn::Pyramid;
-use head::BoxHead;
+use head::{BoxHead, Described};
+use preprocess::Canvas;
 use rpn::Rpn;
 
 /// A detector with its weights.
@@ -77,31 +78,50 @@ impl FasterRcnn {
     /// # Errors
     /// A picture without pixels; features that are not finite (damaged weights); what the device reports.
     pub fn detect(&self, picture: &Picture, most: usize) -> Result<Vec<Region>> {
-        if picture.width == 0 || picture.height == 0 {
-            return Err(candle_core::Error::Msg("the picture has no pixels".to_owned()));
-        }
-        let canvas = preprocess::prepare(picture, &self.config, &self.device)?;
-        let (_, _, height, width) = canvas.pixels.dims4()?;
-        let levels = self.pyramid.forward(&self.body.forward(&canvas.pixels)?)?;
-        let boxes = self.rpn.proposals(&levels, height, width)?;
-        let described = self.head.forward(&levels, &boxes)?;
+        let Looked { scale, boxes, described } = self.look(picture)?;
         let probabilities = host_vec(&described.probabilities)?;
         let Config { classes, class_nms, head_width, .. } = self.config;
         let features = host_vec(&described.features)?;
-        if !features.iter().all(|value| value.is_finite()) {
+        let values = features.iter().chain(&probabilities).chain(boxes.as_flattened());
+        if !values.into_iter().all(|value| value.is_finite()) {
             return Err(candle_core::Error::Msg(
-                "features are not finite: the weights are damaged".to_owned(),
+                "a feature, score or box is not a finite number: the weights are damaged".to_owned(),
             ));
         }
         let choices = choose::choose(&boxes, &probabilities, classes, class_nms, most);
         Ok(choices
             .into_iter()
             .map(|choice| Region {
-                corners: boxes[choice.proposal].map(|value| value / canvas.scale),
+                corners: boxes[choice.proposal].map(|value| value / scale),
                 confidence: choice.confidence,
                 object: choice.object,
                 feature: features[choice.proposal * head_width..][..head_width].to_vec(),
             })
             .collect())
     }
+
+    /// What the network makes of a picture, before regions are chosen.
+    fn look(&self, picture: &Picture) -> Result<Looked> {
+        if picture.width == 0 || picture.height == 0 {
+            return Err(candle_core::Error::Msg("the picture has no pixels".to_owned()));
+        }
+        let Canvas { pixels, scale } = preprocess::prepare(picture, &self.config, &self.device)?;
+        let (_, _, height, width) = pixels.dims4()?;
+        let levels = self.pyramid.forward(&self.body.forward(&pixels)?)?;
+        let boxes = self.rpn.proposals(&levels, height, width)?;
+        let described = self.head.forward(&levels, &boxes)?;
+        Ok(Looked { scale, boxes, described })
+    }
 }
+
+/// A picture as the network sees it.
+struct Looked {
+    /// Size of the canvas over size of the picture.
+    scale: f32,
+    /// Proposals on the canvas.
+    boxes: Vec<Corners>,
+    described: Described,
+}
+
+#[cfg(test)]
+mod tests;

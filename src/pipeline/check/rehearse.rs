@@ -1,0 +1,77 @@
+//! A profile that rehearses another one, laid over it.
+
+use super::{Checker, matches};
+use crate::pipeline::Rehearsal;
+use crate::pipeline::error::{PipelineError, Text};
+use crate::pipeline::file::{FileForm, ProfileForm, Raw};
+
+/// The profile as it counts: one that rehearses another has that one's sources and defaults before its own, without the
+/// sources whose names it gives itself.
+pub(super) fn laid_over<'a>(
+    own: &ProfileForm<'a>,
+    form: &FileForm<'a>,
+    text: &Text<'a>,
+) -> Result<(ProfileForm<'a>, Option<Rehearsal>), PipelineError> {
+    let Some(raw) = own.rehearses else { return Ok((own.clone(), None)) };
+    let rehearsal: Rehearsal = raw.parse(text)?;
+    let (base, at) = base(&rehearsal, raw, form, text)?;
+    if base.rehearses.is_some() {
+        let problem = format!("`{}` is a rehearsal itself", rehearsal.profile);
+        return Err(text.error(text.span(at.0), problem));
+    }
+    let mut profile = own.clone();
+    let is_own = |name: &Raw| own.sources.iter().any(|source| source.name.0 == name.0);
+    let kept = base.sources.iter().filter(|source| !is_own(&source.name)).cloned();
+    profile.sources = kept.chain(own.sources.iter().cloned()).collect();
+    profile.defaults = base.defaults.iter().chain(&own.defaults).copied().collect();
+    profile.seeds = own.seeds.or(base.seeds);
+    Ok((profile, Some(rehearsal)))
+}
+
+fn base<'f, 'a>(
+    rehearsal: &Rehearsal,
+    raw: Raw<'a>,
+    form: &'f FileForm<'a>,
+    text: &Text<'a>,
+) -> Result<(&'f ProfileForm<'a>, Raw<'a>), PipelineError> {
+    let mut names = Vec::new();
+    for profile in &form.profiles {
+        let name = profile.name.string(text)?;
+        if name == rehearsal.profile {
+            return Ok((profile, raw));
+        }
+        names.push(name);
+    }
+    let problem = format!("there is no profile `{}` to rehearse", rehearsal.profile);
+    Err(text.error(text.span(raw.0), problem).nearest(&rehearsal.profile, names.iter().map(String::as_str)))
+}
+
+/// Which profile rehearses which: the rehearsed one first.
+pub(super) fn pairs(form: &FileForm, text: &Text) -> Result<Vec<(String, String)>, PipelineError> {
+    let rehearsing = form.profiles.iter().filter_map(|profile| Some((profile, profile.rehearses?)));
+    rehearsing
+        .map(|(profile, raw)| Ok((raw.parse::<Rehearsal>(text)?.profile, profile.name.string(text)?)))
+        .collect()
+}
+
+impl<'a> Checker<'_, 'a> {
+    /// Refuses what a rehearsal says of steps that there are not.
+    pub(super) fn refuse_idle_rehearsal(
+        &self,
+        own: &ProfileForm<'a>,
+        rehearsal: &Rehearsal,
+    ) -> Result<(), PipelineError> {
+        let steps = || self.graph.node_weights().map(|step| step.name.as_str());
+        let left_out = rehearsal.leaves_out.iter().map(|(name, _)| name);
+        let named = left_out.chain(rehearsal.real.iter().map(|(name, _)| name));
+        for name in named {
+            if !steps().any(|step| matches(name, step)) {
+                let at = own.rehearses.unwrap_or(own.name);
+                return Err(self
+                    .error(at, format!("the rehearsal speaks of `{name}`, and no step is called so"))
+                    .nearest(name, steps()));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! Our side of `benches/detector/run.py`: the detector with random weights on pictures of one size, each timed alone.
+//! It takes the file that `run.py` writes and answers with one JSON line.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use serde::Deserialize;
+use stages::models::faster_rcnn::{Config, FasterRcnn, Picture, shapes};
+use stages::nn::{init, tune_allocator};
+
+#[derive(Deserialize)]
+struct Work {
+    config: Config,
+    width: usize,
+    height: usize,
+    pictures: usize,
+    regions: usize,
+    threads: usize,
+    /// Pictures are spread over the threads, as the stage does with small ones, and timed together.
+    together: bool,
+}
+
+/// Kernels for ReLU networks; normalisations that keep their input's size.
+fn weight(name: &str, shape: &[usize]) -> candle_core::Result<Tensor> {
+    let device = &Device::Cpu;
+    if name.ends_with("running_var") || (shape.len() == 1 && name.ends_with("weight")) {
+        let size = if name.ends_with("bn3.weight") { 0.25 } else { 1.0 };
+        return Tensor::full(size, shape, device);
+    }
+    let gain = match name {
+        _ if shape.len() == 1 => 0.0,
+        _ if name.contains("stem") => 1.0 / 64.0,
+        _ if name.contains("bbox_pred") => 0.1,
+        _ if name.contains("cls_") => 0.3,
+        _ => 1.0,
+    };
+    let inputs: usize = shape[1..].iter().product();
+    init::normal(1, name, shape, gain * (2.0 / inputs.max(1) as f64).sqrt(), device)
+}
+
+fn picture(work: &Work, number: usize) -> Picture {
+    let value = |at: usize| {
+        let square =
+            (at / 3 % work.width / 16 * 7919 + at / 3 / work.width / 16 * 104_729 + at % 3 * 31) % 200;
+        (square + (at * 2_654_435_761 + number) % 50) as u8
+    };
+    let rgb = (0..3 * work.width * work.height).map(value).collect();
+    Picture { width: work.width, height: work.height, rgb }
+}
+
+fn seconds(work: &Work) -> candle_core::Result<Vec<f64>> {
+    let tensors: candle_core::Result<HashMap<String, Tensor>> = shapes::tensors(&work.config)
+        .into_iter()
+        .map(|(name, shape)| weight(&name, &shape).map(|tensor| (name, tensor)))
+        .collect();
+    let detector =
+        FasterRcnn::load(&work.config, &VarBuilder::from_tensors(tensors?, DType::F32, &Device::Cpu))?;
+    let detect =
+        |number: usize| detector.detect(&picture(work, number), work.regions).map(|found| found.len());
+    if work.together {
+        use rayon::prelude::*;
+        detect(0)?;
+        let start = Instant::now();
+        (0..work.pictures).into_par_iter().try_for_each(|number| detect(number).map(drop))?;
+        return Ok(vec![start.elapsed().as_secs_f64() / work.pictures as f64]);
+    }
+    let one = |number: usize| {
+        let start = Instant::now();
+        detect(number).map(|_| start.elapsed().as_secs_f64())
+    };
+    // The first does not count: it makes the threads and touches the pages.
+    (0..=work.pictures).map(one).skip(1).collect()
+}
+
+/// The most memory the process has had at once, in MB (Linux).
+fn peak() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
+    kilobytes.unwrap_or_default() / 1024.0
+}
+
+#[allow(clippy::print_stdout)]
+fn main() {
+    let Some(file) = std::env::args().skip(1).find(|argument| !argument.starts_with('-')) else {
+        return println!("takes a file that benches/detector/run.py writes");
+    };
+    let text = std::fs::read(&file).expect("the file of the work");
+    let work: Work = serde_json::from_slice(&text).expect("work as run.py writes it");
+    tune_allocator();
+    rayon::ThreadPoolBuilder::new().num_threads(work.threads).build_global().expect("threads");
+    let seconds = seconds(&work).expect("pictures");
+    println!("{}", serde_json::json!({"seconds": seconds, "peak_mb": peak()}));
+}

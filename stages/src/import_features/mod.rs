@@ -1,0 +1,110 @@
+//! `import-features`: region features that somebody extracted before, for the pictures of a data set: MMF's LMDB, folders of
+//! `.npy` files, the tsv of bottom-up attention. It knows how a picture is looked up, not who wants the features.
+//!
+//! A picture has all rows that the file has for it, at most `regions`; how many boxes scored is not looked at, as in MMF.
+
+mod source;
+mod tsv;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use stage_api::{Job, Port, Stage, StageError, Unit};
+
+use self::source::Source;
+use crate::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
+use crate::artifacts::samples::SampleSet;
+use crate::space;
+
+/// The stage.
+pub struct ImportFeatures;
+
+/// Its params.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// Most regions a picture (MMF's `max_features`).
+    #[serde(default = "default_regions")]
+    pub regions: usize,
+    /// Pictures in one file of the output.
+    #[serde(default = "default_shard")]
+    pub shard: usize,
+    /// Whether features are kept in 16 bits.
+    #[serde(default)]
+    pub half: bool,
+}
+
+fn default_regions() -> usize {
+    100
+}
+
+fn default_shard() -> usize {
+    256
+}
+
+/// Room for so many regions is taken for each picture.
+const MOST_REGIONS: usize = 10_000;
+/// Pictures that are in memory side by side.
+const AT_ONCE: usize = 16;
+
+impl Stage for ImportFeatures {
+    type Params = Params;
+    const NAME: &'static str = "import-features";
+    const ABOUT: &'static str =
+        "Takes region features that exist already: MMF's LMDB, folders of .npy, tsv of bottom-up attention.";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[Port::one("features"), Port::one("samples")];
+
+    fn check(&self, params: &Params) -> Result<(), String> {
+        if !(1..=MOST_REGIONS).contains(&params.regions) {
+            return Err(format!("`regions` is {}; it may be 1 to {MOST_REGIONS}", params.regions));
+        }
+        if params.shard == 0 { Err("`shard` must be at least 1".to_owned()) } else { Ok(()) }
+    }
+
+    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+        let (path, samples) = (job.inputs.one("features")?, job.inputs.one("samples")?);
+        let set = SampleSet::read(samples)
+            .map_err(|error| StageError::input("samples", error.path, error.problem))?;
+        let mut images: Vec<String> = set.samples.into_iter().map(|sample| sample.image).collect();
+        images.sort_unstable();
+        images.dedup();
+        let Some(first) = images.first() else {
+            return Err(StageError::input("samples", samples, "names no picture"));
+        };
+        let fail = |problem: String| StageError::input("features", path, problem);
+        let source = Source::open(path).map_err(fail)?;
+        let absent: Vec<&String> = images.iter().filter(|image| !source.has(image)).collect();
+        if let Some(one) = absent.first() {
+            let (some, all) = (absent.len(), images.len());
+            let problem =
+                format!("has no features of {some} of {all} pictures, the first is `{one}`; extract them");
+            return Err(fail(problem));
+        }
+        let width = source.width(first).map_err(fail)?;
+        let Params { regions: max_regions, shard, half } = *params;
+        let layout = Layout { width, max_regions, shard, half };
+        space::check(job.out, layout.bytes(images.len()))?;
+        let mut writer = RegionWriter::with(job.out, layout);
+        let (mut done, mut unplaced) = (0, 0);
+        for batch in images.chunks(AT_ONCE) {
+            job.checkpoint()?;
+            let found: Result<Vec<PictureRegions>, String> =
+                batch.par_iter().map(|image| source.regions(image, width, max_regions)).collect();
+            for (image, regions) in batch.iter().zip(found.map_err(fail)?) {
+                unplaced += usize::from(regions.size == source::UNKNOWN_SIZE);
+                writer.push(image, regions)?;
+            }
+            done += batch.len();
+            job.progress.advance(done as u64, images.len() as u64, Unit::Items);
+        }
+        if unplaced > 0 {
+            job.progress.note(&format!(
+                "of {unplaced} pictures no boxes or no size are known: VisualBERT does not read them, ViLBERT does"
+            ));
+        }
+        Ok(writer.finish()?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! The detector against its reference in PyTorch: `tests/reference/faster_rcnn.py` wrote what is compared with, and
+//! says by which formula both sides make weights and pictures. Two configurations, pictures of seven shapes.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use serde::Deserialize;
+
+use super::boxes::iou;
+use super::*;
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    config: Config,
+    /// Widths and heights.
+    pictures: Vec<[usize; 2]>,
+    /// Every how many-th value of a map was kept.
+    every: usize,
+    /// Regions a picture.
+    regions: usize,
+}
+
+fn fixture(ending: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/detector_parity.{ending}"))
+}
+
+fn scramble(mut x: u32) -> u32 {
+    for (shift, factor) in [(16, 0x7feb_352d), (15, 0x846c_a68b_u32)] {
+        x = (x ^ x >> shift).wrapping_mul(factor);
+    }
+    x ^ x >> 16
+}
+
+fn weight(name: &str, shape: &[usize]) -> Tensor {
+    let count: usize = shape.iter().product();
+    let gains = [
+        ("stem.conv1", 1.0 / 64.0),
+        ("fpn_inner", 0.5),
+        ("fpn_layer", 0.7),
+        ("cls_logits", 0.5),
+        ("bbox_pred", 0.15),
+    ];
+    let gain = gains.iter().chain(&[("cls_score", 0.3)]).find(|(part, _)| name.contains(part));
+    let is_flat = shape.len() == 1;
+    let (offset, scale) = match name {
+        _ if name.ends_with("running_mean") => (0.0, 0.2),
+        _ if name.ends_with("running_var") => (1.0, 0.5),
+        _ if is_flat && name.ends_with("bn3.weight") => (0.25, 0.05),
+        _ if is_flat && name.ends_with("weight") => (1.0, 0.25),
+        _ if is_flat => (0.0, 0.1),
+        _ => (0.0, gain.map_or(1.0, |(_, gain)| *gain) * (6.0 / (count / shape[0]) as f64).sqrt()),
+    };
+    let start = crc32fast::hash(name.as_bytes());
+    let value = |at: usize| {
+        let bits = scramble((at as u32).wrapping_mul(0x9e37_79b9).wrapping_add(start)) >> 8;
+        let drawn = bits as f32 * 2f32.powi(-23) - 1.0;
+        offset as f32 + scale as f32 * drawn
+    };
+    Tensor::from_vec((0..count).map(value).collect(), shape, &Device::Cpu).unwrap()
+}
+
+fn picture([width, height]: [usize; 2]) -> Picture {
+    let mut rgb = Vec::with_capacity(3 * width * height);
+    for (y, x, c) in (0..height).flat_map(|y| (0..width).flat_map(move |x| (0..3).map(move |c| (y, x, c)))) {
+        let square = scramble((((y / 16) * 4096 + x / 16) * 4 + c) as u32) & 0xff;
+        let noise = scramble(((y * 4096 + x) * 4 + c + 77) as u32) & 0x3f;
+        rgb.push((square * 3 / 4 + noise) as u8);
+    }
+    Picture { width, height, rgb }
+}
+
+/// The length of the difference as a share of the length of what is expected.
+fn off(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let length = |values: &mut dyn Iterator<Item = f32>| {
+        values.map(|v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt()
+    };
+    let difference = length(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+    (difference / length(&mut expected.iter().copied())) as f32
+}
+
+fn corners(tensor: &Tensor) -> Vec<Corners> {
+    tensor.to_vec2::<f32>().unwrap().into_iter().map(|row| row.try_into().unwrap()).collect()
+}
+
+/// How many of `expected` have an equal (IoU of 0.99) among `found`.
+fn matched(found: &[Corners], expected: &[Corners]) -> usize {
+    expected.iter().filter(|wanted| found.iter().any(|found| iou(*found, **wanted) >= 0.99)).count()
+}
+
+#[test]
+fn does_what_the_reference_does() {
+    let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(fixture("json")).unwrap()).unwrap();
+    let kept = candle_core::safetensors::load(fixture("safetensors"), &Device::Cpu).unwrap();
+    for case in &cases {
+        let tensors: HashMap<String, Tensor> = shapes::tensors(&case.config)
+            .into_iter()
+            .map(|(name, shape)| (name.clone(), weight(&name, &shape)))
+            .collect();
+        let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+        let detector = FasterRcnn::load(&case.config, &vb).unwrap();
+        for (number, &size) in case.pictures.iter().enumerate() {
+            let at = format!("{}.{number}", case.name);
+            let expected = |part: &str| &kept[&format!("{at}.{part}")];
+            let thinned = |tensor: &Tensor| {
+                host_vec(tensor).unwrap().into_iter().step_by(case.every).collect::<Vec<f32>>()
+            };
+            let picture = picture(size);
+
+            let canvas = preprocess::prepare(&picture, &case.config, &Device::Cpu).unwrap();
+            let furthest = thinned(&canvas.pixels)
+                .iter()
+                .zip(host_vec(expected("canvas")).unwrap())
+                .map(|(found, expected)| (found - expected).abs())
+                .fold(0.0, f32::max);
+            assert!(furthest < 2e-3, "{at}: a pixel is off by {furthest}");
+
+            let levels = detector.pyramid.forward(&detector.body.forward(&canvas.pixels).unwrap()).unwrap();
+            assert_eq!(levels.len(), case.config.anchor_sizes.len());
+            for (level, map) in levels.iter().enumerate() {
+                let off = off(&thinned(map), &host_vec(expected(&format!("level{level}"))).unwrap());
+                assert!(off < 1e-4, "{at}: level {level} is off by {off}");
+            }
+
+            let looked = detector.look(&picture).unwrap();
+            let proposals = corners(expected("proposals"));
+            let same = matched(&looked.boxes, &proposals);
+            assert_eq!(looked.boxes.len(), proposals.len(), "{at}");
+            assert!(same * 100 >= proposals.len() * 99, "{at}: {same} of {} proposals", proposals.len());
+
+            let regions = detector.detect(&picture, case.regions).unwrap();
+            let (boxes, scores) = (corners(expected("boxes")), host_vec(expected("scores")).unwrap());
+            let objects = expected("objects").to_vec1::<i64>().unwrap();
+            let features = expected("features").to_vec2::<f32>().unwrap();
+            assert_eq!(regions.len(), boxes.len(), "{at}");
+            let mut paired = 0;
+            for (place, wanted) in boxes.iter().enumerate() {
+                let close = regions.iter().position(|region| {
+                    iou(region.corners, *wanted) >= 0.99 && (region.confidence - scores[place]).abs() < 1e-3
+                });
+                let Some(found) = close else { continue };
+                paired += 1;
+                let region = &regions[found];
+                let off = off(&region.feature, &features[place]);
+                assert!(off < 1e-3, "{at}: the feature of region {place} is off by {off}");
+                assert_eq!(i64::from(region.object), objects[place], "{at}: region {place}");
+                // Another place only among those whose scores are the same.
+                let there = scores[found.min(scores.len() - 1)];
+                assert!(
+                    found == place || (there - scores[place]).abs() < 1e-5,
+                    "{at}: {place} came as {found}"
+                );
+            }
+            assert!(paired * 100 >= boxes.len() * 99, "{at}: {paired} of {} regions", boxes.len());
+        }
+    }
+}
+
+#[test]
+fn weights_that_make_no_numbers_are_an_error() {
+    let config = Config::mini(3);
+    for spoilt in
+        ["rpn.head.bbox_pred.bias", "roi_heads.box.predictor.cls_score.bias", "backbone.fpn.fpn_layer1.bias"]
+    {
+        let tensors = shapes::tensors(&config).into_iter().map(|(name, shape)| {
+            let tensor = weight(&name, &shape);
+            let tensor = if name == spoilt { (tensor * f64::NAN).unwrap() } else { tensor };
+            (name, tensor)
+        });
+        let vb = VarBuilder::from_tensors(tensors.collect(), DType::F32, &Device::Cpu);
+        let error = FasterRcnn::load(&config, &vb).unwrap().detect(&picture([60, 40]), 5).unwrap_err();
+        assert!(error.to_string().contains("not a finite number"), "{spoilt}: {error}");
+    }
+}

@@ -1,0 +1,112 @@
+//! A profile that rehearses another, and the doctor, end to end.
+
+use serde_json::Value;
+
+use super::support::TestSpace;
+
+/// A pipeline whose profile `trial` rehearses `real`; `more` is what `trial` says besides.
+fn pipeline(more: &str) -> String {
+    format!(
+        r#"(
+            default_profile: "real",
+            profiles: [
+                (name: "real", about: "the real thing",
+                 sources: [
+                    (name: "outside", stage: "join", inputs: {{"in": "./placed.txt"}}),
+                    (name: "other", stage: "join", params: (text: "o")),
+                 ],
+                 defaults: [("join", (text: "real"))]),
+                (name: "trial", about: "a trial",
+                 rehearses: (profile: "real", leaves_out: [("aside", "nobody reads it")], cannot: ["the network"],
+                             real: [("work", (work: 1000, teraflop: 0.5))]),
+                 sources: [(name: "outside", stage: "join", params: (text: "made up"))]{more}),
+            ],
+            steps: [
+                (name: "work", stage: "join", inputs: {{"in": ["outside", "other"]}}, publish: "work"),
+                (name: "aside", stage: "join", params: (text: "aside")),
+            ],
+            targets: [("all", ["work"])],
+        )"#
+    )
+}
+
+#[test]
+fn a_rehearsal_runs_the_same_steps_on_its_own_sources_in_a_cache_of_its_own() {
+    let space = TestSpace::new("");
+    space.write("pipeline.ron", &pipeline(""));
+    let done = space.run(&["rehearse", "--profile", "real", "--gpu", "a100", "--gpu", "7"]).expect(0);
+    assert_eq!(done.ran(), ["other", "outside", "work"]);
+    // The stand-in, the rest as in the rehearsed profile.
+    assert_eq!(space.read("reports/trial/work/text"), "real(made up)(o)");
+    assert!(!space.path("cache/state").exists(), "the profile's own cache is untouched");
+    assert!(space.path("cache/rehearsal/state").exists());
+    for words in
+        ["| work ", "| yes ", "a100 (19.5", "7 (7", "the step `aside`: nobody reads it", "- the network"]
+    {
+        assert!(done.out.contains(words), "{words}\n{}", done.out);
+    }
+    // Once more there is nothing to run, and the same is said. Without --profile the only one is meant.
+    let again = space.run(&["rehearse", "--json"]).expect(0);
+    assert!(again.ran().is_empty());
+    let said: Value = serde_json::from_str(&again.out).unwrap();
+    assert_eq!(said["profile"], "real");
+    let work = said["steps"].as_array().unwrap().iter().find(|step| step["step"] == "work").unwrap();
+    assert_eq!((&work["outcome"], &work["units"]), (&"works".into(), &1.into()));
+    assert_eq!((&work["real"]["units"], &work["real"]["teraflop"]), (&1000.into(), &500.0.into()));
+    assert_eq!(said["real"][0]["target"], "all");
+    assert_eq!(said["real"][0]["here"]["steps"], 3);
+}
+
+#[test]
+fn what_fails_is_said_and_so_is_what_was_not_reached() {
+    let space = TestSpace::new("");
+    let made_up = r#"stage: "join", params: (text: "made up")"#;
+    let failing = pipeline("").replace(made_up, r#"stage: "trouble", params: (how: "fail")"#);
+    space.write("pipeline.ron", &failing);
+    let told = space.run(&["rehearse"]).expect(1);
+    for words in ["| **no** ", "| not reached ", "1 step done, 1 not reached, 1 failed"] {
+        assert!(told.out.contains(words), "{words}\n{}", told.out);
+    }
+}
+
+#[test]
+fn a_rehearsal_of_nothing_is_refused_with_its_place() {
+    let space = TestSpace::new("");
+    space.write(
+        "pipeline.ron",
+        &pipeline("").replace(r#"profile: "real", leaves"#, r#"profile: "rael", leaves"#),
+    );
+    let told = space.run(&["list", "--profile", "trial"]).expect(2).err;
+    assert!(told.contains("no profile `rael` to rehearse") && told.contains("`real`"), "{told}");
+    space.write("pipeline.ron", &pipeline("").replace(r#"("work", (work"#, r#"("wrok", (work"#));
+    let told = space.run(&["list", "--profile", "trial"]).expect(2).err;
+    assert!(told.contains("speaks of `wrok`") && told.contains("`work`"), "{told}");
+    space.steps(r#"(name: "a", stage: "join")"#);
+    let told = space.run(&["rehearse"]).expect(2).err;
+    assert!(told.contains("no profile rehearses `mini`"), "{told}");
+    let told = space.run(&["rehearse", "--gpu", "abacus"]).expect(2).err;
+    assert!(told.contains("the speed of `abacus` is not known"), "{told}");
+}
+
+#[test]
+fn the_doctor_says_of_each_thing_how_it_stands_and_changes_nothing() {
+    let space = TestSpace::new(r#"(name: "a", stage: "join")"#);
+    let told = space.run(&["doctor", "--json"]);
+    let found: Vec<Value> = serde_json::from_str(&told.out).unwrap();
+    let whats: Vec<&str> = found.iter().map(|finding| finding["what"].as_str().unwrap()).collect();
+    for what in
+        ["disk", "memory", "cores", "build", "cache", "clock", "file system", "outside", "credentials"]
+    {
+        assert!(whats.contains(&what), "{what} of {whats:?}");
+    }
+    let problems = found.iter().filter(|finding| finding["standing"] == "problem").count();
+    assert_eq!(told.code, Some(if problems == 0 { 0 } else { 3 }), "{}", told.err);
+    assert!(found.iter().all(|finding| finding["standing"] == "good" || finding["advice"].is_string()));
+    let left: Vec<_> =
+        std::fs::read_dir(space.path("")).unwrap().map(|item| item.unwrap().file_name()).collect();
+    assert_eq!(left, ["pipeline.ron"], "nothing is left behind");
+
+    space.write("cache/VERSION", "99\n");
+    let told = space.run(&["doctor"]).expect(3);
+    assert!(told.out.contains("PROBLEM  cache") && told.out.contains("-> "), "{}", told.out);
+}

@@ -1,0 +1,57 @@
+//! The examples that need the paper's stages, and the rehearsal as the pipeline declares it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::project::Project;
+
+#[test]
+fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
+    let project = Project::new();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/own-data.ron");
+    fs::create_dir(project.path("examples")).unwrap();
+    fs::copy(example, project.path("examples/own-data.ron")).unwrap();
+    project.run(&["-f", "examples/own-data.ron", "make"]).expect(0);
+    for mode in ["fc", "pe", "full"] {
+        let metrics = fs::read(project.path(&format!("examples/reports/made/{mode}/metrics.json"))).unwrap();
+        let metrics: Value = serde_json::from_slice(&metrics).unwrap();
+        assert_eq!((&metrics["split"], &metrics["rows"]), (&"test".into(), &16.into()), "{mode}");
+        let interval = &metrics["intervals"]["roc_auc"];
+        let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{mode}: {metrics:#}"));
+        assert!(number(&interval["low"]) <= number(&metrics["roc_auc"]), "{mode}: {metrics:#}");
+    }
+    // With nothing in `own/`, its profile says what it looks for.
+    let told = project.run(&["-f", "examples/own-data.ron", "--profile", "own", "make"]).expect(2);
+    assert!(told.err.contains("own/memes.zip"), "{}", told.err);
+}
+
+/// The steps of a profile by name: stage and params.
+fn steps(project: &Project, profile: &str) -> BTreeMap<String, (String, String)> {
+    let listed = project.run(&["list", "--json", "--profile", profile]).expect(0).out;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let text = |step: &Value, field: &str| step[field].as_str().unwrap().to_owned();
+    let steps = listed["steps"].as_array().unwrap().iter();
+    steps.map(|step| (text(step, "name"), (text(step, "stage"), text(step, "params")))).collect()
+}
+
+#[test]
+fn the_rehearsal_has_the_steps_of_the_paper_profile_and_its_models_and_settings() {
+    let project = Project::new();
+    let (paper, rehearsal) = (steps(&project, "paper"), steps(&project, "rehearsal"));
+    // What is fetched is made up; how long runs are and how often a score is resampled is the rehearsal's own.
+    let own = ["fetch", "train", "evaluate"];
+    let speaks_of_its_profile = |params: &str| params.contains("profile:");
+    let mut same = 0;
+    for (name, (stage, params)) in &paper {
+        let (stage_there, params_there) = rehearsal.get(name).unwrap_or_else(|| panic!("no step `{name}`"));
+        assert_eq!(stage, stage_there, "{name}");
+        if !own.contains(&stage.as_str()) && !speaks_of_its_profile(params) {
+            assert_eq!(params, params_there, "{name}");
+            same += 1;
+        }
+    }
+    assert!(same >= 10, "{same} steps were compared");
+}
