@@ -11,6 +11,10 @@ use super::host_product::{Rhs, add_product, host_vec, rectify, with_host_values}
 
 /// Values of an unrolled tile: what fits into a core's second-level cache beside the output.
 const TILE: usize = 1 << 16;
+/// The same where all threads work on one tile.
+const SHARED_TILE: usize = 1 << 22;
+/// From this many values on passes over an output are spread over the threads.
+const PARALLEL_VALUES: usize = 1 << 20;
 /// From this many multiplications on the groups of one convolution are spread over the threads.
 const PARALLEL_FROM: usize = 1 << 27;
 
@@ -97,21 +101,32 @@ impl Conv2d {
             with_host_values(&self.weight, |weight| convolve(&mut y, x, weight, &geometry))
         })??;
         if self.relu {
-            rectify(&mut y);
+            each_plane(&mut y, plane, |_, y| rectify(y));
         }
         Tensor::from_vec(y, shape, x.device())
     }
 
     fn add_bias(&self, y: &mut [f32], plane: usize, addend: Option<&Tensor>) -> Result<()> {
+        let bias = &self.host_bias;
         let Some(addend) = addend else {
-            y.chunks_mut(plane).zip(&self.host_bias).for_each(|(y, &bias)| y.fill(bias));
+            each_plane(y, plane, |channel, y| y.fill(bias[channel]));
             return Ok(());
         };
         with_host_values(&addend.contiguous()?, |addend| {
-            for ((y, addend), bias) in y.chunks_mut(plane).zip(addend.chunks(plane)).zip(&self.host_bias) {
-                y.iter_mut().zip(addend).for_each(|(y, addend)| *y = addend + bias);
-            }
+            each_plane(y, plane, |channel, y| {
+                let addend = &addend[channel * plane..][..plane];
+                y.iter_mut().zip(addend).for_each(|(y, addend)| *y = addend + bias[channel]);
+            });
         })
+    }
+}
+
+/// Does something to each channel of an output.
+fn each_plane(y: &mut [f32], plane: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    if y.len() < PARALLEL_VALUES {
+        y.chunks_mut(plane).enumerate().for_each(|(channel, y)| work(channel, y));
+    } else {
+        y.par_chunks_mut(plane).enumerate().for_each(|(channel, y)| work(channel, y));
     }
 }
 
@@ -152,50 +167,49 @@ fn convolve_group(y: &mut [f32], x: &[f32], weight: &[f32], geometry: &Geometry)
         add_product(y, plane, weight, Rhs::rows(x, plane), rows, depth);
         return;
     }
-    let tile_rows = (TILE / (depth * geometry.out_width)).clamp(1, geometry.out_height);
+    // One group of a large convolution has the threads to itself: they share the unrolling, too.
+    let is_shared = geometry.window.groups == 1 && y.len() * depth >= PARALLEL_FROM;
+    let values = if is_shared { SHARED_TILE } else { TILE };
+    let tile_rows = (values / (depth * geometry.out_width)).clamp(1, geometry.out_height);
     let mut tile = vec![0f32; depth * tile_rows * geometry.out_width];
     for top in (0..geometry.out_height).step_by(tile_rows) {
         let bottom = (top + tile_rows).min(geometry.out_height);
         let columns = (bottom - top) * geometry.out_width;
-        unroll(&mut tile[..depth * columns], x, geometry, top, bottom);
+        let lines = &mut tile[..depth * columns];
+        let line = |(number, line): (usize, &mut [f32])| unroll(line, x, geometry, number, top);
+        if is_shared {
+            lines.par_chunks_mut(columns).enumerate().for_each(line);
+        } else {
+            lines.chunks_mut(columns).enumerate().for_each(line);
+        }
         let start = top * geometry.out_width;
         add_product(&mut y[start..], plane, weight, Rhs::rows(&tile, columns), rows, depth);
     }
 }
 
-/// Writes the input under each window of the output rows `top..bottom`: one row of the tile for each channel
-/// and place in the kernel, one column for each output.
-fn unroll(tile: &mut [f32], x: &[f32], geometry: &Geometry, top: usize, bottom: usize) {
-    let &Geometry { depth, height, width, kernel, out_width, window, .. } = geometry;
-    let mut lines = tile.chunks_mut(out_width);
-    for channel in 0..depth {
-        let x = &x[channel * height * width..][..height * width];
-        for (ky, kx) in (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx))) {
-            for row in top..bottom {
-                let Some(line) = lines.next() else { return };
-                let Some(y) = (row * window.stride + ky).checked_sub(window.padding).filter(|&y| y < height)
-                else {
-                    line.fill(0.0);
-                    continue;
-                };
-                let x = &x[y * width..][..width];
-                // Columns whose input lies inside: left of `first` and from `end` on the window sees padding.
-                let first = window.padding.saturating_sub(kx).div_ceil(window.stride).min(out_width);
-                let end = (width + window.padding).saturating_sub(kx).div_ceil(window.stride);
-                let end = end.clamp(first, out_width);
-                line[..first].fill(0.0);
-                line[end..].fill(0.0);
-                if first == end {
-                    continue;
-                }
-                let x = &x[first * window.stride + kx - window.padding..];
-                if window.stride == 1 {
-                    line[first..end].copy_from_slice(&x[..end - first]);
-                } else {
-                    let inputs = x.iter().step_by(window.stride);
-                    line[first..end].iter_mut().zip(inputs).for_each(|(to, from)| *to = *from);
-                }
-            }
+/// Writes line `number` of a tile: the input under one place of the kernel in one channel, for the windows of the output
+/// rows from `top` on, one value for each output.
+fn unroll(line: &mut [f32], x: &[f32], geometry: &Geometry, number: usize, top: usize) {
+    let &Geometry { height, width, kernel, out_width, window, .. } = geometry;
+    let (channel, ky, kx) = (number / (kernel * kernel), number / kernel % kernel, number % kernel);
+    let x = &x[channel * height * width..][..height * width];
+    // Columns whose input lies inside: left of `first` and from `end` on the window sees padding.
+    let first = window.padding.saturating_sub(kx).div_ceil(window.stride).min(out_width);
+    let end = (width + window.padding).saturating_sub(kx).div_ceil(window.stride).clamp(first, out_width);
+    for (row, line) in line.chunks_mut(out_width).enumerate() {
+        let y = ((top + row) * window.stride + ky).checked_sub(window.padding).filter(|&y| y < height);
+        let Some(y) = y.filter(|_| first < end) else {
+            line.fill(0.0);
+            continue;
+        };
+        line[..first].fill(0.0);
+        line[end..].fill(0.0);
+        let x = &x[y * width..][..width][first * window.stride + kx - window.padding..];
+        if window.stride == 1 {
+            line[first..end].copy_from_slice(&x[..end - first]);
+        } else {
+            let inputs = x.iter().step_by(window.stride);
+            line[first..end].iter_mut().zip(inputs).for_each(|(to, from)| *to = *from);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! It does not know where the boxes come from or which level of a pyramid they belong to.
 
 use candle_core::{Result, Tensor};
+use rayon::prelude::*;
 
 use super::host_product::with_host_values;
 
@@ -22,7 +23,7 @@ struct Sample {
     weights: [f32; 4],
 }
 
-/// Boxes whose samples are gathered at once where the device does it with tensor operations (memory).
+/// Boxes whose samples are gathered at once: by a thread, or where the device does it with tensor operations (memory).
 const BOXES_AT_ONCE: usize = 64;
 
 impl RoiAlign {
@@ -41,32 +42,32 @@ impl RoiAlign {
             return Tensor::zeros((0, values_per_box), map.dtype(), map.device());
         }
         // Channels last: a sample then reads four contiguous rows.
-        let rows = map.reshape((channels, height * width))?.t()?.contiguous()?;
         if !map.device().is_cpu() {
+            let rows = map.reshape((channels, height * width))?.t()?.contiguous()?;
             let parts: Result<Vec<Tensor>> = boxes
                 .chunks(BOXES_AT_ONCE)
                 .map(|boxes| self.gather(&rows, boxes, channels, height, width))
                 .collect();
             return Tensor::cat(&parts?, 0);
         }
+        let rows = with_host_values(&map.contiguous()?, |map| channels_last(map, channels))?;
         let mut pooled = vec![0f32; boxes.len() * values_per_box];
-        with_host_values(&rows, |rows| {
-            let mut sum = vec![0f32; channels];
-            for (pooled, &roi) in pooled.chunks_mut(values_per_box).zip(boxes) {
-                let samples = self.samples_of(roi, height, width);
-                for (bin, samples) in samples.chunks(self.samples * self.samples).enumerate() {
-                    sum.fill(0.0);
-                    for sample in samples {
-                        for (&place, &weight) in sample.places.iter().zip(&sample.weights) {
-                            let row = &rows[place as usize * channels..][..channels];
-                            sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * value);
-                        }
+        let pool = |sum: &mut Vec<f32>, (pooled, &roi): (&mut [f32], &[f32; 4])| {
+            let samples = self.samples_of(roi, height, width);
+            for (bin, samples) in samples.chunks(self.samples * self.samples).enumerate() {
+                sum.fill(0.0);
+                for sample in samples {
+                    for (&place, &weight) in sample.places.iter().zip(&sample.weights) {
+                        let row = &rows[place as usize * channels..][..channels];
+                        sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * value);
                     }
-                    let into = pooled[bin..].iter_mut().step_by(self.bins * self.bins);
-                    into.zip(&sum).for_each(|(to, from)| *to = *from);
                 }
+                let into = pooled[bin..].iter_mut().step_by(self.bins * self.bins);
+                into.zip(&*sum).for_each(|(to, from)| *to = *from);
             }
-        })?;
+        };
+        let pooled_boxes = pooled.par_chunks_mut(values_per_box).zip(boxes).with_min_len(BOXES_AT_ONCE);
+        pooled_boxes.for_each_init(|| vec![0f32; channels], pool);
         Tensor::from_vec(pooled, (boxes.len(), values_per_box), map.device())
     }
 
@@ -124,6 +125,26 @@ impl RoiAlign {
         }
         samples
     }
+}
+
+/// Places whose rows are turned at once: what of each channel is read then fills a line of the cache.
+const PLACES_AT_ONCE: usize = 64;
+
+/// A map, channel by channel, as rows of all channels, place by place.
+fn channels_last(map: &[f32], channels: usize) -> Vec<f32> {
+    let plane = map.len() / channels.max(1);
+    let mut rows = vec![0f32; map.len()];
+    rows.par_chunks_mut(PLACES_AT_ONCE * channels).enumerate().for_each(|(number, rows)| {
+        let first = number * PLACES_AT_ONCE;
+        let places = rows.len() / channels;
+        for channel in 0..channels {
+            let values = &map[channel * plane + first..][..places];
+            for (place, value) in values.iter().enumerate() {
+                rows[place * channels + channel] = *value;
+            }
+        }
+    });
+    rows
 }
 
 fn pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {

@@ -112,11 +112,13 @@ impl Memory {
         let name = format!("{}-{}", self.settings, &hex(&hash(pictures.as_flattened()))[..16]);
         let (path, index_path) = (self.dir.join(&name), self.dir.join(format!("{name}.json")));
         let path = path.with_extension("safetensors");
-        if index_path.exists() {
-            return Ok(());
-        }
         let place = || -> io::Result<u32> {
             let new = path.with_extension("new");
+            // What an interrupted run left may be a link to a result: it is removed, never written to.
+            match fs::remove_file(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
             if fs::hard_link(shard, &new).is_err() {
                 fs::copy(shard, &new)?;
             }

@@ -21,6 +21,7 @@ pub(crate) use self::tool::ShowRegions;
 use crate::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use crate::artifacts::weights;
 use crate::models::faster_rcnn::{Config, FasterRcnn, Region};
+use crate::nn::tune_allocator;
 use crate::pictures::decode;
 use crate::{device, space};
 
@@ -87,6 +88,7 @@ impl Stage for Regions {
     }
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+        tune_allocator();
         let images = job.inputs.one("images")?;
         let weights_dir = job.inputs.one("detector")?;
         let device = device::open(&job.host.device)?;
@@ -128,7 +130,7 @@ impl Work<'_> {
         }
         let (mut is_announced, mut known) = (false, 0);
         for shard in shards {
-            let mut hashes = Vec::with_capacity(shard.len());
+            let (mut hashes, mut is_new) = (Vec::with_capacity(shard.len()), false);
             for batch in shard.chunks(self.at_once) {
                 self.job.checkpoint()?;
                 let begun = Instant::now();
@@ -137,6 +139,7 @@ impl Work<'_> {
                 let found = found?;
                 let new = found.iter().filter(|found| !found.is_known).count();
                 known += found.len() - new;
+                is_new |= new > 0;
                 if new > 0 && !is_announced {
                     is_announced = true;
                     self.announce(names.len() - done, begun.elapsed().as_secs_f64() / new as f64);
@@ -149,7 +152,7 @@ impl Work<'_> {
                 progress.advance(done as u64, names.len() as u64, Unit::Items);
             }
             writer.close()?;
-            if let Some(memory) = &mut self.memory {
+            if let Some(memory) = self.memory.as_mut().filter(|_| is_new) {
                 memory.keep(&writer.last_shard(), &hashes)?;
             }
         }

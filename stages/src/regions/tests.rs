@@ -6,13 +6,15 @@ use std::path::Path;
 use image::{GrayAlphaImage, GrayImage, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use stage_api::testing::run_stage;
+use stage_api::Outside;
+use stage_api::testing::{Recorder, run_stage, run_stage_outside};
 
 use super::*;
 use crate::artifacts::region_features::RegionFeatures;
 use crate::artifacts::scene_objects::{SceneObject, SceneObjects};
 use crate::artifacts::write_json_lines;
 use crate::make_detector::MakeDetector;
+use crate::pictures::read_picture;
 
 const COLOURS: [(&str, [u8; 3]); 4] =
     [("red", [220, 40, 40]), ("green", [40, 170, 60]), ("blue", [40, 70, 220]), ("yellow", [235, 205, 40])];
@@ -161,7 +163,7 @@ fn takes_every_kind_of_picture() {
     let images = dir.path().join("odd");
     std::fs::create_dir_all(&images).unwrap();
     RgbImage::new(1, 1).save(images.join("a-dot.png")).unwrap();
-    RgbImage::from_pixel(300, 20, Rgb([9, 200, 90])).save(images.join("b-strip.jpg")).unwrap();
+    RgbImage::from_pixel(5000, 20, Rgb([9, 200, 90])).save(images.join("b-strip.jpg")).unwrap();
     GrayImage::new(60, 90).save(images.join("c-grey.png")).unwrap();
     GrayAlphaImage::from_pixel(50, 40, LumaA([99, 0])).save(images.join("d-grey-alpha.png")).unwrap();
     RgbaImage::from_pixel(50, 40, Rgba([200, 10, 10, 0])).save(images.join("e-alpha.PNG")).unwrap();
@@ -186,4 +188,102 @@ fn names_the_picture_it_cannot_read() {
     std::fs::write(images.join("x.png"), b"\x89PNG\r\n\x1a\nand then nothing").unwrap();
     let error = extract(dir.path(), &images, "broken").err().unwrap();
     assert!(error.to_string().contains("x.png") && error.to_string().contains("cannot"), "{error}");
+    // Thirty thousand pixels a side are not decoded: what a file says of itself is looked at first.
+    let chunk = |kind: &[u8], data: &[u8]| {
+        let body = [kind, data].concat();
+        let sum = crc32fast::hash(&body).to_be_bytes();
+        [&(data.len() as u32).to_be_bytes()[..], &body, &sum].concat()
+    };
+    let side = 30_000u32.to_be_bytes();
+    let header = [&side[..], &side, &[8, 2, 0, 0, 0]].concat();
+    let png =
+        [b"\x89PNG\r\n\x1a\n".to_vec(), chunk(b"IHDR", &header), chunk(b"IDAT", &[]), chunk(b"IEND", &[])];
+    std::fs::write(images.join("x.png"), png.concat()).unwrap();
+    let error = extract(dir.path(), &images, "huge").err().unwrap().to_string();
+    assert!(error.contains("x.png") && error.contains("cannot be read as a picture"), "{error}");
+}
+
+/// What an attempt that was killed left is taken as it is: here shards that can be told from those made now.
+#[test]
+fn a_killed_extraction_goes_on_after_its_last_whole_shard() {
+    let dir = tempfile::tempdir().unwrap();
+    make_detector(dir.path(), 24);
+    let images = dir.path().join("scenes/images");
+    extract(dir.path(), &images, "whole").unwrap();
+    let scratch = dir.path().join("again.scratch");
+    std::fs::create_dir_all(&scratch).unwrap();
+    let shard = |folder: &str, number: usize| {
+        std::fs::read(dir.path().join(folder).join(format!("shard-{number:05}.safetensors"))).unwrap()
+    };
+    std::fs::write(scratch.join("shard-00000.safetensors"), shard("whole", 1)).unwrap();
+    std::fs::write(scratch.join("shard-00001.safetensors"), &shard("whole", 1)[..5000]).unwrap();
+    std::fs::write(scratch.join("shard-00002.new"), "cut short").unwrap();
+    extract(dir.path(), &images, "again").unwrap();
+    assert!(shard("again", 0) == shard("whole", 1), "the whole shard was taken");
+    for number in 1..4 {
+        assert!(shard("again", number) == shard("whole", number), "shard {number} was made");
+    }
+}
+
+#[test]
+fn only_new_pictures_are_extracted() {
+    let dir = tempfile::tempdir().unwrap();
+    make_detector(dir.path(), 24);
+    let (images, kept) = (dir.path().join("images"), dir.path().join("kept"));
+    std::fs::create_dir_all(&images).unwrap();
+    let add = |numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            // Names move: a picture is known by what is in its file.
+            let from = dir.path().join(format!("scenes/images/{number:03}.png"));
+            std::fs::copy(from, images.join(format!("{:03}.png", 900 - number))).unwrap();
+        }
+    };
+    let extract_to = |out: &str, params: &str, memory: bool| -> Recorder {
+        let variables = memory.then(|| ("REPRO_REGIONS".into(), kept.clone().into()));
+        let outside = Outside::select(&["REPRO_REGIONS"], variables);
+        let inputs = [("images", images.as_path()), ("detector", &dir.path().join("detector"))];
+        run_stage_outside(&Regions, params, &inputs, &dir.path().join(out), &outside).unwrap()
+    };
+    let files = |out: &str| -> Vec<Vec<u8>> {
+        let names = ["regions.json", "shard-00000.safetensors", "shard-00001.safetensors"];
+        names.map(|name| std::fs::read(dir.path().join(out).join(name)).unwrap()).into()
+    };
+    let known = |recorder: Recorder| {
+        let notes = recorder.notes.into_inner().unwrap();
+        notes.into_iter().find(|note| note.contains("extracted before"))
+    };
+    let params = "(regions: 6, shard: 8)";
+    add(0..10);
+    assert_eq!(known(extract_to("first", params, true)), None);
+    add(10..14);
+    let told = known(extract_to("second", params, true)).unwrap();
+    assert!(told.starts_with("10 pictures"), "{told}");
+    extract_to("plain", params, false);
+    assert!(files("second") == files("plain"), "what is remembered is what would be made");
+    assert_eq!(known(extract_to("other", "(regions: 5, shard: 8)", true)), None);
+    assert_eq!(known(extract_to("halves", "(regions: 6, shard: 8, half: true)", true)), None);
+    // Damage makes a shard unknown.
+    for entry in std::fs::read_dir(&kept).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "safetensors") {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    assert_eq!(known(extract_to("third", params, true)), None);
+    assert!(files("third") == files("plain"));
+}
+
+#[test]
+fn an_extraction_says_what_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    make_detector(dir.path(), 24);
+    let inputs = [("images", dir.path().join("scenes/images")), ("detector", dir.path().join("detector"))];
+    let inputs = [("images", inputs[0].1.as_path()), ("detector", &inputs[1].1)];
+    let recorder = run_stage(&Regions, "()", &inputs, &dir.path().join("out")).unwrap();
+    let notes = recorder.notes.into_inner().unwrap();
+    assert!(notes.iter().any(|note| note.starts_with("24 pictures to extract: about ")), "{notes:?}");
 }

@@ -1,6 +1,8 @@
 //! Which proposals become a picture's regions: those that some class is most confident of. It does not know
 //! the network.
 
+use rayon::prelude::*;
+
 use super::boxes::{Corners, best_first, iou};
 
 /// A chosen proposal.
@@ -13,6 +15,9 @@ pub struct Choice {
     /// The most probable class, background left out, 0-based.
     pub object: u32,
 }
+
+/// Classes that a thread takes at once.
+const CLASSES_AT_ONCE: usize = 64;
 
 /// Chooses at most `most` proposals, most confident first, equal ones in the order of the proposals.
 ///
@@ -28,26 +33,29 @@ pub fn choose(
 ) -> Vec<Choice> {
     let n = boxes.len();
     let mut overlap = vec![false; n * n];
-    for i in 0..n {
-        for j in 0..i {
-            let covers = iou(boxes[i], boxes[j]) > threshold;
-            overlap[i * n + j] = covers;
-            overlap[j * n + i] = covers;
-        }
-    }
-    let mut confidence = vec![0f32; n];
-    let (mut scores, mut kept) = (vec![0f32; n], Vec::with_capacity(n));
-    for class in 1..classes {
-        scores.iter_mut().enumerate().for_each(|(i, score)| *score = probabilities[i * classes + class]);
-        kept.clear();
-        for index in best_first(&scores) {
-            let row = &overlap[index * n..][..n];
-            if kept.iter().all(|&other: &usize| !row[other]) {
-                kept.push(index);
-                confidence[index] = confidence[index].max(scores[index]);
-            }
-        }
-    }
+    overlap.par_chunks_mut(n.max(1)).zip(boxes).for_each(|(row, &one)| {
+        row.iter_mut().zip(boxes).for_each(|(covers, &other)| *covers = iou(one, other) > threshold);
+    });
+    // Of each class, the survivors' scores; the greatest of all classes does not depend on the order they come in.
+    let confidence = (1..classes)
+        .into_par_iter()
+        .with_min_len(CLASSES_AT_ONCE)
+        .fold(
+            || vec![0f32; n],
+            |mut confidence, class| {
+                let scores: Vec<f32> = (0..n).map(|i| probabilities[i * classes + class]).collect();
+                let mut gone = vec![false; n];
+                for index in best_first(&scores) {
+                    if !gone[index] {
+                        confidence[index] = confidence[index].max(scores[index]);
+                        let row = &overlap[index * n..][..n];
+                        gone.iter_mut().zip(row).for_each(|(gone, covers)| *gone |= covers);
+                    }
+                }
+                confidence
+            },
+        )
+        .reduce(|| vec![0f32; n], |a, b| a.iter().zip(&b).map(|(a, b)| a.max(*b)).collect());
     let object = |proposal: usize| {
         let row = &probabilities[proposal * classes + 1..(proposal + 1) * classes];
         // The first of equal classes, as an argmax has it.

@@ -1,0 +1,91 @@
+//! A feature set as MMF has it, 10,000 pictures of 100 regions of 2,048 values (8.2 GB as LMDB), written and imported; the
+//! rate from page cache and the memory of the process's own are printed and held against limits. Runs only on request, and
+//! takes 17 GB of disk; with another number than 1 so many pictures:
+//!
+//! ```text
+//! REPRO_SCALE=1 RAYON_NUM_THREADS=2 cargo test --release --workspace --test feature_scale -- --nocapture
+//! ```
+
+#![allow(clippy::print_stdout)]
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use stage_api::testing::run_stage;
+use stages::artifacts::lmdb::LmdbWriter;
+use stages::artifacts::mmf_writer;
+use stages::artifacts::region_features::{PictureRegions, RegionFeatures};
+use stages::artifacts::samples::{Sample, SampleSet, Split};
+
+const REGIONS: usize = 100;
+const WIDTH: usize = 2048;
+const PICTURES: usize = 10_000;
+
+#[test]
+fn an_lmdb_is_imported_at_half_a_gigabyte_a_second_in_bounded_memory() {
+    let Some(scale) = std::env::var("REPRO_SCALE").ok() else { return };
+    let count = scale.parse().ok().filter(|count| *count > 1).unwrap_or(PICTURES);
+    let dir = tempfile::tempdir().unwrap();
+    let (features, samples, out) =
+        (dir.path().join("features"), dir.path().join("samples"), dir.path().join("out"));
+    let mut writer = LmdbWriter::create(&features).unwrap();
+    let mut picture = PictureRegions {
+        features: (0..REGIONS * WIDTH).map(|at| (at % 101) as f32 / 101.0).collect(),
+        boxes: vec![[0.0, 0.0, 9.0, 9.0]; REGIONS],
+        scores: vec![0.5; REGIONS],
+        objects: vec![3; REGIONS],
+        size: (640, 480),
+    };
+    let mut set = SampleSet { dataset: "toy".to_owned(), samples: Vec::new() };
+    let mut bytes = 0;
+    for number in 0..count {
+        picture.features[0] = number as f32;
+        let value = mmf_writer::value(&number.to_string(), &picture);
+        bytes += value.len();
+        writer.put(number.to_string().as_bytes(), &value).unwrap();
+        let (image, split) = (format!("{number:05}.png"), Split::Train);
+        set.samples.push(Sample {
+            id: number.to_string(),
+            image,
+            text: String::new(),
+            label: None,
+            soft: None,
+            split,
+        });
+    }
+    writer.finish().unwrap();
+    set.write(&samples).unwrap();
+
+    let registry = stages::registry();
+    let inputs = [("features", features.as_path()), ("samples", samples.as_path())];
+    let is_over = AtomicBool::new(false);
+    let began = Instant::now();
+    let own = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut most = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                most = most.max(own_memory());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            most
+        });
+        run_stage(registry.get("import-features").unwrap(), "()", &inputs, &out).unwrap();
+        is_over.store(true, Ordering::Relaxed);
+        watch.join().unwrap()
+    });
+    let rate = bytes as f64 / 1e9 / began.elapsed().as_secs_f64();
+    println!("import: {count} pictures, {bytes} bytes at {rate:.2} GB/s, at most {own} MiB of its own");
+    let found = RegionFeatures::open(&out).unwrap();
+    let last = found.find(&format!("{:05}.png", count - 1)).unwrap();
+    assert_eq!(found.picture(last), picture);
+    assert!(rate >= 0.5 && own < 500, "{rate:.2} GB/s, {own} MiB");
+    drop(fs::remove_dir_all(&out));
+}
+
+/// What the process holds beside mapped files, in MiB.
+fn own_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or_default() >> 10
+}
