@@ -85,6 +85,15 @@ pub const CASES: &[Case] = &[
         "(regions: 4, shard: 10)",
         &[("images", "index-hmd/images"), ("detector", "make-detector")],
     ),
+    case(
+        "import-features",
+        "import-features",
+        "(regions: 2, shard: 1)",
+        &[
+            ("features", "./stages/tests/fixtures/features/features.tsv"),
+            ("samples", "./stages/tests/fixtures/features/samples"),
+        ],
+    ),
     Case {
         noise: KEY_BIAS,
         tolerance: 1e-3,
