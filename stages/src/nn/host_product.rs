@@ -117,9 +117,9 @@ pub fn affine(x: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) -> Result<
     Tensor::from_vec(y, (n, width), x.device())
 }
 
-/// Sets negative values to zero.
+/// Sets negative values to zero. What is not a number stays so, or damaged weights would pass for zeros.
 pub fn rectify(values: &mut [f32]) {
     for value in values {
-        *value = value.max(0.0);
+        *value = if *value > 0.0 || value.is_nan() { *value } else { 0.0 };
     }
 }
