@@ -233,7 +233,7 @@ pub fn max_pool_3x3(x: &Tensor) -> Result<Tensor> {
                     let x = &x[line * width..][..width];
                     for (column, y) in y.iter_mut().enumerate() {
                         for &x in &x[(2 * column).saturating_sub(1)..(2 * column + 2).min(width)] {
-                            *y = y.max(x);
+                            *y = if x > *y || x.is_nan() { x } else { *y };
                         }
                     }
                 }

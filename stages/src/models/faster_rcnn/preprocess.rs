@@ -68,18 +68,19 @@ pub fn prepare(picture: &Picture, config: &Config, device: &Device) -> Result<Ca
 }
 
 /// For each output pixel its two inputs and the weight of the second. The step between samples is exactly
-/// `1 / scale`, which is not input size over output size when the output's size was rounded.
+/// `1 / scale`, which is not input size over output size when the output's size was rounded. Places are reckoned in double
+/// precision, as OpenCV does: single would shift a far pixel by hundredths of a grey level.
 fn taps(outputs: usize, inputs: usize, scale: f64) -> Vec<(usize, usize, f32)> {
     (0..outputs)
         .map(|output| {
-            let at = ((output as f64 + 0.5) / scale - 0.5) as f32;
+            let at = (output as f64 + 0.5) / scale - 0.5;
             let low = at.floor();
             if low < 0.0 {
                 (0, 0, 0.0)
             } else if low as usize + 1 >= inputs {
                 (inputs - 1, inputs - 1, 0.0)
             } else {
-                (low as usize, low as usize + 1, at - low)
+                (low as usize, low as usize + 1, (at - low) as f32)
             }
         })
         .collect()

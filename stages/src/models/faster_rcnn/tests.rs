@@ -116,8 +116,7 @@ fn does_what_the_reference_does() {
                 .zip(host_vec(expected("canvas")).unwrap())
                 .map(|(found, expected)| (found - expected).abs())
                 .fold(0.0, f32::max);
-            // To be mended: places are reckoned in 32 bits here and in 64 by OpenCV, which costs up to 0.007 grey levels.
-            assert!(furthest < 4e-3, "{at}: a pixel is off by {furthest}");
+            assert!(furthest < 1e-4, "{at}: a pixel is off by {furthest}");
 
             let levels = detector.pyramid.forward(&detector.body.forward(&canvas.pixels).unwrap()).unwrap();
             assert_eq!(levels.len(), case.config.anchor_sizes.len());
@@ -163,9 +162,12 @@ fn does_what_the_reference_does() {
 #[test]
 fn weights_that_make_no_numbers_are_an_error() {
     let config = Config::mini(3);
-    for spoilt in
-        ["rpn.head.bbox_pred.bias", "roi_heads.box.predictor.cls_score.bias", "backbone.fpn.fpn_layer1.bias"]
-    {
+    for spoilt in [
+        "backbone.body.stem.conv1.weight",
+        "backbone.fpn.fpn_layer1.bias",
+        "rpn.head.bbox_pred.bias",
+        "roi_heads.box.predictor.cls_score.bias",
+    ] {
         let tensors = shapes::tensors(&config).into_iter().map(|(name, shape)| {
             let tensor = weight(&name, &shape);
             let tensor = if name == spoilt { (tensor * f64::NAN).unwrap() } else { tensor };
