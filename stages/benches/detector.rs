@@ -1,6 +1,8 @@
 //! Our side of `benches/detector/run.py`: the detector with random weights on pictures of one size, each timed alone.
 //! It takes the file that `run.py` writes and answers with one JSON line.
 
+mod peak;
+
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -74,14 +76,6 @@ fn seconds(work: &Work) -> candle_core::Result<Vec<f64>> {
     (0..=work.pictures).map(one).skip(1).collect()
 }
 
-/// The most memory the process has had at once, in MB (Linux).
-fn peak() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
-    kilobytes.unwrap_or_default() / 1024.0
-}
-
 #[allow(clippy::print_stdout)]
 fn main() {
     let Some(file) = std::env::args().skip(1).find(|argument| !argument.starts_with('-')) else {
@@ -92,5 +86,5 @@ fn main() {
     tune_allocator();
     rayon::ThreadPoolBuilder::new().num_threads(work.threads).build_global().expect("threads");
     let seconds = seconds(&work).expect("pictures");
-    println!("{}", serde_json::json!({"seconds": seconds, "peak_mb": peak()}));
+    println!("{}", serde_json::json!({"seconds": seconds, "peak_mb": peak::peak()}));
 }

@@ -3,6 +3,8 @@
 //!
 //! With `{"product": [m, k, n]}` instead it times the matrix product that everything rests on.
 
+mod peak;
+
 use std::path::Path;
 use std::time::Instant;
 
@@ -93,14 +95,6 @@ fn product([m, k, n]: [usize; 3]) -> candle_core::Result<Vec<f64>> {
     (0..8).map(|_| time()).collect()
 }
 
-/// The most memory the process has had at once, in MB (Linux).
-fn peak() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
-    kilobytes.unwrap_or_default() / 1024.0
-}
-
 #[allow(clippy::print_stdout)]
 fn main() {
     let Some(file) = std::env::args().skip(1).find(|argument| !argument.starts_with('-')) else {
@@ -119,6 +113,6 @@ fn main() {
         threads(work.threads);
         steps(&work)
     };
-    let answer = serde_json::json!({"seconds": seconds.expect("steps"), "peak_mb": peak()});
+    let answer = serde_json::json!({"seconds": seconds.expect("steps"), "peak_mb": peak::peak()});
     println!("{answer}");
 }

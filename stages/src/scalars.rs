@@ -12,6 +12,8 @@ pub const RATE: &str = "updates per second";
 pub const LOSS: &str = "loss";
 /// What it calls the ROC-AUC of a validation.
 pub const ROC_AUC: &str = "val roc_auc";
+/// How many rows it computes side by side, from an update on at which the device's memory held no more.
+pub const ROWS_AT_ONCE: &str = "rows at once";
 
 /// All values of one name.
 #[derive(Debug, Clone, PartialEq)]

@@ -41,8 +41,6 @@ fn default_shard() -> usize {
     256
 }
 
-/// Room for so many regions is taken for each picture.
-const MOST_REGIONS: usize = 10_000;
 /// Pictures that are in memory side by side.
 const AT_ONCE: usize = 16;
 
@@ -55,10 +53,7 @@ impl Stage for ImportFeatures {
     const INPUTS: &'static [Port] = &[Port::one("features"), Port::one("samples")];
 
     fn check(&self, params: &Params) -> Result<(), String> {
-        if !(1..=MOST_REGIONS).contains(&params.regions) {
-            return Err(format!("`regions` is {}; it may be 1 to {MOST_REGIONS}", params.regions));
-        }
-        if params.shard == 0 { Err("`shard` must be at least 1".to_owned()) } else { Ok(()) }
+        Layout::check(params.regions, params.shard)
     }
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {

@@ -37,6 +37,16 @@ pub(crate) struct Lesson {
     pub labels: Vec<u8>,
 }
 
+impl Lesson {
+    /// Rows of the largest piece.
+    ///
+    /// # Errors
+    /// None; candle asks for it.
+    pub(crate) fn largest_piece(&self) -> candle_core::Result<usize> {
+        self.pieces.iter().try_fold(0, |most, piece| Ok(most.max(piece.ids.dim(0)?)))
+    }
+}
+
 impl<'a> Memes<'a> {
     /// Joins what came in by the ports [`TOKENS`] and [`REGIONS`].
     ///

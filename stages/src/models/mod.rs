@@ -49,6 +49,25 @@ impl Batch {
             mask: self.mask.to_device(device)?,
         })
     }
+
+    /// Its rows in batches of at most `most`, in order, padded as they are.
+    ///
+    /// # Errors
+    /// Only if the device fails.
+    pub fn split(&self, most: usize) -> Result<Vec<Self>> {
+        let rows = self.ids.dim(0)?;
+        let part = |begin: usize| {
+            let length = most.min(rows - begin);
+            let narrow = |tensor: &Tensor| tensor.narrow(0, begin, length);
+            Ok(Self {
+                ids: narrow(&self.ids)?,
+                regions: narrow(&self.regions)?,
+                locations: narrow(&self.locations)?,
+                mask: narrow(&self.mask)?,
+            })
+        };
+        (0..rows).step_by(most).map(part).collect()
+    }
 }
 
 /// A model with its parameters.

@@ -55,8 +55,6 @@ fn default_shard() -> usize {
     1024
 }
 
-/// More than any detector proposes. Room for all of them is taken for each picture.
-const MOST_REGIONS: usize = 10_000;
 /// Pictures between two looks at whether to stop; also how many are in memory at once.
 const AT_ONCE: usize = 32;
 /// A canvas of this many pixels fills a gigabyte or more on its way through a big network: such pictures go
@@ -77,14 +75,7 @@ impl Stage for Regions {
     const OUTSIDE: &'static [&'static str] = &[KEPT];
 
     fn check(&self, params: &Params) -> Result<(), String> {
-        match params {
-            Params { regions: 0, .. } => Err("`regions` must be at least 1".to_owned()),
-            Params { regions, .. } if *regions > MOST_REGIONS => {
-                Err(format!("`regions` is {regions}; it may be at most {MOST_REGIONS}"))
-            }
-            Params { shard: 0, .. } => Err("`shard` must be at least 1".to_owned()),
-            _ => Ok(()),
-        }
+        Layout::check(params.regions, params.shard)
     }
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {

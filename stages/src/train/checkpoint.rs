@@ -20,16 +20,27 @@ use crate::learning::meter::LossMeter;
 use crate::nn::{Momentum, Params};
 
 /// How far a run is.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct State {
     /// Updates done.
     pub update: u64,
+    /// The most rows that the device's memory held side by side. Part of what a rerun must know: gradients that are added up
+    /// in other pieces are rounded otherwise.
+    pub at_once: usize,
     /// The logged loss.
     pub meter: LossMeter,
     /// Log lines so far.
     pub train: Vec<TrainPoint>,
     /// Validations so far.
     pub val: Vec<ValPoint>,
+}
+
+impl Default for State {
+    /// Before the first update, nothing known of the device.
+    fn default() -> Self {
+        let (meter, train, val) = <(LossMeter, Vec<TrainPoint>, Vec<ValPoint>)>::default();
+        Self { update: 0, at_once: usize::MAX, meter, train, val }
+    }
 }
 
 /// A checkpoint read back.

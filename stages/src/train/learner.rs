@@ -1,5 +1,5 @@
-//! One update of the model: forward, loss, backward, step, the batch whole or in pieces. It does not know where
-//! batches come from, nor what is done between updates.
+//! One update of the model: forward, loss, backward, step, the batch whole or in pieces, which become smaller where the
+//! device's memory does not hold them. It does not know where batches come from, nor what is done between updates.
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Error, Result, Tensor};
@@ -23,10 +23,42 @@ pub(super) struct Learner {
 
 impl Learner {
     /// Update number `update` (from 1). Returns the batch's mean loss.
-    pub(super) fn update(&mut self, update: u64, Lesson { pieces, labels }: &Lesson) -> Result<f64> {
+    ///
+    /// At most `at_once` rows are computed side by side. Where the device's memory does not hold so many, it is tried
+    /// with half of them, and `at_once` says how many it were in the end: the result is the same up to rounding.
+    ///
+    /// # Errors
+    /// A device that fails in another way, or that cannot hold a single row; the model is as it was then.
+    pub(super) fn update(&mut self, update: u64, lesson: &Lesson, at_once: &mut usize) -> Result<f64> {
+        loop {
+            match self.gradients_of(update, lesson, *at_once) {
+                Ok((loss, grads)) => {
+                    if let Some(grads) = grads {
+                        self.optimizer.step(&grads, self.schedule.after(update - 1))?;
+                    }
+                    return Ok(loss);
+                }
+                Err(error) => {
+                    let largest = lesson.largest_piece()?.min(*at_once);
+                    if largest < 2 || !is_out_of_memory(&error) {
+                        return Err(error);
+                    }
+                    *at_once = largest.div_ceil(2);
+                }
+            }
+        }
+    }
+
+    /// The mean loss of the whole lesson and its gradients, of at most `at_once` rows at a time.
+    fn gradients_of(
+        &self,
+        update: u64,
+        Lesson { pieces, labels }: &Lesson,
+        at_once: usize,
+    ) -> Result<(f64, Option<GradStore>)> {
         let dropout = self.dropout.at(update);
         let (mut done, mut loss, mut sum) = (0, 0.0, None);
-        for piece in pieces {
+        for piece in pieces.iter().map(|piece| piece.split(at_once)).collect::<Result<Vec<_>>>()?.concat() {
             let piece = piece.to_device(&self.device)?;
             let rows = piece.ids.dim(0)?;
             let share = rows as f64 / labels.len() as f64;
@@ -39,10 +71,7 @@ impl Learner {
                 Some(sum) => self.added(sum, grads)?,
             });
         }
-        if let Some(grads) = sum {
-            self.optimizer.step(&grads, self.schedule.after(update - 1))?;
-        }
-        Ok(loss)
+        Ok((loss, sum))
     }
 
     /// The mean loss of a piece, and the gradients of `share` times it.
@@ -95,3 +124,13 @@ impl Learner {
         self.optimizer.restore(&saved.moments)
     }
 }
+
+/// Whether a device had no room for what was asked of it. CUDA and cuBLAS say so in their own words, which is all that
+/// candle passes on.
+fn is_out_of_memory(error: &Error) -> bool {
+    let text = error.to_string().to_ascii_lowercase();
+    ["out of memory", "out_of_memory", "alloc_failed"].iter().any(|words| text.contains(words))
+}
+
+#[cfg(test)]
+mod tests;

@@ -109,9 +109,18 @@ impl Stage for Train {
                 }
                 job.checkpoint()?;
                 let (update, lesson) = (state.update + 1, lesson?);
+                let at_once = state.at_once;
                 let loss = learner
-                    .update(update, &lesson)
+                    .update(update, &lesson, &mut state.at_once)
                     .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
+                if state.at_once < at_once {
+                    let rows = state.at_once;
+                    job.progress.warn(&format!(
+                        "update {update}: the device's memory does not hold the batch; from here on {rows} rows at a time, \
+                         slower and with the same result"
+                    ));
+                    job.progress.scalar(scalars::ROWS_AT_ONCE, update, rows as f64);
+                }
                 if !loss.is_finite() {
                     let problem = format!("the loss of update {update} is {loss}; a lower lr may help");
                     return Err(StageError::failed(problem));

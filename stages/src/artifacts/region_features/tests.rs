@@ -93,3 +93,13 @@ fn refuses_more_regions_than_declared() {
     let mut writer = RegionWriter::new(dir.path(), 3, 1, 2);
     assert!(writer.push("a.png", picture(2, 0.0)).is_err());
 }
+
+#[test]
+fn a_layout_has_regions_and_pictures_in_bounds() {
+    Layout::check(1, 1).unwrap();
+    Layout::check(10_000, 1024).unwrap();
+    for (regions, shard, told) in [(0, 1, "`regions` is 0"), (10_001, 1, "1 to 10000"), (1, 0, "`shard`")] {
+        let error = Layout::check(regions, shard).unwrap_err();
+        assert!(error.contains(told), "{error}");
+    }
+}

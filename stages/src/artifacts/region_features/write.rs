@@ -10,6 +10,9 @@ use safetensors::tensor::{Dtype, TensorView};
 use super::{MANIFEST, Manifest, PictureRegions, Shard, ShardEntry};
 use crate::artifacts::{ArtifactError, Result, write_json};
 
+/// More than any detector proposes. Room for so many regions is taken for each picture.
+const MOST_REGIONS: usize = 10_000;
+
 /// How features lie in their shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
@@ -24,6 +27,17 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Whether a layout may have so many regions a picture and pictures a shard.
+    ///
+    /// # Errors
+    /// What is wrong with the params `regions` and `shard` of whoever writes features.
+    pub fn check(regions: usize, shard: usize) -> std::result::Result<(), String> {
+        if !(1..=MOST_REGIONS).contains(&regions) {
+            return Err(format!("`regions` is {regions}; it may be 1 to {MOST_REGIONS}"));
+        }
+        if shard == 0 { Err("`shard` must be at least 1".to_owned()) } else { Ok(()) }
+    }
+
     /// Bytes that `pictures` take.
     pub fn bytes(&self, pictures: usize) -> u64 {
         let feature = self.width * if self.half { 2 } else { 4 };
