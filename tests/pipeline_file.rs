@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use repro::pipeline::{Pipeline, PipelineError, Source};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, NoParams, Port, Registry, Stage, StageError};
 
@@ -18,7 +19,7 @@ impl Stage for Make {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct TrainParams {
     mode: String,

@@ -6,13 +6,14 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use repro::pipeline::Pipeline;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Registry, Stage, StageError};
 
 /// A stage with params of every kind.
 struct Any;
 
-#[derive(Serialize, Deserialize, Default)]
+#[derive(Serialize, Deserialize, Default, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Params {
     text: String,
@@ -25,13 +26,13 @@ struct Params {
     inner: Inner,
 }
 
-#[derive(Serialize, Deserialize, Default)]
+#[derive(Serialize, Deserialize, Default, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Inner {
     mode: Mode,
 }
 
-#[derive(Serialize, Deserialize, Default)]
+#[derive(Serialize, Deserialize, Default, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Mode {
     #[default]

@@ -37,6 +37,7 @@ mod plot;
 mod pull;
 mod push;
 mod rehearse;
+mod schema;
 mod serve;
 mod sharing;
 mod show;
@@ -102,6 +103,7 @@ enum Command {
     Diff(diff::Diff),
     List(list::List),
     Graph(graph::Graph),
+    Schema(schema::Schema),
     Push(push::Push),
     Pull(pull::Pull),
     Evidence(evidence::Evidence),
@@ -176,6 +178,7 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
         Command::Gc(command) => command.run(global, registry),
         Command::Verify(command) => command.run(global, registry),
         Command::Completions(command) => command.run(grammar(registry).get_name()),
+        Command::Schema(command) => command.run(registry),
         Command::Man(command) => command.run(grammar(registry)),
         Command::Step(command) => command.run(registry),
         Command::Job(command) => command.run(),

@@ -15,6 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Stage, StageError, Surroundings};
 
@@ -32,7 +33,7 @@ const INPUT: &str = "{input.";
 pub struct Command;
 
 /// What to run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CommandParams {
     /// The program and its arguments, a word each. No shell reads them.

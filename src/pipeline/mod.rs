@@ -8,6 +8,7 @@ mod file;
 pub mod needs;
 mod params;
 mod rehearsal;
+pub mod schema;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,10 +1,11 @@
 //! What a profile says that rehearses another: which one, what of it is left out, and how much more work the real run has.
 //! It does not know what any step does.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a profile says of the one that it rehearses.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rehearsal {
     /// The profile that is rehearsed: its sources and defaults are the rehearsal's too, where that gives none itself.
@@ -21,7 +22,7 @@ pub struct Rehearsal {
 }
 
 /// The size of a step in the real run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Real {
     /// Units of work, as the step counts them.

@@ -6,6 +6,7 @@
 //! <tree>/metrics.json      loss and metrics with 95% intervals
 //! ```
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
@@ -25,7 +26,7 @@ use crate::nn::tune_allocator;
 pub(crate) struct Evaluate;
 
 /// What to evaluate on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EvaluateParams {
     /// `"train"`, `"val"` or `"test"`.

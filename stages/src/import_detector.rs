@@ -6,6 +6,7 @@ mod settings;
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
@@ -18,7 +19,7 @@ use crate::torch_file;
 pub struct ImportDetector;
 
 /// Its params.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
     /// Dimensions of the checkpoint's model, and how proposals are chosen, which no checkpoint says; X-152 by default.

@@ -1,9 +1,10 @@
 //! Which profile made a table or a figure, as every caption says it. It knows no profile.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The params of a stage that only needs to name the profile in its captions.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// The profile's name: `mini`.

@@ -18,6 +18,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
@@ -31,7 +32,7 @@ use crate::torch_writer;
 pub struct StandIn;
 
 /// Its params.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
     /// What it stands for: `"detector"`, `"visualbert"`, `"vilbert"`, `"bert"` or `"vocabulary"`.
@@ -44,8 +45,9 @@ pub struct Params {
     small: bool,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(!try_from, !into, rename_all = "lowercase")]
 enum Of {
     Detector,
     VisualBert,

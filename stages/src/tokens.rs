@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError, Unit};
 use tokenizers::models::wordpiece::WordPiece;
@@ -28,7 +29,7 @@ const CHUNK: usize = 4096;
 pub struct Tokens;
 
 /// Params of [`Tokens`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
     /// Most ids of a text, `[CLS]` and `[SEP]` included.

@@ -1,5 +1,6 @@
 //! `count-words`: how many words a text file has. It does not know what they say.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
@@ -7,7 +8,7 @@ use stage_api::{Job, Port, Stage, StageError};
 pub struct CountWords;
 
 /// Its params.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
     /// Words with fewer letters do not count.

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Answer, Arg, Count, Desk, Job, Port, Registry, Stage, StageError, Tool, ToolArgs, Unit};
 
@@ -29,7 +30,7 @@ const ANY: Port = Port { name: "in", many: true, optional: true };
 /// Writes its text and all that it reads to `text`, and to `parts/N` each input alone.
 struct Join<const RAISED: u32>;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct JoinParams {
     #[serde(default)]
@@ -41,7 +42,7 @@ struct JoinParams {
     style: Style,
 }
 
-#[derive(Serialize, Deserialize, Default)]
+#[derive(Serialize, Deserialize, Default, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Style {
     #[serde(default)]
@@ -84,7 +85,7 @@ impl<const RAISED: u32> Stage for Join<RAISED> {
 /// Writes the first characters of what it reads: most changes above it end here.
 struct Head;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct HeadParams {
     #[serde(default)]
@@ -110,7 +111,7 @@ impl Stage for Head {
 /// Writes files of so many kilobytes each, with bytes of its own.
 struct Fill;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FillParams {
     seed: u64,
@@ -161,7 +162,7 @@ fn told(what: &str) -> Result<(), StageError> {
 /// Goes wrong in the way it is told to.
 struct Trouble;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct TroubleParams {
     how: String,

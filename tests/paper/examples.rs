@@ -26,6 +26,55 @@ fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
     // With nothing in `own/`, its profile says what it looks for.
     let told = project.run(&["-f", "examples/own-data.ron", "--profile", "own", "make"]).expect(2);
     assert!(told.err.contains("own/memes.zip"), "{}", told.err);
+
+    // Files of one's own, and features that were extracted before, in both forms: the same runs.
+    let result = |step: &str, file: &str| {
+        let shown = project.run(&["-f", "examples/own-data.ron", "--json", "show", step]).expect(0).out;
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        Path::new(shown["folder"].as_str().unwrap()).join(file)
+    };
+    fs::create_dir(project.path("examples/own")).unwrap();
+    for (step, file, name) in [
+        ("memes", "hateful_memes.zip", "memes.zip"),
+        ("made-bert", "model.safetensors", "model.safetensors"),
+        ("made-words", "vocab.txt", "vocab.txt"),
+    ] {
+        fs::copy(result(step, file), project.path(&format!("examples/own/{name}"))).unwrap();
+    }
+    let small = fs::read_to_string(project.path("examples/own-data.ron")).unwrap();
+    let (made, own) = small.split_once("name: \"own\"").unwrap();
+    let config = made.split_once("(\"start\", ").unwrap().1.split_once(")),").unwrap().0;
+    let parts: Vec<&str> = own.split("(\"start\", ").collect();
+    let parts = parts.iter().enumerate().map(|(number, part)| match number {
+        0 => (*part).to_owned(),
+        _ => format!("(\"start\", {config})),{}", part.split_once(")),").unwrap().1),
+    });
+    let own = parts.collect::<String>().replace("updates: 120, warm_up: 12", "updates: 4, warm_up: 1");
+    fs::write(project.path("examples/own-data.ron"), format!("{made}name: \"own\"{own}")).unwrap();
+    let run = |profile: &str| {
+        project.run(&["-f", "examples/own-data.ron", "--profile", profile, "make"]).expect(0);
+        fs::read(project.path(&format!("examples/reports/{profile}/full/metrics.json"))).unwrap()
+    };
+    let extracted = run("own");
+    for form in ["mmf-npy", "mmf-lmdb"] {
+        let features = project.path("examples/own/features");
+        let _ = fs::remove_dir_all(&features);
+        let out = features.to_str().unwrap();
+        let export = [
+            "-f",
+            "examples/own-data.ron",
+            "--profile",
+            "own",
+            "export",
+            "extracted",
+            "--to",
+            form,
+            "--out",
+            out,
+        ];
+        project.run(&export).expect(0);
+        assert_eq!(run("own-features"), extracted, "{form}");
+    }
 }
 
 /// The steps of a profile by name: stage and params.

@@ -11,4 +11,5 @@ mod predict;
 mod process;
 mod project;
 mod rebuild;
+mod schema;
 mod wrong;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +37,7 @@ impl Port {
 }
 
 /// The params of a stage that has none: `()` in RON.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoParams {}
 
@@ -51,8 +53,8 @@ pub struct Surroundings {
 /// A kind of work. The same params on the same inputs give the same bytes on one machine.
 pub trait Stage: Send + Sync + 'static {
     /// The settings a pipeline may give. `#[serde(deny_unknown_fields)]`, defaults in code (`#[serde(default)]`
-    /// on each field that has one).
-    type Params: Serialize + DeserializeOwned;
+    /// on each field that has one). Their doc comments are what editors show of them.
+    type Params: Serialize + DeserializeOwned + JsonSchema;
     /// What `pipeline.ron` calls it.
     const NAME: &'static str;
     /// One sentence for `repro list --stages`.
@@ -133,6 +135,8 @@ pub trait AnyStage: Send + Sync {
     /// # Errors
     /// Text that the stage's type or its check does not accept.
     fn canonical_params(&self, ron: &str) -> Result<String, ParamsError>;
+    /// What the params may be, as a JSON Schema that stands alone.
+    fn params_schema(&self) -> Schema;
     /// [`Stage::check_wiring`] on params in canonical form.
     ///
     /// # Errors
@@ -184,6 +188,10 @@ impl<S: Stage> AnyStage for S {
     }
     fn open_inputs(&self) -> bool {
         S::OPEN_INPUTS
+    }
+    fn params_schema(&self) -> Schema {
+        let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+        settings.into_generator().into_root_schema_for::<S::Params>()
     }
     fn check_wiring(&self, canonical_params: &str, ports: &[&str]) -> Result<(), String> {
         let params: S::Params = params::parse(canonical_params).map_err(|error| error.message)?;

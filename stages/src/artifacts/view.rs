@@ -3,13 +3,15 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ArtifactError, Result, read_json, write_json};
 
 /// The part of a meme that is taken away, to see what the other part alone is worth.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(!try_from, !into, rename_all = "lowercase")]
 pub enum Ablation {
     /// Nothing: caption and regions are shown.
     #[default]

@@ -7,6 +7,7 @@ mod thumbnails;
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Answer, Arg, Count, Desk, Job, Port, Stage, StageError, Tool, ToolArgs};
 
@@ -19,7 +20,7 @@ use crate::figure::{self, FigureEntry};
 pub struct Data;
 
 /// Params of [`Data`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
     /// Whether pictures are blurred until nobody is told by them what they show. They may be hateful: think before

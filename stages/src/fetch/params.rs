@@ -1,12 +1,13 @@
 //! The params of `fetch`, what they may be, and what a person is asked for when a file is not to be had without one.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::download::is_secret_safe;
 use super::logins::{KAGGLE_HOW, local};
 
 /// Settings of [`super::Fetch`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
     /// The file's name in the output.
@@ -41,7 +42,7 @@ pub struct Params {
 }
 
 /// What becomes of a file whose digest is none of those listed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unlisted {
     /// It is refused.

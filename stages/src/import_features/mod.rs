@@ -7,6 +7,7 @@ mod source;
 mod tsv;
 
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError, Unit};
 
@@ -19,7 +20,7 @@ use crate::space;
 pub struct ImportFeatures;
 
 /// Its params.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
     /// Most regions a picture (MMF's `max_features`).

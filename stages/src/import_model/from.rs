@@ -1,11 +1,12 @@
 //! The param that says what a checkpoint is of, and what is common to the names in all of them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::models::{Family, Origin};
 
 /// What a checkpoint is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub enum From {
     /// The model of that kind.

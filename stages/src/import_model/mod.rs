@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use flate2::read::GzDecoder;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
@@ -32,8 +33,9 @@ impl<C> Import<C> {
 }
 
 /// Settings of [`Import`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, bound = "C: Pretrained")]
+#[schemars(bound = "C: Pretrained")]
 pub struct Params<C> {
     /// Dimensions of the checkpoint's model; the paper's by default.
     #[serde(default = "C::base_size")]

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
@@ -23,7 +24,7 @@ pub struct IndexHmd;
 
 /// Which file is the validation split. The paper's logs fit `dev_seen` (500 rows, 253 of class 0), MMF's default
 /// would be `dev_unseen`. Without effect on an archive of phase 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Validation {
     /// `dev_seen.jsonl`.
@@ -34,7 +35,7 @@ pub enum Validation {
 }
 
 /// Which file is the test split. Without effect on an archive of phase 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Test {
     /// `test_seen.jsonl`.
@@ -45,7 +46,7 @@ pub enum Test {
 }
 
 /// Params of [`IndexHmd`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
     /// The validation split.

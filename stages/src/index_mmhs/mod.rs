@@ -9,6 +9,7 @@ mod clean;
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
@@ -25,7 +26,7 @@ const TRUTH: &str = "MMHS150K_GT.json";
 pub struct IndexMmhs;
 
 /// How three annotators' labels become one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Labels {
     /// Hateful if anybody says so. Of all rules only this one gives the 3,719 positives among 5,000 validation
@@ -40,7 +41,7 @@ pub enum Labels {
 }
 
 /// What the text of a sample is. The paper does not say; the tweet is what every entry has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Text {
     /// The tweet.
@@ -53,7 +54,7 @@ pub enum Text {
 }
 
 /// Params of [`IndexMmhs`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
     /// The rule for labels.

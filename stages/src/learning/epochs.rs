@@ -2,13 +2,15 @@
 //! the original does). It does not know what a row is.
 
 use rand::seq::SliceRandom;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::nn::rng;
 
 /// The order of rows within an epoch: `"shuffled"` anew each epoch, or `"sequential"`, as in the data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(!try_from, !into, rename_all = "lowercase")]
 pub(crate) enum Order {
     /// A fresh shuffle each epoch, as the original.
     #[default]

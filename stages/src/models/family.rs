@@ -1,13 +1,17 @@
 //! Which models there are: the one place that lists them all.
 
+use schemars::JsonSchema;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::{Deserialize as DeriveDeserialize, Serialize};
 
 use super::{Architecture, Small, vilbert, visual_bert};
 
 /// A kind of model.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, DeriveDeserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, DeriveDeserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(!try_from, !into, rename_all = "lowercase")]
 pub enum Family {
     /// One encoder over the tokens followed by the regions.
     #[default]

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use candle_core::{Device, Error, Result, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Architecture, Mode};
@@ -41,8 +42,9 @@ pub fn fresh_mlm_head(
 }
 
 /// Where the head and the adapters of a run come from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(!try_from, !into, rename_all = "lowercase")]
 pub enum Start {
     /// Fresh ones: the weights are a pretrained base, and a head among them is left out, as the original does.
     #[default]

@@ -151,7 +151,16 @@ pub trait Architecture {
 
 /// An architecture whose checkpoints can be imported.
 pub trait Pretrained:
-    Architecture + Into<Config> + Clone + Serialize + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
+    Architecture
+    + Into<Config>
+    + Clone
+    + Serialize
+    + DeserializeOwned
+    + schemars::JsonSchema
+    + std::fmt::Debug
+    + Send
+    + Sync
+    + 'static
 {
     /// Which one.
     const FAMILY: Family;

@@ -1,10 +1,12 @@
 //! Which of a model's parameters a run trains: a function from their names.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which parameters a run trains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(!try_from, !into, rename_all = "lowercase")]
 pub enum Mode {
     /// The classification head alone.
     Fc,

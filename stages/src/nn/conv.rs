@@ -1,13 +1,14 @@
 //! Convolution for inference: grouped, with bias, an optional addend and ReLU, on one picture at a time.
 //!
 //! On the host a tile of the input is unrolled (im2col) and multiplied group by group, because the library's
-//! own grouped convolution takes 7 to 40 times as long; 1×1 convolutions are plain products. Other devices use
-//! the library. It knows no network.
+//! own grouped convolution takes 7 to 40 times as long; 1×1 convolutions are plain products, and large 3×3 ones go by
+//! Winograd's way. Other devices use the library. It knows no network.
 
 use candle_core::{Error, Result, Tensor};
 use rayon::prelude::*;
 
 use super::host_product::{Rhs, add_product, host_vec, rectify, with_host_values};
+use super::winograd::Filters;
 
 /// Values of an unrolled tile: what fits into a core's second-level cache beside the output.
 const TILE: usize = 1 << 16;
@@ -42,6 +43,8 @@ pub struct Conv2d {
     weight: Tensor,
     bias: Tensor,
     host_bias: Vec<f32>,
+    /// The weight transformed, where that is the faster way.
+    filters: Option<Filters>,
     window: Window,
     relu: bool,
 }
@@ -52,12 +55,19 @@ impl Conv2d {
     /// # Errors
     /// Shapes that are not those.
     pub fn new(weight: Tensor, bias: Tensor, window: Window) -> Result<Self> {
-        let (out, _, height, width) = weight.dims4()?;
+        let (out, depth, height, width) = weight.dims4()?;
         if height != width || bias.dims() != [out] || !out.is_multiple_of(window.groups) {
             let (weight, bias) = (weight.shape(), bias.shape());
             return Err(Error::Msg(format!("a convolution of weight {weight:?}, bias {bias:?}, {window:?}")));
         }
-        Ok(Self { weight: weight.contiguous()?, host_bias: host_vec(&bias)?, bias, window, relu: false })
+        let weight = weight.contiguous()?;
+        let filters = match height {
+            3 if window == Window::SAME_3 && weight.device().is_cpu() => {
+                with_host_values(&weight, |weight| Filters::new(weight, out, depth))?
+            }
+            _ => None,
+        };
+        Ok(Self { weight, host_bias: host_vec(&bias)?, bias, filters, window, relu: false })
     }
 
     /// The same with a ReLU behind it.
@@ -96,10 +106,16 @@ impl Conv2d {
         let plane = out_height * out_width;
         let mut y = vec![0f32; out * plane];
         self.add_bias(&mut y, plane, addend)?;
-        let geometry = Geometry { depth, height, width, kernel, out_height, out_width, window: self.window };
-        with_host_values(&x.contiguous()?, |x| {
-            with_host_values(&self.weight, |weight| convolve(&mut y, x, weight, &geometry))
-        })??;
+        let x = x.contiguous()?;
+        if let Some(filters) = self.filters.as_ref().filter(|_| Filters::suit(height, width)) {
+            with_host_values(&x, |x| filters.add(&mut y, x, height, width))?;
+        } else {
+            let geometry =
+                Geometry { depth, height, width, kernel, out_height, out_width, window: self.window };
+            with_host_values(&x, |x| {
+                with_host_values(&self.weight, |weight| convolve(&mut y, x, weight, &geometry))
+            })??;
+        }
         if self.relu {
             each_plane(&mut y, plane, |_, y| rectify(y));
         }
@@ -306,6 +322,7 @@ mod tests {
         let x = wave(&[1, 64, 64, 64], 0.13);
         let bias = Tensor::zeros(256, DType::F32, &Device::Cpu).unwrap();
         for groups in [1, 2] {
+            // The first by Winograd's way, the second group by group.
             let weight = wave(&[256, 64 / groups, 3, 3], 0.29);
             let conv = Conv2d::new(weight, bias.clone(), Window { groups, ..Window::SAME_3 }).unwrap();
             let on = |threads: usize| {

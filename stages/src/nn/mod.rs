@@ -23,6 +23,7 @@ mod mlp;
 mod params;
 pub mod rng;
 pub mod roi_align;
+mod winograd;
 
 pub use activation::Activation;
 pub use adamw::{AdamW, AdamWConfig, Momentum, decays};

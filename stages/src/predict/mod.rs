@@ -10,6 +10,7 @@ mod placed;
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{
     Answer, Arg, Count, Desk, Input, Inputs, Job, Outside, Port, Stage, StageError, StepView, Tool, ToolArgs,
@@ -26,7 +27,7 @@ use placed::MEMES;
 pub(crate) struct Predict;
 
 /// What to predict.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PredictParams {
     /// `"train"`, `"val"` or `"test"`.

@@ -1,5 +1,6 @@
 //! The params of `pretrain`: which model, its dimensions, and how it is trained.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::view::{Ablation, View};
@@ -7,7 +8,7 @@ use crate::models::Family;
 use crate::nn::AdamWConfig;
 
 /// Dimensions and training.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Settings {
     /// `"visualbert"` or `"vilbert"`.

@@ -13,6 +13,7 @@ use std::time::Instant;
 use candle_core::DType;
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError, Unit};
 
@@ -29,7 +30,7 @@ use crate::{device, space};
 pub struct Regions;
 
 /// Its params.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
     /// Most regions a picture.
@@ -70,7 +71,7 @@ impl Stage for Regions {
     const NAME: &'static str = "regions";
     const ABOUT: &'static str =
         "Extracts the features of each picture's most telling regions with the detector.";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::one("images"), Port::one("detector")];
     const OUTSIDE: &'static [&'static str] = &[KEPT];
 
@@ -90,12 +91,27 @@ impl Stage for Regions {
         let names = picture_names(images)?;
         let Params { regions: max_regions, shard, half } = *params;
         let layout = Layout { width: config.head_width, max_regions, shard, half };
-        space::check(job.scratch, layout.bytes(names.len()))?;
+        let disk = space::readable(layout.bytes(names.len()));
+        job.progress.note(&format!("{} pictures: {disk} of disk", names.len()));
+        check_room(job.scratch, layout, names.len())?;
         let memory = job.outside.path(KEPT).map(|dir| Memory::open(&dir, weights_dir, layout)).transpose()?;
         let at_once = if config.min_size * config.max_size >= BIG_CANVAS { 1 } else { AT_ONCE };
         let work = Work { job, images, detector, layout, memory, at_once };
         work.extract(&names)
     }
+}
+
+/// Refuses where the disk has no room for the features.
+fn check_room(scratch: &Path, layout: Layout, pictures: usize) -> Result<(), StageError> {
+    space::check(scratch, layout.bytes(pictures)).map_err(|error| {
+        let half = Layout { half: true, ..layout };
+        match space::check(scratch, half.bytes(pictures)) {
+            Ok(()) if !layout.half => StageError::failed(format!(
+                "{error}; with `half: true` there is room: features rounded to 11 bits, in half the disk"
+            )),
+            _ => error,
+        }
+    })
 }
 
 struct Work<'a> {

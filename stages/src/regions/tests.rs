@@ -287,3 +287,17 @@ fn an_extraction_says_what_it_takes() {
     let notes = recorder.notes.into_inner().unwrap();
     assert!(notes.iter().any(|note| note.starts_with("24 pictures to extract: about ")), "{notes:?}");
 }
+
+#[test]
+fn a_disk_that_half_the_bits_would_fit_on_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = rustix::fs::statvfs(dir.path()).unwrap();
+    let layout = Layout { width: 2048, max_regions: 100, shard: 1024, half: false };
+    let pictures = |share: f64| {
+        (disk.f_bavail as f64 * disk.f_frsize as f64 * share) as usize / layout.bytes(1) as usize
+    };
+    check_room(dir.path(), layout, pictures(0.5)).unwrap();
+    let told = |pictures: usize| check_room(dir.path(), layout, pictures).unwrap_err().to_string();
+    assert!(told(pictures(1.5)).contains("`half: true`"), "{}", told(pictures(1.5)));
+    assert!(!told(pictures(4.0)).contains("`half: true`"), "{}", told(pictures(4.0)));
+}

@@ -23,6 +23,7 @@ use std::path::Path;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
@@ -43,7 +44,7 @@ pub struct Synthesize;
 
 /// Sizes are numbers of memes; those of Hateful Memes are multiples of 4 and those of MMHS150K of 16, so that
 /// labels balance exactly.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
     /// Everything follows from it.

@@ -1,5 +1,6 @@
 //! The params of `train`. Defaults are the paper's (MMF's resolved configuration of its six runs).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::view::{Ablation, View};
@@ -8,7 +9,7 @@ use crate::models::{AdapterPlace, Changes, Mode, Start};
 use crate::nn::{AdamWConfig, Kernels};
 
 /// How to train.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
     /// `"fc"`, `"pe"` or `"full"`.
@@ -87,8 +88,9 @@ pub(crate) struct Settings {
 }
 
 /// What the factors of matrix products are rounded to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(!try_from, !into, rename_all = "lowercase")]
 pub(crate) enum Precision {
     /// Not at all.
     #[default]

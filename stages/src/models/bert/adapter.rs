@@ -1,6 +1,7 @@
 //! The adapter: a bottleneck of two linear layers at the end of a part of a layer, and the places where it may be.
 
 use candle_core::{Result, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::nn::{Activation, Mlp, Params};
@@ -27,8 +28,9 @@ impl Adapter {
 }
 
 /// Where adapters are, if the model has any.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(!try_from, !into, rename_all = "kebab-case")]
 pub enum AdapterPlace {
     /// After the feed-forward part, as in the paper.
     #[default]

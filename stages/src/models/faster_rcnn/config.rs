@@ -1,5 +1,6 @@
 //! The dimensions and settings of a detector. It knows what they are, not what is done with them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// No number of a config is greater than this: products of three cannot overflow.
@@ -14,7 +15,7 @@ const MOST_SAMPLES: usize = 1 << 6;
 ///
 /// Level `l` (0-based) of the pyramid has stride `4 · 2^l`; one more level than the body has stages comes from
 /// subsampling the last.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Channels of the 7×7 stem.
@@ -58,7 +59,7 @@ pub struct Config {
 }
 
 /// How proposals are chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Proposals {
     /// Best anchors of a level that are looked at.

@@ -1,6 +1,7 @@
 //! Dimensions of the model, and what follows from them.
 
 use candle_core::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::bert::{LayerSize, Shapes, WordsSize, checks, defaults};
@@ -12,7 +13,7 @@ use crate::nn::Params;
 
 /// Dimensions, under the names of the original's configuration: without prefix the text's, `v_` the regions', `bi_` of
 /// co-attention.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Config {
     /// Entries of the vocabulary.
     pub vocab_size: usize,

@@ -1,6 +1,7 @@
 //! Dimensions of the model, and what follows from them.
 
 use candle_core::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::bert::{LayerSize, Shapes, WordsSize, checks, defaults};
@@ -11,7 +12,7 @@ use super::{VisualBert, names};
 use crate::nn::Params;
 
 /// Dimensions, under the names of BERT's `config.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Config {
     /// Entries of the vocabulary.
     pub vocab_size: usize,

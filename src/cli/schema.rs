@@ -1,0 +1,21 @@
+//! `repro schema`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use stage_api::Registry;
+
+use super::error::CliError;
+use super::print_json;
+use crate::pipeline::schema::schema;
+
+/// Prints the JSON Schema of a pipeline file, for editors and for programs that write such files.
+#[derive(Args)]
+pub struct Schema {}
+
+impl Schema {
+    pub fn run(&self, registry: &Registry) -> Result<ExitCode, CliError> {
+        print_json(&schema(registry))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,218 @@
+//! The form of a pipeline file as a JSON Schema, for editors and for programs that write such files. RON is read as JSON
+//! would say it: a struct `(a: 1)` and a map `{"a": 1}` are objects, a tuple `("a", 1)` is an array. It knows the stages
+//! and their params; which steps there are, and whether they fit together, only loading the file tells.
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+use stage_api::{AnyStage, Registry};
+
+use super::rehearsal::Rehearsal;
+
+/// The schema of files that name the stages of `registry`.
+pub fn schema(registry: &Registry) -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut rehearsal = settings.into_generator().into_root_schema_for::<Rehearsal>().to_value();
+    bare(&mut rehearsal);
+    let params: Map<String, Value> =
+        registry.iter().map(|stage| (stage.name().to_owned(), params(stage))).collect();
+    let stages: Vec<&str> = registry.iter().map(AnyStage::name).collect();
+    let steps: Vec<Value> = registry.iter().map(of_stage).collect();
+    let of_defaults = |name: &&str| {
+        json!({
+            "if": {"prefixItems": [{"const": name}]},
+            "then": {"prefixItems": [true, {"$ref": format!("#/$defs/params/{name}")}]},
+        })
+    };
+    let mut defaults = vec![pair(json!({"type": "string"}), json!({"type": "object"}))];
+    defaults.extend(stages.iter().map(of_defaults));
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A pipeline file of repro",
+        "type": "object",
+        "required": ["default_profile", "profiles"],
+        "additionalProperties": false,
+        "properties": {
+            "default_profile": {"type": "string", "description": "The profile that is meant when none is named."},
+            "profiles": {"type": "array", "items": {"$ref": "#/$defs/profile"}},
+            "steps": {"type": "array", "items": {"$ref": "#/$defs/entry"}},
+            "targets": {
+                "description": "Names for lists of steps and of targets above them.",
+                "type": "array",
+                "items": pair(json!({"type": "string"}), json!({"type": "array", "items": {"type": "string"}})),
+            },
+            "pools": {
+                "description": "Pools that steps share, each with its places.",
+                "type": "object",
+                "additionalProperties": {"type": "integer", "minimum": 1},
+            },
+            "seeds": {"$ref": "#/$defs/seeds"},
+        },
+        "$defs": {
+            "variable": {
+                "description": "A variable of `for`, which becomes its value.",
+                "type": "string",
+                "pattern": "\\{[^{}]+\\}",
+            },
+            "seeds": {"description": "How many seeds each run has.", "type": "integer", "minimum": 1},
+            "profile": {
+                "description": "Where the sources come from, and what the params of stages default to.",
+                "type": "object",
+                "required": ["name", "about"],
+                "additionalProperties": false,
+                "properties": {
+                    "name": {"type": "string"},
+                    "about": {"description": "A sentence that captions repeat.", "type": "string"},
+                    "rehearses": rehearsal,
+                    "sources": {"type": "array", "items": {"$ref": "#/$defs/entry"}},
+                    "defaults": {
+                        "description": "Params for all steps of a stage, or for steps by name, where `*` stands for any characters.",
+                        "type": "array",
+                        "items": {"allOf": defaults},
+                    },
+                    "seeds": {"$ref": "#/$defs/seeds"},
+                },
+            },
+            "entry": {
+                "description": "A step, a family of steps (`for`), or another name for an input (`from`).",
+                "type": "object",
+                "required": ["name"],
+                "oneOf": [{"required": ["stage"]}, {"required": ["from"]}],
+                "additionalProperties": false,
+                "properties": {
+                    "for": {
+                        "description": "Variables with their values; a step is written out for each combination.",
+                        "type": "object",
+                        "additionalProperties": {"type": ["array", "string"]},
+                    },
+                    "name": {"type": "string"},
+                    "stage": {"description": "The kind of work.", "enum": stages},
+                    "from": {"description": "The input that this is another name for.", "type": "string"},
+                    "inputs": {
+                        "description": "Port → `step`, `step/part of its output` or `./file of the project`.",
+                        "type": "object",
+                        "additionalProperties": {"anyOf": [source(), list()]},
+                    },
+                    "params": {"description": "Settings of the stage.", "type": ["object", "null"]},
+                    "needs": {
+                        "description": "What it takes of the machine while it runs.",
+                        "type": "object",
+                        "properties": {
+                            "cpu": {"description": "Threads.", "type": "integer", "minimum": 1},
+                            "memory": {"description": "With its unit: `8 GiB`.", "type": "string"},
+                            "gpu": {"description": "Whole GPUs, or a share of one.", "type": "number", "minimum": 0},
+                            "gpu_memory": {"description": "Memory of one GPU, with its unit.", "type": "string"},
+                        },
+                        "additionalProperties": {"description": "Places in a pool.", "type": "integer", "minimum": 1},
+                    },
+                    "publish": {"description": "The folder below `reports/PROFILE/`; `.` is that folder.", "type": "string"},
+                    "tolerance": {
+                        "description": "The share by which numbers of two runs may differ in `repro verify --rerun`.",
+                        "type": "number",
+                        "minimum": 0,
+                    },
+                },
+                "allOf": steps,
+            },
+            "params": params,
+        },
+    })
+}
+
+fn source() -> Value {
+    json!({"type": "string"})
+}
+
+fn list() -> Value {
+    json!({"type": "array", "items": {"type": "string"}})
+}
+
+fn pair(first: Value, second: Value) -> Value {
+    json!({"type": "array", "prefixItems": [first, second], "minItems": 2, "maxItems": 2})
+}
+
+/// What holds of a step of this stage.
+fn of_stage(stage: &dyn AnyStage) -> Value {
+    let ports = stage.inputs().iter().map(|port| {
+        // A port of many takes one without brackets as well.
+        let takes = if port.many { list() } else { source() };
+        (port.name.to_owned(), takes)
+    });
+    let required: Vec<&str> =
+        stage.inputs().iter().filter(|port| !port.optional).map(|port| port.name).collect();
+    let mut then = json!({"properties": {
+        "params": {"anyOf": [{"$ref": format!("#/$defs/params/{}", stage.name())}, {"type": "null"}]},
+        "inputs": {
+            "properties": ports.collect::<Map<_, _>>(),
+            "required": required,
+            "additionalProperties": stage.open_inputs(),
+        },
+    }});
+    if !required.is_empty() {
+        then["required"] = json!(["inputs"]);
+    }
+    json!({"if": {"properties": {"stage": {"const": stage.name()}}, "required": ["stage"]}, "then": then})
+}
+
+/// The params of a stage, of which a file may leave any to the defaults of a profile, and may say any by a variable.
+fn params(stage: &dyn AnyStage) -> Value {
+    let mut schema = stage.params_schema().to_value();
+    bare(&mut schema);
+    if let Some(object) = schema.as_object_mut() {
+        object.remove("required");
+    }
+    for property in schema["properties"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        let told: Map<String, Value> = ["description", "default"]
+            .into_iter()
+            .filter_map(|key| Some((key.to_owned(), property.as_object_mut()?.remove(key)?)))
+            .collect();
+        *property = json!({"anyOf": [property.take(), {"$ref": "#/$defs/variable"}]});
+        property.as_object_mut().into_iter().for_each(|object| object.extend(told.clone()));
+    }
+    schema
+}
+
+/// Takes off what only a schema that stands alone has.
+fn bare(schema: &mut Value) {
+    if let Some(object) = schema.as_object_mut() {
+        object.remove("$schema");
+        object.remove("title");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file;
+    use super::*;
+
+    /// The names that the parser knows in the place of a field that it does not.
+    fn known(text: &str) -> Vec<String> {
+        let options = ron::Options::default();
+        let code = match text.split_once(' ').unwrap() {
+            ("file", text) => options.from_str::<file::FileForm>(text).map(drop),
+            ("profile", text) => options.from_str::<file::ProfileForm>(text).map(drop),
+            (_, text) => options.from_str::<file::EntryForm>(text).map(drop),
+        };
+        match code.unwrap_err().code {
+            ron::Error::NoSuchStructField { expected, .. } => {
+                let mut names: Vec<String> = expected.iter().map(ToString::to_string).collect();
+                names.sort();
+                names
+            }
+            other => unreachable!("{other}"),
+        }
+    }
+
+    fn properties(of: &Value) -> Vec<String> {
+        let mut names: Vec<String> = of["properties"].as_object().unwrap().keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn it_has_the_fields_that_the_parser_has() {
+        let schema = schema(&Registry::default());
+        assert_eq!(properties(&schema), known("file (no: 1)"));
+        assert_eq!(properties(&schema["$defs"]["profile"]), known("profile (no: 1)"));
+        assert_eq!(properties(&schema["$defs"]["entry"]), known("entry (no: 1)"));
+    }
+}
