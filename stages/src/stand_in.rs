@@ -4,6 +4,7 @@
 //! ```text
 //! <tree>/checkpoint.pth      of a detector: a file of `torch.save`, names beginning with `module.`, with what only its
 //!                            training used and its anchors
+//! <tree>/settings.yaml       of a detector of full size: maskrcnn-benchmark's
 //! <tree>/checkpoint.tar.gz   of a model: an archive of a file of `torch.save` and a configuration, as MMF publishes it,
 //!                            with the head of its pretraining
 //! <tree>/model.safetensors   of a BERT, as Hugging Face saves it
@@ -93,7 +94,7 @@ impl Stage for StandIn {
     type Params = Params;
     const NAME: &'static str = "stand-in";
     const ABOUT: &'static str = "A checkpoint or vocabulary of the right format and size with made-up values";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[];
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
@@ -104,6 +105,9 @@ impl Stage for StandIn {
                     true => faster_rcnn::Config::mini(5),
                     false => faster_rcnn::Config::x152(),
                 };
+                if !small {
+                    fs::write(job.out.join("settings.yaml"), settings(&config))?;
+                }
                 let tensors = detector(&config, seed).map_err(StageError::failed)?;
                 torch_writer::write(&job.out.join("checkpoint.pth"), &tensors).map_err(StageError::failed)
             }
@@ -141,6 +145,37 @@ fn visual_bert_of(small: bool) -> Config {
 
 fn vilbert_of(small: bool) -> Config {
     if small { vilbert::Config::small(&SMALL) } else { vilbert::Config::base() }.into()
+}
+
+/// The settings of X-152 as maskrcnn-benchmark keeps them, which beside the tensors' shapes say how proposals are chosen.
+pub(crate) fn settings(config: &faster_rcnn::Config) -> String {
+    let tuple = |numbers: &[f64]| numbers.iter().map(|number| format!("{number}, ")).collect::<String>();
+    let strides: Vec<f64> = (0..config.anchor_sizes.len()).map(|level| config.stride(level) as f64).collect();
+    let proposals = config.proposals;
+    format!(
+        "MODEL:\n  BACKBONE:\n    CONV_BODY: \"R-152-FPN\"\n    OUT_CHANNELS: {}\n  RESNETS:\n    NUM_GROUPS: {}\n    \
+         WIDTH_PER_GROUP: {}\n    STEM_OUT_CHANNELS: {}\n    RES2_OUT_CHANNELS: {}\n    STRIDE_IN_1X1: {}\n  RPN:\n    \
+         ANCHOR_SIZES: ({})\n    ASPECT_RATIOS: ({})\n    ANCHOR_STRIDE: ({})\n    PRE_NMS_TOP_N_TEST: {}\n    \
+         POST_NMS_TOP_N_TEST: {}\n    FPN_POST_NMS_TOP_N_TEST: {}\n    NMS_THRESH: {}\n  ROI_BOX_HEAD:\n    \
+         NUM_CLASSES: {}\n    MLP_HEAD_DIM: {}\n    POOLER_RESOLUTION: {}\n    POOLER_SAMPLING_RATIO: {}\n",
+        config.pyramid_width,
+        config.groups,
+        config.width_per_group,
+        config.stem_width,
+        config.stage_widths[0],
+        if config.stride_in_1x1 { "True" } else { "False" },
+        tuple(&config.anchor_sizes),
+        tuple(&config.anchor_ratios),
+        tuple(&strides),
+        proposals.before_nms,
+        proposals.after_nms,
+        proposals.over_levels,
+        proposals.nms,
+        config.classes,
+        config.head_width,
+        config.pooled_size,
+        config.sampling_ratio,
+    )
 }
 
 /// A detector's tensors. The last normalisation of a block counts little, so that many blocks after each other keep

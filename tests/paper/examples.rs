@@ -31,7 +31,7 @@ fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
     let result = |step: &str, file: &str| {
         let shown = project.run(&["-f", "examples/own-data.ron", "--json", "show", step]).expect(0).out;
         let shown: Value = serde_json::from_str(&shown).unwrap();
-        Path::new(shown["folder"].as_str().unwrap()).join(file)
+        project.path(shown["result"]["folder"].as_str().unwrap()).join(file)
     };
     fs::create_dir(project.path("examples/own")).unwrap();
     for (step, file, name) in [
@@ -103,4 +103,11 @@ fn the_rehearsal_has_the_steps_of_the_paper_profile_and_its_models_and_settings(
         }
     }
     assert!(same >= 10, "{same} steps were compared");
+    // What it runs asks no network.
+    let pipeline = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline.ron")).unwrap();
+    let left_out = pipeline.split_once("leaves_out: [").unwrap().1.split_once("],").unwrap().0;
+    for (name, (stage, params)) in &rehearsal {
+        let asks = stage == "fetch" && params.contains("http") && !left_out.contains(&format!("\"{name}\""));
+        assert!(!asks, "{name} would be downloaded: {params}");
+    }
 }

@@ -124,6 +124,15 @@ mod tests {
     }
 
     #[test]
+    fn the_stand_in_for_them_says_everything() {
+        let text = crate::stand_in::settings(&Config::x152());
+        let mut config = Config { blocks: vec![1; 4], groups: 1, classes: 2, ..Config::x152() };
+        config.proposals.before_nms = 7;
+        assert_eq!(apply_text(&text, &mut config).unwrap(), [""; 0]);
+        assert_eq!(config, Config::x152());
+    }
+
+    #[test]
     fn a_file_of_the_original_s_form_says_the_dimensions() {
         // An X-101 with a narrower pyramid, as the siblings of the published file are written.
         let text = "MODEL:\n  META_ARCHITECTURE: \"GeneralizedRCNN\"\n  BACKBONE:\n    CONV_BODY: \"R-101-FPN\"\n    OUT_CHANNELS: 256\n  \

@@ -42,8 +42,8 @@ const MMH_SIDE: usize = 2;
 /// The stage.
 pub struct Synthesize;
 
-/// Sizes are numbers of memes; those of Hateful Memes are multiples of 4 and those of MMHS150K of 16, so that
-/// labels balance exactly.
+/// Sizes are numbers of memes; those of Hateful Memes are multiples of 4 and those of MMHS150K of 16 (of 4 where
+/// `mmh_side` is 1), so that labels balance exactly.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
@@ -85,6 +85,14 @@ pub struct Params {
     pub min_objects: usize,
     /// Most things in a picture, at most 6.
     pub max_objects: usize,
+    /// MMHS150K: captions, and scenes, about each of the two things of a block, 1 or 2; Hateful Memes has 1.
+    #[serde(skip_serializing_if = "is_the_usual_side")]
+    pub mmh_side: usize,
+}
+
+/// Steps of before there was a choice keep their keys.
+fn is_the_usual_side(side: &usize) -> bool {
+    *side == MMH_SIDE
 }
 
 impl Default for Params {
@@ -109,6 +117,7 @@ impl Default for Params {
             kinds: 8,
             min_objects: 2,
             max_objects: 3,
+            mmh_side: MMH_SIDE,
         }
     }
 }
@@ -130,7 +139,10 @@ impl Stage for Synthesize {
             ("hmd_test_unseen", p.hmd_test_unseen),
         ];
         let mmh = [("mmh_train", p.mmh_train), ("mmh_val", p.mmh_val), ("mmh_test", p.mmh_test)];
-        for (sizes, unit) in [(&hmd[..], block_size(HMD_SIDE)), (&mmh[..], block_size(MMH_SIDE))] {
+        if !(1..=MMH_SIDE).contains(&p.mmh_side) {
+            return Err(format!("`mmh_side` is {}; it may be 1 or {MMH_SIDE}", p.mmh_side));
+        }
+        for (sizes, unit) in [(&hmd[..], block_size(HMD_SIDE)), (&mmh[..], block_size(p.mmh_side))] {
             if let Some((name, size)) = sizes.iter().find(|(_, size)| size % unit != 0) {
                 return Err(format!("`{name}` is {size}; labels balance only in multiples of {unit}"));
             }
@@ -183,9 +195,9 @@ impl Stage for Synthesize {
         let mmh: Vec<TweetSplit> = (20..)
             .zip(mmh)
             .map(|(number, (name, size))| {
-                let blocks = size / block_size(MMH_SIDE);
+                let blocks = size / block_size(params.mmh_side);
                 let rng = &mut stream(params.seed, number);
-                let memes = memes::make(blocks, MMH_SIDE, params.attribute, &world, rng);
+                let memes = memes::make(blocks, params.mmh_side, params.attribute, &world, rng);
                 let texts = memes.captions.iter().map(|text| captions::tweet(text, rng)).collect();
                 TweetSplit { name, memes, texts }
             })

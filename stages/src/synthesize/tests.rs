@@ -135,6 +135,8 @@ fn params_that_cannot_balance_are_refused() {
     for (params, problem) in [
         ("(hmd_train: 6)", "`hmd_train` is 6; labels balance only in multiples of 4"),
         ("(mmh_val: 40)", "`mmh_val` is 40; labels balance only in multiples of 16"),
+        ("(mmh_val: 6, mmh_side: 1)", "`mmh_val` is 6; labels balance only in multiples of 4"),
+        ("(mmh_side: 0)", "`mmh_side` is 0; it may be 1 or 2"),
         ("(colours: 2)", "`colours` is 2; it may be 3 to 6"),
         ("(min_objects: 5, max_objects: 4)", "`min_objects` is 5; it may be 1 to 4"),
         ("(joke_share: 0.8, question_share: 0.3)", "may not exceed it together"),
