@@ -2,16 +2,14 @@
 //! would say it: a struct `(a: 1)` and a map `{"a": 1}` are objects, a tuple `("a", 1)` is an array. It knows the stages
 //! and their params; which steps there are, and whether they fit together, only loading the file tells.
 
-use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
-use stage_api::{AnyStage, Registry};
+use stage_api::{AnyStage, Port, Registry, schema_of};
 
 use super::rehearsal::Rehearsal;
 
 /// The schema of files that name the stages of `registry`.
 pub fn schema(registry: &Registry) -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut rehearsal = settings.into_generator().into_root_schema_for::<Rehearsal>().to_value();
+    let mut rehearsal = schema_of::<Rehearsal>().to_value();
     bare(&mut rehearsal);
     let params: Map<String, Value> =
         registry.iter().map(|stage| (stage.name().to_owned(), params(stage))).collect();
@@ -90,7 +88,7 @@ pub fn schema(registry: &Registry) -> Value {
                     "inputs": {
                         "description": "Port → `step`, `step/part of its output` or `./file of the project`.",
                         "type": "object",
-                        "additionalProperties": {"anyOf": [source(), list()]},
+                        "additionalProperties": sources(),
                     },
                     "params": {"description": "Settings of the stage.", "type": ["object", "null"]},
                     "needs": {
@@ -122,8 +120,8 @@ fn source() -> Value {
     json!({"type": "string"})
 }
 
-fn list() -> Value {
-    json!({"type": "array", "items": {"type": "string"}})
+fn sources() -> Value {
+    json!({"anyOf": [source(), {"type": "array", "items": source()}]})
 }
 
 fn pair(first: Value, second: Value) -> Value {
@@ -132,11 +130,9 @@ fn pair(first: Value, second: Value) -> Value {
 
 /// What holds of a step of this stage.
 fn of_stage(stage: &dyn AnyStage) -> Value {
-    let ports = stage.inputs().iter().map(|port| {
-        // A port of many takes one without brackets as well.
-        let takes = if port.many { list() } else { source() };
-        (port.name.to_owned(), takes)
-    });
+    // A port of many takes a single one without brackets, too.
+    let takes = |port: &Port| if port.many { sources() } else { source() };
+    let ports = stage.inputs().iter().map(|port| (port.name.to_owned(), takes(port)));
     let required: Vec<&str> =
         stage.inputs().iter().filter(|port| !port.optional).map(|port| port.name).collect();
     let mut then = json!({"properties": {

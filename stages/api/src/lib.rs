@@ -17,5 +17,5 @@ mod tool;
 pub use error::{ParamsError, StageError};
 pub use job::{Host, Input, Inputs, Job, Progress, Unit};
 pub use outside::Outside;
-pub use stage::{AnyStage, NoParams, Port, Registry, Stage, Surroundings};
+pub use stage::{AnyStage, NoParams, Port, Registry, Stage, Surroundings, schema_of};
 pub use tool::{Answer, Arg, Count, Desk, InputView, Results, RunView, StepView, Tool, ToolArgs};

@@ -50,6 +50,12 @@ pub struct Surroundings {
     pub version: Vec<String>,
 }
 
+/// The JSON Schema of a type, with nothing that it refers to outside of itself.
+pub fn schema_of<T: JsonSchema>() -> Schema {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<T>()
+}
+
 /// A kind of work. The same params on the same inputs give the same bytes on one machine.
 pub trait Stage: Send + Sync + 'static {
     /// The settings a pipeline may give. `#[serde(deny_unknown_fields)]`, defaults in code (`#[serde(default)]`
@@ -190,8 +196,7 @@ impl<S: Stage> AnyStage for S {
         S::OPEN_INPUTS
     }
     fn params_schema(&self) -> Schema {
-        let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-        settings.into_generator().into_root_schema_for::<S::Params>()
+        schema_of::<S::Params>()
     }
     fn check_wiring(&self, canonical_params: &str, ports: &[&str]) -> Result<(), String> {
         let params: S::Params = params::parse(canonical_params).map_err(|error| error.message)?;

@@ -39,7 +39,7 @@ impl Learner {
                     return Ok(loss);
                 }
                 Err(error) => {
-                    let largest = lesson.largest_piece()?.min(*at_once);
+                    let largest = lesson.largest_piece().min(*at_once);
                     if largest < 2 || !is_out_of_memory(&error) {
                         return Err(error);
                     }
