@@ -78,7 +78,9 @@ fn an_lmdb_is_imported_at_half_a_gigabyte_a_second_in_bounded_memory() {
     println!("import: {count} pictures, {bytes} bytes at {rate:.2} GB/s, at most {own} MiB of its own");
     let found = RegionFeatures::open(&out).unwrap();
     let last = found.find(&format!("{:05}.png", count - 1)).unwrap();
-    assert_eq!(found.picture(last), picture);
+    // MMF's form keeps no scores.
+    let found = found.picture(last);
+    assert!(found == PictureRegions { scores: vec![0.0; REGIONS], ..picture }, "the last picture is another");
     assert!(rate >= 0.5 && own < 500, "{rate:.2} GB/s, {own} MiB");
     drop(fs::remove_dir_all(&out));
 }
