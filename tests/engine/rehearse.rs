@@ -22,7 +22,7 @@ fn pipeline(more: &str) -> String {
                  sources: [(name: "outside", stage: "join", params: (text: "made up"))]{more}),
             ],
             steps: [
-                (name: "work", stage: "join", inputs: {{"in": ["outside", "other"]}}, publish: "work"),
+                (name: "work", stage: "join", inputs: {{"in": ["outside", "other"]}}, publish: "made"),
                 (name: "aside", stage: "join", params: (text: "aside")),
             ],
             targets: [("all", ["work"])],
@@ -37,7 +37,7 @@ fn a_rehearsal_runs_the_same_steps_on_its_own_sources_in_a_cache_of_its_own() {
     let done = space.run(&["rehearse", "--profile", "real", "--gpu", "a100", "--gpu", "7"]).expect(0);
     assert_eq!(done.ran(), ["other", "outside", "work"]);
     // The stand-in, the rest as in the rehearsed profile.
-    assert_eq!(space.read("reports/trial/work/text"), "real(text=made up )(text=o )");
+    assert_eq!(space.read("reports/trial/made/text"), "real(text=made up )(text=o )");
     assert!(!space.path("cache/state").exists(), "the profile's own cache is untouched");
     assert!(space.path("cache/rehearsal/state").exists());
     for words in
