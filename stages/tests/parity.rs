@@ -17,7 +17,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 use stage_api::testing::{self, run_stage};
 use stages::artifacts::history::History;
-use stages::artifacts::region_features::{PictureRegions, RegionWriter};
+use stages::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use stages::artifacts::samples::Split;
 use stages::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
 use stages::artifacts::weights;
@@ -268,7 +268,8 @@ fn write_memes(config: &Config, size: &Size, tensors: &Tensors, tokens: &Path, r
     };
     let most = size.rows.len();
     let mut set = TokenWriter::new(info);
-    let mut writer = RegionWriter::new(regions, model.features, most, 7);
+    let layout = Layout { width: model.features, max_regions: most, shard: 7, half: false };
+    let mut pictures = Vec::new();
     for (at, row) in size.rows.iter().enumerate() {
         let image = format!("{at}.png");
         let of = TokenRow {
@@ -295,9 +296,13 @@ fn write_memes(config: &Config, size: &Size, tensors: &Tensors, tokens: &Path, r
             objects: vec![0; count],
             size: row.picture,
         };
-        writer.push(&image, picture).unwrap();
+        pictures.push((image, picture));
     }
     set.write(tokens).unwrap();
+    let mut writer = RegionWriter::new(regions, layout);
+    for pictures in pictures.chunks(layout.shard) {
+        writer.write(pictures).unwrap();
+    }
     writer.finish().unwrap();
 }
 

@@ -16,7 +16,7 @@ use std::time::Instant;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use stage_api::testing::run_stage;
 use stages::artifacts::data_summary::DataSummary;
-use stages::artifacts::region_features::{PictureRegions, RegionWriter};
+use stages::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use stages::artifacts::samples::Split;
 use stages::artifacts::token_set::{TokenRow, TokenSet, TokenSetInfo, TokenWriter};
 use zip::write::SimpleFileOptions;
@@ -105,7 +105,8 @@ fn write_rows(tokens: &Path, regions: &Path) {
     let (dataset, vocab_size, max_length) = ("toy".to_owned(), 1000, 24);
     let info = TokenSetInfo { dataset, vocab_size, max_length, pad: 0, unknown: 1, cls: 2, sep: 3, mask: 4 };
     let mut rows = TokenWriter::new(info);
-    let mut features = RegionWriter::new(regions, WIDTH, REGIONS, 2000);
+    let layout = Layout { width: WIDTH, max_regions: REGIONS, shard: 2000, half: false };
+    let (mut features, mut pictures) = (RegionWriter::new(regions, layout), Vec::new());
     let mut number = 0;
     for (split, count) in SPLITS {
         let split = match split {
@@ -130,7 +131,11 @@ fn write_rows(tokens: &Path, regions: &Path) {
                 objects: vec![0; REGIONS],
                 size: (32, 32),
             };
-            features.push(&image, picture).unwrap();
+            pictures.push((image, picture));
+            if pictures.len() == layout.shard || number + 1 == ENTRIES {
+                features.write(&pictures).unwrap();
+                pictures.clear();
+            }
             number += 1;
         }
     }

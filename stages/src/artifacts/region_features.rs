@@ -10,17 +10,19 @@
 //!                                 sizes    u32 [n, 2]    (width, height of the original picture)
 //! ```
 //!
-//! The reader maps the shards into memory: random access by picture, bounded memory at any size. The writer holds one
-//! shard; a shard that has its name is whole and on disk, which is what an extraction that was killed goes on from.
+//! The reader maps the shards into memory, the writer writes pictures to their places: random access, bounded memory at
+//! any size. A shard that has its name is whole, which is what an extraction that was killed goes on from.
 
 mod read;
 mod shard;
+mod shard_writer;
 mod write;
 
 use serde::{Deserialize, Serialize};
 
 pub use read::{RegionFeatures, RegionRow};
 pub use shard::Shard;
+pub use shard_writer::ShardWriter;
 pub use write::{Layout, RegionWriter};
 
 /// The file that says what is where.

@@ -6,13 +6,15 @@
 mod source;
 mod tsv;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError, Unit};
 
 use self::source::Source;
-use crate::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
+use crate::artifacts::region_features::{Layout, RegionWriter};
 use crate::artifacts::samples::SampleSet;
 use crate::space;
 
@@ -42,8 +44,8 @@ fn default_shard() -> usize {
     256
 }
 
-/// Pictures that are in memory side by side.
-const AT_ONCE: usize = 16;
+/// Pictures between two looks at whether the run is to end.
+const AT_ONCE: usize = 64;
 
 impl Stage for ImportFeatures {
     type Params = Params;
@@ -80,19 +82,23 @@ impl Stage for ImportFeatures {
         let Params { regions: max_regions, shard, half } = *params;
         let layout = Layout { width, max_regions, shard, half };
         space::check(job.out, layout.bytes(images.len()))?;
-        let mut writer = RegionWriter::with(job.out, layout);
-        let (mut done, mut unplaced) = (0, 0);
-        for batch in images.chunks(AT_ONCE) {
-            job.checkpoint()?;
-            let found: Result<Vec<PictureRegions>, String> =
-                batch.par_iter().map(|image| source.regions(image, width, max_regions)).collect();
-            for (image, regions) in batch.iter().zip(found.map_err(fail)?) {
-                unplaced += usize::from(regions.size == source::UNKNOWN_SIZE);
-                writer.push(image, regions)?;
+        let mut writer = RegionWriter::new(job.out, layout);
+        let (mut done, unplaced) = (0, AtomicUsize::new(0));
+        for images_of_shard in images.chunks(shard) {
+            let shard = writer.begin(images_of_shard)?;
+            for (first, batch) in (0..).step_by(AT_ONCE).zip(images_of_shard.chunks(AT_ONCE)) {
+                job.checkpoint()?;
+                batch.par_iter().enumerate().try_for_each(|(at, image)| {
+                    let regions = source.regions(image, width, max_regions).map_err(fail)?;
+                    unplaced.fetch_add(usize::from(regions.size == source::UNKNOWN_SIZE), Ordering::Relaxed);
+                    shard.put(first + at, &regions).map_err(StageError::from)
+                })?;
+                done += batch.len();
+                job.progress.advance(done as u64, images.len() as u64, Unit::Items);
             }
-            done += batch.len();
-            job.progress.advance(done as u64, images.len() as u64, Unit::Items);
+            writer.end(shard)?;
         }
+        let unplaced = unplaced.into_inner();
         if unplaced > 0 {
             job.progress.note(&format!(
                 "of {unplaced} pictures no boxes or no size are known: VisualBERT does not read them, ViLBERT does"

@@ -127,7 +127,7 @@ struct Work<'a> {
 impl Work<'_> {
     fn extract(mut self, names: &[String]) -> Result<(), StageError> {
         let progress = self.job.progress;
-        let mut writer = RegionWriter::with(self.job.scratch, self.layout);
+        let mut writer = RegionWriter::durable(self.job.scratch, self.layout);
         let mut shards: Vec<&[String]> = names.chunks(self.layout.shard).collect();
         let whole = shards.iter().take_while(|shard| writer.take_up(shard)).count();
         shards.drain(..whole);
@@ -136,31 +136,34 @@ impl Work<'_> {
             progress.note(&format!("{done} pictures are there from an attempt that was interrupted"));
         }
         let (mut is_announced, mut known) = (false, 0);
-        for shard in shards {
-            let (mut hashes, mut is_new) = (Vec::with_capacity(shard.len()), false);
-            for batch in shard.chunks(self.at_once) {
+        for names_of_shard in shards {
+            let shard = writer.begin(names_of_shard)?;
+            let (mut hashes, mut is_new) = (Vec::with_capacity(names_of_shard.len()), false);
+            for (first, batch) in (0..).step_by(self.at_once).zip(names_of_shard.chunks(self.at_once)) {
                 self.job.checkpoint()?;
                 let begun = Instant::now();
-                let found: Result<Vec<Found>, StageError> =
-                    batch.par_iter().map(|name| self.describe(&self.images.join(name))).collect();
+                let extract = |(at, name): (usize, &String)| {
+                    let Found { regions, hash, is_known } = self.describe(&self.images.join(name))?;
+                    shard.put(first + at, &regions)?;
+                    Ok((hash, is_known))
+                };
+                let found: Result<Vec<(Option<memory::Hash>, bool)>, StageError> =
+                    batch.par_iter().enumerate().map(extract).collect();
                 let found = found?;
-                let new = found.iter().filter(|found| !found.is_known).count();
+                let new = found.iter().filter(|(_, is_known)| !is_known).count();
                 known += found.len() - new;
                 is_new |= new > 0;
                 if new > 0 && !is_announced {
                     is_announced = true;
                     self.announce(names.len() - done, begun.elapsed().as_secs_f64() / new as f64);
                 }
-                for (name, found) in batch.iter().zip(found) {
-                    hashes.extend(found.hash);
-                    writer.push(name, found.regions)?;
-                }
+                hashes.extend(found.into_iter().filter_map(|(hash, _)| hash));
                 done += batch.len();
                 progress.advance(done as u64, names.len() as u64, Unit::Items);
             }
-            writer.close()?;
+            let path = writer.end(shard)?;
             if let Some(memory) = self.memory.as_mut().filter(|_| is_new) {
-                memory.keep(&writer.last_shard(), &hashes)?;
+                memory.keep(&path, &hashes)?;
             }
         }
         if known > 0 {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use stage_api::StageError;
 use stage_api::testing::{Recorder, run_stage};
-use stages::artifacts::region_features::{PictureRegions, RegionWriter};
+use stages::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use stages::artifacts::samples::Split;
 use stages::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
 use stages::artifacts::weights;
@@ -81,9 +81,10 @@ impl Fixture {
             tokens.push(row, &ids);
         }
         tokens.write(&tokens_dir).unwrap();
-        let mut writer = RegionWriter::new(&regions_dir, self.width, 3, 20);
-        for (image, regions) in self.regions {
-            writer.push(&image, regions).unwrap();
+        let layout = Layout { width: self.width, max_regions: 3, shard: 20, half: false };
+        let mut writer = RegionWriter::new(&regions_dir, layout);
+        for pictures in self.regions.chunks(layout.shard) {
+            writer.write(pictures).unwrap();
         }
         writer.finish().unwrap();
         (tokens_dir, regions_dir)

@@ -2,7 +2,16 @@
 
 use std::fs;
 
+use half::f16;
+use safetensors::tensor::{Dtype, TensorView};
+
 use super::*;
+
+const LAYOUT: Layout = Layout { width: 3, max_regions: 4, shard: 2, half: false };
+
+fn named(name: &str, count: usize, base: f32) -> (String, PictureRegions) {
+    (name.to_owned(), picture(count, base))
+}
 
 fn picture(count: usize, base: f32) -> PictureRegions {
     PictureRegions {
@@ -17,10 +26,9 @@ fn picture(count: usize, base: f32) -> PictureRegions {
 #[test]
 fn reads_back_what_was_written_across_shards() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = RegionWriter::new(dir.path(), 3, 4, 2);
-    for (name, count) in [("a.png", 4), ("b.png", 0), ("c.png", 2)] {
-        writer.push(name, picture(count, 10.0 * count as f32)).unwrap();
-    }
+    let mut writer = RegionWriter::new(dir.path(), LAYOUT);
+    writer.write(&[named("a.png", 4, 40.0), named("b.png", 0, 0.0)]).unwrap();
+    writer.write(&[named("c.png", 2, 20.0)]).unwrap();
     writer.finish().unwrap();
     let features = RegionFeatures::open(dir.path()).unwrap();
     let c = features.find("c.png").unwrap();
@@ -42,12 +50,12 @@ fn reads_back_what_was_written_across_shards() {
 fn halves_take_half_the_room() {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout { width: 3, max_regions: 200, shard: 9, half: true };
-    let mut writer = RegionWriter::with(dir.path(), layout);
-    let mut given = picture(2, 0.1);
-    writer.push("a.png", given.clone()).unwrap();
-    given.features[1] = 7e4;
-    let error = writer.push("b.png", given).unwrap_err().to_string();
+    let mut writer = RegionWriter::new(dir.path(), layout);
+    let mut given = [named("a.png", 2, 0.1), named("b.png", 2, 0.1)];
+    given[1].1.features[1] = 7e4;
+    let error = writer.write(&given).unwrap_err().to_string();
     assert!(error.contains("`b.png` is too large"), "{error}");
+    writer.write(&given[..1]).unwrap();
     writer.finish().unwrap();
     let features = RegionFeatures::open(dir.path()).unwrap();
     let mut found = vec![0f32; 6];
@@ -67,19 +75,20 @@ fn goes_on_after_whole_shards_only() {
     fs::create_dir_all(&first).unwrap();
     fs::create_dir_all(&second).unwrap();
     let names: Vec<String> = ["a.png", "b.png", "c.png"].map(str::to_owned).to_vec();
-    let mut killed = RegionWriter::new(&first, 3, 4, 2);
+    let mut killed = RegionWriter::durable(&first, LAYOUT);
     assert!(!killed.take_up(&names[..2]));
-    killed.push("a.png", picture(1, 1.0)).unwrap();
-    killed.push("b.png", picture(2, 2.0)).unwrap();
-    assert_eq!(killed.last_shard(), first.join("shard-00000.safetensors"));
-    killed.push("c.png", picture(3, 3.0)).unwrap();
-    drop(killed);
-    // What was cut short has another name, or is no shard.
-    fs::write(first.join("shard-00001.safetensors"), "short").unwrap();
-    let mut writer = RegionWriter::new(&first, 3, 4, 2);
+    let whole = killed.write(&[named("a.png", 1, 1.0), named("b.png", 2, 2.0)]).unwrap();
+    assert_eq!(whole, first.join("shard-00000.safetensors"));
+    let cut_short = killed.begin(&names[2..]).unwrap();
+    cut_short.put(0, &picture(3, 3.0)).unwrap();
+    drop((cut_short, killed));
+    let mut writer = RegionWriter::durable(&first, LAYOUT);
     assert!(writer.take_up(&names[..2]));
     assert!(!writer.take_up(&names[2..]));
-    writer.push("c.png", picture(3, 3.0)).unwrap();
+    // What has the name and is no shard is written anew.
+    fs::write(first.join("shard-00001.safetensors"), "short").unwrap();
+    assert!(!writer.take_up(&names[2..]));
+    writer.write(&[named("c.png", 3, 3.0)]).unwrap();
     writer.finish_in(&second).unwrap();
     let features = RegionFeatures::open(&second).unwrap();
     for (name, count) in [("a.png", 1), ("b.png", 2), ("c.png", 3)] {
@@ -88,10 +97,58 @@ fn goes_on_after_whole_shards_only() {
 }
 
 #[test]
-fn refuses_more_regions_than_declared() {
+fn refuses_what_does_not_fit() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = RegionWriter::new(dir.path(), 3, 1, 2);
-    assert!(writer.push("a.png", picture(2, 0.0)).is_err());
+    let mut writer = RegionWriter::new(dir.path(), LAYOUT);
+    assert!(writer.write(&[named("a.png", 5, 0.0)]).is_err());
+    let shard = writer.begin(&["a.png".to_owned(), "b.png".to_owned()]).unwrap();
+    shard.put(1, &picture(1, 0.0)).unwrap();
+    let error = writer.end(shard).unwrap_err().to_string();
+    assert!(error.contains("of 2 pictures 1 were written"), "{error}");
+}
+
+/// Rows may come in any order, and what a picture has fewer regions than others is zero: the file is the one that the
+/// library writes.
+#[test]
+fn a_shard_is_what_safetensors_writes() {
+    for half in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = RegionWriter::new(dir.path(), Layout { half, ..LAYOUT });
+        let shard = writer.begin(&["a.png".to_owned(), "b.png".to_owned()]).unwrap();
+        shard.put(1, &picture(4, 0.5)).unwrap();
+        shard.put(0, &picture(1, 0.25)).unwrap();
+        let path = writer.end(shard).unwrap();
+        let mut features = [0f32; 2 * 4 * 3];
+        features[..3].copy_from_slice(&[0.25, 1.25, 2.25]);
+        (0..12).for_each(|at| features[12 + at] = 0.5 + at as f32);
+        let halves = features.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes());
+        let (dtype, features): (_, Vec<u8>) =
+            if half { (Dtype::F16, halves.collect()) } else { (Dtype::F32, bytes(&features)) };
+        let mut boxes = [[0f32; 4]; 8];
+        boxes[0] = [0.0, 0.0, 0.25, 9.0];
+        (0..4).for_each(|at| boxes[4 + at] = [at as f32, 0.0, 0.5, 9.0]);
+        let boxes = bytes(boxes.as_flattened());
+        let scores = bytes(&[0.5, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5]);
+        let whole = |values: &[u32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let (objects, counts) = (whole(&[7, 0, 0, 0, 7, 7, 7, 7]), whole(&[1, 4]));
+        let sizes = whole(&[640, 480, 640, 480]);
+        let expected = safetensors::serialize(
+            [
+                ("features", TensorView::new(dtype, vec![2, 4, 3], &features).unwrap()),
+                ("boxes", TensorView::new(Dtype::F32, vec![2, 4, 4], &boxes).unwrap()),
+                ("scores", TensorView::new(Dtype::F32, vec![2, 4], &scores).unwrap()),
+                ("objects", TensorView::new(Dtype::U32, vec![2, 4], &objects).unwrap()),
+                ("counts", TensorView::new(Dtype::U32, vec![2], &counts).unwrap()),
+                ("sizes", TensorView::new(Dtype::U32, vec![2, 2], &sizes).unwrap()),
+            ],
+            None,
+        );
+        assert!(fs::read(&path).unwrap() == expected.unwrap(), "half: {half}");
+    }
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 #[test]

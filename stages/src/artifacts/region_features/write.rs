@@ -1,12 +1,12 @@
-//! Writes region features shard by shard. A shard gets its name when it is whole and on disk.
+//! Writes region features shard by shard. A shard gets its name when it is whole. It does not know where features come
+//! from, nor how a shard is laid out.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-use safetensors::tensor::{Dtype, TensorView};
+use rayon::prelude::*;
 
+use super::shard_writer::ShardWriter;
 use super::{MANIFEST, Manifest, PictureRegions, Shard, ShardEntry};
 use crate::artifacts::{ArtifactError, Result, write_json};
 
@@ -46,45 +46,31 @@ impl Layout {
     }
 }
 
-/// Writes region features in the order in which pictures are pushed.
+/// Writes a folder of region features.
 pub struct RegionWriter {
     dir: PathBuf,
     layout: Layout,
+    /// Whether a shard is on disk before it has its name.
+    durable: bool,
     manifest: Manifest,
-    images: Vec<String>,
-    pending: Pending,
-}
-
-/// The tensors of the shard that is being filled, as they will lie in it.
-#[derive(Default)]
-struct Pending {
-    features: Vec<u8>,
-    boxes: Vec<u8>,
-    scores: Vec<u8>,
-    objects: Vec<u8>,
-    counts: Vec<u8>,
-    sizes: Vec<u8>,
 }
 
 impl RegionWriter {
-    /// Starts writing 32-bit features into `dir`, of `width`, at most `max_regions` a picture, `shard` pictures a shard.
-    pub fn new(dir: &Path, width: usize, max_regions: usize, shard: usize) -> Self {
-        Self::with(dir, Layout { width, max_regions, shard: shard.max(1), half: false })
+    /// Starts writing into `dir`, which is there.
+    pub fn new(dir: &Path, layout: Layout) -> Self {
+        let Layout { width, max_regions, .. } = layout;
+        let manifest = Manifest { width, max_regions, shards: Vec::new() };
+        Self { dir: dir.to_owned(), layout, durable: false, manifest }
     }
 
-    /// Starts writing into `dir`.
-    pub fn with(dir: &Path, layout: Layout) -> Self {
-        Self {
-            dir: dir.to_owned(),
-            layout,
-            manifest: Manifest { width: layout.width, max_regions: layout.max_regions, shards: Vec::new() },
-            images: Vec::new(),
-            pending: Pending::default(),
-        }
+    /// As [`RegionWriter::new`], in a folder that a later attempt takes shards up from, also after a power cut: each is
+    /// forced to disk.
+    pub fn durable(dir: &Path, layout: Layout) -> Self {
+        Self { durable: true, ..Self::new(dir, layout) }
     }
 
     /// Takes the next shard, of `images`, as an earlier attempt left it in the folder; false when it left none that is
-    /// whole. To be asked between shards.
+    /// whole.
     pub fn take_up(&mut self, images: &[String]) -> bool {
         let file = self.next_file();
         let Layout { width, max_regions, .. } = self.layout;
@@ -95,71 +81,43 @@ impl RegionWriter {
         is_whole
     }
 
-    /// Appends a picture, and writes the shard that it fills.
+    /// Starts the next shard, of `images`, of which there are as many as the layout says, or fewer in the last one.
     ///
     /// # Errors
-    /// Regions whose parts disagree in length or exceed `max_regions`, a feature too large for 16 bits; a shard that
-    /// cannot be written.
-    pub fn push(&mut self, image: &str, regions: PictureRegions) -> Result<()> {
-        let Layout { width, max_regions, shard, half } = self.layout;
-        let count = regions.boxes.len();
-        let fits = count <= max_regions
-            && regions.features.len() == count * width
-            && regions.scores.len() == count
-            && regions.objects.len() == count;
-        if !fits {
-            return Err(ArtifactError::new(&self.dir, format!("regions of `{image}` do not fit together")));
-        }
-        let pending = &mut self.pending;
-        if half {
-            let mut halves = vec![f16::ZERO; count * width];
-            halves.convert_from_f32_slice(&regions.features);
-            if halves.iter().any(|value| value.is_infinite()) {
-                let problem = format!("a feature of `{image}` is too large for 16 bits; leave `half` out");
-                return Err(ArtifactError::new(&self.dir, problem));
-            }
-            append(&mut pending.features, &halves, |value| value.to_le_bytes(), max_regions * width);
-        } else {
-            append(
-                &mut pending.features,
-                &regions.features,
-                |value| value.to_le_bytes(),
-                max_regions * width,
-            );
-        }
-        append(
-            &mut pending.boxes,
-            regions.boxes.as_flattened(),
-            |value| value.to_le_bytes(),
-            4 * max_regions,
-        );
-        append(&mut pending.scores, &regions.scores, |value| value.to_le_bytes(), max_regions);
-        append(&mut pending.objects, &regions.objects, |value| value.to_le_bytes(), max_regions);
-        append(&mut pending.counts, &[count as u32], |value| value.to_le_bytes(), 1);
-        append(&mut pending.sizes, &[regions.size.0, regions.size.1], |value| value.to_le_bytes(), 2);
-        self.images.push(image.to_owned());
-        if self.images.len() == shard { self.flush() } else { Ok(()) }
+    /// A file that cannot be made.
+    pub fn begin(&self, images: &[String]) -> Result<ShardWriter> {
+        let new = self.dir.join(self.next_file()).with_extension("new");
+        ShardWriter::create(new, self.layout, images)
     }
 
-    /// Writes what has been pushed since the last whole shard.
+    /// Ends a shard, all of whose pictures were put, and gives it its name, which is returned.
     ///
     /// # Errors
-    /// A shard that cannot be written.
-    pub fn close(&mut self) -> Result<()> {
-        if self.images.is_empty() { Ok(()) } else { self.flush() }
+    /// A picture that was not put; what cannot be written.
+    pub fn end(&mut self, shard: ShardWriter) -> Result<PathBuf> {
+        let file = self.next_file();
+        let path = self.dir.join(&file);
+        let images = shard.end(&path, self.durable)?;
+        self.manifest.shards.push(ShardEntry { file, images });
+        Ok(path)
     }
 
-    /// The file of the last shard that was written or taken up; of none, the folder.
-    pub fn last_shard(&self) -> PathBuf {
-        self.manifest.shards.last().map_or(self.dir.clone(), |shard| self.dir.join(&shard.file))
+    /// Writes the next shard, of these pictures, whole.
+    ///
+    /// # Errors
+    /// As [`ShardWriter::put`] and [`RegionWriter::end`].
+    pub fn write(&mut self, pictures: &[(String, PictureRegions)]) -> Result<PathBuf> {
+        let images: Vec<String> = pictures.iter().map(|(image, _)| image.clone()).collect();
+        let shard = self.begin(&images)?;
+        pictures.par_iter().enumerate().try_for_each(|(row, (_, regions))| shard.put(row, regions))?;
+        self.end(shard)
     }
 
-    /// Writes the last shard and the manifest.
+    /// Writes the manifest.
     ///
     /// # Errors
     /// What cannot be written.
-    pub fn finish(mut self) -> Result<()> {
-        self.close()?;
+    pub fn finish(self) -> Result<()> {
         write_json(&self.dir.join(MANIFEST), &self.manifest)
     }
 
@@ -167,8 +125,7 @@ impl RegionWriter {
     ///
     /// # Errors
     /// What cannot be written.
-    pub fn finish_in(mut self, into: &Path) -> Result<()> {
-        self.close()?;
+    pub fn finish_in(self, into: &Path) -> Result<()> {
         for ShardEntry { file, .. } in &self.manifest.shards {
             let (from, to) = (self.dir.join(file), into.join(file));
             if fs::rename(&from, &to).is_err() {
@@ -180,51 +137,5 @@ impl RegionWriter {
 
     fn next_file(&self) -> String {
         format!("shard-{:05}.safetensors", self.manifest.shards.len())
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let (n, Layout { width, max_regions: most, half, .. }) = (self.images.len(), self.layout);
-        let file = self.next_file();
-        let path = self.dir.join(&file);
-        let pending = &mut self.pending;
-        let parts = [
-            (
-                "features",
-                if half { Dtype::F16 } else { Dtype::F32 },
-                vec![n, most, width],
-                &mut pending.features,
-            ),
-            ("boxes", Dtype::F32, vec![n, most, 4], &mut pending.boxes),
-            ("scores", Dtype::F32, vec![n, most], &mut pending.scores),
-            ("objects", Dtype::U32, vec![n, most], &mut pending.objects),
-            ("counts", Dtype::U32, vec![n], &mut pending.counts),
-            ("sizes", Dtype::U32, vec![n, 2], &mut pending.sizes),
-        ];
-        let fail = |error: safetensors::SafeTensorError| ArtifactError::new(&path, error);
-        let mut views = Vec::with_capacity(parts.len());
-        for (name, dtype, shape, bytes) in &parts {
-            views.push((*name, TensorView::new(*dtype, shape.clone(), bytes).map_err(fail)?));
-        }
-        let new = path.with_extension("new");
-        safetensors::serialize_to_file(views, None, &new).map_err(fail)?;
-        let placed = File::open(&new).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&new, &path));
-        placed.map_err(|error| ArtifactError::new(&path, error))?;
-        parts.into_iter().for_each(|(_, _, _, bytes)| bytes.clear());
-        self.manifest.shards.push(ShardEntry { file, images: std::mem::take(&mut self.images) });
-        Ok(())
-    }
-}
-
-/// Appends values as bytes, and zeros up to `padded` values.
-fn append<T: Copy, const N: usize>(
-    bytes: &mut Vec<u8>,
-    values: &[T],
-    to_bytes: impl Fn(T) -> [u8; N],
-    padded: usize,
-) {
-    let start = bytes.len();
-    bytes.resize(start + N * padded, 0);
-    for (into, value) in bytes[start..].chunks_exact_mut(N).zip(values) {
-        into.copy_from_slice(&to_bytes(*value));
     }
 }
