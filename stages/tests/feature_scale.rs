@@ -1,6 +1,8 @@
 //! A feature set as MMF has it, 10,000 pictures of 100 regions of 2,048 values (8.2 GB as LMDB), written and imported; the
-//! rate from page cache and the memory of the process's own are printed and held against limits. Runs only on request, and
-//! takes 17 GB of disk; with another number than 1 so many pictures:
+//! rate from page cache and the memory of the process's own are printed and held against limits. So much the system does
+//! not keep before the disk has taken it, so beside it stands how fast the file is copied there: an import is to reach half
+//! a gigabyte a second, or nearly what the disk takes. Runs only on request, and takes 17 GB of disk; with another number
+//! than 1 so many pictures, of which 2,000 and fewer must reach the rate:
 //!
 //! ```text
 //! REPRO_SCALE=1 RAYON_NUM_THREADS=2 cargo test --release --workspace --test feature_scale -- --nocapture
@@ -8,7 +10,7 @@
 
 #![allow(clippy::print_stdout)]
 
-use std::fs;
+use std::fs::{self, File};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,8 @@ use stages::artifacts::samples::{Sample, SampleSet, Split};
 const REGIONS: usize = 100;
 const WIDTH: usize = 2048;
 const PICTURES: usize = 10_000;
+/// So many pictures are in memory before the disk has to have them.
+const FITS: usize = 2000;
 
 #[test]
 fn an_lmdb_is_imported_at_half_a_gigabyte_a_second_in_bounded_memory() {
@@ -55,6 +59,8 @@ fn an_lmdb_is_imported_at_half_a_gigabyte_a_second_in_bounded_memory() {
         });
     }
     writer.finish().unwrap();
+    let data = features.join("data.mdb");
+    File::open(&data).unwrap().sync_all().unwrap();
     set.write(&samples).unwrap();
 
     let registry = stages::registry();
@@ -81,8 +87,14 @@ fn an_lmdb_is_imported_at_half_a_gigabyte_a_second_in_bounded_memory() {
     // MMF's form keeps no scores.
     let found = found.picture(last);
     assert!(found == PictureRegions { scores: vec![0.0; REGIONS], ..picture }, "the last picture is another");
-    assert!(rate >= 0.5 && own < 500, "{rate:.2} GB/s, {own} MiB");
-    drop(fs::remove_dir_all(&out));
+    fs::remove_dir_all(&out).unwrap();
+    let began = Instant::now();
+    fs::copy(&data, dir.path().join("copy")).unwrap();
+    let copied = bytes as f64 / 1e9 / began.elapsed().as_secs_f64();
+    println!("the file is copied at {copied:.2} GB/s");
+    assert!(own < 100, "{own} MiB");
+    let is_bound_by_disk = count > FITS && rate >= 0.8 * copied;
+    assert!(rate >= 0.5 || is_bound_by_disk, "{rate:.2} GB/s, a copy {copied:.2} GB/s");
 }
 
 /// What the process holds beside mapped files, in MiB.
