@@ -6,9 +6,9 @@ use multiversion::multiversion;
 
 use super::dropout::Mask;
 use super::fused::math::{exp, sum};
-use super::fused::product::{Matrix, product};
 use super::fused::{self, Kernel, parallel};
 use super::linear::{Size, bias_gradient};
+use super::product::{Matrix, product};
 use super::{Kernels, Linear, Params};
 
 /// softmax(q kᵀ / √d + bias), dropped out, times v, for each head.

@@ -1,13 +1,15 @@
 //! Convolution for inference: grouped, with bias, an optional addend and ReLU, on one picture at a time.
 //!
 //! On the host a tile of the input is unrolled (im2col) and multiplied group by group, because the library's
-//! own grouped convolution takes 7 to 40 times as long; 1×1 convolutions are plain products, and large 3×3 ones go by
-//! Winograd's way. Other devices use the library. It knows no network.
+//! own grouped convolution takes 7 to 40 times as long; 1×1 convolutions are plain products, large 3×3 ones go by
+//! Winograd's way, and of large grouped ones nothing is unrolled. Other devices use the library. It knows no network.
 
 use candle_core::{Error, Result, Tensor};
 use rayon::prelude::*;
 
-use super::host_product::{Rhs, add_product, host_vec, rectify, with_host_values};
+use super::grouped;
+use super::host::{host_vec, rectified, with_host_values};
+use super::product::{Matrix, PICTURE_WORTH_SHARING, new_product, product_from};
 use super::winograd::Filters;
 
 /// Values of an unrolled tile: what fits into a core's second-level cache beside the output.
@@ -16,8 +18,6 @@ const TILE: usize = 1 << 16;
 const SHARED_TILE: usize = 1 << 22;
 /// From this many values on passes over an output are spread over the threads.
 const PARALLEL_VALUES: usize = 1 << 20;
-/// From this many multiplications on the groups of one convolution are spread over the threads.
-const PARALLEL_FROM: usize = 1 << 27;
 
 /// How a window moves over its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,36 +104,50 @@ impl Conv2d {
             return if self.relu { y.relu() } else { Ok(y) };
         }
         let plane = out_height * out_width;
-        let mut y = vec![0f32; out * plane];
-        self.add_bias(&mut y, plane, addend)?;
-        let x = x.contiguous()?;
-        if let Some(filters) = self.filters.as_ref().filter(|_| Filters::suit(height, width)) {
-            with_host_values(&x, |x| filters.add(&mut y, x, height, width))?;
-        } else {
-            let geometry =
-                Geometry { depth, height, width, kernel, out_height, out_width, window: self.window };
-            with_host_values(&x, |x| {
-                with_host_values(&self.weight, |weight| convolve(&mut y, x, weight, &geometry))
-            })??;
-        }
-        if self.relu {
-            each_plane(&mut y, plane, |_, y| rectify(y));
+        let geometry = Geometry { depth, height, width, kernel, out_height, out_width, window: self.window };
+        let mut y = with_host_values(&x.contiguous()?, |x| {
+            with_host_values(&self.weight, |weight| self.convolve(x, weight, out, &geometry))
+        })??;
+        match addend {
+            None => self.finish(&mut y, plane, None),
+            Some(addend) => with_host_values(&addend.contiguous()?, |addend| {
+                self.finish(&mut y, plane, Some(addend));
+            })?,
         }
         Tensor::from_vec(y, shape, x.device())
     }
 
-    fn add_bias(&self, y: &mut [f32], plane: usize, addend: Option<&Tensor>) -> Result<()> {
-        let bias = &self.host_bias;
-        let Some(addend) = addend else {
-            each_plane(y, plane, |channel, y| y.fill(bias[channel]));
-            return Ok(());
-        };
-        with_host_values(&addend.contiguous()?, |addend| {
-            each_plane(y, plane, |channel, y| {
-                let addend = &addend[channel * plane..][..plane];
-                y.iter_mut().zip(addend).for_each(|(y, addend)| *y = addend + bias[channel]);
-            });
-        })
+    /// The convolution of `x`, without bias, by the fastest way there is for its sizes.
+    fn convolve(&self, x: &[f32], weight: &[f32], out: usize, geometry: &Geometry) -> Vec<f32> {
+        let &Geometry { depth, height, width, out_height, out_width, window, .. } = geometry;
+        let plane = out_height * out_width;
+        if geometry.is_point() && window.groups == 1 {
+            let (weight, x) = (Matrix::new(weight, out, depth, depth), Matrix::new(x, depth, plane, plane));
+            return new_product(PICTURE_WORTH_SHARING, weight, x);
+        }
+        let mut y = vec![0f32; out * plane];
+        if let Some(filters) = self.filters.as_ref().filter(|_| Filters::suit(height, width)) {
+            filters.apply(&mut y, x, height, width);
+        } else {
+            convolve(&mut y, x, weight, geometry);
+        }
+        y
+    }
+
+    /// Adds bias and addend, and applies the ReLU, in one pass.
+    fn finish(&self, y: &mut [f32], plane: usize, addend: Option<&[f32]>) {
+        each_plane(y, plane, |channel, y| {
+            let bias = self.host_bias[channel];
+            let addend = addend.map(|addend| &addend[channel * plane..][..plane]);
+            match (addend, self.relu) {
+                (None, false) => y.iter_mut().for_each(|y| *y += bias),
+                (None, true) => y.iter_mut().for_each(|y| *y = rectified(*y + bias)),
+                (Some(addend), false) => y.iter_mut().zip(addend).for_each(|(y, add)| *y += add + bias),
+                (Some(addend), true) => {
+                    y.iter_mut().zip(addend).for_each(|(y, add)| *y = rectified(*y + (add + bias)));
+                }
+            }
+        });
     }
 }
 
@@ -162,13 +176,38 @@ struct Geometry {
     window: Window,
 }
 
-/// Adds the convolution of `x` to `y`, all groups.
+impl Geometry {
+    /// Outputs of a channel.
+    fn plane(&self) -> usize {
+        self.out_height * self.out_width
+    }
+
+    /// Whether the window is 3×3 and keeps the size.
+    fn is_same_3(&self) -> bool {
+        self.kernel == 3 && Window { groups: 1, ..self.window } == Window::SAME_3
+    }
+
+    /// Whether each output sees one place of the input, its own.
+    fn is_point(&self) -> bool {
+        self.kernel == 1 && self.window.stride == 1 && self.window.padding == 0
+    }
+}
+
+/// Writes the convolution of `x` to `y`, all groups.
 fn convolve(y: &mut [f32], x: &[f32], weight: &[f32], geometry: &Geometry) {
     let groups = geometry.window.groups;
     let work = y.len() * geometry.depth * geometry.kernel * geometry.kernel;
     let (y_group, x_group, w_group) = (y.len() / groups, x.len() / groups, weight.len() / groups);
-    let group = |((y, x), weight): ((&mut [f32], &[f32]), &[f32])| convolve_group(y, x, weight, geometry);
-    if groups > 1 && work >= PARALLEL_FROM {
+    let is_shared = groups > 1 && work >= PICTURE_WORTH_SHARING;
+    let is_direct = is_shared && geometry.is_same_3() && grouped::suits(y_group / geometry.plane());
+    let group = |((y, x), weight): ((&mut [f32], &[f32]), &[f32])| {
+        if is_direct {
+            grouped::convolve(y, x, weight, geometry.height, geometry.width);
+        } else {
+            convolve_group(y, x, weight, geometry);
+        }
+    };
+    if is_shared {
         y.par_chunks_mut(y_group).zip(x.par_chunks(x_group)).zip(weight.par_chunks(w_group)).for_each(group);
     } else {
         y.chunks_mut(y_group).zip(x.chunks(x_group)).zip(weight.chunks(w_group)).for_each(group);
@@ -176,15 +215,17 @@ fn convolve(y: &mut [f32], x: &[f32], weight: &[f32], geometry: &Geometry) {
 }
 
 fn convolve_group(y: &mut [f32], x: &[f32], weight: &[f32], geometry: &Geometry) {
-    let plane = geometry.out_height * geometry.out_width;
+    let plane = geometry.plane();
     let rows = y.len() / plane;
     let depth = geometry.depth * geometry.kernel * geometry.kernel;
-    if geometry.kernel == 1 && geometry.window.stride == 1 && geometry.window.padding == 0 {
-        add_product(y, plane, weight, Rhs::rows(x, plane), rows, depth);
+    let weight = Matrix::new(weight, rows, depth, depth);
+    if geometry.is_point() {
+        let x = Matrix::new(x, depth, plane, plane);
+        product_from(PICTURE_WORTH_SHARING, y, plane, weight, x, 1.0, false);
         return;
     }
     // One group of a large convolution has the threads to itself: they share the unrolling, too.
-    let is_shared = geometry.window.groups == 1 && y.len() * depth >= PARALLEL_FROM;
+    let is_shared = geometry.window.groups == 1 && y.len() * depth >= PICTURE_WORTH_SHARING;
     let values = if is_shared { SHARED_TILE } else { TILE };
     let tile_rows = (values / (depth * geometry.out_width)).clamp(1, geometry.out_height);
     let mut tile = vec![0f32; depth * tile_rows * geometry.out_width];
@@ -199,7 +240,8 @@ fn convolve_group(y: &mut [f32], x: &[f32], weight: &[f32], geometry: &Geometry)
             lines.chunks_mut(columns).enumerate().for_each(line);
         }
         let start = top * geometry.out_width;
-        add_product(&mut y[start..], plane, weight, Rhs::rows(&tile, columns), rows, depth);
+        let tile = Matrix::new(&tile, depth, columns, columns);
+        product_from(PICTURE_WORTH_SHARING, &mut y[start..], plane, weight, tile, 1.0, false);
     }
 }
 
@@ -322,7 +364,7 @@ mod tests {
         let x = wave(&[1, 64, 64, 64], 0.13);
         let bias = Tensor::zeros(256, DType::F32, &Device::Cpu).unwrap();
         for groups in [1, 2] {
-            // The first by Winograd's way, the second group by group.
+            // The first by Winograd's way, the second without unrolling, group by group.
             let weight = wave(&[256, 64 / groups, 3, 3], 0.29);
             let conv = Conv2d::new(weight, bias.clone(), Window { groups, ..Window::SAME_3 }).unwrap();
             let on = |threads: usize| {

@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::host_product::host_vec;
+use super::host::host_vec;
 
 /// The scale and shift of each channel: `y = x · s + (b − mean · s)` with `s = w / sqrt(var)`.
 ///

@@ -3,8 +3,8 @@
 use candle_core::{Error, Result, Tensor};
 use multiversion::multiversion;
 
-use super::fused::product::{Matrix, product};
 use super::fused::{self, Kernel, parallel};
+use super::product::{Matrix, product};
 use super::{Kernels, Params};
 
 /// y = x Wᵀ + b.

@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::host_product::with_host_values;
+use super::host::with_host_values;
 
 /// How boxes are sampled.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -170,7 +170,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::nn::host_product::host_vec;
+    use crate::nn::host::host_vec;
 
     const ALIGN: RoiAlign = RoiAlign { bins: 3, samples: 2, scale: 0.25 };
 

@@ -5,7 +5,7 @@ use candle_nn::VarBuilder;
 
 use super::boxes::{Corners, area};
 use super::config::Config;
-use crate::nn::host_product::affine;
+use crate::nn::host::affine;
 use crate::nn::roi_align::RoiAlign;
 
 /// Pooling from the pyramid, two hidden layers, class scores.

@@ -23,7 +23,7 @@ pub use boxes::Corners;
 pub use config::Config;
 pub use preprocess::Picture;
 
-use crate::nn::host_product::host_vec;
+use crate::nn::host::host_vec;
 use backbone::Body;
 use fpn::Pyramid;
 use head::{BoxHead, Described};

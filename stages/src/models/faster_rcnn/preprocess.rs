@@ -89,7 +89,7 @@ fn taps(outputs: usize, inputs: usize, scale: f64) -> Vec<(usize, usize, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::host_product::host_vec;
+    use crate::nn::host::host_vec;
 
     fn grey(width: usize, height: usize, value: impl Fn(usize, usize) -> u8) -> Picture {
         let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));

@@ -9,7 +9,7 @@ use super::boxes::{Corners, best_first, clip, decode, suppress};
 use super::config::{Config, Proposals};
 use super::fpn::load_biased;
 use crate::nn::conv::{Conv2d, Window};
-use crate::nn::host_product::host_vec;
+use crate::nn::host::host_vec;
 
 /// The head shared by all levels, and the anchors of each.
 #[derive(Debug)]

@@ -11,7 +11,6 @@
 
 pub mod math;
 pub mod parallel;
-pub mod product;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -22,7 +22,7 @@ use super::head::Pooler;
 use super::preprocess::{Picture, prepare};
 use super::rpn::{Rpn, cells};
 use crate::nn::conv::{Conv2d, Window, max_pool_3x3};
-use crate::nn::host_product::{affine, host_vec};
+use crate::nn::host::{affine, host_vec};
 use ridge::{Moments, ridge};
 
 /// A picture with what is on it.

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Error, Result, Tensor};
 
-use crate::nn::host_product::{host_vec, with_host_values};
+use crate::nn::host::{host_vec, with_host_values};
 
 /// Mean and variance of each channel.
 pub(super) struct Moments {

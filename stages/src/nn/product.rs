@@ -1,8 +1,10 @@
-//! Matrix products on slices, as the layers' backward passes need them: either factor may be read transposed, the
-//! result may be added to what is there, and all three may be parts of wider matrices.
+//! Matrix products on slices: either factor may be read transposed, the result may be added to what is there, and all three
+//! may be parts of wider matrices. It knows no layer.
 
 /// Multiplications below which a product is done by the calling thread.
 const WORTH_SHARING: usize = 1 << 21;
+/// The same in a network for pictures: of small ones, whose pictures are spread over the threads, nothing else is.
+pub const PICTURE_WORTH_SHARING: usize = 1 << 27;
 
 /// A matrix to read: element (i, j) is `data[i * strides.0 + j * strides.1]`.
 #[derive(Clone, Copy)]
@@ -53,22 +55,70 @@ fn end(rows: usize, columns: usize, strides: (usize, usize)) -> usize {
 /// # Panics
 /// Dimensions that do not fit each other or the slices: an error of the calling kernel.
 pub fn product(out: &mut [f32], stride: usize, a: Matrix, b: Matrix, scale: f32, add: bool) {
+    product_from(WORTH_SHARING, out, stride, a, b, scale, add);
+}
+
+/// As [`product`], shared by the threads from `worth` multiplications on.
+///
+/// # Panics
+/// As [`product`].
+pub fn product_from(
+    worth: usize,
+    out: &mut [f32],
+    stride: usize,
+    a: Matrix,
+    b: Matrix,
+    scale: f32,
+    add: bool,
+) {
+    assert!(
+        stride >= b.columns && out.len() >= end(a.rows, b.columns, (stride, 1)),
+        "a product's result does not fit"
+    );
+    // SAFETY: `out` is borrowed mutably, so nothing else reads or writes it, and holds the result.
+    #[allow(unsafe_code)]
+    unsafe {
+        multiply(worth, out.as_mut_ptr(), stride, a, b, scale, add);
+    }
+}
+
+/// a b, row-major, in memory that nobody filled with zeros before; shared from `worth` multiplications on.
+///
+/// # Panics
+/// Inner dimensions that differ, a factor that is too short.
+pub fn new_product(worth: usize, a: Matrix, b: Matrix) -> Vec<f32> {
+    let values = a.rows * b.columns;
+    if values == 0 || a.columns == 0 {
+        return vec![0.0; values];
+    }
+    let mut out = Vec::with_capacity(values);
+    // SAFETY: there is room for all rows, which lie without gaps; what is not added to is written, all of it, and not read.
+    #[allow(unsafe_code)]
+    unsafe {
+        multiply(worth, out.as_mut_ptr(), b.columns, a, b, 1.0, false);
+        out.set_len(values);
+    }
+    out
+}
+
+/// The product into memory at `out`.
+///
+/// # Safety
+/// All rows of the result fit at `out`, nothing else reads or writes them, and they hold values if `add`.
+#[allow(unsafe_code)]
+unsafe fn multiply(worth: usize, out: *mut f32, stride: usize, a: Matrix, b: Matrix, scale: f32, add: bool) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(k, b.rows, "the inner dimensions of a product differ");
-    assert!(stride >= n && out.len() >= end(m, n, (stride, 1)), "a product's result does not fit");
     assert!(a.data.len() >= a.end() && b.data.len() >= b.end(), "a product's factor is too short");
     // The choice depends on the size alone; inside, threads share rows and columns of the result, never a sum.
-    let threads =
-        if m * n * k < WORTH_SHARING { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
-    // SAFETY: the asserts above keep every element that the strides reach within the slices; `out` is borrowed
-    // mutably, so nothing else reads or writes it.
-    #[allow(unsafe_code)]
+    let threads = if m * n * k < worth { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
+    // SAFETY: the asserts above keep every element that the strides reach within the factors; the caller vouches for `out`.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.as_mut_ptr(),
+            out,
             1,
             stride as isize,
             add,
