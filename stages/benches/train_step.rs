@@ -1,11 +1,12 @@
 //! A training step of the small model the mini profile trains: forward, backward and update, by mode and by
-//! implementation, on one thread.
+//! implementation, on one thread. And what is read for a step of the full-size model, which another thread does meanwhile.
 
 use std::collections::HashMap;
 use std::hint::black_box;
 
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
+use stages::artifacts::region_features::{Layout, PictureRegions, RegionFeatures, RegionRow, RegionWriter};
 use stages::models::visual_bert::{Config, VisualBert};
 use stages::models::{Batch, Mode, Model, Start, complete, fresh};
 use stages::nn::{AdamW, AdamWConfig, Dropout, Kernels, Params, cross_entropy, decays, init, tune_allocator};
@@ -72,9 +73,46 @@ fn train_step(c: &mut Criterion) {
     }
 }
 
+/// The features of 16 pictures of 100 regions of 2,048 values, each time other ones, out of shards in the page cache.
+fn read_batch(c: &mut Criterion) {
+    const PICTURES: usize = 320;
+    let layout = Layout { width: 2048, max_regions: 100, shard: 64, half: false };
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut writer = RegionWriter::new(dir.path(), layout);
+    let names: Vec<String> = (0..PICTURES).map(|number| number.to_string()).collect();
+    for names in names.chunks(layout.shard) {
+        let picture = |name: &String| {
+            let regions = PictureRegions {
+                features: (0..100 * 2048).map(|at| (at % 101) as f32).collect(),
+                boxes: vec![[0.0, 0.0, 9.0, 9.0]; 100],
+                scores: vec![0.5; 100],
+                objects: vec![3; 100],
+                size: (640, 480),
+            };
+            (name.clone(), regions)
+        };
+        writer.write(&names.iter().map(picture).collect::<Vec<_>>()).expect("a shard");
+    }
+    writer.finish().expect("features");
+    let features = RegionFeatures::open(dir.path()).expect("features");
+    let places: Vec<RegionRow> = names.iter().filter_map(|name| features.find(name)).collect();
+    let mut next = 0;
+    c.bench_function("features of 16 memes, 13 MB", |b| {
+        b.iter(|| {
+            let mut batch = vec![0f32; 16 * 100 * 2048];
+            for into in batch.chunks_exact_mut(100 * 2048) {
+                // A step that shares no factor with the number of pictures, as shuffled rows lie.
+                next = (next + 97) % PICTURES;
+                features.copy_features(places[next], into);
+            }
+            Tensor::from_vec(batch, (16, 100, 2048), &Device::Cpu).expect("a tensor")
+        });
+    });
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).without_plots();
-    targets = train_step
+    targets = train_step, read_batch
 }
 criterion_main!(benches);
