@@ -10,9 +10,10 @@
 
 #![allow(clippy::print_stdout)]
 
+mod memory;
+
 use std::fs::{self, File};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use stage_api::testing::run_stage;
 use stages::artifacts::lmdb::LmdbWriter;
@@ -65,20 +66,9 @@ fn an_lmdb_is_imported_at_half_a_gigabyte_a_second_in_bounded_memory() {
 
     let registry = stages::registry();
     let inputs = [("features", features.as_path()), ("samples", samples.as_path())];
-    let is_over = AtomicBool::new(false);
     let began = Instant::now();
-    let own = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let mut most = 0;
-            while !is_over.load(Ordering::Relaxed) {
-                most = most.max(own_memory());
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            most
-        });
+    let (own, _) = memory::peaks_of(|| {
         run_stage(registry.get("import-features").unwrap(), "()", &inputs, &out).unwrap();
-        is_over.store(true, Ordering::Relaxed);
-        watch.join().unwrap()
     });
     let rate = bytes as f64 / 1e9 / began.elapsed().as_secs_f64();
     println!("import: {count} pictures, {bytes} bytes at {rate:.2} GB/s, at most {own} MiB of its own");
@@ -95,11 +85,4 @@ fn an_lmdb_is_imported_at_half_a_gigabyte_a_second_in_bounded_memory() {
     assert!(own < 100, "{own} MiB");
     let is_bound_by_disk = count > FITS && rate >= 0.8 * copied;
     assert!(rate >= 0.5 || is_bound_by_disk, "{rate:.2} GB/s, a copy {copied:.2} GB/s");
-}
-
-/// What the process holds beside mapped files, in MiB.
-fn own_memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or_default() >> 10
 }
