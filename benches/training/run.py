@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Our training step beside PyTorch's, in one run: the paper's models, batches of 16, 100 regions, dropout 0.1.
 
-    cargo build --release -p stages --bench step
+    cargo bench --workspace --bench step --no-run
     python benches/training/run.py --ours target/release/deps/step-HASH --work fc,pe,full,evaluate --texts padded
     python benches/training/run.py --ours … --texts real --peers eager,malloc,bf16
     python benches/training/run.py --ours … --device cuda --peers eager --steps 20     (ours built with --features cuda)
