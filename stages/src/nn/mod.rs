@@ -7,6 +7,8 @@ mod activation;
 mod adamw;
 mod allocator;
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod blocked;
 pub mod conv;
 #[cfg(feature = "cuda")]
 mod cuda;

@@ -1,8 +1,15 @@
 //! Matrix products on slices: either factor may be read transposed, the result may be added to what is there, and all three
-//! may be parts of wider matrices. It knows no layer.
+//! may be parts of wider matrices. Large ones go by `blocked` where the CPU is one that it is for, others by the library. It
+//! knows no layer.
+
+#[cfg(target_arch = "x86_64")]
+use super::blocked;
 
 /// Multiplications below which a product is done by the calling thread.
 const WORTH_SHARING: usize = 1 << 21;
+/// Multiplications below which the library is as fast: where all three matrices stay in a core's caches.
+#[cfg(target_arch = "x86_64")]
+const WORTH_BLOCKING: usize = 1 << 25;
 /// The same in a network for pictures: of small ones, whose pictures are spread over the threads, nothing else is.
 pub const PICTURE_WORTH_SHARING: usize = 1 << 27;
 
@@ -33,6 +40,18 @@ impl<'a> Matrix<'a> {
     pub fn between(self, first: usize, end: usize) -> &'a [f32] {
         let stride = self.strides.0;
         &self.data[first * stride..end.saturating_sub(1) * stride + self.columns]
+    }
+
+    /// Whether the elements of a row lie side by side; else those of a column do.
+    #[cfg(target_arch = "x86_64")]
+    pub fn is_row_major(self) -> bool {
+        self.strides.1 == 1
+    }
+
+    /// A row of a row-major matrix.
+    #[cfg(target_arch = "x86_64")]
+    pub fn row(self, number: usize) -> &'a [f32] {
+        &self.data[number * self.strides.0..][..self.columns]
     }
 
     /// How far apart the rows of a row-major matrix lie.
@@ -110,8 +129,14 @@ unsafe fn multiply(worth: usize, out: *mut f32, stride: usize, a: Matrix, b: Mat
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(k, b.rows, "the inner dimensions of a product differ");
     assert!(a.data.len() >= a.end() && b.data.len() >= b.end(), "a product's factor is too short");
-    // The choice depends on the size alone; inside, threads share rows and columns of the result, never a sum.
-    let threads = if m * n * k < worth { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
+    // The choices depend on the size alone; inside, threads share rows and columns of the result, never a sum.
+    let is_shared = m * n * k >= worth;
+    #[cfg(target_arch = "x86_64")]
+    if m * n * k >= WORTH_BLOCKING && blocked::suits() {
+        // SAFETY: the CPU suits; the caller vouches for `out`.
+        return unsafe { blocked::multiply(is_shared, out, stride, a, b, scale, add) };
+    }
+    let threads = if is_shared { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
     // SAFETY: the asserts above keep every element that the strides reach within the factors; the caller vouches for `out`.
     unsafe {
         gemm::gemm(
