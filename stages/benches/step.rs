@@ -11,7 +11,9 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use stages::models::{Batch, Config, Mode, Start, complete, fresh};
-use stages::nn::{AdamW, AdamWConfig, Dropout, Kernels, Params, cross_entropy, decays, init, tune_allocator};
+use stages::nn::{
+    AdamW, AdamWConfig, Dropout, Kernels, Linear, Params, cross_entropy, decays, init, tune_allocator,
+};
 
 #[derive(Deserialize)]
 struct Work {
@@ -85,12 +87,18 @@ fn steps(work: &Work) -> candle_core::Result<Vec<f64>> {
     Ok(seconds)
 }
 
+/// A linear layer without gradients: its product decides, its bias is one addition in a thousand.
 fn product([m, k, n]: [usize; 3]) -> candle_core::Result<Vec<f64>> {
-    let a = init::normal(1, "a", &[m, k], 1.0, &Device::Cpu)?;
-    let b = init::normal(1, "b", &[k, n], 1.0, &Device::Cpu)?;
+    let device = &Device::Cpu;
+    let weight = init::normal(1, "weight", &[n, k], 1.0, device)?;
+    let bias = init::normal(1, "bias", &[n], 1.0, device)?;
+    let tensors =
+        [("layer.weight".to_owned(), weight), ("layer.bias".to_owned(), bias)].into_iter().collect();
+    let layer = Linear::load(&Params::new(tensors, |_| false)?, "layer", k, n)?;
+    let x = init::normal(1, "x", &[m, k], 1.0, device)?;
     let time = || {
         let start = Instant::now();
-        a.matmul(&b).map(|_| start.elapsed().as_secs_f64())
+        layer.forward(&x).map(|_| start.elapsed().as_secs_f64())
     };
     (0..8).map(|_| time()).collect()
 }
