@@ -77,18 +77,21 @@ struct How {
     add: bool,
 }
 
+/// Whether this CPU can do it.
+pub fn runs() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
 /// Whether this CPU is one of those that this file is for.
 pub fn suits() -> bool {
-    is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma")
-        && !is_x86_feature_detected!("avx512f")
+    runs() && !is_x86_feature_detected!("avx512f")
 }
 
 /// `out` ← `scale` · a b, or `out` + that if `add`, on all threads if `is_shared`. Bits do not depend on their number: an
 /// element is one task's, and its sum is cut by the inner dimension alone.
 ///
 /// # Safety
-/// This CPU is one that [`suits`]; all rows of the result fit at `out`, `stride` apart; nothing else reads or writes them,
+/// This CPU [`runs`] it; all rows of the result fit at `out`, `stride` apart; nothing else reads or writes them,
 /// and they hold values if `add`.
 #[allow(unsafe_code)]
 pub unsafe fn multiply(
@@ -342,7 +345,7 @@ mod tests {
     #[test]
     #[allow(unsafe_code, reason = "what is tested is unsafe")]
     fn multiplies_matrices_of_every_shape_and_order() {
-        if !suits() {
+        if !runs() {
             return;
         }
         // Below, at and above tile, block and depth, and a result wider than the product.
@@ -366,7 +369,7 @@ mod tests {
                 };
                 for (is_shared, add) in [(false, false), (true, true)] {
                     let mut out = vec![0.5f32; m * stride];
-                    // SAFETY: the CPU suits, and `out` has room for all rows.
+                    // SAFETY: the CPU does it, and `out` has room for all rows.
                     unsafe { multiply(is_shared, out.as_mut_ptr(), stride, a, b, 2.0, add) };
                     for (row, line) in out.chunks(stride).enumerate() {
                         assert_eq!(line[n..], [0.5; 3], "{m} x {n} x {k} wrote past its columns");

@@ -133,7 +133,7 @@ unsafe fn multiply(worth: usize, out: *mut f32, stride: usize, a: Matrix, b: Mat
     let is_shared = m * n * k >= worth;
     #[cfg(target_arch = "x86_64")]
     if m * n * k >= WORTH_BLOCKING && blocked::suits() {
-        // SAFETY: the CPU suits; the caller vouches for `out`.
+        // SAFETY: a CPU that suits does it; the caller vouches for `out`.
         return unsafe { blocked::multiply(is_shared, out, stride, a, b, scale, add) };
     }
     let threads = if is_shared { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
