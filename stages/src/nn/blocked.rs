@@ -18,7 +18,7 @@ const ROWS: usize = 6;
 const LANES: usize = 8;
 /// Columns of a tile.
 const COLUMNS: usize = 2 * LANES;
-/// Steps of the inner dimension between two additions to the result; read from memory, they are equally large.
+/// Steps of the inner dimension between two additions to the result, at most: its blocks are of equal size but for the last.
 const DEPTH: usize = 384;
 /// Rows of a packed block of a: 288 KiB.
 const HEIGHT: usize = 192;
