@@ -1,18 +1,21 @@
-//! Activations and their derivatives, fused.
+//! Activations and their derivatives.
 
 use candle_core::{Result, Tensor};
-use multiversion::multiversion;
 
+use super::cpu::per_instruction_set;
 use super::fused::math::normal;
 use super::fused::{self, Kernel, parallel};
+use super::host::rectified;
 
-/// An activation between two linear layers.
+/// An elementwise function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// x·Φ(x), with Φ the distribution function of the standard normal.
     Gelu,
     /// max(x, 0), with derivative 0 at 0 as in PyTorch.
     Relu,
+    /// The hyperbolic tangent.
+    Tanh,
 }
 
 impl Activation {
@@ -20,7 +23,8 @@ impl Activation {
     pub fn in_place(self, x: &mut [f32]) {
         parallel::rows(x, 1, |_, x| match self {
             Self::Gelu => gelu(x),
-            Self::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
+            Self::Relu => x.iter_mut().for_each(|x| *x = rectified(*x)),
+            Self::Tanh => x.iter_mut().for_each(|x| *x = libm::tanhf(*x)),
         });
     }
 
@@ -29,53 +33,62 @@ impl Activation {
         parallel::rows2(x, 1, grad, 1, |_, x, grad| match self {
             Self::Gelu => gelu_backward(x, grad),
             Self::Relu => relu_backward(x, grad),
+            Self::Tanh => tanh_backward(x, grad),
         });
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn gelu(x: &mut [f32]) {
-    for x in x {
-        *x *= normal(*x).0;
+per_instruction_set! {
+    fn gelu(x: &mut [f32]) {
+        for x in x {
+            *x *= normal(*x).0;
+        }
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn gelu_backward(x: &mut [f32], grad: &mut [f32]) {
+per_instruction_set! {
+    fn gelu_backward(x: &mut [f32], grad: &mut [f32]) {
+        for (x, grad) in x.iter_mut().zip(grad) {
+            let (distribution, density) = normal(*x);
+            *grad *= distribution + *x * density;
+            *x *= distribution;
+        }
+    }
+}
+
+per_instruction_set! {
+    fn relu_backward(x: &mut [f32], grad: &mut [f32]) {
+        for (x, grad) in x.iter_mut().zip(grad) {
+            *grad = if *x > 0.0 { *grad } else { 0.0 };
+            *x = rectified(*x);
+        }
+    }
+}
+
+fn tanh_backward(x: &mut [f32], grad: &mut [f32]) {
     for (x, grad) in x.iter_mut().zip(grad) {
-        let (distribution, density) = normal(*x);
-        *grad *= distribution + *x * density;
-        *x *= distribution;
+        *x = libm::tanhf(*x);
+        *grad *= 1.0 - *x * *x;
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn relu_backward(x: &mut [f32], grad: &mut [f32]) {
-    for (x, grad) in x.iter_mut().zip(grad) {
-        *grad = if *x > 0.0 { *grad } else { 0.0 };
-        *x = x.max(0.0);
-    }
+/// The activation of a tensor on the CPU as a graph node.
+pub fn fused(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    fused::apply(activation, &[x], x.dims())
 }
 
-/// The exact GELU as a graph node.
-pub fn fused(x: &Tensor) -> Result<Tensor> {
-    fused::apply(Gelu, &[x], x.dims())
-}
-
-struct Gelu;
-
-impl Kernel for Gelu {
+impl Kernel for Activation {
     type Saved = ();
 
     fn forward(&self, inputs: &[&[f32]], _: bool) -> (Vec<f32>, ()) {
         let mut y = inputs[0].to_vec();
-        Activation::Gelu.in_place(&mut y);
+        self.in_place(&mut y);
         (y, ())
     }
 
     fn backward(&self, inputs: &[&[f32]], (): &(), grad: &[f32], _: &[bool]) -> Vec<Option<Vec<f32>>> {
         let mut grad = grad.to_vec();
-        Activation::Gelu.backward_in_place(&mut inputs[0].to_vec(), &mut grad);
+        self.backward_in_place(&mut inputs[0].to_vec(), &mut grad);
         vec![Some(grad)]
     }
 }

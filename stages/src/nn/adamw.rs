@@ -15,8 +15,8 @@ use std::collections::HashMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, Device, Error, InplaceOp2, Layout, Result, Tensor, Var};
-use multiversion::multiversion;
 
+use super::cpu::per_instruction_set;
 use super::fused::parallel;
 use super::{Kernels, Params};
 
@@ -235,17 +235,18 @@ impl InplaceOp2 for Fused<'_> {
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn update(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], scalars: Scalars) {
-    let Scalars { betas: (beta1, beta2), eps, step, shrink } = scalars;
-    let (beta1, rest1, beta2, rest2) =
-        (beta1 as f32, (1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32);
-    let (eps, step, shrink) = (eps as f32, step as f32, shrink as f32);
-    for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-        *m = beta1 * *m + rest1 * g;
-        *v = beta2 * *v + rest2 * g * g;
-        *p -= step * (*m / (v.sqrt() + eps));
-        *p -= shrink * *p;
+per_instruction_set! {
+    fn update(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], scalars: Scalars) {
+        let Scalars { betas: (beta1, beta2), eps, step, shrink } = scalars;
+        let (beta1, rest1, beta2, rest2) =
+            (beta1 as f32, (1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32);
+        let (eps, step, shrink) = (eps as f32, step as f32, shrink as f32);
+        for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+            *m = beta1 * *m + rest1 * g;
+            *v = beta2 * *v + rest2 * g * g;
+            *p -= step * (*m / (v.sqrt() + eps));
+            *p -= shrink * *p;
+        }
     }
 }
 

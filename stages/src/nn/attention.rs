@@ -2,13 +2,13 @@
 //! attended to may be one sequence or two, of one width or two.
 
 use candle_core::{D, Error, Result, Tensor};
-use multiversion::multiversion;
 
+use super::cpu::per_instruction_set;
 use super::dropout::Mask;
 use super::fused::math::{exp, sum};
 use super::fused::{self, Kernel, parallel};
+use super::gemm::{Matrix, product};
 use super::linear::{Size, bias_gradient};
-use super::product::{Matrix, product};
 use super::{Kernels, Linear, Params};
 
 /// softmax(q kᵀ / √d + bias), dropped out, times v, for each head.
@@ -307,32 +307,34 @@ impl Fused {
     }
 }
 
-/// Rows of `p` ← softmax(`p` + `bias`).
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn softmax(p: &mut [f32], bias: &[f32]) {
-    for p in p.chunks_exact_mut(bias.len()) {
-        let mut largest = f32::NEG_INFINITY;
-        for (p, bias) in p.iter_mut().zip(bias) {
-            *p += bias;
-            largest = if *p > largest { *p } else { largest };
-        }
-        for p in p.iter_mut() {
-            *p = exp(*p - largest);
-        }
-        let scale = 1.0 / sum(p);
-        for p in p.iter_mut() {
-            *p *= scale;
+per_instruction_set! {
+    /// Rows of `p` ← softmax(`p` + `bias`).
+    fn softmax(p: &mut [f32], bias: &[f32]) {
+        for p in p.chunks_exact_mut(bias.len()) {
+            let mut largest = f32::NEG_INFINITY;
+            for (p, bias) in p.iter_mut().zip(bias) {
+                *p += bias;
+                largest = if *p > largest { *p } else { largest };
+            }
+            for p in p.iter_mut() {
+                *p = exp(*p - largest);
+            }
+            let scale = 1.0 / sum(p);
+            for p in p.iter_mut() {
+                *p *= scale;
+            }
         }
     }
 }
 
-/// With the probabilities p: `grad` ← p (`grad` − Σ `grad`·p), row by row.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn softmax_backward(grad: &mut [f32], p: &[f32], keys: usize) {
-    for (grad, p) in grad.chunks_exact_mut(keys).zip(p.chunks_exact(keys)) {
-        let along = super::fused::math::dot(grad, p);
-        for (grad, p) in grad.iter_mut().zip(p) {
-            *grad = p * (*grad - along);
+per_instruction_set! {
+    /// With the probabilities p: `grad` ← p (`grad` − Σ `grad`·p), row by row.
+    fn softmax_backward(grad: &mut [f32], p: &[f32], keys: usize) {
+        for (grad, p) in grad.chunks_exact_mut(keys).zip(p.chunks_exact(keys)) {
+            let along = super::fused::math::dot(grad, p);
+            for (grad, p) in grad.iter_mut().zip(p) {
+                *grad = p * (*grad - along);
+            }
         }
     }
 }

@@ -7,9 +7,9 @@
 use candle_core::{Error, Result, Tensor};
 use rayon::prelude::*;
 
+use super::gemm::{Matrix, PICTURE_WORTH_SHARING, new_product, product_from};
 use super::grouped;
 use super::host::{host_vec, rectified, with_host_values};
-use super::product::{Matrix, PICTURE_WORTH_SHARING, new_product, product_from};
 use super::winograd::Filters;
 
 /// Values of an unrolled tile: what fits into a core's second-level cache beside the output.

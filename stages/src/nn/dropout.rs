@@ -4,8 +4,8 @@
 //! mask again instead of keeping it.
 
 use candle_core::{Error, Result, Tensor};
-use multiversion::multiversion;
 
+use super::cpu::per_instruction_set;
 use super::fused::{self, Kernel, parallel};
 
 /// Dropout of a training run.
@@ -136,11 +136,12 @@ impl Kernel for Mask {
     }
 }
 
-/// `x` ← `x` under `mask`, where `x` begins at element `first`.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-pub fn scale(mask: &Mask, first: usize, x: &mut [f32]) {
-    for (i, x) in x.iter_mut().enumerate() {
-        *x *= mask.factor((first + i) as u32);
+per_instruction_set! {
+    /// `x` ← `x` under `mask`, where `x` begins at element `first`.
+    pub fn scale(mask: &Mask, first: usize, x: &mut [f32]) {
+        for (i, x) in x.iter_mut().enumerate() {
+            *x *= mask.factor((first + i) as u32);
+        }
     }
 }
 

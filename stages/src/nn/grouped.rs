@@ -4,7 +4,7 @@
 //! With 8 to 64 channels a group, as ResNeXt has, a product of the unrolled input spends more time on unrolling and packing
 //! than on multiplying.
 
-use multiversion::multiversion;
+use super::cpu::per_instruction_set;
 
 /// Values of a vector register with AVX2.
 const LANES: usize = 8;
@@ -19,13 +19,9 @@ const TAPS: usize = 9;
 /// Values of a band: half of a core's second-level cache; the weights, 150 KB at most, lie beside them.
 const BAND: usize = 1 << 16;
 
-/// Whether a group of `out` channels can go this way, on this machine: it needs fused multiply-add.
+/// Whether a group of `out` channels can go this way.
 pub fn suits(out: usize) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    let fuses = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
-    #[cfg(not(target_arch = "x86_64"))]
-    let fuses = cfg!(target_arch = "aarch64");
-    fuses && out.is_multiple_of(OUTS)
+    out.is_multiple_of(OUTS)
 }
 
 /// Writes the convolution of `x` `[depth, height, width]` with `weight` `[out, depth, 3, 3]` to `y` `[out, height, width]`;
@@ -66,37 +62,38 @@ fn side_by_side(weight: &[f32], taps: usize) -> Vec<[f32; OUTS]> {
     blocks.flat_map(|block| (0..taps).map(|tap| std::array::from_fn(|out| block[out * taps + tap]))).collect()
 }
 
-/// Sums for `OUTS` channels: `sums` is `[OUTS, stride]`, of which the first `count` are wanted (and up to a strip more are
-/// written); `band` is `[depth, channel]`, its lines `line` apart.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
-fn sum(
-    sums: &mut [f32],
-    stride: usize,
-    band: &[f32],
-    channel: usize,
-    line: usize,
-    weight: &[[f32; OUTS]],
-    count: usize,
-) {
-    for at in (0..count).step_by(STRIP) {
-        let mut strip = [[[0f32; LANES]; VECTORS]; OUTS];
-        for (band, weight) in band[at..].chunks(channel).zip(weight.as_chunks::<TAPS>().0) {
-            for (row, weight) in weight.as_chunks::<3>().0.iter().enumerate() {
-                let band = &band[row * line..][..STRIP + 2];
-                for (column, weight) in weight.iter().enumerate() {
-                    let band = band[column..][..STRIP].as_chunks::<LANES>().0;
-                    for (strip, &weight) in strip.iter_mut().zip(weight) {
-                        for (sums, values) in strip.iter_mut().zip(band) {
-                            for (sum, value) in sums.iter_mut().zip(values) {
-                                *sum = weight.mul_add(*value, *sum);
+per_instruction_set! {
+    /// Sums for `OUTS` channels: `sums` is `[OUTS, stride]`, of which the first `count` are wanted (and up to a strip more are
+    /// written); `band` is `[depth, channel]`, its lines `line` apart.
+    fn sum(
+        sums: &mut [f32],
+        stride: usize,
+        band: &[f32],
+        channel: usize,
+        line: usize,
+        weight: &[[f32; OUTS]],
+        count: usize,
+    ) {
+        for at in (0..count).step_by(STRIP) {
+            let mut strip = [[[0f32; LANES]; VECTORS]; OUTS];
+            for (band, weight) in band[at..].chunks(channel).zip(weight.as_chunks::<TAPS>().0) {
+                for (row, weight) in weight.as_chunks::<3>().0.iter().enumerate() {
+                    let band = &band[row * line..][..STRIP + 2];
+                    for (column, weight) in weight.iter().enumerate() {
+                        let band = band[column..][..STRIP].as_chunks::<LANES>().0;
+                        for (strip, &weight) in strip.iter_mut().zip(weight) {
+                            for (sums, values) in strip.iter_mut().zip(band) {
+                                for (sum, value) in sums.iter_mut().zip(values) {
+                                    *sum = weight.mul_add(*value, *sum);
+                                }
                             }
                         }
                     }
                 }
             }
-        }
-        for (sums, strip) in sums.chunks_exact_mut(stride).zip(&strip) {
-            sums[at..][..STRIP].copy_from_slice(strip.as_flattened());
+            for (sums, strip) in sums.chunks_exact_mut(stride).zip(&strip) {
+                sums[at..][..STRIP].copy_from_slice(strip.as_flattened());
+            }
         }
     }
 }
@@ -109,9 +106,6 @@ mod tests {
 
     #[test]
     fn equals_the_library_s_convolution() {
-        if !suits(OUTS) {
-            return;
-        }
         let wave =
             |count: usize, step: f32| (0..count).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
         for (out, depth) in [(4, 1), (8, 8), (12, 5), (64, 64)] {

@@ -1,8 +1,9 @@
 //! The way from a tensor to its values in host memory, and the detector's affine map on them. It knows no network.
 
-use candle_core::{CpuStorage, Error, Result, Storage, Tensor};
+use candle_core::{CpuStorage, D, Error, Result, Storage, Tensor};
 
-use super::product::{Matrix, PICTURE_WORTH_SHARING, product_from};
+use super::gemm::{Matrix, PICTURE_WORTH_SHARING, product_from};
+use super::loss;
 
 /// Calls `f` with the values of a contiguous `f32` tensor in host memory.
 ///
@@ -54,6 +55,24 @@ pub fn affine(x: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) -> Result<
         y.iter_mut().for_each(|y| *y = rectified(*y));
     }
     Tensor::from_vec(y, (n, width), x.device())
+}
+
+/// The softmax of each row of `x` `[n, columns]`, without gradients.
+///
+/// # Errors
+/// A tensor of another rank or kind.
+pub fn softmax(x: &Tensor) -> Result<Tensor> {
+    let (rows, columns) = x.dims2()?;
+    if rows == 0 {
+        return Ok(x.clone());
+    }
+    if !x.device().is_cpu() {
+        let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?.exp()?;
+        return shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?);
+    }
+    let mut values = host_vec(x)?;
+    loss::softmax(&mut values, &mut vec![0f32; rows], columns);
+    Tensor::from_vec(values, (rows, columns), x.device())
 }
 
 /// ReLU. What is not a number stays so, or damaged weights would pass for zeros.

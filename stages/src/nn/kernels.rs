@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::dropout::Mask;
-use super::{activation, dropout};
+use super::{Activation, activation, add_rows, dropout};
 
 /// An implementation of the layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,14 +35,27 @@ impl Kernels {
         }
     }
 
-    /// The exact GELU, x·Φ(x) with Φ from erf (not the tanh approximation).
+    /// The activation of every element. GELU is the exact one, x·Φ(x) with Φ from erf (not the tanh approximation).
     ///
     /// # Errors
     /// Only if the device fails.
-    pub fn gelu(self, x: &Tensor) -> Result<Tensor> {
+    pub fn activate(self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        match (self, activation) {
+            (Self::Fused, _) => activation::fused(x, activation),
+            (Self::Plain | Self::Bf16, Activation::Gelu) => x.gelu_erf(),
+            (Self::Plain | Self::Bf16, Activation::Relu) => x.relu(),
+            (Self::Plain | Self::Bf16, Activation::Tanh) => x.tanh(),
+        }
+    }
+
+    /// `x` [.., n, d] plus `rows` [n, d], broadcast over the dimensions before.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn add_rows(self, x: &Tensor, rows: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Plain | Self::Bf16 => x.gelu_erf(),
-            Self::Fused => activation::fused(x),
+            Self::Fused => add_rows::fused(x, rows),
+            Self::Plain | Self::Bf16 => x.broadcast_add(rows),
         }
     }
 

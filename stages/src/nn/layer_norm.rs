@@ -1,8 +1,8 @@
 //! Layer normalisation, alone or over a residual sum.
 
 use candle_core::{D, Error, Result, Tensor};
-use multiversion::multiversion;
 
+use super::cpu::per_instruction_set;
 use super::dropout::{self, Mask};
 use super::fused::math::{dot, sum};
 use super::fused::{self, Kernel, parallel};
@@ -149,57 +149,61 @@ impl Kernel for Fused {
     }
 }
 
-/// Rows of `y` (plus `residual`, if there is one) ← normalised; `scale` ← 1 / deviation.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn normalise(y: &mut [f32], residual: &[f32], scale: &mut [f32], size: usize, eps: f32) {
-    for (y, residual) in y.iter_mut().zip(residual) {
-        *y += residual;
-    }
-    for (y, scale) in y.chunks_exact_mut(size).zip(scale) {
-        let mean = sum(y) / size as f32;
-        for y in y.iter_mut() {
-            *y -= mean;
+per_instruction_set! {
+    /// Rows of `y` (plus `residual`, if there is one) ← normalised; `scale` ← 1 / deviation.
+    fn normalise(y: &mut [f32], residual: &[f32], scale: &mut [f32], size: usize, eps: f32) {
+        for (y, residual) in y.iter_mut().zip(residual) {
+            *y += residual;
         }
-        *scale = 1.0 / (dot(y, y) / size as f32 + eps).sqrt();
-        for y in y.iter_mut() {
-            *y *= *scale;
-        }
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn scale_and_shift(y: &mut [f32], weight: &[f32], bias: &[f32]) {
-    for y in y.chunks_exact_mut(weight.len()) {
-        for ((y, weight), bias) in y.iter_mut().zip(weight).zip(bias) {
-            *y = *y * weight + bias;
+        for (y, scale) in y.chunks_exact_mut(size).zip(scale) {
+            let mean = sum(y) / size as f32;
+            for y in y.iter_mut() {
+                *y -= mean;
+            }
+            *scale = 1.0 / (dot(y, y) / size as f32 + eps).sqrt();
+            for y in y.iter_mut() {
+                *y *= *scale;
+            }
         }
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn parameter_gradients(grad: &[f32], normal: &[f32], weight: &mut [f32], bias: &mut [f32]) {
-    let size = weight.len();
-    for (grad, normal) in grad.chunks_exact(size).zip(normal.chunks_exact(size)) {
-        for (((grad, normal), weight), bias) in grad.iter().zip(normal).zip(&mut *weight).zip(&mut *bias) {
-            *weight += grad * normal;
-            *bias += grad;
+per_instruction_set! {
+    fn scale_and_shift(y: &mut [f32], weight: &[f32], bias: &[f32]) {
+        for y in y.chunks_exact_mut(weight.len()) {
+            for ((y, weight), bias) in y.iter_mut().zip(weight).zip(bias) {
+                *y = *y * weight + bias;
+            }
         }
     }
 }
 
-/// With n the normalised row, s = 1 / deviation and h = g·γ: `grad` ← s (h − mean(h) − n mean(h·n)).
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn input_gradient(grad: &mut [f32], normal: &[f32], scale: &[f32], weight: &[f32]) {
-    let size = weight.len();
-    let rows = grad.chunks_exact_mut(size).zip(normal.chunks_exact(size)).zip(scale);
-    for ((grad, normal), scale) in rows {
-        for (grad, weight) in grad.iter_mut().zip(weight) {
-            *grad *= weight;
+per_instruction_set! {
+    fn parameter_gradients(grad: &[f32], normal: &[f32], weight: &mut [f32], bias: &mut [f32]) {
+        let size = weight.len();
+        for (grad, normal) in grad.chunks_exact(size).zip(normal.chunks_exact(size)) {
+            for (((grad, normal), weight), bias) in grad.iter().zip(normal).zip(&mut *weight).zip(&mut *bias) {
+                *weight += grad * normal;
+                *bias += grad;
+            }
         }
-        let mean = sum(grad) / size as f32;
-        let along = dot(grad, normal) / size as f32;
-        for (grad, normal) in grad.iter_mut().zip(normal) {
-            *grad = scale * (*grad - mean - normal * along);
+    }
+}
+
+per_instruction_set! {
+    /// With n the normalised row, s = 1 / deviation and h = g·γ: `grad` ← s (h − mean(h) − n mean(h·n)).
+    fn input_gradient(grad: &mut [f32], normal: &[f32], scale: &[f32], weight: &[f32]) {
+        let size = weight.len();
+        let rows = grad.chunks_exact_mut(size).zip(normal.chunks_exact(size)).zip(scale);
+        for ((grad, normal), scale) in rows {
+            for (grad, weight) in grad.iter_mut().zip(weight) {
+                *grad *= weight;
+            }
+            let mean = sum(grad) / size as f32;
+            let along = dot(grad, normal) / size as f32;
+            for (grad, normal) in grad.iter_mut().zip(normal) {
+                *grad = scale * (*grad - mean - normal * along);
+            }
         }
     }
 }

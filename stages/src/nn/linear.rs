@@ -1,10 +1,10 @@
 //! The linear layer.
 
 use candle_core::{Error, Result, Tensor};
-use multiversion::multiversion;
 
+use super::cpu::per_instruction_set;
 use super::fused::{self, Kernel, parallel};
-use super::product::{Matrix, product};
+use super::gemm::{Matrix, product};
 use super::{Kernels, Params};
 
 /// y = x Wᵀ + b.
@@ -120,12 +120,13 @@ pub(super) fn bias_gradient(grad: Matrix) -> Vec<f32> {
     })
 }
 
-/// `sums` ← `sums` + the rows of `x`, which lie `stride` apart.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn add_rows(x: &[f32], stride: usize, sums: &mut [f32]) {
-    for row in x.chunks(stride) {
-        for (sum, value) in sums.iter_mut().zip(row) {
-            *sum += value;
+per_instruction_set! {
+    /// `sums` ← `sums` + the rows of `x`, which lie `stride` apart.
+    fn add_rows(x: &[f32], stride: usize, sums: &mut [f32]) {
+        for row in x.chunks(stride) {
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += value;
+            }
         }
     }
 }

@@ -42,10 +42,7 @@ impl Mlp {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if self.kernels != Kernels::Fused {
             let inner = self.first.forward(x)?;
-            let inner = match self.activation {
-                Activation::Gelu => inner.gelu_erf()?,
-                Activation::Relu => inner.relu()?,
-            };
+            let inner = self.kernels.activate(&inner, self.activation)?;
             return self.second.forward(&inner);
         }
         self.first.output_shape(x)?;

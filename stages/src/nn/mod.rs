@@ -5,16 +5,17 @@
 
 mod activation;
 mod adamw;
+mod add_rows;
 mod allocator;
 mod attention;
-#[cfg(target_arch = "x86_64")]
-mod blocked;
 pub mod conv;
+pub mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod dropout;
 pub mod frozen_batch_norm;
 mod fused;
+mod gemm;
 mod grouped;
 pub mod host;
 pub mod init;
@@ -24,7 +25,6 @@ mod linear;
 mod loss;
 mod mlp;
 mod params;
-mod product;
 pub mod rng;
 pub mod roi_align;
 mod winograd;

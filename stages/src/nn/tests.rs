@@ -180,8 +180,16 @@ fn attention_of_one_sequence_to_another_of_another_width() {
 }
 
 #[test]
-fn gelu_and_dropout() {
-    check(|params| params.kernels().gelu(&params.get("x")?), &["x"]);
+fn activations_rows_added_to_each_and_dropout() {
+    for activation in [Activation::Gelu, Activation::Relu, Activation::Tanh] {
+        check(|params| params.kernels().activate(&params.get("x")?, activation), &["x"]);
+    }
+    let row = |params: &Params| {
+        params.kernels().add_rows(&params.get("x")?, &params.get("norm.weight")?.unsqueeze(0)?)
+    };
+    check(row, &["x", "norm.weight"]);
+    let table = |params: &Params| params.kernels().add_rows(&params.get("x")?, &params.get("x")?.get(0)?);
+    check(table, &["x"]);
     check(|params| params.kernels().dropout(&params.get("x")?, Some(mask())), &["x"]);
 }
 

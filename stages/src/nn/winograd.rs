@@ -7,7 +7,7 @@
 
 use rayon::prelude::*;
 
-use super::product::{Matrix, product};
+use super::gemm::{Matrix, product};
 
 /// The transforms interpolate a polynomial at 0, ±P, ±Q and infinity (Toom-Cook). Lavin & Gray have 1 and 2. The powers of
 /// these are nearer to 1, so less is lost in sums: of random maps of 256 channels the largest error falls from 4.9e-5 to 1.2e-5

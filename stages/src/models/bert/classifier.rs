@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::nn::{Kernels, LayerNorm, Linear, Params};
+use crate::nn::{Activation, Kernels, LayerNorm, Linear, Params};
 
 #[derive(Debug, Clone)]
 pub struct Classifier {
@@ -29,7 +29,7 @@ impl Classifier {
 
     /// [B, W] → [B, 2].
     pub fn forward(&self, pooled: &Tensor) -> Result<Tensor> {
-        let transformed = self.kernels.gelu(&self.dense.forward(pooled)?)?;
+        let transformed = self.kernels.activate(&self.dense.forward(pooled)?, Activation::Gelu)?;
         self.classes.forward(&self.norm.forward(&transformed)?)
     }
 }

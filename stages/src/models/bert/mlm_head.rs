@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::super::{Architecture, Dimensions};
-use crate::nn::{Kernels, LayerNorm, Linear, Params};
+use crate::nn::{Activation, Kernels, LayerNorm, Linear, Params};
 
 /// Predicts words from hidden states: a transform, then a decoder whose weights are the word embeddings.
 #[derive(Debug, Clone)]
@@ -41,6 +41,7 @@ impl MlmHead {
     /// # Errors
     /// The rows have another width.
     pub fn logits(&self, rows: &Tensor) -> Result<Tensor> {
-        self.decoder.forward(&self.norm.forward(&self.kernels.gelu(&self.transform.forward(rows)?)?)?)
+        let transformed = self.kernels.activate(&self.transform.forward(rows)?, Activation::Gelu)?;
+        self.decoder.forward(&self.norm.forward(&transformed)?)
     }
 }

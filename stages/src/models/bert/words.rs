@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Error, Result, Tensor};
 
-use crate::nn::Params;
+use crate::nn::{Kernels, Params};
 
 #[derive(Debug, Clone)]
 pub struct Words {
@@ -10,6 +10,7 @@ pub struct Words {
     positions: Tensor,
     types: Tensor,
     pad: u32,
+    kernels: Kernels,
 }
 
 /// Rows of the tables of [`Words`], and their width.
@@ -32,6 +33,7 @@ impl Words {
             positions: table("position", size.positions)?,
             types: table("token_type", size.types)?,
             pad,
+            kernels: params.kernels(),
         })
     }
 
@@ -46,8 +48,8 @@ impl Words {
         }
         // All tokens have segment 0.
         let text = self.words(ids)?;
-        let text = text.broadcast_add(&self.positions.narrow(0, 0, tokens)?)?;
-        text.broadcast_add(&self.types.narrow(0, 0, 1)?)
+        let text = self.kernels.add_rows(&text, &self.positions.narrow(0, 0, tokens)?)?;
+        self.kernels.add_rows(&text, &self.types.narrow(0, 0, 1)?)
     }
 
     /// Word embeddings [B, T, H]. The row of `[PAD]` is read like any other but receives no gradient.

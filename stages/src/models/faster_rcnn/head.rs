@@ -1,11 +1,11 @@
 //! The box head: features and class scores of proposals. It does not know how regions are chosen from them.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::boxes::{Corners, area};
 use super::config::Config;
-use crate::nn::host::affine;
+use crate::nn::host::{affine, softmax};
 use crate::nn::roi_align::RoiAlign;
 
 /// Pooling from the pyramid, two hidden layers, class scores.
@@ -104,14 +104,6 @@ impl Pooler {
 fn level_of(corners: Corners, levels: usize) -> usize {
     let level = (4.0 + (area(corners).sqrt() / 224.0 + 1e-6).log2()).floor();
     (level - 2.0).clamp(0.0, levels as f32 - 1.0) as usize
-}
-
-fn softmax(logits: &Tensor) -> Result<Tensor> {
-    if logits.dim(0)? == 0 {
-        return Ok(logits.clone());
-    }
-    let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?.exp()?;
-    shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)
 }
 
 #[cfg(test)]

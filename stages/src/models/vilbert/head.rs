@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::super::bert::Classifier;
 use super::encoder::Encoder;
 use super::{Config, Streams};
-use crate::nn::{DropoutAt, Kernels, Linear, Params};
+use crate::nn::{Activation, DropoutAt, Kernels, Linear, Params};
 
 #[derive(Debug, Clone)]
 pub struct Head {
@@ -30,8 +30,10 @@ impl Head {
 
     /// Streams of one row each → [B, 2].
     pub fn forward(&self, first: &Streams, dropout: Option<&DropoutAt>) -> Result<Tensor> {
-        let text = self.text.forward(&first.text.squeeze(1)?)?.relu()?;
-        let vision = self.vision.forward(&first.vision.squeeze(1)?)?.relu()?;
+        let pool = |pooler: &Linear, first: &Tensor| {
+            self.kernels.activate(&pooler.forward(&first.squeeze(1)?)?, Activation::Relu)
+        };
+        let (text, vision) = (pool(&self.text, &first.text)?, pool(&self.vision, &first.vision)?);
         let pooled = (text * vision)?;
         let pooled = self.kernels.dropout(&pooled, dropout.map(|dropout| dropout.site(self.site)))?;
         self.classifier.forward(&pooled)

@@ -41,8 +41,8 @@ impl Embeddings {
         let rows = text.dim(0)?;
         // Every region has visual position 0 and visual type 0: the original supplies no alignment.
         let regions = self.projection.forward(&batch.regions)?;
-        let regions = regions.broadcast_add(&self.visual_positions.narrow(0, 0, 1)?)?;
-        let regions = regions.broadcast_add(&self.visual_types.narrow(0, 0, 1)?)?;
+        let regions = self.kernels.add_rows(&regions, &self.visual_positions.narrow(0, 0, 1)?)?;
+        let regions = self.kernels.add_rows(&regions, &self.visual_types.narrow(0, 0, 1)?)?;
         if regions.dim(0)? != rows {
             let found = regions.dim(0)?;
             return Err(Error::msg(format!("a batch of {rows} texts has regions of {found} pictures")));

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::super::bert::Classifier;
 use super::Config;
 use super::encoder::Encoder;
-use crate::nn::{DropoutAt, Kernels, Linear, Params};
+use crate::nn::{Activation, DropoutAt, Kernels, Linear, Params};
 
 #[derive(Debug, Clone)]
 pub struct Head {
@@ -28,7 +28,7 @@ impl Head {
 
     /// [B, H] → [B, 2].
     pub fn forward(&self, first: &Tensor, dropout: Option<&DropoutAt>) -> Result<Tensor> {
-        let pooled = self.pooler.forward(first)?.tanh()?;
+        let pooled = self.kernels.activate(&self.pooler.forward(first)?, Activation::Tanh)?;
         let pooled = self.kernels.dropout(&pooled, dropout.map(|dropout| dropout.site(self.site)))?;
         self.classifier.forward(&pooled)
     }

@@ -1,0 +1,421 @@
+//! Matrix products on slices: either factor may be read transposed, the result may be added to what is there, and all three
+//! may be parts of wider matrices. It knows no layer.
+//!
+//! An element of the result is defined without regard to the CPU, the number of threads and the shape of the rest. The inner
+//! dimension, k long, is cut into blocks of ⌈k / ⌈k / 384⌉⌉ steps, the last of them shorter. A block's sum begins at 0 and
+//! takes one fused multiply-add a step, in order. The first block's sum times `scale` is stored, or fused with the multiply added to
+//! what is there; every further one is added in the same way. All kernels do this in vector lanes that run across columns, so
+//! they give the same bits: see `docs/arithmetic.md`.
+//!
+//! For speed the result is cut into parts, one task each. In a part, a block of b (`DEPTH` x `WIDTH`, for the third-level cache)
+//! and blocks of a (`HEIGHT` x `DEPTH`, for the second) are packed into panels as wide as the kernel's tile, which is summed in
+//! registers while a panel of b stays in the first-level cache. A factor that is small enough is read where it is.
+
+mod kernel;
+mod pack;
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::cpu::{self, InstructionSet};
+use kernel::{Kernel, Left, Output, Right, Scalar};
+use pack::Panels;
+
+/// Multiplications from which on threads share a product.
+const WORTH_SHARING: usize = 1 << 21;
+/// The same in a network for pictures: of small ones, whose pictures are spread over the threads, nothing else is.
+pub const PICTURE_WORTH_SHARING: usize = 1 << 27;
+/// Steps of the inner dimension in a block, at most. Part of the definition: another value gives other bits.
+const DEPTH: usize = 384;
+/// Rows of a packed block of a: 288 KiB. A multiple of every kernel's rows.
+const HEIGHT: usize = 192;
+/// Columns of a packed block of b. A multiple of every kernel's columns.
+const WIDTH: usize = 1056;
+/// Values from which on a factor is packed whose steps are rows in memory: smaller ones stay in the caches.
+const WORTH_PACKING: usize = 1 << 19;
+/// Bytes of a way of the first-level cache. Rows so far apart share a few of its lines, so a is packed.
+const WAY: usize = 4096;
+/// Tasks for each thread, so that one that is held up does not keep the others waiting for long.
+const TASKS: usize = 4;
+/// Multiplications that a task has at least, as a power of two: some 10 µs.
+const TASK: usize = 20;
+
+/// A matrix to read: element (i, j) is `data[i * strides.0 + j * strides.1]`, and one of the strides is 1.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    data: &'a [f32],
+    /// Its rows.
+    pub rows: usize,
+    /// Its columns.
+    pub columns: usize,
+    strides: (usize, usize),
+}
+
+impl<'a> Matrix<'a> {
+    /// A row-major matrix whose rows begin `stride` apart.
+    pub fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        Self { data, rows, columns, strides: (stride, 1) }
+    }
+
+    /// The same elements, rows and columns exchanged.
+    pub fn t(self) -> Self {
+        let (row, column) = self.strides;
+        Self { rows: self.columns, columns: self.rows, strides: (column, row), ..self }
+    }
+
+    /// The elements of a row-major matrix from row `first` to before row `end`, with the gaps between its rows.
+    pub fn between(self, first: usize, end: usize) -> &'a [f32] {
+        let stride = self.strides.0;
+        &self.data[first * stride..end.saturating_sub(1) * stride + self.columns]
+    }
+
+    /// The distance between the beginnings of two rows of a row-major matrix.
+    pub fn stride(self) -> usize {
+        self.strides.0
+    }
+
+    /// Whether the elements of a row are next to each other; else those of a column are.
+    fn is_row_major(self) -> bool {
+        self.strides.1 == 1
+    }
+
+    /// A row of a row-major matrix.
+    fn row(self, number: usize) -> &'a [f32] {
+        &self.data[number * self.strides.0..][..self.columns]
+    }
+
+    fn end(&self) -> usize {
+        end(self.rows, self.columns, self.strides)
+    }
+}
+
+/// One past the last element that a matrix of these dimensions touches.
+fn end(rows: usize, columns: usize, strides: (usize, usize)) -> usize {
+    if rows == 0 || columns == 0 { 0 } else { (rows - 1) * strides.0 + (columns - 1) * strides.1 + 1 }
+}
+
+/// `out` ← `scale` · a b, or `out` + that if `add`; `out` is row-major with rows `stride` apart.
+///
+/// # Panics
+/// Dimensions that do not fit each other or the slices: an error of the calling kernel.
+pub fn product(out: &mut [f32], stride: usize, a: Matrix, b: Matrix, scale: f32, add: bool) {
+    product_from(WORTH_SHARING, out, stride, a, b, scale, add);
+}
+
+/// As [`product`], shared by the threads from `worth` multiplications on.
+///
+/// # Panics
+/// As [`product`].
+pub fn product_from(
+    worth: usize,
+    out: &mut [f32],
+    stride: usize,
+    a: Matrix,
+    b: Matrix,
+    scale: f32,
+    add: bool,
+) {
+    assert!(
+        stride >= b.columns && out.len() >= end(a.rows, b.columns, (stride, 1)),
+        "a product's result does not fit"
+    );
+    // SAFETY: `out` is borrowed mutably, so nothing else reads or writes it, and holds the result.
+    #[allow(unsafe_code)]
+    unsafe {
+        multiply(worth, out.as_mut_ptr(), stride, a, b, How { scale, add });
+    }
+}
+
+/// a b, row-major, in memory that was not filled with zeros before; shared from `worth` multiplications on.
+///
+/// # Panics
+/// Inner dimensions that differ, a factor that is too short.
+pub fn new_product(worth: usize, a: Matrix, b: Matrix) -> Vec<f32> {
+    let values = a.rows * b.columns;
+    let mut out = Vec::with_capacity(values);
+    // SAFETY: there is room for all rows, which have no gaps; what is not added to is written, all of it, and not read.
+    #[allow(unsafe_code)]
+    unsafe {
+        multiply(worth, out.as_mut_ptr(), b.columns, a, b, How { scale: 1.0, add: false });
+        out.set_len(values);
+    }
+    out
+}
+
+/// What a block's sums are multiplied by, and whether they are added to the result.
+#[derive(Clone, Copy)]
+struct How {
+    scale: f32,
+    add: bool,
+}
+
+/// The product into memory at `out`.
+///
+/// # Safety
+/// All rows of the result fit at `out`, nothing else reads or writes them, and they hold values if `how.add`.
+#[allow(unsafe_code)]
+unsafe fn multiply(worth: usize, out: *mut f32, stride: usize, a: Matrix, b: Matrix, how: How) {
+    assert_eq!(a.columns, b.rows, "the inner dimensions of a product differ");
+    assert!(a.data.len() >= a.end() && b.data.len() >= b.end(), "a product's factor is too short");
+    let out = Output { at: out, stride };
+    let is_shared = a.rows * b.columns * a.columns >= worth;
+    // SAFETY: only what the CPU supports is selected; the caller vouches for `out`.
+    unsafe {
+        match cpu::selected() {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => multiply_with::<kernel::Avx512>(is_shared, out, a, b, how),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => multiply_with::<kernel::Avx2>(is_shared, out, a, b, how),
+            _ => multiply_with::<Scalar>(is_shared, out, a, b, how),
+        }
+    }
+}
+
+/// What a thread has packed; kept, since the pages of new memory would be cleared first.
+#[derive(Default)]
+struct Packed {
+    a: Panels,
+    b: Panels,
+}
+
+thread_local! {
+    static PACKED: RefCell<Packed> = RefCell::default();
+}
+
+/// The product by one kernel, on all threads if `is_shared`: threads share rows and columns of the result, never a sum.
+///
+/// # Safety
+/// As [`multiply`]; the CPU supports the kernel's instructions; the factors hold their elements.
+#[allow(unsafe_code)]
+unsafe fn multiply_with<K: Kernel>(is_shared: bool, out: Output, a: Matrix, b: Matrix, how: How) {
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        for row in 0..m {
+            // SAFETY: the caller vouches for all rows.
+            let row = unsafe { std::slice::from_raw_parts_mut(out.from(row, 0).at, n) };
+            if !how.add {
+                row.fill(0.0);
+            }
+        }
+        return;
+    }
+    let is_shared = is_shared && rayon::current_num_threads() > 1;
+    let (down, across) = if is_shared { parts(m, n, k) } else { (1, 1) };
+    let rows = m.div_ceil(down).next_multiple_of(K::ROWS);
+    let columns = n.div_ceil(across).next_multiple_of(K::COLUMNS);
+    let depth = k.div_ceil(k.div_ceil(DEPTH));
+    let packs_a =
+        if a.is_row_major() { (4 * a.stride()).is_multiple_of(WAY) } else { m * k >= WORTH_PACKING };
+    let packs_b = !b.is_row_major() || n * k >= WORTH_PACKING;
+    let part = |number: usize| {
+        let (top, left) = (number / across * rows, number % across * columns);
+        let (bottom, right) = ((top + rows).min(m), (left + columns).min(n));
+        PACKED.with_borrow_mut(|packed| {
+            for left in (left..right).step_by(WIDTH) {
+                let columns = WIDTH.min(right - left);
+                for first in (0..k).step_by(depth) {
+                    let steps = depth.min(k - first);
+                    let right = if packs_b {
+                        packed.b.pack_right(b, (first, steps), (left, columns), K::COLUMNS)
+                    } else {
+                        Right::in_place(b, first, left)
+                    };
+                    let how = How { add: how.add || first > 0, ..how };
+                    for top in (top..bottom).step_by(HEIGHT) {
+                        let rows = HEIGHT.min(bottom - top);
+                        let left_factor = if packs_a {
+                            packed.a.pack_left(a, (first, steps), (top, rows), K::ROWS)
+                        } else {
+                            Left::in_place(a, first, top)
+                        };
+                        // SAFETY: the caller vouches for CPU and result, of which this part is this task's alone; the
+                        // factors hold `rows` rows, `columns` columns and `steps` steps from here on.
+                        unsafe {
+                            K::block(out.from(top, left), left_factor, right, (rows, columns, steps), how);
+                        }
+                    }
+                }
+            }
+        });
+    };
+    if down * across == 1 {
+        part(0);
+    } else {
+        (0..down * across).into_par_iter().with_max_len(1).for_each(part);
+    }
+}
+
+/// Into how many parts, down and across, the result is cut: those for which the least is packed more than once. Packing
+/// a value of a, across its rows, takes twice the time of one of b.
+fn parts(m: usize, n: usize, k: usize) -> (usize, usize) {
+    let tasks = (TASKS * rayon::current_num_threads()).min((m * n * k) >> TASK).max(1);
+    let divisors = (1..=tasks).filter(|across| tasks.is_multiple_of(*across));
+    let across = divisors.min_by_key(|across| tasks / across * n + 2 * across * m).unwrap_or(1);
+    (tasks / across, across)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(count: usize, factor: usize) -> Vec<f32> {
+        (0..count).map(|i| (i * factor % 101) as f32 / 50.0 - 1.0).collect()
+    }
+
+    /// An element by the definition at the head of this file.
+    fn expected(a: Matrix, b: Matrix, (row, column): (usize, usize), scale: f32, before: Option<f32>) -> f32 {
+        let at = |matrix: Matrix, i: usize, j: usize| {
+            if matrix.is_row_major() { matrix.row(i)[j] } else { matrix.t().row(j)[i] }
+        };
+        let k = a.columns;
+        let depth = k.div_ceil(k.div_ceil(384));
+        let mut value = before;
+        for first in (0..k).step_by(depth) {
+            let steps = first..(first + depth).min(k);
+            let sum = steps.fold(0f32, |sum, step| at(a, row, step).mul_add(at(b, step, column), sum));
+            value = Some(value.map_or(sum * scale, |value| sum.mul_add(scale, value)));
+        }
+        value.unwrap_or(0.0)
+    }
+
+    /// The product by every kernel that this CPU can run.
+    #[allow(unsafe_code, reason = "kernels are called past the choice between them")]
+    fn by_all(is_shared: bool, out: &[f32], stride: usize, a: Matrix, b: Matrix, how: How) -> Vec<Vec<f32>> {
+        let run = |set: InstructionSet| {
+            let mut out = out.to_vec();
+            let place = Output { at: out.as_mut_ptr(), stride };
+            // SAFETY: the CPU supports the kernel, and `out` has room for all rows.
+            unsafe {
+                match set {
+                    #[cfg(target_arch = "x86_64")]
+                    InstructionSet::Avx512 => multiply_with::<kernel::Avx512>(is_shared, place, a, b, how),
+                    #[cfg(target_arch = "x86_64")]
+                    InstructionSet::Avx2 => multiply_with::<kernel::Avx2>(is_shared, place, a, b, how),
+                    _ => multiply_with::<Scalar>(is_shared, place, a, b, how),
+                }
+            }
+            out
+        };
+        InstructionSet::supported().map(run).collect()
+    }
+
+    #[test]
+    fn every_kernel_gives_the_bits_of_the_definition_for_every_shape_and_order() {
+        // Below, at and above tiles, parts of tiles, blocks and depths, and what is packed and what is not.
+        let shapes = [
+            (1, 1, 1),
+            (12, 32, 384),
+            (13, 33, 385),
+            (11, 47, 769),
+            (7, 17, 30),
+            (5, 1100, 3),
+            (200, 15, 800),
+            (199, 1070, 11),
+            (26, 700, 1024),
+            (30, 1070, 771),
+        ];
+        for (m, n, k) in shapes {
+            for (order, gap) in (0..4).zip([0, 5, 0, 3]) {
+                let (stride, is_a_row_major, is_b_row_major) = (n + 3, order % 2 == 0, order < 2);
+                let (a, b) = (values((m + gap) * (k + gap), 37), values((k + gap) * (n + gap), 53));
+                let a = if is_a_row_major {
+                    Matrix::new(&a, m, k, k + gap)
+                } else {
+                    Matrix::new(&a, k, m, m + gap).t()
+                };
+                let b = if is_b_row_major {
+                    Matrix::new(&b, k, n, n + gap)
+                } else {
+                    Matrix::new(&b, n, k, k + gap).t()
+                };
+                for (is_shared, add) in [(false, false), (true, true)] {
+                    let scale = 0.3;
+                    let before = vec![0.5f32; m * stride];
+                    for (kernel, out) in
+                        by_all(is_shared, &before, stride, a, b, How { scale, add }).iter().enumerate()
+                    {
+                        for (row, line) in out.chunks(stride).enumerate() {
+                            assert_eq!(line[n..], [0.5; 3], "{m} x {n} x {k} wrote past its columns");
+                            // Every element of a small one, some of a large one, the last always.
+                            for column in (row % 5..n).step_by(n / 20 + 1).chain([n - 1]) {
+                                let value = expected(a, b, (row, column), scale, add.then_some(0.5));
+                                let found = line[column];
+                                assert!(
+                                    value.to_bits() == found.to_bits(),
+                                    "{m} x {n} x {k}, order {order}, kernel {kernel}, at {row}, {column}: {found}, not {value}"
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn multiplies_parts_of_wider_matrices() {
+        // a = [[1, 2], [3, 4]] and b = [[5, 6], [7, 8]] as the first columns of wider matrices.
+        let a = [1.0, 2.0, 99.0, 3.0, 4.0, 99.0];
+        let b = [5.0, 6.0, 99.0, 7.0, 8.0];
+        let (a, b) = (Matrix::new(&a, 2, 2, 3), Matrix::new(&b, 2, 2, 3));
+        let mut out = [1.0, 1.0, -1.0, 1.0, 1.0];
+        product(&mut out, 3, a, b, 1.0, false);
+        assert_eq!(out, [19.0, 22.0, -1.0, 43.0, 50.0]);
+        product(&mut out, 3, a.t(), b, 2.0, true);
+        assert_eq!(out, [19.0 + 52.0, 22.0 + 60.0, -1.0, 43.0 + 76.0, 50.0 + 88.0]);
+        product(&mut out, 3, a, b.t(), 1.0, false);
+        assert_eq!(out, [17.0, 23.0, -1.0, 39.0, 53.0]);
+    }
+
+    #[test]
+    fn an_empty_sum_is_zero_and_no_rows_are_no_result() {
+        let (a, b) = (Matrix::new(&[], 2, 0, 0), Matrix::new(&[], 0, 3, 3));
+        assert_eq!(new_product(0, a, b), [0.0; 6]);
+        let mut out = [1.0; 6];
+        product(&mut out, 3, a, b, 1.0, true);
+        assert_eq!(out, [1.0; 6]);
+        assert!(new_product(0, Matrix::new(&[], 0, 2, 2), Matrix::new(&[0.0; 6], 2, 3, 3)).is_empty());
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        // Large enough to be shared, with an inner dimension of several blocks.
+        let (m, n, k) = (150, 130, 1300);
+        let (a, b) = (values(m * k, 37), values(k * n, 53));
+        let run = |threads: usize| {
+            let mut out = vec![0f32; m * n];
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                product(&mut out, n, Matrix::new(&a, m, k, k), Matrix::new(&b, k, n, n), 1.0, false)
+            });
+            out
+        };
+        let one = run(1);
+        assert!(one.iter().any(|&value| value != 0.0));
+        assert!(one == run(2) && one == run(3));
+    }
+
+    #[test]
+    fn cuts_a_result_into_as_many_parts_as_are_worth_a_task() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        pool.install(|| {
+            assert_eq!(parts(64, 64, 64), (1, 1));
+            assert_eq!(parts(128, 128, 128), (2, 1));
+            assert_eq!(parts(4000, 64, 4000), (12, 1));
+            assert_eq!(parts(64, 4000, 4000), (1, 12));
+            let (down, across) = parts(3000, 3000, 3000);
+            assert_eq!(down * across, 12);
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "too short")]
+    fn refuses_to_read_past_the_end() {
+        let a = [0.0; 3];
+        product(&mut [0.0; 4], 2, Matrix::new(&a, 2, 2, 2), Matrix::new(&a, 2, 2, 2), 1.0, false);
+    }
+}

@@ -1,0 +1,160 @@
+//! Every instruction set gives the same bits: training, evaluation, a detector and convolutions as X-152 has them.
+//!
+//! The kernels compute by the instruction set that is selected for the whole process, so this file is one test.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use stages::models::faster_rcnn::{Config as DetectorConfig, FasterRcnn, Picture, config::Proposals, shapes};
+use stages::models::{Batch, Family, Mode, Small, Start, complete, fresh};
+use stages::nn::conv::{Conv2d, Window};
+use stages::nn::cpu::{InstructionSet, select};
+use stages::nn::host::host_vec;
+use stages::nn::{AdamW, AdamWConfig, Dropout, Params, cross_entropy, decays, init};
+
+type Bits = Vec<(String, Vec<u32>)>;
+
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    host_vec(tensor).unwrap().into_iter().map(f32::to_bits).collect()
+}
+
+fn normal(name: &str, shape: &[usize], deviation: f64) -> Tensor {
+    init::normal(1, name, shape, deviation, &Device::Cpu).unwrap()
+}
+
+fn batch(number: u64, features: usize) -> Batch {
+    let (rows, tokens, regions) = (5, 9, 7);
+    let ids: Vec<u32> = (0..rows * tokens).map(|i| ((i * 31 + number as usize * 7) % 90) as u32).collect();
+    let mask: Vec<f32> = (0..rows * (tokens + regions)).map(|i| f32::from(u8::from(i % 11 != 7))).collect();
+    Batch {
+        ids: Tensor::from_vec(ids, (rows, tokens), &Device::Cpu).unwrap(),
+        regions: normal(&format!("regions {number}"), &[rows, regions, features], 1.0).relu().unwrap(),
+        locations: normal(&format!("locations {number}"), &[rows, regions, 5], 0.3),
+        mask: Tensor::from_vec(mask, (rows, tokens + regions), &Device::Cpu).unwrap(),
+    }
+}
+
+/// Twenty updates with dropout, then the logits of an evaluation; losses, logits and weights.
+fn training(family: Family, mode: Mode) -> Bits {
+    let config = family.small(&Small {
+        words: 90,
+        positions: 16,
+        features: 40,
+        hidden: 48,
+        layers: 2,
+        heads: 3,
+        intermediate: 100,
+        dropout: 0.1,
+        initializer_range: 0.1,
+    });
+    let base = fresh(&*config, 1, &Device::Cpu).unwrap();
+    let tensors = complete(&base, &*config, mode, Start::Base, 1, &Device::Cpu).unwrap();
+    let params = Params::new(tensors, |name| mode.trains(name)).unwrap();
+    let model = config.build(&params).unwrap();
+    let mut optimizer = AdamW::new(&params, AdamWConfig::default(), decays).unwrap();
+    let dropout = Dropout::new(0.1, 1).unwrap();
+    let labels = Tensor::new(&[0u32, 1, 1, 0, 1], &Device::Cpu).unwrap();
+    let mut found = Bits::new();
+    for update in 0..20 {
+        let logits = model.logits(&batch(update, 40), Some(&dropout.at(update))).unwrap();
+        let loss = cross_entropy(&logits, &labels).unwrap();
+        optimizer.step(&loss.backward().unwrap(), 1e-3).unwrap();
+        found.push((format!("loss of update {update}"), bits(&loss)));
+    }
+    found.push(("logits".to_owned(), bits(&model.logits(&batch(99, 40), None).unwrap())));
+    found.extend(params.trained().map(|(name, var)| (name.to_owned(), bits(var))));
+    found
+}
+
+fn detector() -> Bits {
+    let config = DetectorConfig {
+        stem_width: 16,
+        blocks: vec![1, 2, 1],
+        groups: 4,
+        width_per_group: 8,
+        stage_widths: vec![64, 64, 96],
+        pyramid_width: 64,
+        anchor_sizes: vec![32.0, 64.0, 128.0, 256.0],
+        proposals: Proposals { before_nms: 300, nms: 0.7, after_nms: 60, over_levels: 100 },
+        head_width: 64,
+        classes: 9,
+        min_size: 200,
+        max_size: 400,
+        ..DetectorConfig::x152()
+    };
+    let tensor = |name: &str, shape: &[usize]| {
+        if name.ends_with("running_var") || (shape.len() == 1 && name.ends_with("weight")) {
+            return Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
+        }
+        let inputs: usize = shape[1..].iter().product();
+        let gain = if name.contains("stem") { 1.0 / 64.0 } else { 1.0 };
+        normal(name, shape, if shape.len() == 1 { 0.0 } else { gain * (2.0 / inputs as f64).sqrt() })
+    };
+    let tensors: HashMap<String, Tensor> = shapes::tensors(&config)
+        .into_iter()
+        .map(|(name, shape)| (name.clone(), tensor(&name, &shape)))
+        .collect();
+    let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    let (width, height) = (230, 170);
+    let rgb = (0..3 * width * height).map(|at| (at * 2_654_435_761 >> 7) as u8).collect();
+    let regions = FasterRcnn::load(&config, &vb).unwrap();
+    let regions = regions.detect(&Picture { width, height, rgb }, 40).unwrap();
+    assert!(regions.len() > 5, "only {} regions", regions.len());
+    let values = regions.iter().map(|region| {
+        let numbers = region.corners.iter().chain([&region.confidence]).chain(&region.feature);
+        let bits = numbers.map(|value| value.to_bits()).chain([region.object]).collect();
+        ("a region".to_owned(), bits)
+    });
+    values.collect()
+}
+
+/// A convolution of `inputs` to `outputs` channels on a map of `side` x `side`, with ReLU and shortcut.
+fn convolution(kernel: usize, (inputs, outputs): (usize, usize), groups: usize, side: usize) -> Bits {
+    let weight = normal("weight", &[outputs, inputs / groups, kernel, kernel], 0.1);
+    let window = Window { stride: 1, padding: kernel / 2, groups };
+    let conv = Conv2d::new(weight, normal("bias", &[outputs], 0.1), window).unwrap().with_relu();
+    let x = normal("x", &[1, inputs, side, side], 1.0);
+    let shortcut = normal("shortcut", &[1, outputs, side, side], 1.0);
+    let name = format!("{kernel} x {kernel}, {inputs} to {outputs} channels in {groups} groups");
+    vec![(name, bits(&conv.forward(&x, Some(&shortcut)).unwrap()))]
+}
+
+fn everything() -> Bits {
+    let mut found = Bits::new();
+    for family in Family::ALL {
+        for mode in Mode::ALL {
+            let prefixed = training(family, mode).into_iter();
+            found.extend(prefixed.map(|(name, bits)| (format!("{} {mode}: {name}", family.title()), bits)));
+        }
+    }
+    found.extend(detector());
+    // X-152's first stage: grouped without unrolling; by Winograd's transforms; a plain product; unrolled.
+    found.extend(convolution(3, (256, 256), 32, 86));
+    found.extend(convolution(3, (64, 96), 1, 40));
+    found.extend(convolution(1, (256, 128), 1, 50));
+    found.extend(convolution(3, (24, 20), 1, 30));
+    found
+}
+
+#[test]
+fn every_instruction_set_and_number_of_threads_gives_the_same_bits() {
+    let mut expected: Option<Bits> = None;
+    for set in InstructionSet::supported() {
+        select(set).unwrap();
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let found = pool.install(everything);
+            let expected = expected.get_or_insert_with(|| found.clone());
+            assert_eq!(expected.len(), found.len());
+            for ((name, expected), (_, found)) in expected.iter().zip(&found) {
+                let differ = expected.iter().zip(found).filter(|(a, b)| a != b).count();
+                let all = expected.len();
+                assert!(
+                    all == found.len() && differ == 0,
+                    "{set}, {threads} threads: {name}: {differ} of {all} values differ"
+                );
+            }
+        }
+    }
+}
