@@ -237,7 +237,12 @@ struct Reports {
 
 impl Reports {
     fn is_empty(&self) -> bool {
-        self.same == 0 && self.changed.is_empty() && self.new.is_empty() && self.gone.is_empty()
+        self.same == 0 && self.are_committed()
+    }
+
+    /// Whether there is no other report than the committed ones.
+    fn are_committed(&self) -> bool {
+        self.changed.is_empty() && self.new.is_empty() && self.gone.is_empty()
     }
 }
 
@@ -263,14 +268,13 @@ impl Reproduction {
                 let differing = changed.len() + new.len() + gone.len();
                 let files =
                     [(changed, "changed"), (new, "not committed"), (gone, "committed, and no longer made")];
-                let mut files =
-                    files.iter().flat_map(|(files, how)| files.iter().map(move |file| (file, how)));
+                let files = files.iter().flat_map(|(files, how)| files.iter().map(move |file| (file, how)));
                 if differing == 0 {
                     lines.push(format!("{}, the same bytes as committed", words::count(*same, "report")));
                 } else {
                     let all = words::count(same + differing, "report");
                     lines.push(format!("{differing} of {all} not as committed:"));
-                    lines.extend(files.by_ref().take(SHOWN).map(|(file, how)| format!("  {file} ({how})")));
+                    lines.extend(files.take(SHOWN).map(|(file, how)| format!("  {file} ({how})")));
                     if differing > SHOWN {
                         lines.push(format!("  and {} more", differing - SHOWN));
                     }
@@ -291,7 +295,14 @@ impl Reproduction {
                     format!("{number} steps gave other results than the committed ones, `{first}` first")
                 }
             });
-            lines.push("hint: `repro diff --first` shows how".to_owned());
+            let hint = "hint: `repro diff --first` shows how";
+            lines.push(match reports {
+                // Reports that were committed later than the evidence, or to which the difference does not reach.
+                Some(reports) if reports.are_committed() => {
+                    format!("{hint}; where the change is meant, `repro evidence` renews the evidence")
+                }
+                _ => hint.to_owned(),
+            });
         }
         lines
     }

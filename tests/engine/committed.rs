@@ -124,6 +124,14 @@ fn the_first_of_the_steps_that_differ_is_named_with_what_differs() {
 #[test]
 fn another_key_is_explained_as_by_why() {
     let space = committed();
+    // The training gives the same on other data: what differs does not reach the reports.
+    space.steps(&STEPS.replace("seed: 1", "seed: 2"));
+    let told = "\n3 reports, the same bytes as committed\n\
+        step `data` gave another result than the committed one\n\
+        hint: `repro diff --first` shows how; where the change is meant, `repro evidence` renews the evidence\n";
+    let run = space.run(&["make", "--no-evidence"]).expect(0);
+    assert!(run.err.ends_with(told), "{}", run.err);
+
     space.steps(&STEPS.replace("seed: 1", "seed: 2").replace("\"A\"", "\"B\""));
     let run = space.run(&["make", "--no-evidence"]).expect(0);
     assert!(
@@ -136,7 +144,7 @@ fn another_key_is_explained_as_by_why() {
         told.starts_with("data: another key than committed\n  param seed: 1 -> 2\n  committed  key "),
         "{told}"
     );
-    // A published step is attested by its reports alone. The training gives the same on other data.
+    // A published step is attested by its reports alone.
     let about = told.split_once("about: other reports than committed\n").unwrap().1;
     assert!(about.contains("  reports/mini/about/text has other words\n"), "{told}");
     assert!(!told.contains("train") && !told.contains("below"), "{told}");
