@@ -124,7 +124,7 @@ fn extent(old: &Part, new: &Part) -> String {
     let differing = pairs.filter(|(old, new)| old != new).count();
     let of = new.hashes.len() / 2;
     match differing {
-        _ if (new.unit, new.count) == (Unit::File, 1) => "other bytes".to_owned(),
+        _ if new.count == 0 || (new.unit, new.count) == (Unit::File, 1) => "other bytes".to_owned(),
         0 => format!("other bytes, the same {unit}"),
         _ if of == new.count => format!("{differing} of {of} {unit} differ"),
         _ => format!("{unit} differ, in {differing} of {of} runs of {}", new.count.div_ceil(HASHES)),
