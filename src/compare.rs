@@ -7,6 +7,8 @@ use std::path::Path;
 
 use crate::tree::Manifest;
 
+const OTHER_BYTES: &str = "has other bytes";
+
 /// A file that differs by more than it may.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Difference {
@@ -22,9 +24,47 @@ pub struct Difference {
 /// # Errors
 /// When a file cannot be read.
 pub fn outputs(
+    old: (&Path, &Manifest),
+    new: (&Path, &Manifest),
+    tolerance: Option<f64>,
+) -> io::Result<Vec<Difference>> {
+    by_file(old, new, |path, old, new| match tolerance {
+        None => Ok(Some(OTHER_BYTES.to_owned())),
+        Some(tolerance) => Ok(contents(path, &fs::read(old)?, &fs::read(new)?, tolerance).err()),
+    })
+}
+
+/// What differs between two outputs, each a file or a folder, and by how much where both hold numbers. `path` is what the
+/// outputs are called.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn measure(path: &str, old: &Path, new: &Path) -> io::Result<Vec<Difference>> {
+    let how = |path: &str, old: &Path, new: &Path| Ok(measure_file(path, &fs::read(old)?, &fs::read(new)?));
+    if !(old.is_dir() && new.is_dir()) {
+        let how = if old.is_dir() || new.is_dir() { None } else { how(path, old, new)? };
+        let how = how.unwrap_or_else(|| OTHER_BYTES.to_owned());
+        return Ok(vec![Difference { path: path.to_owned(), how }]);
+    }
+    let manifest = |folder| Manifest::of_folder(folder).map_err(io::Error::other);
+    let (old_manifest, new_manifest) = (manifest(old)?, manifest(new)?);
+    let mut found = by_file((old, &old_manifest), (new, &new_manifest), how)?;
+    for difference in &mut found {
+        difference.path = format!("{path}/{}", difference.path);
+    }
+    Ok(found)
+}
+
+/// How two files differ, and by how much where both hold numbers; `None` when they are the same.
+pub fn measure_file(path: &str, old: &[u8], new: &[u8]) -> Option<String> {
+    (old != new).then(|| contents(path, old, new, 0.0).err().unwrap_or_else(|| OTHER_BYTES.to_owned()))
+}
+
+/// The files in which two outputs differ. `how` says how two files of other bytes differ, or `None` when that may be.
+fn by_file(
     (old, old_manifest): (&Path, &Manifest),
     (new, new_manifest): (&Path, &Manifest),
-    tolerance: Option<f64>,
+    how: impl Fn(&str, &Path, &Path) -> io::Result<Option<String>>,
 ) -> io::Result<Vec<Difference>> {
     let mut found = Vec::new();
     let find = |manifest: &Manifest, path: &str| {
@@ -34,13 +74,11 @@ pub fn outputs(
     let mut tell =
         |path: &str, how: &str| found.push(Difference { path: path.to_owned(), how: how.to_owned() });
     for entry in old_manifest.entries() {
-        match (find(new_manifest, &entry.path), tolerance) {
-            (None, _) => tell(&entry.path, "is missing"),
-            (Some(digest), _) if digest == entry.digest => {}
-            (Some(_), None) => tell(&entry.path, "has other bytes"),
-            (Some(_), Some(tolerance)) => {
-                let (old, new) = (fs::read(old.join(&entry.path))?, fs::read(new.join(&entry.path))?);
-                if let Err(how) = contents(&entry.path, &old, &new, tolerance) {
+        match find(new_manifest, &entry.path) {
+            None => tell(&entry.path, "is missing"),
+            Some(digest) if digest == entry.digest => {}
+            Some(_) => {
+                if let Some(how) = how(&entry.path, &old.join(&entry.path), &new.join(&entry.path))? {
                     tell(&entry.path, &how);
                 }
             }
@@ -59,7 +97,7 @@ fn contents(path: &str, old: &[u8], new: &[u8], tolerance: f64) -> Result<(), St
     }
     match (std::str::from_utf8(old), std::str::from_utf8(new)) {
         (Ok(old), Ok(new)) => texts(old, new, tolerance),
-        _ => Err("has other bytes".to_owned()),
+        _ => Err(OTHER_BYTES.to_owned()),
     }
 }
 
@@ -249,6 +287,29 @@ mod tests {
         assert!(!within(&[1.0], &[1.0, 1.0]));
         assert!(contents("w.safetensors", &file(&[1.0], "I32"), &file(&[1.0001], "I32"), 1e-3).is_err());
         assert!(contents("w.safetensors", b"short", b"shirt", 1e-3).is_err());
+    }
+
+    #[test]
+    fn a_measured_difference_gives_its_size_where_there_are_numbers() {
+        let measured = |old, new| measure_file("a.json", str::as_bytes(old), str::as_bytes(new));
+        assert_eq!(measured("[0.5, 1]", "[0.5, 1]"), None);
+        assert_eq!(measured("[0.5, 1]", "[0.4, 1]").as_deref(), Some("has numbers that are off by 2.00e-1"));
+        assert_eq!(measured("[0.5, 1]", "[0.50, 1]").as_deref(), Some("has other bytes"), "the same number");
+        assert_eq!(measured("a 1", "b 1").as_deref(), Some("has other words"));
+
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in
+            [("old/a", "1"), ("old/gone", ""), ("old/same", "x"), ("new/a", "2"), ("new/same", "x")]
+        {
+            let file = folder.path().join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        let found = measure("out", &folder.path().join("old"), &folder.path().join("new")).unwrap();
+        let told: Vec<String> = found.iter().map(|file| format!("{} {}", file.path, file.how)).collect();
+        assert_eq!(told, ["out/a has numbers that are off by 5.00e-1", "out/gone is missing"]);
+        let found = measure("out", &folder.path().join("old"), &folder.path().join("new/a")).unwrap();
+        assert_eq!((found.len(), found[0].how.as_str()), (1, "has other bytes"), "a folder became a file");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
+use stage_api::HostCheck;
 
 use crate::pipeline::needs::bytes;
 use crate::run::machine;
@@ -64,9 +65,14 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
 /// No result was made before 2025.
 const TOO_EARLY: u64 = 1_735_689_600;
 
-/// All findings about the machine and the cache in `cache`, which need not exist yet.
-pub fn examine(cache: &Path) -> Vec<Finding> {
+/// All findings about the machine, by the engine and by `checks` of the stages, and about the cache in `cache`, which need
+/// not exist yet.
+pub fn examine(cache: &Path, checks: &[HostCheck]) -> Vec<Finding> {
     let mut found = vec![disk(cache), memory(), cores()];
+    found.extend(checks.iter().map(|check| match (check.find)() {
+        Ok(what) => Finding::good(check.name, what),
+        Err(error) => Finding::problem(check.name, error.message, error.hint),
+    }));
     found.extend(gpus());
     found.push(store(cache));
     found.extend(file_system(cache));
@@ -322,7 +328,7 @@ mod tests {
     #[test]
     fn a_sound_machine_has_no_problem_with_its_disk_and_keeps_no_trace() {
         let folder = tempfile::tempdir().unwrap();
-        let found = examine(&folder.path().join("cache"));
+        let found = examine(&folder.path().join("cache"), &[]);
         for what in ["clock", "file system", "cache"] {
             let [finding] = of(&found, what)[..] else { panic!("{what}: {found:?}") };
             assert_eq!(finding.standing, Standing::Good, "{finding:?}");

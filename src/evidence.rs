@@ -88,6 +88,11 @@ impl Evidence {
         self.of_key.get(key).map(|place| &self.records[*place])
     }
 
+    /// Whether it holds no record.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
     /// The newest record of a step.
     pub fn last(&self, step: &str) -> Option<&RunRecord> {
         self.records.iter().filter(|record| record.step == step).max_by_key(|record| record.started_ms)

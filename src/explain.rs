@@ -125,6 +125,24 @@ pub fn explain(pipeline: &Pipeline, workspace: &Workspace, plan: &Plan, node: No
     Explainer { pipeline, workspace, plan, told: BTreeSet::new() }.explain(node)
 }
 
+/// What of the key of a step differs from that of an earlier execution; nothing before its key is known.
+pub fn changes_since(
+    pipeline: &Pipeline,
+    workspace: &Workspace,
+    plan: &Plan,
+    node: NodeIndex,
+    earlier: &RunRecord,
+) -> Vec<Cause> {
+    let Some(now) = &plan.of(node).key_text else { return Vec::new() };
+    let told = BTreeSet::from([pipeline.graph[node].name.clone()]);
+    let differences = earlier.key_text.differences(now);
+    Explainer { pipeline, workspace, plan, told }.causes(
+        &differences,
+        &earlier.inputs,
+        &plan.recorded_inputs(node),
+    )
+}
+
 struct Explainer<'a> {
     pipeline: &'a Pipeline,
     workspace: &'a Workspace,

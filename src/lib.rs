@@ -10,7 +10,7 @@
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
 //! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `versions` →
 //! `store` → `pins`, `evidence` → `plan` → `publish` → `workspace` → `grounds` → `remote` → `run` → `explain`, `estimate`,
-//! `rehearse`, `doctor`, `accept`, `attest`, `diff` → `cli`.
+//! `rehearse`, `doctor`, `accept`, `attest`, `diff`, `divergence` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
@@ -21,6 +21,7 @@ pub mod command;
 pub mod compare;
 pub mod diff;
 pub mod digest;
+pub mod divergence;
 pub mod doctor;
 pub mod estimate;
 pub mod evidence;

@@ -24,7 +24,7 @@ pub struct Doctor {
 impl Doctor {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
         let context = Context::load(global, registry)?;
-        let mut found = examine(context.cache());
+        let mut found = examine(context.cache(), registry.host_checks());
         found.extend(self.outside(&context, registry)?);
         if global.json {
             print_json(&found)?;

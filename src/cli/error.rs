@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use stage_api::StageError;
+use stage_api::{HostError, StageError};
 
 use crate::pipeline::PipelineError;
 use crate::publish::PublishError;
@@ -126,6 +126,12 @@ impl CliError {
                 with_hint(error.to_string(), hint.map(ToOwned::to_owned))
             }
         }
+    }
+}
+
+impl From<HostError> for CliError {
+    fn from(HostError { message, hint }: HostError) -> Self {
+        Self::Usage { message, hint: Some(hint) }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use petgraph::graph::NodeIndex;
 use serde_json::json;
 
+use super::committed::Reproduction;
 use super::error::CliError;
 use super::sharing::tell_offered;
 use super::{Global, ask, print_line, words};
@@ -27,6 +28,8 @@ pub struct Made {
     pub differing: Vec<PathBuf>,
     /// What the shared store of that name was offered.
     pub offered: Option<(String, Offered)>,
+    /// How it compares with what the project committed, where that was looked at.
+    pub reproduction: Option<Reproduction>,
     /// How many steps are fresh now.
     pub fresh: usize,
     /// When the run began.
@@ -37,12 +40,20 @@ impl Made {
     /// A run that had nothing to do.
     pub fn nothing(fresh: usize, since: Instant) -> Self {
         let summary = Summary::default();
-        Self { summary, published: None, differing: Vec::new(), offered: None, fresh, since }
+        Self {
+            summary,
+            published: None,
+            differing: Vec::new(),
+            offered: None,
+            reproduction: None,
+            fresh,
+            since,
+        }
     }
 
     /// The last JSON line of a run.
     pub fn print(&self) -> Result<(), CliError> {
-        let Self { summary, published, differing, offered, fresh, since } = self;
+        let Self { summary, published, differing, offered, reproduction, fresh, since } = self;
         let failed: Vec<&str> = summary.failures.iter().map(|failure| failure.step.as_str()).collect();
         let conflicts = offered.iter().flat_map(|(_, offered)| &offered.conflicts).map(|(step, _)| step);
         print_line(&json!({
@@ -57,6 +68,7 @@ impl Made {
             "differing": differing,
             "pushed": offered.as_ref().map_or(0, |(_, offered)| offered.pushed.len()),
             "conflicts": conflicts.collect::<Vec<_>>(),
+            "reproduction": reproduction.as_ref().map(Reproduction::json),
         }))
     }
 
@@ -100,6 +112,9 @@ impl Made {
                 return ExitCode::from(4);
             }
             None => tell!("the reports are as they were"),
+        }
+        for line in self.reproduction.iter().flat_map(Reproduction::lines) {
+            tell!("{line}");
         }
         if summary.failures.iter().any(|failure| failure.needs_human) {
             ask::tell_how_to_go_on(global, targets);

@@ -14,6 +14,7 @@ use signal_hook::iterator::Signals;
 use stage_api::Registry;
 
 use super::ask;
+use super::committed::{Committed, Reproduction};
 use super::context::{Context, Project};
 use super::dry_run::dry_run;
 use super::elsewhere::Elsewhere;
@@ -82,6 +83,7 @@ impl Make {
             return nothing_to_do(global, Made::nothing(steps, since), 0);
         }
         let context = Context::of(project, registry)?;
+        registry.check_host()?;
         self.limits.check(&context)?;
         let targets = context.targets(&asked)?;
         let forced = self.force.iter().map(|name| context.step(name)).collect::<Result<BTreeSet<_>, _>>()?;
@@ -162,6 +164,9 @@ impl Make {
             } else {
                 made.published = Some(publish(&context, workspace, &writer, &parts)?);
             }
+        }
+        if made.summary.is_complete() && made.differing.is_empty() {
+            made.reproduction = reproduction(&context, workspace, &plan, made.published.as_ref());
         }
         let may_offer = |shared: &Rc<Shared>| {
             !(made.summary.interrupted || shared.is_away() || shared.remote().is_readonly())
@@ -320,6 +325,21 @@ fn parts<'a>(context: &'a Context, workspace: &Workspace, plan: &Plan) -> Vec<Pa
         })
     };
     publishing(context, plan).filter_map(part).collect()
+}
+
+/// How a complete run compares with what the project committed. That is no reason for a run to fail.
+fn reproduction(
+    context: &Context,
+    workspace: &Workspace,
+    plan: &Plan,
+    published: Option<&Published>,
+) -> Option<Reproduction> {
+    let committed = Committed::load(context).unwrap_or_else(|error| {
+        tell!("warning: results are not compared with the evidence: {error}");
+        Committed::without_evidence(context)
+    });
+    let removed = published.map_or(&[][..], |published| &published.removed);
+    committed.verdict(context, workspace, plan, removed)
 }
 
 fn publish(

@@ -14,6 +14,7 @@ macro_rules! tell {
 
 mod accept;
 mod ask;
+mod committed;
 mod completions;
 mod console;
 mod context;
@@ -24,6 +25,7 @@ mod elsewhere;
 mod error;
 mod evidence;
 mod gc;
+mod git;
 mod graph;
 mod guard;
 mod job;

@@ -81,6 +81,7 @@ pub fn answer(
     global: &Global,
     registry: &Registry,
 ) -> Result<Answer, CliError> {
+    registry.check_host()?;
     let context = Context::load(global, registry)?;
     let workspace = context.workspace()?;
     let everything = context.pipeline.graph.node_indices().collect();

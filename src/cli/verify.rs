@@ -41,6 +41,7 @@ impl Verify {
             context.step(step)?;
         }
         if self.rerun {
+            registry.check_host()?;
             return self.again(global, &context);
         }
         let store = context.workspace()?.store().clone();

@@ -90,6 +90,10 @@ pub fn perform(
         Ok(progress) => progress,
         Err(error) => return Outcome::Failed(format!("{}: cannot be written: {error}", task.log.display())),
     };
+    // On another machine than the one that started the run, say.
+    if let Err(error) = registry.check_host() {
+        return Outcome::Failed(error.message);
+    }
     let Some(stage) = registry.get(&task.stage) else {
         return Outcome::Failed(format!("this program has no stage `{}`", task.stage));
     };

@@ -137,14 +137,6 @@ fn the_graph_of_a_target_is_drawn_alone_and_always_the_same() {
     assert!(space.run(&["graph", "midle"]).expect(2).err.contains("did you mean `middle`?"));
 }
 
-#[track_caller]
-fn git(space: &TestSpace, args: &[&str]) {
-    let mut git = Command::new("git");
-    git.args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main"]).args(args);
-    let done = git.current_dir(space.path(".")).output().unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-}
-
 #[test]
 fn diff_compares_params_and_reported_numbers_between_revisions() {
     let space = made();
@@ -152,16 +144,16 @@ fn diff_compares_params_and_reported_numbers_between_revisions() {
     assert!(run.err.contains("lies in no git repository") && run.err.contains("hint: "), "{}", run.err);
     let table = |auc: f64| format!("{{\"rows\": [{{\"mode\": \"fc\", \"auc\": {auc}}}]}}");
     space.write("reports/mini/table.json", &table(0.5));
-    git(&space, &["init", "-q"]);
-    git(&space, &["add", "pipeline.ron", "reports"]);
-    git(&space, &["commit", "-qm", "one"]);
+    space.git(&["init", "-q"]);
+    space.git(&["add", "pipeline.ron", "reports"]);
+    space.git(&["commit", "-qm", "one"]);
     assert_eq!(space.run(&["diff"]).expect(0).out, "no params and no reported values differ\n");
     space.steps(&STEPS.replace("\"one\"", "\"two\"").replace("\"middle\", \"words\"", "\"middle\""));
     space.write("reports/mini/table.json", &table(0.75));
     let told = "end\n  input gone: in <- words\nwords\n  param text: \"one\" -> \"two\"\n\
         table.json\n  rows[mode=fc].auc: 0.5 -> 0.75 (+0.2500)\n";
     assert_eq!(space.run(&["diff"]).expect(0).out, told);
-    git(&space, &["commit", "-qam", "two"]);
+    space.git(&["commit", "-qam", "two"]);
     assert_eq!(space.run(&["diff", "HEAD~1", "HEAD"]).expect(0).out, told);
     let diff = json(&space.run(&["diff", "HEAD~1", "--json"]).expect(0).out);
     assert_eq!((&diff["values"][0]["by"], &diff["steps"][1]["step"]), (&0.25.into(), &"words".into()));
@@ -173,7 +165,7 @@ fn diff_compares_params_and_reported_numbers_between_revisions() {
     );
     // An older pipeline that this program cannot read hides no numbers.
     space.steps("(name: \"x\", stage: \"gone\"),");
-    git(&space, &["commit", "-qam", "three"]);
+    space.git(&["commit", "-qam", "three"]);
     space.steps(STEPS);
     let run = space.run(&["diff", "HEAD", "--json"]).expect(0);
     assert!(run.err.contains("warning: params are not compared: at HEAD,"), "{}", run.err);
@@ -221,12 +213,12 @@ fn diff_asks_the_revision_for_files_that_may_be_there_and_the_disk_for_those_git
     space.write(".gitignore", "ignored\n");
     space.write("kept", "k");
     space.write("ignored", "i");
-    git(&space, &["init", "-q"]);
-    git(&space, &["add", "."]);
-    git(&space, &["commit", "-qm", "one"]);
+    space.git(&["init", "-q"]);
+    space.git(&["add", "."]);
+    space.git(&["commit", "-qm", "one"]);
     std::fs::remove_file(space.path("kept")).unwrap();
     assert_eq!(space.run(&["diff"]).expect(0).out, "a\n  input gone: in <- ./kept\n");
-    git(&space, &["commit", "-qam", "two"]);
+    space.git(&["commit", "-qam", "two"]);
     let told = space.run(&["diff", "HEAD~1", "HEAD"]).expect(0).out;
     assert_eq!(told, "a\n  input gone: in <- ./kept\n");
     assert_eq!(space.run(&["diff"]).expect(0).out, "no params and no reported values differ\n");

@@ -3,6 +3,7 @@
 
 mod accept;
 mod command;
+mod committed;
 mod evidence;
 mod explain;
 mod faces;

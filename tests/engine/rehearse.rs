@@ -94,9 +94,18 @@ fn the_doctor_says_of_each_thing_how_it_stands_and_changes_nothing() {
     let told = space.run(&["doctor", "--json"]);
     let found: Vec<Value> = serde_json::from_str(&told.out).unwrap();
     let whats: Vec<&str> = found.iter().map(|finding| finding["what"].as_str().unwrap()).collect();
-    for what in
-        ["disk", "memory", "cores", "build", "cache", "clock", "file system", "outside", "credentials"]
-    {
+    for what in [
+        "disk",
+        "memory",
+        "cores",
+        "toy kernels",
+        "build",
+        "cache",
+        "clock",
+        "file system",
+        "outside",
+        "credentials",
+    ] {
         assert!(whats.contains(&what), "{what} of {whats:?}");
     }
     let problems = found.iter().filter(|finding| finding["standing"] == "problem").count();

@@ -62,6 +62,14 @@ impl TestSpace {
         finished(self.command(args).output().unwrap())
     }
 
+    #[track_caller]
+    pub fn git(&self, args: &[&str]) {
+        let mut git = Command::new("git");
+        git.args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main"]).args(args);
+        let done = git.current_dir(self.folder.path()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
     pub fn make(&self) -> Run {
         self.run(&["make"])
     }

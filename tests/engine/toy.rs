@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stage_api::{Answer, Arg, Count, Desk, Job, Port, Registry, Stage, StageError, Tool, ToolArgs, Unit};
+use stage_api::{
+    Answer, Arg, Count, Desk, HostCheck, HostError, Job, Port, Registry, Stage, StageError, Tool, ToolArgs,
+    Unit,
+};
 
 /// The stage that docs/adding-a-stage.md adds.
 #[path = "count_words.rs"]
@@ -23,6 +26,22 @@ pub fn registry() -> Registry {
     }
     .with_tool(Read)
     .with_tool(Page)
+    .with_host_check(HostCheck {
+        name: "toy kernels",
+        find: || kernels().map(|chosen| format!("{chosen} (of plain, wide)")),
+    })
+}
+
+/// The kernels that `TOY_KERNELS` names.
+fn kernels() -> Result<&'static str, HostError> {
+    match std::env::var("TOY_KERNELS").as_deref() {
+        Err(_) | Ok("plain") => Ok("plain"),
+        Ok("wide") => Ok("wide"),
+        Ok(other) => Err(HostError {
+            message: format!("TOY_KERNELS is `{other}`, which this machine does not have"),
+            hint: "set it to plain or wide, or unset it".to_owned(),
+        }),
+    }
 }
 
 const ANY: Port = Port { name: "in", many: true, optional: true };
@@ -197,6 +216,12 @@ impl Stage for Trouble {
                 let seen = std::env::var("CUDA_VISIBLE_DEVICES");
                 job.progress.note(&seen.map_or("unset".to_owned(), |seen| format!("[{seen}]")));
                 Ok(())
+            }
+            // Kernels that round in another way: what must not be.
+            "kernels" => {
+                let number = if kernels().is_ok_and(|chosen| chosen == "wide") { 0.5 } else { 0.4 };
+                fs::write(job.out.join("numbers.json"), format!("{{\"loss\": {number}}}"))?;
+                Ok(fs::write(job.out.join("weights"), format!("{:0>4096}", number))?)
             }
             "random" => Ok(fs::write(job.out.join("text"), format!("{:?}", Instant::now()))?),
             _ => Err(StageError::failed("as told")),

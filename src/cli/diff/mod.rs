@@ -1,6 +1,6 @@
 //! `repro diff [OF [WITH]]`.
 
-mod git;
+mod first;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,10 +12,10 @@ use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
+use super::git::Git;
 use super::{Global, print, print_json, words};
 use crate::diff::{Certainty, Change, StepChange, ValueChange, steps, values};
 use crate::pipeline::Pipeline;
-use git::Git;
 
 /// Values of one report that are shown; `--json` has them all.
 const SHOWN: usize = 40;
@@ -23,7 +23,8 @@ const SHOWN: usize = 40;
 /// Compares params and reported numbers between two git revisions or two profiles, or between one and what is here now.
 ///
 /// Params come from the pipeline file, numbers from every JSON file below `reports/PROFILE/`. Nothing is checked
-/// out. A profile is taken as its files are now.
+/// out. A profile is taken as its files are now. With `--first`, compares the results of steps with the committed ones
+/// instead.
 #[derive(Args)]
 pub struct Diff {
     /// A revision, or a profile.
@@ -32,6 +33,9 @@ pub struct Diff {
     /// A newer revision, or another profile; the files as they are now when none is given.
     #[arg(value_name = "REV|PROFILE")]
     new: Option<String>,
+    /// Show the first steps whose results differ from the committed ones, and how.
+    #[arg(long, conflicts_with_all = ["old", "new"])]
+    first: bool,
 }
 
 /// A project at one time.
@@ -45,6 +49,9 @@ impl Diff {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
         // What is here now also says which profile is meant and where the project lies.
         let context = Context::load(global, registry)?;
+        if self.first {
+            return first::run(global, &context);
+        }
         let state = |name: &String| match context.pipeline.profiles.contains(name) {
             true => as_it_is(&context.of_profile(name, registry)?),
             false => at_revision(&Git::open(&context.pipeline.root)?, &context, registry, name),

@@ -7,6 +7,7 @@
 //! This crate knows neither the pipeline, the cache and the terminal on one side nor tensors on the other.
 
 mod error;
+mod host_check;
 mod job;
 mod outside;
 mod params;
@@ -15,6 +16,7 @@ pub mod testing;
 mod tool;
 
 pub use error::{ParamsError, StageError};
+pub use host_check::{HostCheck, HostError};
 pub use job::{Host, Input, Inputs, Job, Progress, Unit};
 pub use outside::Outside;
 pub use stage::{AnyStage, NoParams, Port, Registry, Stage, Surroundings, schema_of};

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::params;
-use crate::{Job, Outside, ParamsError, StageError, Tool};
+use crate::{HostCheck, HostError, Job, Outside, ParamsError, StageError, Tool};
 
 /// A named input of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,11 +212,12 @@ impl<S: Stage> AnyStage for S {
     }
 }
 
-/// The stages a program knows, and the tools that come with them, by name.
+/// The stages a program knows, the tools that come with them, and what to look at before they run.
 #[derive(Default)]
 pub struct Registry {
     stages: BTreeMap<&'static str, Box<dyn AnyStage>>,
     tools: BTreeMap<&'static str, Box<dyn Tool>>,
+    host_checks: Vec<HostCheck>,
 }
 
 impl Registry {
@@ -245,6 +246,26 @@ impl Registry {
         let name = tool.name();
         assert!(self.tools.insert(name, Box::new(tool)).is_none(), "two tools are called `{name}`");
         self
+    }
+
+    /// Adds a look at the machine before any step runs.
+    #[must_use]
+    pub fn with_host_check(mut self, check: HostCheck) -> Self {
+        self.host_checks.push(check);
+        self
+    }
+
+    /// The looks at the machine before any step runs, in the order in which they were added.
+    pub fn host_checks(&self) -> &[HostCheck] {
+        &self.host_checks
+    }
+
+    /// Whether this machine can follow all settings.
+    ///
+    /// # Errors
+    /// The first setting that it cannot follow.
+    pub fn check_host(&self) -> Result<(), HostError> {
+        self.host_checks.iter().try_for_each(|check| (check.find)().map(drop))
     }
 
     /// The stage of that name.

@@ -1,10 +1,6 @@
 //! The cases: a stage, its params, what it reads. To cover a new stage, add an entry. Fixtures are tiny: all of
 //! them together take seconds.
 
-/// Settled by rounding: attention does not depend on a key's bias, so its gradient is rounding alone, which the
-/// optimiser scales up to its usual step.
-const KEY_BIAS: &[&str] = &[".attention.self.key.bias", ".biattention.key1.bias", ".biattention.key2.bias"];
-
 /// One run of a stage.
 pub struct Case {
     /// What other cases and the kept file call it.
@@ -15,10 +11,6 @@ pub struct Case {
     pub params: &'static str,
     /// What it reads, by port: `case/path` of a case before it, `./path` from the project's root.
     pub inputs: &'static [(&'static str, &'static str)],
-    /// How far fractions may be off, as a share of their size, by another CPU's rounding.
-    pub tolerance: f64,
-    /// Endings of names of tensors whose values do not count.
-    pub noise: &'static [&'static str],
 }
 
 const fn case(
@@ -27,7 +19,7 @@ const fn case(
     params: &'static str,
     inputs: &'static [(&'static str, &'static str)],
 ) -> Case {
-    Case { name, stage, params, inputs, tolerance: 1e-4, noise: &[] }
+    Case { name, stage, params, inputs }
 }
 
 /// Every case after those that it reads.
@@ -94,17 +86,13 @@ pub const CASES: &[Case] = &[
             ("samples", "./stages/tests/fixtures/features/samples"),
         ],
     ),
-    Case {
-        noise: KEY_BIAS,
-        tolerance: 1e-3,
-        ..case(
-            "pretrain",
-            "pretrain",
-            "(hidden: 16, layers: 2, heads: 2, intermediate: 32, positions: 24, initializer_range: 0.1, dropout: 0.1, \
-             seed: 3, batch: 8, updates: 4, warm_up: 1, lr: 2e-3, evaluate_every: 2)",
-            &[("tokens", "scene-tokens"), ("regions", "scene-regions")],
-        )
-    },
+    case(
+        "pretrain",
+        "pretrain",
+        "(hidden: 16, layers: 2, heads: 2, intermediate: 32, positions: 24, initializer_range: 0.1, dropout: 0.1, \
+         seed: 3, batch: 8, updates: 4, warm_up: 1, lr: 2e-3, evaluate_every: 2)",
+        &[("tokens", "scene-tokens"), ("regions", "scene-regions")],
+    ),
     case(
         "import-visualbert",
         "import-visualbert",
@@ -112,17 +100,13 @@ pub const CASES: &[Case] = &[
          max_position_embeddings: 6, type_vocab_size: 2, adapter_divisor: 2, visual_embedding_dim: 3))",
         &[("archive", "./stages/src/import_model/fixtures/zip.pth")],
     ),
-    Case {
-        noise: KEY_BIAS,
-        tolerance: 1e-3,
-        ..case(
-            "pretrain-vilbert",
-            "pretrain",
-            "(model: \"vilbert\", hidden: 16, layers: 2, heads: 2, intermediate: 32, positions: 24, \
-             initializer_range: 0.1, dropout: 0.1, seed: 3, batch: 8, updates: 4, warm_up: 1, lr: 2e-3, evaluate_every: 2)",
-            &[("tokens", "scene-tokens"), ("regions", "scene-regions")],
-        )
-    },
+    case(
+        "pretrain-vilbert",
+        "pretrain",
+        "(model: \"vilbert\", hidden: 16, layers: 2, heads: 2, intermediate: 32, positions: 24, \
+         initializer_range: 0.1, dropout: 0.1, seed: 3, batch: 8, updates: 4, warm_up: 1, lr: 2e-3, evaluate_every: 2)",
+        &[("tokens", "scene-tokens"), ("regions", "scene-regions")],
+    ),
     case(
         "import-vilbert",
         "import-vilbert",
@@ -153,15 +137,7 @@ pub const CASES: &[Case] = &[
     },
     evaluate("evaluate-fc", &[("run", "train-fc"), ("tokens", "tokens"), ("regions", "regions")]),
     evaluate("evaluate-full", &[("run", "train-full"), ("tokens", "tokens"), ("regions", "regions")]),
-    Case {
-        tolerance: 1e-3,
-        ..case(
-            "predict",
-            "predict",
-            "()",
-            &[("run", "train-pe"), ("tokens", "tokens"), ("regions", "regions")],
-        )
-    },
+    case("predict", "predict", "()", &[("run", "train-pe"), ("tokens", "tokens"), ("regions", "regions")]),
     case(
         "parameters",
         "parameters",
@@ -172,102 +148,75 @@ pub const CASES: &[Case] = &[
             ("model", "pretrain/config.json"),
         ],
     ),
-    Case {
-        tolerance: 1e-3,
-        ..case(
-            "results",
-            "results",
-            "(profile: \"golden\", about: \"tiny\")",
-            &[
-                ("published", "./paper/runs.csv"),
-                ("quoted", "./paper/quoted.csv"),
-                ("splits", "./paper/splits.csv"),
-                ("runs", "evaluate-fc"),
-                ("runs", "evaluate-full"),
-            ],
-        )
-    },
-    Case {
-        tolerance: 1e-3,
-        ..case(
-            "claims",
-            "claims",
-            "(profile: \"golden\", about: \"tiny\")",
-            &[
-                ("published", "./paper/runs.csv"),
-                ("quoted", "./paper/quoted.csv"),
-                ("splits", "./paper/splits.csv"),
-                ("vilbert", "./paper/vilbert.csv"),
-                ("runs", "evaluate-fc"),
-                ("runs", "evaluate-full"),
-            ],
-        )
-    },
-    Case {
-        tolerance: 1e-3,
-        ..case(
-            "shift",
-            "shift",
-            "(profile: \"golden\", about: \"tiny\")",
-            &[("runs", "evaluate-fc"), ("runs", "evaluate-full")],
-        )
-    },
-    Case {
-        tolerance: 1e-3,
-        ..case(
-            "curves",
-            "curves",
-            "(profile: \"golden\", about: \"tiny\")",
-            &[
-                ("published", "./paper/curves.csv"),
-                ("runs", "train-fc"),
-                ("runs", "train-pe"),
-                ("runs", "train-full"),
-            ],
-        )
-    },
-    Case {
-        tolerance: 1e-3,
-        ..case(
-            "roc",
-            "roc",
-            "(profile: \"golden\", about: \"tiny\")",
-            &[("runs", "evaluate-fc"), ("runs", "evaluate-full")],
-        )
-    },
-    Case {
-        tolerance: 1e-3,
-        ..case(
-            "report",
-            "report",
-            "(profile: \"golden\", about: \"tiny\")",
-            &[
-                ("parts", "claims"),
-                ("parts", "parameters"),
-                ("parts", "results"),
-                ("parts", "curves"),
-                ("parts", "roc"),
-                ("runs", "train-pe"),
-            ],
-        )
-    },
+    case(
+        "results",
+        "results",
+        "(profile: \"golden\", about: \"tiny\")",
+        &[
+            ("published", "./paper/runs.csv"),
+            ("quoted", "./paper/quoted.csv"),
+            ("splits", "./paper/splits.csv"),
+            ("runs", "evaluate-fc"),
+            ("runs", "evaluate-full"),
+        ],
+    ),
+    case(
+        "claims",
+        "claims",
+        "(profile: \"golden\", about: \"tiny\")",
+        &[
+            ("published", "./paper/runs.csv"),
+            ("quoted", "./paper/quoted.csv"),
+            ("splits", "./paper/splits.csv"),
+            ("vilbert", "./paper/vilbert.csv"),
+            ("runs", "evaluate-fc"),
+            ("runs", "evaluate-full"),
+        ],
+    ),
+    case(
+        "shift",
+        "shift",
+        "(profile: \"golden\", about: \"tiny\")",
+        &[("runs", "evaluate-fc"), ("runs", "evaluate-full")],
+    ),
+    case(
+        "curves",
+        "curves",
+        "(profile: \"golden\", about: \"tiny\")",
+        &[
+            ("published", "./paper/curves.csv"),
+            ("runs", "train-fc"),
+            ("runs", "train-pe"),
+            ("runs", "train-full"),
+        ],
+    ),
+    case(
+        "roc",
+        "roc",
+        "(profile: \"golden\", about: \"tiny\")",
+        &[("runs", "evaluate-fc"), ("runs", "evaluate-full")],
+    ),
+    case(
+        "report",
+        "report",
+        "(profile: \"golden\", about: \"tiny\")",
+        &[
+            ("parts", "claims"),
+            ("parts", "parameters"),
+            ("parts", "results"),
+            ("parts", "curves"),
+            ("parts", "roc"),
+            ("runs", "train-pe"),
+        ],
+    ),
 ];
 
 const fn train(name: &'static str, params: &'static str) -> Case {
-    Case {
-        noise: KEY_BIAS,
-        tolerance: 1e-3,
-        ..case(
-            name,
-            "train",
-            params,
-            &[("tokens", "tokens"), ("regions", "regions"), ("weights", "pretrain")],
-        )
-    }
+    case(name, "train", params, &[("tokens", "tokens"), ("regions", "regions"), ("weights", "pretrain")])
 }
 
 const fn evaluate(name: &'static str, inputs: &'static [(&'static str, &'static str)]) -> Case {
-    Case { tolerance: 1e-3, ..case(name, "evaluate", "()", inputs) }
+    case(name, "evaluate", "()", inputs)
 }
 
 /// The dimensions of `fixtures/detector.pth`.

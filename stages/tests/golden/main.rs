@@ -1,6 +1,7 @@
 //! Guards `VERSION`: a stage whose output changes for the same params and inputs must say so, or results that are
 //! kept under its old version would pass for new ones. Every stage of the registry runs on a small fixture made by
-//! the stages before it, and what it wrote is compared with the summary kept in `kept/<case>-<version>.json`.
+//! the stages before it, and what it wrote is compared with the digests kept in `kept/<case>-<version>.json`: bit for bit,
+//! for every CPU computes the same (docs/trust.md).
 //!
 //! A case is an entry of [`cases::CASES`]. After raising a VERSION, or adding a case, look at what changed and
 //! keep the new output with
@@ -76,7 +77,7 @@ fn no_stage_changed_its_output_under_an_unchanged_version() {
         run_stage(stage, case.params, &inputs, &out)
             .map_err(|error| format!("the case `{}` failed: {error}", case.name))
             .unwrap();
-        let parts = summary::of_folder(&out, case.noise);
+        let parts = summary::of_folder(&out);
         let file = kept.join(format!("{}-{}.json", case.name, stage.version()));
         let finding = judge(case, stage.version(), &basis, &parts, &file, &changed);
         match &finding {
@@ -91,10 +92,12 @@ fn no_stage_changed_its_output_under_an_unchanged_version() {
                 problems.push(format!("`{}` differs because `{above}` does", case.name));
             }
             Finding::Changed(parts) => problems.push(format!(
-                "`{}` writes something else than its VERSION {} did:\n      {}\n    \
-                 Raise VERSION of `{}` or undo the change; once raised, keep the new output with {HOW}",
+                "`{}` writes other bytes than VERSION {} of `{}` did:\n      {}\n    \
+                 Raise VERSION of `{}` or undo the change; once raised, keep the new output with {HOW}. \
+                 Every CPU and number of threads gives the same bits: a difference on this machine alone is a fault",
                 case.name,
                 stage.version(),
+                case.stage,
                 parts.join("\n      "),
                 case.stage
             )),
@@ -167,7 +170,7 @@ fn judge(
             None => format!("the kept output of `{}` was made from other params or inputs", case.name),
         });
     }
-    let differences = summary::differences(&golden.parts, parts, case.tolerance);
+    let differences = summary::differences(&golden.parts, parts);
     if differences.is_empty() { Finding::Same } else { Finding::Changed(differences) }
 }
 

@@ -1,5 +1,6 @@
 //! Reads files of other revisions through the program `git`, without checking anything out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -65,6 +66,41 @@ impl Git {
     pub fn tracks(&self, path: &Path) -> bool {
         let path = path.to_string_lossy();
         self.run(&["ls-files", "--error-unmatch", "--", &path]).is_ok_and(|found| found.status.success())
+    }
+
+    /// The objects of a revision's files below a folder, by path relative to the folder here.
+    pub fn objects(&self, revision: &str, below: &str) -> Result<BTreeMap<String, String>, CliError> {
+        let found = self.run(&["ls-tree", "-r", "-z", revision, "--", &format!("{below}/")])?;
+        let text = String::from_utf8_lossy(&found.stdout);
+        let entry = |entry: &str| {
+            // `MODE blob OBJECT<tab>PATH`
+            let (head, path) = entry.split_once('\t')?;
+            Some((path.to_owned(), head.rsplit(' ').next()?.to_owned()))
+        };
+        Ok(text.split('\0').filter_map(entry).collect())
+    }
+
+    /// The objects that files here would become in a commit, in their order; paths relative to the folder. What git's
+    /// settings and attributes change on the way into a commit, they change here too.
+    pub fn hash_files(&self, paths: &[&str]) -> Result<Vec<String>, CliError> {
+        let mut objects = Vec::with_capacity(paths.len());
+        // Well below what a command line may hold.
+        for some in paths.chunks(500) {
+            let found = self.run(&[&["hash-object", "--"], some].concat())?;
+            let text = String::from_utf8_lossy(&found.stdout);
+            if !found.status.success() || text.lines().count() != some.len() {
+                let problem = String::from_utf8_lossy(&found.stderr);
+                return Err(CliError::usage(format!("`git hash-object` failed: {}", problem.trim())));
+            }
+            objects.extend(text.lines().map(ToOwned::to_owned));
+        }
+        Ok(objects)
+    }
+
+    /// The bytes of an object, as they are in the repository.
+    pub fn object(&self, object: &str) -> Result<Option<Vec<u8>>, CliError> {
+        let found = self.run(&["cat-file", "blob", object])?;
+        Ok(found.status.success().then_some(found.stdout))
     }
 
     /// The files of a revision below a folder, their paths relative to the repository's folder here.

@@ -1,0 +1,309 @@
+//! The results that the project committed, and how those of now compare with them: the records of the evidence, and the
+//! reports as git's HEAD has them. What is neither in the one nor in the other is not compared, and nothing is said of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use petgraph::graph::NodeIndex;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::git::Git;
+use super::words;
+use crate::compare::{self, Difference};
+use crate::digest::Digest;
+use crate::divergence::{self, Comparison, Divergence};
+use crate::evidence::Evidence;
+use crate::pipeline::Pipeline;
+use crate::plan::{Known, Plan};
+use crate::store::StoreError;
+use crate::workspace::Workspace;
+
+/// Files that `make` names; all of them are in `--json` and in `git status`.
+const SHOWN: usize = 5;
+
+/// What the project committed.
+pub struct Committed {
+    evidence: Evidence,
+    reports: Option<HeadReports>,
+}
+
+/// The reports of a profile at HEAD.
+struct HeadReports {
+    git: Git,
+    /// The object of each file, by its path relative to the project.
+    objects: BTreeMap<String, String>,
+}
+
+/// How a report compares with HEAD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Same,
+    Changed,
+    New,
+}
+
+/// A published step, and each of its reports: the path relative to the project, and how it compares.
+type Published = BTreeMap<NodeIndex, Vec<(String, Standing)>>;
+
+impl Committed {
+    /// What is committed of a profile: its evidence, and its reports where the project lies in a git repository.
+    ///
+    /// # Errors
+    /// Evidence that cannot be read.
+    pub fn load(context: &Context) -> Result<Self, StoreError> {
+        let evidence = Evidence::load(&context.evidence_folder())?;
+        Ok(Self { evidence, ..Self::without_evidence(context) })
+    }
+
+    /// The reports alone.
+    pub fn without_evidence(context: &Context) -> Self {
+        let reports = HeadReports::load(&context.pipeline.root, &context.pipeline.profile);
+        Self { evidence: Evidence::default(), reports }
+    }
+
+    /// Whether there is nothing to compare with.
+    pub fn is_empty(&self) -> bool {
+        self.evidence.is_empty() && self.reports.is_none()
+    }
+
+    /// Compares the steps of a plan. A published step that the evidence does not record is compared by its reports, if
+    /// these are its result of now.
+    pub fn compare(&self, context: &Context, workspace: &Workspace, plan: &Plan) -> Compared {
+        let pipeline = &context.pipeline;
+        let published = self.published(pipeline, workspace, plan);
+        let is_same = |node: NodeIndex, tree: &Digest| match self.evidence.last(&pipeline.graph[node].name) {
+            Some(record) => Some(record.tree == *tree),
+            // A step that published nothing before has nothing to be compared with.
+            None => published
+                .get(&node)
+                .filter(|files| files.iter().any(|(_, s)| *s != Standing::New))
+                .map(|files| files.iter().all(|(_, standing)| *standing == Standing::Same)),
+        };
+        let steps = divergence::compare(pipeline, plan, is_same);
+        Compared { steps, published }
+    }
+
+    /// The published steps whose reports on disk are what they wrote.
+    fn published(&self, pipeline: &Pipeline, workspace: &Workspace, plan: &Plan) -> Published {
+        let Some(reports) = &self.reports else { return Published::new() };
+        let mut files: Vec<(NodeIndex, String)> = Vec::new();
+        for node in plan.needed() {
+            let step = &pipeline.graph[node];
+            let Some(tree) = plan.of(node).tree.filter(|tree| workspace.is_published(step, tree)) else {
+                continue;
+            };
+            for (path, _) in workspace.published_files(step, &tree).unwrap_or_default() {
+                let path = path.strip_prefix(&pipeline.root).unwrap_or(&path);
+                files.push((node, path.to_string_lossy().into_owned()));
+            }
+        }
+        let paths: Vec<&str> = files.iter().map(|(_, path)| path.as_str()).collect();
+        let Ok(objects) = reports.git.hash_files(&paths) else { return Published::new() };
+        let mut published = Published::new();
+        for ((node, path), object) in files.into_iter().zip(objects) {
+            let standing = match reports.objects.get(&path) {
+                Some(committed) if *committed == object => Standing::Same,
+                Some(_) => Standing::Changed,
+                None => Standing::New,
+            };
+            published.entry(node).or_default().push((path, standing));
+        }
+        published
+    }
+
+    /// How the first steps that differ do so.
+    pub fn first(
+        &self,
+        context: &Context,
+        workspace: &Workspace,
+        plan: &Plan,
+        compared: &Compared,
+    ) -> Vec<Divergence> {
+        let pipeline = &context.pipeline;
+        let divergence = |node: &NodeIndex| match self.evidence.last(&pipeline.graph[*node].name) {
+            Some(record) => {
+                Divergence::from_record(pipeline, workspace, plan, *node, (&self.evidence, record))
+            }
+            None => {
+                let files = compared.published.get(node).into_iter().flatten();
+                let files = files.filter_map(|(path, standing)| self.difference(pipeline, path, *standing));
+                Divergence::in_reports(pipeline, workspace, plan, *node, files.collect())
+            }
+        };
+        compared.steps.first.iter().map(divergence).collect()
+    }
+
+    fn difference(&self, pipeline: &Pipeline, path: &str, standing: Standing) -> Option<Difference> {
+        let reports = self.reports.as_ref()?;
+        let how = match standing {
+            Standing::Same => return None,
+            Standing::New => "is not committed".to_owned(),
+            Standing::Changed => {
+                let old = reports.git.object(reports.objects.get(path)?).ok().flatten();
+                let bytes = old.zip(std::fs::read(pipeline.root.join(path)).ok());
+                let how = bytes.and_then(|(old, new)| compare::measure_file(path, &old, &new));
+                how.unwrap_or_else(|| "has other bytes".to_owned())
+            }
+        };
+        Some(Difference { path: path.to_owned(), how })
+    }
+
+    /// How a finished run compares with what is committed; `None` where there is nothing to compare with. `removed` are the
+    /// reports that the run removed, relative to the reports folder.
+    pub fn verdict(
+        &self,
+        context: &Context,
+        workspace: &Workspace,
+        plan: &Plan,
+        removed: &[PathBuf],
+    ) -> Option<Reproduction> {
+        let compared = self.compare(context, workspace, plan);
+        let graph = &context.pipeline.graph;
+        let names = |nodes: &[NodeIndex]| nodes.iter().map(|node| graph[*node].name.clone()).collect();
+        // What is known by the evidence alone is the same in any case.
+        let has_run = |node: &&NodeIndex| {
+            let key = plan.of(**node).key_text.as_ref().map(|text| text.key());
+            key.is_some_and(|key| workspace.store().tree_of(&key).is_some())
+        };
+        let reports = self.reports.as_ref().map(|reports| {
+            let of = |wanted: Standing| -> Vec<String> {
+                let files = compared.published.values().flatten();
+                files.filter(|(_, standing)| *standing == wanted).map(|(path, _)| path.clone()).collect()
+            };
+            let (root, folder) = (&context.pipeline.root, workspace.reports().folder());
+            let removed: BTreeSet<PathBuf> = removed.iter().map(|file| folder.join(file)).collect();
+            // Reports of steps that this run did not need are no concern of it.
+            let all_needed = graph
+                .node_indices()
+                .filter(|node| graph[*node].publish.is_some())
+                .all(|node| plan.of(node).tree.is_some());
+            let is_gone = |path: &&String| {
+                let file = root.join(path);
+                !file.exists() && (all_needed || removed.contains(&file))
+            };
+            let gone = reports.objects.keys().filter(is_gone).cloned().collect();
+            Reports {
+                same: of(Standing::Same).len(),
+                changed: of(Standing::Changed),
+                new: of(Standing::New),
+                gone,
+            }
+        });
+        let steps = Steps {
+            same: compared.steps.same.iter().filter(has_run).count(),
+            differing: names(&compared.steps.differing),
+            first: names(&compared.steps.first),
+        };
+        let reports = reports.filter(|reports| !reports.is_empty());
+        (reports.is_some() || steps.same + steps.differing.len() > 0)
+            .then_some(Reproduction { reports, steps })
+    }
+}
+
+impl HeadReports {
+    /// `None` without git, without a commit, and where the commit has no reports of the profile.
+    fn load(root: &Path, profile: &str) -> Option<Self> {
+        let git = Git::open(root).ok()?;
+        let objects = git.objects("HEAD", &format!("reports/{profile}")).ok()?;
+        (!objects.is_empty()).then_some(Self { git, objects })
+    }
+}
+
+/// Steps and reports compared with what is committed.
+pub struct Compared {
+    /// The steps.
+    pub steps: Comparison,
+    published: Published,
+}
+
+/// How a run compares with what the project committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reproduction {
+    /// The reports that the run made; absent where HEAD has none.
+    reports: Option<Reports>,
+    /// The steps that ran with this cache.
+    steps: Steps,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Reports {
+    same: usize,
+    changed: Vec<String>,
+    new: Vec<String>,
+    gone: Vec<String>,
+}
+
+impl Reports {
+    fn is_empty(&self) -> bool {
+        self.same == 0 && self.are_committed()
+    }
+
+    /// Whether there is no other report than the committed ones.
+    fn are_committed(&self) -> bool {
+        self.changed.is_empty() && self.new.is_empty() && self.gone.is_empty()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Steps {
+    same: usize,
+    differing: Vec<String>,
+    first: Vec<String>,
+}
+
+impl Reproduction {
+    /// As the last JSON line of a run has it.
+    pub fn json(&self) -> Value {
+        json!(self)
+    }
+
+    /// For people, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let Self { reports, steps } = self;
+        match reports {
+            Some(Reports { same, changed, new, gone }) => {
+                let differing = changed.len() + new.len() + gone.len();
+                let files =
+                    [(changed, "changed"), (new, "not committed"), (gone, "committed, and no longer made")];
+                let files = files.iter().flat_map(|(files, how)| files.iter().map(move |file| (file, how)));
+                if differing == 0 {
+                    lines.push(format!("{}, the same bytes as committed", words::count(*same, "report")));
+                } else {
+                    let all = words::count(same + differing, "report");
+                    lines.push(format!("{differing} of {all} not as committed:"));
+                    lines.extend(files.take(SHOWN).map(|(file, how)| format!("  {file} ({how})")));
+                    if differing > SHOWN {
+                        lines.push(format!("  and {} more", differing - SHOWN));
+                    }
+                }
+            }
+            None if steps.differing.is_empty() => {
+                lines.push(format!(
+                    "{}, the same results as the evidence records",
+                    words::count(steps.same, "step")
+                ));
+            }
+            None => {}
+        }
+        if let [first, ..] = steps.first.as_slice() {
+            lines.push(match steps.differing.len() {
+                1 => format!("step `{first}` gave another result than the committed one"),
+                number => {
+                    format!("{number} steps gave other results than the committed ones, `{first}` first")
+                }
+            });
+            let hint = "hint: `repro diff --first` shows how";
+            lines.push(match reports {
+                // Reports that were committed later than the evidence, or to which the difference does not reach.
+                Some(reports) if reports.are_committed() => {
+                    format!("{hint}; where the change is meant, `repro evidence` renews the evidence")
+                }
+                _ => hint.to_owned(),
+            });
+        }
+        lines
+    }
+}

@@ -1,0 +1,100 @@
+//! `repro diff --first`: where the results of now part from the committed ones.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use petgraph::graph::NodeIndex;
+use serde_json::json;
+
+use crate::cli::committed::Committed;
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::{Global, print, print_json, words};
+use crate::divergence::{Divergence, Execution};
+use crate::plan::{Request, judge};
+
+/// Files of one step that are shown; `--json` has them all.
+const SHOWN: usize = 20;
+
+pub fn run(global: &Global, context: &Context) -> Result<ExitCode, CliError> {
+    let workspace = context.workspace()?;
+    let committed = Committed::load(context)?;
+    if committed.is_empty() {
+        let profile = &context.pipeline.profile;
+        return Err(CliError::Usage {
+            message: format!(
+                "no result of the profile `{profile}` is committed: there is neither evidence nor a report"
+            ),
+            hint: Some(
+                "`repro evidence` writes evidence where the results are; commit it with the reports"
+                    .to_owned(),
+            ),
+        });
+    }
+    let everything = context.pipeline.graph.node_indices().collect();
+    let plan =
+        judge(&context.pipeline, &workspace, &Request { targets: everything, forced: BTreeSet::new() });
+    let compared = committed.compare(context, &workspace, &plan);
+    let first = committed.first(context, &workspace, &plan, &compared);
+    let names = |nodes: &[NodeIndex]| -> Vec<&str> {
+        nodes.iter().map(|node| context.pipeline.graph[*node].name.as_str()).collect()
+    };
+    let steps = &compared.steps;
+    let (same, differing, unknown) = (names(&steps.same), names(&steps.differing), names(&steps.unknown));
+    if global.json {
+        print_json(&json!({"first": first, "same": same, "differing": differing, "not_compared": unknown}))?;
+    } else {
+        print(&text(&first, same.len(), differing.len()))?;
+    }
+    if !unknown.is_empty() {
+        tell!(
+            "{} not compared: without a result here, or not committed",
+            words::count(unknown.len(), "step")
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(first: &[Divergence], same: usize, differing: usize) -> String {
+    if first.is_empty() {
+        return format!("no step differs from what is committed; {} compared\n", words::count(same, "step"));
+    }
+    let mut text = String::new();
+    for divergence in first {
+        text.push_str(&one(divergence));
+    }
+    let below = differing - first.len();
+    if below > 0 {
+        let (steps, verb) = (words::count(below, "step"), if below == 1 { "differs" } else { "differ" });
+        text.push_str(&format!("{steps} below {verb} too\n"));
+    }
+    text
+}
+
+fn one(divergence: &Divergence) -> String {
+    let Divergence { step, committed, now, causes, files } = divergence;
+    let mut text = match (committed, causes.is_empty()) {
+        (None, _) => format!("{step}: other reports than committed\n"),
+        (Some(_), true) => format!("{step}: the same key, other bytes\n"),
+        (Some(_), false) => format!("{step}: another key than committed\n"),
+    };
+    words::causes(causes, 2, &mut text);
+    for (when, execution) in [("committed", committed), ("now", now)] {
+        if let Some(execution) = execution {
+            text.push_str(&format!("  {when:9}  {}\n", ran(execution)));
+        }
+    }
+    for file in files.iter().take(SHOWN) {
+        text.push_str(&format!("  {} {}\n", file.path, file.how));
+    }
+    if files.len() > SHOWN {
+        text.push_str(&format!("  and {} more\n", words::count(files.len() - SHOWN, "file")));
+    }
+    text
+}
+
+fn ran(Execution { key, tree, started_ms, machine, .. }: &Execution) -> String {
+    let threads = words::count(machine.threads, "thread");
+    let (when, host, device) = (words::ago(*started_ms), &machine.name, &machine.device);
+    format!("key {}, tree {}, on {host} ({device}, {threads}), {when}", key.0.short(), tree.short())
+}
