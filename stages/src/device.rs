@@ -1,7 +1,9 @@
-//! The device a job was given, by name. It does not choose one.
+//! What computes: the device a job was given, by name, and the CPU's instructions. It does not choose a device.
 
 use candle_core::Device;
-use stage_api::StageError;
+use stage_api::{HostError, StageError};
+
+use crate::nn::cpu::{self, InstructionSet};
 
 /// Opens `cpu`, `cuda:N` or `metal:N`; N is 0 where it is left out. Never another device than the named one.
 ///
@@ -16,6 +18,18 @@ pub(crate) fn open(name: &str) -> Result<Device, StageError> {
         ("metal", Ok(number)) => Device::new_metal(number).map_err(|error| fail(&error)),
         _ => Err(fail(&"is none of cpu, cuda:0, metal")),
     }
+}
+
+/// The instruction set that kernels use on this CPU, and those that it supports: `avx2 (of avx2, scalar)`.
+///
+/// # Errors
+/// The environment names one that is unknown or not supported.
+pub(crate) fn cpu_kernels() -> Result<String, HostError> {
+    let hint = || format!("unset {} to use the fastest that this CPU supports", cpu::VARIABLE);
+    let set = InstructionSet::from_environment().map_err(|message| HostError { message, hint: hint() })?;
+    let mut supported: Vec<&str> = InstructionSet::supported().map(InstructionSet::name).collect();
+    supported.reverse();
+    Ok(format!("{set} (of {})", supported.join(", ")))
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ mod torch_writer;
 mod train;
 mod unpack;
 
-use stage_api::Registry;
+use stage_api::{HostCheck, Registry};
 
 /// The stages of the paper, in the order in which data meets them.
 pub fn registry() -> Registry {
@@ -92,4 +92,5 @@ pub fn registry() -> Registry {
         .with_tool(predict::Predict)
         .with_tool(export::Export)
         .with_tool(regions::ShowRegions)
+        .with_host_check(HostCheck { name: "CPU kernels", find: device::cpu_kernels })
 }

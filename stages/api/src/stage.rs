@@ -56,7 +56,7 @@ pub fn schema_of<T: JsonSchema>() -> Schema {
     settings.into_generator().into_root_schema_for::<T>()
 }
 
-/// A kind of work. The same params on the same inputs give the same bytes on one machine.
+/// A kind of work. The same params on the same inputs give the same bytes, on every CPU and number of threads.
 pub trait Stage: Send + Sync + 'static {
     /// The settings a pipeline may give. `#[serde(deny_unknown_fields)]`, defaults in code (`#[serde(default)]`
     /// on each field that has one). Their doc comments are what editors show of them.

@@ -68,9 +68,13 @@ impl InstructionSet {
         let Some(value) = value.filter(|value| !value.is_empty()) else {
             return Ok(Self::best());
         };
-        let list = |sets: &mut dyn Iterator<Item = Self>| sets.map(Self::name).collect::<Vec<_>>().join(", ");
+        let list = |sets: &mut dyn Iterator<Item = Self>| {
+            let mut names: Vec<&str> = sets.map(Self::name).collect();
+            names.reverse();
+            names.join(", ")
+        };
         let Some(set) = Self::ALL.into_iter().find(|set| set.name() == value) else {
-            let known = list(&mut Self::ALL.into_iter().rev());
+            let known = list(&mut Self::ALL.into_iter());
             return Err(format!("{VARIABLE} is `{value}`; it can be {known}"));
         };
         if !set.is_supported() {
