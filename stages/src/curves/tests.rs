@@ -17,7 +17,7 @@ fn history(dataset: &str, mode: &str, seed: u64) -> History {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let last = [("fc", 0.62), ("pe", 0.82), ("full", 0.84)].iter().find(|(name, _)| *name == mode).unwrap().1;
     let mut noise = |width: f64| random.random_range(-width..width);
-    let rise = |update: u64| 1.0 - (-4.0 * update as f64 / 600.0).exp();
+    let rise = |update: u64| 1.0 - libm::exp(-4.0 * update as f64 / 600.0);
     let train = (1..=30).map(|i| 20 * i).map(|update| {
         let loss = 0.7 - 1.5 * (last - 0.5) * rise(update) + noise(0.02);
         TrainPoint { update, loss, loss_average: loss, lr: 1e-3 }
