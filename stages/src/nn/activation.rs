@@ -20,7 +20,7 @@ impl Activation {
     pub fn in_place(self, x: &mut [f32]) {
         parallel::rows(x, 1, |_, x| match self {
             Self::Gelu => gelu(x),
-            Self::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
+            Self::Relu => x.iter_mut().for_each(|x| *x = relu(*x)),
         });
     }
 
@@ -49,11 +49,17 @@ fn gelu_backward(x: &mut [f32], grad: &mut [f32]) {
     }
 }
 
+/// max(x, 0). `f32::max` leaves open which zero it returns for -0; this is always +0.
+#[inline(always)]
+fn relu(x: f32) -> f32 {
+    if x > 0.0 { x } else { 0.0 }
+}
+
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn relu_backward(x: &mut [f32], grad: &mut [f32]) {
     for (x, grad) in x.iter_mut().zip(grad) {
         *grad = if *x > 0.0 { *grad } else { 0.0 };
-        *x = x.max(0.0);
+        *x = relu(*x);
     }
 }
 
@@ -77,5 +83,18 @@ impl Kernel for Gelu {
         let mut grad = grad.to_vec();
         Activation::Gelu.backward_in_place(&mut inputs[0].to_vec(), &mut grad);
         vec![Some(grad)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relu_of_a_negative_zero_is_zero() {
+        let mut x = [-0.0f32, 0.0, -1.0, 2.0, f32::NAN].repeat(9);
+        Activation::Relu.in_place(&mut x);
+        let bits: Vec<u32> = x.iter().map(|x| x.to_bits()).collect();
+        assert_eq!(bits, [0.0f32, 0.0, 0.0, 2.0, 0.0].map(f32::to_bits).repeat(9));
     }
 }
