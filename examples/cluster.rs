@@ -140,6 +140,7 @@ fn simulate(jobs: &Receiver<Job>, ends_badly: bool) -> Done {
             && let Some(job) = queue.pop_front()
         {
             free -= 1;
+            #[expect(clippy::disallowed_methods, reason = "a time within a simulation, not a result")]
             let until_failure = -BETWEEN_FAILURES * (1.0 - dice.share()).ln();
             let (fails, worked) = (until_failure < job.left, until_failure.min(job.left));
             running.push(Reverse(Next { at: Instant::now() + HOUR.mul_f64(worked), job, worked, fails }));

@@ -241,10 +241,10 @@ fn floats(dtype: &str, bytes: &[u8]) -> Option<Vec<f64>> {
 fn half(bits: u16) -> f64 {
     let (sign, exponent, fraction) = (bits >> 15, bits >> 10 & 0x1f, f64::from(bits & 0x3ff));
     let size = match exponent {
-        0 => fraction * 2f64.powi(-24),
+        0 => fraction / f64::from(1 << 24),
         0x1f if fraction == 0.0 => f64::INFINITY,
         0x1f => f64::NAN,
-        _ => (1.0 + fraction / 1024.0) * 2f64.powi(i32::from(exponent) - 15),
+        _ => (1.0 + fraction / 1024.0) * f64::from(1 << exponent) / f64::from(1 << 15),
     };
     if sign == 1 { -size } else { size }
 }
@@ -316,7 +316,7 @@ mod tests {
     fn sixteen_bits_are_read() {
         assert_eq!(
             [half(0x3c00), half(0xc000), half(0x0001), half(0x7bff)],
-            [1.0, -2.0, 2f64.powi(-24), 65504.0]
+            [1.0, -2.0, 1.0 / f64::from(1 << 24), 65504.0]
         );
         assert!(half(0x7c00).is_infinite() && half(0x7e00).is_nan());
     }

@@ -77,8 +77,9 @@ impl Certainty {
     /// go up and down together: then the true interval is narrower, and what is told apart here is all the more.
     fn of((old, (old_low, old_high)): Estimate, (new, (new_low, new_high)): Estimate) -> Self {
         let by = new - old;
-        let (low, high) =
-            (by - (new - new_low).hypot(old_high - old), by + (new_high - new).hypot(old - old_low));
+        let length = |a: f64, b: f64| (a * a + b * b).sqrt();
+        let low = by - length(new - new_low, old_high - old);
+        let high = by + length(new_high - new, old - old_low);
         Self { low, high, told_apart: low > 0.0 || high < 0.0 }
     }
 }

@@ -150,7 +150,7 @@ impl Quoted {
     /// Half a unit of the last decimal: what is nearer than this is printed the same.
     pub fn rounding(self) -> f64 {
         // A hair more, for the binary fraction of a number that lies at the edge itself.
-        0.5 * 10f64.powi(-i32::from(self.places)) + 1e-12
+        0.5 * libm::exp10(-f64::from(self.places)) + 1e-12
     }
 
     /// Decimals of the percentage.

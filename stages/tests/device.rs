@@ -39,7 +39,8 @@ fn detector(config: &Config, device: &Device) -> FasterRcnn {
 fn picture(width: usize, height: usize) -> Picture {
     let value = |x: usize, y: usize, c: usize| {
         let (x, y) = (x as f32 / width as f32, y as f32 / height as f32);
-        (127.0 + 60.0 * (x * 31.0 + c as f32).sin() + 60.0 * (y * 23.0 + x * y * 40.0).cos()) as u8
+        let (across, down) = (libm::sinf(x * 31.0 + c as f32), libm::cosf(y * 23.0 + x * y * 40.0));
+        (127.0 + 60.0 * across + 60.0 * down) as u8
     };
     let rgb =
         (0..height).flat_map(|y| (0..width).flat_map(move |x| (0..3).map(move |c| value(x, y, c)))).collect();

@@ -15,8 +15,9 @@ pub fn enclosing(low: f64, high: f64, about: usize) -> (Vec<f64>, usize) {
 /// need.
 pub fn enclosing_ratio(low: f64, high: f64) -> (Vec<f64>, usize) {
     const SERIES: [f64; 5] = [1.0, 2.0, 3.0, 5.0, 7.0];
-    let value = |place: i32| SERIES[place.rem_euclid(5) as usize] * 10f64.powi(place.div_euclid(5));
-    let start = 5 * low.log10().floor() as i32;
+    let value =
+        |place: i32| SERIES[place.rem_euclid(5) as usize] * libm::exp10(f64::from(place.div_euclid(5)));
+    let start = 5 * libm::log10(low).floor() as i32;
     let first = (start..).find(|&place| value(place + 1) > low * 1.000_01).unwrap_or(start);
     let last = (first + 1..).find(|&place| value(place) >= high * 0.999_99).unwrap_or(first + 1);
     ((first..=last).map(value).collect(), places(value(first)))
@@ -40,13 +41,13 @@ fn usable(low: f64, high: f64) -> (f64, f64) {
 
 /// The round number (1, 2 or 5 times a power of ten) nearest above `raw`.
 fn step(raw: f64) -> f64 {
-    let power = 10f64.powi(raw.log10().floor() as i32);
+    let power = libm::exp10(libm::log10(raw).floor());
     let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= raw * 0.999).unwrap_or(10.0);
     factor * power
 }
 
 fn places(step: f64) -> usize {
-    (-(step * 1.001).log10().floor()).max(0.0) as usize
+    (-libm::log10(step * 1.001).floor()).max(0.0) as usize
 }
 
 #[cfg(test)]

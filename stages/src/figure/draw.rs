@@ -111,7 +111,7 @@ fn draw_panel(page: &mut Page, panel: &Panel, area: Area) {
     let logarithmic = panel.logarithmic && low > 0.0 && high.is_finite();
     let (ticks, places) =
         if logarithmic { axis::enclosing_ratio(low, high) } else { axis::enclosing(low, high, 5) };
-    let height = |value: f64| if logarithmic { value.ln() } else { value };
+    let height = |value: f64| if logarithmic { libm::log(value) } else { value };
     let (low, high) = (height(ticks[0]), height(ticks[ticks.len() - 1]));
     let y = |value: f64| area.bottom() - area.height * (height(value) - low) / (high - low);
 
@@ -121,8 +121,13 @@ fn draw_panel(page: &mut Page, panel: &Panel, area: Area) {
         page.text(area.left - 8.0, y(*tick) + 4.5, &label, "text-anchor=\"end\"");
     }
     let middle = (area.left - 48.0, area.top + area.height / 2.0);
-    let turned =
-        format!("text-anchor=\"middle\" transform=\"rotate(-90 {} {})\"", short(middle.0), short(middle.1));
+    // A quarter turn about `middle`. As a matrix and not as `rotate(-90 …)`: a reader of that takes sine and cosine from the
+    // system's library.
+    let turned = format!(
+        "text-anchor=\"middle\" transform=\"matrix(0 -1 1 0 {} {})\"",
+        short(middle.0 - middle.1),
+        short(middle.0 + middle.1)
+    );
     page.text(middle.0, middle.1, &panel.y_label, &turned);
     draw_scale(page, &panel.bottom, area, area.bottom(), 1.0);
     if let Some(scale) = &panel.top {
@@ -193,13 +198,13 @@ fn draw_band(page: &mut Page, line: &Line, place: impl Fn(&(f64, f64)) -> (f64, 
 
 /// A point that says its value in the corner of the plot, and gets a ring, while a pointer is near it.
 fn draw_saying(page: &mut Page, style: Style, (x, y): (f64, f64), says: &str, area: Area) {
-    let (cx, cy, ink) = (short(x), short(y), style.ink());
+    let (circle, ink) = (circle((x, y), 9.0), style.ink());
     let (left, top) = (short(area.left + 10.0), short(area.top + 20.0));
     // Written around the letters, so that they can be read on any line.
     let halo = "stroke=\"#ffffff\" stroke-width=\"4\" stroke-linejoin=\"round\" paint-order=\"stroke\"";
     page.push(format_args!(
-        "<g class=\"point\"><circle cx=\"{cx}\" cy=\"{cy}\" r=\"9\" fill=\"#ffffff\" fill-opacity=\"0\"/>\
-         <circle cx=\"{cx}\" cy=\"{cy}\" r=\"9\" fill=\"none\" stroke=\"{ink}\" stroke-width=\"2\" visibility=\"hidden\"/>\
+        "<g class=\"point\"><path d=\"{circle}\" fill=\"#ffffff\" fill-opacity=\"0\"/>\
+         <path d=\"{circle}\" fill=\"none\" stroke=\"{ink}\" stroke-width=\"2\" visibility=\"hidden\"/>\
          <text x=\"{left}\" y=\"{top}\" visibility=\"hidden\" {halo}>{}</text></g>",
         escaped(says)
     ));
@@ -309,12 +314,7 @@ impl Page {
 
     fn mark(&mut self, mark: Mark, (x, y): (f64, f64), size: f64, style: &str) {
         match mark {
-            Mark::Circle => self.push(format_args!(
-                "<circle cx=\"{}\" cy=\"{}\" r=\"{}\" {style}/>",
-                short(x),
-                short(y),
-                short(size)
-            )),
+            Mark::Circle => self.push(format_args!("<path d=\"{}\" {style}/>", circle((x, y), size))),
             Mark::Square => self.push(format_args!(
                 "<rect x=\"{}\" y=\"{}\" width=\"{side}\" height=\"{side}\" {style}/>",
                 short(x - size * 0.9),
@@ -340,13 +340,33 @@ fn short(value: f64) -> String {
     text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
 }
 
+/// A circle as path data: four Bézier curves, with the usual 4/3 · (√2 − 1) as the length of their handles. `<circle>` would
+/// leave the curves to each reader; ours takes sine, cosine and tangent for them from the system's library.
+fn circle((x, y): (f64, f64), radius: f64) -> String {
+    let handle = radius * 4.0 / 3.0 * (std::f64::consts::SQRT_2 - 1.0);
+    let (k, o, r) = (format!("{handle:.2}"), format!("{:.2}", radius - handle), short(radius));
+    format!(
+        "M{},{}c0,{k} -{o},{r} -{r},{r}s-{r},-{o} -{r},-{r} {o},-{r} {r},-{r} {r},{o} {r},{r}z",
+        short(x + radius),
+        short(y)
+    )
+}
+
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::wrapped;
+    use super::{circle, wrapped};
+
+    #[test]
+    fn a_circle_is_four_curves() {
+        assert_eq!(
+            circle((20.0, 30.04), 4.5),
+            "M24.5,30c0,2.49 -2.01,4.5 -4.5,4.5s-4.5,-2.01 -4.5,-4.5 2.01,-4.5 4.5,-4.5 4.5,2.01 4.5,4.5z"
+        );
+    }
 
     #[test]
     fn captions_break_between_words() {

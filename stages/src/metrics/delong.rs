@@ -142,7 +142,7 @@ fn mean(values: &[f64]) -> f64 {
 
 fn variance(values: &[f64]) -> f64 {
     let mean = mean(values);
-    values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64
+    values.iter().map(|value| (value - mean) * (value - mean)).sum::<f64>() / (values.len() - 1) as f64
 }
 
 #[cfg(test)]

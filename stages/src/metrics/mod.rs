@@ -19,7 +19,7 @@ pub const CALIBRATION_BINS: usize = 15;
 /// near 0 do not, and [`roc_auc`] must see the ties that this makes.
 pub fn softmax([a, b]: [f32; 2]) -> [f32; 2] {
     let most = a.max(b);
-    let (a, b) = ((a - most).exp(), (b - most).exp());
+    let (a, b) = (libm::expf(a - most), libm::expf(b - most));
     [a / (a + b), b / (a + b)]
 }
 
@@ -29,7 +29,7 @@ pub fn cross_entropy([a, b]: [f32; 2], label: u8) -> f64 {
     let (wanted, other) = if label == 1 { (b, a) } else { (a, b) };
     // ln(1 + e^x) without overflow.
     let x = other - wanted;
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
+    x.max(0.0) + libm::log1p(libm::exp(-x.abs()))
 }
 
 /// The class with the greater value; class 0 on a tie, as an argmax that returns the first maximum.
@@ -106,7 +106,7 @@ pub fn confusion(predicted: &[u8], labels: &[u8]) -> [[u64; 2]; 2] {
 /// Mean and sample standard deviation (n − 1); the deviation of fewer than two values is `None`.
 pub fn mean_and_sd(values: &[f64]) -> (f64, Option<f64>) {
     let mean = values.iter().sum::<f64>() / values.len() as f64;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
     (mean, (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt()))
 }
 

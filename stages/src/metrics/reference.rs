@@ -21,7 +21,7 @@ fn model(draw: &mut Lcg, kind: u64, labels: &[u8]) -> Vec<[f32; 2]> {
         let one = match kind {
             0 => (draw.next(3073) + 1024 * label).min(4096) as f32 / 4096.0,
             1 => (draw.next(7) + label).min(8) as f32 / 8.0,
-            2 if draw.next(2) == 0 => return [draw.next(50) as f32 / 2f32.powi(40), 1.0],
+            2 if draw.next(2) == 0 => return [draw.next(50) as f32 / (1u64 << 40) as f32, 1.0],
             2 => draw.next(4097) as f32 / 4096.0,
             _ => constant,
         };

@@ -92,3 +92,20 @@ impl Kernel for Activation {
         vec![Some(grad)]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relu_returns_zeros_without_a_sign_and_keeps_what_is_no_number() {
+        let mut x = [-2.0, -0.0, 0.0, 3.0, f32::NAN];
+        Activation::Relu.in_place(&mut x);
+        let bits = x.map(f32::to_bits);
+        assert_eq!(bits[..4], [0.0f32, 0.0, 0.0, 3.0].map(f32::to_bits));
+        assert!(x[4].is_nan());
+        let (mut x, mut grad) = ([-0.0, 0.5], [7.0, 7.0]);
+        Activation::Relu.backward_in_place(&mut x, &mut grad);
+        assert_eq!((x.map(f32::to_bits), grad), ([0.0f32, 0.5].map(f32::to_bits), [0.0, 7.0]));
+    }
+}

@@ -180,7 +180,7 @@ impl Slot {
     fn step(&mut self, grad: &Tensor, lr: f64, config: &AdamWConfig) -> Result<()> {
         let (beta1, beta2) = config.betas;
         let t = self.updates as f64;
-        let step = lr * (1.0 - beta2.powf(t)).sqrt() / (1.0 - beta1.powf(t));
+        let step = lr * (1.0 - libm::pow(beta2, t)).sqrt() / (1.0 - libm::pow(beta1, t));
         let scalars = Scalars { betas: config.betas, eps: config.eps, step, shrink: lr * self.decay };
         match &mut self.moments {
             Moments::Host { m, v } => {
@@ -284,12 +284,12 @@ mod tests {
     fn expected() -> Vec<f64> {
         let mut p = [1.0, -2.0, 0.5, 0.0, 0.3, -0.7];
         let (mut m, mut v) = ([0.0; 6], [0.0; 6]);
-        for (t, lr) in (1..).zip(RATES) {
+        for (t, lr) in (1..).map(f64::from).zip(RATES) {
             for i in 0..6 {
-                let (g, decay) = if i < 4 { (2.0 * p[i], 0.5) } else { (f64::from(t), 0.0) };
+                let (g, decay) = if i < 4 { (2.0 * p[i], 0.5) } else { (t, 0.0) };
                 m[i] = 0.9 * m[i] + 0.1 * g;
                 v[i] = 0.999 * v[i] + 0.001 * g * g;
-                let step = lr * (1.0 - 0.999f64.powi(t)).sqrt() / (1.0 - 0.9f64.powi(t));
+                let step = lr * (1.0 - libm::pow(0.999, t)).sqrt() / (1.0 - libm::pow(0.9, t));
                 p[i] -= step * m[i] / (f64::sqrt(v[i]) + 1e-3);
                 p[i] -= lr * decay * p[i];
             }

@@ -25,7 +25,7 @@ impl Dropout {
         if !(0.0..1.0).contains(&p) {
             return Err(Error::msg(format!("a dropout probability must be at least 0 and below 1, not {p}")));
         }
-        let threshold = (p * 2f64.powi(32)).round().min(f64::from(u32::MAX)) as u32;
+        let threshold = (p * (1u64 << 32) as f64).round().min(f64::from(u32::MAX)) as u32;
         Ok(Self { threshold, scale: (1.0 / (1.0 - p)) as f32, seed })
     }
 

@@ -175,7 +175,7 @@ mod tests {
     const ALIGN: RoiAlign = RoiAlign { bins: 3, samples: 2, scale: 0.25 };
 
     fn map(channels: usize, height: usize, width: usize) -> Tensor {
-        let values: Vec<f32> = (0..channels * height * width).map(|i| (i as f32 * 0.7).sin()).collect();
+        let values: Vec<f32> = (0..channels * height * width).map(|i| libm::sinf(i as f32 * 0.7)).collect();
         Tensor::from_vec(values, (1, channels, height, width), &Device::Cpu).unwrap()
     }
 

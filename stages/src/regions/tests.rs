@@ -36,7 +36,7 @@ fn draw(rng: &mut ChaCha8Rng) -> (RgbImage, Vec<SceneObject>) {
         let disc = rng.random_bool(0.5);
         for (x, y, pixel) in picture.enumerate_pixels_mut() {
             let (dx, dy) = ((x as f32 - cx).abs(), (y as f32 - cy).abs());
-            let inside = if disc { dx.hypot(dy) <= radius } else { dx.max(dy) <= radius };
+            let inside = if disc { libm::hypotf(dx, dy) <= radius } else { dx.max(dy) <= radius };
             if inside {
                 *pixel = Rgb(colour);
             }

@@ -178,7 +178,7 @@ fn background(look: u64) -> Vec<u8> {
     let mut corner = || -> [f32; 3] { std::array::from_fn(|_| base + rng.random_range(-22.0..22.0)) };
     let (from, to) = (corner(), corner());
     let angle = rng.random_range(0.0..TAU);
-    let (dx, dy) = (angle.cos(), angle.sin());
+    let (dx, dy) = (libm::cosf(angle), libm::sinf(angle));
     let side = SIDE as f32;
     let mut grain = rng.random::<u64>() | 1;
     let mut pixels = Vec::with_capacity((3 * SIDE * SIDE) as usize);
@@ -198,7 +198,7 @@ fn background(look: u64) -> Vec<u8> {
 
 /// The outline of an object, in pixels.
 fn path(object: &Object) -> Option<Path> {
-    let (sin, cos) = object.angle.sin_cos();
+    let (sin, cos) = libm::sincosf(object.angle);
     // The rim is drawn half outside.
     let r = object.radius - 0.6;
     let mut builder = PathBuilder::new();
@@ -217,14 +217,14 @@ fn contours(kind: Kind) -> Vec<Vec<(f32, f32)>> {
     let arc = |radius: f32, centre: f32, from: f32, to: f32| -> Vec<(f32, f32)> {
         let point = |i: u32| {
             let angle = from + (to - from) * i as f32 / 36.0;
-            (centre + radius * angle.cos(), radius * angle.sin())
+            (centre + radius * libm::cosf(angle), radius * libm::sinf(angle))
         };
         (0..=36).map(point).collect()
     };
     let spokes = |count: u32, radius: &dyn Fn(u32) -> f32, turn: f32| -> Vec<(f32, f32)> {
         let point = |i: u32| {
             let angle = turn + TAU * i as f32 / count as f32;
-            (radius(i) * angle.cos(), radius(i) * angle.sin())
+            (radius(i) * libm::cosf(angle), radius(i) * libm::sinf(angle))
         };
         (0..count).map(point).collect()
     };
@@ -244,17 +244,20 @@ fn contours(kind: Kind) -> Vec<Vec<(f32, f32)>> {
         Kind::Heart => {
             let point = |i: u32| {
                 let t = TAU * i as f32 / 48.0;
-                let y = 13.0 * t.cos() - 5.0 * (2.0 * t).cos() - 2.0 * (3.0 * t).cos() - (4.0 * t).cos();
-                (t.sin().powi(3) * 16.0 / 17.0, -(y + 2.5) / 17.0)
+                let cos = |times: f32| libm::cosf(times * t);
+                let y = 13.0 * cos(1.0) - 5.0 * cos(2.0) - 2.0 * cos(3.0) - cos(4.0);
+                let sin = libm::sinf(t);
+                (sin * sin * sin * 16.0 / 17.0, -(y + 2.5) / 17.0)
             };
             vec![(0..48).map(point).collect()]
         }
         Kind::Moon => {
             // The outer circle from tip to tip the long way round, and back along a circle through both tips.
             let (tip, centre) = (0.9f32, 0.55f32);
-            let (x, y) = (tip.cos() - centre, tip.sin());
+            let (x, y) = (libm::cosf(tip) - centre, libm::sinf(tip));
             let mut outline = arc(1.0, 0.0, tip, TAU - tip);
-            outline.extend(arc(x.hypot(y), centre, TAU - y.atan2(x), y.atan2(x)));
+            let angle = libm::atan2f(y, x);
+            outline.extend(arc(libm::hypotf(x, y), centre, TAU - angle, angle));
             vec![outline]
         }
     }
@@ -299,7 +302,7 @@ mod tests {
     fn outlines_stay_within_the_unit_circle() {
         for kind in Kind::ALL {
             for (x, y) in contours(kind).concat() {
-                assert!(x.hypot(y) < 1.08, "{kind:?} at {x}, {y}");
+                assert!(libm::hypotf(x, y) < 1.08, "{kind:?} at {x}, {y}");
             }
         }
     }

@@ -25,8 +25,8 @@ pub fn iou(a: Corners, b: Corners) -> f32 {
 pub fn decode([x1, y1, x2, y2]: Corners, [dx, dy, dw, dh]: [f32; 4]) -> Corners {
     let (width, height) = (x2 - x1 + 1.0, y2 - y1 + 1.0);
     let (x, y) = (dx * width + x1 + 0.5 * width, dy * height + y1 + 0.5 * height);
-    let width = dw.min(MAX_LOG_GROWTH).exp() * width;
-    let height = dh.min(MAX_LOG_GROWTH).exp() * height;
+    let width = libm::expf(dw.min(MAX_LOG_GROWTH)) * width;
+    let height = libm::expf(dh.min(MAX_LOG_GROWTH)) * height;
     [x - 0.5 * width, y - 0.5 * height, x + 0.5 * width - 1.0, y + 0.5 * height - 1.0]
 }
 
@@ -36,7 +36,7 @@ pub fn encode([x1, y1, x2, y2]: Corners, target: Corners) -> [f32; 4] {
     let (to_width, to_height) = (target[2] - target[0] + 1.0, target[3] - target[1] + 1.0);
     let shift_x = target[0] + 0.5 * to_width - (x1 + 0.5 * width);
     let shift_y = target[1] + 0.5 * to_height - (y1 + 0.5 * height);
-    [shift_x / width, shift_y / height, (to_width / width).ln(), (to_height / height).ln()]
+    [shift_x / width, shift_y / height, libm::logf(to_width / width), libm::logf(to_height / height)]
 }
 
 /// The part of the box inside a canvas.

@@ -102,7 +102,7 @@ impl Pooler {
 
 /// The level (0-based) a box is pooled from: one of 224 pixels a side from the third, halves one finer.
 fn level_of(corners: Corners, levels: usize) -> usize {
-    let level = (4.0 + (area(corners).sqrt() / 224.0 + 1e-6).log2()).floor();
+    let level = (4.0 + libm::log2f(area(corners).sqrt() / 224.0 + 1e-6)).floor();
     (level - 2.0).clamp(0.0, levels as f32 - 1.0) as usize
 }
 

@@ -108,5 +108,5 @@ pub(super) fn cells(config: &Config) -> Vec<(usize, Vec<Corners>)> {
 }
 
 fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
+    1.0 / (1.0 + libm::expf(-x))
 }

@@ -56,7 +56,7 @@ fn weight(name: &str, shape: &[usize]) -> Tensor {
     let start = crc32fast::hash(name.as_bytes());
     let value = |at: usize| {
         let bits = scramble((at as u32).wrapping_mul(0x9e37_79b9).wrapping_add(start)) >> 8;
-        let drawn = bits as f32 * 2f32.powi(-23) - 1.0;
+        let drawn = bits as f32 / (1 << 23) as f32 - 1.0;
         offset as f32 + scale as f32 * drawn
     };
     Tensor::from_vec((0..count).map(value).collect(), shape, &Device::Cpu).unwrap()

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Result, Tensor};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 
 use crate::models::faster_rcnn::config::Config;
 use crate::models::faster_rcnn::shapes;
+use crate::nn::rng::StandardNormal;
 
 /// Every tensor of a detector: kernels normal with variance `2 / fan-in`, the stem's kernels smooth, biases and
 /// means 0, normalisation weights and variances 1. Each tensor has its own stream of random numbers, so it
@@ -36,11 +36,12 @@ fn zeros(shape: &[usize]) -> Result<Tensor> {
     Tensor::zeros(shape, DType::F32, &Device::Cpu)
 }
 
-fn normal(shape: &[usize], rng: &mut impl Rng) -> Result<Tensor> {
+fn normal(shape: &[usize], rng: impl Rng) -> Result<Tensor> {
     let fan_in: usize = shape[1..].iter().product();
     let spread = (2.0 / fan_in as f32).sqrt();
     let count = shape.iter().product();
-    let values: Vec<f32> = (0..count).map(|_| spread * rng.sample::<f32, _>(StandardNormal)).collect();
+    let mut normal = StandardNormal::new(rng);
+    let values: Vec<f32> = (0..count).map(|_| spread * normal.sample() as f32).collect();
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
@@ -49,14 +50,16 @@ fn normal(shape: &[usize], rng: &mut impl Rng) -> Result<Tensor> {
 fn stem(channels: usize, rng: &mut impl Rng, shape: &[usize]) -> Result<Tensor> {
     let mut values = Vec::with_capacity(channels * 3 * 49);
     for channel in 0..channels {
-        let colour: [f32; 3] = std::array::from_fn(|_| rng.sample(StandardNormal));
+        let mut normal = StandardNormal::new(&mut *rng);
+        let colour: [f32; 3] = std::array::from_fn(|_| normal.sample() as f32);
         let frequency = if channel % 3 == 0 { 0.0 } else { rng.random_range(0.3..1.0f32) };
         let (angle, phase) = (rng.random_range(0.0..std::f32::consts::PI), rng.random_range(0.0..2.0f32));
+        let (sin, cos) = libm::sincosf(angle);
         for weight in colour {
             for place in 0..49 {
                 let (x, y) = ((place % 7) as f32 - 3.0, (place / 7) as f32 - 3.0);
-                let soft = (-(x * x + y * y) / (2.0 * 1.7 * 1.7)).exp();
-                let wave = (frequency * (x * angle.cos() + y * angle.sin()) + phase).cos();
+                let soft = libm::expf(-(x * x + y * y) / (2.0 * 1.7 * 1.7));
+                let wave = libm::cosf(frequency * (x * cos + y * sin) + phase);
                 values.push(weight * soft * wave / 49.0);
             }
         }
