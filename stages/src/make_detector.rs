@@ -51,23 +51,29 @@ impl Stage for MakeDetector {
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
         let dir = job.inputs.one("scenes")?;
-        let mut scenes = scene_objects::read(dir)?;
-        scenes.truncate(params.examples);
-        // A class is a kind in a colour, as Visual Genome's detectors have classes and attributes.
-        let names: BTreeSet<(&str, &str)> =
-            scenes.iter().flat_map(|scene| scene.objects.iter().map(|object| object.name())).collect();
-        let names: Vec<String> = names.iter().map(|(kind, colour)| format!("{colour} {kind}")).collect();
-        let examples: Result<Vec<Example>, StageError> =
-            scenes.par_iter().map(|scene| read_example(dir, scene, &names)).collect();
+        let (examples, names) = read_examples(dir, params.examples)?;
         let config = Config::mini(names.len() + 1);
         job.checkpoint()?;
-        let tensors = fit(&config, &examples?, params.seed)
+        let tensors = fit(&config, &examples, params.seed)
             .map_err(|error| StageError::input("scenes", dir.join("objects.jsonl"), error))?;
         weights::write(job.out, &config, &tensors)?;
         // Class `i` of the region features is line `i` here.
         write_json(&job.out.join("classes.json"), &names)?;
         Ok(())
     }
+}
+
+/// The first `count` pictures of `dir`, and the names of the classes that their objects have.
+pub(crate) fn read_examples(dir: &Path, count: usize) -> Result<(Vec<Example>, Vec<String>), StageError> {
+    let mut scenes = scene_objects::read(dir)?;
+    scenes.truncate(count);
+    // A class is a kind in a colour, as Visual Genome's detectors have classes and attributes.
+    let names: BTreeSet<(&str, &str)> =
+        scenes.iter().flat_map(|scene| scene.objects.iter().map(|object| object.name())).collect();
+    let names: Vec<String> = names.iter().map(|(kind, colour)| format!("{colour} {kind}")).collect();
+    let examples: Result<Vec<Example>, StageError> =
+        scenes.par_iter().map(|scene| read_example(dir, scene, &names)).collect();
+    Ok((examples?, names))
 }
 
 fn read_example(dir: &Path, scene: &SceneObjects, names: &[String]) -> Result<Example, StageError> {

@@ -1,17 +1,21 @@
 """What the references of the models share: dropout, the optimiser, the training loop, made-up memes, and the fixtures' form.
 
 A reference is a module with SIZES, MISTAKES, shapes(config), trained(mode, name, mistake), Model, memes(rng, config) and
-batch(rows, mistake), which gives what BATCH names; `write` makes the numbers in `fixtures/` of it. Everything is in double precision.
+batch(rows, mistake), which gives what BATCH names; `main` writes the numbers in `fixtures/` of it. Everything is in double precision.
+
+With the argument `rounding` it writes `fixtures/*_rounding.json` alone: how far float32 is from float64 in the reference itself,
+for the logits and for each gradient. The test multiplies these distances by a constant to get its tolerances.
 """
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 torch.set_default_dtype(torch.float64)
 torch.set_num_threads(1)
@@ -22,6 +26,9 @@ DROPOUT, SEED, UPDATE = 0.3, 5, 3
 
 # How the runs are trained. In the second one a wrong order in AdamW shows, which the defaults hide.
 UPDATES, WARM_UP, BATCH, MAX_TEXT, MAX_REGIONS = 20, 4, 4, 8, 4
+# Evaluations in float32, each of which sums in another order; and the test's constants, by which `rounding` checks the mistakes.
+EVALUATIONS = 16
+FACTOR, ULPS = 4, 4
 SETTINGS = {
     "default": dict(lr=1e-3, eps=1e-8, weight_decay=0.01),
     "strong": dict(lr=5e-3, eps=1e-3, weight_decay=1.0),
@@ -51,15 +58,33 @@ def drop(x, site, on):
 
 
 class Blocks:
-    """The blocks of a forward pass over parameters by name, with at most one mistake."""
+    """The blocks of a forward pass over parameters by name, with at most one mistake.
 
-    def __init__(self, config, adapters, mistake=None):
-        self.c, self.adapters, self.mistake = config, adapters, mistake
+    With `rng` every affine map and LayerNorm takes its rows, inputs and outputs in a random order. That changes nothing but the
+    order of summation, forward and backward.
+    """
+
+    def __init__(self, config, adapters, mistake=None, rng=None):
+        self.c, self.adapters, self.mistake, self.rng = config, adapters, mistake, rng
+
+    def order(self, length):
+        return torch.from_numpy(self.rng.permutation(length))
 
     def linear(self, p, name, x):
-        return F.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
+        weight, bias = p[f"{name}.weight"], p[f"{name}.bias"]
+        if self.rng is None:
+            return F.linear(x, weight, bias)
+        outputs, inputs = (self.order(length) for length in weight.shape)
+        flat = x.reshape(-1, x.shape[-1])
+        rows = self.order(len(flat))
+        y = F.linear(flat[rows][:, inputs], weight[outputs][:, inputs], bias[outputs])
+        return y[rows.argsort()][:, outputs.argsort()].reshape(*x.shape[:-1], -1)
 
     def norm(self, p, name, x):
+        if self.rng is not None:
+            order = self.order(x.shape[-1])
+            weight, bias = p[f"{name}.weight"][order], p[f"{name}.bias"][order]
+            return F.layer_norm(x[..., order], x.shape[-1:], weight, bias, EPS)[..., order.argsort()]
         if self.mistake == "LayerNorm with the unbiased variance":
             x = (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, keepdim=True) + EPS)
             return x * p[f"{name}.weight"] + p[f"{name}.bias"]
@@ -182,6 +207,21 @@ def start(of, rng, c):
     return weights
 
 
+def gradients(of, config, weights, rows, mode, dropout, mistake=None, rng=None):
+    """The logits, and the gradient of each trained parameter that has one."""
+    model = of.Model(config, mode == "pe", mistake, rng)
+    p = {n: w.clone() for n, w in weights.items() if mode == "pe" or "Adapt" not in n}
+    leaves = {n: p[n].requires_grad_() for n in p if of.trained(mode, n, mistake)}
+    logits = model.logits(p, of.batch(rows, mistake), dropout)
+    F.cross_entropy(logits, labels(rows)).backward()
+    return logits.detach(), {n: leaf.grad for n, leaf in leaves.items() if leaf.grad is not None}
+
+
+def cases():
+    return [(mode, f"{mode} dropout" if dropout else mode, dropout)
+            for mode in ("fc", "pe", "full") for dropout in (False, True)]
+
+
 def write(of, called):
     """The fixtures of the reference `of`, a module."""
     fixtures = Path(__file__).parent.parent / "fixtures"
@@ -197,15 +237,11 @@ def write(of, called):
         tensors |= dict(zip(of.BATCH, batch))
         entry = dict(name=size, config=config, runs=[], rows=[
             {key: row[key] for key in ("ids", "label", "split", "picture") if key in row} for row in rows])
+        for mode, case, dropout in cases():
+            logits, grads = gradients(of, config, weights, rows, mode, dropout)
+            tensors[f"{case} logits"] = logits
+            tensors |= {f"{case} grad {n}": grad for n, grad in grads.items()}
         for mode in ("fc", "pe", "full"):
-            model = of.Model(config, mode == "pe")
-            for case, dropout in ((mode, False), (f"{mode} dropout", True)):
-                p = {n: w.clone() for n, w in weights.items() if mode == "pe" or "Adapt" not in n}
-                leaves = {n: p[n].requires_grad_() for n in p if of.trained(mode, n)}
-                out = model.logits(p, batch, dropout)
-                F.cross_entropy(out, labels(rows)).backward()
-                tensors[f"{case} logits"] = out.detach()
-                tensors |= {f"{case} grad {n}": leaf.grad for n, leaf in leaves.items() if leaf.grad is not None}
             for name, settings in SETTINGS.items():
                 losses, after, val_loss = train(of, config, weights, rows, mode, settings)
                 entry["runs"].append(dict(mode=mode, settings=name, losses=losses, val_loss=val_loss))
@@ -221,6 +257,79 @@ def write(of, called):
         about["sizes"].append(entry)
         save(tensors, fixtures / f"{called}_{size}.safetensors")
     (fixtures / f"{called}.json").write_text(json.dumps(about, indent=None, separators=(",", ":")) + "\n")
+
+
+def single(of, config, weights, rows, mode, dropout, rng):
+    """As `gradients`, all of it in float32."""
+    torch.set_default_dtype(torch.float32)
+    try:
+        weights = {name: weight.float() for name, weight in weights.items()}
+        logits, grads = gradients(of, config, weights, rows, mode, dropout, rng=rng)
+    finally:
+        torch.set_default_dtype(torch.float64)
+    assert all(value.dtype == torch.float32 for value in (logits, *grads.values()))
+    return logits, grads
+
+
+def distance(a, b):
+    return float((a.double() - b.double()).norm())
+
+
+def rounding(of, called):
+    """How far the reference in float32 is from itself in float64: root mean squares over evaluations, per tensor."""
+    fixtures = Path(__file__).parent.parent / "fixtures"
+    sizes, ratios = {}, []
+    for number, (size, config) in enumerate(of.SIZES.items()):
+        rng = np.random.default_rng(number + 1)
+        weights, rows = start(of, rng, config), of.memes(rng, config)
+        kept = load_file(fixtures / f"{called}_{size}.safetensors")
+        sizes[size] = {}
+        for mode, case, dropout in cases():
+            logits, grads = gradients(of, config, weights, rows, mode, dropout)
+            exact = {"logits": logits} | {f"grad {n}": grad for n, grad in grads.items()}
+            found = {name: [] for name in exact}
+            for evaluation in range(EVALUATIONS):
+                order = np.random.default_rng([number, evaluation])
+                logits, grads = single(of, config, weights, rows, mode, dropout, order)
+                for name, value in ({"logits": logits} | {f"grad {n}": grad for n, grad in grads.items()}).items():
+                    found[name].append(distance(value, exact[name]))
+            spread = {name: math.sqrt(sum(d * d for d in found[name]) / EVALUATIONS) for name in exact}
+            for name, value in exact.items():
+                # The fixtures are those of this reference: to rounding in float64, and the storing in float32.
+                assert distance(kept[f"{case} {name}"], value) <= 1e-7 * float(value.norm()) + 1e-15, (size, case, name)
+                ratios += [d / spread[name] for d in found[name] if spread[name]]
+            sizes[size][case] = {name: float(f"{value:.2e}") for name, value in spread.items()}
+            if size == "tiny" and not dropout:
+                notice(of, config, weights, rows, mode, exact, spread)
+    print(f"{called}: of {len(ratios)} distances in float32 {sum(r > 2 for r in ratios)} are above 2 root mean squares, "
+          f"{sum(r > 3 for r in ratios)} above 3; the largest is {max(ratios):.2f}")
+    lines = [f"{json.dumps(size)}:{{\n" + ",\n".join(
+        f"{json.dumps(case)}:{json.dumps(spread, separators=(',', ':'))}" for case, spread in by_case.items()) + "\n}"
+        for size, by_case in sizes.items()]
+    (fixtures / f"{called}_rounding.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def notice(of, config, weights, rows, mode, exact, spread):
+    """Prints by how many tolerances of the test each mistake in the forward pass of `mode` changes logits and gradients."""
+    for mistake, (of_mode, _) in of.MISTAKES.items():
+        if of_mode != mode:
+            continue
+        logits, grads = gradients(of, config, weights, rows, mode, False, mistake)
+        found = {"logits": logits} | {f"grad {n}": grad for n, grad in grads.items()}
+        if set(found) != set(exact):
+            print(f"  {mode}, {mistake}: other tensors have gradients")
+            continue
+        off = {name: distance(found[name], value) for name, value in exact.items()}
+        limit = {name: FACTOR * spread[name] + ULPS * 2**-24 * float(value.norm()) for name, value in exact.items()}
+        over = max(((off[name] / limit[name], name) for name in off if off[name]), default=(0, "-"))
+        print(f"  {mode}, {mistake}: " + (f"{over[0]:.1f} tolerances, {over[1]}" if over[0] else "not in the forward pass"))
+
+
+def main(of, called):
+    if sys.argv[1:] == ["rounding"]:
+        rounding(of, called)
+    else:
+        write(of, called)
 
 
 def save(tensors, path):

@@ -5,6 +5,7 @@ text layer and every layer of regions. To run it again:
 
     pip install torch numpy safetensors
     python stages/tests/reference/vilbert.py
+    python stages/tests/reference/vilbert.py rounding   # vilbert_rounding.json alone
 """
 
 import math
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from training import MAX_REGIONS, MAX_TEXT, PAD, SEP, Blocks, drop, write
+from training import MAX_REGIONS, MAX_TEXT, PAD, SEP, Blocks, drop, main
 from training import memes as made_up
 
 # Names as in the model's config.json. No two widths of a size are alike.
@@ -266,4 +267,4 @@ def batch(rows, mistake=None):
 
 
 if __name__ == "__main__":
-    write(sys.modules[__name__], "vilbert")
+    main(sys.modules[__name__], "vilbert")

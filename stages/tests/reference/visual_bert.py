@@ -7,6 +7,7 @@ length throughout, as the original does. To run it again (torch 2.x on a CPU):
 
     pip install torch numpy safetensors
     python stages/tests/reference/visual_bert.py
+    python stages/tests/reference/visual_bert.py rounding   # visual_bert_rounding.json alone
 
 It also trains with plausible mistakes, one at a time. The test must tell each of those runs from the true one.
 """
@@ -17,7 +18,7 @@ import sys
 import torch
 import torch.nn.functional as F
 
-from training import MAX_REGIONS, MAX_TEXT, PAD, SEP, Blocks, drop, write
+from training import MAX_REGIONS, MAX_TEXT, PAD, SEP, Blocks, drop, main
 from training import memes as made_up
 
 # Names as in the model's config.json. No two dimensions of a size are alike.
@@ -196,4 +197,4 @@ def batch(rows, mistake=None):
 
 
 if __name__ == "__main__":
-    write(sys.modules[__name__], "visual_bert")
+    main(sys.modules[__name__], "visual_bert")

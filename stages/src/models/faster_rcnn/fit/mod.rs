@@ -5,8 +5,12 @@
 //! objects of simple scenes. What is fitted: objectness and box deltas of the proposal network, part of the
 //! first head layer (so that features speak of what is in the box), and the class scores. It takes seconds.
 
+mod gram;
+mod moments;
 mod ridge;
 mod seeded;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
@@ -23,7 +27,8 @@ use super::preprocess::{Picture, prepare};
 use super::rpn::{Rpn, cells};
 use crate::nn::conv::{Conv2d, Window, max_pool_3x3};
 use crate::nn::host::{affine, host_vec};
-use ridge::{Moments, ridge};
+use moments::Moments;
+use ridge::ridge;
 
 /// A picture with what is on it.
 #[derive(Debug, Clone)]
@@ -285,7 +290,9 @@ fn fit_head(
     let mixtures = random.narrow(0, 0, telling)?.narrow(1, 0, config.classes.min(random.dim(1)?))?;
     let readout = readout.narrow(0, 0, mixtures.dim(1)?)?;
     let rest = random.narrow(0, telling, config.head_width - telling)?;
-    let weight = Tensor::cat(&[mixtures.contiguous()?.matmul(&readout)?, rest], 0)?;
+    let no_bias = Tensor::zeros(readout.dim(1)?, DType::F32, &Device::Cpu)?;
+    let mixed = affine(&mixtures, &readout.t()?.contiguous()?, &no_bias, false)?;
+    let weight = Tensor::cat(&[mixed, rest], 0)?;
     let features = rescale_affine(tensors, fc6, &weight, &inputs, FEATURE_SPREAD)?;
     let fc7 = "roi_heads.box.feature_extractor.fc7";
     let weight = tensors[&format!("{fc7}.weight")].clone();
