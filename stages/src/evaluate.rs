@@ -66,7 +66,7 @@ impl Stage for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
     const ABOUT: &'static str = "Predictions and metrics of a trained run on one split";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const INPUTS: &'static [Port] = &[Port::one(RUN), Port::one(TOKENS), Port::one(REGIONS)];
 
     fn check(&self, params: &EvaluateParams) -> Result<(), String> {

@@ -94,7 +94,7 @@ impl Stage for StandIn {
     type Params = Params;
     const NAME: &'static str = "stand-in";
     const ABOUT: &'static str = "A checkpoint or vocabulary of the right format and size with made-up values";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[];
 
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {

@@ -105,7 +105,7 @@ const ROUNDING_UNITS: f64 = 4.0;
 
 /// How far a tensor of norm `length` may be from the reference that rounds it by `rounding`.
 fn tolerance(rounding: f64, length: f64) -> f64 {
-    ROUNDING_FACTOR * rounding + ROUNDING_UNITS * 2f64.powi(-24) * length
+    ROUNDING_FACTOR * rounding + ROUNDING_UNITS * libm::exp2(-24.0) * length
 }
 
 fn rounding(model: &str) -> Rounding {
@@ -149,7 +149,7 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 }
 
 fn norm(values: impl Iterator<Item = f32>) -> f64 {
-    values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+    values.map(|value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt()
 }
 
 impl Size {
@@ -199,7 +199,7 @@ impl Compared {
             self.loose.insert(about.to_owned(), limit / length);
         }
         // Where the reference is exact, or all but, the units of the norm decide.
-        let beyond = (difference - 2f64.powi(-24) * length).max(0.0);
+        let beyond = (difference - libm::exp2(-24.0) * length).max(0.0);
         for (worst, ratio) in self.worst.iter_mut().zip([beyond / rounding, difference / limit]) {
             if ratio.is_finite() && ratio > worst.0 {
                 *worst = (ratio, about.to_owned());

@@ -309,7 +309,7 @@ mod tests {
 
     fn wave(shape: &[usize], step: f32) -> Tensor {
         let count: usize = shape.iter().product();
-        let values: Vec<f32> = (0..count).map(|i| (i as f32 * step).sin()).collect();
+        let values: Vec<f32> = (0..count).map(|i| libm::sinf(i as f32 * step)).collect();
         Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
     }
 

@@ -59,7 +59,7 @@ impl Stage for Predict {
     type Params = PredictParams;
     const NAME: &'static str = "predict";
     const ABOUT: &'static str = "Predictions of a trained run, labels or not (MMF's CSV)";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const INPUTS: &'static [Port] = &[Port::one(RUN), Port::one(TOKENS), Port::one(REGIONS)];
 
     fn check(&self, params: &PredictParams) -> Result<(), String> {

@@ -126,7 +126,7 @@ impl Stage for Synthesize {
     type Params = Params;
     const NAME: &'static str = "synthesize";
     const ABOUT: &'static str = "makes two small meme data sets, and pictures with descriptions, from a seed";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[];
 
     fn check(&self, params: &Params) -> Result<(), String> {
