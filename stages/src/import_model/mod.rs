@@ -71,7 +71,7 @@ impl<C: Pretrained> Stage for Import<C> {
     type Params = Params<C>;
     const NAME: &'static str = called(C::FAMILY).0;
     const ABOUT: &'static str = called(C::FAMILY).1;
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::one("archive")];
 
     fn check(&self, params: &Params<C>) -> Result<(), String> {
