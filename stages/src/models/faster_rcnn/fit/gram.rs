@@ -4,8 +4,9 @@
 //! of the result, threads share its rows. So the bits depend neither on the instruction set nor on the number of threads. There is
 //! no fused multiply-add: CPUs without it would have to imitate it, slowly, for the same bits.
 
-use multiversion::multiversion;
 use rayon::prelude::*;
+
+use crate::nn::cpu::per_instruction_set;
 
 /// Columns of a panel: a vector register of AVX-512, two of AVX2.
 const LANES: usize = 8;
@@ -86,26 +87,27 @@ impl Panels {
     }
 }
 
-/// Adds the products of two panels, row after row, to a tile of `out`, whose rows are `width` long, from `column` on. Rows and
-/// columns that `out` does not have are left out.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn add_products(out: &mut [f64], width: usize, column: usize, left: &[Vector], right: &[Vector]) {
-    let columns = LANES.min(width - column);
-    for (half, out) in out.chunks_mut(HALF * width).enumerate() {
-        let mut tile = [[0f64; LANES]; HALF];
-        for (sums, out) in tile.iter_mut().zip(out.chunks_exact(width)) {
-            sums[..columns].copy_from_slice(&out[column..][..columns]);
-        }
-        for (left, right) in left.iter().zip(right) {
-            let left = &left.as_chunks::<HALF>().0[half];
-            for (sums, left) in tile.iter_mut().zip(left) {
-                for (sum, right) in sums.iter_mut().zip(right) {
-                    *sum += left * right;
+per_instruction_set! {
+    /// Adds the products of two panels, row after row, to a tile of `out`, whose rows are `width` long, from `column` on. Rows and
+    /// columns that `out` does not have are left out.
+    fn add_products(out: &mut [f64], width: usize, column: usize, left: &[Vector], right: &[Vector]) {
+        let columns = LANES.min(width - column);
+        for (half, out) in out.chunks_mut(HALF * width).enumerate() {
+            let mut tile = [[0f64; LANES]; HALF];
+            for (sums, out) in tile.iter_mut().zip(out.chunks_exact(width)) {
+                sums[..columns].copy_from_slice(&out[column..][..columns]);
+            }
+            for (left, right) in left.iter().zip(right) {
+                let left = &left.as_chunks::<HALF>().0[half];
+                for (sums, left) in tile.iter_mut().zip(left) {
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        *sum += left * right;
+                    }
                 }
             }
-        }
-        for (sums, out) in tile.iter().zip(out.chunks_exact_mut(width)) {
-            out[column..][..columns].copy_from_slice(&sums[..columns]);
+            for (sums, out) in tile.iter().zip(out.chunks_exact_mut(width)) {
+                out[column..][..columns].copy_from_slice(&sums[..columns]);
+            }
         }
     }
 }
