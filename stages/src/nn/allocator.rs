@@ -7,12 +7,14 @@ pub fn tune_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         // 1 GiB: above any buffer of a step. The limit is an int of bytes.
-        const KEEP: libc::c_int = 1 << 30;
+        const LARGEST: libc::c_int = 1 << 30;
+        // Never give back the end of the heap: what a step frees there may be several GiB, more than an int can say.
+        const NEVER: libc::c_int = -1;
         // SAFETY: `mallopt` only sets two thresholds of the allocator; a value it does not accept is ignored.
         #[allow(unsafe_code)]
         unsafe {
-            libc::mallopt(libc::M_MMAP_THRESHOLD, KEEP);
-            libc::mallopt(libc::M_TRIM_THRESHOLD, KEEP);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, NEVER);
         }
     }
 }

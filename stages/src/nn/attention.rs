@@ -7,7 +7,7 @@ use super::cpu::per_instruction_set;
 use super::dropout::Mask;
 use super::fused::math::{exp, sum};
 use super::fused::{self, Kernel, parallel};
-use super::gemm::{Matrix, product};
+use super::gemm::{Matrix, WORTH_SHARING, product_from};
 use super::linear::{Size, bias_gradient};
 use super::{Kernels, Linear, Params};
 
@@ -169,15 +169,15 @@ impl Kernel for Fused {
             asked * hidden,
             |b, probabilities, context| {
                 let bias = &self.bias[b * keys..(b + 1) * keys];
-                let mut dropped = Vec::new();
+                let (mut dropped, worth) = (Vec::new(), self.worth_sharing());
                 for head in 0..heads {
                     let [q, k, v] = self.head(b, head, &beside, &queries);
                     let p = &mut probabilities[head * asked * keys..(head + 1) * asked * keys];
-                    product(p, keys, q, k.t(), self.scale(), false);
+                    product_from(worth, p, keys, q, k.t(), self.scale(), false);
                     softmax(p, bias);
                     let p = self.dropped(p, b * heads + head, &mut dropped);
                     let p = Matrix::new(p, asked, keys, keys);
-                    product(&mut context[head * v.columns..], hidden, p, v, 1.0, false);
+                    product_from(worth, &mut context[head * v.columns..], hidden, p, v, 1.0, false);
                 }
             },
         );
@@ -246,6 +246,11 @@ impl Fused {
         1.0 / ((self.sizes.query.outputs / self.sizes.heads) as f32).sqrt()
     }
 
+    /// Multiplications from which on threads share a product of a head: never where they share out the pictures.
+    fn worth_sharing(&self) -> usize {
+        if self.sizes.batch > 1 { usize::MAX } else { WORTH_SHARING }
+    }
+
     /// Queries, keys and values of a head for picture `b`.
     fn head<'a>(&self, b: usize, head: usize, beside: &'a [f32], queries: &'a [f32]) -> [Matrix<'a>; 3] {
         let Sizes { queries: asked, keys, query, heads, same, .. } = self.sizes;
@@ -274,26 +279,27 @@ impl Fused {
         let Sizes { queries: asked, keys, query, heads, same, .. } = self.sizes;
         let (hidden, width, scale) = (query.outputs, self.sizes.beside().outputs, self.scale());
         let (mut dropped, mut grad_p) = (Vec::new(), vec![0f32; asked * keys]);
+        let worth = self.worth_sharing();
         for head in 0..heads {
             let [q, k, v] = self.head(b, head, &saved.beside, &saved.queries);
             let (size, index) = (v.columns, b * heads + head);
             let grad = Matrix::new(&grad[b * asked * hidden + head * size..], asked, size, hidden);
             let p = &saved.probabilities[index * asked * keys..(index + 1) * asked * keys];
             let after = Matrix::new(self.dropped(p, index, &mut dropped), asked, keys, keys);
-            product(&mut grad_beside[hidden + head * size..], width, after.t(), grad, 1.0, false);
-            product(&mut grad_p, keys, grad, v.t(), 1.0, false);
+            product_from(worth, &mut grad_beside[hidden + head * size..], width, after.t(), grad, 1.0, false);
+            product_from(worth, &mut grad_p, keys, grad, v.t(), 1.0, false);
             if let Some(mask) = &self.mask {
                 super::dropout::scale(mask, index * asked * keys, &mut grad_p);
             }
             softmax_backward(&mut grad_p, p, keys);
             let grad_p = Matrix::new(&grad_p, asked, keys, keys);
-            product(&mut grad_beside[head * size..], width, grad_p.t(), q, scale, false);
+            product_from(worth, &mut grad_beside[head * size..], width, grad_p.t(), q, scale, false);
             let (grad_q, stride) = if same {
                 (&mut grad_beside[2 * hidden + head * size..], width)
             } else {
                 (&mut grad_queries[head * size..], hidden)
             };
-            product(grad_q, stride, grad_p, k, scale, false);
+            product_from(worth, grad_q, stride, grad_p, k, scale, false);
         }
     }
 

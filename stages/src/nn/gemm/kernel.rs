@@ -70,11 +70,24 @@ pub struct Right {
     pub panel: usize,
 }
 
+// SAFETY: a right factor is only an address; whoever reads through it vouches for that.
+#[allow(unsafe_code)]
+unsafe impl Send for Right {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Right {}
+
 impl Right {
     /// A row-major factor that is not packed, from step `first` and column `left` on.
     pub fn in_place(b: Matrix, first: usize, left: usize) -> Self {
         let step = b.stride();
         Self { at: b.data.as_ptr().wrapping_add(first * step + left), step, panel: 0 }
+    }
+
+    /// The block of steps `first` and following, of `columns` columns in panels of `width`, where all blocks are packed.
+    pub fn block(self, (first, steps): (usize, usize), columns: usize, width: usize) -> Self {
+        let at = self.at.wrapping_add(first * columns.next_multiple_of(width));
+        Self { at, panel: steps * width, ..self }
     }
 
     /// The factor from column `left` on, a multiple of the kernel's `columns`.

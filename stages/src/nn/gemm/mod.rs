@@ -15,6 +15,7 @@ mod kernel;
 mod pack;
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
@@ -23,7 +24,7 @@ use kernel::{Kernel, Left, Output, Right, Scalar};
 use pack::Panels;
 
 /// Multiplications from which on threads share a product.
-const WORTH_SHARING: usize = 1 << 21;
+pub const WORTH_SHARING: usize = 1 << 21;
 /// The same in a network for pictures: of small ones, whose pictures are spread over the threads, nothing else is.
 pub const PICTURE_WORTH_SHARING: usize = 1 << 27;
 /// Steps of the inner dimension in a block, at most. Part of the definition: another value gives other bits.
@@ -40,6 +41,10 @@ const WAY: usize = 4096;
 const TASKS: usize = 4;
 /// Multiplications that a task has at least, as a power of two: some 10 µs.
 const TASK: usize = 20;
+/// Rows that a task has at least where tasks share out rows.
+const LEAST_ROWS: usize = 12;
+/// Columns of a task that are enough to read all of a for.
+const LEAST_COLUMNS: usize = 256;
 
 /// A matrix to read: element (i, j) is `data[i * strides.0 + j * strides.1]`, and one of the strides is 1.
 #[derive(Clone, Copy)]
@@ -203,59 +208,119 @@ unsafe fn multiply_with<K: Kernel>(is_shared: bool, out: Output, a: Matrix, b: M
         }
         return;
     }
-    let is_shared = is_shared && rayon::current_num_threads() > 1;
-    let (down, across) = if is_shared { parts(m, n, k) } else { (1, 1) };
-    let rows = m.div_ceil(down).next_multiple_of(K::ROWS);
-    let columns = n.div_ceil(across).next_multiple_of(K::COLUMNS);
-    let depth = k.div_ceil(k.div_ceil(DEPTH));
     let packs_a =
         if a.is_row_major() { (4 * a.stride()).is_multiple_of(WAY) } else { m * k >= WORTH_PACKING };
     let packs_b = !b.is_row_major() || n * k >= WORTH_PACKING;
-    let part = |number: usize| {
-        let (top, left) = (number / across * rows, number % across * columns);
-        let (bottom, right) = ((top + rows).min(m), (left + columns).min(n));
-        PACKED.with_borrow_mut(|packed| {
-            for left in (left..right).step_by(WIDTH) {
-                let columns = WIDTH.min(right - left);
-                for first in (0..k).step_by(depth) {
-                    let steps = depth.min(k - first);
-                    let right = if packs_b {
-                        packed.b.pack_right(b, (first, steps), (left, columns), K::COLUMNS)
-                    } else {
-                        Right::in_place(b, first, left)
-                    };
-                    let how = How { add: how.add || first > 0, ..how };
-                    for top in (top..bottom).step_by(HEIGHT) {
-                        let rows = HEIGHT.min(bottom - top);
-                        let left_factor = if packs_a {
-                            packed.a.pack_left(a, (first, steps), (top, rows), K::ROWS)
-                        } else {
-                            Left::in_place(a, first, top)
-                        };
-                        // SAFETY: the caller vouches for CPU and result, of which this part is this task's alone; the
-                        // factors hold `rows` rows, `columns` columns and `steps` steps from here on.
-                        unsafe {
-                            K::block(out.from(top, left), left_factor, right, (rows, columns, steps), how);
+    let task = Task::<K> { out, a, how, packs_a, kernel: PhantomData };
+    let tasks = if is_shared { tasks(m * n * k) } else { 1 };
+    let depth = k.div_ceil(k.div_ceil(DEPTH));
+    let depths = || (0..k).step_by(depth).map(|first| (first, depth.min(k - first)));
+    if tasks > 1 && packs_b && shares_rows(m, n, tasks, packs_a) {
+        // All pack columns of b, then each takes rows. Within the pool, as every call from outside wakes it anew.
+        rayon::scope(|_| {
+            let mut panels = PACKED.with_borrow_mut(|packed| std::mem::take(&mut packed.b));
+            for left in (0..n).step_by(WIDTH) {
+                let columns = WIDTH.min(n - left);
+                let right = panels.pack_right_together(b, depths(), (left, columns), K::COLUMNS);
+                each_part(m, tasks, K::ROWS, |top, rows| {
+                    PACKED.with_borrow_mut(|packed| {
+                        for steps in depths() {
+                            let right = right.block(steps, columns, K::COLUMNS);
+                            // SAFETY: the caller vouches for CPU and result, of which these rows are this task's alone.
+                            unsafe { task.block(&mut packed.a, right, steps, (top, rows), (left, columns)) };
                         }
-                    }
+                    });
+                });
+            }
+            PACKED.with_borrow_mut(|packed| packed.b = panels);
+        });
+        return;
+    }
+    // Each takes columns or, where b is read in place and there are more of them, rows.
+    let takes_rows = !packs_b && m >= n;
+    let (length, tile) = if takes_rows { (m, K::ROWS) } else { (n, K::COLUMNS) };
+    each_part(length, tasks, tile, |first, count| {
+        let (tops, lefts) = if takes_rows { ((first, count), (0, n)) } else { ((0, m), (first, count)) };
+        PACKED.with_borrow_mut(|packed| {
+            for left in (lefts.0..lefts.0 + lefts.1).step_by(WIDTH) {
+                let columns = WIDTH.min(lefts.0 + lefts.1 - left);
+                for steps in depths() {
+                    let right = if packs_b {
+                        packed.b.pack_right(b, steps, (left, columns), K::COLUMNS)
+                    } else {
+                        Right::in_place(b, steps.0, left)
+                    };
+                    // SAFETY: the caller vouches for CPU and result, of which this part is this task's alone.
+                    unsafe { task.block(&mut packed.a, right, steps, tops, (left, columns)) };
                 }
             }
         });
-    };
-    if down * across == 1 {
-        part(0);
-    } else {
-        (0..down * across).into_par_iter().with_max_len(1).for_each(part);
+    });
+}
+
+/// A product, as its tasks know it.
+struct Task<'a, K> {
+    out: Output,
+    a: Matrix<'a>,
+    how: How,
+    packs_a: bool,
+    kernel: PhantomData<fn() -> K>,
+}
+
+impl<K: Kernel> Task<'_, K> {
+    /// Adds the steps `first` and following of the rows from `top` on, times `right`, to the columns from `left` on. Of each pair the
+    /// second is a count.
+    ///
+    /// # Safety
+    /// As [`multiply_with`]; this part of the result is this task's alone; `right` holds these steps and columns.
+    #[allow(unsafe_code)]
+    unsafe fn block(
+        &self,
+        panels: &mut Panels,
+        right: Right,
+        (first, steps): (usize, usize),
+        (top, rows): (usize, usize),
+        (left, columns): (usize, usize),
+    ) {
+        let how = How { add: self.how.add || first > 0, ..self.how };
+        let bottom = top + rows;
+        for top in (top..bottom).step_by(HEIGHT) {
+            let rows = HEIGHT.min(bottom - top);
+            let factor = if self.packs_a {
+                panels.pack_left(self.a, (first, steps), (top, rows), K::ROWS)
+            } else {
+                Left::in_place(self.a, first, top)
+            };
+            // SAFETY: the caller vouches for CPU, result and `right`; `a` holds these rows and steps.
+            unsafe { K::block(self.out.from(top, left), factor, right, (rows, columns, steps), how) };
+        }
     }
 }
 
-/// Into how many parts, down and across, the result is cut: those for which the least is packed more than once. Packing
-/// a value of a, across its rows, takes twice the time of one of b.
-fn parts(m: usize, n: usize, k: usize) -> (usize, usize) {
-    let tasks = (TASKS * rayon::current_num_threads()).min((m * n * k) >> TASK).max(1);
-    let divisors = (1..=tasks).filter(|across| tasks.is_multiple_of(*across));
-    let across = divisors.min_by_key(|across| tasks / across * n + 2 * across * m).unwrap_or(1);
-    (tasks / across, across)
+/// Into how many tasks a product of so many multiplications is cut.
+fn tasks(multiplications: usize) -> usize {
+    let threads = rayon::current_num_threads();
+    if threads == 1 { 1 } else { (TASKS * threads).min(multiplications >> TASK).max(1) }
+}
+
+/// Whether tasks share out rows, not columns, where b is packed. They then wait for each other until b is packed, once; with columns, every task reads all of a, and packs it if it is packed.
+fn shares_rows(m: usize, n: usize, tasks: usize, packs_a: bool) -> bool {
+    m >= LEAST_ROWS * tasks && (packs_a || n < LEAST_COLUMNS * tasks)
+}
+
+/// Calls `f` with the first and the number of each part of `length`, which is cut into at most `parts`, as equal as whole tiles allow.
+fn each_part(length: usize, parts: usize, tile: usize, f: impl Fn(usize, usize) + Send + Sync) {
+    let tiles = length.div_ceil(tile);
+    let parts = parts.min(tiles);
+    let part = |number: usize| {
+        let [first, end] = [number, number + 1].map(|number| (number * tiles / parts * tile).min(length));
+        f(first, end - first);
+    };
+    if parts == 1 {
+        part(0);
+    } else {
+        (0..parts).into_par_iter().with_max_len(1).for_each(part);
+    }
 }
 
 #[cfg(test)]
@@ -317,6 +382,8 @@ mod tests {
             (199, 1070, 11),
             (26, 700, 1024),
             (30, 1070, 771),
+            (700, 60, 800),
+            (120, 800, 700),
         ];
         for (m, n, k) in shapes {
             for (order, gap) in (0..4).zip([0, 5, 0, 3]) {
@@ -383,32 +450,38 @@ mod tests {
 
     #[test]
     fn threads_change_no_bit() {
-        // Large enough to be shared, with an inner dimension of several blocks.
-        let (m, n, k) = (150, 130, 1300);
-        let (a, b) = (values(m * k, 37), values(k * n, 53));
-        let run = |threads: usize| {
-            let mut out = vec![0f32; m * n];
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| {
-                product(&mut out, n, Matrix::new(&a, m, k, k), Matrix::new(&b, k, n, n), 1.0, false)
-            });
-            out
-        };
-        let one = run(1);
-        assert!(one.iter().any(|&value| value != 0.0));
-        assert!(one == run(2) && one == run(3));
+        // Large enough to be shared, with an inner dimension of several blocks; rows or columns are shared out, b is packed or not.
+        for (m, n, k) in [(150, 130, 1300), (150, 500, 1300), (20, 4000, 400), (300, 200, 1024)] {
+            let (a, b) = (values(m * k, 37), values(k * n, 53));
+            let run = |threads: usize, order: usize| {
+                let mut out = vec![0f32; m * n];
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let a = if order % 2 == 0 { Matrix::new(&a, m, k, k) } else { Matrix::new(&a, k, m, m).t() };
+                let b = if order < 2 { Matrix::new(&b, k, n, n) } else { Matrix::new(&b, n, k, k).t() };
+                pool.install(|| product(&mut out, n, a, b, 1.0, false));
+                out
+            };
+            for order in 0..4 {
+                let one = run(1, order);
+                assert!(one.iter().any(|&value| value != 0.0));
+                assert!(one == run(2, order) && one == run(3, order), "{m} x {n} x {k}, order {order}");
+            }
+        }
     }
 
     #[test]
-    fn cuts_a_result_into_as_many_parts_as_are_worth_a_task() {
+    fn parts_are_whole_tiles_and_cover_everything_once() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         pool.install(|| {
-            assert_eq!(parts(64, 64, 64), (1, 1));
-            assert_eq!(parts(128, 128, 128), (2, 1));
-            assert_eq!(parts(4000, 64, 4000), (12, 1));
-            assert_eq!(parts(64, 4000, 4000), (1, 12));
-            let (down, across) = parts(3000, 3000, 3000);
-            assert_eq!(down * across, 12);
+            assert_eq!((tasks(64 * 64 * 64), tasks(128 * 128 * 128), tasks(1 << 30)), (1, 2, 12));
+            for (length, parts) in [(1, 4), (12, 1), (13, 2), (100, 12), (3648, 12)] {
+                let seen = std::sync::Mutex::new(vec![0; length]);
+                each_part(length, parts, 12, |first, count| {
+                    assert!(first % 12 == 0 && (count % 12 == 0 || first + count == length));
+                    seen.lock().unwrap()[first..first + count].iter_mut().for_each(|seen| *seen += 1);
+                });
+                assert_eq!(seen.into_inner().unwrap(), vec![1; length], "{length} in {parts}");
+            }
         });
     }
 

@@ -1,11 +1,15 @@
 //! Copies of parts of the factors, in the order in which a kernel reads them.
 
+use rayon::prelude::*;
+
 use super::Matrix;
 use super::kernel::{Left, Right};
 
 /// How many rows ahead of the one being packed memory is asked for the next: rows are a page or more apart, where the CPU does
 /// not guess which comes next.
 const AHEAD: usize = 3;
+/// Panels that a thread packs at once where all pack.
+const PANELS: usize = 8;
 /// Values of a cache line.
 const LINE: usize = 16;
 
@@ -32,7 +36,8 @@ impl Panels {
         top: (usize, usize),
         height: usize,
     ) -> Left {
-        let panels = self.pack(a.t(), first, top, height);
+        let panels = self.values(top.1.div_ceil(height) * first.1 * height);
+        pack(panels, a.t(), first, top, height);
         Left { at: panels.as_ptr(), row: 1, step: height, panel: first.1 * height }
     }
 
@@ -45,40 +50,66 @@ impl Panels {
         left: (usize, usize),
         width: usize,
     ) -> Right {
-        let panels = self.pack(b, first, left, width);
+        let panels = self.values(left.1.div_ceil(width) * first.1 * width);
+        pack(panels, b, first, left, width);
         Right { at: panels.as_ptr(), step: width, panel: first.1 * width }
     }
 
-    /// Rows `first` and columns `left` of `b`: `[panel, row, column]` with `width` columns a panel.
-    fn pack(
+    /// The same for all of `depths`, one block behind the other, on all threads.
+    pub fn pack_right_together(
         &mut self,
         b: Matrix,
-        (first, steps): (usize, usize),
-        (left, columns): (usize, usize),
+        depths: impl Iterator<Item = (usize, usize)>,
+        left: (usize, usize),
         width: usize,
-    ) -> &[f32] {
-        let panels = self.values(columns.div_ceil(width) * steps * width);
-        if b.is_row_major() {
-            // Copies of a length that the compiler knows take no call.
-            match width {
-                6 => copy_rows::<6>(panels, b, (first, steps), (left, columns)),
-                12 => copy_rows::<12>(panels, b, (first, steps), (left, columns)),
-                16 => copy_rows::<16>(panels, b, (first, steps), (left, columns)),
-                32 => copy_rows::<32>(panels, b, (first, steps), (left, columns)),
-                _ => copy_rows::<1>(panels, b, (first, steps), (left, columns)),
-            }
-        } else {
-            let (b, last) = (b.t(), columns - 1);
-            for (number, panel) in panels.chunks_exact_mut(steps * width).enumerate() {
-                for column in (0..width).step_by(4) {
-                    let lines: [&[f32]; 4] = std::array::from_fn(|i| {
-                        &b.row(left + (number * width + column + i).min(last))[first..][..steps]
-                    });
-                    transpose(&mut panel[column..], width, &lines[..(width - column).min(4)]);
-                }
-            }
+    ) -> Right {
+        let columns = left.1.next_multiple_of(width);
+        let mut rest = self.values(columns * b.rows);
+        let at = rest.as_ptr();
+        let mut parts = Vec::new();
+        for (first, steps) in depths {
+            let (block, more) = rest.split_at_mut(columns * steps);
+            let panels = block.chunks_mut(PANELS * width * steps).enumerate();
+            parts.extend(panels.map(|(number, panels)| (panels, (first, steps), number * PANELS * width)));
+            rest = more;
         }
-        panels
+        parts.into_par_iter().with_max_len(1).for_each(|(panels, first, skipped)| {
+            let columns = (PANELS * width).min(left.1 - skipped);
+            pack(panels, b, first, (left.0 + skipped, columns), width);
+        });
+        Right { at, step: width, panel: 0 }
+    }
+}
+
+/// Rows `first` and columns `left` of `b`, of each a first and a number, into `panels`: `[panel, row, column]` with `width` columns a
+/// panel.
+fn pack(
+    panels: &mut [f32],
+    b: Matrix,
+    (first, steps): (usize, usize),
+    (left, columns): (usize, usize),
+    width: usize,
+) {
+    if b.is_row_major() {
+        // Copies of a length that the compiler knows take no call.
+        match width {
+            4 => copy_rows::<4>(panels, b, (first, steps), (left, columns)),
+            6 => copy_rows::<6>(panels, b, (first, steps), (left, columns)),
+            12 => copy_rows::<12>(panels, b, (first, steps), (left, columns)),
+            16 => copy_rows::<16>(panels, b, (first, steps), (left, columns)),
+            32 => copy_rows::<32>(panels, b, (first, steps), (left, columns)),
+            _ => unreachable!("no kernel has tiles of {width}"),
+        }
+        return;
+    }
+    let (b, last) = (b.t(), columns - 1);
+    for (number, panel) in panels.chunks_exact_mut(steps * width).enumerate() {
+        for column in (0..width).step_by(4) {
+            let lines: [&[f32]; 4] = std::array::from_fn(|i| {
+                &b.row(left + (number * width + column + i).min(last))[first..][..steps]
+            });
+            transpose(&mut panel[column..], width, &lines[..(width - column).min(4)]);
+        }
     }
 }
 
