@@ -84,9 +84,9 @@ impl Right {
         Self { at: b.data.as_ptr().wrapping_add(first * step + left), step, panel: 0 }
     }
 
-    /// The block of steps `first` and following, of `columns` columns in panels of `width`, where all blocks are packed.
-    pub fn block(self, (first, steps): (usize, usize), columns: usize, width: usize) -> Self {
-        let at = self.at.wrapping_add(first * columns.next_multiple_of(width));
+    /// The block of `steps` steps after the first `before`, of `columns` columns in panels of `width`, where several are packed.
+    pub fn block(self, before: usize, steps: usize, columns: usize, width: usize) -> Self {
+        let at = self.at.wrapping_add(before * columns.next_multiple_of(width));
         Self { at, panel: steps * width, ..self }
     }
 

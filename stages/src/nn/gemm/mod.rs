@@ -37,6 +37,8 @@ const WIDTH: usize = 1056;
 const WORTH_PACKING: usize = 1 << 19;
 /// Bytes of a way of the first-level cache. Rows so far apart share a few of its lines, so a is packed.
 const WAY: usize = 4096;
+/// Blocks of b that all threads pack before they multiply: 16 MiB.
+const BLOCKS: usize = 10;
 /// Tasks for each thread, so that one that is held up does not keep the others waiting for long.
 const TASKS: usize = 4;
 /// Multiplications that a task has at least, as a power of two: some 10 µs.
@@ -221,16 +223,21 @@ unsafe fn multiply_with<K: Kernel>(is_shared: bool, out: Output, a: Matrix, b: M
             let mut panels = PACKED.with_borrow_mut(|packed| std::mem::take(&mut packed.b));
             for left in (0..n).step_by(WIDTH) {
                 let columns = WIDTH.min(n - left);
-                let right = panels.pack_right_together(b, depths(), (left, columns), K::COLUMNS);
-                each_part(m, tasks, K::ROWS, |top, rows| {
-                    PACKED.with_borrow_mut(|packed| {
-                        for steps in depths() {
-                            let right = right.block(steps, columns, K::COLUMNS);
-                            // SAFETY: the caller vouches for CPU and result, of which these rows are this task's alone.
-                            unsafe { task.block(&mut packed.a, right, steps, (top, rows), (left, columns)) };
-                        }
+                let all: Vec<(usize, usize)> = depths().collect();
+                for depths in all.chunks(BLOCKS) {
+                    let right = panels.pack_right_together(b, depths, (left, columns), K::COLUMNS);
+                    each_part(m, tasks, K::ROWS, |top, rows| {
+                        PACKED.with_borrow_mut(|packed| {
+                            for &steps in depths {
+                                let right = right.block(steps.0 - depths[0].0, steps.1, columns, K::COLUMNS);
+                                // SAFETY: the caller vouches for CPU and result, of which these rows are this task's alone.
+                                unsafe {
+                                    task.block(&mut packed.a, right, steps, (top, rows), (left, columns))
+                                };
+                            }
+                        });
                     });
-                });
+                }
             }
             PACKED.with_borrow_mut(|packed| packed.b = panels);
         });

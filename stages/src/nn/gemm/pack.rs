@@ -59,15 +59,15 @@ impl Panels {
     pub fn pack_right_together(
         &mut self,
         b: Matrix,
-        depths: impl Iterator<Item = (usize, usize)>,
+        depths: &[(usize, usize)],
         left: (usize, usize),
         width: usize,
     ) -> Right {
         let columns = left.1.next_multiple_of(width);
-        let mut rest = self.values(columns * b.rows);
+        let mut rest = self.values(columns * depths.iter().map(|(_, steps)| steps).sum::<usize>());
         let at = rest.as_ptr();
         let mut parts = Vec::new();
-        for (first, steps) in depths {
+        for &(first, steps) in depths {
             let (block, more) = rest.split_at_mut(columns * steps);
             let panels = block.chunks_mut(PANELS * width * steps).enumerate();
             parts.extend(panels.map(|(number, panels)| (panels, (first, steps), number * PANELS * width)));
