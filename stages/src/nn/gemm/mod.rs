@@ -463,7 +463,11 @@ mod tests {
             let run = |threads: usize, order: usize| {
                 let mut out = vec![0f32; m * n];
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let a = if order.is_multiple_of(2) { Matrix::new(&a, m, k, k) } else { Matrix::new(&a, k, m, m).t() };
+                let a = if order.is_multiple_of(2) {
+                    Matrix::new(&a, m, k, k)
+                } else {
+                    Matrix::new(&a, k, m, m).t()
+                };
                 let b = if order < 2 { Matrix::new(&b, k, n, n) } else { Matrix::new(&b, n, k, k).t() };
                 pool.install(|| product(&mut out, n, a, b, 1.0, false));
                 out
