@@ -112,10 +112,12 @@ pub(super) fn last_state(id: &str) -> Option<String> {
 }
 
 /// The last state in what `scontrol show job` says. A job that was told to end, when its node was shut down say, and
-/// whose end came before Slurm noted why, is `FAILED` to Slurm with the exit code of one that was interrupted.
+/// whose end came before Slurm noted why, is `FAILED` to Slurm with the exit code of one that was interrupted, or with
+/// SIGTERM where that came before the job listened for it.
 fn state(text: &str) -> Option<String> {
     let last = |name: &str| text.split_whitespace().filter_map(|field| field.strip_prefix(name)).next_back();
-    let was_interrupted = last("ExitCode=").is_some_and(|code| code.split(':').next() == Some("130"));
+    let was_interrupted =
+        last("ExitCode=").is_some_and(|code| code.starts_with("130:") || code.ends_with(":15"));
     match last("JobState=")? {
         "FAILED" if was_interrupted => Some(INTERRUPTED.to_owned()),
         state => Some(state.to_owned()),
@@ -157,7 +159,9 @@ mod tests {
         let said =
             |what: &str, code: &str| state(&format!("JobId=7 JobState={what} ExitCode={code} Requeue=1"));
         assert_eq!(said("FAILED", "130:0").as_deref(), Some(INTERRUPTED));
+        assert_eq!(said("FAILED", "0:15").as_deref(), Some(INTERRUPTED));
         assert_eq!(said("FAILED", "1:0").as_deref(), Some("FAILED"));
+        assert_eq!(said("FAILED", "0:9").as_deref(), Some("FAILED"));
         assert_eq!(said("CANCELLED", "130:0").as_deref(), Some("CANCELLED"));
         assert_eq!(state("slurm_load_jobs error"), None);
     }
