@@ -5,8 +5,7 @@ use candle_core::{D, Error, Result, Tensor};
 
 use super::cpu::per_instruction_set;
 use super::dropout::Mask;
-use super::fused::math::{exp, sum};
-use super::fused::{self, Kernel, parallel};
+use super::fused::{self, Kernel, math, parallel};
 use super::gemm::{Matrix, WORTH_SHARING, product_from};
 use super::linear::{Size, bias_gradient};
 use super::{Kernels, Linear, Params};
@@ -317,18 +316,10 @@ per_instruction_set! {
     /// Rows of `p` ← softmax(`p` + `bias`).
     fn softmax(p: &mut [f32], bias: &[f32]) {
         for p in p.chunks_exact_mut(bias.len()) {
-            let mut largest = f32::NEG_INFINITY;
             for (p, bias) in p.iter_mut().zip(bias) {
                 *p += bias;
-                largest = if *p > largest { *p } else { largest };
             }
-            for p in p.iter_mut() {
-                *p = exp(*p - largest);
-            }
-            let scale = 1.0 / sum(p);
-            for p in p.iter_mut() {
-                *p *= scale;
-            }
+            math::softmax(p);
         }
     }
 }
@@ -337,7 +328,7 @@ per_instruction_set! {
     /// With the probabilities p: `grad` ← p (`grad` − Σ `grad`·p), row by row.
     fn softmax_backward(grad: &mut [f32], p: &[f32], keys: usize) {
         for (grad, p) in grad.chunks_exact_mut(keys).zip(p.chunks_exact(keys)) {
-            let along = super::fused::math::dot(grad, p);
+            let along = math::dot(grad, p);
             for (grad, p) in grad.iter_mut().zip(p) {
                 *grad = p * (*grad - along);
             }

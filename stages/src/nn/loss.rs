@@ -3,7 +3,7 @@
 use candle_core::{DType, Error, Result, Tensor};
 
 use super::cpu::per_instruction_set;
-use super::fused::math::{exp, sum};
+use super::fused::math::{self, largest};
 use super::fused::{self, Kernel};
 
 /// Softmax cross-entropy, the mean over rows: `logits` [N, C], `labels` u32 [N] → a scalar.
@@ -66,25 +66,11 @@ impl Kernel for CrossEntropy {
     }
 }
 
-/// The largest of some values; what is not a number is passed over.
-#[inline(always)]
-fn largest(values: &[f32]) -> f32 {
-    values.iter().fold(f32::NEG_INFINITY, |most, &value| if value > most { value } else { most })
-}
-
 per_instruction_set! {
     /// Rows of `columns` values ← their softmax; `sums` ← Σ exp(x − max) of each row.
     pub fn softmax(x: &mut [f32], sums: &mut [f32], columns: usize) {
         for (x, total) in x.chunks_exact_mut(columns).zip(sums) {
-            let most = largest(x);
-            for x in x.iter_mut() {
-                *x = exp(*x - most);
-            }
-            *total = sum(x);
-            let scale = 1.0 / *total;
-            for x in x.iter_mut() {
-                *x *= scale;
-            }
+            *total = math::softmax(x);
         }
     }
 }

@@ -79,6 +79,36 @@ pub fn dot(x: &[f32], y: &[f32]) -> f32 {
     fold(sums) + rest
 }
 
+/// The largest of some values; what is not a number is passed over. Lanes spare the wait for one comparison after the other.
+#[inline(always)]
+pub fn largest(x: &[f32]) -> f32 {
+    let more = |most: f32, value: f32| if value > most { value } else { most };
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let xs = x.chunks_exact(16);
+    let rest = xs.remainder().iter().copied().fold(f32::NEG_INFINITY, more);
+    for x in xs {
+        for i in 0..16 {
+            lanes[i] = more(lanes[i], x[i]);
+        }
+    }
+    lanes.into_iter().fold(rest, more)
+}
+
+/// `x` ← softmax(`x`) for one row; returns Σ exp(x − max).
+#[inline(always)]
+pub fn softmax(x: &mut [f32]) -> f32 {
+    let most = largest(x);
+    for x in x.iter_mut() {
+        *x = exp(*x - most);
+    }
+    let total = sum(x);
+    let scale = 1.0 / total;
+    for x in x.iter_mut() {
+        *x *= scale;
+    }
+    total
+}
+
 /// Σ xᵢ, in the same order of summation on every CPU.
 #[inline(always)]
 pub fn sum(x: &[f32]) -> f32 {

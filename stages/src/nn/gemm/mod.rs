@@ -33,6 +33,8 @@ const DEPTH: usize = 384;
 const HEIGHT: usize = 192;
 /// Columns of a packed block of b. A multiple of every kernel's columns.
 const WIDTH: usize = 1056;
+/// The same where a has one block of rows: these few columns stay in the second-level cache from packing to their only use.
+const NARROW: usize = 352;
 /// Values from which on a factor is packed whose steps are rows in memory: smaller ones stay in the caches.
 const WORTH_PACKING: usize = 1 << 19;
 /// Bytes of a way of the first-level cache. Rows so far apart share a few of its lines, so a is packed.
@@ -46,7 +48,7 @@ const TASK: usize = 20;
 /// Rows that a task has at least where tasks share out rows.
 const LEAST_ROWS: usize = 12;
 /// Columns of a task that are enough to read all of a for.
-const LEAST_COLUMNS: usize = 256;
+const LEAST_COLUMNS: usize = 96;
 
 /// A matrix to read: element (i, j) is `data[i * strides.0 + j * strides.1]`, and one of the strides is 1.
 #[derive(Clone, Copy)]
@@ -245,12 +247,13 @@ unsafe fn multiply_with<K: Kernel>(is_shared: bool, out: Output, a: Matrix, b: M
     }
     // Each takes columns or, where b is read in place and there are more of them, rows.
     let takes_rows = !packs_b && m >= n;
+    let width = if m <= HEIGHT { NARROW } else { WIDTH };
     let (length, tile) = if takes_rows { (m, K::ROWS) } else { (n, K::COLUMNS) };
     each_part(length, tasks, tile, |first, count| {
         let (tops, lefts) = if takes_rows { ((first, count), (0, n)) } else { ((0, m), (first, count)) };
         PACKED.with_borrow_mut(|packed| {
-            for left in (lefts.0..lefts.0 + lefts.1).step_by(WIDTH) {
-                let columns = WIDTH.min(lefts.0 + lefts.1 - left);
+            for left in (lefts.0..lefts.0 + lefts.1).step_by(width) {
+                let columns = width.min(lefts.0 + lefts.1 - left);
                 for steps in depths() {
                     let right = if packs_b {
                         packed.b.pack_right(b, steps, (left, columns), K::COLUMNS)
@@ -307,10 +310,13 @@ impl<K: Kernel> Task<'_, K> {
 /// Into how many tasks a product of so many multiplications is cut.
 fn tasks(multiplications: usize) -> usize {
     let threads = rayon::current_num_threads();
-    if threads == 1 { 1 } else { (TASKS * threads).min(multiplications >> TASK).max(1) }
+    let tasks = (TASKS * threads).min(multiplications >> TASK).max(1);
+    // As many for every thread: a third task for two threads would keep one of them waiting for half of the time.
+    if threads == 1 { 1 } else { tasks - if tasks > threads { tasks % threads } else { 0 } }
 }
 
-/// Whether tasks share out rows, not columns, where b is packed. They then wait for each other until b is packed, once; with columns, every task reads all of a, and packs it if it is packed.
+/// Whether tasks share out rows, not columns, where b is packed. They then wait for each other until b is packed, once; with
+/// columns, every task reads all of a, and packs it if it is packed.
 fn shares_rows(m: usize, n: usize, tasks: usize, packs_a: bool) -> bool {
     m >= LEAST_ROWS * tasks && (packs_a || n < LEAST_COLUMNS * tasks)
 }
