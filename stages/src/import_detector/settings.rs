@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::file_kind;
 use crate::models::faster_rcnn::Config;
 
 /// Blocks of the stages by the name of the body.
@@ -17,6 +18,9 @@ const BODIES: [(&str, [usize; 4]); 3] =
 /// A file that cannot be read, a setting of another kind, a body that is not known, dimensions that make no sense.
 pub(super) fn apply(file: &Path, config: &mut Config) -> Result<Vec<&'static str>, String> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    if let Some(problem) = file_kind::placeholder(text.as_bytes()) {
+        return Err(problem);
+    }
     let root: Value = serde_saphyr::from_str(&text).map_err(|error| format!("is no YAML: {error}"))?;
     let mut settings = Settings { root, silent: Vec::new() };
     if let Some(body) = settings.find("MODEL.BACKBONE.CONV_BODY")? {

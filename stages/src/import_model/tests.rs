@@ -1,10 +1,13 @@
 //! Imports of the two tiny checkpoints that `fixtures/make.py` writes, whole and damaged.
 
-use candle_core::Device;
+use std::fs;
+
+use candle_core::{Device, Tensor};
 use stage_api::testing::run_stage;
 
 use super::*;
 use crate::models::{Architecture, vilbert, visual_bert};
+use crate::torch_file;
 
 const SMALL: &str = "vocab_size: 5, hidden_size: 4, num_hidden_layers: 1, num_attention_heads: 2, \
                      intermediate_size: 8, max_position_embeddings: 6, type_vocab_size: 2, adapter_divisor: 2";

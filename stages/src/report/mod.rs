@@ -125,8 +125,14 @@ fn tables_of(dir: &Path) -> Result<Vec<Table>, ArtifactError> {
     Ok(tables)
 }
 
+/// Seconds from 1970 to the first moment that dates cannot be written of.
+const YEAR_10000: u64 = 253_402_300_800;
+
 /// A moment, given in milliseconds since 1970, as `Sat, 31 Jan 2026 12:00:00 GMT`.
 fn when(ms: u64) -> String {
+    if ms / 1000 >= YEAR_10000 {
+        return format!("{ms} ms after 1970");
+    }
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(ms))
 }
 
