@@ -127,6 +127,19 @@ impl Archive {
         bytes.map_err(|problem| self.error(name, problem))
     }
 
+    /// The bytes of the text file `name`.
+    ///
+    /// # Errors
+    /// As [`Archive::bytes`]; what was saved in place of the text.
+    pub fn text(&mut self, name: &str) -> Result<Vec<u8>, StageError> {
+        let bytes = self.bytes(name)?;
+        // Whether a text may be empty is for its reader to say.
+        match file_kind::placeholder(&bytes).filter(|_| !bytes.is_empty()) {
+            Some(problem) => Err(self.error(name, problem)),
+            None => Ok(bytes),
+        }
+    }
+
     /// The file `name` as a stream, for what is too large for memory: an archive within the archive.
     ///
     /// # Errors
@@ -330,10 +343,48 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "not a zip").unwrap();
         let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
-        assert!(error.starts_with("input `archive`: ") && error.contains("zip archive"), "{error}");
+        assert!(error.contains("is not a zip archive: it begins with `not a zip`"), "{error}");
         let file = archive(&[("other.txt", b"")]);
         let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
         assert!(error.contains("holds no `train.jsonl`"), "{error}");
+    }
+
+    #[test]
+    fn a_zip_of_windows_reads_like_any_other() {
+        let file = archive(&[("data\\train.jsonl", b"hello"), ("data\\img\\1.png", b"png")]);
+        let mut bytes = std::fs::read(file.path()).unwrap();
+        let entries: Vec<usize> =
+            (0..bytes.len() - 4).filter(|at| bytes[*at..].starts_with(b"PK\x01\x02")).collect();
+        assert_eq!(entries.len(), 2);
+        entries.into_iter().for_each(|at| bytes[at + 5] = 0);
+        std::fs::write(file.path(), bytes).unwrap();
+        let mut archive = Archive::open("archive", file.path(), "train.jsonl").unwrap();
+        assert_eq!(archive.bytes("train.jsonl").unwrap(), b"hello");
+        assert_eq!(archive.bytes("img/1.png").unwrap(), b"png");
+    }
+
+    #[test]
+    fn what_a_zip_is_followed_by_is_not_dropped() {
+        let file = archive(&[("train.jsonl", b"hello")]);
+        let whole = std::fs::read(file.path()).unwrap();
+        for (bytes, problem) in [
+            ([&whole[..], &whole[..]].concat(), "of another zip archive before its own"),
+            ([&whole[..], b"more"].concat(), "4 bytes after its end, with `more`"),
+            (whole[..whole.len() / 2].to_vec(), "has no end"),
+            (b"<html><title>Log in</title>".to_vec(), "web page (`Log in`)"),
+        ] {
+            std::fs::write(file.path(), bytes).unwrap();
+            let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_small_archive_holds_no_large_file() {
+        let file = archive(&[("train.jsonl", &[0; 20 << 20])]);
+        let mut archive = Archive::open("archive", file.path(), "train.jsonl").unwrap();
+        let error = archive.bytes("train.jsonl").unwrap_err().to_string();
+        assert!(error.contains("is larger than 16777216 bytes"), "{error}");
     }
 
     #[test]

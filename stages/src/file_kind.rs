@@ -34,13 +34,14 @@ const SIGNATURES: [(&[u8], &str); 18] = [
     (b"SQLite format 3\0", "an SQLite database"),
 ];
 
-/// The first bytes of a file; none where it cannot be read.
-pub fn head(path: &Path) -> Vec<u8> {
+/// The first bytes of a file.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn head(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    if let Ok(file) = File::open(path) {
-        let _ = file.take(HEAD).read_to_end(&mut head);
-    }
-    head
+    File::open(path)?.take(HEAD).read_to_end(&mut head)?;
+    Ok(head)
 }
 
 /// What was saved in place of data: nothing, a Git LFS pointer, a web page; with what helps.
@@ -82,8 +83,17 @@ pub fn mismatch(expected: &str, head: &[u8]) -> String {
 /// The first line of a text, or the first bytes.
 pub fn beginning(head: &[u8]) -> String {
     let line = head.split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
-    match std::str::from_utf8(&line[..line.len().min(4 * SHOWN)]) {
-        Ok(text) if !text.trim().is_empty() && !text.contains(|c: char| c.is_control() && c != '\t') => {
+    let line = &line[..line.len().min(4 * SHOWN)];
+    let text = match std::str::from_utf8(line) {
+        Ok(text) => text,
+        // A character that the end of the head cuts.
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&line[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => "",
+    };
+    match text {
+        text if !text.trim().is_empty() && !text.contains(|c: char| c.is_control() && c != '\t') => {
             format!("`{}`", shown(text))
         }
         _ => {

@@ -43,3 +43,39 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Picture, String> {
     let (width, height) = rgb.dimensions();
     Ok(Picture { width: width as usize, height: height as usize, rgb: rgb.into_raw() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A PNG that claims so many pixels, and has no more than a few bytes of them.
+    fn claims(width: u32, height: u32) -> Vec<u8> {
+        let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
+        let sides = [width.to_be_bytes(), height.to_be_bytes()].concat();
+        for (kind, data) in [
+            (&b"IHDR"[..], [&sides[..], &[8, 6, 0, 0, 0]].concat()),
+            (b"IDAT", b"\x78\x9c\x63\0\0".to_vec()),
+            (b"IEND", vec![]),
+        ] {
+            let chunk = [kind, &data].concat();
+            bytes.extend((data.len() as u32).to_be_bytes());
+            bytes.extend(&chunk);
+            bytes.extend(crc32fast::hash(&chunk).to_be_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn pixels_that_a_small_file_cannot_hold_are_not_made_room_for() {
+        for (width, height) in [(65_535, 65_535), (20_000, 20_000), (11_000, 11_000)] {
+            let error = decode(&claims(width, height)).unwrap_err();
+            assert!(error.contains("limit"), "{width} × {height}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_instead_of_a_picture_is_named() {
+        let error = decode(b"<html><title>Log in</title>").unwrap_err();
+        assert!(error.contains("web page (`Log in`)"), "{error}");
+    }
+}

@@ -317,7 +317,8 @@ fn read<T: DeserializeOwned>(
     path: &Path,
     mut check: impl FnMut(&T) -> std::result::Result<(), String>,
 ) -> Result<Vec<T>> {
-    if let Some(problem) = file_kind::placeholder(&file_kind::head(path)).filter(|_| path.is_file()) {
+    let head = file_kind::head(path).map_err(|error| ArtifactError::new(path, error))?;
+    if let Some(problem) = file_kind::placeholder(&head) {
         return Err(ArtifactError::new(path, problem));
     }
     // The csv crate's own message holds the line of a record that does not parse.

@@ -61,7 +61,7 @@ struct TensorInfo {
 /// # Errors
 /// A file of another kind, or one that does not hold what its table says.
 pub fn open(path: &Path) -> Result<TorchFile, String> {
-    let head = file_kind::head(path);
+    let head = file_kind::head(path).map_err(|error| error.to_string())?;
     if head.starts_with(b"PK") {
         return open_zip(path);
     }

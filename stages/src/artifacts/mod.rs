@@ -80,7 +80,10 @@ pub fn read_json_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
             continue;
         }
         let value = serde_json::from_str(&line).map_err(|error| {
-            let found = file_kind::placeholder(line.as_bytes()).filter(|_| number == 0);
+            let found = file_kind::head(path)
+                .ok()
+                .filter(|_| number == 0)
+                .and_then(|head| file_kind::placeholder(&head));
             let problem = || format!("line {}, {}", number + 1, file_kind::json_in_line(&error));
             ArtifactError::new(path, found.unwrap_or_else(problem))
         })?;

@@ -166,6 +166,22 @@ mod tests {
     }
 
     #[test]
+    fn no_depth_and_no_alias_takes_stack_or_memory() {
+        let deep = "[".repeat(300_000);
+        let nested = (0..300_000).map(|_| "- ").collect::<String>();
+        let mut doubled = "a0: &a0 [x, x]\n".to_owned();
+        for level in 1..60 {
+            doubled += &format!("a{level}: &a{level} [*a{}, *a{}]\n", level - 1, level - 1);
+        }
+        for text in [deep, nested, doubled] {
+            let error = apply_text(&text, &mut Config::x152()).unwrap_err();
+            assert!(error.contains("is no YAML"), "{error}");
+        }
+        let error = apply_text("<!doctype html>Log in", &mut Config::x152()).unwrap_err();
+        assert!(error.contains("web page (`Log in`)"), "{error}");
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_by_name() {
         for (text, problem) in [
             ("a: [", "is no YAML"),

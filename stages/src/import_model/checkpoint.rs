@@ -45,7 +45,7 @@ impl Checkpoint {
         if name.ends_with(INDEX) {
             return Self::open_shards(path);
         }
-        let head = file_kind::head(path);
+        let head = file_kind::head(path).map_err(|error| error.to_string())?;
         // A safetensors file begins with the length of a JSON header.
         if head.get(8) == Some(&b'{') && !head.starts_with(b"PK") {
             return safetensors(path).map(Self::Safetensors);

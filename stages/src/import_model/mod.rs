@@ -167,7 +167,8 @@ impl<C: Pretrained> Stage for Import<C> {
 /// The checkpoint: `archive` itself, or unpacked from it into scratch when it is a compressed tar.
 fn unpacked(archive: &Path, job: &Job) -> Result<PathBuf, StageError> {
     let refuse = |problem: String| StageError::input("archive", archive, problem);
-    if !file_kind::head(archive).starts_with(&[0x1f, 0x8b]) {
+    let head = file_kind::head(archive).map_err(|error| refuse(error.to_string()))?;
+    if !head.starts_with(&[0x1f, 0x8b]) {
         return Ok(archive.to_owned());
     }
     let file = File::open(archive).map_err(|error| refuse(error.to_string()))?;

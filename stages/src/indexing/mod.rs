@@ -7,7 +7,7 @@ pub mod picture;
 pub mod read;
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use stage_api::{Job, StageError, Unit};
 use crate::archive::{Archive, file_name};
 use crate::artifacts::data_summary::{DataSummary, Overlap, PictureSummary, SplitSummary, Spread};
 use crate::artifacts::samples::{Sample, SampleSet, Split};
-use crate::{pictures, tar_members};
+use crate::{file_kind, pictures, tar_members};
 use dirt::{Dirt, Ledger};
 use picture::{Looks, Unusable};
 use read::Text;
@@ -310,7 +310,10 @@ impl Pictures<'_> {
         let found = Mutex::new((0..self.wanted.len()).map(|_| None).collect::<Vec<_>>());
         let mut archive = self.archive.clone();
         let fail = |problem: String| self.archive.error(INNER, problem);
-        let content = std::io::BufReader::new(archive.stream(INNER)?);
+        let mut content = std::io::BufReader::new(archive.stream(INNER)?);
+        if let Some(problem) = content.fill_buf().ok().and_then(file_kind::placeholder) {
+            return Err(fail(problem));
+        }
         let mut tar = tar::Archive::new(flate2::bufread::MultiGzDecoder::new(content));
         let mut taken = HashSet::new();
         let mut batch: Vec<(usize, Vec<u8>)> = Vec::new();

@@ -252,6 +252,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_a_line_has_its_column() {
+        let bad = meme(r#"{"id":1,"img":x}"#);
+        assert_eq!(bad, Err(Bad::Json("column 15: expected value".to_owned())));
+        // However deep it is.
+        assert!(matches!(meme(&"[".repeat(300_000)), Err(Bad::Json(_))));
+        assert!(matches!(meme(&"{\"id\":".repeat(300_000)), Err(Bad::Json(_))));
+        assert!(truth(&"{\"1\":".repeat(300_000)).is_err());
+    }
+
+    #[test]
     fn a_bad_entry_does_not_spoil_the_truth() {
         let truth = truth(
             r#"{"1":{"tweet_text":"a","labels":[0,1,5],"labels_str":["x"]}, "2":{"tweet_text":"b","labels":[0]},

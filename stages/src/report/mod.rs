@@ -160,6 +160,13 @@ mod tests {
     }
 
     #[test]
+    fn moments_of_any_record_are_shown() {
+        assert_eq!(when(1_700_000_000_000), "Tue, 14 Nov 2023 22:13:20 GMT");
+        assert_eq!(when(253_402_300_799_999), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(when(u64::MAX), "18446744073709551615 ms after 1970");
+    }
+
+    #[test]
     fn the_page_is_one_file_with_text_escaped_and_nothing_from_elsewhere() {
         let dir = tempfile::tempdir().unwrap();
         let part = part(dir.path(), "<script>alert(1)</script>");
