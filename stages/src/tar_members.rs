@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn records_are_as_long_as_they_say() {
-        let plist = b"57 SCHILY.xattr.x=<plist>\n18 path=evil.png\n</plist>\nzzzz\n19 path=img/one.png\n";
+        let plist = b"57 SCHILY.xattr.x=<plist>\n18 path=evil.png\n</plist>\nzzzz\n20 path=img/one.png\n";
         assert_eq!(plist[56], b'\n');
         let found = records(plist).unwrap();
         assert_eq!(found[0], (&b"SCHILY.xattr.x"[..], &b"<plist>\n18 path=evil.png\n</plist>\nzzzz"[..]));
