@@ -256,7 +256,9 @@ fn shown(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn records(bytes: &[u8]) -> Result<Vec<(&[u8], &[u8])>, String> {
+    type Record<'a> = (&'a [u8], &'a [u8]);
+
+    fn records(bytes: &[u8]) -> Result<Vec<Record<'_>>, String> {
         PaxRecords(bytes).collect()
     }
 

@@ -121,8 +121,18 @@ impl<C: Pretrained> Stage for Import<C> {
             .filter(|name| !spelt.contains_key(*name))
             .collect();
         if !missing.is_empty() {
+            let as_model =
+                missing.iter().filter(|name| names.binary_search(&(**name).to_owned()).is_ok()).count();
+            let as_model = match as_model {
+                0 => String::new(),
+                count => format!(
+                    "; {count} of them have the names of a {}, which `from: \"bert\"` does not look for",
+                    C::FAMILY.title()
+                ),
+            };
             return Err(refuse(format!(
-                "{} of {} tensors of a {} of these dimensions are missing, first {}; the nearest of the {} names in it: {}",
+                "{} of {} tensors of a {} of these dimensions are missing, first {}; the nearest of the {} names in it: \
+                 {}{as_model}",
                 missing.len(),
                 expected.len(),
                 params.from.title(),
