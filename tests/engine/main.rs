@@ -24,6 +24,5 @@ mod serve;
 mod store;
 mod support;
 mod tool;
-mod toy;
 mod walkthrough;
 mod watch;
