@@ -256,6 +256,10 @@ pub fn apply(steps: &mut [Drawn], edit: &Edit) {
         Edit::Failure(step) => steps[*step].fails ^= true,
         Edit::Publish(step, place) => steps[*step].publishes = *place,
         Edit::Rename(step) => steps[*step].renamed ^= true,
+        // Commands alone can be disturbed.
+        Edit::During(step, _) if !matches!(steps[*step].work, Work::Command(_)) => {
+            steps[*step].work = Work::Command(Leaves::Nothing);
+        }
         _ => {}
     }
 }

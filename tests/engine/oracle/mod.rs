@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use clean::Outcome;
-use drawn::{Drawn, Edit};
+use drawn::{Disturbance, Drawn, Edit};
 use project::{How, Made, Project};
 
 /// How many series: few enough for every day, or as many as `PROPTEST_CASES` says.
@@ -101,11 +101,14 @@ fn is_done(project: &Project, how: &How) -> Result<(), String> {
 
 fn check(steps: Vec<Drawn>, edits: Vec<Edit>, users: bool) -> Result<(), TestCaseError> {
     let mut project = Project::new(steps, users);
+    let damages = |edit: &Edit| matches!(edit, Edit::Flip(_) | Edit::During(_, Disturbance::InPlace));
+    let is_damaged = edits.iter().any(damages);
     for edit in [Edit::KeepGoing].into_iter().chain(edits).chain([Edit::KeepGoing]) {
         drawn::apply(&mut project.steps, &edit);
         project.write_pipeline();
         damage::apply(&mut project, &edit);
         let how = How::of(&edit);
+        project.remember(&clean::evaluate(&project.steps, &project.files));
         let (before, whole) = (contents(&project.reports()), project.whole_results());
         let made = project.make(&how, &edit);
         let holds = project
@@ -121,6 +124,8 @@ fn check(steps: Vec<Drawn>, edits: Vec<Edit>, users: bool) -> Result<(), TestCas
             });
         prop_assert!(holds.is_ok(), "after {edit:?}: {}\n{made:?}", holds.unwrap_err());
     }
+    let verified = project.run(&["verify".to_owned()]);
+    prop_assert!(is_damaged || verified.code == Some(0), "verify: {}", verified.err);
     Ok(())
 }
 

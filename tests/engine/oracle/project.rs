@@ -49,7 +49,7 @@ impl How {
     pub fn of(edit: &Edit) -> Self {
         let mut how = Self::default();
         match edit {
-            Edit::Force(step) => how.forced = Some(*step),
+            Edit::Force(step) | Edit::During(step, _) => how.forced = Some(*step),
             Edit::Target(step) => how.target = Some(*step),
             Edit::Kill(line) => how.killed_at = Some(*line),
             Edit::KeepGoing => how.keep_going = true,
