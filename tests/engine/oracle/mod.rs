@@ -20,7 +20,6 @@ use repro::plan::{Plan, Request, Verdict, judge};
 use repro::publish::Part;
 use repro::run::{Capacity, Event, InProcess, Observer, Options, run};
 use repro::store::{ContentStore, Writer};
-use repro::tree::Manifest;
 use repro::workspace::Workspace;
 
 use drawn::{Drawn, Edit, FILES};
@@ -112,7 +111,7 @@ impl Project {
         let workspace = Workspace::open(&pipeline, &cache, &reports).unwrap();
         let writer = workspace.store().lock(&mut |_| {}).unwrap();
         let mut plan = judge(&pipeline, &workspace, &request);
-        repro::run::doubt_unpublished(&pipeline, &workspace, &mut plan);
+        repro::run::doubt_unpublished(&pipeline, &workspace, &mut plan).unwrap();
         let executor = InProcess::new(Arc::new(super::toy::registry()));
         // One at a time where it is killed: a thread that goes on alone would be no killed process.
         let cpus = if how.killed_at.is_some() { 1 } else { 3 };
@@ -179,10 +178,9 @@ impl Project {
 /// The keys whose results are there and whole: nothing that would make them again may run.
 fn whole_results(cache: &Path) -> BTreeSet<StageKey> {
     let store = ContentStore::open(cache).unwrap();
-    let is_whole =
-        |tree: &Digest| Manifest::of_folder(&store.tree(tree)).is_ok_and(|found| found.digest() == *tree);
     let records = store.records();
-    records.iter().filter(|record| is_whole(&record.tree)).map(|record| record.key_text.key()).collect()
+    let whole = records.iter().filter(|record| store.open_tree(&record.tree).is_ok());
+    whole.map(|record| record.key_text.key()).collect()
 }
 
 fn publish(pipeline: &Pipeline, workspace: &Workspace, writer: &Writer, plan: &Plan) {
@@ -192,11 +190,12 @@ fn publish(pipeline: &Pipeline, workspace: &Workspace, writer: &Writer, plan: &P
         .filter_map(|node| {
             let (below, tree) = (graph[node].publish.as_deref()?, plan.of(node).tree?);
             let manifest = workspace.manifest(&tree).unwrap().as_ref().clone();
-            Some(Part { step: &graph[node].name, below, manifest, tree: workspace.store().tree(&tree) })
+            Some(Part { step: &graph[node].name, below, manifest, tree })
         })
         .collect();
+    let open = |tree: &Digest| workspace.open_result(tree, None);
     let publishes = |name: &str| graph.node_weights().any(|step| step.name == name && step.publish.is_some());
-    workspace.reports().publish(writer, &parts, &publishes, &mut workspace.digests()).unwrap();
+    workspace.reports().publish(writer, &parts, &open, &publishes, &mut workspace.digests()).unwrap();
 }
 
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
