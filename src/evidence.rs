@@ -9,7 +9,6 @@
 //! It is read beside the store and never written by a run. A file in it counts only while its bytes have the digest that
 //! the record says. It does not know which steps evidence should hold; [`crate::attest`] does.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
@@ -18,7 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
-use crate::store::{StoreError, files};
+use crate::store::{StoreError, VerifiedPath, files};
 use crate::tree::Manifest;
 
 const RECORDS: &str = "records.jsonl";
@@ -34,8 +33,6 @@ pub struct Evidence {
     records: Vec<RunRecord>,
     of_key: HashMap<StageKey, usize>,
     of_tree: HashMap<Digest, Vec<usize>>,
-    /// What was hashed: a path below the trees, and what is in it.
-    hashed: RefCell<HashMap<PathBuf, Option<Digest>>>,
 }
 
 /// A result that evidence is to hold.
@@ -43,8 +40,8 @@ pub struct Evidence {
 pub struct Proof {
     /// The record, with the digests of all paths that other steps read.
     pub record: RunRecord,
-    /// Which paths within its tree are kept, `None` standing for all of it, and where they lie now.
-    pub parts: BTreeMap<Option<String>, PathBuf>,
+    /// Which paths within its tree are kept, `None` standing for all of it, and where they are now.
+    pub parts: BTreeMap<Option<String>, VerifiedPath>,
 }
 
 impl Evidence {
@@ -98,38 +95,28 @@ impl Evidence {
         self.records.iter().filter(|record| record.step == step).max_by_key(|record| record.started_ms)
     }
 
-    /// Where the bytes of a tree lie, or those of a path within it, if they are here and whole.
-    pub fn bytes(&self, tree: &Digest, path: Option<&str>) -> Option<PathBuf> {
-        let folder = self.folder.as_ref()?.join(TREES);
+    /// The bytes of a tree, or those of a path within it, if they are here and are what a record says.
+    pub fn open(&self, tree: &Digest, path: Option<&str>) -> Option<VerifiedPath> {
+        let trees = self.folder.as_ref()?.join(TREES);
         let records = self.of_tree.get(tree)?.iter().map(|place| &self.records[*place]);
         records.into_iter().find_map(|record| {
-            let whole = folder.join(&record.step);
-            let (place, digest) = match path {
-                None => (whole, *tree),
+            // A record is a file that anybody may have written: its names must not lead elsewhere.
+            let whole = files::path_below(&trees, Path::new(&record.step))?;
+            let part = path.and_then(|path| Some((path, record.outputs.get(path)?)));
+            match (path, part) {
+                (None, _) => VerifiedPath::check(&whole, tree).ok(),
+                (Some(_), Some((path, digest))) => {
+                    VerifiedPath::check(&files::path_below(&whole, Path::new(path))?, digest).ok()
+                }
                 // What the record does not name is known by the whole.
-                Some(path) => match record.outputs.get(path) {
-                    Some(digest) => (whole.join(path), *digest),
-                    None => return self.bytes(tree, None).map(|whole| whole.join(path)),
-                },
-            };
-            (self.digest(&place) == Some(digest)).then_some(place)
+                (Some(path), None) => VerifiedPath::check(&whole, tree).ok()?.within(path),
+            }
         })
     }
 
     /// What is in a tree whose bytes are all here.
     pub fn manifest(&self, tree: &Digest) -> Option<Manifest> {
-        Manifest::of_folder(&self.bytes(tree, None)?).ok()
-    }
-
-    fn digest(&self, place: &Path) -> Option<Digest> {
-        let hash = || {
-            if place.is_dir() {
-                Manifest::of_folder(place).ok().map(|manifest| manifest.digest())
-            } else {
-                Digest::of_file(place).ok()
-            }
-        };
-        *self.hashed.borrow_mut().entry(place.to_owned()).or_insert_with(hash)
+        Manifest::of_folder(&self.open(tree, None)?).ok()
     }
 }
 

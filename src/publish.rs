@@ -2,13 +2,14 @@
 //! differs and removes only what an earlier publish wrote; it does not know how trees came to be.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
-use crate::store::{StatCache, Writer, files};
-use crate::tree::Manifest;
+use crate::store::{ResultError, StatCache, VerifiedPath, Writer, files};
+use crate::tree::{Entry, Manifest, identity, shown};
 
 /// The reports of one profile.
 #[derive(Debug, Clone)]
@@ -26,8 +27,8 @@ pub struct Part<'a> {
     pub below: &'a Path,
     /// What is in it.
     pub manifest: Manifest,
-    /// Where its bytes lie.
-    pub tree: PathBuf,
+    /// Its digest.
+    pub tree: Digest,
 }
 
 /// What a publish did; paths relative to the reports folder.
@@ -52,8 +53,16 @@ pub enum PublishError {
         /// Another one.
         second: String,
     },
+    /// A result that is to be published cannot be used.
+    #[error("the result of step `{step}` is not published: {source}")]
+    Result {
+        /// The step.
+        step: String,
+        /// Why.
+        source: ResultError,
+    },
     /// The disk does not take it.
-    #[error("{}: cannot {act}: {source}", path.display())]
+    #[error("{}: cannot {act}: {source}", shown(path))]
     Io {
         /// The file.
         path: PathBuf,
@@ -80,53 +89,65 @@ impl Reports {
 
     /// The files that publishing a tree writes, with their digests.
     pub fn files(&self, below: &Path, manifest: &Manifest) -> Vec<(PathBuf, Digest)> {
-        published_files(below, manifest).map(|(file, _, digest)| (self.folder.join(file), digest)).collect()
+        let files = published_files(below, manifest);
+        files.filter_map(|(file, entry)| Some((self.folder.join(file), entry.identity()?))).collect()
     }
 
     /// Whether all files of a tree stand in the reports as the tree has them.
     pub fn hold(&self, below: &Path, manifest: &Manifest, digests: &mut StatCache) -> bool {
-        published_files(below, manifest).all(|(file, _, digest)| self.has(&file, digest, digests))
+        published_files(below, manifest).all(|(file, entry)| self.has(&file, entry, digests))
     }
 
     /// The files, relative to the reports folder, that are not as `parts` have them.
     pub fn differing(&self, parts: &[Part], digests: &mut StatCache) -> Vec<PathBuf> {
         let files = parts.iter().flat_map(|part| published_files(part.below, &part.manifest));
-        files.filter(|(file, _, digest)| !self.has(file, *digest, digests)).map(|(file, ..)| file).collect()
+        files.filter(|(file, entry)| !self.has(file, entry, digests)).map(|(file, _)| file).collect()
     }
 
     /// Brings the reports up to date with `parts`: all the trees that this pipeline publishes for what was
-    /// asked. `is_step` says whether a step of that name still publishes; files of others are removed.
+    /// asked. `open` opens a tree's bytes; `is_step` says whether a step of that name still publishes; files of others are removed.
     ///
     /// # Errors
-    /// When two steps publish one file (then nothing is written), or the disk does not take it.
+    /// When two steps publish one file or a result cannot be used (then nothing is written), or the disk does not take it.
     pub fn publish(
         &self,
         writer: &Writer,
         parts: &[Part],
+        open: &dyn Fn(&Digest) -> Result<VerifiedPath, ResultError>,
         is_step: &dyn Fn(&str) -> bool,
         digests: &mut StatCache,
     ) -> Result<Published, PublishError> {
-        let mut owners: BTreeMap<PathBuf, (&str, PathBuf, Digest)> = BTreeMap::new();
+        let mut owners: BTreeMap<PathBuf, &str> = BTreeMap::new();
+        let mut stale: Vec<(PathBuf, PathBuf, bool)> = Vec::new();
         for part in parts {
-            for (file, path, digest) in published_files(part.below, &part.manifest) {
-                let new = (part.step, part.tree.join(path), digest);
-                if let Some((first, ..)) = owners.insert(file.clone(), new) {
+            let mut opened = None;
+            for (file, entry) in published_files(part.below, &part.manifest) {
+                if let Some(first) = owners.insert(file.clone(), part.step) {
                     let (first, second) = (first.to_owned(), part.step.to_owned());
                     return Err(PublishError::Conflict { file, first, second });
                 }
+                if self.has(&file, entry, digests) {
+                    continue;
+                }
+                let failed = |source| PublishError::Result { step: part.step.to_owned(), source };
+                let tree = match &opened {
+                    Some(tree) => tree,
+                    None => opened.insert(open(&part.tree).map_err(failed)?),
+                };
+                let source = tree.within(&entry.path).ok_or(ResultError::Missing).map_err(failed)?;
+                stale.push((file, source.into(), entry.executable));
             }
         }
         let ledger_file = writer.store().root().join("published").join(&self.profile);
         let mut ledger = read_ledger(&ledger_file);
         let mut published = Published::default();
-        for (file, (_, source, digest)) in &owners {
-            if !self.has(file, *digest, digests) {
-                self.copy(source, file)?;
-                published.written.push(file.clone());
-            }
+        stale.sort_unstable();
+        for (file, source, executable) in stale {
+            self.copy(&source, &file, executable)?;
+            published.written.push(file);
         }
         for part in parts {
-            let files = owners.iter().filter(|(_, (step, ..))| *step == part.step);
+            let files = owners.iter().filter(|(_, step)| **step == part.step);
             let new = files.map(|(file, _)| file.clone()).collect();
             let old = ledger.insert(part.step.to_owned(), new).unwrap_or_default();
             published.removed.extend(old);
@@ -136,7 +157,11 @@ impl Reports {
             published.removed.extend(ledger.remove(&step).unwrap_or_default());
         }
         let kept: BTreeSet<&PathBuf> = ledger.values().flatten().collect();
-        published.removed.retain(|file| !kept.contains(file) && self.folder.join(file).is_file());
+        published.removed.retain(|file| {
+            // The list is a file: what it names must not lead out of the reports.
+            let path = files::path_below(&self.folder, file).filter(|_| !kept.contains(file));
+            path.is_some_and(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file()))
+        });
         for file in &published.removed {
             self.remove(file)?;
         }
@@ -146,12 +171,15 @@ impl Reports {
         Ok(published)
     }
 
-    fn has(&self, file: &Path, digest: Digest, digests: &mut StatCache) -> bool {
+    fn has(&self, file: &Path, entry: &Entry, digests: &mut StatCache) -> bool {
         let path = self.folder.join(file);
-        path.is_file() && digests.digest(&path).is_ok_and(|found| found == digest)
+        // A file that everybody may execute is what some file systems make of any file.
+        let fits =
+            |found| Some(found) == entry.identity() || Some(found) == entry.digest.map(|d| identity(d, true));
+        path.is_file() && digests.digest(&path).is_ok_and(fits)
     }
 
-    fn copy(&self, source: &Path, file: &Path) -> Result<(), PublishError> {
+    fn copy(&self, source: &Path, file: &Path, executable: bool) -> Result<(), PublishError> {
         let target = self.folder.join(file);
         let folder = target.parent().unwrap_or(&self.folder);
         let io = |path: &Path, act| {
@@ -162,19 +190,17 @@ impl Reports {
         // Under a name that follows from the file's: what a killed publish left there the next one takes away.
         let part = format!(".{}.part", target.file_name().unwrap_or_default().to_string_lossy());
         let mut new = files::remove(&folder.join(&part))
-            .and_then(|()| tempfile::Builder::new().prefix(&part).rand_bytes(0).tempfile_in(folder))
+            .and_then(|()| {
+                // As any new file: the umask says who else may read it. A report is a person's to edit.
+                let mode = Permissions::from_mode(if executable { 0o777 } else { 0o666 });
+                tempfile::Builder::new().prefix(&part).rand_bytes(0).permissions(mode).tempfile_in(folder)
+            })
             .map_err(io(folder, "write in it"))?;
-        // Content only: the store's files are read-only, a report need not be. From file to file the kernel copies, or
+        // From file to file the kernel copies, or
         // clones where it can; a link would let a person's edit of a report into the store.
         File::open(source)
             .and_then(|mut bytes| io::copy(&mut bytes, new.as_file_mut()))
             .map_err(io(source, "copy"))?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let readable = fs::Permissions::from_mode(0o644);
-            new.as_file().set_permissions(readable).map_err(io(&target, "make readable"))?;
-        }
         new.persist(&target).map_err(|error| io(&target, "write")(error.error))?;
         Ok(())
     }
@@ -194,15 +220,15 @@ impl Reports {
     }
 }
 
-/// Each file of a tree: where it goes, its path within the tree, its digest.
+/// Each file of a tree, and where it goes.
 fn published_files<'a>(
     below: &'a Path,
     manifest: &'a Manifest,
-) -> impl Iterator<Item = (PathBuf, &'a str, Digest)> {
-    manifest.entries().iter().filter_map(move |entry| {
-        let target =
-            below.join(&entry.path).components().filter(|c| *c != std::path::Component::CurDir).collect();
-        Some((target, entry.path.as_str(), entry.digest?))
+) -> impl Iterator<Item = (PathBuf, &'a Entry)> {
+    manifest.entries().iter().filter(|entry| entry.digest.is_some()).map(move |entry| {
+        let target = below.join(&entry.path);
+        let target = target.components().filter(|c| *c != std::path::Component::CurDir).collect();
+        (target, entry)
     })
 }
 

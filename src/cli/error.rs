@@ -106,7 +106,9 @@ impl CliError {
                         "restore the file from its history; `repro evidence` writes it anew where the results are",
                     ),
                     StoreError::Version { .. } => Some("delete that folder, or choose another with --cache"),
-                    StoreError::Io { .. } => Some("check the folder's permissions and the free space"),
+                    StoreError::Io { .. } | StoreError::Unreadable(_) => {
+                        Some("check the folder's permissions and the free space")
+                    }
                     StoreError::Output(_) | StoreError::Away { .. } => None,
                 };
                 with_hint(error.to_string(), hint.map(ToOwned::to_owned))
@@ -121,6 +123,9 @@ impl CliError {
                     PublishError::Io { .. } => Some(
                         "move away what stands there, check permissions and free space, make again: results are kept",
                     ),
+                    PublishError::Result { .. } => {
+                        Some("`repro make` builds a damaged result again; `repro verify` checks all of them")
+                    }
                     PublishError::Conflict { .. } => None,
                 };
                 with_hint(error.to_string(), hint.map(ToOwned::to_owned))

@@ -66,10 +66,11 @@ fn refused(refusal: &Refusal, largest: u64) -> Result<ExitCode, CliError> {
         Refusal::NotFresh(step) => {
             (format!("step `{step}` is not up to date"), "`repro make` first".to_owned())
         }
-        Refusal::BytesMissing(step) => (
-            format!("the result of `{step}` is not in the cache"),
-            format!("`repro make {step} --force {step}` makes it again"),
-        ),
+        Refusal::Unusable(step, problem) => {
+            tell!("error: no evidence is written: the result of step `{step}` cannot be used: {problem}");
+            tell!("hint: `repro make {step} --force {step}` builds it again");
+            return Ok(ExitCode::FAILURE);
+        }
         Refusal::TooLarge(step, size) => {
             let message = format!(
                 "step `{step}` reads more than {}, and what it wrote takes {}",

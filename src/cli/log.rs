@@ -111,7 +111,7 @@ pub fn last(workspace: &Workspace, step: &Step, key: Option<&StageKey>) -> Optio
     let is_there = |log: &PathBuf| log.exists() || log.with_extension("jsonl").exists();
     let left = key.and_then(|key| store.open_log(key));
     let of_key = || key.map(|key| store.log(key)).filter(is_there);
-    let of_last = || workspace.last(step).map(|record| store.root().join(record.log));
+    let of_last = || workspace.last(step).and_then(|record| store.recorded_log(&record));
     left.or_else(of_key).or_else(of_last).filter(is_there)
 }
 

@@ -23,6 +23,7 @@ use super::limits::Limits;
 use super::made::{Made, by_evidence};
 use super::sharing::{Sharing, tell_news};
 use super::{Global, console, status, words};
+use crate::digest::Digest;
 use crate::estimate::estimate;
 use crate::explain::explain;
 use crate::grounds::Grounds;
@@ -148,7 +149,7 @@ impl Make {
             plan = context.judge(workspace, targets, forced)?;
         }
         warn_of_losses(workspace.store());
-        for step in run::doubt_unpublished(&context.pipeline, workspace, &mut plan) {
+        for step in run::doubt_unpublished(&context.pipeline, workspace, &mut plan)? {
             tell!("warning: {}", words::damaged(&step));
         }
         let summary =
@@ -321,7 +322,7 @@ fn parts<'a>(context: &'a Context, workspace: &Workspace, plan: &Plan) -> Vec<Pa
             step: &graph[node].name,
             below: graph[node].publish.as_deref()?,
             manifest: workspace.manifest(&tree)?.as_ref().clone(),
-            tree: workspace.bytes(&tree, None).unwrap_or_else(|| workspace.store().tree(&tree)),
+            tree,
         })
     };
     publishing(context, plan).filter_map(part).collect()
@@ -352,5 +353,6 @@ fn publish(
     // Two at once would each forget what the other wrote.
     let _alone = writer.alone("publish.lock")?;
     let publishes = |name: &str| graph.node_weights().any(|step| step.name == name && step.publish.is_some());
-    Ok(workspace.reports().publish(writer, parts, &publishes, &mut workspace.digests())?)
+    let open = |tree: &Digest| workspace.open_result(tree, None);
+    Ok(workspace.reports().publish(writer, parts, &open, &publishes, &mut workspace.digests())?)
 }

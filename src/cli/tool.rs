@@ -215,9 +215,9 @@ impl Results for Judged<'_> {
         })?;
         let make = format!("run `repro make {step}` first");
         match self.plan.of(node).tree {
-            Some(tree) => self.workspace.bytes(&tree, None).ok_or_else(|| {
+            Some(tree) => self.workspace.open_result(&tree, None).map(PathBuf::from).map_err(|error| {
                 let make = format!("run `repro make {step} --force {step}`, or `repro pull {step}`, first");
-                StageError::Failed(format!("the files of step `{step}` are not here; {make}"))
+                StageError::Failed(format!("the result of step `{step}` cannot be used: {error}; {make}"))
             }),
             None => Err(StageError::Failed(format!("step `{step}` is not up to date; {make}"))),
         }

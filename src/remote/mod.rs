@@ -98,6 +98,12 @@ pub enum RemoteError {
         /// Why.
         problem: String,
     },
+    /// The result here cannot be used.
+    #[error("the result in the cache cannot be used: {problem}")]
+    Result {
+        /// Why.
+        problem: String,
+    },
     /// It was asked to stop.
     #[error("it was stopped")]
     Stopped,

@@ -76,7 +76,7 @@ pub fn to_tree(tree: &Digest, bytes: &[u8]) -> Result<Stored, String> {
         Some(chunks) => ("", chunks),
         None => text.split_once("\n\n").ok_or("it has no list of chunks")?,
     };
-    let manifest = Manifest::parse(manifest).ok_or("its list of files cannot be read")?;
+    let manifest = Manifest::parse(manifest)?;
     if manifest.digest() != *tree {
         return Err("it describes another tree".to_owned());
     }

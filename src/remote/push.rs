@@ -15,6 +15,7 @@ use super::pack::{self, Piece};
 use super::{AT_ONCE, Inner, Remote, RemoteError, Trouble};
 use crate::digest::Digest;
 use crate::record::RunRecord;
+use crate::store::VerifiedPath;
 use crate::tree::Manifest;
 
 /// How many results are pushed beside each other.
@@ -27,8 +28,8 @@ pub struct Offer {
     pub record: RunRecord,
     /// What is in its tree.
     pub manifest: Manifest,
-    /// Where the tree's bytes lie.
-    pub tree: PathBuf,
+    /// The tree's bytes.
+    pub tree: VerifiedPath,
 }
 
 /// What became of an offer.

@@ -38,12 +38,16 @@ pub fn rerun(
         Claimed::Theirs(_) => return Err("another process runs it".to_owned()),
     };
     let share = capacity.clone().take(&step.needs, capacity).ok_or("it needs more than there is")?;
+    let inputs = step.inputs.iter().map(|input| located(workspace, plan, input));
+    let inputs = Inputs(inputs.collect::<Result<_, _>>()?);
+    let old =
+        workspace.open_result(&tree, None).map_err(|error| format!("its result cannot be used: {error}"))?;
     let work = writer.begin_aside(key_text.key(), claim).map_err(told)?;
     let task = Task {
         step: step.name.clone(),
         stage: step.stage.clone(),
         params: step.params.clone(),
-        inputs: Inputs(step.inputs.iter().map(|input| located(workspace, plan, input)).collect()),
+        inputs,
         out: work.out.clone(),
         scratch: work.scratch.clone(),
         folder: work.folder.clone(),
@@ -65,9 +69,9 @@ pub fn rerun(
             if new.digest() == tree {
                 Ok(store::Outcome::Same)
             } else {
-                let old = workspace.manifest(&tree).ok_or("what it wrote is not known file by file")?;
+                let was = workspace.manifest(&tree).ok_or("what it wrote is not known file by file")?;
                 let tolerance = step.tolerance;
-                compare::outputs((&workspace.store().tree(&tree), &old), (&work.out, &new), tolerance)
+                compare::outputs((&old, &was), (&work.out, &new), tolerance)
                     .map(|files| match tolerance {
                         Some(tolerance) if files.is_empty() => store::Outcome::Within { tolerance },
                         tolerance => store::Outcome::Differs { tolerance, files },

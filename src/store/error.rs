@@ -66,6 +66,9 @@ pub enum StoreError {
     /// A step left something in its output folder that cannot be kept.
     #[error("the output cannot be kept: {0}")]
     Output(#[from] crate::tree::TreeError),
+    /// A result cannot be read. It may be what it should be.
+    #[error("{0}")]
+    Unreadable(crate::tree::TreeError),
 }
 
 impl StoreError {

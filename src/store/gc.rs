@@ -206,7 +206,7 @@ impl Sweeper {
                 let aside = self.store.root.join("work").join(format!("{}-old", item.name));
                 files::remove(&aside).map_err(StoreError::io(&aside, "remove"))?;
                 fs::create_dir_all(self.store.root.join("work"))
-                    .and_then(|()| fs::rename(&item.path, &aside))
+                    .and_then(|()| files::move_folder(&item.path, &aside))
                     .and_then(|()| files::remove(&aside))
                     .map_err(StoreError::io(&item.path, "remove"))?;
                 if item.step.is_none() {

@@ -1,7 +1,7 @@
 //! The writing half of the store. Several processes may each have a [`Writer`]: what they do to one key they do
 //! under its claim, and what they append to the log goes there whole.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fs;
 use std::io;
 use std::thread::JoinHandle;
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::desk::{self, Desks, WorkDir};
 use super::lock::{Claim, Claimed, Claims, Lock, Share};
-use super::{ContentStore, StoreError, away, files, state};
+use super::verified::{ResultError, VerifiedPath};
+use super::{ContentStore, StoreError, away, files, state, verified};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
@@ -22,6 +23,8 @@ const DURABLE_FROM_SECONDS: f64 = 1.0;
 const GROUP: Duration = Duration::from_secs(1);
 /// How many times as long as the disk took for a group the next one waits at least.
 const REST: u32 = 10;
+/// Up to so many files of a result are forced to the disk one by one.
+const FEW_FILES: usize = 100;
 
 /// The store, open for writing.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub struct Writer {
     group: RefCell<Option<Group>>,
     /// When the next group may go.
     next: Cell<Instant>,
+    /// What the modes of new files may permit, once it was asked for.
+    allowed_mode: OnceCell<u32>,
 }
 
 /// Short runs on their way to the disk.
@@ -55,6 +60,7 @@ impl Writer {
             desks: Desks::default(),
             group: RefCell::default(),
             next: Cell::new(Instant::now() + GROUP),
+            allowed_mode: OnceCell::new(),
         };
         writer.clear()?;
         Ok(writer)
@@ -138,12 +144,24 @@ impl Writer {
         self.desks.set_up(&self.store, key, claim)
     }
 
-    /// Hashes what a run wrote.
+    /// Hashes what a run wrote, after giving its files and folders the modes that stored ones have: a file that only its
+    /// owner may read is of no use in a cache that several people share.
     ///
     /// # Errors
     /// When it wrote something that a tree cannot hold.
     pub fn hash(&self, work: &WorkDir) -> Result<Manifest, StoreError> {
-        Ok(Manifest::of_folder(&work.out)?)
+        files::set_modes(&work.out, self.allowed_mode()?)
+            .map_err(|(path, error)| StoreError::io(&path, "set the mode of")(error))?;
+        Ok(verified::manifest(&work.out)?)
+    }
+
+    fn allowed_mode(&self) -> Result<u32, StoreError> {
+        if let Some(mode) = self.allowed_mode.get() {
+            return Ok(*mode);
+        }
+        let work = self.store.root().join("work");
+        let mode = files::allowed_mode(&work).map_err(StoreError::io(&work, "write in"))?;
+        Ok(*self.allowed_mode.get_or_init(|| mode))
     }
 
     /// Keeps what a run wrote: the tree under its digest, then the record under its key.
@@ -181,35 +199,49 @@ impl Writer {
             files::write_whole(&path, manifest.text().as_bytes(), durable)
                 .map_err(StoreError::io(&path, "write"))?;
         }
+        if durable {
+            // Where there are many files, one wait for the disk is shorter than a wait for each.
+            let sync =
+                if manifest.entries().len() > FEW_FILES { files::sync_all_of } else { files::sync_tree };
+            sync(&work.out).map_err(StoreError::io(&work.out, "sync"))?;
+        }
         self.keep_tree(&work, &record.tree, durable)?;
         lines.push(
             state::ran_line(record, durable).map_err(|error| StoreError::io(&path, "write")(error.into()))?,
         );
-        self.store.checked.borrow_mut().own.insert(record.tree);
+        {
+            let mut checked = self.store.checked.borrow_mut();
+            checked.damaged.remove(&record.tree);
+            checked.own.insert(record.tree);
+        }
         self.store.append(&lines, durable)?;
         files::remove(&work.scratch).map_err(StoreError::io(&work.scratch, "remove"))?;
         self.discard(work)
     }
 
     fn keep_tree(&self, work: &WorkDir, digest: &Digest, durable: bool) -> Result<(), StoreError> {
-        let tree = self.store.tree(digest);
-        files::seal(&work.out, durable).map_err(StoreError::io(&work.out, "make read-only"))?;
+        let tree = self.store.tree_folder(digest);
         // A step runs though its tree is there when two keys have one output, or when a person doubts it. Bytes
         // that are not what their name says give way to the fresh ones. Another process may put the same tree
         // there at the same moment.
-        let is_whole = || Manifest::of_folder(&tree).is_ok_and(|old| old.digest() == *digest);
         for _ in 0..3 {
             if !tree.is_dir() {
                 match fs::rename(&work.out, &tree) {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        let sealed = files::seal_folder(&tree, self.allowed_mode()?);
+                        sealed.map_err(StoreError::io(&tree, "set the mode of"))?;
+                        break;
+                    }
                     Err(error) if tree.is_dir() => drop(error),
                     Err(error) => return Err(StoreError::io(&tree, "move the output to")(error)),
                 }
             }
-            if is_whole() {
-                break;
+            match VerifiedPath::check(&tree, digest) {
+                Ok(_) => break,
+                // What cannot be read may be what it should be.
+                Err(ResultError::Unreadable(error)) => return Err(StoreError::Unreadable(error)),
+                Err(ResultError::Damaged(_) | ResultError::Missing) => self.forget_bytes(digest)?,
             }
-            self.forget_bytes(digest)?;
         }
         if durable {
             let trees = self.store.root().join("trees");
@@ -333,10 +365,10 @@ impl Writer {
     /// When they cannot be removed.
     pub fn forget_bytes(&self, tree: &Digest) -> Result<(), StoreError> {
         // Out of its name first: a half-removed tree must not look like a whole one.
-        let (path, work) = (self.store.tree(tree), self.store.root().join("work"));
+        let (path, work) = (self.store.tree_folder(tree), self.store.root().join("work"));
         let aside = tempfile::Builder::new().prefix(&format!("{tree}-old-")).tempdir_in(&work);
         let aside = aside.map_err(StoreError::io(&work, "make a folder in it"))?.keep();
-        let moved = fs::rename(&path, aside.join("tree"));
+        let moved = files::move_folder(&path, &aside.join("tree"));
         match moved {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::io(&path, "move aside")(error))

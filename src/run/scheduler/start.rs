@@ -113,10 +113,22 @@ impl Scheduler<'_> {
             self.pipeline.graph.neighbors_directed(node, petgraph::Direction::Incoming).collect();
         let mut are_whole = true;
         for source in sources {
-            if let Some(touched) = doubt(self.workspace, plan, source) {
-                are_whole = false;
-                self.observer.on(&Event::Damaged { step: &self.pipeline.graph[source].name });
-                self.consider(plan, touched.into_iter().collect());
+            match doubt(self.workspace, plan, source) {
+                Ok(None) => {}
+                Ok(Some(touched)) => {
+                    are_whole = false;
+                    self.observer.on(&Event::Damaged { step: &self.pipeline.graph[source].name });
+                    self.consider(plan, touched.into_iter().collect());
+                }
+                Err(error) => {
+                    are_whole = false;
+                    self.tried.insert(node);
+                    let problem = format!(
+                        "the result of `{}`, which it reads: {error}",
+                        self.pipeline.graph[source].name
+                    );
+                    self.fail(node, problem, None, false);
+                }
             }
         }
         are_whole
@@ -166,11 +178,22 @@ impl Scheduler<'_> {
                 return self.give_up(node, &error);
             }
         };
+        let inputs = step.inputs.iter().map(|input| located(self.workspace, plan, input));
+        let inputs = match inputs.collect::<Result<Vec<_>, String>>() {
+            Ok(inputs) => inputs,
+            Err(problem) => {
+                self.free.give_back(share);
+                self.tried.insert(node);
+                // The next run clears what cannot be cleared now.
+                let _ = self.writer.discard(work);
+                return self.fail(node, problem, None, false);
+            }
+        };
         let task = Task {
             step: step.name.clone(),
             stage: step.stage.clone(),
             params: step.params.clone(),
-            inputs: Inputs(step.inputs.iter().map(|input| located(self.workspace, plan, input)).collect()),
+            inputs: Inputs(inputs),
             out: work.out.clone(),
             scratch: work.scratch.clone(),
             folder: work.folder.clone(),

@@ -15,19 +15,29 @@ use crate::run::event::Event;
 use crate::run::executor::Execution;
 use crate::run::machine;
 use crate::run::summary::RanStep;
+use crate::store::ResultError;
 use crate::workspace::Workspace;
 
-/// Where an input of a step lies that has all it reads.
-pub(in crate::run) fn located(workspace: &Workspace, plan: &Plan, input: &StepInput) -> Input {
+/// Where an input of a step is, the bytes of a result checked.
+///
+/// # Errors
+/// A sentence that says which result cannot be used, and why.
+pub(in crate::run) fn located(
+    workspace: &Workspace,
+    plan: &Plan,
+    input: &StepInput,
+) -> Result<Input, String> {
     let path = match &input.source {
         Source::File(path) => workspace.locate(path),
         Source::Step { step, output } => {
-            // A step whose inputs are ready has a tree for each.
-            let bytes = |tree| workspace.bytes(&tree, output.as_deref());
-            plan.of(*step).tree.and_then(bytes).unwrap_or_default()
+            let opened = match plan.of(*step).tree {
+                Some(tree) => workspace.open_result(&tree, output.as_deref()),
+                None => Err(ResultError::Missing),
+            };
+            opened.map_err(|error| format!("the input `{}` cannot be used: {error}", input.port))?.into()
         }
     };
-    Input { port: input.port.clone(), path }
+    Ok(Input { port: input.port.clone(), path })
 }
 
 impl Scheduler<'_> {

@@ -209,7 +209,7 @@ impl State {
         }
         self.trees.1 = self.manifests.len();
         let text = self.log.text(self.trees.0.get(tree)?).splitn(3, ' ').nth(2)?;
-        Manifest::parse(&text.replace('\0', "\n"))
+        Manifest::parse(&text.replace('\0', "\n")).ok()
     }
 
     /// The lines about files, oldest first, without their first word.
