@@ -3,6 +3,7 @@
 mod cached;
 mod check;
 mod error;
+mod excerpt;
 mod expand;
 mod file;
 pub mod needs;
