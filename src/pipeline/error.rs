@@ -58,9 +58,11 @@ impl<'a> Text<'a> {
         let around = line.saturating_sub(2)..(line + 2).min(self.lines.len());
         let excerpt = Excerpt::new(
             self.path,
-            &self.text[self.lines[around.start]..self.lines.get(around.end).copied().unwrap_or(self.text.len())],
+            &self.text
+                [self.lines[around.start]..self.lines.get(around.end).copied().unwrap_or(self.text.len())],
             start - self.lines[around.start],
-            floor_boundary(self.text, span.start) - start..floor_boundary(self.text, span.end).max(start) - start,
+            floor_boundary(self.text, span.start) - start
+                ..floor_boundary(self.text, span.end).max(start) - start,
             (around.start, column),
         );
         PipelineError {

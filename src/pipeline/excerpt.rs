@@ -5,6 +5,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
+use stage_api::secrets;
+
+use crate::escape::is_obeyed;
 
 /// How many characters of a line are shown at most before what is marked, and from there on.
 const BEFORE: usize = 60;
@@ -27,6 +30,7 @@ impl Excerpt {
     /// of the file come before them, and the column of the mark from 1.
     pub fn new(file: &Path, lines: &str, start: usize, mark: Range<usize>, place: (usize, usize)) -> Self {
         let (lines_before, column) = (place.0, place.1.saturating_sub(1));
+        let lines = &starred(lines);
         let marked = lines[start..].lines().next().unwrap_or_default();
         let from = mark.start.min(marked.len());
         let mark = from..mark.end.clamp(from, marked.len());
@@ -89,7 +93,17 @@ fn tail(text: &str, most: usize) -> String {
 
 /// The text with a character that is shown for each one that a terminal would obey.
 fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c == '\t' { ' ' } else if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let shown = |c| match c {
+        '\t' => ' ',
+        c if is_obeyed(c) => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(shown).collect()
+}
+
+/// The lines with a star in place of each byte of a secret: the places stay.
+fn starred(lines: &str) -> String {
+    secrets::replaced(lines, |secret| "*".repeat(secret.len()))
 }
 
 #[cfg(test)]
@@ -105,7 +119,18 @@ mod tests {
 
     #[test]
     fn a_line_of_any_length_and_any_characters_is_shown_cut() {
-        let fillers = ["x", "é", "語", "👩\u{200d}👩\u{200d}👧", "e\u{301}\u{301}", "\u{1b}[31m", "\t", "\u{202e}", "\r", "\0"];
+        let fillers = [
+            "x",
+            "é",
+            "語",
+            "👩\u{200d}👩\u{200d}👧",
+            "e\u{301}\u{301}",
+            "\u{1b}[31m",
+            "\t",
+            "\u{202e}",
+            "\r",
+            "\0",
+        ];
         for filler in fillers {
             for times in [0, 1, 59, 60, 61, 200, 40_000] {
                 let line = filler.repeat(times);
