@@ -51,8 +51,7 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Pipeline(_) | Self::Usage { .. } | Self::File { .. } => ExitCode::from(2),
-            Self::Publish(PublishError::Conflict { .. })
-            | Self::Store(
+            Self::Store(
                 StoreError::Foreign { .. } | StoreError::Pins { .. } | StoreError::Evidence { .. },
             ) => ExitCode::from(2),
             Self::Tool { error: StageError::Params(_), .. } => ExitCode::from(2),
@@ -104,15 +103,13 @@ impl CliError {
                 Some(format!("`repro {tool} --help` tells what it takes")),
             ),
             Self::Tool { tool, error } => with_hint(format!("{tool}: {error}"), None),
-            Self::Publish(error) => {
-                let hint = match &error {
-                    PublishError::Io { .. } => Some(
-                        "move away what stands there, check permissions and free space, make again: results are kept",
-                    ),
-                    PublishError::Conflict { .. } => None,
-                };
-                with_hint(error.to_string(), hint.map(ToOwned::to_owned))
-            }
+            Self::Publish(error) => with_hint(
+                error.to_string(),
+                Some(
+                    "move away what stands there, check permissions and free space, make again: results are kept"
+                        .to_owned(),
+                ),
+            ),
         }
     }
 }

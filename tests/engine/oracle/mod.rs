@@ -195,8 +195,7 @@ fn publish(pipeline: &Pipeline, workspace: &Workspace, writer: &Writer, plan: &P
             Some(Part { step: &graph[node].name, below, manifest, tree: workspace.store().tree(&tree) })
         })
         .collect();
-    let publishes = |name: &str| graph.node_weights().any(|step| step.name == name && step.publish.is_some());
-    workspace.reports().publish(writer, &parts, &publishes, &mut workspace.digests()).unwrap();
+    workspace.reports().publish(writer, pipeline, &parts, &mut workspace.digests()).unwrap();
 }
 
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
