@@ -71,6 +71,15 @@ impl Grounds {
                 (lock, None) => looked_for.push((text(&lock)?, false)),
             }
         }
+        // What was published, so that what is not any more goes; and the pipelines that have published beside this one.
+        let (ledger, others) = workspace.reports().rests_on();
+        match workspace.digests().digest(&ledger) {
+            Ok(digest) => files.push((ledger, digest)),
+            Err(_) => looked_for.push((text(&ledger)?, false)),
+        }
+        for other in others {
+            looked_for.push((text(&other)?, true));
+        }
         files[1..].sort_unstable();
         files.dedup();
         Some(Self {

@@ -72,7 +72,7 @@ impl Workspace {
     ) -> Result<Self, StoreError> {
         let Facts { store, digests, versions } = facts;
         Ok(Self {
-            reports: Reports::new(reports.join(&pipeline.profile), &pipeline.profile),
+            reports: Reports::new(reports.to_owned(), pipeline, store.root()),
             root: pipeline.root.clone(),
             profile: pipeline.profile.clone(),
             pins: RefCell::new(Pins::load(&pipeline.file)?),

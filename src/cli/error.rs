@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use miette::{GraphicalReportHandler, GraphicalTheme};
 use stage_api::{HostError, StageError};
 
 use crate::pipeline::PipelineError;
 use crate::publish::PublishError;
 use crate::store::StoreError;
 use crate::workspace::UnusableFile;
-
-/// A picture with a line of more bytes than this shows nothing: the file is no pipeline.
-const WIDEST_PICTURE: usize = 1000;
 
 /// Everything that ends a command early.
 #[derive(Debug)]
@@ -53,8 +51,7 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Pipeline(_) | Self::Usage { .. } | Self::File { .. } => ExitCode::from(2),
-            Self::Publish(PublishError::Conflict { .. })
-            | Self::Store(
+            Self::Store(
                 StoreError::Foreign { .. } | StoreError::Pins { .. } | StoreError::Evidence { .. },
             ) => ExitCode::from(2),
             Self::Tool { error: StageError::Params(_), .. } => ExitCode::from(2),
@@ -71,20 +68,10 @@ impl CliError {
             None => format!("error: {message}"),
         };
         match self {
-            Self::Pipeline(error) => {
-                let place = error.to_string();
-                let hint = error.hint.clone();
-                let is_placed = error.position.is_some();
-                let picture = format!("{:?}", miette::Report::new(*error));
-                // It begins by repeating the message, however many lines that takes.
-                let lines: Vec<&str> =
-                    picture.lines().skip_while(|line| !line.contains("-[") && !line.contains("─[")).collect();
-                if is_placed && lines.iter().all(|line| line.len() <= WIDEST_PICTURE) {
-                    format!("error: {place}\n{}", lines.join("\n"))
-                } else {
-                    with_hint(place, hint)
-                }
-            }
+            Self::Pipeline(error) => match picture(&error) {
+                Some(picture) => format!("error: {error}\n{picture}"),
+                None => with_hint(error.to_string(), error.hint),
+            },
             Self::Usage { message, hint } => with_hint(message, hint),
             Self::File { pipeline, file } => with_hint(
                 format!(
@@ -126,12 +113,27 @@ impl CliError {
                     PublishError::Result { .. } => {
                         Some("`repro make` builds a damaged result again; `repro verify` checks all of them")
                     }
-                    PublishError::Conflict { .. } => None,
+                    // These are about the pipeline and come with their place in it.
+                    PublishError::Conflict { .. }
+                    | PublishError::Foreign { .. }
+                    | PublishError::Reserved { .. } => None,
                 };
                 with_hint(error.to_string(), hint.map(ToOwned::to_owned))
             }
         }
     }
+}
+
+/// The lines of the file that an error is about, with its hint; `None` where it has no place in the file.
+fn picture(error: &PipelineError) -> Option<String> {
+    error.position?;
+    let mut text = String::new();
+    // Without colours, which would be escaped where the text reaches the terminal.
+    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor());
+    handler.render_report(&mut text, error).ok()?;
+    // It begins by repeating the message, however many lines that takes.
+    let lines: Vec<&str> = text.lines().skip_while(|line| !line.contains("─[")).collect();
+    Some(lines.join("\n"))
 }
 
 impl From<HostError> for CliError {

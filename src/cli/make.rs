@@ -97,10 +97,17 @@ impl Make {
         if !self.dry_run && is_done(&context, workspace, &plan) {
             keep(context.keep(workspace.store()));
             keep(workspace.store().register(&context.file()));
+            let parts = parts(&context, workspace, &plan);
+            let is_noted = workspace.reports().is_noted(&parts);
+            // Reports that a clone brought, say: from now on this pipeline knows them as its own.
+            if !is_noted && !self.check {
+                let writer = workspace.store().lock(&mut tell_of_waiting)?;
+                publish(&context, workspace, &writer, &parts)?;
+            }
+            let is_final = forced.is_empty() && (is_noted || !self.check);
+            let grounds = is_final.then(|| Grounds::of(&context.pipeline, workspace, &plan)).flatten();
             keep(workspace.keep_facts());
-            if let (true, Some(grounds)) =
-                (forced.is_empty(), Grounds::of(&context.pipeline, workspace, &plan))
-            {
+            if let Some(grounds) = grounds {
                 keep(grounds.keep(&context.request(&asked), workspace));
             }
             let made = Made::nothing(plan.needed().count(), since);
@@ -161,7 +168,8 @@ impl Make {
         if made.summary.is_complete() {
             let parts = parts(&context, workspace, &plan);
             if self.check {
-                made.differing = workspace.reports().differing(&parts, &mut workspace.digests());
+                let mut digests = workspace.digests();
+                made.differing = workspace.reports().differing(&context.pipeline, &parts, &mut digests);
             } else {
                 made.published = Some(publish(&context, workspace, &writer, &parts)?);
             }
@@ -264,7 +272,7 @@ fn publishing<'a>(context: &'a Context, plan: &'a Plan) -> impl Iterator<Item = 
     plan.needed().filter(|node| context.pipeline.graph[*node].publish.is_some())
 }
 
-/// Whether everything is fresh and published.
+/// Whether everything is fresh and published, and nothing else is published any more.
 fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
     plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh)
         && publishing(context, plan).all(|node| {
@@ -272,6 +280,7 @@ fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
                 .tree
                 .is_some_and(|tree| workspace.is_published(&context.pipeline.graph[node], &tree))
         })
+        && workspace.reports().left_over(&context.pipeline, &parts(context, workspace, plan)).is_empty()
 }
 
 fn nothing_to_do(global: &Global, made: Made, by_evidence: usize) -> Result<ExitCode, CliError> {
@@ -349,10 +358,19 @@ fn publish(
     writer: &Writer,
     parts: &[Part],
 ) -> Result<Published, CliError> {
-    let graph = &context.pipeline.graph;
     // Two at once would each forget what the other wrote.
     let _alone = writer.alone("publish.lock")?;
-    let publishes = |name: &str| graph.node_weights().any(|step| step.name == name && step.publish.is_some());
     let open = |tree: &Digest| workspace.open_result(tree, None);
-    Ok(workspace.reports().publish(writer, parts, &open, &publishes, &mut workspace.digests())?)
+    let published =
+        workspace.reports().publish(writer, &context.pipeline, parts, &open, &mut workspace.digests());
+    published.map_err(|error| {
+        let graph = &context.pipeline.graph;
+        let step = error.step().and_then(|name| graph.node_weights().find(|step| step.name == name));
+        match step {
+            Some(step) => {
+                CliError::usage(format!("{}:{}: {error}", context.pipeline.file.display(), step.line))
+            }
+            None => error.into(),
+        }
+    })
 }

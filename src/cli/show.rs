@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use stage_api::Registry;
+use stage_api::{Registry, secrets};
 
 use super::context::Context;
 use super::error::CliError;
@@ -103,7 +103,7 @@ impl Show {
             version: step.version,
             profile: context.pipeline.profile.clone(),
             line: step.line,
-            params: step.params.clone(),
+            params: secrets::shown(&step.params),
             needs: step.needs.to_string(),
             publish: step.publish.clone(),
             state: explain(&context.pipeline, &workspace, &plan, node).state,

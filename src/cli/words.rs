@@ -7,7 +7,7 @@ use stage_api::Unit;
 
 use crate::compare::Difference;
 use crate::digest::Digest;
-use crate::explain::{Cause, FileChange, State};
+use crate::explain::{Cause, FileChange, State, VariableChange};
 use crate::params::ParamChange;
 use crate::record::RunRecord;
 use crate::store::{Outcome, Verdict};
@@ -153,6 +153,16 @@ pub fn cause(cause: &Cause) -> String {
         }
         Cause::Stage { old, new } => format!("its stage changed: {old} -> {new}"),
         Cause::Param(change) => param(change),
+        Cause::Variable { name, change } => {
+            let change = match change {
+                VariableChange::Changed => "has another value",
+                VariableChange::Set => "is set now and was not",
+                VariableChange::Unset => "is no longer set",
+                VariableChange::Declared => "counts now",
+                VariableChange::NoLongerDeclared => "no longer counts",
+            };
+            format!("environment variable {name} {change}")
+        }
         Cause::Input { port, source, old, new, files, .. } => {
             let what = match (old, new) {
                 (None, Some(new)) => format!("is new, {}", short(new)),

@@ -5,6 +5,7 @@
 //! To the rest of the engine it is blocking. The runtime that its network needs is started when a store is named, never
 //! otherwise.
 
+mod connector;
 mod fetch;
 mod object;
 mod open;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use stage_api::secrets;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
@@ -173,7 +175,7 @@ fn in_words(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    secrets::shown(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 impl Inner {

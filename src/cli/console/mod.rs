@@ -8,6 +8,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::words;
+use crate::escape::escaped_json;
 use crate::run::{Event, Observer};
 
 /// How often a long step says how far it is where lines stay for good.
@@ -32,7 +33,7 @@ impl Observer for JsonLines {
     fn on(&mut self, event: &Event) {
         if let Ok(line) = serde_json::to_string(event) {
             // Nobody listening any more is no reason to stop working.
-            let _ = writeln!(std::io::stdout(), "{line}");
+            let _ = writeln!(std::io::stdout(), "{}", escaped_json(&line));
         }
     }
 }

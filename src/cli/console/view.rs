@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use console::{measure_text_width, pad_str, truncate_str};
 use stage_api::Unit;
 
-use crate::cli::words;
+use crate::cli::{harmless, words};
 use crate::run::Event;
 
 /// How far back a rate looks.
@@ -153,7 +153,9 @@ impl View {
         }
         lines.push(self.whole(now));
         // The last column stays free: some terminals begin a new line there.
-        let fit = |line: String| truncate_str(line.trim_end(), width.saturating_sub(1), "…").into_owned();
+        let fit = |line: String| {
+            truncate_str(&harmless(line.trim_end()), width.saturating_sub(1), "…").into_owned()
+        };
         lines.into_iter().map(fit).collect()
     }
 

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use petgraph::graph::NodeIndex;
+use stage_api::secrets;
 
 use super::event::{Event, Observer};
 use super::executor::{Execution, Executor, Message, Outcome, Report, Running};
@@ -204,7 +205,9 @@ impl Scheduler<'_> {
                     active.execution = Some(execution);
                 }
             }
-            Report::Warned(text) => self.observer.on(&Event::Warned { step, text: &text }),
+            Report::Warned(text) => {
+                self.observer.on(&Event::Warned { step, text: &secrets::shown(&text) });
+            }
             Report::Memory(bytes) => {
                 if let Some(active) = self.active.get_mut(&node) {
                     active.peak_memory = Some(bytes);
@@ -250,7 +253,7 @@ impl Scheduler<'_> {
     }
 
     fn fail(&mut self, node: NodeIndex, problem: String, log: Option<PathBuf>, needs_human: bool) {
-        let step = self.pipeline.graph[node].name.clone();
+        let (step, problem) = (self.pipeline.graph[node].name.clone(), secrets::shown(&problem));
         self.observer.on(&Event::Failed { step: &step, problem: &problem });
         self.summary.failures.push(Failure { step, problem, log, needs_human });
     }

@@ -191,7 +191,7 @@ fn command(step: &Drawn, leaves: Leaves, read: &[(&Tree, bool)], files: &Files) 
 
 /// Whether an output may not have a file of this name.
 fn is_refused(name: &[u8]) -> bool {
-    std::str::from_utf8(name).is_err() || name.contains(&b'\n')
+    std::str::from_utf8(name).is_err()
 }
 
 /// Where a step publishes.

@@ -113,5 +113,5 @@ fn tree_of(project: &Project, step: usize) -> Option<std::path::PathBuf> {
     let store = ContentStore::open(&project.cache()).unwrap();
     let name = script::name(&project.steps, step);
     let record = store.records().into_iter().rev().find(|record| record.step == name)?;
-    Some(store.tree(&record.tree))
+    Some(project.cache().join("trees").join(record.tree.to_string()))
 }

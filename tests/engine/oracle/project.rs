@@ -8,10 +8,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use repro::digest::Digest;
 use repro::key::StageKey;
 use repro::store::ContentStore;
-use repro::tree::Manifest;
 use tempfile::TempDir;
 
 use super::clean::{self, Files, Node, Outcome, Tree, letter};
@@ -244,10 +242,9 @@ impl Project {
     /// The keys whose results are there and whole: nothing that would make them again may run.
     pub fn whole_results(&self) -> BTreeSet<StageKey> {
         let store = ContentStore::open(&self.cache()).unwrap();
-        let is_whole =
-            |tree: &Digest| Manifest::of_folder(&store.tree(tree)).is_ok_and(|found| found.digest() == *tree);
         let records = store.records();
-        records.iter().filter(|record| is_whole(&record.tree)).map(|record| record.key_text.key()).collect()
+        let whole = records.iter().filter(|record| store.open_tree(&record.tree).is_ok());
+        whole.map(|record| record.key_text.key()).collect()
     }
 
     /// Keeps what steps are to leave.
@@ -336,8 +333,8 @@ impl Project {
         let store = ContentStore::open(&self.cache()).unwrap();
         for record in store.records() {
             let Some(seen) = self.seen.get(&record.step) else { continue };
-            let folder = store.tree(&record.tree);
-            let is_whole = Manifest::of_folder(&folder).is_ok_and(|found| found.digest() == record.tree);
+            let folder = self.cache().join("trees").join(record.tree.to_string());
+            let is_whole = store.open_tree(&record.tree).is_ok();
             let found = tree_of(&folder);
             // A step may have run before it was renamed, or under a kill: then others remember it.
             if is_whole && !seen.contains(&found) && !self.seen.values().flatten().any(|tree| *tree == found)
