@@ -175,7 +175,7 @@ fn command(step: &Drawn, leaves: Leaves, read: &[(&Tree, bool)], files: &Files) 
         }
         Leaves::EmptyFolder => drop(tree.insert("empty".into(), Node::Folder(Tree::new()))),
         Leaves::Tool => drop(tree.insert("tool".into(), Node::File { bytes: b"t".to_vec(), runs: true })),
-        Leaves::Name(name) if is_refused(NAMES[name]) => return None,
+        Leaves::Name(name) if is_refused_name(NAMES[name]) => return None,
         Leaves::Name(name) => {
             drop(tree.insert(OsString::from_vec(NAMES[name].to_vec()), text(b"n".to_vec())))
         }
@@ -190,7 +190,7 @@ fn command(step: &Drawn, leaves: Leaves, read: &[(&Tree, bool)], files: &Files) 
 }
 
 /// Whether an output may not have a file of this name.
-fn is_refused(name: &[u8]) -> bool {
+fn is_refused_name(name: &[u8]) -> bool {
     std::str::from_utf8(name).is_err()
 }
 
@@ -201,6 +201,14 @@ pub fn place(number: usize, place: Place) -> String {
         Place::Moved => format!("moved/{number}"),
         Place::Below(other) => format!("{other}/text"),
     }
+}
+
+/// Whether a pipeline is refused: a step publishes into a folder within that of another one.
+pub fn is_refused_pipeline(drawn: &[Drawn]) -> bool {
+    let publishing = drawn.iter().enumerate().filter(|(_, step)| step.present);
+    let places: Vec<PathBuf> =
+        publishing.filter_map(|(number, step)| Some(place(number, step.publishes?).into())).collect();
+    places.iter().any(|place| places.iter().any(|other| other != place && other.starts_with(place)))
 }
 
 /// The reports of these steps, which all leave something; `None` where two of them clash.

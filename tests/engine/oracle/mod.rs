@@ -71,6 +71,7 @@ fn ended_well(project: &mut Project, how: &How, before: &Reports, made: &Made) -
         target.is_some() && reports.iter().flat_map(BTreeMap::keys).any(clashes)
     };
     let allowed: &[i32] = match &reports {
+        _ if clean::is_refused_pipeline(&project.steps) => &[2],
         _ if fails => &[1],
         None => &[2],
         Some(_) if made.disturbed => &[0, 1],
@@ -100,7 +101,24 @@ fn is_done(project: &Project, how: &How) -> Result<(), String> {
 }
 
 fn check(steps: Vec<Drawn>, edits: Vec<Edit>, users: bool) -> Result<(), TestCaseError> {
-    let mut project = Project::new(steps, users);
+    let skip = std::env::var("SKIP").unwrap_or_default();
+    let edits: Vec<Edit> = edits
+        .into_iter()
+        .filter(|e| !skip.split(',').any(|s| !s.is_empty() && format!("{e:?}").contains(s)))
+        .collect();
+    let steps: Vec<Drawn> = steps
+        .into_iter()
+        .map(|mut s| {
+            if skip.split(',').any(|k| !k.is_empty() && format!("{:?}", s.work).contains(k)) {
+                s.work = drawn::Work::Join
+            }
+            if skip.contains("Below") && matches!(s.publishes, Some(drawn::Place::Below(_))) {
+                s.publishes = None
+            }
+            s
+        })
+        .collect();
+    let mut project = Project::new(steps, users && !skip.contains("users"));
     let damages = |edit: &Edit| matches!(edit, Edit::Flip(_) | Edit::During(_, Disturbance::InPlace));
     let is_damaged = edits.iter().any(damages);
     for edit in [Edit::KeepGoing].into_iter().chain(edits).chain([Edit::KeepGoing]) {
@@ -125,6 +143,7 @@ fn check(steps: Vec<Drawn>, edits: Vec<Edit>, users: bool) -> Result<(), TestCas
         prop_assert!(holds.is_ok(), "after {edit:?}: {}\n{made:?}", holds.unwrap_err());
     }
     let verified = project.run(&["verify".to_owned()]);
+    let is_damaged = is_damaged || clean::is_refused_pipeline(&project.steps);
     prop_assert!(is_damaged || verified.code == Some(0), "verify: {}", verified.err);
     Ok(())
 }

@@ -30,7 +30,7 @@ pub struct Project {
     pub by_others: BTreeMap<PathBuf, Vec<u8>>,
     /// Who is running the program, if that is not who runs the test.
     user: Option<usize>,
-    /// All that steps were to leave, by their names.
+    /// All that steps were to leave, by their names, and what the step of the other pipeline leaves.
     seen: BTreeMap<String, Vec<Tree>>,
 }
 
@@ -100,6 +100,8 @@ impl Project {
         let user = (users && rustix::process::geteuid().is_root()).then_some(0);
         let mut project =
             Self { folder, steps, files, by_others: BTreeMap::new(), user, seen: BTreeMap::new() };
+        let other = Node::File { bytes: b"other".to_vec(), runs: false };
+        project.seen.insert("other.ron".to_owned(), vec![Tree::from([("text".into(), other)])]);
         fs::create_dir(project.root().join("folder")).unwrap();
         fs::create_dir(project.root().join("hooks")).unwrap();
         (0..=FOLDER).for_each(|file| project.write_file(file, 0));
