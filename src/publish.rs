@@ -234,5 +234,5 @@ fn published_files<'a>(
 
 /// A missing or damaged ledger is an empty one: then files of earlier steps stay.
 fn read_ledger(path: &Path) -> Ledger {
-    fs::read_to_string(path).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    files::read_text(path).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
