@@ -96,7 +96,7 @@ impl Ledgers {
 }
 
 fn read(file: &Path) -> Option<Ledger> {
-    let ledger: Ledger = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
+    let ledger: Ledger = serde_json::from_str(&files::read_text(file).ok()?).ok()?;
     let is_inside = |path: &Path| {
         path.components().next().is_some()
             && path.components().all(|part| matches!(part, Component::Normal(_)))

@@ -93,6 +93,7 @@ impl Remote {
         CIPHERS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
         let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|error| wrong(in_words(&error)))?;
         let is_web = scheme == ObjectStoreScheme::Http;
+        let is_folder = scheme == ObjectStoreScheme::Local;
         let open = || -> object_store::Result<Arc<dyn ObjectStore>> {
             Ok(match scheme {
                 ObjectStoreScheme::AmazonS3 => built!(AmazonS3Builder, url.as_str(), "AWS_"),
@@ -116,6 +117,8 @@ impl Remote {
             damaged: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
             stop: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
+            folder: is_folder.then(|| url.to_file_path().ok()).flatten(),
         };
         Ok(Self {
             place: secrets::shown(place.trim_end_matches('/')),

@@ -82,7 +82,7 @@ pub struct Sweep {
 impl Sweep {
     /// The bytes that may go.
     pub fn bytes(&self) -> u64 {
-        self.garbage.iter().map(|garbage| garbage.bytes).sum()
+        self.garbage.iter().fold(0, |sum, garbage| sum.saturating_add(garbage.bytes))
     }
 }
 
@@ -126,7 +126,8 @@ impl ContentStore {
             };
             if roots.trees.contains(&digest) || named.contains(&digest) {
                 sweep.kept += 1;
-                sweep.kept_bytes += bytes;
+                // What a record from another machine says is not to be believed.
+                sweep.kept_bytes = sweep.kept_bytes.saturating_add(bytes);
                 continue;
             }
             let step = record.map(|record| (record.step.clone(), record.profile.clone()));
@@ -140,7 +141,7 @@ impl ContentStore {
                 && sweep.kept_bytes.saturating_add(newest.bytes) <= max_bytes
             {
                 sweep.kept += 1;
-                sweep.kept_bytes += newest.bytes;
+                sweep.kept_bytes = sweep.kept_bytes.saturating_add(newest.bytes);
                 loose.pop();
             }
         }

@@ -287,7 +287,7 @@ impl ContentStore {
         let is_whole = |manifest: &Manifest| manifest.digest() == *tree;
         let logged = self.state.borrow_mut().manifest(tree).filter(is_whole);
         let filed =
-            || Manifest::parse(&fs::read_to_string(self.manifest_file(tree)).ok()?).ok().filter(is_whole);
+            || Manifest::parse(&files::read_text(&self.manifest_file(tree)).ok()?).ok().filter(is_whole);
         logged.or_else(filed)
     }
 

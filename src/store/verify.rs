@@ -51,7 +51,7 @@ impl ContentStore {
                 *bytes = record.bytes;
             }
         }
-        let bytes = by_tree.values().map(|(_, bytes)| bytes).sum();
+        let bytes = by_tree.values().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes));
         let trees: Vec<_> =
             by_tree.into_iter().map(|(tree, (steps, _))| (tree, steps, self.tree_folder(&tree))).collect();
         let (next, done, doubtful) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));

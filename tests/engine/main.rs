@@ -22,6 +22,7 @@ mod rerun;
 mod resources;
 mod serve;
 mod store;
+mod stored;
 mod support;
 mod tool;
 mod walkthrough;
