@@ -55,7 +55,16 @@ impl Manifest {
     /// On a symbolic link or anything else that is neither file nor folder, a name that is not Unicode or
     /// holds a line break, and what cannot be read.
     pub fn of_folder(root: &Path) -> Result<Self, TreeError> {
+        Self::of_folder_announced(root, &mut |_, _| {})
+    }
+
+    /// As [`Manifest::of_folder`]; `announce` is told how many files and bytes there are before they are hashed.
+    ///
+    /// # Errors
+    /// As [`Manifest::of_folder`].
+    pub fn of_folder_announced(root: &Path, announce: &mut dyn FnMut(usize, u64)) -> Result<Self, TreeError> {
         let mut found = walk(root)?;
+        announce(found.len(), found.iter().map(|entry| entry.size).fold(0, u64::saturating_add));
         if found.len() < MANY_FILES {
             hash_files(root, &mut found)?;
         } else {

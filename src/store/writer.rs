@@ -17,6 +17,8 @@ use crate::tree::Manifest;
 
 /// A run shorter than this is cheaper to repeat than to wait for the disk: such runs are forced there in groups.
 const DURABLE_FROM_SECONDS: f64 = 1.0;
+/// Trees of more files are forced to the disk with all that it is to take, in one wait.
+const MOST_FORCED_ALONE: usize = 64;
 /// How long short runs wait for their group; longer where the disk takes long, so that most of the time it is free
 /// for them.
 const GROUP: Duration = Duration::from_secs(1);
@@ -143,7 +145,19 @@ impl Writer {
     /// # Errors
     /// When it wrote something that a tree cannot hold.
     pub fn hash(&self, work: &WorkDir) -> Result<Manifest, StoreError> {
-        Ok(Manifest::of_folder(&work.out)?)
+        self.hash_announced(work, &mut |_, _| {})
+    }
+
+    /// As [`Writer::hash`]; `announce` is told first how many files and bytes there are.
+    ///
+    /// # Errors
+    /// As [`Writer::hash`].
+    pub fn hash_announced(
+        &self,
+        work: &WorkDir,
+        announce: &mut dyn FnMut(usize, u64),
+    ) -> Result<Manifest, StoreError> {
+        Ok(Manifest::of_folder_announced(&work.out, announce)?)
     }
 
     /// Keeps what a run wrote: the tree under its digest, then the record under its key.
@@ -181,7 +195,13 @@ impl Writer {
             files::write_whole(&path, manifest.text().as_bytes(), durable)
                 .map_err(StoreError::io(&path, "write"))?;
         }
-        self.keep_tree(&work, &record.tree, durable)?;
+        // Of many files each would wait for the disk alone.
+        let together = durable && manifest.entries().len() > MOST_FORCED_ALONE;
+        self.keep_tree(&work, &record.tree, durable && !together)?;
+        if together {
+            let root = self.store.root();
+            files::sync_all_of(root).map_err(StoreError::io(root, "sync"))?;
+        }
         lines.push(
             state::ran_line(record, durable).map_err(|error| StoreError::io(&path, "write")(error.into()))?,
         );
