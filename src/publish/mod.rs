@@ -220,14 +220,18 @@ impl Reports {
             move |source| PublishError::Io { path, act, source }
         };
         // What a killed publish left.
-        files::remove(&unfinished).map_err(io(&unfinished, "remove"))?;
+        if unfinished.exists() {
+            files::remove(&unfinished).map_err(io(&unfinished, "remove"))?;
+        }
         for (file, owner) in &owners {
             if !has(&self.folder.join(file), owner.digest, digests) {
                 self.copy(&owner.source, file, &unfinished)?;
                 published.written.push(file.clone());
             }
         }
-        files::remove(&unfinished).map_err(io(&unfinished, "remove"))?;
+        if !published.written.is_empty() {
+            files::remove(&unfinished).map_err(io(&unfinished, "remove"))?;
+        }
         if ledger != old {
             self.ledgers.keep(&ledger).map_err(io(&self.ledgers.own_file(), "write"))?;
         }
