@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::digest::Digest;
+use crate::escape::escaped_bytes;
 
 const KIND: &str = "repro tree v1";
 const EXECUTABLE: &str = "repro executable v1";
@@ -88,17 +89,7 @@ impl TreeError {
 
 /// A path as messages show it: control characters and bytes that are not UTF-8 are escaped.
 pub fn shown(path: &Path) -> String {
-    let mut text = String::new();
-    for part in path.as_os_str().as_encoded_bytes().utf8_chunks() {
-        for letter in part.valid().chars() {
-            if letter.is_control() { text.extend(letter.escape_default()) } else { text.push(letter) }
-        }
-        for byte in part.invalid() {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
+    escaped_bytes(path.as_os_str().as_encoded_bytes()).replace('\n', "\\n")
 }
 
 /// Whether a path stays below the folder it is joined to: no path from outside may lead elsewhere.
@@ -117,18 +108,21 @@ impl Manifest {
     /// On a symbolic link or anything else that is neither file nor folder, a name that is not Unicode, and what
     /// cannot be read.
     pub fn of_folder(root: &Path) -> Result<Self, TreeError> {
-        Self::of_folder_by(root, &|path, _| Digest::of_file(path))
+        Self::of_folder_by(root, &mut |_, _| {}, &|path, _| Digest::of_file(path))
     }
 
-    /// As [`Manifest::of_folder`], with digests of bytes from `hash`, which threads share.
+    /// As [`Manifest::of_folder`], with digests of bytes from `hash`, which threads share. `announce` is called with the
+    /// number of files and bytes before they are hashed.
     ///
     /// # Errors
     /// As [`Manifest::of_folder`], and what `hash` returns.
     pub fn of_folder_by(
         root: &Path,
+        announce: &mut dyn FnMut(usize, u64),
         hash: &(dyn Fn(&Path, &Metadata) -> io::Result<Digest> + Sync),
     ) -> Result<Self, TreeError> {
         let mut found = walk(root)?;
+        announce(found.len(), found.iter().map(|(entry, _)| entry.size).fold(0, u64::saturating_add));
         if found.len() < MANY_FILES {
             hash_files(root, &mut found, &mut |path, metadata| hash(path, metadata))?;
         } else {

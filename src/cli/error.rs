@@ -1,15 +1,18 @@
 //! Errors as they are told: what failed, where, and what to do; and the exit code, by whose turn it is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use stage_api::{HostError, StageError};
 
-use crate::pipeline::PipelineError;
+use crate::pipeline::{PipelineError, nearest};
 use crate::publish::PublishError;
 use crate::store::StoreError;
 use crate::workspace::UnusableFile;
+
+/// In a folder of more files a near name is looked for among so many.
+const MOST_NAMES: usize = 10_000;
 
 /// Everything that ends a command early.
 #[derive(Debug)]
@@ -83,7 +86,7 @@ impl CliError {
                     file.path.display(),
                     file.problem
                 ),
-                Some("put the file there, or correct the path in the pipeline".to_owned()),
+                Some(found_instead(&pipeline, &file.path)),
             ),
             Self::Store(error) => {
                 let hint = match &error {
@@ -121,6 +124,36 @@ impl CliError {
                 with_hint(error.to_string(), hint.map(ToOwned::to_owned))
             }
         }
+    }
+}
+
+/// What is there in place of a file that cannot be used, and what to do.
+fn found_instead(pipeline: &Path, path: &Path) -> String {
+    let root = pipeline.parent().unwrap_or(Path::new(""));
+    let at = |path: &Path| if root.as_os_str().is_empty() { path.to_owned() } else { root.join(path) };
+    if let Ok(target) = std::fs::read_link(at(path)) {
+        return format!(
+            "it is a link to {}; correct the link, or the path in the pipeline",
+            target.display()
+        );
+    }
+    if at(path).exists() {
+        return "make it readable, or correct the path in the pipeline".to_owned();
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(items) = std::fs::read_dir(at(folder)) else {
+        return format!(
+            "there is no folder ./{}; put the file there, or correct the path in the pipeline",
+            folder.display()
+        );
+    };
+    let names: Vec<String> =
+        items.flatten().filter_map(|item| item.file_name().into_string().ok()).take(MOST_NAMES).collect();
+    let wanted = path.file_name().unwrap_or_default().to_string_lossy();
+    let near = nearest(&wanted, names.iter().map(String::as_str)).filter(|near| near.starts_with("did you"));
+    match near {
+        Some(near) => format!("{near} put the file there, or correct the path in the pipeline"),
+        None => "put the file there, or correct the path in the pipeline".to_owned(),
     }
 }
 

@@ -309,9 +309,7 @@ fn warn_of_losses(store: &ContentStore) {
         tell!("warning: {}: {what} is damaged (byte {at}) and counts as absent", file.display());
     }
     for step in store.lost() {
-        tell!(
-            "warning: what `{step}` wrote did not get to the disk whole before the system went down; it runs again"
-        );
+        tell!("warning: what `{step}` wrote is not whole on the disk; it runs again");
     }
 }
 

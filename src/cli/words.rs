@@ -76,6 +76,11 @@ pub fn fetched(step: &str, size: u64) -> String {
     format!("{step} fetched, {}", crate::pipeline::needs::bytes(size))
 }
 
+/// What is done with what a step wrote.
+pub fn keeping(files: usize, bytes: u64) -> String {
+    format!("hashing its output: {}, {}", count(files, "file"), crate::pipeline::needs::bytes(bytes))
+}
+
 /// How a step ended.
 pub fn done(seconds: f64, same: bool) -> String {
     format!("done in {}{}", duration(seconds), if same { ", same output as before" } else { "" })

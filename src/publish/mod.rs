@@ -240,12 +240,16 @@ impl Reports {
             move |source| PublishError::Io { path, act, source }
         };
         // What a killed publish left.
-        files::remove(&unfinished).map_err(io(&unfinished, "remove"))?;
+        if unfinished.exists() {
+            files::remove(&unfinished).map_err(io(&unfinished, "remove"))?;
+        }
         for Stale { file, source, executable } in stale {
             self.copy(&source, &file, executable, &unfinished)?;
             published.written.push(file);
         }
-        files::remove(&unfinished).map_err(io(&unfinished, "remove"))?;
+        if !published.written.is_empty() {
+            files::remove(&unfinished).map_err(io(&unfinished, "remove"))?;
+        }
         if ledger != old {
             self.ledgers.keep(&ledger).map_err(io(&self.ledgers.own_file(), "write"))?;
         }

@@ -22,6 +22,11 @@ impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let said = |key| options.get_config_value(&key);
         let is_set = |key| said(key).is_some_and(|value| value.eq_ignore_ascii_case("true") || value == "1");
+        let lasting = |key| {
+            said(key).map(|text| humantime::parse_duration(&text)).transpose().map_err(|error| {
+                object_store::Error::Generic { store: "HTTP client", source: Box::new(error) }
+            })
+        };
         let is_signed = self.is_signed;
         let failed = |error: reqwest::Error| object_store::Error::Generic {
             store: "HTTP client",
@@ -29,8 +34,8 @@ impl HttpConnector for Connector {
         };
         let mut client = Client::builder()
             .user_agent(concat!("repro/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
+            .connect_timeout(lasting(ClientConfigKey::ConnectTimeout)?.unwrap_or(CONNECT))
+            .read_timeout(lasting(ClientConfigKey::ReadTimeout)?.unwrap_or(SILENCE))
             .https_only(!is_set(ClientConfigKey::AllowHttp))
             .danger_accept_invalid_certs(is_set(ClientConfigKey::AllowInvalidCertificates))
             .redirect(Policy::custom(move |attempt| led_on(attempt, is_signed)));

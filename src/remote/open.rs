@@ -45,7 +45,12 @@ macro_rules! built {
         let builder = <$builder>::new()
             .with_url($url)
             .with_retry(retry())
-            .with_client_options(ClientOptions::new().with_timeout_disabled())
+            .with_client_options(
+                ClientOptions::new()
+                    .with_timeout_disabled()
+                    .with_connect_timeout(CONNECT)
+                    .with_read_timeout(SILENCE),
+            )
             .with_http_connector(connector);
         let variables = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok().filter(|name| name.starts_with($variables))?;

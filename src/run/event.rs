@@ -78,6 +78,15 @@ pub enum Event<'a> {
         /// The value; absent when it is not a number.
         value: Option<f64>,
     },
+    /// What a step wrote is hashed and kept, which takes a while.
+    Keeping {
+        /// The step.
+        step: &'a str,
+        /// How many files it is.
+        files: usize,
+        /// How many bytes.
+        bytes: u64,
+    },
     /// A step ended well and its tree is kept.
     Finished {
         /// The step.

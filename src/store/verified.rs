@@ -89,7 +89,7 @@ impl From<VerifiedPath> for PathBuf {
 fn digest(path: &Path) -> Result<Digest, TreeError> {
     let metadata = fs::symlink_metadata(path).map_err(TreeError::unreadable(path))?;
     if metadata.is_dir() {
-        return Ok(manifest(path)?.digest());
+        return Ok(manifest(path, &mut |_, _| {})?.digest());
     }
     if !metadata.is_file() {
         return Err(TreeError::Unfit { path: path.to_owned(), problem: "it is neither a file nor a folder" });
@@ -98,12 +98,13 @@ fn digest(path: &Path) -> Result<Digest, TreeError> {
     Ok(tree::identity(bytes, tree::is_executable(&metadata)))
 }
 
-/// What is in a folder now. Only files that were not hashed in this process, or were changed since, are read.
+/// What is in a folder now. Only files that were not hashed in this process, or were changed since, are read. `announce`
+/// is called with the number of files and bytes before that.
 ///
 /// # Errors
 /// As [`Manifest::of_folder`].
-pub(super) fn manifest(folder: &Path) -> Result<Manifest, TreeError> {
-    Manifest::of_folder_by(folder, &digest_of_bytes)
+pub(super) fn manifest(folder: &Path, announce: &mut dyn FnMut(usize, u64)) -> Result<Manifest, TreeError> {
+    Manifest::of_folder_by(folder, announce, &digest_of_bytes)
 }
 
 fn digest_of_bytes(path: &Path, metadata: &Metadata) -> io::Result<Digest> {

@@ -150,9 +150,21 @@ impl Writer {
     /// # Errors
     /// When it wrote something that a tree cannot hold.
     pub fn hash(&self, work: &WorkDir) -> Result<Manifest, StoreError> {
+        self.hash_announced(work, &mut |_, _| {})
+    }
+
+    /// As [`Writer::hash`]; `announce` is called first with the number of files and bytes.
+    ///
+    /// # Errors
+    /// As [`Writer::hash`].
+    pub fn hash_announced(
+        &self,
+        work: &WorkDir,
+        announce: &mut dyn FnMut(usize, u64),
+    ) -> Result<Manifest, StoreError> {
         files::set_modes(&work.out, self.allowed_mode()?)
             .map_err(|(path, error)| StoreError::io(&path, "set the mode of")(error))?;
-        Ok(verified::manifest(&work.out)?)
+        Ok(verified::manifest(&work.out, announce)?)
     }
 
     fn allowed_mode(&self) -> Result<u32, StoreError> {

@@ -68,7 +68,7 @@ fn a_command_sees_only_what_it_declares() {
     assert_eq!(run("2", "b").ran(), ["env"]);
     let why = space.command(&["why", "env"]).env("COUNTED", "3").output().unwrap();
     let why = finished(why).expect(0).out;
-    assert!(why.contains("env.COUNTED") && why.contains("\"2\"") && why.contains("\"3\""), "{why}");
+    assert!(why.contains("environment variable COUNTED has another value"), "{why}");
 }
 
 #[test]

@@ -295,10 +295,10 @@ fn what_a_killed_publish_left_in_the_reports_goes_with_the_next() {
     let space = TestSpace::new(r#"(name: "a", stage: "join", params: (text: "x"), publish: "a"),"#);
     space.make().expect(0);
     fs::remove_file(space.path("reports/mini/a/text")).unwrap();
-    space.write("reports/mini/a/.text.part", "ha");
+    space.write("reports/mini/.unfinished/text", "ha");
     space.make().expect(0);
-    let names = fs::read_dir(space.path("reports/mini/a")).unwrap().flatten();
-    assert_eq!(names.map(|item| item.file_name()).collect::<Vec<_>>(), ["text"]);
+    let names = fs::read_dir(space.path("reports/mini")).unwrap().flatten();
+    assert_eq!(names.map(|item| item.file_name()).collect::<Vec<_>>(), ["a"]);
 }
 
 /// Eight runs at once found this one: another process had begun the cache and not yet said what it is.

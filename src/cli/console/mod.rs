@@ -73,6 +73,10 @@ impl Observer for Plain {
                     tell!("{} {step} {so_far}, {rate}/s, {left} left", said.number);
                 }
             }
+            Event::Keeping { step, files, bytes } => {
+                let number = self.running.get(step).map(|said| said.number.as_str()).unwrap_or_default();
+                tell!("{number} {step}: {}", words::keeping(files, bytes));
+            }
             Event::Finished { step, seconds, same, .. } => {
                 let number = self.running.remove(step).map(|said| said.number).unwrap_or_default();
                 tell!("{number} {step} {}", words::done(seconds, same));

@@ -18,6 +18,10 @@ use crate::run::summary::RanStep;
 use crate::store::ResultError;
 use crate::workspace::Workspace;
 
+/// From so many files or bytes on, hashing and keeping an output takes a second or more, and is said.
+const MANY_FILES: usize = 10_000;
+const MANY_BYTES: u64 = 512 << 20;
+
 /// Where an input of a step is, the bytes of a result checked.
 ///
 /// # Errors
@@ -59,7 +63,12 @@ impl Scheduler<'_> {
             let _ = self.writer.discard(work);
             return Err(format!("./{} changed while the step ran; make again", path.display()));
         }
-        let manifest = match self.writer.hash(&work) {
+        let mut announce = |files, bytes| {
+            if files >= MANY_FILES || bytes >= MANY_BYTES {
+                self.observer.on(&Event::Keeping { step: &step.name, files, bytes });
+            }
+        };
+        let manifest = match self.writer.hash_announced(&work, &mut announce) {
             Ok(manifest) => manifest,
             Err(error) => {
                 let _ = self.writer.discard(work);
