@@ -364,7 +364,7 @@ fn a_path_that_leaves_its_folder_is_refused() {
 fn a_file_of_the_project_that_is_named_without_its_folder_is_told() {
     let text = GOOD.replace(r#""data": "data/inner""#, r#""data": "sub/data.txt""#);
     let is_there = |path: &Path| path == Path::new("sub/data.txt");
-    let registry = registry();
+    let registry = Registry::new().with(Make).with(Train).with(Gather);
     let error =
         Pipeline::parse_where(Path::new("pipeline.ron"), &text, None, &registry, &is_there).unwrap_err();
     assert_eq!(
