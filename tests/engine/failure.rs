@@ -149,7 +149,7 @@ fn a_cache_that_cannot_be_read_does_not_pass_for_an_empty_one() {
 
 #[test]
 fn a_file_that_is_missing_is_told_with_what_is_there() {
-    let space = TestSpace::new(r#"(name: "a", stage: "join", inputs: {"in": ["./data/wrods.txt"]}),"#);
+    let space = TestSpace::new(r#"(name: "a", stage: "head", inputs: {"in": ["./data/wrods.txt"]}),"#);
     let told = || space.make().expect(2).err;
     assert!(told().contains("there is no folder ./data"), "{}", told());
     space.write("data/words.txt", "1");

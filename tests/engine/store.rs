@@ -74,7 +74,7 @@ fn what_a_power_cut_took_is_noticed_and_runs_again() {
         let expected: &[&str] = if took == "nothing" { &[] } else { &["b"] };
         assert_eq!(run.ran(), expected, "{took}: {}", run.err);
         assert_eq!(
-            run.err.contains("what `b` wrote did not get to the disk"),
+            run.err.contains("what `b` wrote is not whole on the disk"),
             took != "nothing",
             "{}",
             run.err

@@ -38,7 +38,7 @@ fn names_of_files_what_steps_say_and_records_are_escaped() {
     }
     // A name on the command line may be that of a file.
     for args in
-        [["make", evil], ["--nonsense", evil], ["show", evil], ["-f", evil], ["make", "--remote=x://\u{1b}"]]
+        [["make", evil], ["--nonsense", evil], ["show", evil], ["-f", evil], ["pull", "--remote=x://\u{1b}"]]
     {
         let run = space.run(&args);
         assert_eq!(run.code, Some(2), "{args:?}");

@@ -80,7 +80,7 @@ fn what_an_address_holds_of_a_login_or_a_signature_is_not_shown_and_not_noted() 
         let params = format!("(name: \"file.bin\", url: [\"{url}\"], sha256: [\"{}\"])", sha256(BODY));
         let result = run_stage(&patient(), &params, &[], &dir.path().join("out"));
         let told = match result {
-            Ok(said) => said.notes().join("\n"),
+            Ok(said) => said.notes.into_inner().unwrap().join("\n"),
             Err(error) => error.to_string(),
         };
         assert!(told.contains("file.bin") && !told.contains("S1GNED"), "{told}");
