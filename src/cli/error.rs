@@ -107,7 +107,9 @@ impl CliError {
                     ),
                     StoreError::Version { .. } => Some("delete that folder, or choose another with --cache"),
                     StoreError::Io { .. } => Some("check the folder's permissions and the free space"),
-                    StoreError::Output(_) | StoreError::Away { .. } => None,
+                    StoreError::Output(_) | StoreError::OutputReplaced { .. } | StoreError::Away { .. } => {
+                        None
+                    }
                 };
                 with_hint(error.to_string(), hint.map(ToOwned::to_owned))
             }

@@ -8,6 +8,7 @@ use stage_api::{Host, Inputs};
 
 use super::executor::{Executor, Message, Outcome, Report, Reporter, Task};
 use super::host::Capacity;
+use super::inputs::ProjectInputs;
 use super::scheduler::task::located;
 use crate::compare;
 use crate::pipeline::Pipeline;
@@ -38,6 +39,7 @@ pub fn rerun(
         Claimed::Theirs(_) => return Err("another process runs it".to_owned()),
     };
     let share = capacity.clone().take(&step.needs, capacity).ok_or("it needs more than there is")?;
+    let inputs = ProjectInputs::at_start(workspace, step)?;
     let work = writer.begin_aside(key_text.key(), claim).map_err(told)?;
     let task = Task {
         step: step.name.clone(),
@@ -59,7 +61,19 @@ pub fn rerun(
         Message::Step { report: Report::Ended(outcome), .. } => Some(outcome),
         _ => None,
     });
+    let put_back = inputs.put_back(workspace, &work);
+    if put_back.is_lost {
+        let kept = writer.keep_aside(work).map_err(told)?;
+        return Err(format!(
+            "{}; what the step wrote is kept in {}",
+            put_back.notes.join("; "),
+            kept.display()
+        ));
+    }
+    let unchanged = inputs.are_unchanged(workspace, &work);
     let compared = match outcome {
+        _ if !put_back.notes.is_empty() => Err(put_back.notes.join("; ")),
+        Some(Outcome::Done) if unchanged.is_err() => unchanged.map(|()| store::Outcome::Same),
         Some(Outcome::Done) => {
             let new = writer.hash(&work).map_err(told)?;
             if new.digest() == tree {

@@ -9,6 +9,7 @@
 //!   claims/<key>            held by the one process that runs that key; says who that is
 //!   state, state.lock       the log of what is known: executions by key, digests of project files; held to append
 //!   work/<key>-…/           the desk of a running step; of no worth when nobody runs
+//!   recovered/<key>-…/      a desk that holds, or may hold, the only copy of an input; removed by people only
 //!   jobs/<key>/             the desk of a step that a job on a cluster does; outlives the run that submitted it
 //!   programs/<digest>       the program that such jobs run
 //!   scratch/<key>/          survives a failed or interrupted attempt of that key
@@ -28,8 +29,10 @@ mod error;
 mod facts;
 pub mod files;
 mod gc;
+mod leftovers;
 mod lock;
 mod log;
+mod snapshot;
 mod stat_cache;
 mod state;
 mod verdict;
@@ -50,6 +53,7 @@ pub use facts::Facts;
 pub use gc::{Garbage, Kind, Limits, Roots, Sweep, Sweeper};
 pub use lock::{Claim, Claimed, Holder, Lock, Share};
 pub use log::Damage;
+pub use snapshot::{Change, Gone, Snapshot};
 pub use stat_cache::{Stamp, StatCache, stamp_of};
 pub use verdict::{Outcome, Verdict};
 pub use verify::{DamagedTree, Verified};
@@ -80,13 +84,12 @@ pub struct ContentStore {
     checked: Rc<RefCell<Checked>>,
 }
 
-/// What was found out about trees whose bytes a power cut may have taken.
+/// What was found out about the bytes of trees.
 #[derive(Debug, Default)]
 struct Checked {
-    /// Trees that this process wrote itself.
-    own: HashSet<Digest>,
-    /// Trees that were hashed, and whether they are what their name says.
-    whole: HashMap<Digest, bool>,
+    /// Trees that were hashed, when they were written too: how they were then, or `None` where they are not what their
+    /// name says.
+    hashed: HashMap<Digest, Option<Snapshot>>,
     /// Steps whose record is not believed because their tree is not whole.
     lost: HashMap<StageKey, Digest>,
 }
@@ -188,22 +191,34 @@ impl ContentStore {
     /// went is believed once its tree was hashed and is what it should be.
     pub fn tree_of(&self, key: &StageKey) -> Option<Digest> {
         let ran = self.state.borrow_mut().ran(key)?;
-        if ran.is_synced || self.is_whole(&ran.tree) {
+        if ran.is_synced || self.was_whole(&ran.tree) {
             return Some(ran.tree);
         }
         self.checked.borrow_mut().lost.insert(*key, ran.tree);
         None
     }
 
-    /// Whether a tree's bytes are what its name says. What this process wrote itself is; what another run left is
-    /// hashed, once.
+    /// Whether a tree's bytes are what its name says. They are hashed once, and again when a stat of each file shows
+    /// that something was done to them since.
     pub fn is_whole(&self, tree: &Digest) -> bool {
-        let mut checked = self.checked.borrow_mut();
-        if checked.own.contains(tree) {
-            return true;
+        let path = self.tree(tree);
+        let now = Snapshot::of_tree(&path);
+        match self.checked.borrow().hashed.get(tree) {
+            Some(None) => return false,
+            Some(Some(then)) if *then == now => return true,
+            _ => {}
         }
-        let check = || Manifest::of_folder(&self.tree(tree)).is_ok_and(|found| found.digest() == *tree);
-        *checked.whole.entry(*tree).or_insert_with(check)
+        let is_whole = is_folder(&path)
+            && Manifest::of_folder(&path).is_ok_and(|found| found.digest() == *tree)
+            && Snapshot::of_tree(&path) == now;
+        self.checked.borrow_mut().hashed.insert(*tree, is_whole.then_some(now));
+        is_whole
+    }
+
+    /// Whether a tree's bytes were what its name says when this process last looked.
+    fn was_whole(&self, tree: &Digest) -> bool {
+        let known = self.checked.borrow().hashed.get(tree).map(Option::is_some);
+        known.unwrap_or_else(|| self.is_whole(tree))
     }
 
     /// The record of a key.
@@ -278,8 +293,7 @@ impl ContentStore {
 
     /// Whether a tree's bytes are there. Those that were found damaged are not.
     pub fn has_bytes(&self, tree: &Digest) -> bool {
-        let checked = self.checked.borrow();
-        (checked.own.contains(tree) || checked.whole.get(tree) != Some(&false)) && self.tree(tree).is_dir()
+        !matches!(self.checked.borrow().hashed.get(tree), Some(None)) && is_folder(&self.tree(tree))
     }
 
     /// Whether a process runs a key at this moment.
@@ -305,6 +319,11 @@ impl ContentStore {
     pub fn log(&self, key: &StageKey) -> PathBuf {
         self.root.join("logs").join(format!("{key}.log"))
     }
+}
+
+/// Whether a folder is there: the folder itself, not a link to one.
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
 /// Something in a folder without VERSION that no store has put there while it began.

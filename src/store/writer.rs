@@ -2,14 +2,17 @@
 //! under its claim, and what they append to the log goes there whole.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::desk::{self, Desks, WorkDir};
 use super::lock::{Claim, Claimed, Claims, Lock, Share};
-use super::{ContentStore, StoreError, away, files, state};
+use super::{ContentStore, Snapshot, StoreError, away, files, state};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
@@ -26,13 +29,15 @@ const REST: u32 = 10;
 /// The store, open for writing.
 #[derive(Debug)]
 pub struct Writer {
-    store: ContentStore,
+    pub(super) store: ContentStore,
     lock: Lock,
-    claims: Claims,
-    desks: Desks,
+    pub(super) claims: Claims,
+    pub(super) desks: Desks,
     group: RefCell<Option<Group>>,
     /// When the next group may go.
     next: Cell<Instant>,
+    /// What a person should know of the folders of dead runs, by folder.
+    pub(super) warnings: RefCell<BTreeMap<PathBuf, Option<String>>>,
 }
 
 /// Short runs on their way to the disk.
@@ -55,36 +60,19 @@ impl Writer {
             desks: Desks::default(),
             group: RefCell::default(),
             next: Cell::new(Instant::now() + GROUP),
+            warnings: RefCell::default(),
         };
         writer.clear()?;
         Ok(writer)
     }
 
-    /// Removes what belongs to no running step: whoever runs a key has its claim.
-    fn clear(&self) -> Result<(), StoreError> {
-        self.desks.forget();
-        self.claims.clear();
-        for folder in ["work", "claims"] {
-            let folder = self.store.root().join(folder);
-            for item in fs::read_dir(&folder).map_err(StoreError::io(&folder, "list"))?.flatten() {
-                let name = item.file_name();
-                let key = name.to_str().and_then(|name| name.split('-').next()?.parse::<Digest>().ok());
-                let claim = key.map(|key| self.claim(StageKey(key))).transpose()?;
-                if matches!(claim, Some(Claimed::Theirs(_))) {
-                    continue;
-                }
-                if folder.ends_with("work") {
-                    if let Some(key) = key {
-                        desk::keep_logs(&self.store, &item.path(), &StageKey(key))?;
-                    }
-                    desk::remove(&item.path())?;
-                }
-                if let Some(Claimed::Mine(claim)) = claim {
-                    claim.remove();
-                }
-            }
-        }
-        Ok(())
+    /// Keeps the desk of a step for a person to look through, as it may hold the only copy of an input; returns where
+    /// it is.
+    ///
+    /// # Errors
+    /// When it cannot be moved there.
+    pub fn keep_aside(&self, work: WorkDir) -> Result<PathBuf, StoreError> {
+        desk::keep_aside(&self.store, &work.desk)
     }
 
     /// The store, for reading.
@@ -138,12 +126,36 @@ impl Writer {
         self.desks.set_up(&self.store, key, claim)
     }
 
-    /// Hashes what a run wrote.
+    /// Makes what a run wrote read-only and hashes it.
     ///
     /// # Errors
-    /// When it wrote something that a tree cannot hold.
+    /// When it wrote something that a tree cannot hold, or put something else in place of its output folder.
     pub fn hash(&self, work: &WorkDir) -> Result<Manifest, StoreError> {
+        let found = match fs::symlink_metadata(&work.out) {
+            Ok(metadata) if metadata.is_dir() => None,
+            Ok(metadata) if metadata.is_symlink() => Some("a symbolic link"),
+            Ok(_) => Some("a file"),
+            Err(_) => Some("removed"),
+        };
+        if let Some(found) = found {
+            return Err(StoreError::OutputReplaced { path: work.out.clone(), found });
+        }
+        self.seal(work)?;
+        // Before it is hashed: what is written while it is hashed shows.
+        *work.hashed.borrow_mut() = Some(Snapshot::of_tree(&work.out));
         Ok(Manifest::of_folder(&work.out)?)
+    }
+
+    fn seal(&self, work: &WorkDir) -> Result<(), StoreError> {
+        let mode = self.folder_mode()?;
+        files::seal(&work.out, mode).map_err(StoreError::io(&work.out, "make read-only"))
+    }
+
+    /// The permissions of a new folder in the store: those that the `umask` of who began it leaves.
+    fn folder_mode(&self) -> Result<u32, StoreError> {
+        let trees = self.store.root().join("trees");
+        let metadata = fs::metadata(&trees).map_err(StoreError::io(&trees, "read"))?;
+        Ok(metadata.permissions().mode() & 0o777)
     }
 
     /// Keeps what a run wrote: the tree under its digest, then the record under its key.
@@ -165,6 +177,7 @@ impl Writer {
         manifest: &Manifest,
         record: &RunRecord,
     ) -> Result<(), StoreError> {
+        self.seal(&work)?;
         self.keep(work, manifest, record, false)
     }
 
@@ -185,7 +198,6 @@ impl Writer {
         lines.push(
             state::ran_line(record, durable).map_err(|error| StoreError::io(&path, "write")(error.into()))?,
         );
-        self.store.checked.borrow_mut().own.insert(record.tree);
         self.store.append(&lines, durable)?;
         files::remove(&work.scratch).map_err(StoreError::io(&work.scratch, "remove"))?;
         self.discard(work)
@@ -193,20 +205,27 @@ impl Writer {
 
     fn keep_tree(&self, work: &WorkDir, digest: &Digest, durable: bool) -> Result<(), StoreError> {
         let tree = self.store.tree(digest);
-        files::seal(&work.out, durable).map_err(StoreError::io(&work.out, "make read-only"))?;
+        if durable {
+            files::sync_tree(&work.out).map_err(StoreError::io(&work.out, "sync"))?;
+        }
         // A step runs though its tree is there when two keys have one output, or when a person doubts it. Bytes
         // that are not what their name says give way to the fresh ones. Another process may put the same tree
         // there at the same moment.
-        let is_whole = || Manifest::of_folder(&tree).is_ok_and(|old| old.digest() == *digest);
         for _ in 0..3 {
-            if !tree.is_dir() {
+            self.store.checked.borrow_mut().hashed.remove(digest);
+            if fs::symlink_metadata(&tree).is_err() {
                 match fs::rename(&work.out, &tree) {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        files::close_folder(&tree, self.folder_mode()?)
+                            .map_err(StoreError::io(&tree, "make read-only"))?;
+                        self.learn(work, digest);
+                        break;
+                    }
                     Err(error) if tree.is_dir() => drop(error),
                     Err(error) => return Err(StoreError::io(&tree, "move the output to")(error)),
                 }
             }
-            if is_whole() {
+            if self.store.is_whole(digest) {
                 break;
             }
             self.forget_bytes(digest)?;
@@ -216,6 +235,15 @@ impl Writer {
             files::sync_folder(&trees).map_err(StoreError::io(&trees, "sync"))?;
         }
         Ok(())
+    }
+
+    /// Notes how a tree is that was just put in its place, so that a stat shows later whether it still is. One that
+    /// somebody has written in since before it was hashed is hashed again before it is used.
+    fn learn(&self, work: &WorkDir, digest: &Digest) {
+        let now = Snapshot::of_tree(&self.store.tree(digest));
+        if work.hashed.take().is_none_or(|then| then.is_same_inside(&now)) {
+            self.store.checked.borrow_mut().hashed.insert(*digest, Some(now));
+        }
     }
 
     /// Sends short runs on their way to the disk, from time to time; to be called after a commit. Returns at once.
@@ -336,7 +364,7 @@ impl Writer {
         let (path, work) = (self.store.tree(tree), self.store.root().join("work"));
         let aside = tempfile::Builder::new().prefix(&format!("{tree}-old-")).tempdir_in(&work);
         let aside = aside.map_err(StoreError::io(&work, "make a folder in it"))?.keep();
-        let moved = fs::rename(&path, aside.join("tree"));
+        let moved = files::rename_folder(&path, &aside.join("tree"));
         match moved {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::io(&path, "move aside")(error))
@@ -347,54 +375,4 @@ impl Writer {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use super::super::files::FORCED;
-    use super::*;
-    use crate::key::KeyText;
-    use crate::record::Machine;
-
-    /// Keeps the result of a step that took so long; returns what was forced to the disk for it, below the store.
-    fn forced_for(seconds: f64) -> Vec<PathBuf> {
-        let folder = tempfile::tempdir().unwrap();
-        let writer = ContentStore::open(folder.path()).unwrap().lock(&mut |_| {}).unwrap();
-        let key_text = KeyText::new("join", 1, "()", vec![]);
-        let Claimed::Mine(claim) = writer.claim(key_text.key()).unwrap() else { panic!("nobody has it") };
-        let work = writer.begin(key_text.key(), claim).unwrap();
-        fs::create_dir(work.out.join("inner")).unwrap();
-        fs::write(work.out.join("inner/file"), "bytes").unwrap();
-        let manifest = writer.hash(&work).unwrap();
-        let record = RunRecord {
-            key_text,
-            step: "a".to_owned(),
-            profile: "mini".to_owned(),
-            tree: manifest.digest(),
-            outputs: manifest.top_level(),
-            inputs: Vec::new(),
-            bytes: manifest.bytes(),
-            started_ms: 1,
-            seconds,
-            peak_memory: None,
-            work: None,
-            machine: Machine::default(),
-            log: String::new(),
-            accepted: None,
-        };
-        FORCED.take();
-        writer.commit(work, &manifest, &record).unwrap();
-        let is_here = |path: PathBuf| {
-            let path = path.strip_prefix(folder.path()).unwrap().to_string_lossy().into_owned();
-            // The desk has another name each time.
-            PathBuf::from(path.split_once("/out").map_or(path.clone(), |(_, inner)| format!("out{inner}")))
-        };
-        FORCED.take().into_iter().map(is_here).collect()
-    }
-
-    #[test]
-    fn a_step_of_a_second_and_more_is_forced_to_the_disk_before_its_record_and_a_short_one_is_not() {
-        assert_eq!(forced_for(0.999), [""; 0].map(PathBuf::from));
-        let expected = ["out/inner/file", "out/inner", "out", "trees", "state", ""];
-        assert_eq!(forced_for(1.0), expected.map(PathBuf::from));
-    }
-}
+mod tests;

@@ -16,6 +16,7 @@ use crate::run::damage::doubt;
 use crate::run::event::Event;
 use crate::run::executor::{Reporter, Task};
 use crate::run::host::Share;
+use crate::run::inputs::ProjectInputs;
 use crate::store::{Claim, Claimed, Holder, StoreError};
 
 impl Scheduler<'_> {
@@ -43,7 +44,7 @@ impl Scheduler<'_> {
             if self.tried.contains(&node) || self.active.contains_key(&node) || !plan.is_ready(node) {
                 continue;
             }
-            if !self.inputs_are_whole(plan, node) {
+            if !self.damaged_inputs(plan, node).is_empty() {
                 continue;
             }
             // Steps of one key are one piece of work, whatever they are called.
@@ -107,19 +108,25 @@ impl Scheduler<'_> {
         self.unasked.clear();
     }
 
-    /// Hashes what earlier runs left for a step to read. What is damaged counts as gone, and its step runs again.
-    fn inputs_are_whole(&mut self, plan: &mut Plan, node: NodeIndex) -> bool {
+    /// Looks whether what a step reads of other steps is as it was written. What is damaged counts as gone, and its step
+    /// runs again. Returns the names of those.
+    pub(super) fn damaged_inputs(&mut self, plan: &mut Plan, node: NodeIndex) -> Vec<String> {
         let sources: Vec<NodeIndex> =
             self.pipeline.graph.neighbors_directed(node, petgraph::Direction::Incoming).collect();
-        let mut are_whole = true;
+        let mut damaged = Vec::new();
         for source in sources {
             if let Some(touched) = doubt(self.workspace, plan, source) {
-                are_whole = false;
-                self.observer.on(&Event::Damaged { step: &self.pipeline.graph[source].name });
+                let name = &self.pipeline.graph[source].name;
+                // This run may have written it itself, and does so again.
+                if let Some(key_text) = &plan.of(source).key_text {
+                    self.kept.remove(&key_text.key());
+                }
+                damaged.push(format!("`{name}`"));
+                self.observer.on(&Event::Damaged { step: name });
                 self.consider(plan, touched.into_iter().collect());
             }
         }
-        are_whole
+        damaged
     }
 
     /// Claims a ready step; then judges it again by what other processes have done meanwhile.
@@ -155,6 +162,14 @@ impl Scheduler<'_> {
     fn start(&mut self, plan: &Plan, node: NodeIndex, share: Share, claim: Claim) {
         let step = &self.pipeline.graph[node];
         let Some(key_text) = plan.of(node).key_text.clone() else { return };
+        let project_inputs = match ProjectInputs::at_start(self.workspace, step) {
+            Ok(inputs) => inputs,
+            Err(problem) => {
+                self.free.give_back(share);
+                self.tried.insert(node);
+                return self.fail(node, problem, None, false);
+            }
+        };
         let begun = match share.is_job {
             true => self.writer.begin_away(key_text.key(), claim),
             false => self.writer.begin(key_text.key(), claim),
@@ -200,6 +215,7 @@ impl Scheduler<'_> {
                     work,
                     key_text,
                     inputs,
+                    project_inputs,
                     share,
                     since,
                     started_ms,
