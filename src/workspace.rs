@@ -15,7 +15,7 @@ use crate::pipeline::{Pipeline, Source, Step};
 use crate::plan::Known;
 use crate::publish::Reports;
 use crate::record::RunRecord;
-use crate::store::{ContentStore, Facts, ResultError, StatCache, StoreError, VerifiedPath};
+use crate::store::{ContentStore, Facts, ResultError, Snapshot, StatCache, StoreError, VerifiedPath};
 use crate::tree::{Manifest, TreeError};
 use crate::versions::Versions;
 
@@ -173,6 +173,11 @@ impl Workspace {
     pub fn is_unchanged(&self, path: &Path) -> bool {
         let now = self.digests.borrow_mut().digest(&self.locate(path)).ok();
         now == self.file(path)
+    }
+
+    /// How a file or folder of the project is now, by stats alone.
+    pub fn snapshot(&self, path: &Path) -> Snapshot {
+        Snapshot::of_input(&self.root, path)
     }
 
     /// What is in a folder of the project; `None` for a file.

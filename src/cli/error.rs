@@ -99,7 +99,9 @@ impl CliError {
                     StoreError::Io { .. } | StoreError::Unreadable(_) => {
                         Some("check the folder's permissions and the free space")
                     }
-                    StoreError::Output(_) | StoreError::Away { .. } => None,
+                    StoreError::Output(_) | StoreError::OutputReplaced { .. } | StoreError::Away { .. } => {
+                        None
+                    }
                 };
                 with_hint(error.to_string(), hint.map(ToOwned::to_owned))
             }

@@ -156,12 +156,20 @@ impl Make {
             plan = context.judge(workspace, targets, forced)?;
         }
         warn_of_losses(workspace.store());
-        for step in run::doubt_unpublished(&context.pipeline, workspace, &mut plan)? {
-            tell!("warning: {}", words::damaged(&step));
+        warn_of_leftovers(&writer);
+        warn_of_damage(&context, workspace, &mut plan)?;
+        let schedule = |plan: &mut Plan| {
+            self.schedule(global, &context, workspace, &writer, plan, &capacity, shared.clone())
+        };
+        let mut summary = schedule(&mut plan)?;
+        // A step may have written into another one's result since that was kept.
+        if summary.is_complete() && warn_of_damage(&context, workspace, &mut plan)? {
+            let again = schedule(&mut plan)?;
+            let ran = std::mem::take(&mut summary.ran);
+            summary = Summary { ran: ran.into_iter().chain(again.ran).collect(), ..again };
         }
-        let summary =
-            self.schedule(global, &context, workspace, &writer, &mut plan, capacity, shared.clone())?;
         writer.sync()?;
+        warn_of_leftovers(&writer);
         let fresh: Vec<NodeIndex> =
             plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).collect();
         let mut made = Made { summary, ..Made::nothing(fresh.len(), since) };
@@ -214,7 +222,7 @@ impl Make {
         workspace: &Workspace,
         writer: &Writer,
         plan: &mut Plan,
-        capacity: Capacity,
+        capacity: &Capacity,
         shared: Option<Rc<Shared>>,
     ) -> Result<Summary, CliError> {
         if plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh) {
@@ -226,8 +234,9 @@ impl Make {
         let stop_fetching = shared.as_ref().map(|shared| shared.remote().stopper());
         stop_on_signals(sender.clone(), site.is_some(), stop_fetching)
             .map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
-        let guess = estimate(&context.pipeline, plan, workspace.history(), &capacity);
+        let guess = estimate(&context.pipeline, plan, workspace.history(), capacity);
         let estimated_seconds = guess.unknown.is_empty().then_some(guess.seconds);
+        let capacity = capacity.clone();
         let options =
             Options { capacity, keep_going: self.keep_going, wait: !self.no_wait, estimated_seconds, shared };
         let mut observer = console::observer(global.json);
@@ -310,6 +319,20 @@ fn warn_of_losses(store: &ContentStore) {
     }
     for step in store.lost() {
         tell!("warning: what `{step}` wrote is not whole on the disk; it runs again");
+    }
+}
+
+/// Looks at what is yet to be published, and says what of it is damaged; whether anything is.
+fn warn_of_damage(context: &Context, workspace: &Workspace, plan: &mut Plan) -> Result<bool, StoreError> {
+    let damaged = run::doubt_unpublished(&context.pipeline, workspace, plan)?;
+    damaged.iter().for_each(|step| tell!("warning: {}", words::damaged(step)));
+    Ok(!damaged.is_empty())
+}
+
+/// What dead runs left and a person should know of.
+fn warn_of_leftovers(writer: &Writer) {
+    for warning in writer.take_warnings() {
+        tell!("warning: {warning}");
     }
 }
 

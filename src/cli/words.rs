@@ -41,9 +41,9 @@ pub fn ago(ms: u64) -> String {
     format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 
-/// What is said of a step whose earlier result is damaged.
+/// The warning about a step whose result is damaged.
 pub fn damaged(step: &str) -> String {
-    format!("what `{step}` wrote in an earlier run is damaged; it runs again")
+    format!("what `{step}` wrote is damaged; it runs again")
 }
 
 /// What running a step again has shown.

@@ -98,7 +98,7 @@ pub enum Event<'a> {
         /// Whether its last run had written the same.
         same: bool,
     },
-    /// What a step wrote in an earlier run is damaged; it runs again.
+    /// What a step wrote is damaged; it runs again.
     Damaged {
         /// The step.
         step: &'a str,

@@ -8,6 +8,7 @@ use stage_api::{Host, Inputs};
 
 use super::executor::{Executor, Message, Outcome, Report, Reporter, Task};
 use super::host::Capacity;
+use super::inputs::ProjectInputs;
 use super::scheduler::task::located;
 use crate::compare;
 use crate::pipeline::Pipeline;
@@ -42,6 +43,7 @@ pub fn rerun(
     let inputs = Inputs(inputs.collect::<Result<_, _>>()?);
     let old =
         workspace.open_result(&tree, None).map_err(|error| format!("its result cannot be used: {error}"))?;
+    let project_inputs = ProjectInputs::at_start(workspace, step)?;
     let work = writer.begin_aside(key_text.key(), claim).map_err(told)?;
     let task = Task {
         step: step.name.clone(),
@@ -63,7 +65,19 @@ pub fn rerun(
         Message::Step { report: Report::Ended(outcome), .. } => Some(outcome),
         _ => None,
     });
+    let put_back = project_inputs.put_back(workspace, &work);
+    if put_back.is_lost {
+        let kept = writer.keep_aside(work).map_err(told)?;
+        return Err(format!(
+            "{}; what the step wrote is kept in {}",
+            put_back.notes.join("; "),
+            kept.display()
+        ));
+    }
+    let unchanged = project_inputs.are_unchanged(workspace, &work);
     let compared = match outcome {
+        _ if !put_back.notes.is_empty() => Err(put_back.notes.join("; ")),
+        Some(Outcome::Done) if unchanged.is_err() => unchanged.map(|()| store::Outcome::Same),
         Some(Outcome::Done) => {
             let new = writer.hash(&work).map_err(told)?;
             if new.digest() == tree {

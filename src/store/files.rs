@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::tree::{is_executable, is_plain};
@@ -102,7 +102,8 @@ pub fn allowed_mode(folder: &Path) -> io::Result<u32> {
 
 /// Sets the modes of all below `folder`, whatever the program that wrote it chose: files may be read, and executed where
 /// their owner might, folders read and entered, as far as `allowed` lets others; nothing may be written. `folder` itself
-/// stays writable until it is where it belongs. Links and what is neither file nor folder are left.
+/// stays writable until it is where it belongs. A file that has other names gives way to a copy: the other names may be a
+/// person's own file. Links and what is neither file nor folder are left.
 ///
 /// # Errors
 /// The file or folder whose mode cannot be set.
@@ -124,10 +125,22 @@ pub fn set_modes(folder: &Path, allowed: u32) -> Result<(), (PathBuf, io::Error)
         } else if metadata.is_file() {
             let mode =
                 if is_executable(&metadata) { 0o555 & allowed | 0o500 } else { 0o444 & allowed | 0o400 };
-            set_mode(&path, &metadata, mode).map_err(failed(&path))?;
+            if metadata.nlink() > 1 {
+                part_from_other_names(&path).map_err(failed(&path))?;
+                fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(failed(&path))?;
+            } else {
+                set_mode(&path, &metadata, mode).map_err(failed(&path))?;
+            }
         }
     }
     Ok(())
+}
+
+/// Replaces a file by a copy of it.
+fn part_from_other_names(path: &Path) -> io::Result<()> {
+    let mut copy = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    io::copy(&mut File::open(path)?, copy.as_file_mut())?;
+    copy.persist(path).map(drop).map_err(|error| error.error)
 }
 
 /// Makes a folder one in which nothing is added, replaced or removed.
@@ -172,19 +185,24 @@ pub fn move_folder(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)
 }
 
-/// Removes a folder or file with all that is in it, sealed or not; what is not there counts as removed.
+/// Removes a folder or file with all that is in it, whatever modes its folders have; what is not there counts as
+/// removed.
 ///
 /// # Errors
 /// When something in it cannot be removed.
 pub fn remove(path: &Path) -> io::Result<()> {
+    match remove_as_it_is(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            unseal_all(path);
+            remove_as_it_is(path)
+        }
+        other => other,
+    }
+}
+
+fn remove_as_it_is(path: &Path) -> io::Result<()> {
     let result = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => match fs::remove_dir_all(path) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                unseal_all(path)?;
-                fs::remove_dir_all(path)
-            }
-            other => other,
-        },
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };
@@ -200,16 +218,11 @@ fn unseal(folder: &Path) -> io::Result<()> {
     set_mode(folder, &metadata, metadata.permissions().mode() & 0o7777 | 0o700)
 }
 
-/// As [`unseal`], for all folders below it, too.
-fn unseal_all(folder: &Path) -> io::Result<()> {
-    unseal(folder)?;
-    for item in fs::read_dir(folder)? {
-        let item = item?;
-        if item.file_type()?.is_dir() {
-            unseal_all(&item.path())?;
-        }
+/// As [`unseal`], for all folders below it, too, as far as they are this user's.
+fn unseal_all(path: &Path) {
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) && unseal(path).is_ok() {
+        fs::read_dir(path).into_iter().flatten().flatten().for_each(|item| unseal_all(&item.path()));
     }
-    Ok(())
 }
 
 /// The path of `relative` below `root`, if it stays there: it is plain, and no folder on the way is a link.

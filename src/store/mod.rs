@@ -9,6 +9,7 @@
 //!   claims/<key>            held by the one process that runs that key; says who that is
 //!   state, state.lock       the log of what is known: executions by key, digests of project files; held to append
 //!   work/<key>-…/           the desk of a running step; of no worth when nobody runs
+//!   recovered/<key>-…/      a desk that holds, or may hold, the only copy of an input; removed by people only
 //!   jobs/<key>/             the desk of a step that a job on a cluster does; outlives the run that submitted it
 //!   programs/<digest>       the program that such jobs run
 //!   scratch/<key>/          survives a failed or interrupted attempt of that key
@@ -28,8 +29,10 @@ mod error;
 mod facts;
 pub mod files;
 mod gc;
+mod leftovers;
 mod lock;
 mod log;
+mod snapshot;
 mod stat_cache;
 mod state;
 mod verdict;
@@ -51,6 +54,7 @@ pub use facts::Facts;
 pub use gc::{Garbage, Kind, Limits, Roots, Sweep, Sweeper};
 pub use lock::{Claim, Claimed, Holder, Lock, Share};
 pub use log::Damage;
+pub use snapshot::{Change, Gone, Snapshot};
 pub use stat_cache::{Stamp, StatCache, stamp_of};
 pub use verdict::{Outcome, Verdict};
 pub use verified::{ResultError, VerifiedPath};
@@ -307,7 +311,7 @@ impl ContentStore {
 
     /// Whether a tree's bytes seem to be there, by a stat. Those that were found damaged are not.
     pub fn has_bytes(&self, tree: &Digest) -> bool {
-        !self.checked.borrow().damaged.contains(tree) && self.tree_folder(tree).is_dir()
+        !self.checked.borrow().damaged.contains(tree) && is_folder(&self.tree_folder(tree))
     }
 
     /// Whether a process runs a key at this moment.
@@ -339,6 +343,11 @@ impl ContentStore {
     pub fn log(&self, key: &StageKey) -> PathBuf {
         self.root.join("logs").join(format!("{key}.log"))
     }
+}
+
+/// Whether a folder is there: the folder itself, not a link to one.
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
 /// Something in a folder without VERSION that no store has put there while it began.

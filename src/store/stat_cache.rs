@@ -22,11 +22,18 @@ const TICK: i64 = 20_000_000;
 /// What tells a file's content from another one at the price of a stat. Times in nanoseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
-    size: u64,
-    modified: i64,
-    changed: i64,
-    inode: u64,
-    device: u64,
+    pub(super) size: u64,
+    pub(super) modified: i64,
+    pub(super) changed: i64,
+    pub(super) inode: u64,
+    pub(super) device: u64,
+}
+
+impl Stamp {
+    /// The size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
 }
 
 /// The digest of a file's bytes, and for how long it is one.
@@ -101,6 +108,11 @@ impl StatCache {
             let bytes = self.of_file(path, &metadata).map_err(TreeError::unreadable(path))?;
             Ok(tree::identity(bytes, tree::is_executable(&metadata)))
         }
+    }
+
+    /// The digest that a file had when its stamp was this one, whether or not it is still there.
+    pub fn had(&self, path: &Path, stamp: &Stamp) -> Option<Digest> {
+        self.known.get(path.to_str()?).filter(|known| known.stamp == *stamp).map(|known| known.digest)
     }
 
     /// What is in a folder.
@@ -180,7 +192,7 @@ fn now() -> i64 {
 }
 
 #[cfg(unix)]
-fn stamp(metadata: &Metadata) -> Stamp {
+pub(super) fn stamp(metadata: &Metadata) -> Stamp {
     use std::os::unix::fs::MetadataExt;
     Stamp {
         size: metadata.len(),
@@ -192,7 +204,7 @@ fn stamp(metadata: &Metadata) -> Stamp {
 }
 
 #[cfg(not(unix))]
-fn stamp(metadata: &Metadata) -> Stamp {
+pub(super) fn stamp(metadata: &Metadata) -> Stamp {
     let modified = nanoseconds(metadata.modified());
     Stamp { size: metadata.len(), modified, changed: modified, inode: 0, device: 0 }
 }

@@ -2,8 +2,10 @@
 //! under its claim, and what they append to the log goes there whole.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,15 +31,17 @@ const FEW_FILES: usize = 100;
 /// The store, open for writing.
 #[derive(Debug)]
 pub struct Writer {
-    store: ContentStore,
+    pub(super) store: ContentStore,
     lock: Lock,
-    claims: Claims,
-    desks: Desks,
+    pub(super) claims: Claims,
+    pub(super) desks: Desks,
     group: RefCell<Option<Group>>,
     /// When the next group may go.
     next: Cell<Instant>,
     /// What the modes of new files may permit, once it was asked for.
     allowed_mode: OnceCell<u32>,
+    /// What a person should know of the folders of dead runs, by folder.
+    pub(super) warnings: RefCell<BTreeMap<PathBuf, Option<String>>>,
 }
 
 /// Short runs on their way to the disk.
@@ -61,36 +65,19 @@ impl Writer {
             group: RefCell::default(),
             next: Cell::new(Instant::now() + GROUP),
             allowed_mode: OnceCell::new(),
+            warnings: RefCell::default(),
         };
         writer.clear()?;
         Ok(writer)
     }
 
-    /// Removes what belongs to no running step: whoever runs a key has its claim.
-    fn clear(&self) -> Result<(), StoreError> {
-        self.desks.forget();
-        self.claims.clear();
-        for folder in ["work", "claims"] {
-            let folder = self.store.root().join(folder);
-            for item in fs::read_dir(&folder).map_err(StoreError::io(&folder, "list"))?.flatten() {
-                let name = item.file_name();
-                let key = name.to_str().and_then(|name| name.split('-').next()?.parse::<Digest>().ok());
-                let claim = key.map(|key| self.claim(StageKey(key))).transpose()?;
-                if matches!(claim, Some(Claimed::Theirs(_))) {
-                    continue;
-                }
-                if folder.ends_with("work") {
-                    if let Some(key) = key {
-                        desk::keep_logs(&self.store, &item.path(), &StageKey(key))?;
-                    }
-                    desk::remove(&item.path())?;
-                }
-                if let Some(Claimed::Mine(claim)) = claim {
-                    claim.remove();
-                }
-            }
-        }
-        Ok(())
+    /// Keeps the desk of a step for a person to look through, as it may hold the only copy of an input; returns where
+    /// it is.
+    ///
+    /// # Errors
+    /// When it cannot be moved there.
+    pub fn keep_aside(&self, work: WorkDir) -> Result<PathBuf, StoreError> {
+        desk::keep_aside(&self.store, &work.desk)
     }
 
     /// The store, for reading.
@@ -148,7 +135,7 @@ impl Writer {
     /// owner may read is of no use in a cache that several people share.
     ///
     /// # Errors
-    /// When it wrote something that a tree cannot hold.
+    /// When it wrote something that a tree cannot hold, or put something else in place of its output folder.
     pub fn hash(&self, work: &WorkDir) -> Result<Manifest, StoreError> {
         self.hash_announced(work, &mut |_, _| {})
     }
@@ -162,6 +149,15 @@ impl Writer {
         work: &WorkDir,
         announce: &mut dyn FnMut(usize, u64),
     ) -> Result<Manifest, StoreError> {
+        let found = match fs::symlink_metadata(&work.out) {
+            Ok(metadata) if metadata.is_dir() => None,
+            Ok(metadata) if metadata.is_symlink() => Some("a symbolic link"),
+            Ok(_) => Some("a file"),
+            Err(_) => Some("removed"),
+        };
+        if let Some(found) = found {
+            return Err(StoreError::OutputReplaced { path: work.out.clone(), found });
+        }
         files::set_modes(&work.out, self.allowed_mode()?)
             .map_err(|(path, error)| StoreError::io(&path, "set the mode of")(error))?;
         Ok(verified::manifest(&work.out, announce)?)
@@ -237,7 +233,7 @@ impl Writer {
         // that are not what their name says give way to the fresh ones. Another process may put the same tree
         // there at the same moment.
         for _ in 0..3 {
-            if !tree.is_dir() {
+            if fs::symlink_metadata(&tree).is_err() {
                 match fs::rename(&work.out, &tree) {
                     Ok(()) => {
                         let sealed = files::seal_folder(&tree, self.allowed_mode()?);
@@ -391,54 +387,4 @@ impl Writer {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use super::super::files::FORCED;
-    use super::*;
-    use crate::key::KeyText;
-    use crate::record::Machine;
-
-    /// Keeps the result of a step that took so long; returns what was forced to the disk for it, below the store.
-    fn forced_for(seconds: f64) -> Vec<PathBuf> {
-        let folder = tempfile::tempdir().unwrap();
-        let writer = ContentStore::open(folder.path()).unwrap().lock(&mut |_| {}).unwrap();
-        let key_text = KeyText::new("join", 1, "()", vec![]);
-        let Claimed::Mine(claim) = writer.claim(key_text.key()).unwrap() else { panic!("nobody has it") };
-        let work = writer.begin(key_text.key(), claim).unwrap();
-        fs::create_dir(work.out.join("inner")).unwrap();
-        fs::write(work.out.join("inner/file"), "bytes").unwrap();
-        let manifest = writer.hash(&work).unwrap();
-        let record = RunRecord {
-            key_text,
-            step: "a".to_owned(),
-            profile: "mini".to_owned(),
-            tree: manifest.digest(),
-            outputs: manifest.top_level(),
-            inputs: Vec::new(),
-            bytes: manifest.bytes(),
-            started_ms: 1,
-            seconds,
-            peak_memory: None,
-            work: None,
-            machine: Machine::default(),
-            log: String::new(),
-            accepted: None,
-        };
-        FORCED.take();
-        writer.commit(work, &manifest, &record).unwrap();
-        let is_here = |path: PathBuf| {
-            let path = path.strip_prefix(folder.path()).unwrap().to_string_lossy().into_owned();
-            // The desk has another name each time.
-            PathBuf::from(path.split_once("/out").map_or(path.clone(), |(_, inner)| format!("out{inner}")))
-        };
-        FORCED.take().into_iter().map(is_here).collect()
-    }
-
-    #[test]
-    fn a_step_of_a_second_and_more_is_forced_to_the_disk_before_its_record_and_a_short_one_is_not() {
-        assert_eq!(forced_for(0.999), [""; 0].map(PathBuf::from));
-        let expected = ["out/inner/file", "out/inner", "out", "trees", "state", ""];
-        assert_eq!(forced_for(1.0), expected.map(PathBuf::from));
-    }
-}
+mod tests;

@@ -170,7 +170,7 @@ fn many_inputs_of_one_name_are_a_word_each() {
 }
 
 /// Processes of the command line `sleep <seconds>`.
-fn sleepers(seconds: &str) -> usize {
+pub fn sleepers(seconds: &str) -> usize {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let lines = processes.filter_map(|item| fs::read(item.path().join("cmdline")).ok());
     lines.filter(|line| line.split(|byte| *byte == 0).any(|word| word == seconds.as_bytes())).count()

@@ -16,6 +16,7 @@ use crate::run::damage::doubt;
 use crate::run::event::Event;
 use crate::run::executor::{Reporter, Task};
 use crate::run::host::Share;
+use crate::run::inputs::ProjectInputs;
 use crate::store::{Claim, Claimed, Holder, StoreError};
 
 impl Scheduler<'_> {
@@ -43,8 +44,14 @@ impl Scheduler<'_> {
             if self.tried.contains(&node) || self.active.contains_key(&node) || !plan.is_ready(node) {
                 continue;
             }
-            if !self.inputs_are_whole(plan, node) {
-                continue;
+            match self.damaged_inputs(plan, node) {
+                Ok(damaged) if damaged.is_empty() => {}
+                Ok(_) => continue,
+                Err(problem) => {
+                    self.tried.insert(node);
+                    self.fail(node, problem, None, false);
+                    continue;
+                }
             }
             // Steps of one key are one piece of work, whatever they are called.
             let key = plan.of(node).key_text.as_ref().map(KeyText::key);
@@ -107,31 +114,31 @@ impl Scheduler<'_> {
         self.unasked.clear();
     }
 
-    /// Hashes what earlier runs left for a step to read. What is damaged counts as gone, and its step runs again.
-    fn inputs_are_whole(&mut self, plan: &mut Plan, node: NodeIndex) -> bool {
+    /// Looks whether what a step reads of other steps is as it was written. What is damaged counts as gone, and its step
+    /// runs again. Returns the names of those.
+    ///
+    /// # Errors
+    /// A sentence that says what cannot be read.
+    pub(super) fn damaged_inputs(&mut self, plan: &mut Plan, node: NodeIndex) -> Result<Vec<String>, String> {
         let sources: Vec<NodeIndex> =
             self.pipeline.graph.neighbors_directed(node, petgraph::Direction::Incoming).collect();
-        let mut are_whole = true;
+        let mut damaged = Vec::new();
         for source in sources {
-            match doubt(self.workspace, plan, source) {
-                Ok(None) => {}
-                Ok(Some(touched)) => {
-                    are_whole = false;
-                    self.observer.on(&Event::Damaged { step: &self.pipeline.graph[source].name });
-                    self.consider(plan, touched.into_iter().collect());
+            let touched = doubt(self.workspace, plan, source).map_err(|error| {
+                format!("the result of `{}`, which it reads: {error}", self.pipeline.graph[source].name)
+            })?;
+            if let Some(touched) = touched {
+                let name = &self.pipeline.graph[source].name;
+                // This run may have written it itself, and does so again.
+                if let Some(key_text) = &plan.of(source).key_text {
+                    self.kept.remove(&key_text.key());
                 }
-                Err(error) => {
-                    are_whole = false;
-                    self.tried.insert(node);
-                    let problem = format!(
-                        "the result of `{}`, which it reads: {error}",
-                        self.pipeline.graph[source].name
-                    );
-                    self.fail(node, problem, None, false);
-                }
+                damaged.push(format!("`{name}`"));
+                self.observer.on(&Event::Damaged { step: name });
+                self.consider(plan, touched.into_iter().collect());
             }
         }
-        are_whole
+        Ok(damaged)
     }
 
     /// Claims a ready step; then judges it again by what other processes have done meanwhile.
@@ -167,6 +174,14 @@ impl Scheduler<'_> {
     fn start(&mut self, plan: &Plan, node: NodeIndex, share: Share, claim: Claim) {
         let step = &self.pipeline.graph[node];
         let Some(key_text) = plan.of(node).key_text.clone() else { return };
+        let project_inputs = match ProjectInputs::at_start(self.workspace, step) {
+            Ok(inputs) => inputs,
+            Err(problem) => {
+                self.free.give_back(share);
+                self.tried.insert(node);
+                return self.fail(node, problem, None, false);
+            }
+        };
         let begun = match share.is_job {
             true => self.writer.begin_away(key_text.key(), claim),
             false => self.writer.begin(key_text.key(), claim),
@@ -223,6 +238,7 @@ impl Scheduler<'_> {
                     work,
                     key_text,
                     inputs,
+                    project_inputs,
                     share,
                     since,
                     started_ms,

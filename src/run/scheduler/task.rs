@@ -1,8 +1,6 @@
 //! What a step is given and what is noted of it: where its inputs lie, the task for the executor, the record of
 //! what it wrote.
 
-use std::path::Path;
-
 use petgraph::graph::NodeIndex;
 use stage_api::Input;
 
@@ -46,10 +44,21 @@ pub(in crate::run) fn located(
 
 impl Scheduler<'_> {
     /// Commits the output of a step that ended well.
-    pub(super) fn keep(&mut self, node: NodeIndex, active: Active) -> Result<(), String> {
+    pub(super) fn keep(&mut self, plan: &mut Plan, node: NodeIndex, active: Active) -> Result<(), String> {
         let step = &self.pipeline.graph[node];
-        let Active { work, key_text, inputs, share, since, started_ms, peak_memory, pace, execution, .. } =
-            active;
+        let Active {
+            work,
+            key_text,
+            inputs,
+            project_inputs,
+            share,
+            since,
+            started_ms,
+            peak_memory,
+            pace,
+            execution,
+            ..
+        } = active;
         let Execution { machine, started_ms, seconds } = execution.unwrap_or_else(|| {
             let machine = Machine {
                 name: machine::name(),
@@ -59,9 +68,18 @@ impl Scheduler<'_> {
             };
             Execution { machine, started_ms, seconds: since.elapsed().as_secs_f64() }
         });
-        if let Some(path) = self.changed_file(node) {
+        if let Err(problem) = project_inputs.are_unchanged(self.workspace, &work) {
+            let put_back = project_inputs.put_back(self.workspace, &work);
+            return Err(match self.drop_work(work, put_back) {
+                Some(taken) => {
+                    format!("{taken}; a step copies its inputs instead of moving or removing them")
+                }
+                None => problem,
+            });
+        }
+        if let Err(problem) = self.results_are_unchanged(plan, node) {
             let _ = self.writer.discard(work);
-            return Err(format!("./{} changed while the step ran; make again", path.display()));
+            return Err(problem);
         }
         let mut announce = |files, bytes| {
             if files >= MANY_FILES || bytes >= MANY_BYTES {
@@ -120,11 +138,16 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// A file of the project that the step reads and that is not what its key says.
-    fn changed_file(&self, node: NodeIndex) -> Option<&Path> {
-        self.pipeline.graph[node].inputs.iter().find_map(|input| match &input.source {
-            Source::File(path) if !self.workspace.is_unchanged(path) => Some(path.as_path()),
-            _ => None,
-        })
+    /// Whether the results of other steps that a step has read are as they were. One that is not counts as damaged.
+    fn results_are_unchanged(&mut self, plan: &mut Plan, node: NodeIndex) -> Result<(), String> {
+        let changed = self.damaged_inputs(plan, node)?;
+        match changed.is_empty() {
+            true => Ok(()),
+            false => Err(format!(
+                "the result of {} that it reads changed while the step ran, so its own is not kept; a step copies its \
+                 inputs before it changes them",
+                changed.join(" and ")
+            )),
+        }
     }
 }
