@@ -35,8 +35,8 @@ pub struct WorkDir {
     /// Empty at first: where a program may begin.
     pub folder: PathBuf,
     pub(super) desk: PathBuf,
-    /// The output as it was before it was hashed.
-    pub(super) hashed: RefCell<Option<Snapshot>>,
+    /// What is in the output, as it was before it was hashed.
+    pub(super) sealed: RefCell<Snapshot>,
     /// Whether the log is kept when the step has ended.
     keeps_log: bool,
     /// Whether a job elsewhere works at it.
@@ -46,8 +46,8 @@ pub struct WorkDir {
 
 impl WorkDir {
     fn new(key: StageKey, desk: PathBuf, claim: Claim, [out, scratch, log, folder]: [PathBuf; 4]) -> Self {
-        let hashed = RefCell::default();
-        Self { key, out, scratch, log, folder, desk, hashed, keeps_log: false, is_away: false, _claim: claim }
+        let sealed = RefCell::default();
+        Self { key, out, scratch, log, folder, desk, sealed, keeps_log: false, is_away: false, _claim: claim }
     }
 
     /// All that the step may have written, and where a file that it moved may be.

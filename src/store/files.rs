@@ -1,9 +1,9 @@
 //! Small acts on files that the store needs whole or not at all. It knows nothing of trees and records.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Writes a file so that a reader sees the old content or the new one and never a part: write a new file
 /// beside it, rename it into place.
@@ -68,17 +68,17 @@ pub fn sync_all_of(folder: &Path) -> io::Result<()> {
 /// Makes what is below `folder` the store's own and read-only, whatever modes it was left with: its files, and the
 /// folders in it, so that no file can be replaced. A file that has other names gives way to a copy: the other names
 /// may be a person's own file. `mode` has the permissions of a new folder of the store. `folder` itself stays
-/// writable, as only then may it be renamed.
+/// writable, as only then may it be renamed. `seen` hears of each file and folder in it, as it is then.
 ///
 /// # Errors
 /// When something cannot be changed.
-pub fn seal(folder: &Path, mode: u32) -> io::Result<()> {
+pub fn seal(folder: &Path, mode: u32, seen: &mut dyn FnMut(PathBuf, &Metadata)) -> io::Result<()> {
     open_folder(folder)?;
     for item in fs::read_dir(folder)? {
         let item = item?;
         let (path, metadata) = (item.path(), item.metadata()?);
         if metadata.is_dir() {
-            seal(&path, mode)?;
+            seal(&path, mode, seen)?;
             close_folder(&path, mode)?;
         } else if metadata.is_file() {
             if metadata.nlink() > 1 {
@@ -86,7 +86,11 @@ pub fn seal(folder: &Path, mode: u32) -> io::Result<()> {
             }
             let readable = if metadata.mode() & 0o100 == 0 { 0o444 } else { 0o555 };
             fs::set_permissions(&path, Permissions::from_mode(readable & mode))?;
+        } else {
+            // What a tree cannot hold is refused when it is hashed.
+            continue;
         }
+        seen(path.clone(), &fs::symlink_metadata(&path)?);
     }
     Ok(())
 }

@@ -36,6 +36,7 @@ pub struct Writer {
     group: RefCell<Option<Group>>,
     /// When the next group may go.
     next: Cell<Instant>,
+    folder_mode: Cell<Option<u32>>,
     /// What a person should know of the folders of dead runs, by folder.
     pub(super) warnings: RefCell<BTreeMap<PathBuf, Option<String>>>,
 }
@@ -60,6 +61,7 @@ impl Writer {
             desks: Desks::default(),
             group: RefCell::default(),
             next: Cell::new(Instant::now() + GROUP),
+            folder_mode: Cell::default(),
             warnings: RefCell::default(),
         };
         writer.clear()?;
@@ -141,21 +143,28 @@ impl Writer {
             return Err(StoreError::OutputReplaced { path: work.out.clone(), found });
         }
         self.seal(work)?;
-        // Before it is hashed: what is written while it is hashed shows.
-        *work.hashed.borrow_mut() = Some(Snapshot::of_tree(&work.out));
         Ok(Manifest::of_folder(&work.out)?)
     }
 
+    /// How the output is then is noted before it is hashed: what is written meanwhile, or later, shows.
     fn seal(&self, work: &WorkDir) -> Result<(), StoreError> {
-        let mode = self.folder_mode()?;
-        files::seal(&work.out, mode).map_err(StoreError::io(&work.out, "make read-only"))
+        let mut sealed = Snapshot::default();
+        files::seal(&work.out, self.folder_mode()?, &mut |path, metadata| sealed.add(path, metadata))
+            .map_err(StoreError::io(&work.out, "make read-only"))?;
+        *work.sealed.borrow_mut() = sealed;
+        Ok(())
     }
 
     /// The permissions of a new folder in the store: those that the `umask` of who began it leaves.
     fn folder_mode(&self) -> Result<u32, StoreError> {
+        if let Some(mode) = self.folder_mode.get() {
+            return Ok(mode);
+        }
         let trees = self.store.root().join("trees");
         let metadata = fs::metadata(&trees).map_err(StoreError::io(&trees, "read"))?;
-        Ok(metadata.permissions().mode() & 0o777)
+        let mode = metadata.permissions().mode() & 0o777;
+        self.folder_mode.set(Some(mode));
+        Ok(mode)
     }
 
     /// Keeps what a run wrote: the tree under its digest, then the record under its key.
@@ -218,7 +227,8 @@ impl Writer {
                     Ok(()) => {
                         files::close_folder(&tree, self.folder_mode()?)
                             .map_err(StoreError::io(&tree, "make read-only"))?;
-                        self.learn(work, digest);
+                        let sealed = work.sealed.take().renamed(&work.out, &tree);
+                        self.store.checked.borrow_mut().hashed.insert(*digest, Some(sealed));
                         break;
                     }
                     Err(error) if tree.is_dir() => drop(error),
@@ -235,15 +245,6 @@ impl Writer {
             files::sync_folder(&trees).map_err(StoreError::io(&trees, "sync"))?;
         }
         Ok(())
-    }
-
-    /// Notes how a tree is that was just put in its place, so that a stat shows later whether it still is. One that
-    /// somebody has written in since before it was hashed is hashed again before it is used.
-    fn learn(&self, work: &WorkDir, digest: &Digest) {
-        let now = Snapshot::of_tree(&self.store.tree(digest));
-        if work.hashed.take().is_none_or(|then| then.is_same_inside(&now)) {
-            self.store.checked.borrow_mut().hashed.insert(*digest, Some(now));
-        }
     }
 
     /// Sends short runs on their way to the disk, from time to time; to be called after a commit. Returns at once.
