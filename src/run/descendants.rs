@@ -7,7 +7,9 @@
 //! leaves nothing costs one read of `/proc`.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -29,6 +31,8 @@ struct Started {
     steps: u64,
     /// The processes that this one has started itself and waits for.
     own: HashSet<Pid>,
+    /// The list of this process's children.
+    children: Option<File>,
 }
 
 /// What the processes of one step have in common.
@@ -43,7 +47,12 @@ impl Descendants {
         // No two runs have the same: the process number and the time are in it.
         let run = u64::from(std::process::id()) << 20 | (now >> 10 & 0xf_ffff);
         let first = 1 << 62 | (run << 20 & !(3 << 62));
-        Self(Arc::new(Mutex::new(Started { first, steps: 0, own: HashSet::new() })))
+        Self(Arc::new(Mutex::new(Started {
+            first,
+            steps: 0,
+            own: HashSet::new(),
+            children: File::open(children_file(getpid())).ok(),
+        })))
     }
 
     /// The mark of the first step of this run.
@@ -74,12 +83,16 @@ impl Descendants {
         self.started().own.insert(process);
     }
 
-    /// Ends what is left of a step whose own process `main` has ended and was waited for.
+    /// Takes note that a process has ended and is about to be waited for: then its number is free for another one.
+    pub fn remove(&self, process: Pid) {
+        self.started().own.remove(&process);
+    }
+
+    /// Ends what is left of a step whose own process has ended and was waited for.
     ///
     /// # Errors
     /// A sentence, when something is still there after some seconds.
-    pub fn end(&self, main: Pid, mark: Mark) -> Result<(), String> {
-        self.started().own.remove(&main);
+    pub fn end(&self, mark: Mark) -> Result<(), String> {
         let since = Instant::now();
         loop {
             let left = self.orphans(mark);
@@ -98,12 +111,15 @@ impl Descendants {
 
     /// The children of this process that it did not start and that have the mark of a step.
     fn orphans(&self, mark: Mark) -> Vec<Pid> {
-        let children = children(getpid());
-        let unknown: Vec<Pid> = {
+        let mut children = {
             let started = self.started();
-            children.into_iter().filter(|child| !started.own.contains(child)).collect()
+            let listed = started.children.as_ref().and_then(|file| read_again(file).ok());
+            let mut children = numbers(&listed.unwrap_or_default());
+            children.retain(|child| !started.own.contains(child));
+            children
         };
-        unknown.into_iter().filter(|child| mark_of(*child) == Some(mark.0)).collect()
+        children.retain(|child| mark_of(*child) == Some(mark.0));
+        children
     }
 
     fn started(&self) -> std::sync::MutexGuard<'_, Started> {
@@ -145,16 +161,31 @@ fn reap(processes: &[Pid]) -> bool {
 
 /// Children first: a run within a step has marks of its own.
 fn kill_with_children(process: Pid) {
-    children(process).into_iter().for_each(kill_with_children);
+    let children = fs::read_to_string(children_file(process)).unwrap_or_default();
+    numbers(&children).into_iter().for_each(kill_with_children);
     let _ = kill_process(process, Signal::KILL);
 }
 
-/// The children of a process. Orphans are given to its first thread.
-fn children(process: Pid) -> Vec<Pid> {
-    let number_of = process.as_raw_nonzero();
-    let listed =
-        fs::read_to_string(format!("/proc/{number_of}/task/{number_of}/children")).unwrap_or_default();
+/// Lists the children of a process. Orphans are given to its first thread.
+fn children_file(process: Pid) -> String {
+    let number = process.as_raw_nonzero();
+    format!("/proc/{number}/task/{number}/children")
+}
+
+fn numbers(listed: &str) -> Vec<Pid> {
     listed.split_whitespace().filter_map(number).collect()
+}
+
+/// Reads a file of `/proc` from its beginning: its text is that of this moment.
+fn read_again(file: &File) -> io::Result<String> {
+    let mut text = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        match file.read_at(&mut part, text.len() as u64)? {
+            0 => return String::from_utf8(text).map_err(io::Error::other),
+            length => text.extend_from_slice(&part[..length]),
+        }
+    }
 }
 
 fn mark_of(process: Pid) -> Option<u64> {

@@ -152,8 +152,9 @@ pub(super) fn wait(
     let mut group = group.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let _ = kill_process_group(pid, Signal::KILL);
     *group = None;
+    descendants.remove(pid);
     let status = child.wait()?;
-    descendants.end(pid, mark).map_err(io::Error::other)?;
+    descendants.end(mark).map_err(io::Error::other)?;
     Ok(status)
 }
 

@@ -28,12 +28,26 @@ struct Entry {
     /// When it was created, where the file system keeps that.
     created: Option<SystemTime>,
     links: u64,
-    is_folder: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Folder,
+    Other,
 }
 
 impl Entry {
     fn inode(&self) -> Inode {
         (self.stamp.device, self.stamp.inode)
+    }
+
+    /// Whether a folder above what is read is the same and was not renamed, as far as its stamp shows.
+    fn is_same_above(&self, now: &Stamp) -> bool {
+        let is_it = (self.stamp.device, self.stamp.inode) == (now.device, now.inode);
+        // An entry that comes or goes sets both times, a new name of the folder only one.
+        is_it && (self.stamp.changed == now.changed || now.changed == now.modified)
     }
 
     /// Whether it is the same file or folder under another name. A number of an inode that is free is given to the next
@@ -43,7 +57,7 @@ impl Entry {
             (Some(one), Some(two)) => one == two,
             _ => (self.stamp.size, self.stamp.modified) == (other.stamp.size, other.stamp.modified),
         };
-        self.inode() == other.inode() && self.is_folder == other.is_folder && is_as_old
+        self.inode() == other.inode() && self.kind == other.kind && is_as_old
     }
 }
 
@@ -59,7 +73,7 @@ impl Gone<'_> {
 
     /// Its stamp, where it is a file.
     pub fn file(&self) -> Option<&Stamp> {
-        (!self.0.is_folder).then_some(&self.0.stamp)
+        (self.0.kind == Kind::File).then_some(&self.0.stamp)
     }
 }
 
@@ -92,7 +106,7 @@ impl Snapshot {
         let mut found = Self::default();
         for root in roots {
             if let Ok(metadata) = fs::symlink_metadata(root) {
-                found.add(root.to_owned(), Role::Read, &metadata);
+                found.push(root.to_owned(), Role::Read, &metadata);
                 found.see_inside(root);
             }
         }
@@ -105,8 +119,23 @@ impl Snapshot {
         let mut found = Self::default();
         found.see_way(root, path, 0);
         let whole = root.join(path);
-        found.see_inside(&whole);
+        match found.0.last() {
+            Some(last) if last.path == whole && last.kind == Kind::File => {}
+            Some(_) => found.see_inside(&whole),
+            // The folder of the project itself.
+            None => found = Self::of_tree(&whole),
+        }
         found.sorted()
+    }
+
+    /// Whether all of it is still so. A file that was added shows in the times of its folder, so none is listed.
+    pub fn holds(&self) -> bool {
+        self.0.iter().all(|then| {
+            fs::symlink_metadata(&then.path).is_ok_and(|metadata| match then.role {
+                Role::Read => then.stamp == stamp(&metadata) && then.links == metadata.nlink(),
+                Role::Above => then.is_same_above(&stamp(&metadata)),
+            })
+        })
     }
 
     /// The first difference to what is there `now`. A file counts as unchanged when nothing but its number of names
@@ -135,11 +164,9 @@ impl Snapshot {
             let has_moved = old.stamp.changed != new.stamp.changed;
             let is_written = old.stamp.size != new.stamp.size || old.stamp.modified != new.stamp.modified;
             match old.role {
-                Role::Above if has_moved && new.stamp.changed != new.stamp.modified => {
-                    return changed(&old.path, MOVED);
-                }
+                Role::Above if !old.is_same_above(&new.stamp) => return changed(&old.path, MOVED),
                 Role::Above => {}
-                Role::Read if is_written && old.is_folder => return changed(&old.path, LISTED),
+                Role::Read if is_written && old.kind == Kind::Folder => return changed(&old.path, LISTED),
                 Role::Read if is_written => return changed(&old.path, "was written"),
                 Role::Read if has_moved => {
                     let is_linked = new.links > old.links && new_names(&new.inode()) == new.links - old.links;
@@ -172,7 +199,7 @@ impl Snapshot {
     pub fn files_of(&self, size: u64) -> impl Iterator<Item = &Path> {
         self.0
             .iter()
-            .filter(move |entry| !entry.is_folder && entry.stamp.size == size)
+            .filter(move |entry| entry.kind == Kind::File && entry.stamp.size == size)
             .map(|entry| entry.path.as_path())
     }
 
@@ -191,9 +218,14 @@ impl Snapshot {
         self
     }
 
-    fn add(&mut self, path: PathBuf, role: Role, metadata: &Metadata) {
-        let (stamp, created, is_folder) = (stamp(metadata), metadata.created().ok(), metadata.is_dir());
-        self.0.push(Entry { path, role, stamp, created, links: metadata.nlink(), is_folder });
+    fn push(&mut self, path: PathBuf, role: Role, metadata: &Metadata) {
+        let kind = match (metadata.is_file(), metadata.is_dir()) {
+            (true, _) => Kind::File,
+            (_, true) => Kind::Folder,
+            _ => Kind::Other,
+        };
+        let (stamp, created) = (stamp(metadata), metadata.created().ok());
+        self.0.push(Entry { path, role, stamp, created, links: metadata.nlink(), kind });
     }
 
     /// The folders and links from `from` to `path` below it, links followed, and what is there.
@@ -208,7 +240,7 @@ impl Snapshot {
             let role = if parts.peek().is_some() { Role::Above } else { Role::Read };
             let Ok(metadata) = fs::symlink_metadata(&here) else { return };
             let is_link = metadata.is_symlink();
-            self.add(here.clone(), if is_link { Role::Read } else { role }, &metadata);
+            self.push(here.clone(), if is_link { Role::Read } else { role }, &metadata);
             if is_link
                 && followed < MOST_LINKS
                 && let Ok(target) = fs::read_link(&here)
@@ -225,7 +257,7 @@ impl Snapshot {
         for item in fs::read_dir(folder).into_iter().flatten().flatten() {
             let (path, Ok(metadata)) = (item.path(), item.metadata()) else { continue };
             let is_folder = metadata.is_dir();
-            self.add(path.clone(), Role::Read, &metadata);
+            self.push(path.clone(), Role::Read, &metadata);
             if is_folder {
                 self.see_inside(&path);
             }
