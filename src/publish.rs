@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::store::{ResultError, StatCache, VerifiedPath, Writer, files};
-use crate::tree::{Entry, Manifest, identity, shown};
+use crate::tree::{Entry, Manifest, shown};
 
 /// The reports of one profile.
 #[derive(Debug, Clone)]
@@ -173,10 +173,7 @@ impl Reports {
 
     fn has(&self, file: &Path, entry: &Entry, digests: &mut StatCache) -> bool {
         let path = self.folder.join(file);
-        // A file that everybody may execute is what some file systems make of any file.
-        let fits =
-            |found| Some(found) == entry.identity() || Some(found) == entry.digest.map(|d| identity(d, true));
-        path.is_file() && digests.digest(&path).is_ok_and(fits)
+        path.is_file() && digests.digest(&path).is_ok_and(|found| Some(found) == entry.identity())
     }
 
     fn copy(&self, source: &Path, file: &Path, executable: bool) -> Result<(), PublishError> {
