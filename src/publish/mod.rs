@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::digest::Digest;
 use crate::pipeline::Pipeline;
 use crate::store::{ResultError, StatCache, VerifiedPath, Writer, files};
-use crate::tree::{Entry, Manifest, identity, shown};
+use crate::tree::{Entry, Manifest, shown};
 use clash::Owner;
 use ledger::{Files, Ledger, Ledgers, Other};
 
@@ -432,11 +432,9 @@ impl Part<'_> {
     }
 }
 
-/// Whether a file has these bytes and may be executed where the identity says so. A file that everybody may execute is
-/// what some file systems make of any file.
-fn has(path: &Path, digest: Digest, digests: &mut StatCache) -> bool {
-    let fits = |found| found == digest || found == identity(digest, true);
-    path.is_file() && digests.digest(path).is_ok_and(fits)
+/// Whether a file has these bytes and may be executed where the identity says so.
+fn has(path: &Path, identity: Digest, digests: &mut StatCache) -> bool {
+    path.is_file() && digests.digest(path).is_ok_and(|found| found == identity)
 }
 
 /// Each file of a tree: where it goes, what it is in the tree, its identity.

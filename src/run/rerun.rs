@@ -39,7 +39,10 @@ pub fn rerun(
         Claimed::Theirs(_) => return Err("another process runs it".to_owned()),
     };
     let share = capacity.clone().take(&step.needs, capacity).ok_or("it needs more than there is")?;
-    let inputs = step.inputs.iter().map(|input| located(workspace, plan, input));
+    let inputs = step.inputs.iter().map(|input| {
+        located(workspace, plan, input)
+            .map_err(|error| format!("the input `{}` cannot be used: {error}", input.port))
+    });
     let inputs = Inputs(inputs.collect::<Result<_, _>>()?);
     let old =
         workspace.open_result(&tree, None).map_err(|error| format!("its result cannot be used: {error}"))?;

@@ -16,6 +16,11 @@ const STEPS: &str = r#"
     (name: "next", stage: "join", inputs: {"in": ["made/text"]}, publish: "next"),
 "#;
 
+/// The same, and of the first step nothing is published.
+fn first_unpublished() -> String {
+    STEPS.replace(", publish: \"made\"", "")
+}
+
 fn built() -> TestSpace {
     let space = TestSpace::new(STEPS);
     space.make().expect(0);
@@ -51,8 +56,11 @@ fn nothing_reads_a_damaged_result() {
     };
     is_named(space.run(&["read", "made"]).expect(1));
     is_named(space.run(&["show", "made"]).expect(1));
+    // What a published step reads is kept as evidence, where it is not published itself.
+    space.steps(&first_unpublished());
     is_named(space.run(&["evidence"]).expect(1));
     assert!(!space.path("reports/evidence").exists());
+    space.steps(STEPS);
     let store = space.path("store").display().to_string();
     is_named(space.run(&["push", "--remote", &store]).expect(1));
     assert!(!space.path("store/v1/records").join(space.record("made").key_text.key().to_string()).exists());
@@ -147,7 +155,7 @@ fn what_a_second_user_cannot_read_is_named_and_neither_damaged_nor_removed_nor_b
     let text = tree(&space, "made").join("text");
     fs::set_permissions(&text, Permissions::from_mode(0o400)).unwrap();
     fs::remove_dir_all(space.path("reports")).unwrap();
-    for args in [&["make"][..], &["verify"], &["show", "made"], &["read", "made"], &["evidence"]] {
+    for args in [&["make"][..], &["verify"], &["show", "made"], &["read", "made"]] {
         let Some(run) = as_somebody_else(&space, args) else { return };
         let run = run.expect(1);
         assert!(
@@ -158,6 +166,9 @@ fn what_a_second_user_cannot_read_is_named_and_neither_damaged_nor_removed_nor_b
         assert!((run.err + &run.out).contains(text.to_str().unwrap()), "{args:?}");
         assert!(text.exists() && space.records() == 2, "{args:?}");
     }
+    space.steps(&first_unpublished());
+    let run = as_somebody_else(&space, &["evidence"]).unwrap().expect(1);
+    assert!(run.err.contains("Permission denied"), "{}", run.err);
     space.steps(
         &STEPS.replace("{\"in\": [\"made/text\"]}", "{\"in\": [\"made/text\"]}, params: (text: \"new\")"),
     );

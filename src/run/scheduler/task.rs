@@ -23,12 +23,12 @@ const MANY_BYTES: u64 = 512 << 20;
 /// Where an input of a step is, the bytes of a result checked.
 ///
 /// # Errors
-/// A sentence that says which result cannot be used, and why.
+/// Why the result cannot be used.
 pub(in crate::run) fn located(
     workspace: &Workspace,
     plan: &Plan,
     input: &StepInput,
-) -> Result<Input, String> {
+) -> Result<Input, ResultError> {
     let path = match &input.source {
         Source::File(path) => workspace.locate(path),
         Source::Step { step, output } => {
@@ -36,7 +36,7 @@ pub(in crate::run) fn located(
                 Some(tree) => workspace.open_result(&tree, output.as_deref()),
                 None => Err(ResultError::Missing),
             };
-            opened.map_err(|error| format!("the input `{}` cannot be used: {error}", input.port))?.into()
+            opened?.into()
         }
     };
     Ok(Input { port: input.port.clone(), path })

@@ -38,8 +38,15 @@ fn costs_a_warning(store: &str, what: &str) -> Run {
     let (second, since) = (machine(), Instant::now());
     let make = format!("ulimit -v {MEMORY}; exec timeout 60 \"$0\" make --remote-readonly --remote \"$1\"");
     let program = second.command(&[]).get_program().to_owned();
+    // A server is one of S3, as it may speak without encryption.
+    let (place, port) = match store.strip_prefix("port ") {
+        Some(port) => ("s3://results/paper", port),
+        None => (store, "9"),
+    };
     let mut command = Command::new("sh");
-    command.arg("-c").arg(make).arg(program).arg(store).current_dir(second.path("")).env("NO_COLOR", "1");
+    command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")).env("AWS_ALLOW_HTTP", "true");
+    command.env("AWS_ACCESS_KEY_ID", "a").env("AWS_SECRET_ACCESS_KEY", "b").env("AWS_DEFAULT_REGION", "c");
+    command.arg("-c").arg(make).arg(program).arg(place).current_dir(second.path("")).env("NO_COLOR", "1");
     let run = finished(command.output().unwrap()).expect(0);
     assert!(run.err.contains("warning"), "{what}: {}", run.err);
     assert_eq!(reports(&second), made_alone(), "{what}");
@@ -86,8 +93,10 @@ fn an_object_of_gigabytes_in_the_place_of_any() {
 
 #[test]
 fn pipes_devices_links_and_folders_in_the_place_of_objects() {
-    for kind in ["records", "trees", "chunks"] {
-        for special in ["pipe", "device", "folder", "nowhere"] {
+    for (kind, specials) in
+        [("records", ["pipe", "folder"]), ("trees", ["device", "pipe"]), ("chunks", ["nowhere", "pipe"])]
+    {
+        for special in specials {
             let (first, store) = filled();
             for object in objects(&store, kind) {
                 fs::remove_file(&object).unwrap();
@@ -158,7 +167,7 @@ fn a_server_that_says_nothing_or_a_byte_a_second_is_given_up_after_seconds() {
         (&[HEAD][..], "x"),
     ] {
         let port = server(words, last);
-        let run = costs_a_warning(&format!("http://127.0.0.1:{port}/x"), &format!("{words:?} {last}"));
+        let run = costs_a_warning(&format!("port {port}"), &format!("{words:?} {last}"));
         assert_eq!(run.err.matches("warning").count(), 1, "{}", run.err);
         assert!(run.err.contains("going on without the shared store"), "{}", run.err);
     }
