@@ -57,6 +57,8 @@ struct Active {
     inputs: Vec<RecordedInput>,
     /// The files of the project that it reads, as they were when it started.
     project_inputs: ProjectInputs,
+    /// The steps whose results, which it reads, were found damaged while it ran.
+    damaged: BTreeSet<String>,
     share: Share,
     since: Instant,
     started_ms: u64,

@@ -9,6 +9,7 @@ use stage_api::{Host, Input, Inputs};
 
 use super::task::located;
 use super::{Active, Rank, Scheduler};
+use crate::digest::Digest;
 use crate::key::KeyText;
 use crate::pipeline::Source;
 use crate::plan::{Plan, Verdict};
@@ -134,8 +135,9 @@ impl Scheduler<'_> {
         }
         for source in &damaged {
             let name = &self.pipeline.graph[*source].name;
+            let tree = plan.of(*source).tree;
             match doubt(self.workspace, plan, *source) {
-                Ok(Some(touched)) => self.run_again(plan, *source, touched),
+                Ok(Some(touched)) => self.run_again(plan, *source, tree, touched),
                 Ok(None) if *plan.verdict(*source) == Verdict::Fresh => {
                     self.tried.insert(node);
                     let problem = format!("the result of `{name}` changed while it was checked; make again");
@@ -162,23 +164,38 @@ impl Scheduler<'_> {
             self.pipeline.graph.neighbors_directed(node, petgraph::Direction::Incoming).collect();
         let mut damaged = Vec::new();
         for source in sources {
+            let tree = plan.of(source).tree;
             let touched = doubt(self.workspace, plan, source).map_err(|error| {
                 format!("the result of `{}`, which it reads: {error}", self.pipeline.graph[source].name)
             })?;
             if let Some(touched) = touched {
                 damaged.push(format!("`{}`", self.pipeline.graph[source].name));
-                self.run_again(plan, source, touched);
+                self.run_again(plan, source, tree, touched);
             }
         }
         Ok(damaged)
     }
 
-    /// Considers again what a damaged result touches. This run may have written it itself, and does so again.
-    fn run_again(&mut self, plan: &Plan, source: NodeIndex, touched: BTreeSet<NodeIndex>) {
+    /// Considers again what a damaged result touches. This run may have written it itself, and does so again. What reads
+    /// it at this moment may have read the damage, also where the result is as it was by the time that step ends.
+    fn run_again(
+        &mut self,
+        plan: &Plan,
+        source: NodeIndex,
+        tree: Option<Digest>,
+        touched: BTreeSet<NodeIndex>,
+    ) {
         if let Some(key_text) = &plan.of(source).key_text {
             self.kept.remove(&key_text.key());
         }
-        self.observer.on(&Event::Damaged { step: &self.pipeline.graph[source].name });
+        let name = &self.pipeline.graph[source].name;
+        for (node, active) in &mut self.active {
+            let mut sources = self.pipeline.graph.neighbors_directed(*node, petgraph::Direction::Incoming);
+            if sources.any(|read| read == source || tree.is_some() && plan.of(read).tree == tree) {
+                active.damaged.insert(format!("`{name}`"));
+            }
+        }
+        self.observer.on(&Event::Damaged { step: name });
         self.consider(plan, touched.into_iter().collect());
     }
 
@@ -269,6 +286,7 @@ impl Scheduler<'_> {
                     key_text,
                     inputs: recorded,
                     project_inputs,
+                    damaged: BTreeSet::new(),
                     share,
                     since,
                     started_ms,

@@ -1,6 +1,8 @@
 //! What a step is given and what is noted of it: where its inputs lie, the task for the executor, the record of
 //! what it wrote.
 
+use std::collections::BTreeSet;
+
 use petgraph::graph::NodeIndex;
 use stage_api::Input;
 
@@ -57,6 +59,7 @@ impl Scheduler<'_> {
             peak_memory,
             pace,
             execution,
+            damaged,
             ..
         } = active;
         let Execution { machine, started_ms, seconds } = execution.unwrap_or_else(|| {
@@ -77,7 +80,7 @@ impl Scheduler<'_> {
                 None => problem,
             });
         }
-        if let Err(problem) = self.results_are_unchanged(plan, node) {
+        if let Err(problem) = self.results_are_unchanged(plan, node, damaged) {
             let _ = self.writer.discard(work);
             return Err(problem);
         }
@@ -138,15 +141,22 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Whether the results of other steps that a step has read are as they were. One that is not counts as damaged.
-    fn results_are_unchanged(&mut self, plan: &mut Plan, node: NodeIndex) -> Result<(), String> {
-        let changed = self.damaged_inputs(plan, node)?;
+    /// Whether the results of other steps that a step has read are as they were, and none of them was `damaged` while it ran.
+    /// One that is not as it was counts as damaged.
+    fn results_are_unchanged(
+        &mut self,
+        plan: &mut Plan,
+        node: NodeIndex,
+        damaged: BTreeSet<String>,
+    ) -> Result<(), String> {
+        let mut changed = damaged;
+        changed.extend(self.damaged_inputs(plan, node)?);
         match changed.is_empty() {
             true => Ok(()),
             false => Err(format!(
                 "the result of {} that it reads changed while the step ran, so its own is not kept; a step copies its \
                  inputs before it changes them",
-                changed.join(" and ")
+                Vec::from_iter(changed).join(" and ")
             )),
         }
     }
