@@ -19,8 +19,8 @@ use crate::tree::{Manifest, shown};
 
 /// No record is larger, in bytes.
 pub const LARGEST_RECORD: u64 = 16 << 20;
-/// No description of a tree is larger, in bytes: about two million files.
-pub const LARGEST_TREE: u64 = 256 << 20;
+/// No description of a tree is larger, in bytes: about half a million files.
+pub const LARGEST_TREE: u64 = 64 << 20;
 
 /// A tree as the store describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]

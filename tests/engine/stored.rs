@@ -68,12 +68,12 @@ fn nothing_reads_a_damaged_result() {
         serde_json::from_str(&space.run(&["show", "made", "--json"]).expect(1).out).unwrap();
     assert_eq!(shown["result"]["problem"], "it is damaged: text has other bytes");
     // What is whole is still read.
-    assert_eq!(space.run(&["read", "next"]).expect(0).out, "next: (0.71)\n");
+    assert_eq!(space.run(&["read", "next"]).expect(0).out, "next (0.71)\n");
     // A run builds it again.
     fs::remove_dir_all(space.path("reports")).unwrap();
     assert_eq!(space.make().expect(0).ran(), ["made"]);
     assert_eq!(space.read("reports/mini/made/text"), "0.71");
-    assert_eq!(space.run(&["read", "made"]).expect(0).out, "made: 0.71\n");
+    assert_eq!(space.run(&["read", "made"]).expect(0).out, "made 0.71\n");
 }
 
 #[test]

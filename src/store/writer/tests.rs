@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use super::super::files::FORCED;
 use super::*;
 use crate::key::KeyText;
