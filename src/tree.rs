@@ -58,7 +58,7 @@ impl Manifest {
         Self::of_folder_announced(root, &mut |_, _| {})
     }
 
-    /// As [`Manifest::of_folder`]; `announce` is told how many files and bytes there are before they are hashed.
+    /// As [`Manifest::of_folder`]; `announce` gets the numbers of files and bytes before they are hashed.
     ///
     /// # Errors
     /// As [`Manifest::of_folder`].

@@ -148,7 +148,7 @@ impl Writer {
         self.hash_announced(work, &mut |_, _| {})
     }
 
-    /// As [`Writer::hash`]; `announce` is told first how many files and bytes there are.
+    /// As [`Writer::hash`]; `announce` first gets the numbers of files and bytes.
     ///
     /// # Errors
     /// As [`Writer::hash`].
