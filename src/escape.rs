@@ -1,4 +1,4 @@
-//! Text that came from outside, made harmless for a terminal: characters that a terminal obeys (escape sequences, a
+//! Makes text from outside harmless for a terminal: characters that a terminal obeys (escape sequences, a
 //! carriage return, the order of writing) are shown as escapes. It does not know where the text goes.
 
 use std::borrow::Cow;

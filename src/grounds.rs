@@ -71,7 +71,7 @@ impl Grounds {
                 (lock, None) => looked_for.push((text(&lock)?, false)),
             }
         }
-        // What was published, so that what is not any more goes; and the pipelines that have published beside this one.
+        // The list of what was published, so that leftovers go; and the other pipelines of the folder that have published.
         let (ledger, others) = workspace.reports().rests_on();
         match workspace.digests().digest(&ledger) {
             Ok(digest) => files.push((ledger, digest)),

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How much of what it prints counts, in bytes.
 const LONGEST: u64 = 4096;
 
-/// Stands for a variable that is not set; no value has it as its digest.
+/// What is recorded of a variable that is not set; no value has it as its digest.
 pub const NOT_SET: &str = "not set";
 
 /// What a version command printed.

@@ -151,8 +151,8 @@ fn found_instead(pipeline: &Path, path: &Path) -> String {
     };
     let names: Vec<String> =
         items.flatten().filter_map(|item| item.file_name().into_string().ok()).take(MOST_NAMES).collect();
-    let wanted = path.file_name().unwrap_or_default().to_string_lossy();
-    let near = nearest(&wanted, names.iter().map(String::as_str)).filter(|near| near.starts_with("did you"));
+    let missing = path.file_name().unwrap_or_default().to_string_lossy();
+    let near = nearest(&missing, names.iter().map(String::as_str)).filter(|near| near.starts_with("did you"));
     match near {
         Some(near) => format!("{near} put the file there, or correct the path in the pipeline"),
         None => "put the file there, or correct the path in the pipeline".to_owned(),

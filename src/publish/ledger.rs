@@ -1,5 +1,5 @@
-//! What each pipeline has published: a file per pipeline file, `published/<digest>` in the cache. By it, reports that
-//! nothing publishes any more are told from files that a person put there. It comes from a file, so its paths are checked
+//! What each pipeline has published: a file per pipeline file, `published/<digest>` in the cache. It tells reports that
+//! nothing publishes any more from files that a person put there. It comes from a file, so its paths are checked
 //! before anything is done by them.
 
 use std::collections::BTreeMap;

@@ -392,7 +392,7 @@ impl Reports {
     }
 }
 
-/// What a pipeline publishes, as far as that can be told without results.
+/// What a pipeline publishes, as far as that is known without results.
 struct Current<'a> {
     pipeline: &'a Pipeline,
     steps: HashMap<&'a str, &'a Path>,

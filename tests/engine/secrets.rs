@@ -65,9 +65,9 @@ fn the_value_of_a_variable_is_nowhere_in_clear() {
         told += &(why.out + &json.out);
     }
     assert!(!told.contains("S3KRET"), "{told}");
-    assert_eq!(holding(&space, b"S3KRET"), [PathBuf::new(); 0]);
+    assert_eq!(holding(&space, b"S3KRET"), Vec::<PathBuf>::new());
     let plain = repro::digest::Digest::of_bytes(b"S3KRET").to_string();
-    assert_eq!(holding(&space, plain.as_bytes()), [PathBuf::new(); 0]);
+    assert_eq!(holding(&space, plain.as_bytes()), Vec::<PathBuf>::new());
     // Another machine with the same value takes the result.
     let second = TestSpace::new(STEPS);
     let mut make = second.command(&["make", "--remote", &store]);
@@ -169,7 +169,7 @@ fn logins_and_queries_of_addresses_are_not_shown_and_not_recorded() {
         .into_iter()
         .filter(|path| !path.parent().unwrap().ends_with("logs"))
         .collect();
-    assert_eq!(found, [PathBuf::new(); 0]);
+    assert_eq!(found, Vec::<PathBuf>::new());
 }
 
 /// Answers each connection with `head` and returns the headers of the first request.

@@ -69,7 +69,7 @@ impl Request {
     }
 }
 
-/// The bytes that a path in an address stands for. A percent sign without two digits behind it is one.
+/// The bytes that a path in an address encodes. A percent sign without two digits behind it is one.
 fn decoded(path: &str) -> Vec<u8> {
     let (bytes, mut found, mut at) = (path.as_bytes(), Vec::with_capacity(path.len()), 0);
     while at < bytes.len() {
