@@ -223,7 +223,7 @@ fn the_executable_bit_comes_back_from_everywhere_and_its_change_is_a_change() {
             || clone.read("reports/mini/use/said") == "built\n"
     );
     // A bit that was lost is damage, and is regained.
-    let file = tree(&space, "tool").join("tool");
+    let file = space.path(&format!("cache/trees/{}/tool", with["tool"]));
     fs::set_permissions(&file, Permissions::from_mode(0o444)).unwrap();
     let run = space.run(&["verify"]).expect(1);
     assert!(run.out.contains("tool may not be executed"), "{}", run.out);

@@ -17,7 +17,7 @@ use crate::process::{Run, finished};
 use crate::support::TestSpace;
 
 /// More memory than this no object may take, in KiB.
-const MEMORY: u64 = 600_000;
+const MEMORY: u64 = 2_000_000;
 
 /// A folder that a first machine has filled.
 fn filled() -> (TestSpace, String) {
