@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use petgraph::graph::NodeIndex;
 
@@ -14,6 +14,7 @@ use crate::evidence::Proof;
 use crate::pipeline::{Pipeline, Source};
 use crate::plan::{Known, Plan, Verdict};
 use crate::record::RunRecord;
+use crate::store::{ResultError, VerifiedPath};
 use crate::workspace::Workspace;
 
 /// Why there is no evidence.
@@ -21,8 +22,8 @@ use crate::workspace::Workspace;
 pub enum Refusal {
     /// A step is not fresh.
     NotFresh(String),
-    /// The bytes of a step's result are not here.
-    BytesMissing(String),
+    /// The bytes of a step's result cannot be used, and why.
+    Unusable(String, String),
     /// A published step reads too much, and its own result is too large as well, in bytes.
     TooLarge(String, u64),
 }
@@ -36,8 +37,8 @@ pub struct Attested {
     pub by_result: Vec<String>,
 }
 
-/// The parts of a step's tree that are kept, and where they lie.
-type Parts = BTreeMap<Option<String>, PathBuf>;
+/// The parts of a step's tree that are kept, and where they are.
+type Parts = BTreeMap<Option<String>, VerifiedPath>;
 
 /// The evidence of all that `plan` needs. What a published step reads is kept where each input is at most `largest`
 /// bytes.
@@ -59,17 +60,20 @@ pub fn attest(
         plan.needed().filter(|node| !publishes(*node)).map(|node| (node, Parts::new())).collect();
     let mut by_result = Vec::new();
     for node in plan.needed().filter(|node| publishes(*node)) {
-        let mut reads: Vec<(NodeIndex, Option<String>, PathBuf)> = Vec::new();
+        let mut reads: Vec<(NodeIndex, Option<String>, VerifiedPath)> = Vec::new();
         let mut are_small = true;
         for input in &pipeline.graph[node].inputs {
             let Source::Step { step, output } = &input.source else { continue };
             if publishes(*step) {
                 continue;
             }
-            let place = plan.of(*step).tree.and_then(|tree| workspace.bytes(&tree, output.as_deref()));
-            match place.filter(|place| size(place).is_ok_and(|size| size <= largest)) {
-                Some(place) => reads.push((*step, output.clone(), place)),
-                None => are_small = false,
+            let Some(tree) = plan.of(*step).tree else { return Err(Refusal::NotFresh(name(*step))) };
+            match workspace.open_result(&tree, output.as_deref()) {
+                Ok(place) if size(&place).is_ok_and(|size| size <= largest) => {
+                    reads.push((*step, output.clone(), place));
+                }
+                Ok(_) | Err(ResultError::Missing) => are_small = false,
+                Err(error) => return Err(Refusal::Unusable(name(*step), error.to_string())),
             }
         }
         if are_small {
@@ -78,12 +82,13 @@ pub fn attest(
             }
             continue;
         }
-        let own = plan.of(node).tree.and_then(|tree| workspace.bytes(&tree, None));
-        let own = own.ok_or_else(|| Refusal::BytesMissing(name(node)))?;
+        let Some(tree) = plan.of(node).tree else { return Err(Refusal::NotFresh(name(node))) };
+        let own = workspace.open_result(&tree, None);
+        let own = own.map_err(|error| Refusal::Unusable(name(node), error.to_string()))?;
         match size(&own) {
             Ok(size) if size <= largest => kept.entry(node).or_default().insert(None, own),
             Ok(size) => return Err(Refusal::TooLarge(name(node), size)),
-            Err(_) => return Err(Refusal::BytesMissing(name(node))),
+            Err(error) => return Err(Refusal::Unusable(name(node), error.to_string())),
         };
         by_result.push(name(node));
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::key::recorded_params;
 use crate::params::{ParamChange, changed_params};
 use crate::pipeline::Pipeline;
 use crate::record::source_name;
@@ -105,7 +106,7 @@ pub fn steps(old: &Pipeline, new: &Pipeline) -> Vec<StepChange> {
                 some.iter().filter(|input| !other.contains(input)).cloned().collect()
             };
             let stage = (was.stage != is.stage).then(|| (was.stage.clone(), is.stage.clone()));
-            let params = changed_params(&was.params, &is.params);
+            let params = changed_params(&recorded_params(&was.params), &recorded_params(&is.params));
             let (inputs_removed, inputs_added) = (only(&had, &has), only(&has, &had));
             let same =
                 stage.is_none() && params.is_empty() && inputs_removed.is_empty() && inputs_added.is_empty();

@@ -31,8 +31,12 @@ impl Digest {
     /// # Errors
     /// When the file cannot be read.
     pub fn of_file(path: &Path) -> io::Result<Self> {
-        let size = std::fs::metadata(path)?.len();
-        if size < LARGE_FILE {
+        let metadata = std::fs::metadata(path)?;
+        // Reading a pipe or a device may never end.
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        }
+        if metadata.len() < LARGE_FILE {
             return Ok(Self::of_bytes(&std::fs::read(path)?));
         }
         let mut hasher = blake3::Hasher::new();

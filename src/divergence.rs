@@ -2,7 +2,6 @@
 //! nothing above them does, and how. Everything below the first ones may be their consequence. It does not know git.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 use petgraph::graph::NodeIndex;
 use serde::Serialize;
@@ -167,15 +166,20 @@ fn outputs(
             (Some(_), None) => tell("is missing".to_owned()),
             (None, _) => tell("was not there".to_owned()),
             (Some(old), Some(new)) => {
-                let places: Option<(PathBuf, PathBuf)> =
-                    evidence.bytes(&committed.tree, Some(path)).zip(workspace.bytes(&now.tree, Some(path)));
-                match places.and_then(|(old, new)| compare::measure(path, &old, &new).ok()) {
-                    Some(files) => found.extend(files),
-                    None => tell(format!(
-                        "has other bytes: {} -> {} (the bytes of one are not here)",
-                        old.short(),
-                        new.short()
-                    )),
+                let opened = workspace.open_result(&now.tree, Some(path)).map_err(|error| error.to_string());
+                let committed = evidence.open(&committed.tree, Some(path));
+                let measured = match (committed, opened) {
+                    (Some(was), Ok(is)) => {
+                        compare::measure(path, &was, &is).map_err(|error| error.to_string())
+                    }
+                    (None, _) => Err("the evidence does not hold the committed bytes".to_owned()),
+                    (_, Err(problem)) => Err(problem),
+                };
+                match measured {
+                    Ok(files) => found.extend(files),
+                    Err(problem) => {
+                        tell(format!("has other bytes: {} -> {} ({problem})", old.short(), new.short()))
+                    }
                 }
             }
         }

@@ -9,17 +9,20 @@
 //! It is read beside the store and never written by a run. A file in it counts only while its bytes have the digest that
 //! the record says. It does not know which steps evidence should hold; [`crate::attest`] does.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
-use crate::store::{StoreError, files};
-use crate::tree::Manifest;
+use crate::store::{StoreError, VerifiedPath, files};
+use crate::tree::{Manifest, is_executable};
 
 const RECORDS: &str = "records.jsonl";
 const TREES: &str = "trees";
@@ -34,8 +37,6 @@ pub struct Evidence {
     records: Vec<RunRecord>,
     of_key: HashMap<StageKey, usize>,
     of_tree: HashMap<Digest, Vec<usize>>,
-    /// What was hashed: a path below the trees, and what is in it.
-    hashed: RefCell<HashMap<PathBuf, Option<Digest>>>,
 }
 
 /// A result that evidence is to hold.
@@ -43,8 +44,8 @@ pub struct Evidence {
 pub struct Proof {
     /// The record, with the digests of all paths that other steps read.
     pub record: RunRecord,
-    /// Which paths within its tree are kept, `None` standing for all of it, and where they lie now.
-    pub parts: BTreeMap<Option<String>, PathBuf>,
+    /// Which paths within its tree are kept, `None` standing for all of it, and where they are now.
+    pub parts: BTreeMap<Option<String>, VerifiedPath>,
 }
 
 impl Evidence {
@@ -54,7 +55,7 @@ impl Evidence {
     /// A file that cannot be read, and a line that is no record (a merge that was left half done, say).
     pub fn load(folder: &Path) -> Result<Self, StoreError> {
         let file = folder.join(RECORDS);
-        let text = match fs::read_to_string(&file) {
+        let text = match files::read_text(&file) {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(Self { folder: Some(folder.to_owned()), ..Self::default() });
@@ -98,52 +99,37 @@ impl Evidence {
         self.records.iter().filter(|record| record.step == step).max_by_key(|record| record.started_ms)
     }
 
-    /// Where the bytes of a tree lie, or those of a path within it, if they are here and whole.
-    pub fn bytes(&self, tree: &Digest, path: Option<&str>) -> Option<PathBuf> {
-        let folder = self.folder.as_ref()?.join(TREES);
+    /// The bytes of a tree, or those of a path within it, if they are here and are what a record says.
+    pub fn open(&self, tree: &Digest, path: Option<&str>) -> Option<VerifiedPath> {
+        let trees = self.folder.as_ref()?.join(TREES);
         let records = self.of_tree.get(tree)?.iter().map(|place| &self.records[*place]);
         records.into_iter().find_map(|record| {
-            let whole = folder.join(&record.step);
-            let (place, digest) = match path {
-                None => (whole, *tree),
+            // A record is a file that anybody may have written: its names must not lead elsewhere.
+            let whole = files::path_below(&trees, Path::new(&record.step))?;
+            let part = path.and_then(|path| Some((path, record.outputs.get(path)?)));
+            match (path, part) {
+                (None, _) => VerifiedPath::check(&whole, tree).ok(),
+                (Some(_), Some((path, digest))) => {
+                    VerifiedPath::check(&files::path_below(&whole, Path::new(path))?, digest).ok()
+                }
                 // What the record does not name is known by the whole.
-                Some(path) => match record.outputs.get(path) {
-                    Some(digest) => (whole.join(path), *digest),
-                    None => return self.bytes(tree, None).map(|whole| whole.join(path)),
-                },
-            };
-            (self.digest(&place) == Some(digest)).then_some(place)
+                (Some(path), None) => VerifiedPath::check(&whole, tree).ok()?.within(path),
+            }
         })
     }
 
     /// What is in a tree whose bytes are all here.
     pub fn manifest(&self, tree: &Digest) -> Option<Manifest> {
-        Manifest::of_folder(&self.bytes(tree, None)?).ok()
-    }
-
-    fn digest(&self, place: &Path) -> Option<Digest> {
-        let hash = || {
-            if place.is_dir() {
-                Manifest::of_folder(place).ok().map(|manifest| manifest.digest())
-            } else {
-                Digest::of_file(place).ok()
-            }
-        };
-        *self.hashed.borrow_mut().entry(place.to_owned()).or_insert_with(hash)
+        Manifest::of_folder(&self.open(tree, None)?).ok()
     }
 }
 
-/// Writes evidence into `folder` in place of what it holds. The same proofs give the same bytes.
+/// Writes evidence into `folder` in place of what it holds. The same proofs give the same bytes. It is written in the empty
+/// folder `stage`, which then holds the old evidence: a process that is killed leaves the old evidence or the new one.
 ///
 /// # Errors
 /// When the disk does not take it.
-pub fn write(folder: &Path, proofs: &[Proof]) -> Result<(), StoreError> {
-    let parent = folder.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(StoreError::io(parent, "create the folder"))?;
-    // Beside it first: what stands there is whole at any time, the old or the new.
-    let beside = tempfile::Builder::new().prefix(".tmp").tempdir_in(parent);
-    let beside = beside.map_err(StoreError::io(parent, "make a folder in it"))?;
-    let new = beside.path().join("new");
+pub fn write(folder: &Path, proofs: &[Proof], stage: &Path) -> Result<(), StoreError> {
     let sorted: BTreeMap<&str, &Proof> =
         proofs.iter().map(|proof| (proof.record.step.as_str(), proof)).collect();
     let mut text = String::new();
@@ -151,28 +137,52 @@ pub fn write(folder: &Path, proofs: &[Proof]) -> Result<(), StoreError> {
         let line = serde_json::to_string(&proof.record).map_err(io::Error::from);
         text.push_str(&line.map_err(StoreError::io(folder, "write a record to"))?);
         text.push('\n');
-        let whole = new.join(TREES).join(step);
+        let whole = stage.join(TREES).join(step);
         for (part, from) in &proof.parts {
             let to = part.as_ref().map_or(whole.clone(), |part| whole.join(part));
             copy(from, &to).map_err(StoreError::io(&to, "write"))?;
         }
     }
-    fs::create_dir_all(&new).map_err(StoreError::io(&new, "create the folder"))?;
-    fs::write(new.join(RECORDS), text).map_err(StoreError::io(&new, "write"))?;
-    let old = beside.path().join("old");
-    match fs::rename(folder, &old) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(StoreError::io(folder, "move aside")(error));
-        }
-        _ => {}
+    fs::write(stage.join(RECORDS), text).map_err(StoreError::io(stage, "write in"))?;
+    let parent = folder.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(StoreError::io(parent, "create the folder"))?;
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    if device(stage) == device(parent) {
+        return put(stage, folder).map_err(StoreError::io(folder, "write"));
     }
-    fs::rename(&new, folder).map_err(StoreError::io(folder, "write"))?;
-    files::sync_folder(parent).map_err(StoreError::io(parent, "sync"))
+    // No rename leads from one file system to another. The name follows from the profile's, so that the next run removes
+    // what a killed one left.
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let beside = parent.join(format!(".{name}.part"));
+    let put = files::remove(&beside).and_then(|()| copy(stage, &beside)).and_then(|()| put(&beside, folder));
+    put.and_then(|()| files::remove(&beside)).map_err(StoreError::io(folder, "write"))
+}
+
+/// Puts a folder in the place of another one, in one step where the file system can exchange two names. Then the old one
+/// has the new one's place.
+fn put(new: &Path, folder: &Path) -> io::Result<()> {
+    files::sync_all_of(new)?;
+    let put = match fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(new, folder),
+        Err(error) => Err(error),
+        Ok(_) => match renameat_with(CWD, new, CWD, folder, RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                let old = new.with_extension("old");
+                files::remove(&old)?;
+                fs::rename(folder, &old)?;
+                fs::rename(new, folder)?;
+                files::remove(&old)
+            }
+            other => Ok(other?),
+        },
+    };
+    put.and_then(|()| files::sync_folder(folder.parent().unwrap_or(Path::new("."))))
 }
 
 /// Copies a file or a folder. Results are read-only in the store; a copy is a person's to edit.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    if from.is_dir() {
+    let metadata = fs::metadata(from)?;
+    if metadata.is_dir() {
         fs::create_dir_all(to)?;
         for item in fs::read_dir(from)? {
             let item = item?;
@@ -181,5 +191,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         return Ok(());
     }
     to.parent().map_or(Ok(()), fs::create_dir_all)?;
-    fs::write(to, fs::read(from)?)
+    let mode = if is_executable(&metadata) { 0o777 } else { 0o666 };
+    let mut new = File::options().write(true).create(true).truncate(true).mode(mode).open(to)?;
+    io::copy(&mut File::open(from)?, &mut new).map(drop)
 }

@@ -17,6 +17,7 @@ use crate::plan::{Known, Plan, Reason, Verdict};
 use crate::record::{RecordedInput, RunRecord};
 use crate::store;
 use crate::tree::Manifest;
+use crate::versions::{ENV, NOT_SET};
 use crate::workspace::Workspace;
 
 /// How a step stands.
@@ -78,6 +79,13 @@ pub enum Cause {
     },
     /// A param.
     Param(ParamChange),
+    /// An environment variable. Its value may be a secret and is not known here.
+    Variable {
+        /// Its name.
+        name: String,
+        /// What became of it.
+        change: VariableChange,
+    },
     /// An input.
     Input {
         /// The port.
@@ -100,6 +108,36 @@ pub enum Cause {
         /// In words.
         problem: String,
     },
+}
+
+/// What became of an environment variable that a step declares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VariableChange {
+    /// It has another value.
+    Changed,
+    /// It was not set before.
+    Set,
+    /// It is no longer set.
+    Unset,
+    /// The step did not declare it before.
+    Declared,
+    /// The step no longer declares it.
+    NoLongerDeclared,
+}
+
+/// The cause that something of the machine is.
+fn machine_cause(change: &ParamChange) -> Cause {
+    let Some(name) = change.name.strip_prefix(ENV) else { return Cause::Param(change.clone()) };
+    let is_unset = |value: &String| value.trim_matches('"') == NOT_SET;
+    let change = match (&change.old, &change.new) {
+        (None, _) => VariableChange::Declared,
+        (_, None) => VariableChange::NoLongerDeclared,
+        (Some(old), _) if is_unset(old) => VariableChange::Set,
+        (_, Some(new)) if is_unset(new) => VariableChange::Unset,
+        _ => VariableChange::Changed,
+    };
+    Cause::Variable { name: name.to_owned(), change }
 }
 
 /// Why the step an input comes from ran again.
@@ -239,7 +277,8 @@ impl Explainer<'_> {
                 Difference::Version { old, new } => {
                     Cause::Stage { old: format!("version {old}"), new: format!("version {new}") }
                 }
-                Difference::Param(change) | Difference::Also(change) => Cause::Param(change.clone()),
+                Difference::Param(change) => Cause::Param(change.clone()),
+                Difference::Also(change) => machine_cause(change),
                 Difference::Input { port, index, old, new } => {
                     let (was, is) = (nth(before, port, *index), nth(now, port, *index));
                     let source = is.as_ref().or(was.as_ref()).map(|i| i.source.clone()).unwrap_or_default();

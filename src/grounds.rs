@@ -71,6 +71,15 @@ impl Grounds {
                 (lock, None) => looked_for.push((text(&lock)?, false)),
             }
         }
+        // The list of what was published, so that leftovers go; and the other pipelines of the folder that have published.
+        let (ledger, others) = workspace.reports().rests_on();
+        match workspace.digests().digest(&ledger) {
+            Ok(digest) => files.push((ledger, digest)),
+            Err(_) => looked_for.push((text(&ledger)?, false)),
+        }
+        for other in others {
+            looked_for.push((text(&other)?, true));
+        }
         files[1..].sort_unstable();
         files.dedup();
         Some(Self {

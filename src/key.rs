@@ -6,7 +6,11 @@
 //! params (lr:5e-5,mode:"pe",seed:1)
 //! input tokens 9f3c…
 //! also version "tokenizer 2.1"
+//! also env.TOKEN "blake3-71d0…"
 //! ```
+//!
+//! It goes into records that others read, so secrets are in it as digests: values of environment variables, and logins and
+//! queries of addresses in params.
 //!
 //! Not in it: the step's name, the device, threads. An input is in it by its digest, never by where it came
 //! from: a step that reruns and writes the same bytes leaves what reads it fresh.
@@ -15,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use stage_api::secrets;
 
 use crate::digest::Digest;
 use crate::params::{ParamChange, changed_params};
@@ -82,7 +87,8 @@ impl KeyText {
         inputs: impl IntoIterator<Item = (&'a str, Digest)>,
     ) -> Self {
         // The canonical form escapes line breaks within strings; a break between tokens means nothing.
-        let mut text = format!("stage {stage} {version}\nparams {}\n", params.replace('\n', " "));
+        let params = recorded_params(params).replace('\n', " ");
+        let mut text = format!("stage {stage} {version}\nparams {params}\n");
         for (port, digest) in inputs {
             text.push_str(&format!("input {port} {digest}\n"));
         }
@@ -183,6 +189,12 @@ impl KeyText {
     }
 }
 
+/// Params as they are recorded: digests in place of logins and queries of addresses.
+pub fn recorded_params(params: &str) -> String {
+    let digest = |secret: &str| Digest::of_kind("repro secret in an address v1", secret.as_bytes());
+    secrets::replaced(params, |secret| format!("{}{}", secrets::DIGEST, digest(secret)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +219,26 @@ mod tests {
             assert_eq!(keys.iter().position(|other| other == key), Some(i));
         }
         assert_eq!(base().key(), keys[0]);
+    }
+
+    #[test]
+    fn a_secret_in_an_address_counts_and_is_not_in_the_text() {
+        let text = |url: &str| KeyText::new("fetch", 1, &format!("(url:[\"{url}\"],n:1)"), []);
+        let urls = [
+            "https://h/f",
+            "https://h/f?sig=one",
+            "https://h/f?sig=two",
+            "https://one@h/f",
+            "https://two@h/f",
+        ];
+        let texts = urls.map(text);
+        for (i, one) in texts.iter().enumerate() {
+            assert_eq!(texts.iter().position(|other| other.key() == one.key()), Some(i));
+            assert!(!["one", "two", "sig="].iter().any(|secret| one.as_str().contains(secret)), "{one:?}");
+            assert!(one.as_str().ends_with("\"],n:1)\n"), "{one:?}");
+        }
+        let [Difference::Param(change)] = &texts[1].differences(&texts[2])[..] else { panic!("one param") };
+        assert!(change.name.starts_with("url") && change.old != change.new, "{change:?}");
     }
 
     #[test]

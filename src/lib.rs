@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
-//! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `versions` →
+//! `escape` → `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `versions` →
 //! `store` → `pins`, `evidence` → `plan` → `publish` → `workspace` → `grounds` → `remote` → `run` → `explain`, `estimate`,
 //! `rehearse`, `doctor`, `accept`, `attest`, `diff`, `divergence` → `cli`.
 //!
@@ -23,6 +23,7 @@ pub mod diff;
 pub mod digest;
 pub mod divergence;
 pub mod doctor;
+pub mod escape;
 pub mod estimate;
 pub mod evidence;
 pub mod explain;

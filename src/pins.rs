@@ -10,7 +10,6 @@
 //! A line is profile, step, path in its output, and the BLAKE3 digest (`b3sum` prints the same). It knows no stages.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +46,7 @@ impl Pins {
     }
 
     fn read(file: PathBuf) -> Result<Self, StoreError> {
-        let text = match fs::read_to_string(&file) {
+        let text = match files::read_text(&file) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(StoreError::io(&file, "read")(error)),
@@ -121,6 +120,8 @@ impl Pins {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

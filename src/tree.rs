@@ -2,18 +2,21 @@
 //! The digest of the manifest's text is the folder's digest, so a manifest proves itself, and the digest of
 //! any path within a tree is known from the manifest alone, without the tree's bytes.
 //!
-//! What counts: relative paths and bytes, and that an empty folder is there. What does not: times, owners,
-//! permissions (the executable bit included), the order in which files were written.
+//! What counts: relative paths, bytes, whether the owner may execute a file, and that an empty folder is there. What
+//! does not: times, owners, other permissions, the order in which files were written.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, Metadata};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
 
 use crate::digest::Digest;
+use crate::escape::escaped_bytes;
 
 const KIND: &str = "repro tree v1";
+const EXECUTABLE: &str = "repro executable v1";
 /// From this many files on, hashing is shared among threads.
 const MANY_FILES: usize = 64;
 
@@ -24,8 +27,27 @@ pub struct Entry {
     pub path: String,
     /// Bytes.
     pub size: u64,
-    /// The file's digest; `None` for an empty folder.
+    /// The digest of the file's bytes; `None` for an empty folder.
     pub digest: Option<Digest>,
+    /// Whether its owner may execute the file.
+    pub executable: bool,
+}
+
+impl Entry {
+    /// The digest of the file as a step reads it: of its bytes, and of the executable bit where it is set.
+    pub fn identity(&self) -> Option<Digest> {
+        self.digest.map(|bytes| identity(bytes, self.executable))
+    }
+}
+
+/// The digest of a file with these bytes. Without the executable bit it is the digest of the bytes.
+pub fn identity(bytes: Digest, executable: bool) -> Digest {
+    if executable { Digest::of_kind(EXECUTABLE, &bytes.bytes()) } else { bytes }
+}
+
+/// Whether the owner of a file may execute it.
+pub fn is_executable(metadata: &Metadata) -> bool {
+    metadata.is_file() && metadata.permissions().mode() & 0o100 != 0
 }
 
 /// All files of a tree, sorted by the bytes of their paths.
@@ -34,48 +56,97 @@ pub struct Manifest(Vec<Entry>);
 
 /// A folder that cannot be hashed.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", path.display())]
-pub struct TreeError {
-    /// The offending file or folder.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    pub problem: String,
+pub enum TreeError {
+    /// Something in it cannot be read. What it holds is not known.
+    #[error("{}: cannot be read: {source}", shown(path))]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It holds something that a tree cannot hold.
+    #[error("{}: {problem}", shown(path))]
+    Unfit {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
 }
 
 impl TreeError {
-    fn new(path: &Path, problem: impl ToString) -> Self {
-        Self { path: path.to_owned(), problem: problem.to_string() }
+    /// What could not be read.
+    pub fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Unreadable { path, source }
     }
+
+    fn unfit(path: &Path, problem: &'static str) -> Self {
+        Self::Unfit { path: path.to_owned(), problem }
+    }
+}
+
+/// A path as messages show it: control characters and bytes that are not UTF-8 are escaped.
+pub fn shown(path: &Path) -> String {
+    escaped_bytes(path.as_os_str().as_encoded_bytes()).replace('\n', "\\n")
+}
+
+/// Whether a path stays below the folder it is joined to: no path from outside may lead elsewhere.
+pub fn is_plain(path: &Path) -> bool {
+    let text = path.as_os_str().as_encoded_bytes();
+    // `components` passes over `.` and empty parts, which would be a second spelling.
+    let parts = text.split(|byte| *byte == b'/');
+    parts.into_iter().all(|part| !part.is_empty() && part != b"." && part != b".." && !part.contains(&0))
+        && path.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 impl Manifest {
     /// Reads and hashes every file below `root`.
     ///
     /// # Errors
-    /// On a symbolic link or anything else that is neither file nor folder, a name that is not Unicode or
-    /// holds a line break, and what cannot be read.
+    /// On a symbolic link or anything else that is neither file nor folder, a name that is not Unicode, and what
+    /// cannot be read.
     pub fn of_folder(root: &Path) -> Result<Self, TreeError> {
+        Self::of_folder_by(root, &mut |_, _| {}, &|path, _| Digest::of_file(path))
+    }
+
+    /// As [`Manifest::of_folder`], with digests of bytes from `hash`, which threads share. `announce` is called with the
+    /// number of files and bytes before they are hashed.
+    ///
+    /// # Errors
+    /// As [`Manifest::of_folder`], and what `hash` returns.
+    pub fn of_folder_by(
+        root: &Path,
+        announce: &mut dyn FnMut(usize, u64),
+        hash: &(dyn Fn(&Path, &Metadata) -> io::Result<Digest> + Sync),
+    ) -> Result<Self, TreeError> {
         let mut found = walk(root)?;
+        announce(found.len(), found.iter().map(|(entry, _)| entry.size).fold(0, u64::saturating_add));
         if found.len() < MANY_FILES {
-            hash_files(root, &mut found)?;
+            hash_files(root, &mut found, &mut |path, metadata| hash(path, metadata))?;
         } else {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
             let share = found.len().div_ceil(threads);
             std::thread::scope(|scope| {
                 let workers: Vec<_> = found
                     .chunks_mut(share)
-                    .map(|chunk| scope.spawn(move || hash_files(root, chunk)))
+                    .map(|chunk| {
+                        scope.spawn(move || {
+                            hash_files(root, chunk, &mut |path, metadata| hash(path, metadata))
+                        })
+                    })
                     .collect();
                 workers.into_iter().try_for_each(|worker| match worker.join() {
                     Ok(result) => result,
-                    Err(_) => Err(TreeError::new(root, "the hashing of its files broke off")),
+                    Err(_) => Err(TreeError::unfit(root, "the hashing of its files broke off")),
                 })
             })?;
         }
-        Ok(Self(found))
+        Ok(Self(found.into_iter().map(|(entry, _)| entry).collect()))
     }
 
-    /// As [`Manifest::of_folder`], with digests from `hash` (a stat cache, say) instead of from the bytes.
+    /// As [`Manifest::of_folder`], with digests of bytes from `hash` (a stat cache, say) instead of from the files.
     ///
     /// # Errors
     /// As [`Manifest::of_folder`], and what `hash` returns.
@@ -84,12 +155,8 @@ impl Manifest {
         mut hash: impl FnMut(&Path, &Metadata) -> io::Result<Digest>,
     ) -> Result<Self, TreeError> {
         let mut found = walk(root)?;
-        for entry in found.iter_mut().filter(|entry| !entry.path.ends_with('/')) {
-            let path = root.join(&entry.path);
-            let digest = fs::symlink_metadata(&path).and_then(|metadata| hash(&path, &metadata));
-            entry.digest = Some(digest.map_err(|error| TreeError::new(&path, error))?);
-        }
-        Ok(Self(found))
+        hash_files(root, &mut found, &mut hash)?;
+        Ok(Self(found.into_iter().map(|(entry, _)| entry).collect()))
     }
 
     /// The files and empty folders, sorted by path.
@@ -97,29 +164,53 @@ impl Manifest {
         &self.0
     }
 
-    /// The text whose digest is the tree's: `<digest> <size> <path>` per line.
+    /// The text whose digest is the tree's, a line each: `<digest> <size> <path>`. Behind the size stands `x` for a
+    /// file that may be executed, and `q` for a path that holds a line break, which is written as `\\n` then, and
+    /// `\\` as `\\\\`.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for entry in &self.0 {
+            let has_break = entry.path.contains('\n');
+            let flags = match (entry.executable, has_break) {
+                (false, false) => "",
+                (true, false) => "x",
+                (false, true) => "q",
+                (true, true) => "xq",
+            };
+            let quoted = has_break.then(|| entry.path.replace('\\', "\\\\").replace('\n', "\\n"));
+            let path = quoted.as_ref().unwrap_or(&entry.path);
             // Writing to a string cannot fail.
             let _ = match entry.digest {
-                Some(digest) => writeln!(text, "{digest} {} {}", entry.size, entry.path),
-                None => writeln!(text, "- 0 {}", entry.path),
+                Some(digest) => writeln!(text, "{digest} {}{flags} {path}", entry.size),
+                None => writeln!(text, "- 0{flags} {path}"),
             };
         }
         text
     }
 
-    /// Reads what [`Manifest::text`] wrote; `None` for anything else.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut entries = Vec::new();
-        for line in text.lines() {
-            let (digest, rest) = line.split_once(' ')?;
-            let (size, path) = rest.split_once(' ')?;
-            let digest = if digest == "-" { None } else { Some(digest.parse().ok()?) };
-            entries.push(Entry { path: path.to_owned(), size: size.parse().ok()?, digest });
+    /// Reads what [`Manifest::text`] wrote.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it, a path that leads out of the tree and sizes that no disk holds
+    /// included.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut total: u64 = 0;
+        for line in text.split_terminator('\n') {
+            let entry = parse_line(line).ok_or("its list of files cannot be read")?;
+            if !is_plain(Path::new(entry.path.strip_suffix('/').unwrap_or(&entry.path))) {
+                return Err(format!(
+                    "it names a file outside of the tree: {}",
+                    shown(Path::new(&entry.path))
+                ));
+            }
+            if entries.last().is_some_and(|last| last.path >= entry.path) {
+                return Err("its list of files is not in order".to_owned());
+            }
+            total = total.checked_add(entry.size).ok_or("its files are larger than any disk")?;
+            entries.push(entry);
         }
-        Some(Self(entries))
+        Ok(Self(entries))
     }
 
     /// The tree's digest.
@@ -130,7 +221,7 @@ impl Manifest {
     /// The digest of a file or folder within the tree, or `None` when there is none of that path.
     pub fn at(&self, path: &str) -> Option<Digest> {
         if let Ok(index) = self.0.binary_search_by(|entry| entry.path.as_str().cmp(path)) {
-            return self.0[index].digest;
+            return self.0[index].identity();
         }
         self.below(path).map(|folder| folder.digest())
     }
@@ -171,141 +262,89 @@ impl Manifest {
     }
 }
 
-fn hash_files(root: &Path, entries: &mut [Entry]) -> Result<(), TreeError> {
-    for entry in entries.iter_mut().filter(|entry| !entry.path.ends_with('/')) {
+/// What a line of [`Manifest::text`] says.
+fn parse_line(line: &str) -> Option<Entry> {
+    let (digest, rest) = line.split_once(' ')?;
+    let (size, path) = rest.split_once(' ')?;
+    let (size, has_break) = size.strip_suffix('q').map_or((size, false), |size| (size, true));
+    let (size, executable) = size.strip_suffix('x').map_or((size, false), |size| (size, true));
+    // A number has one spelling.
+    let number: u64 = size.parse().ok().filter(|number: &u64| number.to_string() == size)?;
+    let digest = if digest == "-" { None } else { Some(digest.parse().ok()?) };
+    let path = if has_break { unquoted(path)? } else { path.to_owned() };
+    let is_folder = path.ends_with('/');
+    let is_sound = is_folder == digest.is_none() && !(is_folder && (number > 0 || executable));
+    is_sound.then_some(Entry { path, size: number, digest, executable })
+}
+
+/// The path that is written with `\\n` for a line break; `None` where it holds none.
+fn unquoted(path: &str) -> Option<String> {
+    let mut plain = String::with_capacity(path.len());
+    let mut letters = path.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => plain.push(match letters.next()? {
+                'n' => '\n',
+                '\\' => '\\',
+                _ => return None,
+            }),
+            other => plain.push(other),
+        }
+    }
+    plain.contains('\n').then_some(plain)
+}
+
+/// A file or empty folder that was found, and what the system says of it.
+type Found = (Entry, Metadata);
+
+fn hash_files(
+    root: &Path,
+    found: &mut [Found],
+    hash: &mut dyn FnMut(&Path, &Metadata) -> io::Result<Digest>,
+) -> Result<(), TreeError> {
+    for (entry, metadata) in found.iter_mut().filter(|(_, metadata)| metadata.is_file()) {
         let path = root.join(&entry.path);
-        entry.digest = Some(Digest::of_file(&path).map_err(|error| TreeError::new(&path, error))?);
+        entry.digest = Some(hash(&path, metadata).map_err(TreeError::unreadable(&path))?);
     }
     Ok(())
 }
 
 /// Every file and empty folder below `root`, sorted, digests still missing.
-fn walk(root: &Path) -> Result<Vec<Entry>, TreeError> {
-    let mut found = Vec::new();
-    let mut folders = vec![(root.to_owned(), String::new())];
-    while let Some((folder, prefix)) = folders.pop() {
+fn walk(root: &Path) -> Result<Vec<Found>, TreeError> {
+    let mut found: Vec<Found> = Vec::new();
+    let root_metadata = fs::symlink_metadata(root).map_err(TreeError::unreadable(root))?;
+    let mut folders = vec![(root.to_owned(), String::new(), root_metadata)];
+    while let Some((folder, prefix, folder_metadata)) = folders.pop() {
         let before = found.len() + folders.len();
-        for item in fs::read_dir(&folder).map_err(|error| TreeError::new(&folder, error))? {
-            let item = item.map_err(|error| TreeError::new(&folder, error))?;
+        for item in fs::read_dir(&folder).map_err(TreeError::unreadable(&folder))? {
+            let item = item.map_err(TreeError::unreadable(&folder))?;
             let path = item.path();
             let name = item.file_name();
-            let name = name.to_str().filter(|name| !name.contains('\n')).ok_or_else(|| {
-                TreeError::new(&path, "its name is not Unicode or holds a line break; rename it")
-            })?;
+            let name =
+                name.to_str().ok_or_else(|| TreeError::unfit(&path, "its name is not UTF-8; rename it"))?;
             // Does not follow links: a link's target may change without a trace in the folder.
-            let metadata = item.metadata().map_err(|error| TreeError::new(&path, error))?;
+            let metadata = item.metadata().map_err(TreeError::unreadable(&path))?;
             let relative = format!("{prefix}{name}");
             if metadata.is_dir() {
-                folders.push((path, format!("{relative}/")));
+                folders.push((path, format!("{relative}/"), metadata));
             } else if metadata.is_file() {
-                found.push(Entry { path: relative, size: metadata.len(), digest: None });
+                let (size, executable) = (metadata.len(), is_executable(&metadata));
+                found.push((Entry { path: relative, size, digest: None, executable }, metadata));
+            } else if metadata.is_symlink() {
+                let problem = "it is a symbolic link; a tree may hold only files and folders";
+                return Err(TreeError::unfit(&path, problem));
             } else {
-                let kind =
-                    if metadata.is_symlink() { "a symbolic link" } else { "neither a file nor a folder" };
-                return Err(TreeError::new(
-                    &path,
-                    format!("it is {kind}; a tree may hold only files and folders"),
-                ));
+                let problem = "it is neither a file nor a folder; a tree may hold only files and folders";
+                return Err(TreeError::unfit(&path, problem));
             }
         }
         if found.len() + folders.len() == before && !prefix.is_empty() {
-            found.push(Entry { path: prefix, size: 0, digest: None });
+            found.push((Entry { path: prefix, size: 0, digest: None, executable: false }, folder_metadata));
         }
     }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
     Ok(found)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = folder.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        folder
-    }
-
-    const FILES: [(&str, &str); 5] =
-        [("a/b/deep.txt", "1"), ("a/x.txt", "2"), ("a.txt", "3"), ("a-b/c", "4"), ("z", "")];
-
-    #[test]
-    fn the_digest_depends_on_paths_and_bytes_only() {
-        let one = folder(&FILES);
-        let mut reversed = FILES;
-        reversed.reverse();
-        let two = folder(&reversed);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            fs::set_permissions(two.path().join("z"), fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        let digest = |f: &tempfile::TempDir| Manifest::of_folder(f.path()).unwrap().digest();
-        assert_eq!(digest(&one), digest(&two));
-        fs::write(two.path().join("a/x.txt"), "20").unwrap();
-        assert_ne!(digest(&one), digest(&two));
-        fs::write(two.path().join("a/x.txt"), "2").unwrap();
-        assert_eq!(digest(&one), digest(&two));
-        fs::create_dir(two.path().join("empty")).unwrap();
-        assert_ne!(digest(&one), digest(&two), "an empty folder is part of a tree");
-        fs::remove_dir(two.path().join("empty")).unwrap();
-        fs::rename(two.path().join("z"), two.path().join("y")).unwrap();
-        assert_ne!(digest(&one), digest(&two));
-    }
-
-    #[test]
-    fn a_path_within_has_the_digest_it_would_have_alone() {
-        let tree = folder(&FILES);
-        let manifest = Manifest::of_folder(tree.path()).unwrap();
-        let alone = |path| Manifest::of_folder(&tree.path().join(path)).unwrap().digest();
-        assert_eq!(manifest.at("a"), Some(alone("a")));
-        assert_eq!(manifest.at("a/b"), Some(alone("a/b")));
-        assert_eq!(manifest.at("a/b/deep.txt"), Some(Digest::of_bytes(b"1")));
-        assert_eq!(manifest.at("a.txt"), Some(Digest::of_bytes(b"3")));
-        assert_eq!(manifest.at("a/nothing"), None);
-        assert_eq!(manifest.at("b"), None);
-        assert_eq!(manifest.top_level().keys().collect::<Vec<_>>(), ["a", "a-b", "a.txt", "z"]);
-    }
-
-    #[test]
-    fn an_empty_folder_within_is_found() {
-        let tree = folder(&[("a/x", "1")]);
-        fs::create_dir_all(tree.path().join("a/none")).unwrap();
-        let manifest = Manifest::of_folder(tree.path()).unwrap();
-        assert_eq!(manifest.at("a/none"), Some(Manifest::default().digest()));
-    }
-
-    #[test]
-    fn the_text_comes_back() {
-        let tree = folder(&FILES);
-        fs::create_dir(tree.path().join("with space")).unwrap();
-        let manifest = Manifest::of_folder(tree.path()).unwrap();
-        assert_eq!(Manifest::parse(&manifest.text()), Some(manifest));
-        assert_eq!(Manifest::parse("nonsense\n"), None);
-    }
-
-    #[test]
-    fn many_files_hash_as_few() {
-        let files: Vec<(String, String)> =
-            (0..300).map(|i| (format!("d{}/f{i}", i % 7), i.to_string())).collect();
-        let borrowed: Vec<(&str, &str)> = files.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect();
-        let tree = folder(&borrowed);
-        let parallel = Manifest::of_folder(tree.path()).unwrap();
-        let serial = Manifest::of_folder_with(tree.path(), |path, _| Digest::of_file(path)).unwrap();
-        assert_eq!(parallel, serial);
-        assert_eq!(parallel.entries().len(), 300);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_link_is_refused_by_name() {
-        let tree = folder(&FILES);
-        std::os::unix::fs::symlink("z", tree.path().join("link")).unwrap();
-        let error = Manifest::of_folder(tree.path()).unwrap_err().to_string();
-        assert!(error.contains("link: it is a symbolic link"), "{error}");
-    }
-}
+mod tests;

@@ -1,8 +1,9 @@
 //! What of the machine counts for a step's result: the values of environment variables, and what the version command
-//! of a tool prints. Asking a tool costs a process, so its answer is kept and believed as long as the file of the
+//! of a tool prints. A value may be a secret, so it leaves this module as a digest only. Asking a tool costs a process, so its answer is kept and believed as long as the file of the
 //! program is the same, by its stamp; a run that has something to do asks again.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,15 +11,21 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use stage_api::Surroundings;
+use stage_api::{Surroundings, secrets};
 
 use crate::command::COMMON_ENV;
+use crate::digest::Digest;
 use crate::store::{Stamp, stamp_of};
 
+/// What counts of a variable begins so.
+pub const ENV: &str = "env.";
 /// How long a version command may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How much of what it prints counts, in bytes.
 const LONGEST: u64 = 4096;
+
+/// What is recorded of a variable that is not set; no value has it as its digest.
+pub const NOT_SET: &str = "not set";
 
 /// What a version command printed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +68,7 @@ impl Versions {
         std::mem::take(&mut self.new)
     }
 
-    /// What counts, by name and value.
+    /// What counts, by name: what the version command prints, and a digest of the value of each variable.
     ///
     /// # Errors
     /// A version command that cannot be run, or fails.
@@ -71,8 +78,7 @@ impl Versions {
             found.push(("version".to_owned(), self.version(&of.version)?));
         }
         for name in &of.env {
-            let value = std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-            found.push((format!("env.{name}"), value.unwrap_or_else(|| "(not set)".to_owned())));
+            found.push((format!("{ENV}{name}"), recorded(name, std::env::var_os(name).as_deref())));
         }
         Ok(found)
     }
@@ -109,6 +115,14 @@ impl Versions {
     }
 }
 
+/// What is recorded of a variable's value: a digest of its bytes that is keyed with the variable's name, the same on
+/// every machine, so that machines can share results.
+fn recorded(name: &str, value: Option<&OsStr>) -> String {
+    let context = format!("repro environment variable v1 {name}");
+    let digest = value.map(|value| Digest::of_kind(&context, value.as_encoded_bytes()));
+    digest.map_or_else(|| NOT_SET.to_owned(), |digest| format!("{}{digest}", secrets::DIGEST))
+}
+
 /// Runs a version command and reads what it prints on standard output and standard error.
 fn ask(program: &Path, command: &[String]) -> Result<String, String> {
     let cannot = |error: std::io::Error| format!("cannot be run: {error}");
@@ -134,6 +148,42 @@ fn ask(program: &Path, command: &[String]) -> Result<String, String> {
     std::io::Seek::rewind(&mut printed)
         .and_then(|()| printed.take(LONGEST).read_to_end(&mut bytes))
         .map_err(cannot)?;
-    let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+    let text = match std::str::from_utf8(&bytes) {
+        Ok(text) => text.trim().to_owned(),
+        // Two texts that differ only in what is not UTF-8 are two versions.
+        Err(_) => format!("{} ({})", String::from_utf8_lossy(&bytes).trim(), Digest::of_bytes(&bytes)),
+    };
     if status.success() { Ok(text) } else { Err(format!("failed ({status}): {text}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn any_two_values_of_a_variable_differ_and_none_is_recorded_in_clear() {
+        let values: [&[u8]; 8] = [
+            b"caf\xe9",
+            b"caf\xe8",
+            "caf\u{fffd}".as_bytes(),
+            b"(not set)",
+            b"not set",
+            b"",
+            b"secret",
+            b"Secret",
+        ];
+        let mut found: Vec<String> =
+            values.iter().map(|value| recorded("A", Some(OsStr::from_bytes(value)))).collect();
+        found.push(recorded("A", None));
+        found.push(recorded("B", Some(OsStr::new("secret"))));
+        assert!(found.iter().all(|recorded| !recorded.contains("ecret")), "{found:?}");
+        let plain = Digest::of_bytes(b"secret").to_string();
+        assert!(found.iter().all(|recorded| !recorded.contains(&plain)), "{found:?}");
+        let number = found.len();
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found.len(), number);
+    }
 }

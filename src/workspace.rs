@@ -15,7 +15,7 @@ use crate::pipeline::{Pipeline, Source, Step};
 use crate::plan::Known;
 use crate::publish::Reports;
 use crate::record::RunRecord;
-use crate::store::{ContentStore, Facts, StatCache, StoreError};
+use crate::store::{ContentStore, Facts, ResultError, Snapshot, StatCache, StoreError, VerifiedPath};
 use crate::tree::{Manifest, TreeError};
 use crate::versions::Versions;
 
@@ -72,7 +72,7 @@ impl Workspace {
     ) -> Result<Self, StoreError> {
         let Facts { store, digests, versions } = facts;
         Ok(Self {
-            reports: Reports::new(reports.join(&pipeline.profile), &pipeline.profile),
+            reports: Reports::new(reports.to_owned(), pipeline, store.root()),
             root: pipeline.root.clone(),
             profile: pipeline.profile.clone(),
             pins: RefCell::new(Pins::load(&pipeline.file)?),
@@ -103,13 +103,18 @@ impl Workspace {
         &self.evidence
     }
 
-    /// Where the bytes of a tree lie, or those of a path within it: in the store, or else in the evidence.
-    pub fn bytes(&self, tree: &Digest, path: Option<&str>) -> Option<PathBuf> {
-        if self.store.has_bytes(tree) {
-            let whole = self.store.tree(tree);
-            return Some(path.map_or(whole.clone(), |path| whole.join(path)));
-        }
-        self.evidence.bytes(tree, path)
+    /// The bytes of a tree, or those of a path within it, compared with their digest: in the store, or else in the
+    /// evidence. Nothing else leads to the bytes of a result.
+    ///
+    /// # Errors
+    /// Why those in the store cannot be used, where the evidence has none.
+    pub fn open_result(&self, tree: &Digest, path: Option<&str>) -> Result<VerifiedPath, ResultError> {
+        let whole = self.store.open_tree(tree);
+        let found = whole.and_then(|whole| match path {
+            Some(path) => whole.within(path).ok_or(ResultError::Missing),
+            None => Ok(whole),
+        });
+        found.or_else(|error| self.evidence.open(tree, path).ok_or(error))
     }
 
     /// The reports.
@@ -168,6 +173,11 @@ impl Workspace {
     pub fn is_unchanged(&self, path: &Path) -> bool {
         let now = self.digests.borrow_mut().digest(&self.locate(path)).ok();
         now == self.file(path)
+    }
+
+    /// How a file or folder of the project is now, by stats alone.
+    pub fn snapshot(&self, path: &Path) -> Snapshot {
+        Snapshot::of_input(&self.root, path)
     }
 
     /// What is in a folder of the project; `None` for a file.
@@ -263,7 +273,7 @@ impl Known for Workspace {
     }
 
     fn has_bytes(&self, tree: &Digest, path: Option<&str>) -> bool {
-        self.bytes(tree, path).is_some()
+        self.store.has_bytes(tree) || self.evidence.open(tree, path).is_some()
     }
 
     fn file(&self, path: &Path) -> Option<Digest> {

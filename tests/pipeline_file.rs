@@ -347,6 +347,30 @@ fn a_path_that_leaves_its_folder_is_refused() {
     assert_eq!(message, "`./../../etc/passwd` does not stay inside the project");
     let (_, message, _) = broken(r#"publish: "tables""#, r#"publish: "../tables""#);
     assert_eq!(message, "`../tables` does not stay inside the reports folder");
+    for whole in ["./", "./.", "./a/.."] {
+        let (_, message, _) = broken(r#""data": "data/inner""#, &format!("\"data\": \"{whole}\""));
+        assert!(message.contains("is the whole project"), "{message}");
+    }
+    // A way that comes back stays inside.
+    for (written, meant) in [("./a/../b", "b"), ("././x/y/", "x/y"), ("./a//b/./c/../d", "a/b/d")] {
+        let text = GOOD.replace(r#""data": "data/inner""#, &format!("\"data\": \"{written}\""));
+        let pipeline = load(&text, None).unwrap();
+        let files = pipeline.graph.node_weights().flat_map(|step| &step.inputs);
+        assert!(files.into_iter().any(|input| input.source == Source::File(meant.into())), "{written}");
+    }
+}
+
+#[test]
+fn a_file_of_the_project_that_is_named_without_its_folder_is_told() {
+    let text = GOOD.replace(r#""data": "data/inner""#, r#""data": "sub/data.txt""#);
+    let is_there = |path: &Path| path == Path::new("sub/data.txt");
+    let registry = Registry::new().with(Make).with(Train).with(Gather);
+    let error =
+        Pipeline::parse_where(Path::new("pipeline.ron"), &text, None, &registry, &is_there).unwrap_err();
+    assert_eq!(
+        error.hint.as_deref(),
+        Some("there is a file or folder `sub/data.txt`: read it as `./sub/data.txt`")
+    );
 }
 
 #[test]

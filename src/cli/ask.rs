@@ -1,7 +1,7 @@
 //! What only a person can do, asked for before anything runs: every step that must run is looked at, so that all of it is
 //! said on one screen.
 
-use stage_api::{Outside, Registry};
+use stage_api::{Outside, Registry, secrets};
 
 use super::Global;
 use super::console;
@@ -20,6 +20,7 @@ pub fn failures(context: &Context, plan: &Plan, registry: &Registry) -> Vec<Fail
             let ports: Vec<&str> = step.inputs.iter().map(|input| input.port.as_str()).collect();
             let outside = Outside::select(stage.outside(), std::env::vars_os());
             let problem = stage.needs_human_erased(&step.params, &ports, &outside)?;
+            let problem = secrets::shown(&problem);
             Some(Failure { step: step.name.clone(), problem, log: None, needs_human: true })
         })
         .collect()

@@ -11,7 +11,7 @@ use clap_complete::env::{CompleteEnv, Shells};
 use stage_api::Registry;
 
 use super::error::CliError;
-use super::print;
+use super::print_data;
 use crate::pipeline::{Pipeline, nearest};
 
 /// By this variable the shell says that it wants completions.
@@ -41,7 +41,7 @@ impl Completions {
         shell.write_registration(VARIABLE, name, name, &asked, &mut script).map_err(|error| {
             CliError::usage(format!("the script for `{}` cannot be written: {error}", self.shell))
         })?;
-        print(&String::from_utf8_lossy(&script))?;
+        print_data(&String::from_utf8_lossy(&script))?;
         Ok(ExitCode::SUCCESS)
     }
 }

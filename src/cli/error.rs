@@ -1,17 +1,18 @@
 //! Errors as they are told: what failed, where, and what to do; and the exit code, by whose turn it is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use miette::{GraphicalReportHandler, GraphicalTheme};
 use stage_api::{HostError, StageError};
 
-use crate::pipeline::PipelineError;
+use crate::pipeline::{PipelineError, nearest};
 use crate::publish::PublishError;
 use crate::store::StoreError;
 use crate::workspace::UnusableFile;
 
-/// A picture with a line of more bytes than this shows nothing: the file is no pipeline.
-const WIDEST_PICTURE: usize = 1000;
+/// In a folder of more files a near name is looked for among so many.
+const MOST_NAMES: usize = 10_000;
 
 /// Everything that ends a command early.
 #[derive(Debug)]
@@ -53,8 +54,7 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Pipeline(_) | Self::Usage { .. } | Self::File { .. } => ExitCode::from(2),
-            Self::Publish(PublishError::Conflict { .. })
-            | Self::Store(
+            Self::Store(
                 StoreError::Foreign { .. } | StoreError::Pins { .. } | StoreError::Evidence { .. },
             ) => ExitCode::from(2),
             Self::Tool { error: StageError::Params(_), .. } => ExitCode::from(2),
@@ -71,20 +71,10 @@ impl CliError {
             None => format!("error: {message}"),
         };
         match self {
-            Self::Pipeline(error) => {
-                let place = error.to_string();
-                let hint = error.hint.clone();
-                let is_placed = error.position.is_some();
-                let picture = format!("{:?}", miette::Report::new(*error));
-                // It begins by repeating the message, however many lines that takes.
-                let lines: Vec<&str> =
-                    picture.lines().skip_while(|line| !line.contains("-[") && !line.contains("─[")).collect();
-                if is_placed && lines.iter().all(|line| line.len() <= WIDEST_PICTURE) {
-                    format!("error: {place}\n{}", lines.join("\n"))
-                } else {
-                    with_hint(place, hint)
-                }
-            }
+            Self::Pipeline(error) => match picture(&error) {
+                Some(picture) => format!("error: {error}\n{picture}"),
+                None => with_hint(error.to_string(), error.hint),
+            },
             Self::Usage { message, hint } => with_hint(message, hint),
             Self::File { pipeline, file } => with_hint(
                 format!(
@@ -96,7 +86,7 @@ impl CliError {
                     file.path.display(),
                     file.problem
                 ),
-                Some("put the file there, or correct the path in the pipeline".to_owned()),
+                Some(found_instead(&pipeline, &file.path)),
             ),
             Self::Store(error) => {
                 let hint = match &error {
@@ -106,8 +96,12 @@ impl CliError {
                         "restore the file from its history; `repro evidence` writes it anew where the results are",
                     ),
                     StoreError::Version { .. } => Some("delete that folder, or choose another with --cache"),
-                    StoreError::Io { .. } => Some("check the folder's permissions and the free space"),
-                    StoreError::Output(_) | StoreError::Away { .. } => None,
+                    StoreError::Io { .. } | StoreError::Unreadable(_) => {
+                        Some("check the folder's permissions and the free space")
+                    }
+                    StoreError::Output(_) | StoreError::OutputReplaced { .. } | StoreError::Away { .. } => {
+                        None
+                    }
                 };
                 with_hint(error.to_string(), hint.map(ToOwned::to_owned))
             }
@@ -121,12 +115,60 @@ impl CliError {
                     PublishError::Io { .. } => Some(
                         "move away what stands there, check permissions and free space, make again: results are kept",
                     ),
-                    PublishError::Conflict { .. } => None,
+                    PublishError::Result { .. } => {
+                        Some("`repro make` builds a damaged result again; `repro verify` checks all of them")
+                    }
+                    // These are about the pipeline and come with their place in it.
+                    PublishError::Conflict { .. }
+                    | PublishError::Foreign { .. }
+                    | PublishError::Reserved { .. } => None,
                 };
                 with_hint(error.to_string(), hint.map(ToOwned::to_owned))
             }
         }
     }
+}
+
+/// What is there in place of a file that cannot be used, and what to do.
+fn found_instead(pipeline: &Path, path: &Path) -> String {
+    let root = pipeline.parent().unwrap_or(Path::new(""));
+    let at = |path: &Path| if root.as_os_str().is_empty() { path.to_owned() } else { root.join(path) };
+    if let Ok(target) = std::fs::read_link(at(path)) {
+        return format!(
+            "it is a link to {}; correct the link, or the path in the pipeline",
+            target.display()
+        );
+    }
+    if at(path).exists() {
+        return "make it readable, or correct the path in the pipeline".to_owned();
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(items) = std::fs::read_dir(at(folder)) else {
+        return format!(
+            "there is no folder ./{}; put the file there, or correct the path in the pipeline",
+            folder.display()
+        );
+    };
+    let names: Vec<String> =
+        items.flatten().filter_map(|item| item.file_name().into_string().ok()).take(MOST_NAMES).collect();
+    let missing = path.file_name().unwrap_or_default().to_string_lossy();
+    let near = nearest(&missing, names.iter().map(String::as_str)).filter(|near| near.starts_with("did you"));
+    match near {
+        Some(near) => format!("{near} put the file there, or correct the path in the pipeline"),
+        None => "put the file there, or correct the path in the pipeline".to_owned(),
+    }
+}
+
+/// The lines of the file that an error is about, with its hint; `None` where it has no place in the file.
+fn picture(error: &PipelineError) -> Option<String> {
+    error.position?;
+    let mut text = String::new();
+    // Without colours, which would be escaped where the text reaches the terminal.
+    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor());
+    handler.render_report(&mut text, error).ok()?;
+    // It begins by repeating the message, however many lines that takes.
+    let lines: Vec<&str> = text.lines().skip_while(|line| !line.contains("─[")).collect();
+    Some(lines.join("\n"))
 }
 
 impl From<HostError> for CliError {

@@ -11,8 +11,11 @@ use super::context::Context;
 use super::error::CliError;
 use super::{Global, print, print_json, words};
 use crate::attest::{Attested, Refusal, attest};
+use crate::digest::Digest;
 use crate::evidence;
+use crate::key::StageKey;
 use crate::pipeline::needs::{bytes, size};
+use crate::store::Claimed;
 
 /// Write the evidence from which a fresh clone makes the reports without data and without training
 ///
@@ -40,7 +43,23 @@ impl Evidence {
             Err(refusal) => return refused(&refusal, self.largest),
         };
         let folder = context.evidence_folder();
-        evidence::write(&folder, &proofs)?;
+        let writer = workspace
+            .store()
+            .lock(&mut |holder| tell!("waiting for {holder}, which has this cache to itself"))?;
+        // Whoever writes evidence of this profile is the one: two at once would take each other's folder away.
+        let key = StageKey(Digest::of_kind("repro evidence v1", folder.as_os_str().as_encoded_bytes()));
+        let Claimed::Mine(claim) = writer.claim(key)? else {
+            let message = format!("{}: another process writes this evidence", folder.display());
+            return Err(CliError::Usage {
+                message,
+                hint: Some("run it again when that one has ended".to_owned()),
+            });
+        };
+        let work = writer.begin_aside(key, claim)?;
+        let written = evidence::write(&folder, &proofs, &work.out);
+        // The next run clears what cannot be cleared now.
+        let _ = writer.discard(work);
+        written?;
         let parts = proofs.iter().map(|proof| proof.parts.len()).sum::<usize>();
         if global.json {
             print_json(
@@ -66,10 +85,11 @@ fn refused(refusal: &Refusal, largest: u64) -> Result<ExitCode, CliError> {
         Refusal::NotFresh(step) => {
             (format!("step `{step}` is not up to date"), "`repro make` first".to_owned())
         }
-        Refusal::BytesMissing(step) => (
-            format!("the result of `{step}` is not in the cache"),
-            format!("`repro make {step} --force {step}` makes it again"),
-        ),
+        Refusal::Unusable(step, problem) => {
+            tell!("error: no evidence is written: the result of step `{step}` cannot be used: {problem}");
+            tell!("hint: `repro make {step} --force {step}` builds it again");
+            return Ok(ExitCode::FAILURE);
+        }
         Refusal::TooLarge(step, size) => {
             let message = format!(
                 "step `{step}` reads more than {}, and what it wrote takes {}",

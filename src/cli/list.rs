@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
-use stage_api::Registry;
+use stage_api::{Registry, secrets};
 
 use super::context::Context;
 use super::error::CliError;
@@ -64,7 +64,7 @@ fn steps(global: &Global, registry: &Registry) -> Result<(), CliError> {
         let steps: Vec<_> = pipeline
             .graph
             .node_weights()
-            .map(|step| json!({"name": step.name, "stage": step.stage, "params": step.params, "line": step.line}))
+            .map(|step| json!({"name": step.name, "stage": step.stage, "params": secrets::shown(&step.params), "line": step.line}))
             .collect();
         return print_json(&json!({"profile": pipeline.profile, "targets": targets, "steps": steps}));
     }

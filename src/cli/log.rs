@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{IsTerminal, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use stage_api::Registry;
 use super::context::Context;
 use super::error::CliError;
 use super::{Global, print_bytes, print_json};
+use crate::escape::escaped_bytes;
 use crate::key::StageKey;
 use crate::pipeline::Step;
 use crate::plan::{Known, Request, judge};
@@ -111,7 +112,7 @@ pub fn last(workspace: &Workspace, step: &Step, key: Option<&StageKey>) -> Optio
     let is_there = |log: &PathBuf| log.exists() || log.with_extension("jsonl").exists();
     let left = key.and_then(|key| store.open_log(key));
     let of_key = || key.map(|key| store.log(key)).filter(is_there);
-    let of_last = || workspace.last(step).map(|record| store.root().join(record.log));
+    let of_last = || workspace.last(step).and_then(|record| store.recorded_log(&record));
     left.or_else(of_key).or_else(of_last).filter(is_there)
 }
 
@@ -139,7 +140,14 @@ impl<'a> Tail<'a> {
             .seek(SeekFrom::Start(self.at))
             .and_then(|_| self.file.read_to_end(&mut bytes))
             .map_err(&failed)?;
-        print_bytes(&bytes)?;
+        if std::io::stdout().is_terminal() {
+            // A character of which only a part is there yet is left for the next time.
+            let half = std::str::from_utf8(&bytes).err().filter(|error| error.error_len().is_none());
+            bytes.truncate(half.map_or(bytes.len(), |half| half.valid_up_to()));
+            print_bytes(escaped_bytes(&bytes).as_bytes())?;
+        } else {
+            print_bytes(&bytes)?;
+        }
         self.at += bytes.len() as u64;
         Ok(())
     }

@@ -65,6 +65,7 @@ impl Made {
             "not_reached": summary.not_reached,
             "interrupted": summary.interrupted,
             "published": published.as_ref().map_or(0, |published| published.written.len()),
+            "removed": published.as_ref().map_or(0, |published| published.removed.len()),
             "differing": differing,
             "pushed": offered.as_ref().map_or(0, |(_, offered)| offered.pushed.len()),
             "conflicts": conflicts.collect::<Vec<_>>(),
@@ -96,10 +97,7 @@ impl Made {
         }
         let folder = workspace.reports().folder().display();
         match &self.published {
-            Some(published) if published.written.is_empty() && published.removed.is_empty() => {}
-            Some(published) => {
-                tell!("published {} in {folder}", words::count(published.written.len(), "file"));
-            }
+            Some(published) => tell_published(published, &folder.to_string()),
             None if !self.differing.is_empty() => {
                 let number = words::count(self.differing.len(), "file");
                 tell!("error: --check: {number} in {folder} not as made now");
@@ -156,6 +154,18 @@ impl Made {
             }
             _ => ExitCode::FAILURE,
         }
+    }
+}
+
+fn tell_published(Published { written, removed, edited }: &Published, folder: &str) {
+    if !written.is_empty() {
+        tell!("published {} in {folder}", words::count(written.len(), "file"));
+    }
+    if !removed.is_empty() {
+        tell!("removed {} that no step publishes any more", words::count(removed.len(), "report"));
+    }
+    for file in edited {
+        tell!("warning: {} was edited; no step publishes it any more, and it stays", file.display());
     }
 }
 

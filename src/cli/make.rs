@@ -23,6 +23,7 @@ use super::limits::Limits;
 use super::made::{Made, by_evidence};
 use super::sharing::{Sharing, tell_news};
 use super::{Global, console, status, words};
+use crate::digest::Digest;
 use crate::estimate::estimate;
 use crate::explain::explain;
 use crate::grounds::Grounds;
@@ -96,10 +97,17 @@ impl Make {
         if !self.dry_run && is_done(&context, workspace, &plan) {
             keep(context.keep(workspace.store()));
             keep(workspace.store().register(&context.file()));
+            let parts = parts(&context, workspace, &plan);
+            let is_noted = workspace.reports().is_noted(&parts);
+            // Reports that a clone brought, say: from now on this pipeline knows them as its own.
+            if !is_noted && !self.check {
+                let writer = workspace.store().lock(&mut tell_of_waiting)?;
+                publish(&context, workspace, &writer, &parts)?;
+            }
+            let is_final = forced.is_empty() && (is_noted || !self.check);
+            let grounds = is_final.then(|| Grounds::of(&context.pipeline, workspace, &plan)).flatten();
             keep(workspace.keep_facts());
-            if let (true, Some(grounds)) =
-                (forced.is_empty(), Grounds::of(&context.pipeline, workspace, &plan))
-            {
+            if let Some(grounds) = grounds {
                 keep(grounds.keep(&context.request(&asked), workspace));
             }
             let made = Made::nothing(plan.needed().count(), since);
@@ -148,19 +156,28 @@ impl Make {
             plan = context.judge(workspace, targets, forced)?;
         }
         warn_of_losses(workspace.store());
-        for step in run::doubt_unpublished(&context.pipeline, workspace, &mut plan) {
-            tell!("warning: {}", words::damaged(&step));
+        warn_of_leftovers(&writer);
+        warn_of_damage(&context, workspace, &mut plan)?;
+        let schedule = |plan: &mut Plan| {
+            self.schedule(global, &context, workspace, &writer, plan, &capacity, shared.clone())
+        };
+        let mut summary = schedule(&mut plan)?;
+        // A step may have written into another one's result since that was kept.
+        if summary.is_complete() && warn_of_damage(&context, workspace, &mut plan)? {
+            let again = schedule(&mut plan)?;
+            let ran = std::mem::take(&mut summary.ran);
+            summary = Summary { ran: ran.into_iter().chain(again.ran).collect(), ..again };
         }
-        let summary =
-            self.schedule(global, &context, workspace, &writer, &mut plan, capacity, shared.clone())?;
         writer.sync()?;
+        warn_of_leftovers(&writer);
         let fresh: Vec<NodeIndex> =
             plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).collect();
         let mut made = Made { summary, ..Made::nothing(fresh.len(), since) };
         if made.summary.is_complete() {
             let parts = parts(&context, workspace, &plan);
             if self.check {
-                made.differing = workspace.reports().differing(&parts, &mut workspace.digests());
+                let mut digests = workspace.digests();
+                made.differing = workspace.reports().differing(&context.pipeline, &parts, &mut digests);
             } else {
                 made.published = Some(publish(&context, workspace, &writer, &parts)?);
             }
@@ -205,7 +222,7 @@ impl Make {
         workspace: &Workspace,
         writer: &Writer,
         plan: &mut Plan,
-        capacity: Capacity,
+        capacity: &Capacity,
         shared: Option<Rc<Shared>>,
     ) -> Result<Summary, CliError> {
         if plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh) {
@@ -217,8 +234,9 @@ impl Make {
         let stop_fetching = shared.as_ref().map(|shared| shared.remote().stopper());
         stop_on_signals(sender.clone(), site.is_some(), stop_fetching)
             .map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
-        let guess = estimate(&context.pipeline, plan, workspace.history(), &capacity);
+        let guess = estimate(&context.pipeline, plan, workspace.history(), capacity);
         let estimated_seconds = guess.unknown.is_empty().then_some(guess.seconds);
+        let capacity = capacity.clone();
         let options =
             Options { capacity, keep_going: self.keep_going, wait: !self.no_wait, estimated_seconds, shared };
         let mut observer = console::observer(global.json);
@@ -263,7 +281,7 @@ fn publishing<'a>(context: &'a Context, plan: &'a Plan) -> impl Iterator<Item = 
     plan.needed().filter(|node| context.pipeline.graph[*node].publish.is_some())
 }
 
-/// Whether everything is fresh and published.
+/// Whether everything is fresh and published, and nothing else is published any more.
 fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
     plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh)
         && publishing(context, plan).all(|node| {
@@ -271,6 +289,7 @@ fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
                 .tree
                 .is_some_and(|tree| workspace.is_published(&context.pipeline.graph[node], &tree))
         })
+        && workspace.reports().left_over(&context.pipeline, &parts(context, workspace, plan)).is_empty()
 }
 
 fn nothing_to_do(global: &Global, made: Made, by_evidence: usize) -> Result<ExitCode, CliError> {
@@ -299,9 +318,21 @@ fn warn_of_losses(store: &ContentStore) {
         tell!("warning: {}: {what} is damaged (byte {at}) and counts as absent", file.display());
     }
     for step in store.lost() {
-        tell!(
-            "warning: what `{step}` wrote did not get to the disk whole before the system went down; it runs again"
-        );
+        tell!("warning: what `{step}` wrote is not whole on the disk; it runs again");
+    }
+}
+
+/// Looks at what is yet to be published, and says what of it is damaged; whether anything is.
+fn warn_of_damage(context: &Context, workspace: &Workspace, plan: &mut Plan) -> Result<bool, StoreError> {
+    let damaged = run::doubt_unpublished(&context.pipeline, workspace, plan)?;
+    damaged.iter().for_each(|step| tell!("warning: {}", words::damaged(step)));
+    Ok(!damaged.is_empty())
+}
+
+/// What dead runs left and a person should know of.
+fn warn_of_leftovers(writer: &Writer) {
+    for warning in writer.take_warnings() {
+        tell!("warning: {warning}");
     }
 }
 
@@ -321,7 +352,7 @@ fn parts<'a>(context: &'a Context, workspace: &Workspace, plan: &Plan) -> Vec<Pa
             step: &graph[node].name,
             below: graph[node].publish.as_deref()?,
             manifest: workspace.manifest(&tree)?.as_ref().clone(),
-            tree: workspace.bytes(&tree, None).unwrap_or_else(|| workspace.store().tree(&tree)),
+            tree,
         })
     };
     publishing(context, plan).filter_map(part).collect()
@@ -348,9 +379,19 @@ fn publish(
     writer: &Writer,
     parts: &[Part],
 ) -> Result<Published, CliError> {
-    let graph = &context.pipeline.graph;
     // Two at once would each forget what the other wrote.
     let _alone = writer.alone("publish.lock")?;
-    let publishes = |name: &str| graph.node_weights().any(|step| step.name == name && step.publish.is_some());
-    Ok(workspace.reports().publish(writer, parts, &publishes, &mut workspace.digests())?)
+    let open = |tree: &Digest| workspace.open_result(tree, None);
+    let published =
+        workspace.reports().publish(writer, &context.pipeline, parts, &open, &mut workspace.digests());
+    published.map_err(|error| {
+        let graph = &context.pipeline.graph;
+        let step = error.step().and_then(|name| graph.node_weights().find(|step| step.name == name));
+        match step {
+            Some(step) => {
+                CliError::usage(format!("{}:{}: {error}", context.pipeline.file.display(), step.line))
+            }
+            None => error.into(),
+        }
+    })
 }

@@ -8,7 +8,7 @@ macro_rules! tell {
     ($($words:tt)*) => {{
         use std::io::Write as _;
         // One write: the stream has no buffer, and what several processes say must not mix within a line.
-        let _ = std::io::stderr().write_all((format!($($words)*) + "\n").as_bytes());
+        let _ = std::io::stderr().write_all(($crate::cli::harmless(&format!($($words)*)) + "\n").as_bytes());
     }};
 }
 
@@ -51,13 +51,14 @@ mod watch;
 mod why;
 mod words;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use stage_api::Registry;
+use stage_api::{Registry, secrets};
 
+use crate::escape::{escaped, escaped_json};
 use error::CliError;
 
 /// Rebuilds a scientific paper: a pipeline of content-hashed steps, run only where something changed.
@@ -131,8 +132,13 @@ pub fn run(registry: Registry) -> ExitCode {
     let result = match grammar(&registry).try_get_matches().and_then(|matches| execute(&matches, &registry)) {
         Ok(result) => result,
         Err(error) => {
-            // Help goes to standard output with code 0, a mistake to standard error with code 2.
-            let _ = error.print();
+            // Help goes to standard output with code 0, a mistake to standard error with code 2: it repeats what was
+            // given, which may be the name of a file.
+            if error.use_stderr() {
+                tell!("{}", error.render().to_string().trim_end());
+            } else {
+                let _ = error.print();
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
@@ -188,12 +194,23 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
     })
 }
 
-/// Writes data to standard output. A reader that has seen enough (`| head`) is no error.
-fn print(text: &str) -> Result<(), CliError> {
-    print_bytes(text.as_bytes())
+/// What a person reads, as a terminal may show it: the one place where text becomes harmless. Names of files, what steps
+/// and servers say, and records come from outside; addresses may hold secrets.
+fn harmless(text: &str) -> String {
+    escaped(&secrets::shown(text)).into_owned()
 }
 
-/// As [`print`], of bytes as they are.
+/// Writes what a person reads to standard output.
+fn print(text: &str) -> Result<(), CliError> {
+    print_bytes(harmless(text).as_bytes())
+}
+
+/// Writes what a program may read: as it is, but harmless where it goes to a terminal.
+fn print_data(text: &str) -> Result<(), CliError> {
+    if std::io::stdout().is_terminal() { print(text) } else { print_bytes(text.as_bytes()) }
+}
+
+/// Writes bytes to standard output. A reader that has seen enough (`| head`) is no error.
 fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -206,7 +223,7 @@ fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
 
 /// Writes data to standard output as one line of JSON.
 fn print_line(value: &serde_json::Value) -> Result<(), CliError> {
-    print(&format!("{value}\n"))
+    print_bytes(escaped_json(&format!("{value}\n")).as_bytes())
 }
 
 /// Writes data to standard output as one JSON document.
@@ -214,5 +231,5 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
     let text = serde_json::to_string_pretty(value);
     let text =
         text.map_err(|error| CliError::usage(format!("the answer cannot be written as JSON: {error}")))?;
-    print(&(text + "\n"))
+    print_bytes(escaped_json(&(text + "\n")).as_bytes())
 }

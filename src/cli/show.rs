@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use stage_api::Registry;
+use stage_api::{Registry, secrets};
 
 use super::context::Context;
 use super::error::CliError;
@@ -18,7 +18,8 @@ use crate::pipeline::needs::bytes;
 use crate::pipeline::{Source, Step};
 use crate::plan::{Known, judge};
 use crate::record::{RunRecord, source_name};
-use crate::store::Verdict;
+use crate::store::{ResultError, Verdict};
+use crate::tree;
 use crate::workspace::Workspace;
 
 /// Shows all that is known of a step: params, needs, inputs, key, and its result with files, time and place.
@@ -56,8 +57,10 @@ struct ShownInput {
 struct ShownResult {
     /// Whether it is the result of the key above, or of an earlier one.
     current: bool,
-    folder: PathBuf,
+    folder: String,
     bytes_there: bool,
+    /// What is wrong with its bytes; absent where they are right, or not there.
+    problem: Option<String>,
     files: Vec<ShownFile>,
     record: RunRecord,
     /// What running it again on the same has shown, if that was tried.
@@ -100,7 +103,7 @@ impl Show {
             version: step.version,
             profile: context.pipeline.profile.clone(),
             line: step.line,
-            params: step.params.clone(),
+            params: secrets::shown(&step.params),
             needs: step.needs.to_string(),
             publish: step.publish.clone(),
             state: explain(&context.pipeline, &workspace, &plan, node).state,
@@ -113,7 +116,14 @@ impl Show {
         } else {
             print(&text(&shown, step))?;
         }
-        Ok(ExitCode::SUCCESS)
+        match shown.result.and_then(|result| result.problem) {
+            Some(problem) => {
+                tell!("error: the result of step `{}` cannot be used: {problem}", self.step);
+                tell!("hint: `repro make {} --force {0}` builds it again", self.step);
+                Ok(ExitCode::FAILURE)
+            }
+            None => Ok(ExitCode::SUCCESS),
+        }
     }
 }
 
@@ -122,11 +132,16 @@ fn result(workspace: &Workspace, record: RunRecord, current: bool) -> ShownResul
     let entries = manifest.iter().flat_map(|manifest| manifest.entries());
     let files =
         entries.map(|entry| ShownFile { path: entry.path.clone(), bytes: entry.size, digest: entry.digest });
+    let opened = workspace.open_result(&record.tree, None);
     ShownResult {
         verified: workspace.store().verdict(&record.key_text.key()),
         current,
         bytes_there: workspace.has_bytes(&record.tree, None),
-        folder: workspace.bytes(&record.tree, None).unwrap_or_else(|| workspace.store().tree(&record.tree)),
+        folder: match &opened {
+            Ok(folder) => tree::shown(folder),
+            Err(_) => workspace.store().tree_location(&record.tree),
+        },
+        problem: opened.err().filter(|e| !matches!(e, ResultError::Missing)).map(|e| e.to_string()),
         files: files.collect(),
         record,
     }
@@ -158,9 +173,13 @@ fn text(shown: &Shown, step: &Step) -> String {
     if !result.current {
         line("result", "none for this key; the last one, of another key, is");
     }
-    let there = if result.bytes_there { "" } else { ", bytes gone from the cache" };
+    let there = match &result.problem {
+        Some(_) => ", its bytes cannot be used",
+        None if result.bytes_there => "",
+        None => ", bytes gone from the cache",
+    };
     line("tree", &format!("{}{there}", record.tree));
-    line("folder", &result.folder.display().to_string());
+    line("folder", &result.folder);
     if let Some(accepted) = &record.accepted {
         let when = words::ago(record.started_ms);
         line("accepted", &format!("{when} by {}: {}", accepted.who, accepted.because));
@@ -180,7 +199,7 @@ fn text(shown: &Shown, step: &Step) -> String {
     line("files", &format!("{}, {}", words::count(result.files.len(), "file"), bytes(record.bytes)));
     let width = result.files.iter().map(|file| bytes(file.bytes).len()).max().unwrap_or(0);
     for file in &result.files {
-        let _ = writeln!(text, "  {:>width$}  {}", bytes(file.bytes), file.path);
+        let _ = writeln!(text, "  {:>width$}  {}", bytes(file.bytes), tree::shown(Path::new(&file.path)));
     }
     text
 }

@@ -10,12 +10,13 @@ use clap::{ArgAction, ArgMatches, Command};
 use petgraph::graph::NodeIndex;
 use stage_api::{
     Answer, Arg, Count, Desk, Host, InputView, Outside, Progress, Registry, Results, RunView, StageError,
-    StepView, Tool, ToolArgs, Unit,
+    StepView, Tool, ToolArgs, Unit, secrets,
 };
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, graph, log, print, words};
+use super::{Global, graph, log, print_bytes, print_data, words};
+use crate::escape::escaped_json;
 use crate::explain::{State, explain};
 use crate::plan::{Plan, Request, in_order, judge};
 use crate::record::{RunRecord, source_name};
@@ -68,8 +69,8 @@ pub fn run(
 ) -> Result<ExitCode, CliError> {
     let answer = answer(tool, &arguments(tool, matches), global, registry)?;
     match global.json {
-        true => print(&(answer.json.trim_end().to_owned() + "\n"))?,
-        false => print(&answer.text)?,
+        true => print_bytes(escaped_json(&(answer.json.trim_end().to_owned() + "\n")).as_bytes())?,
+        false => print_data(&answer.text)?,
     }
     Ok(if answer.stale { ExitCode::from(4) } else { ExitCode::SUCCESS })
 }
@@ -153,7 +154,7 @@ impl Judged<'_> {
             name: step.name.clone(),
             stage: step.stage.clone(),
             version: step.version,
-            params: step.params.clone(),
+            params: secrets::shown(&step.params),
             inputs: inputs.collect(),
             publish: step.publish.as_ref().map(|folder| folder.display().to_string()),
             state: state.to_owned(),
@@ -215,9 +216,9 @@ impl Results for Judged<'_> {
         })?;
         let make = format!("run `repro make {step}` first");
         match self.plan.of(node).tree {
-            Some(tree) => self.workspace.bytes(&tree, None).ok_or_else(|| {
+            Some(tree) => self.workspace.open_result(&tree, None).map(PathBuf::from).map_err(|error| {
                 let make = format!("run `repro make {step} --force {step}`, or `repro pull {step}`, first");
-                StageError::Failed(format!("the files of step `{step}` are not here; {make}"))
+                StageError::Failed(format!("the result of step `{step}` cannot be used: {error}; {make}"))
             }),
             None => Err(StageError::Failed(format!("step `{step}` is not up to date; {make}"))),
         }

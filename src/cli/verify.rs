@@ -62,7 +62,8 @@ impl Verify {
             tell_damage(&verified)?;
         }
         put_away?;
-        Ok(if verified.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let is_sound = verified.damaged.is_empty() && verified.unreadable.is_empty();
+        Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     /// Runs the named steps again.
@@ -134,17 +135,23 @@ fn put_away(store: &ContentStore, verified: &Verified) -> Result<(), CliError> {
 
 fn tell_damage(verified: &Verified) -> Result<(), CliError> {
     let mut text = String::new();
-    for damaged in &verified.damaged {
+    let found = verified.damaged.iter().map(|found| ("damaged   ", found));
+    for (what, found) in found.chain(verified.unreadable.iter().map(|found| ("unreadable", found))) {
         let steps: Vec<String> =
-            damaged.steps.iter().map(|(step, profile)| format!("{step} ({profile})")).collect();
-        text.push_str(&format!("damaged  {}  {}\n", damaged.tree.short(), steps.join(", ")));
-        for problem in &damaged.problems {
-            text.push_str(&format!("           {problem}\n"));
+            found.steps.iter().map(|(step, profile)| format!("{step} ({profile})")).collect();
+        text.push_str(&format!("{what}  {}  {}\n", found.tree.short(), steps.join(", ")));
+        for problem in &found.problems {
+            text.push_str(&format!("            {problem}\n"));
         }
     }
     print(&text)?;
     let hashed = format!("{} with {}", words::count(verified.trees, "result"), bytes(verified.bytes));
+    if !verified.unreadable.is_empty() {
+        tell!("error: {} of {hashed} cannot be read; nothing is known of them", verified.unreadable.len());
+        tell!("hint: set their permissions, or ask whoever owns the files");
+    }
     match verified.damaged.len() {
+        0 if !verified.unreadable.is_empty() => {}
         0 => tell!("{hashed}: all are what they were"),
         damaged => {
             tell!("error: {damaged} of {hashed} are damaged and were put away");

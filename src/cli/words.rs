@@ -7,7 +7,7 @@ use stage_api::Unit;
 
 use crate::compare::Difference;
 use crate::digest::Digest;
-use crate::explain::{Cause, FileChange, State};
+use crate::explain::{Cause, FileChange, State, VariableChange};
 use crate::params::ParamChange;
 use crate::record::RunRecord;
 use crate::store::{Outcome, Verdict};
@@ -41,9 +41,9 @@ pub fn ago(ms: u64) -> String {
     format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 
-/// What is said of a step whose earlier result is damaged.
+/// The warning about a step whose result is damaged.
 pub fn damaged(step: &str) -> String {
-    format!("what `{step}` wrote in an earlier run is damaged; it runs again")
+    format!("what `{step}` wrote is damaged; it runs again")
 }
 
 /// What running a step again has shown.
@@ -74,6 +74,11 @@ pub fn count(number: usize, noun: &str) -> String {
 /// That a result came from the shared store.
 pub fn fetched(step: &str, size: u64) -> String {
     format!("{step} fetched, {}", crate::pipeline::needs::bytes(size))
+}
+
+/// What is done with what a step wrote.
+pub fn keeping(files: usize, bytes: u64) -> String {
+    format!("hashing its output: {}, {}", count(files, "file"), crate::pipeline::needs::bytes(bytes))
 }
 
 /// How a step ended.
@@ -153,6 +158,16 @@ pub fn cause(cause: &Cause) -> String {
         }
         Cause::Stage { old, new } => format!("its stage changed: {old} -> {new}"),
         Cause::Param(change) => param(change),
+        Cause::Variable { name, change } => {
+            let change = match change {
+                VariableChange::Changed => "has another value",
+                VariableChange::Set => "is set now and was not",
+                VariableChange::Unset => "is no longer set",
+                VariableChange::Declared => "counts now",
+                VariableChange::NoLongerDeclared => "no longer counts",
+            };
+            format!("environment variable {name} {change}")
+        }
         Cause::Input { port, source, old, new, files, .. } => {
             let what = match (old, new) {
                 (None, Some(new)) => format!("is new, {}", short(new)),

@@ -75,7 +75,8 @@ impl Pipeline {
             graph.add_node(step);
         }
         let is_step = |node: NodeIndex| node.index() < graph.node_count();
-        if !arrows.iter().all(|(from, to)| is_step(*from) && is_step(*to)) {
+        let targets = kept.targets.values().flatten();
+        if !arrows.iter().flat_map(|(from, to)| [from, to]).chain(targets).all(|node| is_step(*node)) {
             return None;
         }
         for (from, to) in arrows {

@@ -5,7 +5,9 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
+use miette::{Diagnostic, LabeledSpan, SourceCode};
+
+use super::excerpt::Excerpt;
 
 /// The text of a pipeline file with its path, for errors that point into it.
 #[derive(Debug, Clone)]
@@ -50,15 +52,25 @@ impl<'a> Text<'a> {
 
     /// An error about `span`.
     pub fn error(&self, span: Range<usize>, message: impl Into<String>) -> PipelineError {
+        let (line, column) = self.position(span.start);
+        let start = self.lines[line - 1];
+        // A line before it and one after it show where it is.
+        let around = line.saturating_sub(2)..(line + 2).min(self.lines.len());
+        let excerpt = Excerpt::new(
+            self.path,
+            &self.text
+                [self.lines[around.start]..self.lines.get(around.end).copied().unwrap_or(self.text.len())],
+            start - self.lines[around.start],
+            floor_boundary(self.text, span.start) - start
+                ..floor_boundary(self.text, span.end).max(start) - start,
+            (around.start, column),
+        );
         PipelineError {
             file: self.path.to_owned(),
-            position: Some(self.position(span.start)),
+            position: Some((line, column)),
             message: message.into(),
             hint: None,
-            source: Some(Box::new((
-                NamedSource::new(self.path.to_string_lossy(), self.text.to_owned()),
-                span,
-            ))),
+            source: Some(Box::new(excerpt)),
         }
     }
 }
@@ -82,7 +94,7 @@ pub struct PipelineError {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    source: Option<Box<(NamedSource<String>, Range<usize>)>>,
+    source: Option<Box<Excerpt>>,
 }
 
 impl PipelineError {
@@ -108,9 +120,15 @@ impl PipelineError {
     }
 }
 
+/// Longer names are compared with none: that takes time that grows with the square of their length.
+const LONGEST_NAME: usize = 200;
+
 /// "did you mean `x`?" when a known name is near, else the known names, else nothing.
 pub fn nearest<'k>(unknown: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
-    let mut known: Vec<&str> = known.into_iter().collect();
+    let mut known: Vec<&str> = known.into_iter().filter(|name| name.len() <= LONGEST_NAME).collect();
+    if unknown.len() > LONGEST_NAME {
+        return None;
+    }
     known.sort_unstable();
     known.dedup();
     let best = known
@@ -142,11 +160,11 @@ impl Diagnostic for PipelineError {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.source.as_deref().map(|(source, _)| source as &dyn SourceCode)
+        self.source.as_deref().map(|excerpt| excerpt as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let (_, span) = self.source.as_deref()?;
-        Some(Box::new(std::iter::once(LabeledSpan::underline(span.clone()))))
+        let excerpt = self.source.as_deref()?;
+        Some(Box::new(std::iter::once(LabeledSpan::underline(excerpt.span()))))
     }
 }

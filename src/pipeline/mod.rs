@@ -3,6 +3,7 @@
 mod cached;
 mod check;
 mod error;
+mod excerpt;
 mod expand;
 mod file;
 pub mod needs;
@@ -10,7 +11,7 @@ mod params;
 mod rehearsal;
 pub mod schema;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -173,6 +174,14 @@ impl Pipeline {
         let mut pipeline = check::check(&file::parse(&text)?, profile, &text, registry, is_there)?;
         pipeline.text = digest;
         Ok(pipeline)
+    }
+}
+
+impl Pipeline {
+    /// Where the steps that publish do so, by name.
+    pub fn publishing(&self) -> HashMap<&str, &Path> {
+        let steps = self.graph.node_weights();
+        steps.filter_map(|step| Some((step.name.as_str(), step.publish.as_deref()?))).collect()
     }
 }
 

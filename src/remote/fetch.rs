@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,15 +68,23 @@ impl Remote {
 
 impl Inner {
     async fn record(&self, key: &StageKey) -> Result<Option<(RunRecord, Stored)>, Trouble> {
-        let Some(record) = self.get(&record_name(key), |bytes| object::to_record(key, &bytes)).await? else {
+        let Some(record) = self
+            .get(&record_name(key), object::LARGEST_RECORD, |bytes| object::to_record(key, &bytes))
+            .await?
+        else {
             return Ok(None);
         };
         // Without a description of its tree a record is of no use.
-        Ok(self.tree(&record.tree).await?.map(|stored| (record, stored)))
+        let Some(stored) = self.tree(&record.tree).await? else { return Ok(None) };
+        if !object::agree(&record, &stored.manifest) {
+            let problem = "it says other things of its tree than the tree does".to_owned();
+            return Err(Trouble::Damaged { object: record_name(key), problem });
+        }
+        Ok(Some((record, stored)))
     }
 
     async fn tree(&self, tree: &Digest) -> Result<Option<Stored>, Trouble> {
-        self.get(&tree_name(tree), |bytes| object::to_tree(tree, &bytes)).await
+        self.get(&tree_name(tree), object::LARGEST_TREE, |bytes| object::to_tree(tree, &bytes)).await
     }
 
     async fn chunk(&self, digest: &Digest, len: u64) -> Result<Bytes, Trouble> {
@@ -88,22 +96,25 @@ impl Inner {
             _ => Ok(bytes),
         };
         let name = chunk_name(digest);
-        let found = self.get(&name, check).await?;
+        let found = self.get(&name, len, check).await?;
         found.ok_or_else(|| Trouble::Damaged { object: name, problem: "it is not there".to_owned() })
     }
 }
 
 type Failed = (PathBuf, io::Error);
 
-/// Makes the folders of a tree, its empty files, and its large files as long as they will be.
+/// Makes the folders of a tree and its files, empty still; large ones as long as they will be.
 fn prepare(stored: &Stored, out: &Path) -> Result<(), Failed> {
     for entry in stored.manifest.entries() {
         let path = out.join(&entry.path);
         let made = match entry.digest {
             None => fs::create_dir_all(&path),
+            // The executable bit is part of the tree; what else others may do is set when it is kept.
             Some(_) => path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {
-                let is_written_in_parts = entry.size == 0 || entry.size > pack::LARGEST;
-                if is_written_in_parts { File::create_new(&path)?.set_len(entry.size) } else { Ok(()) }
+                let mode = if entry.executable { 0o777 } else { 0o666 };
+                let is_written_in_parts = entry.size > pack::LARGEST;
+                let file = File::options().write(true).create_new(true).mode(mode).open(&path)?;
+                if is_written_in_parts { file.set_len(entry.size) } else { Ok(()) }
             }),
         };
         made.map_err(|error| (path, error))?;
@@ -116,12 +127,13 @@ fn write(files: &[(PathBuf, u64)], pieces: &[Piece], mut bytes: &[u8]) -> Result
     for piece in pieces {
         let (path, size) = &files[piece.entry];
         let (these, rest) = bytes.split_at(piece.len as usize);
+        let open = || File::options().write(true).open(path);
         let written = if piece.len == *size && *size <= pack::LARGEST {
-            fs::write(path, these)
+            open().and_then(|file| file.write_all_at(these, 0))
         } else {
             // What is kept must be on the disk in the end: it goes there while the rest still comes.
             let begin = |file: File| file.write_all_at(these, piece.offset).and_then(|()| file.sync_data());
-            File::options().write(true).open(path).and_then(begin)
+            open().and_then(begin)
         };
         written.map_err(|error| (path.clone(), error))?;
         bytes = rest;

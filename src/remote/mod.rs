@@ -5,6 +5,7 @@
 //! To the rest of the engine it is blocking. The runtime that its network needs is started when a store is named, never
 //! otherwise.
 
+mod connector;
 mod fetch;
 mod object;
 mod open;
@@ -16,10 +17,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use stage_api::secrets;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
@@ -31,8 +34,17 @@ pub use shared::{News, Offered, Shared};
 const AT_ONCE: usize = 16;
 /// How often an object that came damaged is asked for again: it may have been damaged on the way.
 const TRIES: u32 = 3;
-/// How long an object may take. A server that sends a byte now and then must not hold a run for ever.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How long a store may send next to nothing. A server that is silent, or sends a byte now and then, must not hold a run.
+const QUIET: Duration = Duration::from_secs(6);
+/// Fewer bytes than this in [`QUIET`] are next to nothing.
+const LEAST: usize = 4096;
+/// Bytes a second at which an object can be sent over the slowest line that is of use.
+const SLOWEST_SENDING: usize = 64 << 10;
+
+/// How long an object of that size may take to be sent. How far it is cannot be seen.
+fn patience(bytes: usize) -> Duration {
+    2 * QUIET + Duration::from_secs((bytes / SLOWEST_SENDING) as u64)
+}
 
 /// A shared store.
 #[derive(Debug)]
@@ -55,6 +67,10 @@ struct Inner {
     turns: Semaphore,
     /// Set from outside: all that is under way is to end.
     stop: AtomicBool,
+    /// Whether it did not do what it was asked.
+    has_failed: AtomicBool,
+    /// Where the objects are, if that is a folder here.
+    folder: Option<PathBuf>,
 }
 
 /// What may go wrong with a shared store.
@@ -98,6 +114,20 @@ pub enum RemoteError {
         /// Why.
         problem: String,
     },
+    /// An object cannot be stored.
+    #[error("{object} cannot be stored: {problem}")]
+    Unfit {
+        /// The object.
+        object: String,
+        /// Why.
+        problem: String,
+    },
+    /// The result here cannot be used.
+    #[error("the result in the cache cannot be used: {problem}")]
+    Result {
+        /// Why.
+        problem: String,
+    },
     /// It was asked to stop.
     #[error("it was stopped")]
     Stopped,
@@ -136,9 +166,14 @@ impl Remote {
                 RemoteError::Trouble { place, object, problem: in_words(&error), is_refusal }
             }
             Trouble::Slow { object } => {
-                let problem = format!("it did not come within {} s", PATIENCE.as_secs());
+                let problem = format!("it sent next to nothing for {} s", QUIET.as_secs());
                 RemoteError::Trouble { place, object, problem, is_refusal: false }
             }
+            Trouble::Skipped { object } => {
+                let problem = "not asked for, as the store failed before".to_owned();
+                RemoteError::Trouble { place, object, problem, is_refusal: false }
+            }
+            Trouble::Unfit { object, problem } => RemoteError::Unfit { object, problem },
             Trouble::Damaged { object, problem } => RemoteError::Damaged { place, object, problem },
             Trouble::Here { path, error } => RemoteError::here(&path, &error),
             Trouble::Stopped => RemoteError::Stopped,
@@ -149,10 +184,29 @@ impl Remote {
 /// What went wrong with one object.
 #[derive(Debug)]
 enum Trouble {
-    Refused { object: String, error: object_store::Error },
-    Slow { object: String },
-    Damaged { object: String, problem: String },
-    Here { path: PathBuf, error: std::io::Error },
+    Refused {
+        object: String,
+        error: object_store::Error,
+    },
+    Slow {
+        object: String,
+    },
+    Skipped {
+        object: String,
+    },
+    /// An object that would be too large to be read.
+    Unfit {
+        object: String,
+        problem: String,
+    },
+    Damaged {
+        object: String,
+        problem: String,
+    },
+    Here {
+        path: PathBuf,
+        error: std::io::Error,
+    },
     Stopped,
 }
 
@@ -167,7 +221,7 @@ fn in_words(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    secrets::shown(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 impl Inner {
@@ -179,17 +233,31 @@ impl Inner {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
-    /// Lets `act` take its time, but not all of it.
+    /// Asks the store for something, unless it failed before.
+    async fn ask<T>(
+        &self,
+        name: &str,
+        patience: Duration,
+        act: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<Option<T>, Trouble> {
+        if self.has_failed.load(Ordering::Relaxed) {
+            return Err(Trouble::Skipped { object: name.to_owned() });
+        }
+        self.within(name, patience, act).await
+    }
+
+    /// Lets `act` take so much time, and no more.
     async fn within<T>(
         &self,
         name: &str,
+        patience: Duration,
         act: impl Future<Output = object_store::Result<T>>,
     ) -> Result<Option<T>, Trouble> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Trouble::Stopped);
         }
         let object = name.to_owned();
-        match tokio::time::timeout(PATIENCE, act).await {
+        match tokio::time::timeout(patience, act).await {
             Ok(Ok(found)) => Ok(Some(found)),
             Ok(Err(object_store::Error::NotFound { .. })) => Ok(None),
             Ok(Err(error)) => Err(Trouble::Refused { object, error }),
@@ -197,19 +265,79 @@ impl Inner {
         }
     }
 
-    /// What `read` makes of the object of that name, if there is one. What it refuses is asked for again before it is
-    /// believed to be damaged.
+    /// Remembers that the store does not do what it is asked: what was not begun is not asked for any more.
+    fn note<T>(&self, result: Result<T, Trouble>) -> Result<T, Trouble> {
+        if matches!(result, Err(Trouble::Refused { .. } | Trouble::Slow { .. })) {
+            self.has_failed.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// In a folder, what is not a regular file is not opened: a pipe would never answer, and a link leads elsewhere.
+    fn refuse_special_file(&self, name: &str) -> Result<(), Trouble> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        match std::fs::symlink_metadata(folder.join(name)) {
+            Ok(metadata) if !metadata.is_file() => {
+                self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+                let problem = "it is not a regular file".to_owned();
+                Err(Trouble::Damaged { object: name.to_owned(), problem })
+            }
+            // Whether it is there, and may be read, the store says.
+            _ => Ok(()),
+        }
+    }
+
+    /// The bytes of the object of that name, if there is one; in the inner result, why it cannot be what it is taken for.
+    async fn read(&self, name: &str, limit: u64) -> Result<Option<Result<Bytes, String>>, Trouble> {
+        self.refuse_special_file(name)?;
+        let path = self.path(name);
+        let Some(found) = self.ask(name, QUIET, self.objects.get(&path)).await? else { return Ok(None) };
+        let too_large =
+            |size: u64| Ok(Some(Err(format!("it has {size} bytes, and at most {limit} are possible"))));
+        if found.meta.size > limit {
+            return too_large(found.meta.size);
+        }
+        let mut stream = found.into_stream();
+        let mut bytes = BytesMut::new();
+        let (mut since, mut come) = (Instant::now(), 0);
+        loop {
+            let left = QUIET.saturating_sub(since.elapsed());
+            let next = async { stream.next().await.transpose() };
+            match self.within(name, left, next).await {
+                Ok(Some(Some(part))) => {
+                    come += part.len();
+                    // Whatever the store said about the size before.
+                    if (bytes.len() + part.len()) as u64 > limit {
+                        return too_large((bytes.len() + part.len()) as u64);
+                    }
+                    bytes.extend_from_slice(&part);
+                }
+                Ok(Some(None)) => return Ok(Some(Ok(bytes.freeze()))),
+                Ok(None) => return Ok(None),
+                Err(Trouble::Slow { .. }) if come >= LEAST => (since, come) = (Instant::now(), 0),
+                Err(other) => return Err(other),
+            }
+        }
+    }
+
+    /// What `read` makes of the object of that name, if there is one; more than `limit` bytes of it are not taken. What `read`
+    /// refuses is asked for again before it is believed to be damaged, and so is what did not come.
     async fn get<T>(
         &self,
         name: &str,
+        limit: u64,
         read: impl Fn(Bytes) -> Result<T, String>,
     ) -> Result<Option<T>, Trouble> {
-        let path = self.path(name);
         let mut problem = String::new();
-        for _ in 0..TRIES {
-            let bytes = self.within(name, async { self.objects.get(&path).await?.bytes().await }).await?;
-            let Some(bytes) = bytes else { return Ok(None) };
-            match read(bytes) {
+        for attempt in 0..TRIES {
+            let found = match self.read(name, limit).await {
+                Err(Trouble::Slow { .. }) if attempt == 0 => continue,
+                // What failed meanwhile is another object; this one was slow.
+                Err(Trouble::Skipped { object }) if attempt > 0 => return Err(Trouble::Slow { object }),
+                other => self.note(other)?,
+            };
+            let Some(bytes) = found else { return Ok(None) };
+            match bytes.and_then(&read) {
                 Ok(found) => return Ok(Some(found)),
                 Err(wrong) => problem = wrong,
             }
@@ -220,28 +348,29 @@ impl Inner {
 
     /// How large the object of that name is, if there is one that is not known to be damaged.
     async fn size(&self, name: &str) -> Result<Option<u64>, Trouble> {
-        if self.is_damaged(name) {
+        if self.is_damaged(name) || self.refuse_special_file(name).is_err() {
             return Ok(None);
         }
         let path = self.path(name);
-        Ok(self.within(name, self.objects.head(&path)).await?.map(|meta| meta.size))
+        let found = self.ask(name, QUIET, self.objects.head(&path)).await;
+        Ok(self.note(found)?.map(|meta| meta.size))
     }
 
     /// Writes an object, in place of what may be there.
     async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), Trouble> {
-        let path = self.path(name);
-        self.within(name, self.objects.put(&path, PutPayload::from(bytes))).await?;
-        Ok(())
+        let (path, patience) = (self.path(name), patience(bytes.len()));
+        let put = self.ask(name, patience, self.objects.put(&path, PutPayload::from(bytes))).await;
+        self.note(put).map(|_| ())
     }
 
     /// Writes an object if there is none; says whether there was none.
     async fn create(&self, name: &str, bytes: Vec<u8>) -> Result<bool, Trouble> {
-        let path = self.path(name);
+        let (path, patience) = (self.path(name), patience(bytes.len()));
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let created = self.within(name, self.objects.put_opts(&path, PutPayload::from(bytes), options)).await;
-        match created {
+        let put = self.objects.put_opts(&path, PutPayload::from(bytes), options);
+        match self.ask(name, patience, put).await {
             Err(Trouble::Refused { error: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
-            other => other.map(|_| true),
+            other => self.note(other).map(|_| true),
         }
     }
 }

@@ -8,13 +8,19 @@
 //! v1/chunks/<digest>    bytes of one large file, or of several small ones
 //! ```
 
-use std::path::{Component, Path};
+use std::collections::HashSet;
+use std::path::Path;
 
 use super::pack;
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
-use crate::tree::Manifest;
+use crate::tree::{Manifest, shown};
+
+/// No record is larger, in bytes.
+pub const LARGEST_RECORD: u64 = 16 << 20;
+/// No description of a tree is larger, in bytes: about half a million files.
+pub const LARGEST_TREE: u64 = 64 << 20;
 
 /// A tree as the store describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +65,12 @@ pub fn to_record(key: &StageKey, bytes: &[u8]) -> Result<RunRecord, String> {
     if record.key_text.key() == *key { Ok(record) } else { Err("it is the record of another key".to_owned()) }
 }
 
+/// Whether what a record says of its tree is so: readers of the record look no further.
+pub fn agree(record: &RunRecord, manifest: &Manifest) -> bool {
+    record.bytes == manifest.bytes()
+        && record.outputs.iter().all(|(path, digest)| manifest.at(path) == Some(*digest))
+}
+
 /// A tree as it is stored.
 pub fn of_tree(stored: &Stored) -> Vec<u8> {
     let chunks: String = stored.chunks.iter().map(|chunk| format!("{chunk}\n")).collect();
@@ -76,25 +88,29 @@ pub fn to_tree(tree: &Digest, bytes: &[u8]) -> Result<Stored, String> {
         Some(chunks) => ("", chunks),
         None => text.split_once("\n\n").ok_or("it has no list of chunks")?,
     };
-    let manifest = Manifest::parse(manifest).ok_or("its list of files cannot be read")?;
+    let manifest = Manifest::parse(manifest)?;
     if manifest.digest() != *tree {
         return Err("it describes another tree".to_owned());
     }
-    if let Some(entry) = manifest.entries().iter().find(|entry| !is_plain(&entry.path)) {
-        return Err(format!("it names a file outside of the tree: {}", entry.path));
+    if let Some(path) = file_that_is_a_folder(&manifest) {
+        return Err(format!("it has a file and a folder of the name {}", shown(Path::new(path))));
     }
     let chunks: Option<Vec<Digest>> = chunks.lines().map(|line| line.parse().ok()).collect();
     let chunks = chunks.ok_or("its list of chunks cannot be read")?;
-    if chunks.len() != pack::chunks(&manifest).len() {
+    // Counted from the sizes before anything is laid out by them: a few bytes can name a file of any size.
+    if chunks.len() as u64 != pack::count(&manifest) {
         return Err("it has another number of chunks than its files need".to_owned());
     }
     Ok(Stored { manifest, chunks })
 }
 
-/// Whether a path stays below where it is put: no store must be able to write elsewhere.
-fn is_plain(path: &str) -> bool {
-    let path = Path::new(path);
-    path.components().next().is_some() && path.components().all(|part| matches!(part, Component::Normal(_)))
+/// A path that is a file and has files below it.
+fn file_that_is_a_folder(manifest: &Manifest) -> Option<&str> {
+    let paths: HashSet<&str> = manifest.entries().iter().map(|entry| entry.path.as_str()).collect();
+    let folders = |path: &'_ str| path.match_indices('/').map(|(at, _)| at).collect::<Vec<_>>();
+    manifest.entries().iter().find_map(|entry| {
+        folders(&entry.path).into_iter().find_map(|at| paths.get(&entry.path[..at]).copied())
+    })
 }
 
 fn sealed(text: &str) -> Vec<u8> {
@@ -181,12 +197,42 @@ mod tests {
         );
     }
 
+    /// A tree object with this list of files, sealed as it must be.
+    fn crafted(files: &[(&str, &str)], chunks: usize) -> Vec<u8> {
+        let digest = Digest::of_bytes(b"x");
+        let files: String = files.iter().map(|(size, path)| format!("{digest} {size} {path}\n")).collect();
+        sealed(&format!("{files}\n{}", format!("{digest}\n").repeat(chunks)))
+    }
+
     #[test]
     fn no_tree_leads_out_of_its_folder() {
         for path in ["../a", "/etc/a", "a/../../b", "."] {
-            let tree = stored(&[(path, 1)]);
-            let told = to_tree(&tree.manifest.digest(), &of_tree(&tree)).unwrap_err();
+            let told = to_tree(&Digest::of_bytes(b""), &crafted(&[("1", path)], 1)).unwrap_err();
             assert!(told.contains("outside of the tree"), "{path}: {told}");
         }
+    }
+
+    #[test]
+    fn sizes_that_no_chunks_back_are_refused_before_anything_is_laid_out() {
+        let tree = |files: &[(&str, u64)]| {
+            let digest = Digest::of_bytes(b"x");
+            let text: String = files.iter().map(|(path, size)| format!("{digest} {size} {path}\n")).collect();
+            Manifest::parse(&text).unwrap().digest()
+        };
+        for size in [u64::MAX, 1 << 62, 1 << 40, pack::LARGEST * 3 + 1] {
+            for chunks in [0, 1, 3] {
+                let object = crafted(&[(&size.to_string(), "a")], chunks);
+                let told = to_tree(&tree(&[("a", size)]), &object).unwrap_err();
+                assert_eq!(told, "it has another number of chunks than its files need", "{size}, {chunks}");
+            }
+        }
+        let half = u64::MAX.to_string();
+        let told = to_tree(&Digest::of_bytes(b""), &crafted(&[(&half, "a"), (&half, "b")], 1)).unwrap_err();
+        assert_eq!(told, "its files are larger than any disk");
+        let told = to_tree(
+            &tree(&[("a", 1), ("a-b", 1), ("a/b", 1)]),
+            &crafted(&[("1", "a"), ("1", "a-b"), ("1", "a/b")], 1),
+        );
+        assert_eq!(told.unwrap_err(), "it has a file and a folder of the name a");
     }
 }

@@ -11,15 +11,19 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
+use stage_api::secrets;
 use tokio::sync::Semaphore;
 use url::{Position, Url};
 
+use super::connector::Connector;
 use super::{AT_ONCE, Inner, Remote, RemoteError, in_words};
 
 /// A bucket has many readers; the machine need not have many threads for it.
 const THREADS: usize = 2;
 /// How long the other side may say nothing. Also how long a chunk may take to be sent.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
+/// How long a connection may take to come about.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
 /// How often and how long a request is repeated that the store could not answer.
 fn retry() -> RetryConfig {
@@ -37,11 +41,17 @@ fn retry() -> RetryConfig {
 /// A builder with what the environment says to this kind of store.
 macro_rules! built {
     ($builder:ty, $url:expr, $variables:literal) => {{
-        let options = ClientOptions::new()
-            .with_timeout_disabled()
-            .with_connect_timeout(Duration::from_secs(5))
-            .with_read_timeout(SILENCE);
-        let builder = <$builder>::new().with_url($url).with_retry(retry()).with_client_options(options);
+        let connector = Connector { is_signed: $variables != "HTTP_STORE_" };
+        let builder = <$builder>::new()
+            .with_url($url)
+            .with_retry(retry())
+            .with_client_options(
+                ClientOptions::new()
+                    .with_timeout_disabled()
+                    .with_connect_timeout(CONNECT)
+                    .with_read_timeout(SILENCE),
+            )
+            .with_http_connector(connector);
         let variables = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok().filter(|name| name.starts_with($variables))?;
             Some((name.to_ascii_lowercase(), value.into_string().ok()?))
@@ -62,7 +72,10 @@ impl Remote {
     /// # Errors
     /// When there can be no such store.
     pub fn open(place: &str, is_readonly: bool) -> Result<Self, RemoteError> {
-        let wrong = |problem: String| RemoteError::Place { place: place.to_owned(), problem };
+        let wrong = |problem: String| RemoteError::Place {
+            place: secrets::shown(place),
+            problem: secrets::shown(&problem),
+        };
         let folder = match place.contains("://") {
             false => Some(std::path::absolute(place).map_err(|error| wrong(error.to_string()))?),
             true => None,
@@ -85,6 +98,7 @@ impl Remote {
         CIPHERS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
         let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|error| wrong(in_words(&error)))?;
         let is_web = scheme == ObjectStoreScheme::Http;
+        let is_folder = scheme == ObjectStoreScheme::Local;
         let open = || -> object_store::Result<Arc<dyn ObjectStore>> {
             Ok(match scheme {
                 ObjectStoreScheme::AmazonS3 => built!(AmazonS3Builder, url.as_str(), "AWS_"),
@@ -108,9 +122,11 @@ impl Remote {
             damaged: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
             stop: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
+            folder: is_folder.then(|| url.to_file_path().ok()).flatten(),
         };
         Ok(Self {
-            place: place.trim_end_matches('/').to_owned(),
+            place: secrets::shown(place.trim_end_matches('/')),
             inner: Arc::new(inner),
             runtime,
             is_readonly: is_readonly || is_web,

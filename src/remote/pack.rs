@@ -44,6 +44,23 @@ pub fn chunks(manifest: &Manifest) -> Vec<Vec<Piece>> {
     chunks
 }
 
+/// How many chunks a tree has, by its sizes alone.
+pub fn count(manifest: &Manifest) -> u64 {
+    let (mut count, mut filled) = (0_u64, 0);
+    for file in manifest.entries().iter().filter(|file| file.size > 0) {
+        if file.size > LARGEST {
+            // The sizes of a manifest add up to at most 2^64, so this does not run over.
+            count += file.size.div_ceil(LARGEST);
+        } else if filled + file.size > LARGEST {
+            count += 1;
+            filled = file.size;
+        } else {
+            filled += file.size;
+        }
+    }
+    count + u64::from(filled > 0)
+}
+
 /// How long a chunk is.
 pub fn len(chunk: &[Piece]) -> u64 {
     chunk.iter().map(|piece| piece.len).sum()
@@ -53,16 +70,21 @@ pub fn len(chunk: &[Piece]) -> u64 {
 mod tests {
     use super::*;
 
-    fn of(sizes: &[u64]) -> Vec<Vec<Piece>> {
+    fn manifest(sizes: &[u64]) -> Manifest {
         let digest = crate::digest::Digest::of_bytes(b"");
         let text: String =
             sizes.iter().enumerate().map(|(n, size)| format!("{digest} {size} f{n:03}\n")).collect();
-        chunks(&Manifest::parse(&text).unwrap())
+        Manifest::parse(&text).unwrap()
     }
 
     #[test]
     fn small_files_share_chunks_and_large_ones_have_their_own() {
-        let lens = |sizes: &[u64]| of(sizes).iter().map(|chunk| len(chunk)).collect::<Vec<_>>();
+        let lens = |sizes: &[u64]| {
+            let manifest = manifest(sizes);
+            let chunks = chunks(&manifest);
+            assert_eq!(count(&manifest), chunks.len() as u64, "{sizes:?}");
+            chunks.iter().map(|chunk| len(chunk)).collect::<Vec<_>>()
+        };
         assert_eq!(lens(&[]), [0; 0]);
         assert_eq!(lens(&[0, 0]), [0; 0], "an empty file needs no chunk");
         assert_eq!(lens(&[1, 2, 3]), [6]);
@@ -70,13 +92,14 @@ mod tests {
         assert_eq!(lens(&[LARGEST + 1]), [LARGEST, 1]);
         assert_eq!(lens(&[1, 2 * LARGEST + 5, 2]), [LARGEST, LARGEST, 5, 3]);
         assert_eq!(lens(&[LARGEST - 1, 1, 1]), [LARGEST, 1]);
+        assert_eq!(lens(&[LARGEST, LARGEST + 1, 0, LARGEST / 2]), [LARGEST, 1, LARGEST, LARGEST / 2]);
     }
 
     #[test]
     fn every_byte_of_every_file_stands_in_one_chunk() {
         let sizes = [5, 0, LARGEST, 3 * LARGEST + 1, 7, LARGEST / 2, LARGEST / 2 + 1, 1];
         let mut covered = vec![0; sizes.len()];
-        for piece in of(&sizes).into_iter().flatten() {
+        for piece in chunks(&manifest(&sizes)).into_iter().flatten() {
             assert_eq!(piece.offset, covered[piece.entry], "in order and without a gap");
             covered[piece.entry] += piece.len;
         }

@@ -15,6 +15,7 @@ use super::pack::{self, Piece};
 use super::{AT_ONCE, Inner, Remote, RemoteError, Trouble};
 use crate::digest::Digest;
 use crate::record::RunRecord;
+use crate::store::VerifiedPath;
 use crate::tree::Manifest;
 
 /// How many results are pushed beside each other.
@@ -27,8 +28,8 @@ pub struct Offer {
     pub record: RunRecord,
     /// What is in its tree.
     pub manifest: Manifest,
-    /// Where the tree's bytes lie.
-    pub tree: PathBuf,
+    /// The tree's bytes.
+    pub tree: VerifiedPath,
 }
 
 /// What became of an offer.
@@ -63,7 +64,7 @@ impl Inner {
         let key = offer.record.key_text.key();
         let name = record_name(&key);
         let read = |bytes: bytes::Bytes| object::to_record(&key, &bytes);
-        let (there, is_damaged) = match self.get(&name, read).await {
+        let (there, is_damaged) = match self.get(&name, object::LARGEST_RECORD, read).await {
             Ok(there) => (there, false),
             Err(Trouble::Damaged { .. }) => (None, true),
             Err(other) => return Err(other),
@@ -81,12 +82,17 @@ impl Inner {
             return Ok(if sent > 0 { Pushed::New { sent } } else { Pushed::Known });
         }
         let bytes = object::of_record(&offer.record)
-            .map_err(|error| Trouble::Damaged { object: name.clone(), problem: error.to_string() })?;
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| of_possible_size(bytes, object::LARGEST_RECORD))
+            .map_err(|problem| Trouble::Unfit { object: name.clone(), problem })?;
         if is_damaged {
             self.put(&name, bytes).await?;
         } else if !self.create(&name, bytes).await? {
             // Another machine was faster.
-            let theirs = self.get(&name, read).await?.filter(|theirs| theirs.tree != offer.record.tree);
+            let theirs = self
+                .get(&name, object::LARGEST_RECORD, read)
+                .await?
+                .filter(|theirs| theirs.tree != offer.record.tree);
             return Ok(theirs.map_or(Pushed::Known, |theirs| Pushed::Conflict(Box::new(theirs))));
         }
         Ok(Pushed::New { sent })
@@ -109,7 +115,9 @@ impl Inner {
             manifest: offer.manifest.clone(),
             chunks: chunks.iter().map(|(digest, _)| *digest).collect(),
         };
-        let (name, bytes) = (tree_name(&offer.record.tree), object::of_tree(&stored));
+        let name = tree_name(&offer.record.tree);
+        let bytes = of_possible_size(object::of_tree(&stored), object::LARGEST_TREE)
+            .map_err(|problem| Trouble::Unfit { object: name.clone(), problem })?;
         if again || self.size(&name).await? != Some(bytes.len() as u64) {
             self.put(&name, bytes).await?;
         }
@@ -137,6 +145,14 @@ impl Inner {
         }
         self.put(&name, bytes).await?;
         Ok((digest, len))
+    }
+}
+
+/// The bytes of an object, if whoever reads it would take so many.
+fn of_possible_size(bytes: Vec<u8>, limit: u64) -> Result<Vec<u8>, String> {
+    match bytes.len() as u64 {
+        size if size > limit => Err(format!("it would have {size} bytes, and at most {limit} are possible")),
+        _ => Ok(bytes),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::key::{KeyText, StageKey};
 use crate::pipeline::Pipeline;
 use crate::plan::{Plan, Reason, Verdict};
 use crate::record::RunRecord;
-use crate::store::{Claimed, StoreError, Writer};
+use crate::store::{Claimed, ResultError, StoreError, Writer};
 use crate::workspace::Workspace;
 
 /// Something to tell.
@@ -142,7 +142,7 @@ impl Shared {
         for node in nodes {
             let tree = plan.of(*node).tree.filter(|_| *plan.verdict(*node) == Verdict::Fresh);
             let is_here = match tree {
-                Some(tree) if workspace.store().has_bytes(&tree) => true,
+                Some(tree) if workspace.store().open_tree(&tree).is_ok() => true,
                 Some(tree) if !self.is_away() => self.fetch(&mut pass, plan, *node, &tree)?,
                 _ => false,
             };
@@ -355,15 +355,25 @@ impl Shared {
             let key = text.key();
             let store = workspace.store();
             let is_news = again || !self.theirs.borrow().contains(&key);
-            // What is damaged here must not spread.
-            if !is_news || !seen.insert(key) || !store.has_bytes(&tree) || !store.is_whole(&tree) {
+            if !is_news || !seen.insert(key) {
                 continue;
             }
+            let step = &pipeline.graph[node].name;
+            let bytes = match store.open_tree(&tree) {
+                Ok(bytes) => bytes,
+                Err(ResultError::Missing) => continue,
+                // What is damaged here must not spread.
+                Err(error) => {
+                    let error = RemoteError::Result { problem: error.to_string() };
+                    offered.troubles.push((step.clone(), error));
+                    continue;
+                }
+            };
             let (Some(record), Some(manifest)) = (store.record(&key), workspace.manifest(&tree)) else {
                 continue;
             };
-            steps.push(pipeline.graph[node].name.clone());
-            offers.push(Offer { record, manifest: manifest.as_ref().clone(), tree: store.tree(&tree) });
+            steps.push(step.clone());
+            offers.push(Offer { record, manifest: manifest.as_ref().clone(), tree: bytes });
         }
         for (step, pushed) in steps.into_iter().zip(self.remote.push(offers, again)) {
             match pushed {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::Pid;
 
+use super::descendants::Descendants;
 use super::executor::{Outcome, Report, Reporter, Running, Task};
 use super::guard::Guard;
 use super::subprocess::{Group, wait};
@@ -18,22 +19,25 @@ pub(super) fn start(
     params: CommandParams,
     reporter: Reporter,
     guard: Guard,
+    descendants: Descendants,
 ) -> io::Result<Box<dyn Running>> {
     let mut process = command::launch(&params, &place(&task))?;
     if let Some(gpus) = task.visible_gpus() {
         process.env("CUDA_VISIBLE_DEVICES", gpus);
     }
-    let child = process.spawn().map_err(|error| io::Error::other(command::not_started(&params, &error)))?;
+    let (mark, child) = descendants.marked(|| process.spawn());
+    let child = child.map_err(|error| io::Error::other(command::not_started(&params, &error)))?;
     let pid = pid(&child)?;
+    descendants.add(pid);
     guard.watch(pid);
     let group = Arc::new(Mutex::new(Some(pid)));
     let watched = Arc::clone(&group);
     let waiter = std::thread::Builder::new().stack_size(128 << 10);
     waiter.spawn(move || {
-        let status = wait(child, pid, &watched);
+        let status = wait(child, pid, &watched, &descendants, mark);
         guard.leave(pid);
         let ended = match status {
-            Err(error) => Outcome::Failed(format!("its process cannot be waited for: {error}")),
+            Err(error) => Outcome::Failed(format!("it has not ended as a whole: {error}")),
             Ok(status) => Outcome::of(command::judge(&params, &place(&task), status)),
         };
         reporter.send(Report::Ended(ended));

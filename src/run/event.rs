@@ -78,6 +78,15 @@ pub enum Event<'a> {
         /// The value; absent when it is not a number.
         value: Option<f64>,
     },
+    /// What a step wrote is hashed and kept, which takes a while.
+    Keeping {
+        /// The step.
+        step: &'a str,
+        /// How many files it is.
+        files: usize,
+        /// How many bytes.
+        bytes: u64,
+    },
     /// A step ended well and its tree is kept.
     Finished {
         /// The step.
@@ -89,7 +98,7 @@ pub enum Event<'a> {
         /// Whether its last run had written the same.
         same: bool,
     },
-    /// What a step wrote in an earlier run is damaged; it runs again.
+    /// What a step wrote is damaged; it runs again.
     Damaged {
         /// The step.
         step: &'a str,

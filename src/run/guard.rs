@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::descendants;
+
 /// Bytes of a place in the file: the number of a group, or 0.
 const PLACE: usize = size_of::<i32>();
 
@@ -28,27 +30,37 @@ struct Watched {
     /// By place in the file: the group that stands there.
     places: Vec<Option<Pid>>,
     file: File,
+    process: Option<Pid>,
     /// Closed by the system when this process is gone.
     _line: ChildStdin,
 }
 
 impl Guard {
     /// Starts the guard: `program guard`.
-    pub fn start(program: &Path) -> io::Result<Self> {
+    ///
+    /// `first_mark` is the run's first one for its [descendants](super::descendants).
+    pub fn start(program: &Path, first_mark: u64) -> io::Result<Self> {
         let file = file_without_name()?;
         let mut command = Command::new(program);
         command
             .arg0("repro")
             .arg("guard")
+            .arg(first_mark.to_string())
             .stdin(Stdio::piped())
             .stdout(file.try_clone()?)
             .stderr(Stdio::null());
         // What ends the group of the run, Ctrl-C say, must not end its guard.
         let mut child = command.process_group(0).spawn()?;
         let line = child.stdin.take().ok_or_else(|| io::Error::other("the guard has no standard input"))?;
+        let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         // It ends with its input, that is with this process.
         std::thread::spawn(move || child.wait());
-        Ok(Self(Arc::new(Mutex::new(Watched { places: Vec::new(), file, _line: line }))))
+        Ok(Self(Arc::new(Mutex::new(Watched { places: Vec::new(), file, process, _line: line }))))
+    }
+
+    /// Its process.
+    pub fn process(&self) -> Option<Pid> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).process
     }
 
     /// From now on the group `group` is ended when the run is gone.
@@ -86,18 +98,22 @@ fn file_without_name() -> io::Result<File> {
     }
 }
 
-/// The guard's side: waits until `line` ends, then ends the groups that stand in `watched`.
+/// The guard's side: waits until `line` ends, then ends the groups that stand in `watched`, and what has left them.
 ///
 /// # Errors
 /// When one of the two cannot be read.
-pub fn guard(line: &mut impl Read, watched: &File) -> io::Result<()> {
+pub fn guard(line: &mut impl Read, watched: &File, first_mark: u64) -> io::Result<()> {
     io::copy(line, &mut io::sink())?;
     let mut bytes = vec![0; usize::try_from(watched.metadata()?.len()).unwrap_or_default()];
     watched.read_exact_at(&mut bytes, 0)?;
     let numbers = bytes.as_chunks::<PLACE>().0.iter().map(|place| i32::from_ne_bytes(*place));
-    for group in numbers.filter(|group| *group > 1).filter_map(Pid::from_raw) {
+    let groups: Vec<Pid> = numbers.filter(|group| *group > 1).filter_map(Pid::from_raw).collect();
+    for group in &groups {
         // It may have ended this moment.
-        let _ = kill_process_group(group, Signal::KILL);
+        let _ = kill_process_group(*group, Signal::KILL);
+    }
+    if !groups.is_empty() {
+        descendants::end_all(first_mark);
     }
     Ok(())
 }
@@ -116,7 +132,7 @@ mod tests {
         let number = |group: u32| i32::try_from(group).unwrap().to_ne_bytes();
         let text = [0i32.to_ne_bytes(), number(watched.id()), (-1i32).to_ne_bytes(), [1, 0, 0, 0]].concat();
         file.write_all_at(&text, 0).unwrap();
-        guard(&mut io::empty(), &file).unwrap();
+        guard(&mut io::empty(), &file, u64::MAX).unwrap();
         assert_eq!(watched.wait().unwrap().signal(), Some(9));
         assert!(left.try_wait().unwrap().is_none(), "it was not watched");
         left.kill().unwrap();

@@ -2,12 +2,14 @@
 
 pub mod child;
 mod damage;
+mod descendants;
 mod direct;
 mod event;
 mod executor;
 mod guard;
 mod host;
 mod in_process;
+mod inputs;
 pub mod machine;
 pub mod rerun;
 mod scheduler;

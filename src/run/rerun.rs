@@ -8,6 +8,7 @@ use stage_api::{Host, Inputs};
 
 use super::executor::{Executor, Message, Outcome, Report, Reporter, Task};
 use super::host::Capacity;
+use super::inputs::ProjectInputs;
 use super::scheduler::task::located;
 use crate::compare;
 use crate::pipeline::Pipeline;
@@ -38,12 +39,20 @@ pub fn rerun(
         Claimed::Theirs(_) => return Err("another process runs it".to_owned()),
     };
     let share = capacity.clone().take(&step.needs, capacity).ok_or("it needs more than there is")?;
+    let inputs = step.inputs.iter().map(|input| {
+        located(workspace, plan, input)
+            .map_err(|error| format!("the input `{}` cannot be used: {error}", input.port))
+    });
+    let inputs = Inputs(inputs.collect::<Result<_, _>>()?);
+    let old =
+        workspace.open_result(&tree, None).map_err(|error| format!("its result cannot be used: {error}"))?;
+    let project_inputs = ProjectInputs::at_start(workspace, step)?;
     let work = writer.begin_aside(key_text.key(), claim).map_err(told)?;
     let task = Task {
         step: step.name.clone(),
         stage: step.stage.clone(),
         params: step.params.clone(),
-        inputs: Inputs(step.inputs.iter().map(|input| located(workspace, plan, input)).collect()),
+        inputs,
         out: work.out.clone(),
         scratch: work.scratch.clone(),
         folder: work.folder.clone(),
@@ -59,15 +68,27 @@ pub fn rerun(
         Message::Step { report: Report::Ended(outcome), .. } => Some(outcome),
         _ => None,
     });
+    let put_back = project_inputs.put_back(workspace, &work);
+    if put_back.is_lost {
+        let kept = writer.keep_aside(work).map_err(told)?;
+        return Err(format!(
+            "{}; what the step wrote is kept in {}",
+            put_back.notes.join("; "),
+            kept.display()
+        ));
+    }
+    let unchanged = project_inputs.are_unchanged(workspace, &work);
     let compared = match outcome {
+        _ if !put_back.notes.is_empty() => Err(put_back.notes.join("; ")),
+        Some(Outcome::Done) if unchanged.is_err() => unchanged.map(|()| store::Outcome::Same),
         Some(Outcome::Done) => {
             let new = writer.hash(&work).map_err(told)?;
             if new.digest() == tree {
                 Ok(store::Outcome::Same)
             } else {
-                let old = workspace.manifest(&tree).ok_or("what it wrote is not known file by file")?;
+                let was = workspace.manifest(&tree).ok_or("what it wrote is not known file by file")?;
                 let tolerance = step.tolerance;
-                compare::outputs((&workspace.store().tree(&tree), &old), (&work.out, &new), tolerance)
+                compare::outputs((&old, &was), (&work.out, &new), tolerance)
                     .map(|files| match tolerance {
                         Some(tolerance) if files.is_empty() => store::Outcome::Within { tolerance },
                         tolerance => store::Outcome::Differs { tolerance, files },

@@ -10,11 +10,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use stage_api::Stage;
 
 use super::child::JobFile;
+use super::descendants::{Descendants, Mark};
 use super::direct;
 use super::executor::{Executor, Outcome, Report, Reporter, Running, Task};
 use super::guard::Guard;
@@ -23,13 +24,14 @@ use crate::command::{Command, CommandParams};
 /// Steps as processes.
 pub struct Subprocess {
     program: PathBuf,
+    descendants: OnceCell<Descendants>,
     guard: OnceCell<Guard>,
 }
 
 impl Subprocess {
     /// Runs `program step JOBFILE` for each step.
     pub fn new(program: PathBuf) -> Self {
-        Self { program, guard: OnceCell::new() }
+        Self { program, descendants: OnceCell::new(), guard: OnceCell::new() }
     }
 
     /// Runs this very program. On Linux even when its file was replaced meanwhile, by a rebuild say: parent and
@@ -47,10 +49,17 @@ impl Subprocess {
 }
 
 impl Subprocess {
+    fn descendants(&self) -> Descendants {
+        self.descendants.get_or_init(Descendants::adopt).clone()
+    }
+
     /// The guard of this run, started when it is first needed.
     fn guard(&self) -> io::Result<Guard> {
         if self.guard.get().is_none() {
-            let _ = self.guard.set(Guard::start(&self.program)?);
+            let descendants = self.descendants();
+            let guard = Guard::start(&self.program, descendants.first())?;
+            guard.process().into_iter().for_each(|process| descendants.add(process));
+            let _ = self.guard.set(guard);
         }
         self.guard.get().cloned().ok_or_else(|| io::Error::other("there is no guard"))
     }
@@ -63,7 +72,7 @@ impl Executor for Subprocess {
             let params =
                 CommandParams::parse(&task.params).map_err(|error| io::Error::other(error.to_string()))?;
             if params.sandbox.is_off() {
-                return direct::start(task, params, reporter, self.guard()?);
+                return direct::start(task, params, reporter, self.guard()?, self.descendants());
             }
             // A watched command is the child of a process of this program, which may be killed before it.
             guard = Some(self.guard()?);
@@ -87,12 +96,15 @@ impl Executor for Subprocess {
         }
         let job = JobFile { task, parent: std::process::id() };
         std::fs::write(&job_file, serde_json::to_vec(&job)?)?;
-        let mut child = command.spawn()?;
+        let descendants = self.descendants();
+        let (mark, child) = descendants.marked(|| command.spawn());
+        let mut child = child?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the system gave a process number out of range"))?;
         if let Some(guard) = &guard {
             guard.watch(pid);
         }
+        descendants.add(pid);
         let group = Arc::new(Mutex::new(Some(pid)));
         let stdout = child.stdout.take();
         let watched = Arc::clone(&group);
@@ -101,7 +113,7 @@ impl Executor for Subprocess {
             move || stdout.and_then(|stdout| listen(BufReader::new(stdout), &reporter))
         });
         std::thread::spawn(move || {
-            let status = wait(child, pid, &watched);
+            let status = wait(child, pid, &watched, &descendants, mark);
             if let Some(guard) = guard {
                 guard.leave(pid);
             }
@@ -127,22 +139,29 @@ fn listen(lines: impl BufRead, reporter: &Reporter) -> Option<Outcome> {
     ended
 }
 
-/// Waits for the child, then ends what it may have left running in its group: it could hold the pipe open.
-pub(super) fn wait(mut child: Child, pid: Pid, group: &Mutex<Option<Pid>>) -> io::Result<ExitStatus> {
+/// Waits for the child, then ends all that it has left running: it could hold the pipe open, or write into a result.
+pub(super) fn wait(
+    mut child: Child,
+    pid: Pid,
+    group: &Mutex<Option<Pid>>,
+    descendants: &Descendants,
+    mark: Mark,
+) -> io::Result<ExitStatus> {
     // Not reaped yet, the child keeps its number, so the group below is certainly its own.
-    while let Err(rustix::io::Errno::INTR) =
-        waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
-    {}
+    descendants.wait_for(pid, mark);
     let mut group = group.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let _ = kill_process_group(pid, Signal::KILL);
     *group = None;
-    child.wait()
+    descendants.remove(pid);
+    let status = child.wait()?;
+    descendants.end(mark).map_err(io::Error::other)?;
+    Ok(status)
 }
 
 /// How a step ended, from its exit and from what it said.
 fn judge(status: io::Result<ExitStatus>, said: Option<Outcome>) -> Outcome {
     match (status, said) {
-        (Err(error), _) => Outcome::Failed(format!("its process cannot be waited for: {error}")),
+        (Err(error), _) => Outcome::Failed(format!("it has not ended as a whole: {error}")),
         (Ok(status), said) => match (status.signal(), said) {
             (Some(signal), _) => Outcome::Failed(signal_text(signal)),
             (None, Some(outcome)) if status.success() || outcome != Outcome::Done => outcome,

@@ -3,6 +3,8 @@
 //! ptrace is permitted, names what it was kept from. Both are Linux's. It knows files and folders, not steps.
 
 #[cfg(target_os = "linux")]
+mod private;
+#[cfg(target_os = "linux")]
 mod strict;
 #[cfg(target_os = "linux")]
 mod watch;
@@ -34,7 +36,7 @@ impl Sandbox {
     }
 }
 
-/// What a program may open beside what is the system's.
+/// What a program may open next to what is the system's.
 #[derive(Debug, Clone, Default)]
 pub struct Allowed {
     /// Files and folders it may read.
@@ -55,13 +57,35 @@ pub struct Ended {
 
 /// Read by nearly every program: the programs, libraries and settings of the system. Folders that are not there are
 /// passed over.
-pub const SYSTEM_FOLDERS: [&str; 14] = [
-    "/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/nix", "/opt", "/proc", "/run", "/sbin", "/sys",
-    "/usr", "/var/lib",
+pub const SYSTEM_FOLDERS: [&str; 13] = [
+    "/bin", "/etc", "/lib", "/lib32", "/lib64", "/nix", "/opt", "/proc", "/run", "/sbin", "/sys", "/usr",
+    "/var/lib",
 ];
 
-/// Where nearly every program may write: devices, and memory shared between its own processes.
-const SYSTEM_WRITABLE: [&str; 1] = ["/dev"];
+/// Devices that hold nothing, and terminals: they connect no steps.
+const DEVICES: [&str; 9] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/ptmx",
+    "/dev/pts",
+    "/dev/fd",
+];
+/// GPUs, by how the names of their devices begin.
+const GPU_DEVICES: [&str; 5] = ["nvidia", "dri", "kfd", "accel", "dxg"];
+
+/// The devices that a program may use.
+fn devices() -> Vec<PathBuf> {
+    let listed = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    let gpus = listed.filter(|item| {
+        let name = item.file_name();
+        GPU_DEVICES.iter().any(|begin| name.to_string_lossy().starts_with(begin))
+    });
+    DEVICES.iter().map(PathBuf::from).chain(gpus.map(|item| item.path())).collect()
+}
 
 /// Runs `command` to its end in this thread. Its standard streams are as `command` says.
 ///

@@ -7,11 +7,13 @@ use std::process::Command;
 
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus,
+    RulesetCreatedAttr, RulesetStatus, Scope,
 };
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
+use super::private::{SHARED_MEMORY, own_shared_memory};
 use super::watch::watched;
-use super::{Allowed, Ended, SYSTEM_FOLDERS, SYSTEM_WRITABLE};
+use super::{Allowed, Ended, SYSTEM_FOLDERS, devices};
 
 /// Rights on files and folders that the first Landlock knew; without these there is no sandbox.
 const LEAST: ABI = ABI::V1;
@@ -23,7 +25,13 @@ type NotRestricted = Box<dyn std::error::Error>;
 
 /// Runs under Landlock.
 pub(super) fn strict(command: &mut Command, allowed: &Allowed) -> io::Result<Ended> {
-    strict_by(restrict, command, allowed)
+    let mut allowed = allowed.clone();
+    // A project in memory would be hidden.
+    let is_free = !allowed.read.iter().chain(&allowed.write).any(|path| path.starts_with(SHARED_MEMORY));
+    if is_free && own_shared_memory() {
+        allowed.write.push(SHARED_MEMORY.into());
+    }
+    strict_by(restrict, command, &allowed)
 }
 
 /// Runs under what `restrict` does to the calling thread. A restriction holds for the thread that takes it and for
@@ -49,17 +57,38 @@ pub(super) fn strict_by(
     })
 }
 
+/// Root reads the memory and the environment of every process, Landlock or not, and mounts what it likes; what this
+/// thread starts does not.
+fn give_up_capabilities() {
+    let given_up = [
+        CapabilitySet::SYS_ADMIN,
+        CapabilitySet::SYS_PTRACE,
+        CapabilitySet::PERFMON,
+        CapabilitySet::SYS_RAWIO,
+        CapabilitySet::SYS_MODULE,
+        CapabilitySet::BPF,
+        CapabilitySet::CHECKPOINT_RESTORE,
+    ];
+    for capability in given_up {
+        // Who is not root has none of them.
+        let _ = remove_capability_from_bounding_set(capability);
+    }
+}
+
 fn restrict(allowed: &Allowed) -> Result<(), NotRestricted> {
+    give_up_capabilities();
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(LEAST))?
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(MOST))?;
+        .handle_access(AccessFs::from_all(MOST))?
+        // Other processes are neither ended nor spoken to by a name that is no file.
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?;
     let mut ruleset = ruleset.create()?;
     let system = |folders: &[&str]| folders.iter().map(PathBuf::from).collect::<Vec<_>>();
     let rules = [
         (system(&SYSTEM_FOLDERS), AccessFs::from_read(MOST)),
-        (system(&SYSTEM_WRITABLE), AccessFs::from_all(MOST)),
+        (devices(), AccessFs::from_all(MOST)),
         (allowed.read.clone(), AccessFs::from_read(MOST)),
         (allowed.write.clone(), AccessFs::from_all(MOST)),
     ];

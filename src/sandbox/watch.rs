@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{Allowed, Ended, SYSTEM_FOLDERS};
+use super::{Allowed, Ended, SYSTEM_FOLDERS, devices};
 
 /// The system calls that open files, and which of their arguments are the folder that the path begins in, if it is
 /// not the current one, and the path.
@@ -214,7 +214,7 @@ struct Paths(Vec<PathBuf>);
 
 impl Paths {
     fn new(allowed: &Allowed) -> Self {
-        let system = SYSTEM_FOLDERS.iter().map(PathBuf::from);
+        let system = SYSTEM_FOLDERS.iter().map(PathBuf::from).chain(devices());
         let all = system.chain(allowed.read.iter().chain(&allowed.write).cloned());
         Self(all.filter_map(|path| path.canonicalize().ok()).collect())
     }

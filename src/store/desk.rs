@@ -5,15 +5,21 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::lock::Claim;
-use super::{ContentStore, StoreError, away, files};
+use super::{ContentStore, Snapshot, StoreError, away, files, is_folder};
 use crate::key::StageKey;
 
 /// In a desk: the log, and the folder that a command begins in.
 pub(super) const LOG: &str = "log";
 pub(super) const PLACE: &str = "here";
+/// How the name of a desk ends that is being removed.
+const GONE: &str = "-gone";
+/// The folder of desks that nobody but a person removes.
+const RECOVERED: &str = "recovered";
 
 /// The desk of one running step, `work/<key>-…/` with all that the step needs, and its scratch.
 #[derive(Debug)]
@@ -28,7 +34,7 @@ pub struct WorkDir {
     pub log: PathBuf,
     /// Empty at first: where a program may begin.
     pub folder: PathBuf,
-    desk: PathBuf,
+    pub(super) desk: PathBuf,
     /// Whether the log is kept when the step has ended.
     keeps_log: bool,
     /// Whether a job elsewhere works at it.
@@ -37,10 +43,24 @@ pub struct WorkDir {
 }
 
 impl WorkDir {
+    fn new(key: StageKey, desk: PathBuf, claim: Claim, [out, scratch, log, folder]: [PathBuf; 4]) -> Self {
+        Self { key, out, scratch, log, folder, desk, keeps_log: false, is_away: false, _claim: claim }
+    }
+
+    /// All that the step may have written, and where a file that it moved may be.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of_trees([self.desk.as_path(), &self.scratch])
+    }
+
+    /// A path within the step's folders, as its step may call it.
+    pub fn shown<'a>(&self, path: &'a Path) -> &'a Path {
+        path.strip_prefix(&self.desk).unwrap_or(path)
+    }
+
     /// That of a job elsewhere.
     pub(super) fn away(key: StageKey, desk: PathBuf, claim: Claim) -> Self {
         let [out, scratch, log, folder] = ["out", "scratch", LOG, PLACE].map(|name| desk.join(name));
-        Self { key, out, scratch, log, folder, desk, keeps_log: false, is_away: true, _claim: claim }
+        Self { is_away: true, ..Self::new(key, desk, claim, [out, scratch, log, folder]) }
     }
 
     /// The same with a scratch that survives a failed attempt, and a log that is kept.
@@ -90,7 +110,7 @@ impl Desks {
         let out = desk.join("out");
         fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
         let [scratch, log, folder] = ["scratch", LOG, PLACE].map(|name| desk.join(name));
-        Ok(WorkDir { key, out, scratch, log, folder, desk, keeps_log: false, is_away: false, _claim: claim })
+        Ok(WorkDir::new(key, desk, claim, [out, scratch, log, folder]))
     }
 
     /// Clears a desk of what a run wrote; its scratch and its log stay. One where a job still works is left to it.
@@ -109,15 +129,51 @@ impl Desks {
     }
 }
 
+/// The path that a desk had before it was to be removed.
+pub(super) fn name_of(desk: &Path) -> PathBuf {
+    let name = desk.as_os_str().to_string_lossy();
+    PathBuf::from(name.strip_suffix(GONE).unwrap_or(&name))
+}
+
 /// Removes a desk, out of its name first: its owner may be about to hand it to the next step.
 pub(super) fn remove(desk: &Path) -> Result<(), StoreError> {
     let mut aside = desk.as_os_str().to_owned();
-    aside.push("-gone");
+    if aside.as_encoded_bytes().ends_with(GONE.as_bytes()) {
+        return files::remove(desk).map_err(StoreError::io(desk, "remove"));
+    }
+    aside.push(GONE);
     match fs::rename(desk, &aside) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(StoreError::io(desk, "move aside")(error)),
         Ok(()) => files::remove(Path::new(&aside)).map_err(StoreError::io(desk, "remove")),
     }
+}
+
+/// Puts a desk where nothing removes it; returns where that is.
+pub(super) fn keep_aside(store: &ContentStore, desk: &Path) -> Result<PathBuf, StoreError> {
+    let folder = store.root().join(RECOVERED);
+    let kept = folder.join(desk.file_name().unwrap_or_default());
+    fs::create_dir_all(&folder)
+        .and_then(|()| files::move_folder(desk, &kept))
+        .map_err(StoreError::io(desk, "keep"))?;
+    Ok(kept)
+}
+
+/// Whether the desk of a dead run holds a file or folder that is older than its output folder: it was moved there, and
+/// what was moved may be the only copy of somebody's file. Where the file system keeps no times of creation nothing is.
+pub(super) fn holds_older(desk: &Path) -> bool {
+    let since = fs::symlink_metadata(desk.join("out")).and_then(|metadata| metadata.created());
+    since.is_ok_and(|since| ["out", PLACE, "tmp"].iter().any(|name| is_older_inside(&desk.join(name), since)))
+}
+
+fn is_older_inside(folder: &Path, since: SystemTime) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|item| {
+        let Ok(metadata) = item.metadata() else { return false };
+        // A file with another name is not lost with this one.
+        let is_lost = metadata.is_dir() || metadata.is_file() && metadata.nlink() == 1;
+        is_lost && metadata.created().is_ok_and(|created| created < since)
+            || metadata.is_dir() && is_older_inside(&item.path(), since)
+    })
 }
 
 /// Puts the logs of an execution where they are looked for, in place of those of an earlier one.
@@ -127,7 +183,8 @@ pub(super) fn keep_logs(store: &ContentStore, desk: &Path, key: &StageKey) -> Re
         (desk.join(LOG), kept.clone()),
         (desk.join(LOG).with_extension("jsonl"), kept.with_extension("jsonl")),
     ] {
-        let has_text = fs::metadata(&new).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
+        let has_text =
+            fs::symlink_metadata(&new).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
         let done = if has_text { fs::rename(&new, &kept) } else { files::remove(&kept) };
         done.map_err(StoreError::io(&kept, "write"))?;
     }
@@ -140,6 +197,7 @@ fn is_in_order(work: &WorkDir) -> io::Result<bool> {
     let mut names = names.collect::<io::Result<Vec<_>>>()?;
     names.sort_unstable();
     Ok(names == [PLACE, LOG]
+        && is_folder(&work.folder)
         && fs::read_dir(&work.folder)?.next().is_none()
-        && fs::symlink_metadata(&work.log)?.len() == 0)
+        && fs::symlink_metadata(&work.log).is_ok_and(|log| log.is_file() && log.len() == 0))
 }

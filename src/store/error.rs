@@ -63,9 +63,20 @@ pub enum StoreError {
         /// The line, from 1.
         line: usize,
     },
+    /// A step put something else in place of its output folder.
+    #[error("{}: it is {found}, not the folder that {{out}} was; write into {{out}} instead of replacing it", path.display())]
+    OutputReplaced {
+        /// The output folder.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
     /// A step left something in its output folder that cannot be kept.
     #[error("the output cannot be kept: {0}")]
     Output(#[from] crate::tree::TreeError),
+    /// A result cannot be read. It may be what it should be.
+    #[error("{0}")]
+    Unreadable(crate::tree::TreeError),
 }
 
 impl StoreError {

@@ -70,7 +70,7 @@ impl ContentStore {
 
     /// A checked pipeline that was kept under `name`.
     pub fn pipeline(cache: &Path, name: &Digest) -> Option<Vec<u8>> {
-        fs::read(cache.join(PIPELINES).join(name.to_string())).ok()
+        files::read(&cache.join(PIPELINES).join(name.to_string())).ok()
     }
 
     /// Keeps a checked pipeline under `name`, and a few that were kept before.
@@ -138,7 +138,7 @@ impl ContentStore {
     pub fn users(&self) -> Result<Vec<PathBuf>, StoreError> {
         let mut users = Vec::new();
         for (_, path) in self.list(USERS)? {
-            let text = fs::read_to_string(&path).map_err(StoreError::io(&path, "read"))?;
+            let text = files::read_text(&path).map_err(StoreError::io(&path, "read"))?;
             users.push(PathBuf::from(text));
         }
         users.sort_unstable();

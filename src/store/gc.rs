@@ -10,7 +10,7 @@ use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
-use super::{ContentStore, LOCK, Lock, Share, StoreError, Taken, Token, away, files};
+use super::{ContentStore, LOCK, Lock, Share, StoreError, Taken, Token, away, desk, files};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
@@ -82,7 +82,7 @@ pub struct Sweep {
 impl Sweep {
     /// The bytes that may go.
     pub fn bytes(&self) -> u64 {
-        self.garbage.iter().map(|garbage| garbage.bytes).sum()
+        self.garbage.iter().fold(0, |sum, garbage| sum.saturating_add(garbage.bytes))
     }
 }
 
@@ -126,7 +126,8 @@ impl ContentStore {
             };
             if roots.trees.contains(&digest) || named.contains(&digest) {
                 sweep.kept += 1;
-                sweep.kept_bytes += bytes;
+                // What a record from another machine says is not to be believed.
+                sweep.kept_bytes = sweep.kept_bytes.saturating_add(bytes);
                 continue;
             }
             let step = record.map(|record| (record.step.clone(), record.profile.clone()));
@@ -140,7 +141,7 @@ impl ContentStore {
                 && sweep.kept_bytes.saturating_add(newest.bytes) <= max_bytes
             {
                 sweep.kept += 1;
-                sweep.kept_bytes += newest.bytes;
+                sweep.kept_bytes = sweep.kept_bytes.saturating_add(newest.bytes);
                 loose.pop();
             }
         }
@@ -163,7 +164,9 @@ impl ContentStore {
                     Kind::Log => is_root || keys.contains(key) || is_young(&path),
                     Kind::Job if folder == away::JOBS => is_root || is_worked_at(&path),
                     Kind::Job => has_jobs,
-                    Kind::Tree | Kind::Work => false,
+                    // The next run keeps it for a person.
+                    Kind::Work => desk::holds_older(&path),
+                    Kind::Tree => false,
                 };
                 if !stays {
                     let (made_ms, bytes) = (modified_ms(&path), size(&path));
@@ -198,32 +201,42 @@ impl Sweeper {
     /// step whose result is wanted again runs again.
     ///
     /// # Errors
-    /// When something cannot be removed; what was removed before stays removed.
+    /// When something cannot be removed; everything else is removed all the same.
     pub fn remove(&self, garbage: &[Garbage], told: &mut dyn FnMut(&Garbage)) -> Result<(), StoreError> {
+        let mut result = Ok(());
         for item in garbage {
-            if item.kind == Kind::Tree {
-                // Out of its name first: a half-removed tree must not look like a whole one.
-                let aside = self.store.root.join("work").join(format!("{}-old", item.name));
-                files::remove(&aside).map_err(StoreError::io(&aside, "remove"))?;
-                fs::create_dir_all(self.store.root.join("work"))
-                    .and_then(|()| fs::rename(&item.path, &aside))
-                    .and_then(|()| files::remove(&aside))
-                    .map_err(StoreError::io(&item.path, "remove"))?;
-                if item.step.is_none() {
-                    let manifest = self.store.root.join("manifests").join(&item.name);
-                    files::remove(&manifest).map_err(StoreError::io(&manifest, "remove"))?;
-                }
-            } else {
-                // Before its desk goes, so that a job which begins too late knows.
-                let is_desk = item.kind == Kind::Job && item.path.is_dir();
-                if is_desk && !away::end(&item.path).map_err(StoreError::io(&item.path, "give up"))? {
-                    continue;
-                }
-                files::remove(&item.path).map_err(StoreError::io(&item.path, "remove"))?;
+            match self.remove_one(item) {
+                Ok(true) => told(item),
+                Ok(false) => {}
+                Err(error) => result = result.and(Err(error)),
             }
-            told(item);
         }
-        Ok(())
+        result
+    }
+
+    /// Whether it is gone now; a job may have begun to work there.
+    fn remove_one(&self, item: &Garbage) -> Result<bool, StoreError> {
+        if item.kind == Kind::Tree {
+            // Out of its name first: a half-removed tree must not look like a whole one.
+            let aside = self.store.root.join("work").join(format!("{}-old", item.name));
+            files::remove(&aside).map_err(StoreError::io(&aside, "remove"))?;
+            fs::create_dir_all(self.store.root.join("work"))
+                .and_then(|()| files::move_folder(&item.path, &aside))
+                .and_then(|()| files::remove(&aside))
+                .map_err(StoreError::io(&item.path, "remove"))?;
+            if item.step.is_none() {
+                let manifest = self.store.root.join("manifests").join(&item.name);
+                files::remove(&manifest).map_err(StoreError::io(&manifest, "remove"))?;
+            }
+            return Ok(true);
+        }
+        // Before its desk goes, so that a job which begins too late knows.
+        let is_desk = item.kind == Kind::Job && item.path.is_dir();
+        if is_desk && !away::end(&item.path).map_err(StoreError::io(&item.path, "give up"))? {
+            return Ok(false);
+        }
+        files::remove(&item.path).map_err(StoreError::io(&item.path, "remove"))?;
+        Ok(true)
     }
 }
 

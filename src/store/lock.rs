@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use stage_api::secrets;
 
 use super::StoreError;
 
@@ -33,7 +34,9 @@ pub struct Holder {
 
 impl Holder {
     fn this_process() -> Self {
-        let mut command = std::env::args().collect::<Vec<_>>().join(" ");
+        // Others read it: an address on the command line may hold a secret.
+        let words = std::env::args_os().map(|word| secrets::shown(&word.to_string_lossy()));
+        let mut command = words.collect::<Vec<_>>().join(" ");
         if command.len() > 200 {
             command = command.chars().take(200).collect::<String>() + "…";
         }

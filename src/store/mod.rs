@@ -9,6 +9,7 @@
 //!   claims/<key>            held by the one process that runs that key; says who that is
 //!   state, state.lock       the log of what is known: executions by key, digests of project files; held to append
 //!   work/<key>-…/           the desk of a running step; of no worth when nobody runs
+//!   recovered/<key>-…/      a desk that holds, or may hold, the only copy of an input; removed by people only
 //!   jobs/<key>/             the desk of a step that a job on a cluster does; outlives the run that submitted it
 //!   programs/<digest>       the program that such jobs run
 //!   scratch/<key>/          survives a failed or interrupted attempt of that key
@@ -28,11 +29,14 @@ mod error;
 mod facts;
 pub mod files;
 mod gc;
+mod leftovers;
 mod lock;
 mod log;
+mod snapshot;
 mod stat_cache;
 mod state;
 mod verdict;
+mod verified;
 mod verify;
 mod writer;
 
@@ -50,19 +54,21 @@ pub use facts::Facts;
 pub use gc::{Garbage, Kind, Limits, Roots, Sweep, Sweeper};
 pub use lock::{Claim, Claimed, Holder, Lock, Share};
 pub use log::Damage;
+pub use snapshot::{Change, Gone, Snapshot};
 pub use stat_cache::{Stamp, StatCache, stamp_of};
 pub use verdict::{Outcome, Verdict};
+pub use verified::{ResultError, VerifiedPath};
 pub use verify::{DamagedTree, Verified};
 pub use writer::Writer;
 
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
-use crate::tree::Manifest;
+use crate::tree::{self, Manifest};
 use state::State;
 
 /// The layout's version. Another one is refused, not guessed at.
-const VERSION: &str = "3\n";
+const VERSION: &str = "4\n";
 const LOCK: &str = "lock";
 const STATE: &str = "state";
 const STATE_LOCK: &str = "state.lock";
@@ -80,13 +86,13 @@ pub struct ContentStore {
     checked: Rc<RefCell<Checked>>,
 }
 
-/// What was found out about trees whose bytes a power cut may have taken.
+/// What was found out about trees.
 #[derive(Debug, Default)]
 struct Checked {
-    /// Trees that this process wrote itself.
+    /// Trees that this process wrote itself: a power cut has not taken them.
     own: HashSet<Digest>,
-    /// Trees that were hashed, and whether they are what their name says.
-    whole: HashMap<Digest, bool>,
+    /// Trees whose bytes are not what their name says; they count as gone.
+    damaged: HashSet<Digest>,
     /// Steps whose record is not believed because their tree is not whole.
     lost: HashMap<StageKey, Digest>,
 }
@@ -188,22 +194,44 @@ impl ContentStore {
     /// went is believed once its tree was hashed and is what it should be.
     pub fn tree_of(&self, key: &StageKey) -> Option<Digest> {
         let ran = self.state.borrow_mut().ran(key)?;
-        if ran.is_synced || self.is_whole(&ran.tree) {
+        if ran.is_synced || self.checked.borrow().own.contains(&ran.tree) {
             return Some(ran.tree);
         }
-        self.checked.borrow_mut().lost.insert(*key, ran.tree);
-        None
+        match self.open_tree(&ran.tree) {
+            // What cannot be read is not lost.
+            Ok(_) | Err(ResultError::Unreadable(_)) => Some(ran.tree),
+            Err(ResultError::Missing | ResultError::Damaged(_)) => {
+                self.checked.borrow_mut().lost.insert(*key, ran.tree);
+                None
+            }
+        }
     }
 
-    /// Whether a tree's bytes are what its name says. What this process wrote itself is; what another run left is
-    /// hashed, once.
-    pub fn is_whole(&self, tree: &Digest) -> bool {
+    /// The bytes of a tree, compared with its digest. Files that this process hashed before are read again only where
+    /// their stamps have changed.
+    ///
+    /// # Errors
+    /// When they are not here, are not what the tree's name says, or cannot be read. Damaged ones count as gone from now on.
+    pub fn open_tree(&self, tree: &Digest) -> Result<VerifiedPath, ResultError> {
+        let folder = self.tree_folder(tree);
+        let opened = VerifiedPath::check(&folder, tree);
         let mut checked = self.checked.borrow_mut();
-        if checked.own.contains(tree) {
-            return true;
+        match opened {
+            Ok(opened) => {
+                checked.damaged.remove(tree);
+                Ok(opened)
+            }
+            Err(ResultError::Damaged(mut problems)) => {
+                checked.damaged.insert(*tree);
+                if problems.is_empty() {
+                    let found =
+                        verified::manifest(&folder, &mut |_, _| {}).map_err(ResultError::Unreadable)?;
+                    problems = verified::problems(&found, self.recorded_manifest(tree).as_ref());
+                }
+                Err(ResultError::Damaged(problems))
+            }
+            Err(other) => Err(other),
         }
-        let check = || Manifest::of_folder(&self.tree(tree)).is_ok_and(|found| found.digest() == *tree);
-        *checked.whole.entry(*tree).or_insert_with(check)
     }
 
     /// The record of a key.
@@ -255,7 +283,7 @@ impl ContentStore {
     /// tell, if they are there and whole.
     pub fn manifest(&self, tree: &Digest) -> Option<Manifest> {
         let is_whole = |manifest: &Manifest| manifest.digest() == *tree;
-        let of_bytes = || Manifest::of_folder(&self.tree(tree)).ok().filter(is_whole);
+        let of_bytes = || verified::manifest(&self.tree_folder(tree), &mut |_, _| {}).ok().filter(is_whole);
         self.recorded_manifest(tree).or_else(of_bytes)
     }
 
@@ -263,7 +291,8 @@ impl ContentStore {
     fn recorded_manifest(&self, tree: &Digest) -> Option<Manifest> {
         let is_whole = |manifest: &Manifest| manifest.digest() == *tree;
         let logged = self.state.borrow_mut().manifest(tree).filter(is_whole);
-        let filed = || Manifest::parse(&fs::read_to_string(self.manifest_file(tree)).ok()?).filter(is_whole);
+        let filed =
+            || Manifest::parse(&files::read_text(&self.manifest_file(tree)).ok()?).ok().filter(is_whole);
         logged.or_else(filed)
     }
 
@@ -271,15 +300,18 @@ impl ContentStore {
         self.root.join("manifests").join(tree.to_string())
     }
 
-    /// Where a tree's bytes lie when they are there.
-    pub fn tree(&self, tree: &Digest) -> PathBuf {
+    /// Where a tree's bytes are kept, to be shown. To read them, [`ContentStore::open_tree`].
+    pub fn tree_location(&self, tree: &Digest) -> String {
+        tree::shown(&self.tree_folder(tree))
+    }
+
+    fn tree_folder(&self, tree: &Digest) -> PathBuf {
         self.root.join("trees").join(tree.to_string())
     }
 
-    /// Whether a tree's bytes are there. Those that were found damaged are not.
+    /// Whether a tree's bytes seem to be there, by a stat. Those that were found damaged are not.
     pub fn has_bytes(&self, tree: &Digest) -> bool {
-        let checked = self.checked.borrow();
-        (checked.own.contains(tree) || checked.whole.get(tree) != Some(&false)) && self.tree(tree).is_dir()
+        !self.checked.borrow().damaged.contains(tree) && is_folder(&self.tree_folder(tree))
     }
 
     /// Whether a process runs a key at this moment.
@@ -301,10 +333,21 @@ impl ContentStore {
         of_key.find_map(|desk| Some(desk.path().join(desk::LOG)).filter(|log| log.exists()))
     }
 
+    /// The log that a record names, if it names one of this store: a record may come from another machine.
+    pub fn recorded_log(&self, record: &RunRecord) -> Option<PathBuf> {
+        let name = record.log.strip_prefix("logs/")?.strip_suffix(".log")?;
+        Some(self.log(&StageKey(name.parse().ok()?)))
+    }
+
     /// The log of the last execution of a key. There is none when it said nothing.
     pub fn log(&self, key: &StageKey) -> PathBuf {
         self.root.join("logs").join(format!("{key}.log"))
     }
+}
+
+/// Whether a folder is there: the folder itself, not a link to one.
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
 /// Something in a folder without VERSION that no store has put there while it began.

@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::tree::{Manifest, TreeError};
+use crate::tree::{self, Manifest, TreeError};
 
 /// Longer than a tick of any kernel's file clock (10 ms at 100 Hz), in nanoseconds.
 const TICK: i64 = 20_000_000;
@@ -22,19 +22,50 @@ const TICK: i64 = 20_000_000;
 /// What tells a file's content from another one at the price of a stat. Times in nanoseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
-    size: u64,
-    modified: i64,
-    changed: i64,
-    inode: u64,
-    device: u64,
+    pub(super) size: u64,
+    pub(super) modified: i64,
+    pub(super) changed: i64,
+    pub(super) inode: u64,
+    pub(super) device: u64,
 }
 
+impl Stamp {
+    /// The size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// The digest of a file's bytes, and for how long it is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Known {
+pub(super) struct Known {
     stamp: Stamp,
     /// When the file was hashed, in nanoseconds since 1970.
     hashed: i64,
-    digest: Digest,
+    pub digest: Digest,
+}
+
+impl Known {
+    /// That of a file which is about to be hashed.
+    pub fn begin(metadata: &Metadata) -> Self {
+        Self { stamp: stamp(metadata), hashed: now(), digest: Digest::of_bytes(b"") }
+    }
+
+    /// The same with the digest that hashing has shown.
+    pub fn with(self, digest: Digest) -> Self {
+        Self { digest, ..self }
+    }
+
+    /// Which file it is of: device and inode.
+    pub fn file(&self) -> (u64, u64) {
+        (self.stamp.device, self.stamp.inode)
+    }
+
+    /// Whether a file of this stamp has this digest still.
+    pub fn is_proof_of(&self, metadata: &Metadata) -> bool {
+        let stamp = stamp(metadata);
+        self.hashed > stamp.modified.max(stamp.changed).saturating_add(TICK) && self.stamp == stamp
+    }
 }
 
 /// Digests by path.
@@ -63,17 +94,25 @@ impl StatCache {
     /// # Errors
     /// When it is not there, cannot be read, or holds what a tree cannot hold.
     pub fn digest(&mut self, path: &Path) -> Result<Digest, TreeError> {
-        let failed = |error: io::Error| TreeError { path: path.to_owned(), problem: error.to_string() };
-        let metadata = fs::metadata(path).map_err(failed)?;
+        let metadata = fs::metadata(path).map_err(TreeError::unreadable(path))?;
         // Reading a pipe or a terminal may never end.
         if !metadata.is_dir() && !metadata.is_file() {
-            return Err(failed(io::Error::other("it is neither a file nor a folder")));
+            return Err(TreeError::Unfit {
+                path: path.to_owned(),
+                problem: "it is neither a file nor a folder",
+            });
         }
         if metadata.is_dir() {
             Ok(self.manifest(path)?.digest())
         } else {
-            self.of_file(path, &metadata).map_err(failed)
+            let bytes = self.of_file(path, &metadata).map_err(TreeError::unreadable(path))?;
+            Ok(tree::identity(bytes, tree::is_executable(&metadata)))
         }
+    }
+
+    /// The digest that a file had when its stamp was this one, whether or not it is still there.
+    pub fn had(&self, path: &Path, stamp: &Stamp) -> Option<Digest> {
+        self.known.get(path.to_str()?).filter(|known| known.stamp == *stamp).map(|known| known.digest)
     }
 
     /// What is in a folder.
@@ -85,19 +124,17 @@ impl StatCache {
     }
 
     fn of_file(&mut self, path: &Path, metadata: &Metadata) -> io::Result<Digest> {
-        let stamp = stamp(metadata);
         // An entry is a line of text.
         let name = path.to_str().filter(|name| !name.contains('\n'));
         if let Some(known) = name.and_then(|name| self.known.get(name))
-            && known.stamp == stamp
-            && known.hashed > stamp.modified.max(stamp.changed).saturating_add(TICK)
+            && known.is_proof_of(metadata)
         {
             return Ok(known.digest);
         }
-        let hashed = now();
+        let new = Known::begin(metadata);
         let digest = Digest::of_file(path)?;
         if let Some(name) = name {
-            self.known.insert(name.to_owned(), Known { stamp, hashed, digest });
+            self.known.insert(name.to_owned(), new.with(digest));
             self.new.push(name.to_owned());
         }
         Ok(digest)
@@ -155,7 +192,7 @@ fn now() -> i64 {
 }
 
 #[cfg(unix)]
-fn stamp(metadata: &Metadata) -> Stamp {
+pub(super) fn stamp(metadata: &Metadata) -> Stamp {
     use std::os::unix::fs::MetadataExt;
     Stamp {
         size: metadata.len(),
@@ -167,7 +204,7 @@ fn stamp(metadata: &Metadata) -> Stamp {
 }
 
 #[cfg(not(unix))]
-fn stamp(metadata: &Metadata) -> Stamp {
+pub(super) fn stamp(metadata: &Metadata) -> Stamp {
     let modified = nanoseconds(metadata.modified());
     Stamp { size: metadata.len(), modified, changed: modified, inode: 0, device: 0 }
 }

@@ -7,12 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
+use super::verified::{ResultError, VerifiedPath};
 use super::{ContentStore, StoreError, Writer};
 use crate::digest::Digest;
-use crate::tree::{Manifest, TreeError};
-
-/// No more files of a damaged result are named.
-const NAMED_FILES: usize = 5;
 
 /// A result whose bytes are not what they were.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,6 +31,8 @@ pub struct Verified {
     pub bytes: u64,
     /// Those that are damaged, by digest.
     pub damaged: Vec<DamagedTree>,
+    /// Those that cannot be read, by digest. Nothing is known of their bytes.
+    pub unreadable: Vec<DamagedTree>,
 }
 
 impl ContentStore {
@@ -52,19 +51,17 @@ impl ContentStore {
                 *bytes = record.bytes;
             }
         }
-        let bytes = by_tree.values().map(|(_, bytes)| bytes).sum();
+        let bytes = by_tree.values().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes));
         let trees: Vec<_> =
-            by_tree.into_iter().map(|(tree, (steps, _))| (tree, steps, self.tree(&tree))).collect();
+            by_tree.into_iter().map(|(tree, (steps, _))| (tree, steps, self.tree_folder(&tree))).collect();
         let (next, done, doubtful) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(trees.len().max(1));
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
                     while let Some((tree, steps, path)) = trees.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let found = Manifest::of_folder(path);
-                        if !found.as_ref().is_ok_and(|found| found.digest() == *tree) {
-                            let found = (*tree, steps, found);
-                            doubtful.lock().unwrap_or_else(PoisonError::into_inner).push(found);
+                        if VerifiedPath::check(path, tree).is_err() {
+                            doubtful.lock().unwrap_or_else(PoisonError::into_inner).push((*tree, steps));
                         }
                         told(done.fetch_add(1, Ordering::Relaxed) + 1, trees.len());
                     }
@@ -72,15 +69,19 @@ impl ContentStore {
             }
         });
         let doubtful = doubtful.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut damaged: Vec<DamagedTree> = doubtful
-            .into_iter()
-            .map(|(tree, steps, found)| {
-                let problems = problems(&found, self.recorded_manifest(&tree).as_ref());
-                DamagedTree { tree, steps: steps.clone(), problems }
-            })
-            .collect();
+        let (mut damaged, mut unreadable) = (Vec::new(), Vec::new());
+        for (tree, steps) in doubtful {
+            let found = |problems| DamagedTree { tree, steps: steps.clone(), problems };
+            match self.open_tree(&tree) {
+                Err(ResultError::Damaged(problems)) => damaged.push(found(problems)),
+                Err(ResultError::Unreadable(error)) => unreadable.push(found(vec![error.to_string()])),
+                // Removed, or made again, meanwhile.
+                Err(ResultError::Missing) | Ok(_) => {}
+            }
+        }
         damaged.sort_by_key(|found| found.tree);
-        Verified { trees: trees.len(), bytes, damaged }
+        unreadable.sort_by_key(|found| found.tree);
+        Verified { trees: trees.len(), bytes, damaged, unreadable }
     }
 }
 
@@ -97,34 +98,4 @@ impl Writer {
         }
         self.forget_bytes(tree)
     }
-}
-
-/// How a damaged tree differs from what it should be.
-fn problems(found: &Result<Manifest, TreeError>, known: Option<&Manifest>) -> Vec<String> {
-    let found = match found {
-        Err(error) => return vec![error.to_string()],
-        Ok(found) => found,
-    };
-    let Some(known) = known else { return vec!["its bytes have another digest".to_owned()] };
-    let entry = |manifest: &Manifest, path: &str| {
-        let entries = manifest.entries();
-        entries.binary_search_by(|entry| entry.path.as_str().cmp(path)).ok().map(|at| entries[at].digest)
-    };
-    let mut problems: Vec<String> = known
-        .entries()
-        .iter()
-        .filter_map(|was| match entry(found, &was.path) {
-            None => Some(format!("{} is missing", was.path)),
-            Some(digest) if digest != was.digest => Some(format!("{} has other bytes", was.path)),
-            Some(_) => None,
-        })
-        .collect();
-    let added = found.entries().iter().filter(|is| entry(known, &is.path).is_none());
-    problems.extend(added.map(|is| format!("{} was not there", is.path)));
-    if problems.len() > NAMED_FILES {
-        let more = problems.len() - NAMED_FILES;
-        problems.truncate(NAMED_FILES);
-        problems.push(format!("and {more} more"));
-    }
-    problems
 }

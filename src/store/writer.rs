@@ -1,15 +1,18 @@
 //! The writing half of the store. Several processes may each have a [`Writer`]: what they do to one key they do
 //! under its claim, and what they append to the log goes there whole.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::desk::{self, Desks, WorkDir};
 use super::lock::{Claim, Claimed, Claims, Lock, Share};
-use super::{ContentStore, StoreError, away, files, state};
+use super::verified::{ResultError, VerifiedPath};
+use super::{ContentStore, StoreError, away, files, state, verified};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
@@ -22,17 +25,23 @@ const DURABLE_FROM_SECONDS: f64 = 1.0;
 const GROUP: Duration = Duration::from_secs(1);
 /// How many times as long as the disk took for a group the next one waits at least.
 const REST: u32 = 10;
+/// Up to so many files of a result are forced to the disk one by one.
+const FEW_FILES: usize = 100;
 
 /// The store, open for writing.
 #[derive(Debug)]
 pub struct Writer {
-    store: ContentStore,
+    pub(super) store: ContentStore,
     lock: Lock,
-    claims: Claims,
-    desks: Desks,
+    pub(super) claims: Claims,
+    pub(super) desks: Desks,
     group: RefCell<Option<Group>>,
     /// When the next group may go.
     next: Cell<Instant>,
+    /// What the modes of new files may permit, once it was asked for.
+    allowed_mode: OnceCell<u32>,
+    /// What a person should know of the folders of dead runs, by folder.
+    pub(super) warnings: RefCell<BTreeMap<PathBuf, Option<String>>>,
 }
 
 /// Short runs on their way to the disk.
@@ -55,36 +64,20 @@ impl Writer {
             desks: Desks::default(),
             group: RefCell::default(),
             next: Cell::new(Instant::now() + GROUP),
+            allowed_mode: OnceCell::new(),
+            warnings: RefCell::default(),
         };
         writer.clear()?;
         Ok(writer)
     }
 
-    /// Removes what belongs to no running step: whoever runs a key has its claim.
-    fn clear(&self) -> Result<(), StoreError> {
-        self.desks.forget();
-        self.claims.clear();
-        for folder in ["work", "claims"] {
-            let folder = self.store.root().join(folder);
-            for item in fs::read_dir(&folder).map_err(StoreError::io(&folder, "list"))?.flatten() {
-                let name = item.file_name();
-                let key = name.to_str().and_then(|name| name.split('-').next()?.parse::<Digest>().ok());
-                let claim = key.map(|key| self.claim(StageKey(key))).transpose()?;
-                if matches!(claim, Some(Claimed::Theirs(_))) {
-                    continue;
-                }
-                if folder.ends_with("work") {
-                    if let Some(key) = key {
-                        desk::keep_logs(&self.store, &item.path(), &StageKey(key))?;
-                    }
-                    desk::remove(&item.path())?;
-                }
-                if let Some(Claimed::Mine(claim)) = claim {
-                    claim.remove();
-                }
-            }
-        }
-        Ok(())
+    /// Keeps the desk of a step for a person to look through, as it may hold the only copy of an input; returns where
+    /// it is.
+    ///
+    /// # Errors
+    /// When it cannot be moved there.
+    pub fn keep_aside(&self, work: WorkDir) -> Result<PathBuf, StoreError> {
+        desk::keep_aside(&self.store, &work.desk)
     }
 
     /// The store, for reading.
@@ -138,12 +131,45 @@ impl Writer {
         self.desks.set_up(&self.store, key, claim)
     }
 
-    /// Hashes what a run wrote.
+    /// Hashes what a run wrote, after giving its files and folders the modes that stored ones have: a file that only its
+    /// owner may read is of no use in a cache that several people share.
     ///
     /// # Errors
-    /// When it wrote something that a tree cannot hold.
+    /// When it wrote something that a tree cannot hold, or put something else in place of its output folder.
     pub fn hash(&self, work: &WorkDir) -> Result<Manifest, StoreError> {
-        Ok(Manifest::of_folder(&work.out)?)
+        self.hash_announced(work, &mut |_, _| {})
+    }
+
+    /// As [`Writer::hash`]; `announce` is called first with the number of files and bytes.
+    ///
+    /// # Errors
+    /// As [`Writer::hash`].
+    pub fn hash_announced(
+        &self,
+        work: &WorkDir,
+        announce: &mut dyn FnMut(usize, u64),
+    ) -> Result<Manifest, StoreError> {
+        let found = match fs::symlink_metadata(&work.out) {
+            Ok(metadata) if metadata.is_dir() => None,
+            Ok(metadata) if metadata.is_symlink() => Some("a symbolic link"),
+            Ok(_) => Some("a file"),
+            Err(_) => Some("removed"),
+        };
+        if let Some(found) = found {
+            return Err(StoreError::OutputReplaced { path: work.out.clone(), found });
+        }
+        files::set_modes(&work.out, self.allowed_mode()?)
+            .map_err(|(path, error)| StoreError::io(&path, "set the mode of")(error))?;
+        Ok(verified::manifest(&work.out, announce)?)
+    }
+
+    fn allowed_mode(&self) -> Result<u32, StoreError> {
+        if let Some(mode) = self.allowed_mode.get() {
+            return Ok(*mode);
+        }
+        let work = self.store.root().join("work");
+        let mode = files::allowed_mode(&work).map_err(StoreError::io(&work, "write in"))?;
+        Ok(*self.allowed_mode.get_or_init(|| mode))
     }
 
     /// Keeps what a run wrote: the tree under its digest, then the record under its key.
@@ -181,35 +207,49 @@ impl Writer {
             files::write_whole(&path, manifest.text().as_bytes(), durable)
                 .map_err(StoreError::io(&path, "write"))?;
         }
+        if durable {
+            // Where there are many files, one wait for the disk is shorter than a wait for each.
+            let sync =
+                if manifest.entries().len() > FEW_FILES { files::sync_all_of } else { files::sync_tree };
+            sync(&work.out).map_err(StoreError::io(&work.out, "sync"))?;
+        }
         self.keep_tree(&work, &record.tree, durable)?;
         lines.push(
             state::ran_line(record, durable).map_err(|error| StoreError::io(&path, "write")(error.into()))?,
         );
-        self.store.checked.borrow_mut().own.insert(record.tree);
+        {
+            let mut checked = self.store.checked.borrow_mut();
+            checked.damaged.remove(&record.tree);
+            checked.own.insert(record.tree);
+        }
         self.store.append(&lines, durable)?;
         files::remove(&work.scratch).map_err(StoreError::io(&work.scratch, "remove"))?;
         self.discard(work)
     }
 
     fn keep_tree(&self, work: &WorkDir, digest: &Digest, durable: bool) -> Result<(), StoreError> {
-        let tree = self.store.tree(digest);
-        files::seal(&work.out, durable).map_err(StoreError::io(&work.out, "make read-only"))?;
+        let tree = self.store.tree_folder(digest);
         // A step runs though its tree is there when two keys have one output, or when a person doubts it. Bytes
         // that are not what their name says give way to the fresh ones. Another process may put the same tree
         // there at the same moment.
-        let is_whole = || Manifest::of_folder(&tree).is_ok_and(|old| old.digest() == *digest);
         for _ in 0..3 {
-            if !tree.is_dir() {
+            if fs::symlink_metadata(&tree).is_err() {
                 match fs::rename(&work.out, &tree) {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        let sealed = files::seal_folder(&tree, self.allowed_mode()?);
+                        sealed.map_err(StoreError::io(&tree, "set the mode of"))?;
+                        break;
+                    }
                     Err(error) if tree.is_dir() => drop(error),
                     Err(error) => return Err(StoreError::io(&tree, "move the output to")(error)),
                 }
             }
-            if is_whole() {
-                break;
+            match VerifiedPath::check(&tree, digest) {
+                Ok(_) => break,
+                // What cannot be read may be what it should be.
+                Err(ResultError::Unreadable(error)) => return Err(StoreError::Unreadable(error)),
+                Err(ResultError::Damaged(_) | ResultError::Missing) => self.forget_bytes(digest)?,
             }
-            self.forget_bytes(digest)?;
         }
         if durable {
             let trees = self.store.root().join("trees");
@@ -333,10 +373,10 @@ impl Writer {
     /// When they cannot be removed.
     pub fn forget_bytes(&self, tree: &Digest) -> Result<(), StoreError> {
         // Out of its name first: a half-removed tree must not look like a whole one.
-        let (path, work) = (self.store.tree(tree), self.store.root().join("work"));
+        let (path, work) = (self.store.tree_folder(tree), self.store.root().join("work"));
         let aside = tempfile::Builder::new().prefix(&format!("{tree}-old-")).tempdir_in(&work);
         let aside = aside.map_err(StoreError::io(&work, "make a folder in it"))?.keep();
-        let moved = fs::rename(&path, aside.join("tree"));
+        let moved = files::move_folder(&path, &aside.join("tree"));
         match moved {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::io(&path, "move aside")(error))
@@ -347,54 +387,4 @@ impl Writer {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use super::super::files::FORCED;
-    use super::*;
-    use crate::key::KeyText;
-    use crate::record::Machine;
-
-    /// Keeps the result of a step that took so long; returns what was forced to the disk for it, below the store.
-    fn forced_for(seconds: f64) -> Vec<PathBuf> {
-        let folder = tempfile::tempdir().unwrap();
-        let writer = ContentStore::open(folder.path()).unwrap().lock(&mut |_| {}).unwrap();
-        let key_text = KeyText::new("join", 1, "()", vec![]);
-        let Claimed::Mine(claim) = writer.claim(key_text.key()).unwrap() else { panic!("nobody has it") };
-        let work = writer.begin(key_text.key(), claim).unwrap();
-        fs::create_dir(work.out.join("inner")).unwrap();
-        fs::write(work.out.join("inner/file"), "bytes").unwrap();
-        let manifest = writer.hash(&work).unwrap();
-        let record = RunRecord {
-            key_text,
-            step: "a".to_owned(),
-            profile: "mini".to_owned(),
-            tree: manifest.digest(),
-            outputs: manifest.top_level(),
-            inputs: Vec::new(),
-            bytes: manifest.bytes(),
-            started_ms: 1,
-            seconds,
-            peak_memory: None,
-            work: None,
-            machine: Machine::default(),
-            log: String::new(),
-            accepted: None,
-        };
-        FORCED.take();
-        writer.commit(work, &manifest, &record).unwrap();
-        let is_here = |path: PathBuf| {
-            let path = path.strip_prefix(folder.path()).unwrap().to_string_lossy().into_owned();
-            // The desk has another name each time.
-            PathBuf::from(path.split_once("/out").map_or(path.clone(), |(_, inner)| format!("out{inner}")))
-        };
-        FORCED.take().into_iter().map(is_here).collect()
-    }
-
-    #[test]
-    fn a_step_of_a_second_and_more_is_forced_to_the_disk_before_its_record_and_a_short_one_is_not() {
-        assert_eq!(forced_for(0.999), [""; 0].map(PathBuf::from));
-        let expected = ["out/inner/file", "out/inner", "out", "trees", "state", ""];
-        assert_eq!(forced_for(1.0), expected.map(PathBuf::from));
-    }
-}
+mod tests;

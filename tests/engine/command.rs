@@ -68,7 +68,7 @@ fn a_command_sees_only_what_it_declares() {
     assert_eq!(run("2", "b").ran(), ["env"]);
     let why = space.command(&["why", "env"]).env("COUNTED", "3").output().unwrap();
     let why = finished(why).expect(0).out;
-    assert!(why.contains("env.COUNTED") && why.contains("\"2\"") && why.contains("\"3\""), "{why}");
+    assert!(why.contains("environment variable COUNTED has another value"), "{why}");
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn many_inputs_of_one_name_are_a_word_each() {
 }
 
 /// Processes of the command line `sleep <seconds>`.
-fn sleepers(seconds: &str) -> usize {
+pub fn sleepers(seconds: &str) -> usize {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let lines = processes.filter_map(|item| fs::read(item.path().join("cmdline")).ok());
     lines.filter(|line| line.split(|byte| *byte == 0).any(|word| word == seconds.as_bytes())).count()

@@ -101,7 +101,7 @@ fn the_first_of_the_steps_that_differ_is_named_with_what_differs() {
     assert_eq!(lines[3], "  numbers.json has numbers that are off by 2.00e-1", "evidence has its bytes");
     assert!(
         lines[4].starts_with("  weights has other bytes: ")
-            && lines[4].ends_with("(the bytes of one are not here)"),
+            && lines[4].ends_with("(the evidence does not hold the committed bytes)"),
         "{told}"
     );
     assert_eq!(lines[5..], ["1 step below differs too"]);

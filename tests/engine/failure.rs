@@ -148,6 +148,17 @@ fn a_cache_that_cannot_be_read_does_not_pass_for_an_empty_one() {
 }
 
 #[test]
+fn a_file_that_is_missing_is_told_with_what_is_there() {
+    let space = TestSpace::new(r#"(name: "a", stage: "head", inputs: {"in": ["./data/wrods.txt"]}),"#);
+    let told = || space.make().expect(2).err;
+    assert!(told().contains("there is no folder ./data"), "{}", told());
+    space.write("data/words.txt", "1");
+    assert!(told().contains("did you mean `words.txt`?"), "{}", told());
+    std::os::unix::fs::symlink("nowhere", space.path("data/wrods.txt")).unwrap();
+    assert!(told().contains("it is a link to nowhere"), "{}", told());
+}
+
+#[test]
 fn reports_that_cannot_be_written_cost_no_results() {
     let space = TestSpace::new("(name: \"a\", stage: \"join\", publish: \".\"),");
     space.write("reports", "a file");

@@ -81,6 +81,69 @@ fn the_page_and_the_files_of_the_reports_are_served_and_nothing_else() {
 }
 
 #[test]
+fn files_of_any_name_and_parts_of_them_are_served() {
+    let names = ["with space", "100%", "a+b", "c%20d", "\u{fc}\u{8a9e}", "x?y#z", "<b>&\"'", "big"];
+    let steps = r#"(name: "a", stage: "join", params: (text: "one"), publish: "."),"#;
+    let space = TestSpace::new(steps);
+    space.make().expect(0);
+    for name in names {
+        space.write(&format!("reports/mini/in ner/{name}"), &format!("text of {name}"));
+    }
+    let served = Served::of(&space);
+    for name in names {
+        let encoded: String = format!("in ner/{name}")
+            .bytes()
+            .map(|byte| match byte {
+                b'/' | b'+' => char::from(byte).to_string(),
+                byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+                byte => format!("%{byte:02X}"),
+            })
+            .collect();
+        let answer = served.get(&format!("/{encoded}"));
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&format!("\r\n\r\ntext of {name}")),
+            "{answer}"
+        );
+    }
+    let ask = |method: &str, range: &str| {
+        let host = format!("Host: localhost:{}\r\n", served.port);
+        served.ask(&format!("{method} /in%20ner/big HTTP/1.1\r\n{host}{range}\r\n"))
+    };
+    let head = ask("HEAD", "");
+    assert!(head.contains("Content-Length: 11\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    for (range, status, place, body) in [
+        ("bytes=0-3", "206", "0-3/11", "text"),
+        ("bytes=8-", "206", "8-10/11", "big"),
+        ("bytes=-3", "206", "8-10/11", "big"),
+        ("bytes=8-99", "206", "8-10/11", "big"),
+        ("bytes=11-", "416", "*/11", ""),
+        ("bytes=1-2,4-5", "200", "", "text of big"),
+    ] {
+        let answer = ask("GET", &format!("Range: {range}\r\n"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{range}: {answer}");
+        assert!(answer.contains(place) && answer.ends_with(&format!("\r\n\r\n{body}")), "{range}: {answer}");
+    }
+}
+
+/// A file of 3 GiB took twice that.
+#[test]
+fn a_large_file_is_served_a_piece_at_a_time() {
+    let space = TestSpace::new(r#"(name: "a", stage: "join", publish: "."),"#);
+    space.make().expect(0);
+    const SIZE: u64 = 3 << 30;
+    std::fs::File::create(space.path("reports/mini/large")).unwrap().set_len(SIZE).unwrap();
+    let served = Served::of(&space);
+    let request = format!("GET /large HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", served.port);
+    let mut stream = served.connect(&request);
+    let read = std::io::copy(&mut (&mut stream).take(64 << 20), &mut std::io::sink()).unwrap();
+    assert_eq!(read, 64 << 20);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", served.child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kilobytes < 300_000, "{line}");
+}
+
+#[test]
 fn a_browser_is_told_when_the_page_is_another_one() {
     let space = TestSpace::new(STEPS);
     let served = Served::of(&space);

@@ -74,7 +74,7 @@ fn what_a_power_cut_took_is_noticed_and_runs_again() {
         let expected: &[&str] = if took == "nothing" { &[] } else { &["b"] };
         assert_eq!(run.ran(), expected, "{took}: {}", run.err);
         assert_eq!(
-            run.err.contains("what `b` wrote did not get to the disk"),
+            run.err.contains("what `b` wrote is not whole on the disk"),
             took != "nothing",
             "{}",
             run.err
@@ -295,10 +295,10 @@ fn what_a_killed_publish_left_in_the_reports_goes_with_the_next() {
     let space = TestSpace::new(r#"(name: "a", stage: "join", params: (text: "x"), publish: "a"),"#);
     space.make().expect(0);
     fs::remove_file(space.path("reports/mini/a/text")).unwrap();
-    space.write("reports/mini/a/.text.part", "ha");
+    space.write("reports/mini/.unfinished/text", "ha");
     space.make().expect(0);
-    let names = fs::read_dir(space.path("reports/mini/a")).unwrap().flatten();
-    assert_eq!(names.map(|item| item.file_name()).collect::<Vec<_>>(), ["text"]);
+    let names = fs::read_dir(space.path("reports/mini")).unwrap().flatten();
+    assert_eq!(names.map(|item| item.file_name()).collect::<Vec<_>>(), ["a"]);
 }
 
 /// Eight runs at once found this one: another process had begun the cache and not yet said what it is.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -55,6 +56,19 @@ impl TestSpace {
         let mut command = Command::new(program);
         command.args(args).current_dir(self.folder.path()).env_remove("REPRO_PROFILE").env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// As [`TestSpace::command`], by a user who is not root, to whom all of the project belongs then.
+    pub fn command_as_user(&self, args: &[&str]) -> Command {
+        const USER: u32 = 1000;
+        let mut command = self.command(args);
+        if rustix::process::geteuid().is_root() {
+            let owner = format!("{USER}:{USER}");
+            let done = Command::new("chown").args(["-Rh", &owner]).arg(self.folder.path()).status().unwrap();
+            assert!(done.success());
+            command.uid(USER).gid(USER);
+        }
         command
     }
 

@@ -12,7 +12,7 @@ use super::project::{Project, made};
 fn output(project: &Project, step: &str) -> PathBuf {
     let store = ContentStore::open(&project.path("cache")).unwrap();
     let record = store.records().into_iter().find(|record| record.step == step).unwrap();
-    store.tree(&record.tree)
+    store.open_tree(&record.tree).unwrap().to_path_buf()
 }
 
 /// The memes of the split `test` of Hateful Memes, as anybody's: a line each, and a folder of pictures beside.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use console::{Term, measure_text_width};
 
 use super::view::View;
+use crate::cli::harmless;
 use crate::run::{Event, Observer};
 
 /// How often the view is drawn.
@@ -62,7 +63,7 @@ impl Observer for Live {
     fn on(&mut self, event: &Event) {
         let mut screen = self.screen.lock();
         let line = screen.view.on(event, Instant::now());
-        screen.above.extend(line);
+        screen.above.extend(line.as_deref().map(harmless));
     }
 }
 

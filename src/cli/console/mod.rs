@@ -8,6 +8,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::words;
+use crate::escape::escaped_json;
 use crate::run::{Event, Observer};
 
 /// How often a long step says how far it is where lines stay for good.
@@ -32,7 +33,7 @@ impl Observer for JsonLines {
     fn on(&mut self, event: &Event) {
         if let Ok(line) = serde_json::to_string(event) {
             // Nobody listening any more is no reason to stop working.
-            let _ = writeln!(std::io::stdout(), "{line}");
+            let _ = writeln!(std::io::stdout(), "{}", escaped_json(&line));
         }
     }
 }
@@ -71,6 +72,10 @@ impl Observer for Plain {
                     let (so_far, rate) = (words::so_far(done, total, unit), words::rate(rate, unit));
                     tell!("{} {step} {so_far}, {rate}/s, {left} left", said.number);
                 }
+            }
+            Event::Keeping { step, files, bytes } => {
+                let number = self.running.get(step).map(|said| said.number.as_str()).unwrap_or_default();
+                tell!("{number} {step}: {}", words::keeping(files, bytes));
             }
             Event::Finished { step, seconds, same, .. } => {
                 let number = self.running.remove(step).map(|said| said.number).unwrap_or_default();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use console::{measure_text_width, pad_str, truncate_str};
 use stage_api::Unit;
 
-use crate::cli::words;
+use crate::cli::{harmless, words};
 use crate::run::Event;
 
 /// How far back a rate looks.
@@ -31,6 +31,8 @@ struct Row {
     since: Instant,
     progress: Option<Progress>,
     scalar: String,
+    /// What is done with its output.
+    keeping: Option<String>,
 }
 
 /// How far a step is and how fast it goes.
@@ -84,7 +86,7 @@ impl View {
             }
             Event::Started { step, number, of, .. } => {
                 self.of = of;
-                let row = Row { number, since: now, progress: None, scalar: String::new() };
+                let row = Row { number, since: now, progress: None, scalar: String::new(), keeping: None };
                 self.running.insert(step.to_owned(), row);
             }
             Event::Progress { step, done, total, unit } => {
@@ -101,6 +103,10 @@ impl View {
                 self.running.get_mut(step)?.scalar = format!("{name} {value:.4}");
             }
             Event::Scalar { value: None, .. } => {}
+            Event::Keeping { step, files, bytes } => {
+                let row = self.running.get_mut(step)?;
+                (row.progress, row.keeping) = (None, Some(words::keeping(files, bytes)));
+            }
             Event::Finished { step, seconds, same, .. } => {
                 self.done += 1;
                 let row = self.running.remove(step);
@@ -153,7 +159,9 @@ impl View {
         }
         lines.push(self.whole(now));
         // The last column stays free: some terminals begin a new line there.
-        let fit = |line: String| truncate_str(line.trim_end(), width.saturating_sub(1), "…").into_owned();
+        let fit = |line: String| {
+            truncate_str(&harmless(line.trim_end()), width.saturating_sub(1), "…").into_owned()
+        };
         lines.into_iter().map(fit).collect()
     }
 
@@ -198,7 +206,8 @@ fn line(
 ) -> String {
     let name = shorten(name, name_width);
     let mut line = pad_str(&name, name_width, console::Alignment::Left, None).into_owned();
-    let value = if scalar { format!("  {}", row.scalar) } else { String::new() };
+    let value = row.keeping.as_ref().unwrap_or(&row.scalar);
+    let value = if scalar { format!("  {value}") } else { String::new() };
     let Some(progress) = &row.progress else {
         let elapsed = words::clock(now.duration_since(row.since).as_secs_f64());
         return format!("{line}  {elapsed}{value}").trim_end().to_owned();

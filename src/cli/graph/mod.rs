@@ -15,7 +15,7 @@ use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, print, print_json};
+use super::{Global, print_data, print_json};
 use crate::pipeline::Pipeline;
 use crate::plan::in_order;
 use crate::record::source_name;
@@ -58,7 +58,7 @@ impl Graph {
             });
             print_json(&steps.collect::<Vec<_>>())?;
         } else {
-            print(&match self.format {
+            print_data(&match self.format {
                 Format::Text => text(pipeline, &nodes),
                 Format::Dot => dot(pipeline, &nodes),
                 Format::Mermaid => mermaid(pipeline, &nodes),

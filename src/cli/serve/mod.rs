@@ -4,8 +4,11 @@
 mod request;
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -76,7 +79,8 @@ impl Serve {
                     });
                 } else {
                     server.served.fetch_sub(1, Ordering::Relaxed);
-                    let _ = answer(stream, "503 Service Unavailable", "text/plain", b"too many windows\n");
+                    let _ =
+                        send(&stream, true, "503 Service Unavailable", "text/plain", b"too many windows\n");
                 }
             }
         });
@@ -87,24 +91,24 @@ impl Serve {
 impl Server<'_> {
     fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
         let Some(request) = Request::read(&mut stream)? else {
-            return answer(stream, "400 Bad Request", "text/plain", b"only GET is answered\n");
+            return send(&stream, true, "400 Bad Request", "text/plain", b"only GET and HEAD are answered\n");
         };
         // A page from elsewhere whose name was made to mean this machine must not read this one.
         if !request.is_for(self.port) {
-            return answer(stream, "403 Forbidden", "text/plain", b"this is not the name of this machine\n");
+            let text = b"this is not the name of this machine\n";
+            return send(&stream, request.wants_body, "403 Forbidden", "text/plain", text);
         }
-        match request.path.as_str() {
-            "/" => match self.html() {
-                Ok(html) => answer(stream, "200 OK", "text/html", live(&html).as_bytes()),
-                Err(error) => {
-                    answer(stream, "500 Internal Server Error", "text/plain", error.told().as_bytes())
-                }
+        let answer = |status, kind, bytes: &[u8]| send(&stream, request.wants_body, status, kind, bytes);
+        match &request.path[..] {
+            b"/" => match self.html() {
+                Ok(html) => answer("200 OK", "text/html", live(&html).as_bytes()),
+                Err(error) => answer("500 Internal Server Error", "text/plain", error.told().as_bytes()),
             },
-            "/live.js" => answer(stream, "200 OK", "text/javascript", LIVE.as_bytes()),
-            "/events" => self.tell_changes(stream),
-            path => match self.report(path.trim_start_matches('/')) {
-                Some((kind, bytes)) => answer(stream, "200 OK", kind, &bytes),
-                None => answer(stream, "404 Not Found", "text/plain", b"no such file in the reports\n"),
+            b"/live.js" => answer("200 OK", "text/javascript", LIVE.as_bytes()),
+            b"/events" => self.tell_changes(stream),
+            path => match self.report(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path))) {
+                Some((kind, file)) => send_file(&stream, &request, kind, file),
+                None => answer("404 Not Found", "text/plain", b"no such file in the reports\n"),
             },
         }
     }
@@ -116,7 +120,7 @@ impl Server<'_> {
 
     /// Sends the name of the page as it is, and again each time when it is another one, until the browser goes away.
     fn tell_changes(&self, mut stream: TcpStream) -> io::Result<()> {
-        head(&mut stream, "200 OK", "text/event-stream", None)?;
+        head(&stream, "200 OK", "text/event-stream", "")?;
         let mut told = None;
         loop {
             let now = self.html().ok().map(|html| version(&html));
@@ -132,7 +136,7 @@ impl Server<'_> {
     }
 
     /// A file of the reports. Only what is found by listing them is served, so no path leads out of them.
-    fn report(&self, path: &str) -> Option<(&'static str, Vec<u8>)> {
+    fn report(&self, path: &OsStr) -> Option<(&'static str, File)> {
         let file = listed(&self.reports).into_iter().find(|file| file.as_os_str() == path)?;
         let kind = match file.extension().and_then(|ending| ending.to_str()).unwrap_or_default() {
             "html" => "text/html",
@@ -143,7 +147,7 @@ impl Server<'_> {
             "csv" => "text/csv",
             _ => "text/plain",
         };
-        Some((kind, std::fs::read(self.reports.join(file)).ok()?))
+        Some((kind, File::open(self.reports.join(file)).ok()?))
     }
 }
 
@@ -174,18 +178,46 @@ fn live(html: &str) -> String {
     html.replacen("</head>", icon, 1).replacen("</body>", &script, 1)
 }
 
-fn head(stream: &mut TcpStream, status: &str, kind: &str, length: Option<usize>) -> io::Result<()> {
-    let length = length.map_or_else(String::new, |length| format!("Content-Length: {length}\r\n"));
+fn head(mut stream: &TcpStream, status: &str, kind: &str, more: &str) -> io::Result<()> {
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}; charset=utf-8\r\n{length}Connection: close\r\n\
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}; charset=utf-8\r\n{more}Connection: close\r\n\
          Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'none'; \
          style-src 'unsafe-inline'; img-src 'self' data:; script-src 'self'; connect-src 'self'\r\n\r\n"
     )
 }
 
-fn answer(mut stream: TcpStream, status: &str, kind: &str, bytes: &[u8]) -> io::Result<()> {
-    head(&mut stream, status, kind, Some(bytes.len()))?;
-    stream.write_all(bytes)?;
+fn send(mut stream: &TcpStream, wants_body: bool, status: &str, kind: &str, bytes: &[u8]) -> io::Result<()> {
+    head(stream, status, kind, &format!("Content-Length: {}\r\n", bytes.len()))?;
+    if wants_body {
+        stream.write_all(bytes)?;
+    }
+    stream.flush()
+}
+
+/// Sends a file, or the range of it that is asked for, a piece at a time: it may be larger than the memory.
+fn send_file(mut stream: &TcpStream, request: &Request, kind: &str, mut file: File) -> io::Result<()> {
+    let size = file.metadata()?.len();
+    let (status, start, end) = match request.range {
+        None => ("200 OK", 0, size),
+        Some((None, Some(last))) => ("206 Partial Content", size.saturating_sub(last), size),
+        Some((start, end)) => {
+            let end = end.map_or(size, |last| last.saturating_add(1).min(size));
+            ("206 Partial Content", start.unwrap_or(0), end)
+        }
+    };
+    if request.range.is_some() && start >= end {
+        let more = format!("Content-Range: bytes */{size}\r\nContent-Length: 0\r\n");
+        return head(stream, "416 Range Not Satisfiable", "text/plain", &more);
+    }
+    let mut more = format!("Accept-Ranges: bytes\r\nContent-Length: {}\r\n", end - start);
+    if request.range.is_some() {
+        more.push_str(&format!("Content-Range: bytes {start}-{}/{size}\r\n", end - 1));
+    }
+    head(stream, status, kind, &more)?;
+    if request.wants_body {
+        file.seek(SeekFrom::Start(start))?;
+        io::copy(&mut file.take(end - start), &mut stream)?;
+    }
     stream.flush()
 }

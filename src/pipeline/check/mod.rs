@@ -2,6 +2,7 @@
 //! that can be wrong with a pipeline is found here, before anything runs.
 
 mod needs;
+mod publish;
 mod rehearse;
 mod targets;
 mod wire;
@@ -94,6 +95,7 @@ pub(super) fn check<'a>(
         checker.refuse_idle_rehearsal(own, rehearsal)?;
     }
     checker.refuse_cycles(&unwired)?;
+    checker.refuse_clashing_reports(&unwired)?;
     let targets = checker.targets(form, &vars)?;
     Ok(Pipeline {
         file: text.path.to_owned(),
@@ -149,8 +151,16 @@ fn seeds(said: Option<Raw>, text: &Text) -> Result<String, PipelineError> {
     }
 }
 
+/// A longer name is not a file name everywhere.
+const LONGEST_NAME: usize = 200;
+
 /// Names become parts of paths and of references: they hold nothing that means something there.
 fn plain_name(at: Raw, name: &str, text: &Text) -> Result<(), PipelineError> {
+    if name.len() > LONGEST_NAME {
+        let message =
+            format!("a name has at most {LONGEST_NAME} characters; this one has {}", name.chars().count());
+        return Err(text.error(text.span(at.0), message));
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain) {
         return Ok(());
@@ -244,14 +254,6 @@ impl<'a> Checker<'_, 'a> {
         self.graph[node].name = self.name(entry.name, vars, Meaning::Step(node))?;
         Ok(node)
     }
-
-    fn publish_folder(&self, raw: Raw, vars: &Vars) -> Result<PathBuf, PipelineError> {
-        let folder = string(raw, vars, self.text)?;
-        if !inside(&folder) {
-            return Err(self.error(raw, format!("`{folder}` does not stay inside the reports folder")));
-        }
-        Ok(PathBuf::from(folder))
-    }
 }
 
 /// Whether `name` fits `pattern`, in which `*` stands for any characters.
@@ -264,8 +266,17 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Whether a relative path stays below where it starts.
-fn inside(path: &str) -> bool {
-    use std::path::Component::{CurDir, Normal};
-    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Normal(_) | CurDir))
+/// A relative path without `.` and `..`, `/` between its parts; `None` where it leads out of where it starts.
+fn normal(path: &str) -> Option<String> {
+    use std::path::Component;
+    let mut parts: Vec<&str> = Vec::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(name) => parts.push(name.to_str()?),
+            Component::CurDir => {}
+            Component::ParentDir => drop(parts.pop()?),
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(parts.join("/"))
 }

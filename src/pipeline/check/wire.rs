@@ -1,11 +1,11 @@
 //! Names of inputs become arrows of the DAG: references and aliases are resolved, ports connected, cycles refused.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
 use stage_api::{AnyStage, Port, Registry};
 
-use super::{Checker, Meaning, Unwired, inside};
+use super::{Checker, Meaning, Unwired, normal};
 use crate::pipeline::error::{PipelineError, Text};
 use crate::pipeline::expand::{Vars, string, strings};
 use crate::pipeline::file::{EntryForm, Raw};
@@ -27,23 +27,33 @@ impl<'a> Checker<'_, 'a> {
     /// What a reference means: `step`, `step/output`, `alias`, `alias/output` or `./file`.
     fn source(&self, at: Raw, reference: &str) -> Result<Source, PipelineError> {
         if let Some(path) = reference.strip_prefix("./") {
-            if !inside(path) {
-                return Err(self.error(at, format!("`{reference}` does not stay inside the project")));
-            }
-            return Ok(Source::File(PathBuf::from(path)));
+            return match normal(path) {
+                None => Err(self.error(at, format!("`{reference}` does not stay inside the project"))),
+                Some(path) if path.is_empty() => Err(self
+                    .error(at, format!("`{reference}` is the whole project, results and reports included"))
+                    .hint("name a file or a folder in it")),
+                Some(path) => Ok(Source::File(PathBuf::from(path))),
+            };
         }
         let (name, output) = match reference.split_once('/') {
-            Some((name, output)) => (name, Some(output.to_owned())),
+            Some((name, output)) => (name, Some(output)),
             None => (reference, None),
         };
-        if output.as_deref().is_some_and(|output| !inside(output)) {
-            return Err(self.error(at, format!("`{reference}` does not stay inside the step's tree")));
-        }
         let Some(named) = self.names.get(name) else {
-            return Err(self
-                .error(at, format!("there is no step `{name}`"))
-                .nearest(name, self.names.keys().map(String::as_str)));
+            let error = self.error(at, format!("there is no step `{name}`"));
+            // A file of the project is named by its path from the pipeline's folder.
+            return Err(match normal(reference).filter(|path| (self.is_there)(Path::new(path))) {
+                Some(path) => {
+                    error.hint(format!("there is a file or folder `{path}`: read it as `./{path}`"))
+                }
+                None => error.nearest(name, self.names.keys().map(String::as_str)),
+            });
         };
+        let output = output.map(|output| {
+            let outside = || self.error(at, format!("`{reference}` does not stay inside the step's tree"));
+            normal(output).ok_or_else(outside)
+        });
+        let output = output.transpose()?.filter(|output| !output.is_empty());
         Ok(match (&named.meaning, output) {
             (Meaning::Step(step), output) => Source::Step { step: *step, output },
             (Meaning::Alias(source), None) => source.clone(),

@@ -13,10 +13,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use petgraph::graph::NodeIndex;
+use stage_api::secrets;
 
 use super::event::{Event, Observer};
 use super::executor::{Execution, Executor, Message, Outcome, Report, Running};
 use super::host::{Capacity, Share};
+use super::inputs::{ProjectInputs, PutBack};
 use super::summary::{Failure, Summary};
 use crate::key::{KeyText, StageKey};
 use crate::pipeline::Pipeline;
@@ -53,6 +55,10 @@ struct Active {
     work: WorkDir,
     key_text: KeyText,
     inputs: Vec<RecordedInput>,
+    /// The files of the project that it reads, as they were when it started.
+    project_inputs: ProjectInputs,
+    /// The steps whose results, which it reads, were found damaged while it ran.
+    damaged: BTreeSet<String>,
     share: Share,
     since: Instant,
     started_ms: u64,
@@ -204,7 +210,9 @@ impl Scheduler<'_> {
                     active.execution = Some(execution);
                 }
             }
-            Report::Warned(text) => self.observer.on(&Event::Warned { step, text: &text }),
+            Report::Warned(text) => {
+                self.observer.on(&Event::Warned { step, text: &secrets::shown(&text) });
+            }
             Report::Memory(bytes) => {
                 if let Some(active) = self.active.get_mut(&node) {
                     active.peak_memory = Some(bytes);
@@ -223,7 +231,7 @@ impl Scheduler<'_> {
         // Room became free: whatever waited for room is asked again; nothing else is touched.
         let log = self.writer.store().log(&active.work.key);
         let outcome = match outcome {
-            Outcome::Done => match self.keep(node, active) {
+            Outcome::Done => match self.keep(plan, node, active) {
                 Ok(()) => {
                     let touched = plan.finished(node).into_iter().collect();
                     self.consider(plan, touched);
@@ -232,9 +240,18 @@ impl Scheduler<'_> {
                 Err(problem) => Outcome::Failed(problem),
             },
             other => {
-                // The next run clears what cannot be cleared now.
-                let _ = self.writer.discard(active.work);
-                other
+                let put_back = active.project_inputs.put_back(self.workspace, &active.work);
+                match (self.drop_work(active.work, put_back), other) {
+                    (Some(taken), Outcome::Failed(problem)) if !self.summary.interrupted => {
+                        Outcome::Failed(format!("{problem}\n  {taken}"))
+                    }
+                    (Some(taken), other) => {
+                        let step = &self.pipeline.graph[node].name;
+                        self.observer.on(&Event::Warned { step, text: &taken });
+                        other
+                    }
+                    (None, other) => other,
+                }
             }
         };
         self.tried.insert(node);
@@ -249,8 +266,23 @@ impl Scheduler<'_> {
         }
     }
 
+    /// Gives up the folders of a step that is not kept; returns what became of inputs that it took away.
+    fn drop_work(&mut self, work: WorkDir, put_back: PutBack) -> Option<String> {
+        let PutBack { mut notes, is_lost } = put_back;
+        if is_lost {
+            notes.push(match self.writer.keep_aside(work) {
+                Ok(kept) => format!("what the step wrote is kept in {}", kept.display()),
+                Err(error) => error.to_string(),
+            });
+        } else {
+            // The next run clears what cannot be cleared now.
+            let _ = self.writer.discard(work);
+        }
+        (!notes.is_empty()).then(|| notes.join("; "))
+    }
+
     fn fail(&mut self, node: NodeIndex, problem: String, log: Option<PathBuf>, needs_human: bool) {
-        let step = self.pipeline.graph[node].name.clone();
+        let (step, problem) = (self.pipeline.graph[node].name.clone(), secrets::shown(&problem));
         self.observer.on(&Event::Failed { step: &step, problem: &problem });
         self.summary.failures.push(Failure { step, problem, log, needs_human });
     }

@@ -5,18 +5,21 @@ use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use petgraph::graph::NodeIndex;
-use stage_api::{Host, Inputs};
+use stage_api::{Host, Input, Inputs};
 
 use super::task::located;
 use super::{Active, Rank, Scheduler};
+use crate::digest::Digest;
 use crate::key::KeyText;
+use crate::pipeline::Source;
 use crate::plan::{Plan, Verdict};
 use crate::remote::News;
 use crate::run::damage::doubt;
 use crate::run::event::Event;
 use crate::run::executor::{Reporter, Task};
 use crate::run::host::Share;
-use crate::store::{Claim, Claimed, Holder, StoreError};
+use crate::run::inputs::ProjectInputs;
+use crate::store::{Claim, Claimed, Holder, ResultError, StoreError};
 
 impl Scheduler<'_> {
     /// Starts what is ready and fits.
@@ -43,9 +46,6 @@ impl Scheduler<'_> {
             if self.tried.contains(&node) || self.active.contains_key(&node) || !plan.is_ready(node) {
                 continue;
             }
-            if !self.inputs_are_whole(plan, node) {
-                continue;
-            }
             // Steps of one key are one piece of work, whatever they are called.
             let key = plan.of(node).key_text.as_ref().map(KeyText::key);
             if key.is_some_and(|key| self.kept.contains(&key)) {
@@ -68,8 +68,15 @@ impl Scheduler<'_> {
                 later.insert(rank);
                 continue;
             };
+            // Behind the room: a result with many files is not looked at again for every step that waits.
+            let Some(inputs) = self.open_inputs(plan, node) else {
+                self.free.give_back(share);
+                continue;
+            };
             match self.claim(plan, node) {
-                Ok(Claimed::Mine(claim)) if plan.is_ready(node) => self.start(plan, node, share, claim),
+                Ok(Claimed::Mine(claim)) if plan.is_ready(node) => {
+                    self.start(plan, node, inputs, share, claim)
+                }
                 // Another process did it since it was judged.
                 Ok(Claimed::Mine(_)) => self.free.give_back(share),
                 Ok(Claimed::Theirs(holder)) => {
@@ -107,19 +114,89 @@ impl Scheduler<'_> {
         self.unasked.clear();
     }
 
-    /// Hashes what earlier runs left for a step to read. What is damaged counts as gone, and its step runs again.
-    fn inputs_are_whole(&mut self, plan: &mut Plan, node: NodeIndex) -> bool {
-        let sources: Vec<NodeIndex> =
-            self.pipeline.graph.neighbors_directed(node, petgraph::Direction::Incoming).collect();
-        let mut are_whole = true;
-        for source in sources {
-            if let Some(touched) = doubt(self.workspace, plan, source) {
-                are_whole = false;
-                self.observer.on(&Event::Damaged { step: &self.pipeline.graph[source].name });
-                self.consider(plan, touched.into_iter().collect());
+    /// What a step reads, the bytes of results checked. What is damaged counts as gone, and its step runs again.
+    fn open_inputs(&mut self, plan: &mut Plan, node: NodeIndex) -> Option<Vec<Input>> {
+        let step = &self.pipeline.graph[node];
+        let mut opened = Vec::with_capacity(step.inputs.len());
+        let mut damaged = BTreeSet::new();
+        for input in &step.inputs {
+            match (located(self.workspace, plan, input), &input.source) {
+                (Ok(input), _) => opened.push(input),
+                (Err(ResultError::Damaged(_) | ResultError::Missing), Source::Step { step, .. }) => {
+                    damaged.insert(*step);
+                }
+                (Err(error), _) => {
+                    self.tried.insert(node);
+                    let problem = format!("what it reads as `{}` cannot be used: {error}", input.port);
+                    self.fail(node, problem, None, false);
+                    return None;
+                }
             }
         }
-        are_whole
+        for source in &damaged {
+            let name = &self.pipeline.graph[*source].name;
+            let tree = plan.of(*source).tree;
+            match doubt(self.workspace, plan, *source) {
+                Ok(Some(touched)) => self.run_again(plan, *source, tree, touched),
+                Ok(None) if *plan.verdict(*source) == Verdict::Fresh => {
+                    self.tried.insert(node);
+                    let problem = format!("the result of `{name}` changed while it was checked; make again");
+                    self.fail(node, problem, None, false);
+                }
+                // Its step is to run already.
+                Ok(None) => {}
+                Err(error) => {
+                    self.tried.insert(node);
+                    self.fail(node, format!("the result of `{name}`: {error}"), None, false);
+                }
+            }
+        }
+        damaged.is_empty().then_some(opened)
+    }
+
+    /// Looks whether what a step reads of other steps is as it was written. What is damaged counts as gone, and its step
+    /// runs again. Returns the names of those.
+    ///
+    /// # Errors
+    /// A sentence that says what cannot be read.
+    pub(super) fn damaged_inputs(&mut self, plan: &mut Plan, node: NodeIndex) -> Result<Vec<String>, String> {
+        let sources: Vec<NodeIndex> =
+            self.pipeline.graph.neighbors_directed(node, petgraph::Direction::Incoming).collect();
+        let mut damaged = Vec::new();
+        for source in sources {
+            let tree = plan.of(source).tree;
+            let touched = doubt(self.workspace, plan, source).map_err(|error| {
+                format!("the result of `{}`, which it reads: {error}", self.pipeline.graph[source].name)
+            })?;
+            if let Some(touched) = touched {
+                damaged.push(format!("`{}`", self.pipeline.graph[source].name));
+                self.run_again(plan, source, tree, touched);
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// Considers again what a damaged result touches. This run may have written it itself, and does so again. What reads
+    /// it at this moment may have read the damage, also where the result is as it was by the time that step ends.
+    fn run_again(
+        &mut self,
+        plan: &Plan,
+        source: NodeIndex,
+        tree: Option<Digest>,
+        touched: BTreeSet<NodeIndex>,
+    ) {
+        if let Some(key_text) = &plan.of(source).key_text {
+            self.kept.remove(&key_text.key());
+        }
+        let name = &self.pipeline.graph[source].name;
+        for (node, active) in &mut self.active {
+            let mut sources = self.pipeline.graph.neighbors_directed(*node, petgraph::Direction::Incoming);
+            if sources.any(|read| read == source || tree.is_some() && plan.of(read).tree == tree) {
+                active.damaged.insert(format!("`{name}`"));
+            }
+        }
+        self.observer.on(&Event::Damaged { step: name });
+        self.consider(plan, touched.into_iter().collect());
     }
 
     /// Claims a ready step; then judges it again by what other processes have done meanwhile.
@@ -152,9 +229,17 @@ impl Scheduler<'_> {
         self.fail(node, error.to_string(), None, false);
     }
 
-    fn start(&mut self, plan: &Plan, node: NodeIndex, share: Share, claim: Claim) {
+    fn start(&mut self, plan: &Plan, node: NodeIndex, inputs: Vec<Input>, share: Share, claim: Claim) {
         let step = &self.pipeline.graph[node];
         let Some(key_text) = plan.of(node).key_text.clone() else { return };
+        let project_inputs = match ProjectInputs::at_start(self.workspace, step) {
+            Ok(inputs) => inputs,
+            Err(problem) => {
+                self.free.give_back(share);
+                self.tried.insert(node);
+                return self.fail(node, problem, None, false);
+            }
+        };
         let begun = match share.is_job {
             true => self.writer.begin_away(key_text.key(), claim),
             false => self.writer.begin(key_text.key(), claim),
@@ -170,7 +255,7 @@ impl Scheduler<'_> {
             step: step.name.clone(),
             stage: step.stage.clone(),
             params: step.params.clone(),
-            inputs: Inputs(step.inputs.iter().map(|input| located(self.workspace, plan, input)).collect()),
+            inputs: Inputs(inputs),
             out: work.out.clone(),
             scratch: work.scratch.clone(),
             folder: work.folder.clone(),
@@ -192,14 +277,16 @@ impl Scheduler<'_> {
         let since = Instant::now();
         let started_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
-        let inputs = plan.recorded_inputs(node);
+        let recorded = plan.recorded_inputs(node);
         match self.executor.start(task, Reporter::new(self.sender.clone(), node)) {
             Ok(running) => {
                 let active = Active {
                     running,
                     work,
                     key_text,
-                    inputs,
+                    inputs: recorded,
+                    project_inputs,
+                    damaged: BTreeSet::new(),
                     share,
                     since,
                     started_ms,

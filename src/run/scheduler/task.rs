@@ -1,7 +1,7 @@
 //! What a step is given and what is noted of it: where its inputs lie, the task for the executor, the record of
 //! what it wrote.
 
-use std::path::Path;
+use std::collections::BTreeSet;
 
 use petgraph::graph::NodeIndex;
 use stage_api::Input;
@@ -15,27 +15,53 @@ use crate::run::event::Event;
 use crate::run::executor::Execution;
 use crate::run::machine;
 use crate::run::summary::RanStep;
+use crate::store::ResultError;
 use crate::workspace::Workspace;
 
-/// Where an input of a step lies that has all it reads.
-pub(in crate::run) fn located(workspace: &Workspace, plan: &Plan, input: &StepInput) -> Input {
+/// From so many files or bytes on, hashing and keeping an output takes a second or more, and is said.
+const MANY_FILES: usize = 10_000;
+const MANY_BYTES: u64 = 512 << 20;
+
+/// Where an input of a step is, the bytes of a result checked.
+///
+/// # Errors
+/// Why the result cannot be used.
+pub(in crate::run) fn located(
+    workspace: &Workspace,
+    plan: &Plan,
+    input: &StepInput,
+) -> Result<Input, ResultError> {
     let path = match &input.source {
         Source::File(path) => workspace.locate(path),
         Source::Step { step, output } => {
-            // A step whose inputs are ready has a tree for each.
-            let bytes = |tree| workspace.bytes(&tree, output.as_deref());
-            plan.of(*step).tree.and_then(bytes).unwrap_or_default()
+            let opened = match plan.of(*step).tree {
+                Some(tree) => workspace.open_result(&tree, output.as_deref()),
+                None => Err(ResultError::Missing),
+            };
+            opened?.into()
         }
     };
-    Input { port: input.port.clone(), path }
+    Ok(Input { port: input.port.clone(), path })
 }
 
 impl Scheduler<'_> {
     /// Commits the output of a step that ended well.
-    pub(super) fn keep(&mut self, node: NodeIndex, active: Active) -> Result<(), String> {
+    pub(super) fn keep(&mut self, plan: &mut Plan, node: NodeIndex, active: Active) -> Result<(), String> {
         let step = &self.pipeline.graph[node];
-        let Active { work, key_text, inputs, share, since, started_ms, peak_memory, pace, execution, .. } =
-            active;
+        let Active {
+            work,
+            key_text,
+            inputs,
+            project_inputs,
+            share,
+            since,
+            started_ms,
+            peak_memory,
+            pace,
+            execution,
+            damaged,
+            ..
+        } = active;
         let Execution { machine, started_ms, seconds } = execution.unwrap_or_else(|| {
             let machine = Machine {
                 name: machine::name(),
@@ -45,11 +71,25 @@ impl Scheduler<'_> {
             };
             Execution { machine, started_ms, seconds: since.elapsed().as_secs_f64() }
         });
-        if let Some(path) = self.changed_file(node) {
-            let _ = self.writer.discard(work);
-            return Err(format!("./{} changed while the step ran; make again", path.display()));
+        if let Err(problem) = project_inputs.are_unchanged(self.workspace, &work) {
+            let put_back = project_inputs.put_back(self.workspace, &work);
+            return Err(match self.drop_work(work, put_back) {
+                Some(taken) => {
+                    format!("{taken}; a step copies its inputs instead of moving or removing them")
+                }
+                None => problem,
+            });
         }
-        let manifest = match self.writer.hash(&work) {
+        if let Err(problem) = self.results_are_unchanged(plan, node, damaged) {
+            let _ = self.writer.discard(work);
+            return Err(problem);
+        }
+        let mut announce = |files, bytes| {
+            if files >= MANY_FILES || bytes >= MANY_BYTES {
+                self.observer.on(&Event::Keeping { step: &step.name, files, bytes });
+            }
+        };
+        let manifest = match self.writer.hash_announced(&work, &mut announce) {
             Ok(manifest) => manifest,
             Err(error) => {
                 let _ = self.writer.discard(work);
@@ -101,11 +141,23 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// A file of the project that the step reads and that is not what its key says.
-    fn changed_file(&self, node: NodeIndex) -> Option<&Path> {
-        self.pipeline.graph[node].inputs.iter().find_map(|input| match &input.source {
-            Source::File(path) if !self.workspace.is_unchanged(path) => Some(path.as_path()),
-            _ => None,
-        })
+    /// Whether the results of other steps that a step has read are as they were, and none of them was `damaged` while it ran.
+    /// One that is not as it was counts as damaged.
+    fn results_are_unchanged(
+        &mut self,
+        plan: &mut Plan,
+        node: NodeIndex,
+        damaged: BTreeSet<String>,
+    ) -> Result<(), String> {
+        let mut changed = damaged;
+        changed.extend(self.damaged_inputs(plan, node)?);
+        match changed.is_empty() {
+            true => Ok(()),
+            false => Err(format!(
+                "the result of {} that it reads changed while the step ran, so its own is not kept; a step copies its \
+                 inputs before it changes them",
+                Vec::from_iter(changed).join(" and ")
+            )),
+        }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn put_task(desk: &Path, task: &Task) -> io::Result<()> {
 }
 
 pub(super) fn task(desk: &Path) -> io::Result<Task> {
-    Ok(serde_json::from_slice(&fs::read(desk.join(TASK))?)?)
+    Ok(serde_json::from_slice(&files::read(&desk.join(TASK))?)?)
 }
 
 pub(super) fn put_end(desk: &Path, ended: &Ended) -> io::Result<()> {
@@ -42,7 +42,7 @@ pub(super) fn put_end(desk: &Path, ended: &Ended) -> io::Result<()> {
 }
 
 pub(super) fn end(desk: &Path) -> io::Result<Ended> {
-    Ok(serde_json::from_slice(&fs::read(desk.join(ENDED))?)?)
+    Ok(serde_json::from_slice(&files::read(&desk.join(ENDED))?)?)
 }
 
 /// The job's pen.

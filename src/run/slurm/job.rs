@@ -34,7 +34,7 @@ pub fn work_at(desk: &Path) -> io::Result<Option<Outcome>> {
     let started_ms = now_ms();
     token.note(&who(started_ms))?;
     token.share()?;
-    let task = prepared(desk::task(desk)?)?;
+    let task = prepared(desk, desk::task(desk)?)?;
     let machine = Machine {
         name: machine::name(),
         device: task.host.device.clone(),
@@ -82,7 +82,11 @@ fn follow(running: &dyn Running, messages: &Receiver<Message>, pen: &mut fs::Fil
 }
 
 /// The task on this machine, its folders as a step wants to find them: an attempt before may have died here.
-fn prepared(mut task: Task) -> io::Result<Task> {
+fn prepared(desk: &Path, mut task: Task) -> io::Result<Task> {
+    // They are removed: what the file says must not lead elsewhere.
+    if [&task.out, &task.folder].iter().any(|folder| folder.parent() != Some(desk)) {
+        return Err(io::Error::other("the task names folders that are not the job's own"));
+    }
     for folder in [&task.out, &task.folder] {
         files::remove(folder)?;
         fs::create_dir_all(folder)?;

@@ -12,7 +12,13 @@ impl State {
         self.refresh()?;
         let mut lines: Vec<(usize, String)> = Vec::new();
         let mut trees = HashSet::new();
-        for event in self.live() {
+        // A record that this program cannot read may be a later one's; what it can read stays known.
+        let live: Vec<usize> = self.live();
+        let mut kept: Vec<usize> =
+            live.iter().flat_map(|event| [Some(*event), self.readable(*event)]).flatten().collect();
+        kept.sort_unstable();
+        kept.dedup();
+        for event in kept {
             trees.extend(self.parts(event).map(|(_, tree, _)| tree));
             let Event::Ran { line, .. } = &self.events[event] else { continue };
             let text = self.log.text(line);

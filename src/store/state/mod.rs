@@ -17,7 +17,7 @@
 
 mod compact;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
@@ -69,6 +69,8 @@ pub(super) struct State {
     judged: HashMap<Digest, (Line, usize)>,
     /// By key: its newest execution, an index into `events`; as of so many events.
     keys: (HashMap<Digest, usize>, usize),
+    /// Events whose record was decoded.
+    readable: HashSet<usize>,
     /// By profile and step: when its newest execution began, and which event that is; as of so many events.
     steps: (HashMap<String, (u64, usize)>, usize),
 }
@@ -104,6 +106,7 @@ impl State {
             trees: Default::default(),
             judged: HashMap::new(),
             keys: Default::default(),
+            readable: HashSet::new(),
             steps: Default::default(),
         };
         state.refresh()?;
@@ -128,6 +131,7 @@ impl State {
                 self.judged.clear();
                 self.synced = 0;
                 self.keys = Default::default();
+                self.readable.clear();
                 self.steps = Default::default();
                 lines
             }
@@ -190,13 +194,15 @@ impl State {
     pub fn last(&mut self, profile: &str, step: &str) -> Option<RunRecord> {
         self.index_steps();
         let (_, event) = *self.steps.0.get(&place(profile, step))?;
-        self.decode(event)
+        // One that cannot be read hides none that can.
+        let of_step = |record: &RunRecord| record.profile == profile && record.step == step;
+        self.decode(event).or_else(|| self.records().into_iter().rfind(of_step))
     }
 
     /// Every record that counts, oldest first.
     pub fn records(&mut self) -> Vec<RunRecord> {
         let mut found: Vec<RunRecord> =
-            self.live().into_iter().filter_map(|event| self.decode(event)).collect();
+            self.live().into_iter().filter_map(|event| self.decode(self.readable(event)?)).collect();
         found.sort_by(|a, b| (a.started_ms, a.key_text.as_str()).cmp(&(b.started_ms, b.key_text.as_str())));
         found
     }
@@ -209,7 +215,7 @@ impl State {
         }
         self.trees.1 = self.manifests.len();
         let text = self.log.text(self.trees.0.get(tree)?).splitn(3, ' ').nth(2)?;
-        Manifest::parse(&text.replace('\0', "\n"))
+        Manifest::parse(&text.replace('\0', "\n")).ok()
     }
 
     /// The lines about files, oldest first, without their first word.
@@ -264,9 +270,41 @@ impl State {
         event < self.synced || matches!(self.events[event], Event::Ran { is_synced: true, .. })
     }
 
+    /// The newest execution of a key whose record can be read.
     fn find(&mut self, key: &StageKey) -> Option<usize> {
         self.index_keys();
-        self.keys.0.get(&key.0).copied()
+        let event = *self.keys.0.get(&key.0)?;
+        if self.readable.contains(&event) {
+            return Some(event);
+        }
+        let readable = self.readable(event)?;
+        self.readable.insert(readable);
+        self.keys.0.insert(key.0, readable);
+        Some(readable)
+    }
+
+    /// An execution whose record can be read: this one, or else the last one of its key before it.
+    fn readable(&self, event: usize) -> Option<usize> {
+        if self.decode(event).is_some() {
+            return Some(event);
+        }
+        let (key, ..) = self.parts(event)?;
+        for before in (0..event).rev() {
+            match &self.events[before] {
+                Event::Ran { .. } => {
+                    if self.parts(before).is_some_and(|(other, ..)| other == key)
+                        && self.decode(before).is_some()
+                    {
+                        return Some(before);
+                    }
+                }
+                Event::Forgotten(line) if self.log.text(line) == forgotten_line(&StageKey(key)) => {
+                    return None;
+                }
+                Event::Forgotten(_) => {}
+            }
+        }
+        None
     }
 
     /// The newest execution of each key, in the order of the log.

@@ -11,6 +11,7 @@ mod host_check;
 mod job;
 mod outside;
 mod params;
+pub mod secrets;
 mod stage;
 pub mod testing;
 mod tool;

@@ -81,8 +81,11 @@ pub(super) fn huggingface(run: &Path, out: &Path) -> Result<(), StageError> {
         tensors.into_iter().map(|(name, tensor)| (huggingface_name(&name), tensor)).collect();
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let path = out.join("model.safetensors");
-    safetensors::serialize_to_file(sorted(tensors), Some(metadata), &path)
-        .map_err(|error| StageError::failed(format!("{}: {error}", path.display())))
+    let failed = |error: &dyn std::fmt::Display| StageError::failed(format!("{}: {error}", path.display()));
+    // The library makes a file that only its owner may read; this one gets the mode of any new file.
+    let empty = fs::File::create(&path).and_then(|file| file.metadata()).map_err(|error| failed(&error))?;
+    safetensors::serialize_to_file(sorted(tensors), Some(metadata), &path).map_err(|error| failed(&error))?;
+    fs::set_permissions(&path, empty.permissions()).map_err(|error| failed(&error))
 }
 
 /// What transformers calls the model's tensor `name`.

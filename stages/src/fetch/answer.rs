@@ -31,10 +31,10 @@ pub enum Answer {
 }
 
 /// Reads an answer to a request for `have` bytes onwards of the file `known`, and what it says of the file.
-pub fn read(response: &Response, have: u64, known: &Origin, url: &str) -> (Answer, Origin) {
+pub fn read(response: &Response, have: u64, known: &Origin, place: &str) -> (Answer, Origin) {
     let (status, headers) = (response.status(), response.headers());
     let origin = Origin {
-        url: url.to_owned(),
+        place: place.to_owned(),
         validator: validator(headers),
         total: match status {
             StatusCode::PARTIAL_CONTENT => range(headers).and_then(|(_, total)| total),
@@ -69,7 +69,7 @@ fn rest(headers: &HeaderMap, have: u64, known: &Origin, now: &Origin) -> Answer 
     let differs = |a: Option<String>, b: Option<String>| a.zip(b).is_some_and(|(a, b)| a != b);
     match range(headers) {
         Some((Some(start), _)) if start == have => {
-            let same_place = known.url == now.url;
+            let same_place = known.place == now.place;
             let total = |origin: &Origin| origin.total.map(|total| total.to_string());
             if differs(total(known), total(now))
                 || (same_place && differs(known.validator.clone(), now.validator.clone()))

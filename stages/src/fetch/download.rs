@@ -6,10 +6,11 @@ use std::time::Duration;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{ACCEPT_ENCODING, IF_RANGE, RANGE};
 use reqwest::redirect::Policy;
-use stage_api::{Job, StageError, Unit};
+use sha2::{Digest, Sha256};
+use stage_api::{Job, StageError, Unit, secrets};
 
 use super::answer::{self, Answer};
-use super::part::{Origin, Part};
+use super::part::{Origin, Part, hex};
 use super::patience::Patience;
 use crate::{http, space};
 
@@ -31,6 +32,18 @@ pub struct Source {
     pub url: String,
     /// Who asks there, and nowhere that it leads on to.
     pub login: Login,
+}
+
+impl Source {
+    /// The address without what may be a secret in it.
+    pub fn shown(&self) -> String {
+        secrets::shown(&self.url)
+    }
+
+    /// What is noted of the address on disk: it tells two addresses apart, and holds no secret.
+    pub fn noted(&self) -> String {
+        hex(&Sha256::digest(self.url.as_bytes()))
+    }
 }
 
 /// Why a source did not give the file.
@@ -144,13 +157,13 @@ impl<'a> Downloader<'a> {
     }
 
     fn once(&self, source: &Source, part: &mut Part) -> Result<Attempt, Failure> {
-        let url = &source.url;
+        let (url, place) = (&source.url, source.noted());
         let known = part.origin().clone();
-        let same_place = known.url == *url;
+        let same_place = known.place == place;
         let asks_the_same = same_place && known.validator.is_some();
         if part.len() > 0 && !part.is_proven() && !asks_the_same {
             // Nothing would tell whether the rest belongs to these bytes.
-            part.restart(Origin { url: url.clone(), ..Origin::default() }).map_err(disk)?;
+            part.restart(Origin { place: place.clone(), ..Origin::default() }).map_err(disk)?;
         }
         let have = part.len();
         if have > 0 && known.total == Some(have) {
@@ -170,13 +183,13 @@ impl<'a> Downloader<'a> {
             }
             Err(error) => return Ok(Attempt::Again(chain(error), None)),
         };
-        let (answer, now) = answer::read(&response, have, &known, url);
+        let (answer, now) = answer::read(&response, have, &known, &place);
         match answer {
             Answer::Whole => part.restart(now.clone()).map_err(disk)?,
             Answer::Rest => {}
             Answer::NothingLeft => return Ok(Attempt::Arrived),
             Answer::Anew(problem) => {
-                part.restart(Origin { url: url.clone(), ..Origin::default() }).map_err(disk)?;
+                part.restart(Origin { place, ..Origin::default() }).map_err(disk)?;
                 return Ok(Attempt::Again(problem, None));
             }
             Answer::Later(problem, asked) => return Ok(Attempt::Again(problem, asked)),

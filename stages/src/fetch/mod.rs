@@ -92,7 +92,7 @@ impl Fetch {
         let mut refused = 0;
         let sources = sources(params, job.outside)?;
         for source in &sources {
-            job.progress.note(&format!("downloading {}", source.url));
+            job.progress.note(&format!("downloading {}", source.shown()));
             let mut again = true;
             while std::mem::take(&mut again) {
                 match downloader.download(source, &mut part) {
@@ -114,15 +114,15 @@ impl Fetch {
                                 "{problem}; it came in pieces, so once more from its beginning"
                             ));
                         } else {
-                            problems.push(format!("{}: {problem}", source.url));
+                            problems.push(format!("{}: {problem}", source.shown()));
                         }
                     }
                     Err(Failure::Job(error)) => return Err(error),
                     Err(Failure::Refused(problem)) => {
                         refused += 1;
-                        problems.push(format!("{}: {problem}", source.url));
+                        problems.push(format!("{}: {problem}", source.shown()));
                     }
-                    Err(Failure::Source(problem)) => problems.push(format!("{}: {problem}", source.url)),
+                    Err(Failure::Source(problem)) => problems.push(format!("{}: {problem}", source.shown())),
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stage_api::secrets;
 
 use super::download::is_secret_safe;
 use super::logins::{KAGGLE_HOW, local};
@@ -65,6 +66,7 @@ impl Params {
         for url in url {
             let rest = ["https://", "http://", "file:///"].iter().find_map(|scheme| url.strip_prefix(scheme));
             let Some(rest) = rest else {
+                let url = secrets::shown(url);
                 return Err(format!("url: `{url}` does not begin with https://, http:// or file:///"));
             };
             if local(url).is_none() && rest.split('/').next().is_some_and(|host| host.contains('@')) {
@@ -73,6 +75,7 @@ impl Params {
                 );
             }
             if token.is_some() && local(url).is_none() && !is_secret_safe(url) {
+                let url = secrets::shown(url);
                 return Err(format!("url: a token may not be sent to `{url}`, which is not https://"));
             }
         }

@@ -31,8 +31,8 @@ const WAITING: usize = 16;
 /// Where the bytes came from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The address.
-    pub url: String,
+    /// The digest of the address, which may hold a secret.
+    pub place: String,
     /// What the server calls this version of the file: a strong `ETag`, else `Last-Modified`.
     pub validator: Option<String>,
     /// The length of the whole file.
@@ -254,7 +254,8 @@ pub fn digest(path: &Path, job: &Job) -> Result<String, StageError> {
     Ok(hex(&hash(&mut file, len, job)?.finalize()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -72,6 +72,34 @@ fn fetch(url: &str, digest: &str, out: &Path) -> Result<Recorder, StageError> {
 }
 
 #[test]
+fn what_an_address_holds_of_a_login_or_a_signature_is_not_shown_and_not_noted() {
+    for answers in [vec![whole as fn(u64, &mut TcpStream)], vec![missing], vec![cut, missing]] {
+        let dir = tempfile::tempdir().unwrap();
+        let (url, _server) = serve(answers);
+        let url = format!("{url}?sig=S1GNED");
+        let params = format!("(name: \"file.bin\", url: [\"{url}\"], sha256: [\"{}\"])", sha256(BODY));
+        let result = run_stage(&patient(), &params, &[], &dir.path().join("out"));
+        let told = match result {
+            Ok(said) => said.notes.into_inner().unwrap().join("\n"),
+            Err(error) => error.to_string(),
+        };
+        assert!(told.contains("file.bin") && !told.contains("S1GNED"), "{told}");
+        let mut folders = vec![dir.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for item in fs::read_dir(folder).unwrap().flatten() {
+                match item.path().is_dir() {
+                    true => folders.push(item.path()),
+                    false => {
+                        let text = String::from_utf8_lossy(&fs::read(item.path()).unwrap()).into_owned();
+                        assert!(!text.contains("S1GNED"), "{}: {text}", item.path().display());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_whole_file_arrives() {
     let dir = tempfile::tempdir().unwrap();
     let (url, server) = serve(vec![whole]);

@@ -91,7 +91,7 @@ impl Table {
     /// The table in Markdown: title, caption, rows, notes. Groups become part of the headings.
     pub fn markdown(&self) -> String {
         let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-        let mut text = format!("# {}\n\n{}\n\n", self.title, self.caption);
+        let mut text = format!("# {}\n\n{}\n\n", no_html(&self.title), no_html(&self.caption));
         text += &line(self.columns.iter().map(|column| escaped(&column.heading())).collect());
         text += &line(
             self.columns.iter().map(|column| if column.numeric { "---:" } else { "---" }.into()).collect(),
@@ -100,7 +100,7 @@ impl Table {
             text += &line(row.iter().map(|cell| escaped(&cell.shown())).collect());
         }
         for note in &self.notes {
-            text += &format!("\n{note}\n");
+            text += &format!("\n{}\n", no_html(note));
         }
         text
     }
@@ -153,7 +153,24 @@ impl Column {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('|', "\\|").replace('\n', " ")
+    no_html(text).replace('|', "\\|").replace('\n', " ")
+}
+
+/// Text in Markdown in which nothing begins an element of HTML: a description comes from outside.
+fn no_html(text: &str) -> String {
+    let begins =
+        |after: &str| after.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '!' | '?'));
+    let parts: Vec<&str> = text.split('<').collect();
+    parts.iter().enumerate().fold(String::new(), |text, (place, part)| {
+        let bracket = if place == 0 {
+            ""
+        } else if begins(part) {
+            "&lt;"
+        } else {
+            "<"
+        };
+        text + bracket + part
+    })
 }
 
 #[cfg(test)]
@@ -189,6 +206,16 @@ mod tests {
                         | Mode | ROC-AUC (here) | Difference |\n| --- | ---: | ---: |\n\
                         | a\\|b | 0.7281 ± 0.0100 | \u{2212}0.25 |\n| c | no run | – |\n\nA note.\n";
         assert_eq!(table().markdown(), expected);
+    }
+
+    #[test]
+    fn markdown_holds_no_html_of_a_description() {
+        let mut table = table();
+        let html = "<script>x</script> <!-- <img src=x onerror=y> <?x 1 < 2 <3";
+        (table.title, table.caption, table.notes) = (html.into(), html.into(), vec![html.into()]);
+        table.rows[0][0] = Cell::Text(html.into());
+        let shown = "&lt;script>x&lt;/script> &lt;!-- &lt;img src=x onerror=y> &lt;?x 1 < 2 <3";
+        assert_eq!(table.markdown().matches(shown).count(), 4, "{}", table.markdown());
     }
 
     #[test]

@@ -1,91 +1,216 @@
-//! What the oracle draws at random: pipelines and edits of them.
+//! What the oracle draws at random: pipelines, edits of them, and what happens during a run.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-use petgraph::graph::{DiGraph, NodeIndex};
 use proptest::prelude::*;
-use repro::digest::Digest;
-use repro::pipeline::{Needs, Pipeline, Source, Step, StepInput};
 
-/// Files of the project that steps may read.
+/// Single files of the project that steps may read.
 pub const FILES: usize = 2;
+/// The folder of the project that steps may read, as a number after those of the files.
+pub const FOLDER: usize = FILES;
 /// Steps of a pipeline, as long as none is taken out.
 pub const STEPS: usize = 7;
 
+/// Names that a file of an output may have.
+pub const NAMES: [&[u8]; 10] = [
+    b"ends in\r",
+    b"a\rb",
+    b"a\nb",
+    b"\x1b[31mred\x07\x7f",
+    b"caf\xe9",
+    &[b'n'; 255],
+    b".text.part",
+    b" 'one' \"two\" & $three ",
+    "ü\u{202e}".as_bytes(),
+    b"back\\slash",
+];
+
 /// Steps or parts of them that are read: which one, and whether only its `text`.
-type Reads = Vec<(usize, bool)>;
+pub type Reads = Vec<(usize, bool)>;
+
+/// What does the work of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Work {
+    Join,
+    Head,
+    Command(Leaves),
+}
+
+/// What a command leaves in its output next to `text`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Leaves {
+    Nothing,
+    /// A file that only its owner may read.
+    Private,
+    /// A folder that nobody may write to.
+    ClosedFolder,
+    EmptyFolder,
+    /// A program: whoever reads the whole output sees whether it may be run.
+    Tool,
+    /// A file of one of [`NAMES`].
+    Name(usize),
+    Link,
+    /// A link in place of the output.
+    LinkInstead,
+    /// A hard link of a file of the project, if the step reads one, or of `text`.
+    HardLink,
+}
+
+/// Where a step publishes, below the reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    Own,
+    Moved,
+    /// Where another step may have a file.
+    Below(usize),
+}
 
 /// A step as drawn.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Drawn {
     /// Whether the pipeline has it.
-    present: bool,
+    pub present: bool,
     /// Whether it has its other name.
-    renamed: bool,
-    /// Whether it fails.
-    fails: bool,
-    /// Whether its output goes to the reports.
-    publishes: bool,
-    head: bool,
-    param: u8,
-    reads: Reads,
-    file: Option<usize>,
+    pub renamed: bool,
+    pub fails: bool,
+    pub publishes: Option<Place>,
+    pub work: Work,
+    pub param: u8,
+    pub reads: Reads,
+    /// A file of the project, or [`FOLDER`].
+    pub file: Option<usize>,
 }
 
 /// Something that happens between two runs, or during the next one.
 #[derive(Debug, Clone)]
 pub enum Edit {
     Param(usize, u8),
-    Stage(usize),
+    Work(usize, Work),
     Reads(usize, Reads),
     /// A step is taken out of the pipeline, or comes back.
     Presence(usize),
     /// A step begins to fail, or works again.
     Failure(usize),
-    /// A step is published, or no more.
-    Publish(usize),
+    /// A step publishes to another place, or no longer.
+    Publish(usize, Option<Place>),
     Rename(usize),
     /// A file of the project is written, with other bytes or the same.
     File(usize, u8),
+    /// A second file comes into the folder of the project, or goes.
+    Folder,
     /// The bytes of a step's result vanish.
     Bytes(usize),
     /// A byte of a step's result flips.
     Flip(usize),
     /// The record of a step vanishes.
     Record(usize),
-    /// The end of the state log is cut off, so many thousandths of it.
+    /// The end of the state log is cut off, at so many thousandths of it.
     Torn(usize),
     /// A byte of the state log flips, at so many thousandths of it.
     FlipLog(usize),
     /// The reports are deleted.
     Reports,
+    /// A report is overwritten, or deleted.
+    Report(usize, bool),
+    /// A person adds a file to the reports.
+    Note,
+    /// Evidence is written.
+    Evidence,
+    /// The cache and the reports are deleted; evidence stays.
+    Cache,
+    /// Another pipeline of the folder runs, with the same cache, profile and reports.
+    OtherPipeline,
+    /// Another person goes on.
+    User,
     Force(usize),
     /// Only this step is asked for.
     Target(usize),
-    /// The run is killed at this event.
+    /// The run is killed when it prints this line.
     Kill(usize),
     /// The run keeps going when a step fails.
     KeepGoing,
+    /// Something happens while this step runs.
+    During(usize, Disturbance),
+}
+
+/// What happens while a step runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disturbance {
+    /// A file is written and restored.
+    Rewritten(usize),
+    /// The same, with its time.
+    RewrittenWithTime(usize),
+    /// A file is moved away, another one takes its place, and it comes back.
+    Replaced(usize),
+    /// A file comes into the folder and goes.
+    Added,
+    /// A file is written and stays so.
+    Changed(usize),
+    /// The step moves a file that it reads into its output.
+    Taken,
+    /// The step writes into the results that it reads.
+    InPlace,
+    /// A child in a session of its own holds the output open and writes into it later.
+    Session,
+    /// The same after two forks.
+    Orphan,
 }
 
 fn reads() -> impl Strategy<Value = Reads> {
     prop::collection::vec((0..STEPS, any::<bool>()), 0..3)
 }
 
+fn leaves() -> impl Strategy<Value = Leaves> {
+    prop_oneof![
+        8 => Just(Leaves::Nothing),
+        1 => Just(Leaves::Private),
+        1 => Just(Leaves::ClosedFolder),
+        1 => Just(Leaves::EmptyFolder),
+        2 => Just(Leaves::Tool),
+        2 => (0..NAMES.len()).prop_map(Leaves::Name),
+        1 => prop_oneof![Just(Leaves::Link), Just(Leaves::LinkInstead)],
+        1 => Just(Leaves::HardLink),
+    ]
+}
+
+fn work() -> impl Strategy<Value = Work> {
+    prop_oneof![1 => Just(Work::Join), 1 => Just(Work::Head), 3 => leaves().prop_map(Work::Command)]
+}
+
+fn place() -> impl Strategy<Value = Option<Place>> {
+    prop_oneof![
+        10 => Just(None),
+        14 => Just(Some(Place::Own)),
+        4 => Just(Some(Place::Moved)),
+        1 => (0..STEPS).prop_map(|step| Some(Place::Below(step))),
+    ]
+}
+
+fn disturbance() -> impl Strategy<Value = Disturbance> {
+    prop_oneof![
+        (0..FILES).prop_map(Disturbance::Rewritten),
+        (0..FILES).prop_map(Disturbance::RewrittenWithTime),
+        (0..FILES).prop_map(Disturbance::Replaced),
+        Just(Disturbance::Added),
+        (0..FILES).prop_map(Disturbance::Changed),
+        Just(Disturbance::Taken),
+        Just(Disturbance::InPlace),
+        Just(Disturbance::Session),
+        Just(Disturbance::Orphan),
+    ]
+}
+
 pub fn steps() -> impl Strategy<Value = Vec<Drawn>> {
     let rarely = || prop::bool::weighted(0.1);
-    let step = (rarely(), rarely(), prop::bool::weighted(0.3), any::<bool>(), 0..3u8, reads(), 0..3 * FILES)
-        .prop_map(|(absent, fails, publishes, head, param, reads, file)| Drawn {
-            present: !absent,
-            renamed: false,
-            fails,
-            publishes,
-            head,
-            param,
-            reads,
-            file: (file < FILES).then_some(file),
-        });
+    let step = (rarely(), prop::bool::weighted(0.05), place(), work(), 0..3u8, reads(), 0..2 * FOLDER + 2);
+    let step = step.prop_map(|(absent, fails, publishes, work, param, reads, file)| Drawn {
+        present: !absent,
+        renamed: false,
+        fails,
+        publishes,
+        work,
+        param,
+        reads,
+        file: (file <= FOLDER).then_some(file),
+    });
     prop::collection::vec(step, STEPS)
 }
 
@@ -93,25 +218,30 @@ pub fn edits() -> impl Strategy<Value = Vec<Edit>> {
     let step = || 0..STEPS;
     let edit = prop_oneof![
         3 => (step(), 0..3u8).prop_map(|(step, param)| Edit::Param(step, param)),
-        1 => step().prop_map(Edit::Stage),
+        2 => (step(), work()).prop_map(|(step, work)| Edit::Work(step, work)),
         2 => (step(), reads()).prop_map(|(step, reads)| Edit::Reads(step, reads)),
         1 => step().prop_map(Edit::Presence),
         1 => step().prop_map(Edit::Failure),
-        1 => step().prop_map(Edit::Publish),
+        3 => (step(), place()).prop_map(|(step, place)| Edit::Publish(step, place)),
         1 => step().prop_map(Edit::Rename),
-        2 => (0..FILES, 0..3u8).prop_map(|(file, text)| Edit::File(file, text)),
+        2 => (0..FOLDER + 1, 0..3u8).prop_map(|(file, text)| Edit::File(file, text)),
+        1 => Just(Edit::Folder),
         1 => step().prop_map(Edit::Bytes),
         1 => step().prop_map(Edit::Flip),
         1 => step().prop_map(Edit::Record),
         1 => (0..1000usize).prop_map(Edit::Torn),
         1 => (0..1000usize).prop_map(Edit::FlipLog),
-        1 => Just(Edit::Reports),
+        1 => prop_oneof![Just(Edit::Reports), Just(Edit::Cache)],
+        1 => (0..20usize, any::<bool>()).prop_map(|(report, deleted)| Edit::Report(report, deleted)),
+        1 => prop_oneof![Just(Edit::Note), Just(Edit::OtherPipeline)],
+        1 => Just(Edit::Evidence),
+        1 => Just(Edit::User),
         1 => step().prop_map(Edit::Force),
         1 => step().prop_map(Edit::Target),
         2 => (0..2 * STEPS).prop_map(Edit::Kill),
         1 => Just(Edit::KeepGoing),
+        6 => (step(), disturbance()).prop_map(|(step, what)| Edit::During(step, what)),
     ];
-    // Several may happen before a run.
     prop::collection::vec(edit, 1..12)
 }
 
@@ -119,76 +249,17 @@ pub fn edits() -> impl Strategy<Value = Vec<Edit>> {
 pub fn apply(steps: &mut [Drawn], edit: &Edit) {
     match edit {
         Edit::Param(step, param) => steps[*step].param = *param,
-        Edit::Stage(step) => steps[*step].head ^= true,
+        Edit::Work(step, work) => steps[*step].work = *work,
         Edit::Reads(step, reads) => steps[*step].reads.clone_from(reads),
-        Edit::Presence(step) => steps[*step].present ^= true,
+        // A pipeline has a step.
+        Edit::Presence(step) if *step > 0 => steps[*step].present ^= true,
         Edit::Failure(step) => steps[*step].fails ^= true,
-        Edit::Publish(step) => steps[*step].publishes ^= true,
+        Edit::Publish(step, place) => steps[*step].publishes = *place,
         Edit::Rename(step) => steps[*step].renamed ^= true,
+        // Commands alone can be disturbed.
+        Edit::During(step, _) if !matches!(steps[*step].work, Work::Command(_)) => {
+            steps[*step].work = Work::Command(Leaves::Nothing);
+        }
         _ => {}
     }
-}
-
-/// The name of the step of that number.
-pub fn name(steps: &[Drawn], number: usize) -> String {
-    format!("{}{number}", if steps[number].renamed { "renamed" } else { "s" })
-}
-
-/// The pipeline of drawn steps, and by number where each is in it. A step reads only earlier ones.
-pub fn pipeline(root: &Path, drawn: &[Drawn]) -> (Pipeline, BTreeMap<usize, NodeIndex>) {
-    let mut graph = DiGraph::new();
-    let mut nodes = BTreeMap::new();
-    for (number, step) in drawn.iter().enumerate().filter(|(_, step)| step.present) {
-        let mut sources = Vec::new();
-        for (read, part) in step.reads.iter().filter(|(read, _)| *read < number) {
-            if let Some(step) = nodes.get(read) {
-                sources.push(Source::Step { step: *step, output: part.then(|| "text".to_owned()) });
-            }
-        }
-        sources.extend(step.file.map(|file| Source::File(PathBuf::from(format!("file{file}")))));
-        let (stage, params) = match step {
-            Drawn { fails: true, .. } => ("trouble", "(how:\"fail\")".to_owned()),
-            Drawn { head: true, param, .. } => ("head", format!("(chars:{param})")),
-            Drawn { param, .. } => ("join", format!("(text:\"{param}\",ms:0,style:(loud:false))")),
-        };
-        let inputs: Vec<StepInput> = sources
-            .into_iter()
-            .map(|source| StepInput { port: "in".to_owned(), source, position: (1, 1) })
-            .collect();
-        let node = graph.add_node(Step {
-            name: name(drawn, number),
-            stage: stage.to_owned(),
-            unproven: false,
-            version: 1,
-            params,
-            surroundings: stage_api::Surroundings::default(),
-            inputs: inputs.clone(),
-            needs: Needs::default(),
-            tolerance: None,
-            publish: step.publishes.then(|| PathBuf::from(number.to_string())),
-            line: number + 1,
-        });
-        for input in inputs {
-            if let Source::Step { step, .. } = input.source {
-                graph.update_edge(step, node, ());
-            }
-        }
-        nodes.insert(number, node);
-    }
-    let targets = BTreeMap::from([("all".to_owned(), graph.node_indices().collect())]);
-    let pipeline = Pipeline {
-        text: Digest::of_bytes(b"drawn"),
-        looked_for: Vec::new(),
-        file: root.join("pipeline.ron"),
-        root: root.to_owned(),
-        profile: "mini".to_owned(),
-        about: String::new(),
-        profiles: vec!["mini".to_owned()],
-        rehearsal: None,
-        rehearsals: Vec::new(),
-        pools: BTreeMap::new(),
-        graph,
-        targets,
-    };
-    (pipeline, nodes)
 }

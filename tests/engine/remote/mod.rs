@@ -3,6 +3,7 @@
 
 mod conflict;
 mod damage;
+mod hostile;
 mod network;
 mod server;
 mod share;

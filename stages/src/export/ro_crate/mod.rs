@@ -11,7 +11,8 @@
 mod entities;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -121,7 +122,9 @@ impl Crate<'_> {
         let id = utf8_percent_encode(to, PLAIN).to_string();
         if !from.is_dir() {
             let bytes = fs::read(from).map_err(|error| told(from, error))?;
-            write(&self.out.join(to), &bytes)?;
+            let copy = self.out.join(to);
+            write(&copy, &bytes)?;
+            keep_executable(from, &copy).map_err(|error| told(&copy, error))?;
             let sum: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
             self.entities.push(json!({
                 "@id": id,
@@ -156,6 +159,15 @@ impl Crate<'_> {
         let name = self.results.file().file_name().unwrap_or_default();
         utf8_percent_encode(&name.to_string_lossy(), PLAIN).to_string()
     }
+}
+
+/// Lets whoever may read a copy execute it, where the owner of the original may.
+fn keep_executable(from: &Path, to: &Path) -> std::io::Result<()> {
+    if fs::metadata(from)?.permissions().mode() & 0o100 == 0 {
+        return Ok(());
+    }
+    let mode = fs::metadata(to)?.permissions().mode();
+    fs::set_permissions(to, Permissions::from_mode(mode | (mode & 0o444) >> 2))
 }
 
 fn told(path: &Path, error: std::io::Error) -> StageError {

@@ -1,0 +1,160 @@
+//! The few lines of a pipeline file that an error shows, cut to what a terminal can show: a file may be one line of a
+//! hundred thousand characters, or hold characters that a terminal obeys. It does not know what is wrong there.
+
+use std::ops::Range;
+use std::path::Path;
+
+use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
+use stage_api::secrets;
+
+use crate::escape::is_obeyed;
+
+/// How many characters of a line are shown at most before what is marked, and from there on.
+const BEFORE: usize = 60;
+const FROM: usize = 100;
+
+/// A part of a file with a mark in it.
+#[derive(Debug)]
+pub(super) struct Excerpt {
+    file: String,
+    text: String,
+    mark: Range<usize>,
+    /// How many lines of the file come before the text.
+    lines_before: usize,
+    /// The column of the mark, from 0.
+    column: usize,
+}
+
+impl Excerpt {
+    /// Of `lines`, in which the marked line begins at `start` and `mark` is relative to that; `place` holds how many lines
+    /// of the file come before them, and the column of the mark from 1.
+    pub fn new(file: &Path, lines: &str, start: usize, mark: Range<usize>, place: (usize, usize)) -> Self {
+        let (lines_before, column) = (place.0, place.1.saturating_sub(1));
+        let lines = &starred(lines);
+        let marked = lines[start..].lines().next().unwrap_or_default();
+        let from = mark.start.min(marked.len());
+        let mark = from..mark.end.clamp(from, marked.len());
+        let mut text: String = lines[..start].lines().map(|line| head(line, BEFORE + FROM) + "\n").collect();
+        text.push_str(&tail(&marked[..mark.start], BEFORE));
+        let begin = text.len();
+        text.push_str(&head(&marked[mark.clone()], FROM));
+        let end = text.len();
+        text.push_str(&head(&marked[mark.end..], FROM));
+        text.push('\n');
+        for line in lines[start..].lines().skip(1) {
+            text.push_str(&(head(line, BEFORE + FROM) + "\n"));
+        }
+        let file = file.to_string_lossy().into_owned();
+        Self { file, text, mark: begin..end, lines_before, column }
+    }
+
+    /// The place of the mark in what is shown.
+    pub fn span(&self) -> Range<usize> {
+        self.mark.clone()
+    }
+}
+
+impl SourceCode for Excerpt {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let read = self.text.read_span(span, before, after)?;
+        // Asked for the mark alone, it names the mark's place in the file.
+        let column = if read.column() == 0 { 0 } else { self.column };
+        Ok(Box::new(MietteSpanContents::new_named(
+            self.file.clone(),
+            read.data(),
+            *read.span(),
+            self.lines_before + read.line(),
+            column,
+            read.line_count(),
+        )))
+    }
+}
+
+/// The first `most` characters.
+fn head(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => harmless(text),
+        Some((end, _)) => harmless(&text[..end]) + "…",
+    }
+}
+
+/// The last `most` characters.
+fn tail(text: &str, most: usize) -> String {
+    match text.char_indices().rev().nth(most) {
+        None => harmless(text),
+        Some((before, c)) => format!("…{}", harmless(&text[before + c.len_utf8()..])),
+    }
+}
+
+/// The text with a character that is shown for each one that a terminal would obey.
+fn harmless(text: &str) -> String {
+    let shown = |c| match c {
+        '\t' => ' ',
+        c if is_obeyed(c) => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(shown).collect()
+}
+
+/// The lines with a star in place of each byte of a secret: the places stay.
+fn starred(lines: &str) -> String {
+    secrets::replaced(lines, |secret| "*".repeat(secret.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::{PipelineError, Text};
+
+    fn picture(error: &PipelineError) -> String {
+        let mut text = String::new();
+        let theme = miette::GraphicalTheme::unicode_nocolor();
+        miette::GraphicalReportHandler::new_themed(theme).render_report(&mut text, error).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_line_of_any_length_and_any_characters_is_shown_cut() {
+        let fillers = [
+            "x",
+            "é",
+            "語",
+            "👩\u{200d}👩\u{200d}👧",
+            "e\u{301}\u{301}",
+            "\u{1b}[31m",
+            "\t",
+            "\u{202e}",
+            "\r",
+            "\0",
+        ];
+        for filler in fillers {
+            for times in [0, 1, 59, 60, 61, 200, 40_000] {
+                let line = filler.repeat(times);
+                let text = format!("one\n{line}(wrong){line}\nthree\n");
+                let file = Text::new("pipeline.ron".as_ref(), &text);
+                let at = text.find("(wrong)").unwrap();
+                for span in [at..at + 7, at..at, at..text.len(), at..usize::MAX] {
+                    let shown = picture(&file.error(span, "is wrong"));
+                    assert!(shown.contains("(wrong)") && shown.contains("three"), "{shown}");
+                    assert!(shown.len() < 8000 && !shown.contains('\u{1b}'), "{filler:?} {times}: {shown}");
+                    let place = format!("pipeline.ron:2:{}", line.chars().count() + 1);
+                    assert!(shown.contains(&place), "{place}: {shown}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_ends_of_a_file_are_shown() {
+        for text in ["", "\n", "x", "x\n", "\n\n"] {
+            let file = Text::new("pipeline.ron".as_ref(), text);
+            for at in 0..=text.len() + 1 {
+                picture(&file.error(at..at, "is wrong"));
+            }
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! Published trees: what a person reads, copied from the store to `reports/<profile>/`. It writes only what
+//! differs and removes only what an earlier publish wrote; it does not know how trees came to be.
+//!
+//! Several pipelines in one folder may publish for a profile of one name. Each removes only its own files, and none
+//! writes over a file of another.
+
+mod clash;
+mod ledger;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::pipeline::Pipeline;
+use crate::store::{ResultError, StatCache, VerifiedPath, Writer, files};
+use crate::tree::{Entry, Manifest, shown};
+use clash::Owner;
+use ledger::{Files, Ledger, Ledgers, Other};
+
+/// In the reports of a profile: where a report is written before it is moved to its place. Nothing is published there.
+pub const UNFINISHED: &str = ".unfinished";
+
+/// The reports of one profile.
+#[derive(Debug, Clone)]
+pub struct Reports {
+    /// The folder of all profiles.
+    root: PathBuf,
+    folder: PathBuf,
+    profile: String,
+    ledgers: Ledgers,
+}
+
+/// A tree to publish.
+#[derive(Debug)]
+pub struct Part<'a> {
+    /// The step that wrote it.
+    pub step: &'a str,
+    /// The folder below the reports folder it goes to.
+    pub below: &'a Path,
+    /// What is in it.
+    pub manifest: Manifest,
+    /// Its digest.
+    pub tree: Digest,
+}
+
+/// What a publish did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Files written, relative to the reports folder of the profile.
+    pub written: Vec<PathBuf>,
+    /// Files removed that no step publishes any more.
+    pub removed: Vec<PathBuf>,
+    /// Files that no step publishes any more and that a person has edited since: they stay, and are the person's now.
+    pub edited: Vec<PathBuf>,
+}
+
+/// Reports that cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Two steps write one file, or a file and a folder of one name.
+    #[error(
+        "`{first}` and `{second}` both publish {}{}; give one of them another `publish` folder",
+        file.display(),
+        if *is_file { "" } else { ", one as a file and one as a folder or with other capitals" }
+    )]
+    Conflict {
+        /// The file, relative to the reports folder.
+        file: PathBuf,
+        /// Whether both write this very file.
+        is_file: bool,
+        /// A step that publishes it.
+        first: String,
+        /// Another one.
+        second: String,
+    },
+    /// Another pipeline in the same folder has published the file.
+    #[error(
+        "`{step}` publishes {}, which `{other}` of {} has published; rename one of the profiles or `publish` folders",
+        file.display(),
+        pipeline.display()
+    )]
+    Foreign {
+        /// The file, relative to the reports folder.
+        file: PathBuf,
+        /// The step of this pipeline.
+        step: String,
+        /// The step of the other one.
+        other: String,
+        /// The other pipeline file.
+        pipeline: PathBuf,
+    },
+    /// A step publishes where reports are written before they are whole.
+    #[error("`{step}` publishes {}: the name {UNFINISHED} is reserved", file.display())]
+    Reserved {
+        /// The file, relative to the reports folder.
+        file: PathBuf,
+        /// The step.
+        step: String,
+    },
+    /// A result that is to be published cannot be used.
+    #[error("the result of step `{step}` is not published: {source}")]
+    Result {
+        /// The step.
+        step: String,
+        /// Why.
+        source: ResultError,
+    },
+    /// The disk does not take it.
+    #[error("{}: cannot {act}: {source}", shown(path))]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        act: &'static str,
+        /// Why it did not succeed.
+        source: io::Error,
+    },
+}
+
+impl PublishError {
+    /// The step that the pipeline file is to be corrected at, if that helps.
+    pub fn step(&self) -> Option<&str> {
+        match self {
+            Self::Conflict { second: step, .. }
+            | Self::Foreign { step, .. }
+            | Self::Reserved { step, .. } => Some(step),
+            Self::Result { .. } | Self::Io { .. } => None,
+        }
+    }
+}
+
+/// A file that is to be written.
+struct Stale {
+    file: PathBuf,
+    /// Its bytes.
+    source: PathBuf,
+    executable: bool,
+}
+
+/// A file that nothing publishes any more, with what was published.
+struct Leftover {
+    path: PathBuf,
+    digest: Digest,
+}
+
+impl Reports {
+    /// The reports of the pipeline's profile in `root` (`reports`), which need not exist, with the store in `cache`.
+    pub fn new(root: PathBuf, pipeline: &Pipeline, cache: &Path) -> Self {
+        let file = pipeline.root.join(pipeline.file.file_name().unwrap_or_default());
+        let (folder, profile) = (root.join(&pipeline.profile), pipeline.profile.clone());
+        Self { root, folder, profile, ledgers: Ledgers::new(cache, file) }
+    }
+
+    /// The reports folder of the profile.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The files that publishing a tree writes, with their digests.
+    pub fn files(&self, below: &Path, manifest: &Manifest) -> Vec<(PathBuf, Digest)> {
+        published_files(below, manifest).map(|(file, _, digest)| (self.folder.join(file), digest)).collect()
+    }
+
+    /// The file that says what this pipeline has published, and the files of the other pipelines in its folder that have
+    /// published something and are there.
+    pub fn rests_on(&self) -> (PathBuf, Vec<PathBuf>) {
+        let others = self.ledgers.others().into_iter().map(|other| other.pipeline);
+        (self.ledgers.own_file(), others.filter(|pipeline| pipeline.exists()).collect())
+    }
+
+    /// Whether all files of a tree stand in the reports as the tree has them.
+    pub fn hold(&self, below: &Path, manifest: &Manifest, digests: &mut StatCache) -> bool {
+        published_files(below, manifest)
+            .all(|(file, _, identity)| has(&self.folder.join(file), identity, digests))
+    }
+
+    /// Whether all that `parts` have is known to be published.
+    pub fn is_noted(&self, parts: &[Part]) -> bool {
+        let ledger = self.ledgers.own();
+        let noted = ledger.profiles.get(&self.profile);
+        parts.iter().all(|part| noted.and_then(|steps| steps.get(part.step)) == Some(&part.files()))
+    }
+
+    /// The files that this pipeline published and publishes no more.
+    pub fn left_over(&self, pipeline: &Pipeline, parts: &[Part]) -> Vec<PathBuf> {
+        let left = self.to_remove(pipeline, parts, &mut self.ledgers.own(), &self.ledgers.others());
+        left.into_iter().map(|left| left.path).collect()
+    }
+
+    /// The files that are not as `parts` have them, and those that nothing publishes any more.
+    pub fn differing(&self, pipeline: &Pipeline, parts: &[Part], digests: &mut StatCache) -> Vec<PathBuf> {
+        let files = parts.iter().flat_map(|part| published_files(part.below, &part.manifest));
+        let mut found: Vec<PathBuf> = files
+            .filter(|(file, _, identity)| !has(&self.folder.join(file), *identity, digests))
+            .map(|(file, ..)| file)
+            .collect();
+        let left = self.left_over(pipeline, parts).into_iter();
+        found.extend(left.map(|path| path.strip_prefix(&self.folder).map_or(path.clone(), Path::to_owned)));
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Brings the reports up to date with `parts`: all the trees that this pipeline publishes for what was
+    /// asked. `open` opens a tree's bytes. Files that it published before and does not publish any more are removed.
+    ///
+    /// # Errors
+    /// When two steps publish one file or a result cannot be used (then nothing is written), or the disk does not take it.
+    pub fn publish(
+        &self,
+        _writer: &Writer,
+        pipeline: &Pipeline,
+        parts: &[Part],
+        open: &dyn Fn(&Digest) -> Result<VerifiedPath, ResultError>,
+        digests: &mut StatCache,
+    ) -> Result<Published, PublishError> {
+        let others = self.ledgers.others();
+        let owners = clash::owners(parts)?;
+        clash::refuse_foreign(&owners, &self.profile, &others)?;
+        let stale = self.stale(&owners, open, digests)?;
+        let old = self.ledgers.own();
+        let mut ledger = old.clone();
+        let left = self.to_remove(pipeline, parts, &mut ledger, &others);
+        let mut published = Published::default();
+        // First what goes: a folder may come where a file was.
+        for Leftover { path, digest } in left {
+            if has(&path, digest, digests) {
+                self.remove(&path)?;
+                published.removed.push(path);
+            } else {
+                published.edited.push(path);
+            }
+        }
+        let unfinished = self.folder.join(UNFINISHED);
+        let io = |path: &Path, act| {
+            let path = path.to_owned();
+            move |source| PublishError::Io { path, act, source }
+        };
+        // What a killed publish left.
+        if unfinished.exists() {
+            files::remove(&unfinished).map_err(io(&unfinished, "remove"))?;
+        }
+        for Stale { file, source, executable } in stale {
+            self.copy(&source, &file, executable, &unfinished)?;
+            published.written.push(file);
+        }
+        if !published.written.is_empty() {
+            files::remove(&unfinished).map_err(io(&unfinished, "remove"))?;
+        }
+        if ledger != old {
+            self.ledgers.keep(&ledger).map_err(io(&self.ledgers.own_file(), "write"))?;
+        }
+        for gone in others.iter().filter(|other| !other.pipeline.exists()) {
+            files::remove(&gone.file).map_err(io(&gone.file, "remove"))?;
+        }
+        Ok(published)
+    }
+
+    /// The files that are not in the reports as their steps wrote them, each with its bytes, which were compared with
+    /// their digest.
+    fn stale(
+        &self,
+        owners: &BTreeMap<PathBuf, Owner>,
+        open: &dyn Fn(&Digest) -> Result<VerifiedPath, ResultError>,
+        digests: &mut StatCache,
+    ) -> Result<Vec<Stale>, PublishError> {
+        let (mut stale, mut opened) = (Vec::new(), HashMap::new());
+        for (file, owner) in owners {
+            if has(&self.folder.join(file), owner.identity, digests) {
+                continue;
+            }
+            let failed = |source| PublishError::Result { step: owner.step.to_owned(), source };
+            if !opened.contains_key(&owner.tree) {
+                opened.insert(owner.tree, open(&owner.tree).map_err(failed)?);
+            }
+            let source = opened.get(&owner.tree).and_then(|tree| tree.within(&owner.entry.path));
+            let source = source.ok_or(ResultError::Missing).map_err(failed)?;
+            let executable = owner.entry.executable;
+            stale.push(Stale { file: file.clone(), source: source.into(), executable });
+        }
+        Ok(stale)
+    }
+
+    /// Notes what `parts` publish; returns what these steps had published before.
+    fn note(&self, ledger: &mut Ledger, parts: &[Part]) -> Files {
+        let mut before = Files::new();
+        if parts.is_empty() {
+            return before;
+        }
+        let steps = ledger.profiles.entry(self.profile.clone()).or_default();
+        for part in parts {
+            before.extend(steps.insert(part.step.to_owned(), part.files()).unwrap_or_default());
+        }
+        before
+    }
+
+    /// What was published and is not any more, of this pipeline and of pipelines of its folder that are gone. Brings
+    /// the ledger up to date.
+    fn to_remove(
+        &self,
+        pipeline: &Pipeline,
+        parts: &[Part],
+        ledger: &mut Ledger,
+        others: &[Other],
+    ) -> Vec<Leftover> {
+        let current = Current::of(pipeline);
+        let before = self.note(ledger, parts);
+        let mut left: Vec<(PathBuf, Digest)> =
+            before.into_iter().map(|(file, digest)| (self.folder.join(file), digest)).collect();
+        for (profile, steps) in &ledger.profiles {
+            for (step, files) in steps {
+                let gone = files.iter().filter(|(file, _)| !current.has(profile, step, file));
+                left.extend(gone.map(|(file, digest)| (self.root.join(profile).join(file), *digest)));
+            }
+        }
+        current.keep_only(ledger);
+        let mut kept: BTreeSet<PathBuf> = self.files_of(ledger).map(|(path, _)| path).collect();
+        for other in others {
+            match other.pipeline.exists() {
+                true => kept.extend(self.files_of(&other.ledger).map(|(path, _)| path)),
+                false => left.extend(self.files_of(&other.ledger)),
+            }
+        }
+        left.retain(|(path, _)| !kept.contains(path) && self.is_own(path));
+        left.sort_unstable();
+        left.dedup_by(|a, b| a.0 == b.0);
+        left.into_iter().map(|(path, digest)| Leftover { path, digest }).collect()
+    }
+
+    /// The files of a ledger, with what was published.
+    fn files_of<'a>(&'a self, ledger: &'a Ledger) -> impl Iterator<Item = (PathBuf, Digest)> + 'a {
+        ledger.profiles.iter().flat_map(move |(profile, steps)| {
+            let files = steps.values().flatten();
+            files.map(move |(file, digest)| (self.root.join(profile).join(file), *digest))
+        })
+    }
+
+    /// Whether there is a file, and no link leads out of the reports on the way to it.
+    fn is_own(&self, path: &Path) -> bool {
+        let is_file = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
+        let mut folders = path.ancestors().skip(1).take_while(|folder| *folder != self.root);
+        is_file && folders.all(|folder| fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_dir()))
+    }
+
+    fn copy(
+        &self,
+        source: &Path,
+        file: &Path,
+        executable: bool,
+        unfinished: &Path,
+    ) -> Result<(), PublishError> {
+        let target = self.folder.join(file);
+        let folder = target.parent().unwrap_or(&self.folder);
+        let io = |path: &Path, act| {
+            let path = path.to_owned();
+            move |source| PublishError::Io { path, act, source }
+        };
+        for folder in [folder, unfinished] {
+            fs::create_dir_all(folder).map_err(io(folder, "create the folder"))?;
+        }
+        // As any new file: the umask says who else may read it. A report is a person's to edit.
+        let mode = Permissions::from_mode(if executable { 0o777 } else { 0o666 });
+        let mut new = tempfile::Builder::new()
+            .permissions(mode)
+            .tempfile_in(unfinished)
+            .map_err(io(unfinished, "write in it"))?;
+        // From file to file the kernel copies, or clones where it can; a link would let a person's edit of a report into
+        // the store.
+        File::open(source)
+            .and_then(|mut bytes| io::copy(&mut bytes, new.as_file_mut()))
+            .map_err(io(source, "copy"))?;
+        new.persist(&target).map_err(|error| io(&target, "write")(error.error))?;
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), PublishError> {
+        files::remove(path).map_err(|source| PublishError::Io {
+            path: path.to_owned(),
+            act: "remove",
+            source,
+        })?;
+        // Folders that became empty go too; the first that is not empty ends it.
+        for folder in path.ancestors().skip(1).take_while(|folder| *folder != self.root) {
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a pipeline publishes, as far as that is known without results.
+struct Current<'a> {
+    pipeline: &'a Pipeline,
+    steps: HashMap<&'a str, &'a Path>,
+}
+
+impl<'a> Current<'a> {
+    fn of(pipeline: &'a Pipeline) -> Self {
+        Self { pipeline, steps: pipeline.publishing() }
+    }
+
+    /// Whether this file of a step is published still. Of another profile it is known only whether there is one.
+    fn has(&self, profile: &str, step: &str, file: &Path) -> bool {
+        if profile != self.pipeline.profile {
+            return self.pipeline.profiles.iter().any(|known| known == profile);
+        }
+        self.steps.get(step).is_some_and(|below| *below == Path::new(".") || file.starts_with(below))
+    }
+
+    /// Takes out of a ledger what is not published any more.
+    fn keep_only(&self, ledger: &mut Ledger) {
+        for (profile, steps) in &mut ledger.profiles {
+            for (step, files) in &mut *steps {
+                files.retain(|file, _| self.has(profile, step, file));
+            }
+            steps.retain(|step, _| {
+                *profile != self.pipeline.profile || self.steps.contains_key(step.as_str())
+            });
+        }
+        ledger.profiles.retain(|profile, _| self.pipeline.profiles.contains(profile));
+    }
+}
+
+impl Part<'_> {
+    /// The files it becomes.
+    fn files(&self) -> Files {
+        published_files(self.below, &self.manifest).map(|(file, _, identity)| (file, identity)).collect()
+    }
+}
+
+/// Whether a file has these bytes and may be executed where the identity says so.
+fn has(path: &Path, identity: Digest, digests: &mut StatCache) -> bool {
+    path.is_file() && digests.digest(path).is_ok_and(|found| found == identity)
+}
+
+/// Each file of a tree: where it goes, what it is in the tree, its identity.
+fn published_files<'a>(
+    below: &'a Path,
+    manifest: &'a Manifest,
+) -> impl Iterator<Item = (PathBuf, &'a Entry, Digest)> {
+    manifest.entries().iter().filter_map(move |entry| {
+        let target =
+            below.join(&entry.path).components().filter(|c| *c != std::path::Component::CurDir).collect();
+        Some((target, entry, entry.identity()?))
+    })
+}

@@ -1,0 +1,40 @@
+//! Memory files of a step's own: in `sandbox: strict` a step sees a new `/dev/shm`, so that no step reads what another
+//! one left there. Programs need one: semaphores, and batches that processes of PyTorch hand each other.
+
+use std::fs;
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use rustix::process::{getegid, geteuid};
+
+/// Where memory files are.
+pub(super) const SHARED_MEMORY: &str = "/dev/shm";
+
+/// Puts an empty folder in place of `/dev/shm`, for this process and what it starts; whether that was permitted. It
+/// must have one thread only.
+pub(super) fn own_shared_memory() -> bool {
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    let is_apart = unshare(CloneFlags::CLONE_NEWNS).is_ok()
+        || unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).is_ok_and(|()| {
+            // This user stays who it is; without the first line the system permits no map of groups.
+            let maps = [("setgroups", "deny".to_owned()), ("uid_map", map(user)), ("gid_map", map(group))];
+            maps.iter().all(|(file, text)| fs::write(Path::new("/proc/self").join(file), text).is_ok())
+        });
+    let none = None::<&str>;
+    is_apart
+        // What is mounted here must not show outside.
+        && mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).is_ok()
+        && mount(
+            Some("tmpfs"),
+            SHARED_MEMORY,
+            Some("tmpfs"),
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+            Some("mode=1777"),
+        )
+        .is_ok()
+}
+
+fn map(number: u32) -> String {
+    format!("{number} {number} 1")
+}

@@ -1,0 +1,324 @@
+//! What a step leaves is the store's own from then on: nobody goes on writing in it, no modes or links of it get in the
+//! way, and what is altered all the same is neither read nor published.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use super::command::sleepers;
+use super::process::{Run, finished, wait_until};
+use super::support::TestSpace;
+
+fn tree(space: &TestSpace, step: &str) -> std::path::PathBuf {
+    space.path(&format!("cache/trees/{}", space.record(step).tree))
+}
+
+fn make_as_user(space: &TestSpace, args: &[&str]) -> Run {
+    finished(space.command_as_user(args).output().unwrap())
+}
+
+#[test]
+fn what_a_step_started_ends_with_it_in_whatever_session_it_is() {
+    let roads = [
+        "setsid sleep 71.5 & sleep 0.1",
+        "nohup sleep 71.5 > /dev/null 2>&1 & sleep 0.1",
+        "(setsid sh -c 'sleep 71.5 & sleep 71.5' &) ; sleep 0.1",
+        "setsid setsid -f setsid -f sleep 71.5; sleep 0.1",
+        "setsid env -i /bin/sleep 71.5 & sleep 0.1; exit 3",
+    ];
+    for line in roads {
+        for sandbox in ["", ", sandbox: report"] {
+            let steps =
+                format!(r#"(name: "a", stage: "command", params: (shell: "cd /; {line}"{sandbox})),"#);
+            let space = TestSpace::new(&steps);
+            let since = std::time::Instant::now();
+            space.make();
+            assert_eq!(sleepers("71.5"), 0, "{line}{sandbox}");
+            assert!(since.elapsed() < Duration::from_secs(20), "{line}");
+        }
+    }
+}
+
+#[test]
+fn what_left_the_group_of_its_step_ends_with_a_killed_run() {
+    let space = TestSpace::new(
+        r#"(name: "a", stage: "command", params: (shell: "setsid sleep 72.5 & sleep 72.5")),"#,
+    );
+    let mut child = space.spawn(&["make"]);
+    wait_until("both sleep", || sleepers("72.5") >= 2);
+    std::thread::sleep(Duration::from_millis(100));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until("none of it is left", || sleepers("72.5") == 0);
+}
+
+#[test]
+fn a_step_that_another_one_runs_next_to_is_not_ended_with_it() {
+    let space = TestSpace::new(
+        r#"(name: "a", stage: "command", params: (shell: "sleep 0.1")),
+           (name: "b", stage: "command", params: (shell: "setsid sleep 0.7 & (wait; sleep 0.5); wait; echo $? > {out}/x"), publish: "b"),
+           (name: "c", stage: "command", params: (shell: "setsid sh -c 'sleep 0.4; echo late > {out}/x'"), publish: "c"),"#,
+    );
+    space.run(&["make", "-j", "3"]).expect(0);
+    assert_eq!(space.read("reports/mini/b/x"), "0\n");
+    assert_eq!(space.read("reports/mini/c/x"), "late\n");
+}
+
+/// A process that no step started, which holds a file of the output open.
+#[test]
+fn what_is_written_into_a_result_after_it_was_kept_is_neither_read_nor_published() {
+    let space = TestSpace::new("");
+    let here = space.path("").display().to_string();
+    space.steps(&format!(
+        r#"(name: "a", stage: "command", params: (shell: "echo good > {{out}}/x; echo {{out}}/x > {here}/where; until [ -e {here}/held ]; do sleep 0.01; done"), publish: "a"),
+           (name: "slow", stage: "command", inputs: {{"i": "a/x"}}, params: (shell: "touch {here}/slow; until [ -e {here}/go ]; do sleep 0.01; done; cat {{input.i}} > {{out}}/y"), publish: "slow"),"#
+    ));
+    let child = space.spawn(&["make"]);
+    wait_until("a has written", || space.path("where").exists());
+    let mut held = fs::File::options().append(true).open(space.read("where").trim()).unwrap();
+    space.write("held", "");
+    wait_until("the next one runs", || space.path("slow").exists());
+    std::thread::sleep(Duration::from_millis(25));
+    std::io::Write::write_all(&mut held, b"EVIL\n").unwrap();
+    space.write("go", "");
+    let run = finished(child.wait_with_output().unwrap()).expect(1);
+    assert!(run.err.contains("the result of `a` that it reads changed while the step ran"), "{}", run.err);
+    assert!(!space.path("reports/mini/slow/y").exists());
+    drop(held);
+    let run = space.make().expect(0);
+    assert_eq!(run.ran(), ["a", "slow"]);
+    assert_eq!(space.read("reports/mini/a/x"), "good\n");
+    assert_eq!(space.read("reports/mini/slow/y"), "good\n");
+    space.run(&["verify"]).expect(0);
+}
+
+const IN_PLACE: &str = r#"
+    (name: "made", stage: "command", publish: "made", params: (shell: "mkdir {out}/in; echo accuracy 0.71 | tee {out}/in/b > {out}/a")),
+    (name: "sorted", stage: "command", publish: "sorted", inputs: {"d": "made"}, params: (shell: "ACT; cat {input.d}/a > {out}/x")),
+    (name: "later", stage: "command", publish: "later", inputs: {"d": "made/a", "s": "sorted"}, params: (shell: "cat {input.d} > {out}/x")),
+"#;
+
+#[test]
+fn a_step_that_alters_what_it_reads_fails_and_nothing_of_it_is_published() {
+    for act in [
+        "sed -i s/0.71/0.99/ {input.d}/a",
+        "chmod u+w {input.d}/a; sed -n p {input.d}/a > t; touch -r {input.d}/a t; echo accuracy 0.99 > {input.d}/a; touch -r t {input.d}/a",
+        "chmod u+w {input.d}; rm -f {input.d}/a; echo accuracy 0.99 > {input.d}/a",
+        "chmod -R u+w {input.d}; touch {input.d}/in/more",
+        "chmod -R u+w {input.d}; rm -f {input.d}/in/b",
+    ] {
+        for as_user in [true, false] {
+            let space = TestSpace::new(&IN_PLACE.replace("ACT", act));
+            let run = match as_user {
+                true => make_as_user(&space, &["make"]).expect(1),
+                false => space.make().expect(1),
+            };
+            assert!(run.err.contains("step `sorted` failed: "), "{act}: {}", run.err);
+            assert!(
+                !space.path("reports/mini/sorted").exists() && !space.path("reports/mini/later").exists()
+            );
+            space.steps(&IN_PLACE.replace("ACT", "true"));
+            let run = match as_user {
+                true => make_as_user(&space, &["make"]).expect(0),
+                false => space.make().expect(0),
+            };
+            for file in ["made/a", "made/in/b", "sorted/x", "later/x"] {
+                assert_eq!(
+                    space.read(&format!("reports/mini/{file}")),
+                    "accuracy 0.71\n",
+                    "{act}: {}",
+                    run.err
+                );
+            }
+            space.run(&["verify"]).expect(0);
+        }
+    }
+}
+
+/// By a path that it does not declare, so that its own inputs are as they were.
+#[test]
+fn a_result_that_was_altered_in_the_run_that_made_it_is_made_again_before_it_is_read_or_published() {
+    let space = TestSpace::new("");
+    let trees = space.path("cache/trees").display().to_string();
+    let steps = format!(
+        r#"(name: "made", stage: "command", publish: "made", params: (shell: "echo accuracy 0.71 > {{out}}/a")),
+           (name: "spoils", stage: "command", inputs: {{"m": "made/a"}}, params: (shell: "sleep 0.05; cat {{input.m}} > {{out}}/m")),
+           (name: "evil", stage: "command", inputs: {{"m": "spoils"}}, params: (shell: "chmod -R u+w {trees}; for f in {trees}/*/a; do echo accuracy 0.99 > $f; done; echo 1 > {{out}}/x")),
+           (name: "later", stage: "command", publish: "later", inputs: {{"e": "evil", "d": "made/a"}}, params: (shell: "cat {{input.d}} > {{out}}/x")),"#
+    );
+    space.steps(&steps);
+    let run = space.make().expect(0);
+    assert_eq!(space.read("reports/mini/made/a"), "accuracy 0.71\n", "{}", run.err);
+    assert_eq!(space.read("reports/mini/later/x"), "accuracy 0.71\n", "{}", run.err);
+    // The last step that runs: nothing reads the result after it.
+    let space = TestSpace::new("");
+    let trees = space.path("cache/trees").display().to_string();
+    space.steps(&format!(
+        r#"(name: "made", stage: "command", publish: "made", params: (shell: "echo accuracy 0.71 > {{out}}/a")),
+           (name: "next", stage: "command", inputs: {{"m": "made/a"}}, params: (shell: "cat {{input.m}} > {{out}}/m")),
+           (name: "evil", stage: "command", inputs: {{"m": "next"}}, params: (shell: "chmod -R u+w {trees}; for f in {trees}/*/a; do echo accuracy 0.99 > $f; done; echo 1 > {{out}}/x")),"#
+    ));
+    let run = space.make().expect(0);
+    assert_eq!(space.read("reports/mini/made/a"), "accuracy 0.71\n", "{}", run.err);
+    assert!(run.err.contains("warning: "), "{}", run.err);
+}
+
+#[test]
+fn folders_and_files_of_a_result_are_read_only_whatever_modes_they_had() {
+    let space = TestSpace::new(
+        r#"(name: "a", stage: "command", params: (shell: "umask 000; mkdir -p {out}/d/e; echo 1 > {out}/d/e/f; echo '#!/bin/sh' > {out}/p; chmod 755 {out}/p; echo 2 > {out}/d/none; chmod 000 {out}/d/none; chmod 000 {out}/d; chmod 100 {out}")),"#,
+    );
+    make_as_user(&space, &["make"]).expect(0);
+    let tree = tree(&space, "a");
+    let mode = |path: &str| fs::metadata(tree.join(path)).unwrap().mode() & 0o777;
+    for (path, expected) in
+        [("", 0o555), ("d", 0o555), ("d/e", 0o555), ("d/e/f", 0o444), ("p", 0o555), ("d/none", 0o444)]
+    {
+        assert_eq!(mode(path), expected, "{path}");
+    }
+    make_as_user(&space, &["verify"]).expect(0);
+    space.steps("");
+    make_as_user(&space, &["gc"]).expect(0);
+    assert!(!tree.exists());
+}
+
+const PROTECTED: &str = r#"
+    (name: "clean", stage: "command", inputs: {"raw": "./raw"}, params: (shell: "cp -r {input.raw} {out}/raw; cp -r {input.raw} .; mkdir -p {scratch}; cp -r {input.raw} {scratch}/raw; chmod 555 {scratch} {out} .; echo no such column >&2; END")),
+    (name: "other", stage: "command", publish: "other", params: (shell: "echo fine > {out}/f")),
+"#;
+
+#[test]
+fn read_only_folders_that_a_step_leaves_stop_nobody() {
+    for end in ["exit 3", "kill -9 $$"] {
+        let space = TestSpace::new(&PROTECTED.replace("END", end));
+        space.write("raw/2024/a.csv", "1,2");
+        for folder in ["raw/2024", "raw"] {
+            fs::set_permissions(space.path(folder), fs::Permissions::from_mode(0o555)).unwrap();
+        }
+        let run = make_as_user(&space, &["make", "clean"]).expect(1);
+        assert!(run.err.contains("no such column") || run.err.contains("signal 9"), "{}", run.err);
+        assert!(!run.err.contains("ermission"), "{}", run.err);
+        assert!(space.cached("work").is_empty(), "{:?}", space.cached("work"));
+        make_as_user(&space, &["make", "other"]).expect(0);
+        space.steps(&PROTECTED.replace("END", "true"));
+        make_as_user(&space, &["make"]).expect(0);
+        assert_eq!(fs::read_to_string(tree(&space, "clean").join("raw/2024/a.csv")).unwrap(), "1,2");
+        make_as_user(&space, &["make", "--force", "clean"]).expect(0);
+        make_as_user(&space, &["verify", "--rerun", "clean"]).expect(0);
+        space.steps(
+            &PROTECTED
+                .split_once("(name: \"other\"")
+                .map(|(_, other)| format!("(name: \"other\"{other}"))
+                .unwrap(),
+        );
+        make_as_user(&space, &["gc"]).expect(0);
+        assert!(space.cached("work").is_empty() && space.cached("scratch").is_empty());
+        assert_eq!(space.cached("trees").len(), 1);
+        // So that the project can be removed.
+        for folder in ["raw", "raw/2024"] {
+            fs::set_permissions(space.path(folder), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+}
+
+/// Leftovers of killed runs, one of which cannot be removed by this user at all.
+#[test]
+fn leftovers_that_cannot_be_removed_are_told_once_and_stop_nobody() {
+    let space = TestSpace::new(r#"(name: "a", stage: "command", params: (shell: "echo fine > {out}/f")),"#);
+    make_as_user(&space, &["make"]).expect(0);
+    for name in ["0-stuck", "0-closed-gone"] {
+        space.write(&format!("cache/work/{name}/out/file"), "1");
+    }
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut command = space.command_as_user(&["make", "--force", "a"]);
+    for (folder, user) in [("0-stuck/out", 0), ("0-stuck", 0)] {
+        std::os::unix::fs::chown(space.path(&format!("cache/work/{folder}")), Some(user), None).unwrap();
+    }
+    let run = finished(command.output().unwrap()).expect(0);
+    assert!(run.err.matches("warning: what a dead run left stays: ").count() == 1, "{}", run.err);
+    let left = space.cached("work");
+    assert!(left.len() == 1 && left[0].starts_with("0-stuck"), "{left:?}");
+    for _ in 0..3 {
+        make_as_user(&space, &["make", "--force", "a"]);
+    }
+    assert!(space.cached("work").iter().all(|name| name.len() < 20), "{:?}", space.cached("work"));
+}
+
+#[test]
+fn an_output_folder_that_was_replaced_is_refused_and_what_it_points_to_is_left_alone() {
+    for (line, found) in [
+        ("rm -rf {out}; ln -s BIG {out}", "a symbolic link"),
+        ("rmdir {out}; echo result > BIG/result; ln -s BIG {out}", "a symbolic link"),
+        ("rmdir {out}; echo 1 > {out}", "a file"),
+        ("rmdir {out}; mkfifo {out}", "a file"),
+        ("rmdir {out}", "removed"),
+        ("ln -s BIG/notes {out}/notes", "a symbolic link"),
+        ("ln -s BIG {out}/notes", "a symbolic link"),
+    ] {
+        let space = TestSpace::new("");
+        let big = space.path("big").display().to_string();
+        space.write("big/notes", "mine");
+        space.steps(&format!(
+            r#"(name: "a", stage: "command", params: (shell: "{}")),"#,
+            line.replace("BIG", &big)
+        ));
+        let run = space.make().expect(1);
+        assert!(run.err.contains("step `a` failed: ") && run.err.contains(found), "{line}: {}", run.err);
+        assert_eq!(space.records(), 0);
+        assert_eq!(space.read("big/notes"), "mine");
+        assert_eq!(fs::metadata(space.path("big/notes")).unwrap().mode() & 0o222, 0o200, "{line}");
+        assert!(space.cached("work").is_empty() && space.cached("trees").is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn a_step_that_replaces_its_log_or_its_folder_harms_no_other_step() {
+    let space = TestSpace::new("");
+    space.write("secret", "secret");
+    let secret = space.path("secret").display().to_string();
+    space.steps(&format!(
+        r#"(name: "a", stage: "command", params: (shell: "cd /; rmdir {{out}}/../here; ln -s /usr {{out}}/../here; rm {{out}}/../log; ln -s {secret} {{out}}/../log")),
+           (name: "f", stage: "command", params: (shell: "rm {{out}}/../log; mkfifo {{out}}/../log; exit 3")),
+           (name: "b", stage: "command", inputs: {{"a": "a"}}, params: (shell: "ls > {{out}}/x")),"#
+    ));
+    space.run(&["make", "-k", "-j", "1"]).expect(1);
+    assert_eq!(fs::read_to_string(tree(&space, "b").join("x")).unwrap(), "");
+    assert!(space.cached("logs").is_empty(), "{:?}", space.cached("logs"));
+    assert_eq!(space.read("secret"), "secret");
+}
+
+fn links(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().nlink()
+}
+
+#[test]
+fn a_hard_link_into_the_output_becomes_a_copy_and_the_other_name_stays_as_it_was() {
+    let space = TestSpace::new(
+        r#"(name: "copy", stage: "command", publish: "copy", inputs: {"d": "./data"}, params: (shell: "cp -rl {input.d}/. {out}; ln {out}/a {out}/twin; mkdir {out}/in; ln {out}/a {out}/in/third")),
+           (name: "again", stage: "command", inputs: {"d": "copy"}, params: (shell: "cp -rl {input.d}/. {out} || cp -r {input.d}/. {out}")),"#,
+    );
+    space.write("data/a", "original");
+    space.write("data/b", "other");
+    let run = make_as_user(&space, &["make"]).expect(0);
+    for name in ["data/a", "data/b"] {
+        let metadata = fs::metadata(space.path(name)).unwrap();
+        assert_eq!((metadata.nlink(), metadata.mode() & 0o200), (1, 0o200), "{name}: {}", run.err);
+    }
+    for step in ["copy", "again"] {
+        for name in ["a", "twin", "in/third"] {
+            let file = tree(&space, step).join(name);
+            assert_eq!(
+                (links(&file), fs::read_to_string(&file).unwrap().as_str()),
+                (1, "original"),
+                "{step} {name}"
+            );
+        }
+    }
+    // The user goes on with the file; the result stays.
+    space.write("data/a", "changed");
+    space.run(&["verify"]).expect(0);
+    assert_eq!(space.read("reports/mini/copy/a"), "original");
+}

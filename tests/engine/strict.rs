@@ -1,0 +1,86 @@
+//! `sandbox: strict`: what a step cannot see, also as root, and by which roads steps are not connected.
+
+use std::fs;
+
+use super::process::finished;
+use super::support::TestSpace;
+
+/// Runs one line in the sandbox with a secret in the environment of the run; returns what it wrote to `{out}/x`, or
+/// nothing where it wrote nothing.
+fn ran(line: &str, as_user: bool) -> String {
+    let steps = format!(
+        r#"(name: "a", stage: "command", params: (shell: "touch {{out}}/x; ({line}) > {{out}}/x 2> /dev/null || true", sandbox: strict), publish: "a"),"#
+    );
+    let space = TestSpace::new(&steps);
+    space.write("f", "PROJECTSECRET");
+    let mut command = if as_user { space.command_as_user(&["make"]) } else { space.command(&["make"]) };
+    finished(command.env("TOKEN", "SEKRET").output().unwrap()).expect(0);
+    space.read("reports/mini/a/x")
+}
+
+#[test]
+fn no_other_process_is_read_or_reached() {
+    for as_user in [true, false] {
+        for line in [
+            r"tr '\\0' '\\n' < /proc/$PPID/environ",
+            r"for p in /proc/[0-9]*; do [ $p = /proc/$$ ] || cat $p/environ; done | tr '\\0' '\\n' | grep SEKRET",
+            "cat /proc/$PPID/cwd/f",
+            "cat /proc/$PPID/root/etc/hostname",
+            "head -c 100 /proc/$PPID/maps",
+            "ls -l /proc/$PPID/fd/ | grep -- '->'",
+            "kill -0 $PPID && echo reached",
+            "kill -0 1 && echo reached",
+        ] {
+            assert_eq!(ran(line, as_user), "", "{line} (as a user: {as_user})");
+        }
+        assert_eq!(ran("grep -c SEKRET /proc/self/environ", as_user), "0\n");
+    }
+}
+
+#[test]
+fn memory_files_and_temporary_files_connect_no_steps() {
+    for as_user in [true, false] {
+        let name = format!("repro-test-{}-{as_user}", std::process::id());
+        let steps = format!(
+            r#"(name: "w", stage: "command", params: (shell: "for d in /dev/shm /tmp /var/tmp /dev/mqueue /run; do (echo hidden > $d/{name}) 2> /dev/null || true; done; echo 1 > {{out}}/x", sandbox: strict)),
+               (name: "r", stage: "command", inputs: {{"w": "w"}}, params: (shell: "cat /dev/shm/{name} /tmp/{name} /var/tmp/{name} /dev/mqueue/{name} /run/{name} > {{out}}/x 2> /dev/null || true", sandbox: strict), publish: "r"),"#
+        );
+        let space = TestSpace::new(&steps);
+        let mut command = if as_user { space.command_as_user(&["make"]) } else { space.command(&["make"]) };
+        finished(command.output().unwrap()).expect(0);
+        assert_eq!(space.read("reports/mini/r/x"), "");
+        for folder in ["/dev/shm", "/tmp", "/var/tmp"] {
+            assert!(!std::path::Path::new(folder).join(&name).exists(), "{folder}");
+        }
+    }
+}
+
+/// A file that somebody else left in memory is no input either.
+#[test]
+fn what_is_in_memory_outside_is_not_seen_and_what_the_step_leaves_is_gone() {
+    let file = format!("/dev/shm/repro-outside-{}", std::process::id());
+    if fs::write(&file, "outside").is_err() {
+        return;
+    }
+    assert_eq!(ran(&format!("cat {file}"), true), "");
+    assert_eq!(ran(&format!("cat {file}"), false), "");
+    fs::remove_file(&file).unwrap();
+}
+
+/// What programs need all the same.
+#[test]
+fn devices_and_the_process_itself_are_there() {
+    for as_user in [true, false] {
+        assert_eq!(ran("head -c 2 /dev/zero | wc -c; echo x > /dev/null && echo ok", as_user), "2\nok\n");
+        assert_eq!(
+            ran(
+                "cat < /dev/fd/0 < /dev/null; grep -c Name: /proc/self/status; grep -q processor /proc/cpuinfo && echo ok",
+                as_user
+            ),
+            "1\nok\n"
+        );
+        assert_eq!(ran("head -c 4 /dev/urandom | wc -c", as_user), "4\n");
+        // Its own children may be ended by it.
+        assert_eq!(ran("sleep 60 & kill $! && echo ok", as_user), "ok\n");
+    }
+}

@@ -1,0 +1,76 @@
+//! What comes from outside reaches a terminal as text, not as orders.
+
+use super::support::TestSpace;
+
+/// Characters that a terminal obeys, or that change the order in which a line is shown.
+const OBEYED: [char; 8] = ['\u{1b}', '\u{7}', '\r', '\u{8}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{7f}'];
+
+#[track_caller]
+fn harmless(text: &str) {
+    assert!(!text.contains(OBEYED), "{text:?}");
+}
+
+#[test]
+fn names_of_files_what_steps_say_and_records_are_escaped() {
+    let evil = "e\u{1b}]0;owned\u{7}\u{9b}2J\u{202e}";
+    let step = r#"(name: "a", stage: "command", params: (shell: "CODE", outputs: ["x"]), tolerance: 1e-3),"#;
+    let code = |code: &str| step.replace("CODE", code);
+    let space = TestSpace::new(&code(&format!(
+        "touch {{out}}/x {{out}}/'{}'",
+        evil.replace('\u{1b}', "\\u{1b}").replace('\u{7}', "\\u{7}")
+    )));
+    let run = space.make().expect(1);
+    assert!(run.err.contains("owned"), "{}", run.err);
+    harmless(&run.err);
+    let json = space.run(&["make", "--json"]).expect(1);
+    harmless(&json.out);
+    harmless(&json.err);
+    // The last lines of a program's log are part of what went wrong.
+    space.steps(&code("printf '\\\\033[31mred\\\\033[0m\\\\007\\\\r\\\\n' >&2; exit 3"));
+    let run = space.make().expect(1);
+    harmless(&run.err);
+    // In a file a log is what the program wrote.
+    assert!(space.run(&["log", "a"]).expect(0).out.contains("\u{1b}[31mred"));
+    space.steps(&code("touch {out}/x").replace(", outputs: [\"x\"]", ""));
+    space.make().expect(0);
+    for command in ["show", "why"] {
+        harmless(&space.run(&[command, "a"]).out);
+    }
+    // A name on the command line may be that of a file.
+    for args in
+        [["make", evil], ["--nonsense", evil], ["show", evil], ["-f", evil], ["pull", "--remote=x://\u{1b}"]]
+    {
+        let run = space.run(&args);
+        assert_eq!(run.code, Some(2), "{args:?}");
+        harmless(&run.err);
+    }
+    space.write(evil, "(\u{1b}[2J)\n");
+    harmless(&space.run(&["make", "-f", evil]).expect(2).err);
+    // A profile's description.
+    let text = space
+        .read("pipeline.ron")
+        .replace("toys", &format!("toys {}", evil.replace('\u{1b}', "\\u{1b}").replace('\u{7}', "\\u{7}")));
+    space.write("pipeline.ron", &text);
+    let list = space.run(&["list"]).expect(0).out;
+    assert!(list.contains("owned"), "{list}");
+    harmless(&list);
+    harmless(&space.run(&["list", "--json"]).expect(0).out);
+}
+
+#[test]
+fn long_names_are_refused_and_long_lines_shown_cut() {
+    let name = "n".repeat(70_000);
+    let space = TestSpace::new(&format!("(name: \"{name}\", stage: \"join\"),"));
+    let run = space.run(&["list"]).expect(2);
+    assert!(run.err.contains("a name has at most 200 characters; this one has 70000"), "{:.300}", run.err);
+    for filler in ["(name: \"x\", stage: \"join\"), ", "語", "\\u{1b}[31m"] {
+        space
+            .steps(&format!("{} (name: \"y\", stage: \"jion\"),", format!("/* {filler} */ ").repeat(20_000)));
+        let run = space.make().expect(2);
+        assert!(run.err.contains("did you mean `join`?") && run.err.contains("\"jion\""), "{:.500}", run.err);
+        assert!(run.err.len() < 3000, "{}", run.err.len());
+    }
+    let misspelt = "j".repeat(100_000);
+    space.steps(&format!("(name: \"y\", stage: \"join\", inputs: {{\"in\": [\"{misspelt}\"]}}),"));
+    space.make().expect(2);
+}
