@@ -7,7 +7,7 @@
 mod clash;
 mod ledger;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -273,10 +273,11 @@ impl Reports {
                 continue;
             }
             let failed = |source| PublishError::Result { step: owner.step.to_owned(), source };
-            if !opened.contains_key(&owner.tree) {
-                opened.insert(owner.tree, open(&owner.tree).map_err(failed)?);
-            }
-            let source = opened.get(&owner.tree).and_then(|tree| tree.within(&owner.entry.path));
+            let tree = match opened.entry(owner.tree) {
+                hash_map::Entry::Occupied(tree) => tree.into_mut(),
+                hash_map::Entry::Vacant(place) => place.insert(open(&owner.tree).map_err(failed)?),
+            };
+            let source = tree.within(&owner.entry.path);
             let source = source.ok_or(ResultError::Missing).map_err(failed)?;
             let executable = owner.entry.executable;
             stale.push(Stale { file: file.clone(), source: source.into(), executable });

@@ -84,7 +84,7 @@ fn line(root: &Path, number: usize, step: &Drawn, reads: &[(usize, bool)], leave
         format!("[ ! -e {path} ] || . {path}\n", path = path.display())
     };
     let mut line = format!("o={{out}}\nset -- {}\n{}", texts.join(" "), hook("before"));
-    let _ = write!(line, "printf {} > \"$o/text\"\n", step.param);
+    let _ = writeln!(line, "printf {} > \"$o/text\"", step.param);
     if !texts.is_empty() || file.is_some() {
         let _ = writeln!(line, "cat \"$@\" {} >> \"$o/text\"", file.as_deref().unwrap_or_default());
     }
