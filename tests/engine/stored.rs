@@ -227,7 +227,7 @@ fn the_executable_bit_comes_back_from_everywhere_and_its_change_is_a_change() {
     fs::set_permissions(&file, Permissions::from_mode(0o444)).unwrap();
     let run = space.run(&["verify"]).expect(1);
     assert!(run.out.contains("tool may not be executed"), "{}", run.out);
-    assert_eq!(space.make().expect(0).err.contains("failed"), false);
+    assert!(!space.make().expect(0).err.contains("failed"));
 }
 
 #[test]
