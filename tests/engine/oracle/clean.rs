@@ -203,6 +203,13 @@ pub fn place(number: usize, place: Place) -> String {
     }
 }
 
+/// Whether one of these steps makes a hard link of a file of the project.
+pub fn links_project(drawn: &[Drawn], needed: &BTreeSet<usize>) -> bool {
+    needed.iter().map(|number| &drawn[*number]).any(|step| {
+        step.work == Work::Command(Leaves::HardLink) && step.file.is_some_and(|file| file < FOLDER)
+    })
+}
+
 /// Whether a pipeline is refused: a step publishes into a folder within that of another one.
 pub fn is_refused_pipeline(drawn: &[Drawn]) -> bool {
     let publishing = drawn.iter().enumerate().filter(|(_, step)| step.present);

@@ -74,7 +74,8 @@ fn ended_well(project: &mut Project, how: &How, before: &Reports, made: &Made) -
         _ if clean::is_refused_pipeline(&project.steps) => &[2],
         _ if fails => &[1],
         None => &[2],
-        Some(_) if made.disturbed => &[0, 1],
+        // A step that links a file of the project changes it for those that read it at the same moment.
+        Some(_) if made.disturbed || clean::links_project(&project.steps, &needed) => &[0, 1],
         Some(_) if before.keys().any(in_the_way) => &[0, 2],
         Some(_) => &[0],
     };

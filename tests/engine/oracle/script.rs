@@ -137,11 +137,12 @@ pub fn hooks(
             let file = path(file);
             (format!("printf Z > {file}\n"), format!("printf {letter} > {file}\n"))
         }
+        // Another user's file keeps its new time.
         Disturbance::RewrittenWithTime(file) => {
             let file = path(file);
             (
-                format!("touch -r {file} {kept}; printf Z > {file}; touch -r {kept} {file}\n"),
-                format!("printf {letter} > {file}; touch -r {kept} {file}; rm -f {kept}\n"),
+                format!("touch -r {file} {kept}; printf Z > {file}; touch -r {kept} {file} || :\n"),
+                format!("printf {letter} > {file}; touch -r {kept} {file} || :; rm -f {kept}\n"),
             )
         }
         Disturbance::Replaced(file) => {
