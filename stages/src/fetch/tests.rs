@@ -253,13 +253,13 @@ fn what_an_earlier_process_left_is_believed_only_as_far_as_it_can_be_proven() {
     let dir = tempfile::tempdir().unwrap();
     // (digest known, what lies there, what the server is asked for)
     for (number, (known, note, asked)) in [
-        (true, "{\"origin\":{\"url\":\"URL\",\"validator\":null,\"total\":25},\"kept\":0}", vec![10]),
+        (true, "{\"origin\":{\"place\":\"PLACE\",\"validator\":null,\"total\":25},\"kept\":0}", vec![10]),
         (
             false,
-            "{\"origin\":{\"url\":\"URL\",\"validator\":\"\\\"1\\\"\",\"total\":25},\"kept\":4}",
+            "{\"origin\":{\"place\":\"PLACE\",\"validator\":\"\\\"1\\\"\",\"total\":25},\"kept\":4}",
             vec![4],
         ),
-        (false, "{\"origin\":{\"url\":\"URL\",\"validator\":null,\"total\":25},\"kept\":4}", vec![0]),
+        (false, "{\"origin\":{\"place\":\"PLACE\",\"validator\":null,\"total\":25},\"kept\":4}", vec![0]),
         (true, "not a note", vec![0]),
     ]
     .into_iter()
@@ -273,7 +273,7 @@ fn what_an_earlier_process_left_is_believed_only_as_far_as_it_can_be_proven() {
         };
         let (url, server) = serve(vec![answer]);
         fs::write(scratch.join("download.part"), &BODY[..10]).unwrap();
-        fs::write(scratch.join("download.note"), note.replace("URL", &url)).unwrap();
+        fs::write(scratch.join("download.note"), note.replace("PLACE", &sha256(url.as_bytes()))).unwrap();
         let digest = if known { format!("\"{}\"", sha256(BODY)) } else { String::new() };
         let params = format!("(name: \"file.bin\", url: [\"{url}\"], sha256: [{digest}])");
         run_stage(&patient(), &params, &[], &out).unwrap();
