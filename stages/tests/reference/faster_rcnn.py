@@ -1,11 +1,11 @@
-"""The detector of `models/faster_rcnn` in PyTorch, written from the published description and not from the Rust code:
-the reference of its parity test, and the peer of `benches/detector`.
+"""The detector of `models/faster_rcnn` in PyTorch, written from a description of maskrcnn-benchmark and of MMF's
+extraction, not from the Rust code: the reference of its parity test, and the peer of `benches/detector`.
 
     python3 stages/tests/reference/faster_rcnn.py
 
-writes ../fixtures/detector_parity.{json,safetensors}. Needs torch, torchvision (ROIAlign and the loop of NMS in C++),
-opencv-python-headless (the original's resize), numpy, safetensors. Weights and pictures come from a formula that both
-sides know, so only what the reference makes of them is kept.
+checks itself (`check`) and writes ../fixtures/detector_parity.{json,safetensors}. Needs torch, torchvision (ROIAlign; its
+NMS is a check), opencv-python-headless (the original's resize), numpy, safetensors. Weights and pictures come from a
+formula that both sides know, so only what the reference computes from them is kept.
 """
 import json
 import math
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+import torchvision
 from torchvision.ops import roi_align
 
 FIXTURES = pathlib.Path(__file__).parent.parent / "fixtures"
@@ -44,10 +45,16 @@ MEDIUM = BASE | dict(
     pyramid_width=64, anchor_sizes=[32.0, 64.0, 128.0, 256.0, 512.0],
     proposals=dict(before_nms=1000, nms=0.7, after_nms=300, over_levels=400), pooled_size=7, head_width=128,
     classes=41, min_size=160, max_size=260, size_divisor=32)
+# Four scales, three shapes of pictures each.
+SCALES = TINY | dict(min_size=68, max_size=116)
+SCALED = {
+    0.4: [(170, 200), (220, 170), (170, 286)], 1.0: [(68, 90), (100, 68), (68, 116)],
+    1.45: [(80, 40), (36, 80), (44, 80)], 6.8: [(10, 12), (14, 10), (10, 17)]}
 # name, config, width and height of the pictures, every how many-th value of a map is kept, regions
 CASES = [
     ("tiny", TINY, [(64, 64), (97, 33), (31, 120), (1, 1)], 1, 12),
     ("medium", MEDIUM, [(200, 150), (90, 333), (410, 160)], 23, 36),
+    ("scales", SCALES, sum(SCALED.values(), []), 97, 40),
 ]
 
 
@@ -245,7 +252,7 @@ class Detector(nn.Module):
             box = decode(anchors[order], deltas[order])
             limit = torch.tensor([canvas.shape[3] - 1.0, canvas.shape[2] - 1.0] * 2)
             box = torch.minimum(box.clamp(min=0), limit)
-            keep = suppress(box, settings["nms"], settings["after_nms"])
+            keep = nms(box, score, settings["nms"])[:settings["after_nms"]]
             boxes.append(box[keep])
             scores.append(score[keep])
         order = torch.cat(scores).sort(descending=True, stable=True).indices[:settings["over_levels"]]
@@ -267,25 +274,32 @@ class Detector(nn.Module):
         logits = self.roi_heads.box.predictor.cls_score(F.relu(extractor.fc7(features)))
         return features, logits.softmax(1)
 
-    def choose(self, boxes, probabilities, most):
-        overlapping = iou(boxes, boxes) > self.config["class_nms"]
-        confidence = torch.zeros(len(boxes))
-        for column in range(1, probabilities.shape[1]):
-            scores = probabilities[:, column]
-            order = scores.sort(descending=True, stable=True).indices
-            keep = order[greedy(overlapping[order][:, order].numpy(), len(order))]
-            confidence[keep] = torch.maximum(confidence[keep], scores[keep])
-        return confidence.sort(descending=True, stable=True).indices[:most], confidence
-
     @torch.inference_mode()
     def detect(self, rgb, most):
         canvas, scale = self.prepare(rgb)
         levels = self.levels(canvas)
         proposals = self.proposals(levels, canvas)
         features, probabilities = self.describe(levels, proposals)
-        chosen, confidence = self.choose(proposals, probabilities, most)
-        return dict(canvas=canvas, levels=levels, proposals=proposals, boxes=proposals[chosen] / scale,
-                    scores=confidence[chosen], objects=probabilities[chosen, 1:].argmax(1), features=features[chosen])
+        chosen = choose(proposals, scale, probabilities, self.config["class_nms"], most)
+        return chosen | dict(canvas=canvas, scale=scale, levels=levels, proposals=proposals,
+                             probabilities=probabilities, features=features[chosen["proposal"]])
+
+
+def choose(proposals, scale, probabilities, threshold, most):
+    """The regions of a picture, as MMF's extraction script chooses them from the proposals on the canvas."""
+    # 1. All that follows is in pixels of the original picture.
+    boxes = proposals / scale
+    # 2. The best probability of a class in which the box survives. Column 0 is the background.
+    max_conf = torch.zeros(len(boxes))
+    for column in range(1, probabilities.shape[1]):
+        scores = probabilities[:, column]
+        for index in nms(boxes, scores, threshold):
+            if scores[index] > max_conf[index] and scores[index] > 0:
+                max_conf[index] = scores[index]
+    # 3. The most confident ones; the original leaves open which of equal ones comes first.
+    order = max_conf.sort(descending=True, stable=True).indices[:most]
+    # 4. What is recorded of them.
+    return dict(proposal=order, boxes=boxes[order], scores=max_conf[order], objects=probabilities[order, 1:].argmax(1))
 
 
 def grid(stride, size, ratios, height, width):
@@ -316,42 +330,79 @@ def iou(a, b):
     return shared / (area(a)[:, None] + area(b)[None] - shared)
 
 
-def greedy(overlapping, most):
-    """Of boxes, best first, those that no kept better one overlaps."""
-    gone, keep = np.zeros(len(overlapping), bool), []
-    for number in range(len(overlapping)):
-        if not gone[number]:
-            keep.append(number)
-            gone |= overlapping[number]
-            if len(keep) == most:
-                break
-    return keep
+def nms(boxes, scores, threshold):
+    """Indices of the boxes, best first, that no better one that is kept overlaps by more than `threshold`."""
+    order = scores.sort(descending=True, stable=True).indices
+    overlaps = (iou(boxes, boxes) > threshold)[order][:, order].numpy()
+    gone, kept = np.zeros(len(order), bool), []
+    for place in range(len(order)):
+        if not gone[place]:
+            kept.append(place)
+            gone |= overlaps[place]
+    return order[kept]
 
 
-def suppress(boxes, threshold, most):
-    return greedy((iou(boxes, boxes) > threshold).numpy(), most)
+def check():
+    """Holds each step against numbers from the description or computed by hand, and NMS against torchvision's."""
+    cells = [((-22, -10, 25, 13), (-14, -14, 17, 17), (-10, -22, 13, 25)),
+             ((-40, -20, 47, 27), (-28, -28, 35, 35), (-20, -44, 27, 51)),
+             ((-84, -40, 99, 55), (-56, -56, 71, 71), (-36, -80, 51, 95)),
+             ((-164, -72, 195, 103), (-112, -112, 143, 143), (-76, -168, 107, 199)),
+             ((-332, -152, 395, 215), (-224, -224, 287, 287), (-148, -328, 211, 391))]
+    for level, expected in enumerate(cells):
+        size, stride = X152["anchor_sizes"][level], 4 << level
+        shift = torch.tensor([stride, stride, stride, stride])
+        expected = torch.tensor(expected).float()
+        assert grid(stride, size, X152["anchor_ratios"], 2, 3)[12:15].equal(expected + shift), level
+    # 20 by 10 around (10, 5): half its width to the right, as wide, half as high; the far corner has the −1.
+    moved = decode(torch.tensor([[0.0, 0.0, 19.0, 9.0]]), torch.tensor([[0.5, 0.0, 0.0, -math.log(2)]]))
+    assert torch.allclose(moved, torch.tensor([[10.0, 2.5, 29.0, 6.5]])), moved
+    assert iou(torch.tensor([[2.0, 2.0, 3.0, 3.0]]), torch.tensor([[3.0, 3.0, 7.0, 3.0]])).item() == 1 / 8
+    draw = torch.Generator().manual_seed(1)
+    low, size, scores = (torch.rand(400, columns, generator=draw) for columns in (2, 2, 1))
+    boxes = torch.cat([low * 60, low * 60 + size * 40], 1)
+    inside = boxes + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    for threshold in (0.5, 0.7):
+        assert nms(boxes, scores[:, 0], threshold).equal(torchvision.ops.nms(inside, scores[:, 0], threshold))
+    # Side w, shifted by d across: the overlap is (w − d) / (w + d). On a picture enlarged 5 times, boxes of 16 pixels of
+    # the canvas, shifted by 6, are 4 pixels, shifted by 1.2: 0.54, not 0.45. Of 4 shifted by 1.25, 0.52, it makes 0.46
+    # on a picture that is scaled by 0.4.
+    probabilities = torch.tensor([[0.1, 0.9], [0.2, 0.8]])
+    for side, shift, scale, survives in [(15, 6, 5, False), (15, 6, 1, True), (3, 1.25, 1, False), (3, 1.25, 0.4, True)]:
+        pair = torch.tensor([[0.0, 0.0, side, side], [shift, 0.0, side + shift, side]])
+        found = choose(pair, scale, probabilities, 0.5, 2)
+        assert torch.allclose(found["scores"], torch.tensor([0.9, 0.8 if survives else 0.0]))
+        assert torch.allclose(found["boxes"], pair / scale)
 
 
 def main():
     from safetensors.torch import save_file
     torch.set_num_threads(2)
+    check()
     kept, index = {}, []
     for name, config, sizes, every, regions in CASES:
         detector = Detector(config)
-        index.append(dict(name=name, config=config, pictures=sizes, every=every, regions=regions))
+        scales = []
+        index.append(dict(name=name, config=config, pictures=sizes, scales=scales, every=every, regions=regions))
         for number, (width, height) in enumerate(sizes):
             found = detector.detect(picture(width, height), regions)
             at = f"{name}.{number}"
+            scales.append(found["scale"])
             kept[f"{at}.canvas"] = found["canvas"].flatten()[::every].clone()
             for level, values in enumerate(found["levels"]):
                 kept[f"{at}.level{level}"] = values.flatten()[::every].clone()
             for part in ("proposals", "boxes", "scores", "features"):
                 kept[f"{at}.{part}"] = found[part].clone().contiguous()
             kept[f"{at}.objects"] = found["objects"].to(torch.int64)
+            on_canvas = choose(found["proposals"], 1.0, found["probabilities"], config["class_nms"], regions)["proposal"]
+            right, wrong = found["proposal"].tolist(), on_canvas.tolist()
             rms = [round(float(level.square().mean().sqrt()), 3) for level in found["levels"]]
             print(at, tuple(found["canvas"].shape), "levels", rms, "proposals", len(found["proposals"]),
                   "features", round(float(found["features"].square().mean().sqrt()), 3),
                   "scores", found["scores"][:3].tolist(), float(found["scores"].min()), file=sys.stderr)
+            print(f"  scale {found['scale']:.3f}; chosen on the canvas, {len(set(right) - set(wrong))} of {len(right)} boxes",
+                  f"would be others, {sum(a != b for a, b in zip(right, wrong))} at another place", file=sys.stderr)
+        assert name != "scales" or scales == [scale for scale, sizes in SCALED.items() for _ in sizes], scales
     (FIXTURES / "detector_parity.json").write_text(json.dumps(index, indent=1) + "\n")
     save_file(kept, str(FIXTURES / "detector_parity.safetensors"))
 

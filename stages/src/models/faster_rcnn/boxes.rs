@@ -24,7 +24,7 @@ pub fn iou(a: Corners, b: Corners) -> f32 {
 /// anchor. Only the far corner has the −1 of the convention, as in the code the weights come from.
 pub fn decode([x1, y1, x2, y2]: Corners, [dx, dy, dw, dh]: [f32; 4]) -> Corners {
     let (width, height) = (x2 - x1 + 1.0, y2 - y1 + 1.0);
-    let (x, y) = (dx * width + x1 + 0.5 * width, dy * height + y1 + 0.5 * height);
+    let (x, y) = (dx * width + (x1 + 0.5 * width), dy * height + (y1 + 0.5 * height));
     let width = libm::expf(dw.min(MAX_LOG_GROWTH)) * width;
     let height = libm::expf(dh.min(MAX_LOG_GROWTH)) * height;
     [x - 0.5 * width, y - 0.5 * height, x + 0.5 * width - 1.0, y + 0.5 * height - 1.0]
@@ -54,14 +54,14 @@ pub fn best_first(scores: &[f32]) -> Vec<usize> {
 }
 
 /// Greedy non-maximum suppression: of `boxes`, best first, keeps each that overlaps no kept one by more than
-/// `threshold`, and stops at `most`. Returns indices, best first.
+/// `threshold`, and stops at `most`. Returns indices, best first. Two boxes without area do not overlap.
 pub fn suppress(boxes: &[Corners], threshold: f32, most: usize) -> Vec<usize> {
     let mut kept: Vec<usize> = Vec::new();
     for (index, &corners) in boxes.iter().enumerate() {
         if kept.len() == most {
             break;
         }
-        if kept.iter().all(|&other| iou(boxes[other], corners) <= threshold) {
+        if !kept.iter().any(|&other| iou(boxes[other], corners) > threshold) {
             kept.push(index);
         }
     }
@@ -98,6 +98,13 @@ mod tests {
     #[test]
     fn clips_to_the_canvas() {
         assert_eq!(clip([-3.0, 2.0, 50.0, 99.0], 40, 30), [0.0, 2.0, 39.0, 29.0]);
+    }
+
+    #[test]
+    fn boxes_without_area_do_not_suppress_each_other() {
+        let empty = decode([0.0, 0.0, 15.0, 15.0], [0.0, 0.0, -200.0, 0.0]);
+        assert_eq!(area(empty), 0.0);
+        assert_eq!(suppress(&[empty, empty], 0.7, 2), [0, 1]);
     }
 
     #[test]

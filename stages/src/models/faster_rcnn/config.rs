@@ -46,7 +46,7 @@ pub struct Config {
     pub head_width: usize,
     /// Classes, the background (0) included.
     pub classes: usize,
-    /// Overlap from which on a box is suppressed by a better one of its class.
+    /// Overlap, in pixels of the picture, above which a box is suppressed by a better one of its class.
     pub class_nms: f32,
     /// The shorter side of a picture is scaled to this many pixels …
     pub min_size: usize,

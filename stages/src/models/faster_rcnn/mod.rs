@@ -78,21 +78,21 @@ impl FasterRcnn {
     /// # Errors
     /// A picture without pixels; features that are not finite (damaged weights); what the device reports.
     pub fn detect(&self, picture: &Picture, most: usize) -> Result<Vec<Region>> {
-        let Looked { scale, boxes, described } = self.look(picture)?;
+        let Looked { scale, proposals, described } = self.look(picture)?;
         let probabilities = host_vec(&described.probabilities)?;
         let Config { classes, class_nms, head_width, .. } = self.config;
         let features = host_vec(&described.features)?;
-        let values = features.iter().chain(&probabilities).chain(boxes.as_flattened());
+        let values = features.iter().chain(&probabilities).chain(proposals.as_flattened());
         if !values.into_iter().all(|value| value.is_finite()) {
             return Err(candle_core::Error::Msg(
                 "a feature, score or box is not a finite number: check the weights".to_owned(),
             ));
         }
-        let choices = choose::choose(&boxes, &probabilities, classes, class_nms, most);
+        let choices = choose::choose(&proposals, scale, &probabilities, classes, class_nms, most);
         Ok(choices
             .into_iter()
             .map(|choice| Region {
-                corners: boxes[choice.proposal].map(|value| value / scale),
+                corners: choice.corners,
                 confidence: choice.confidence,
                 object: choice.object,
                 feature: features[choice.proposal * head_width..][..head_width].to_vec(),
@@ -108,9 +108,9 @@ impl FasterRcnn {
         let Canvas { pixels, scale } = preprocess::prepare(picture, &self.config, &self.device)?;
         let (_, _, height, width) = pixels.dims4()?;
         let levels = self.pyramid.forward(&self.body.forward(&pixels)?)?;
-        let boxes = self.rpn.proposals(&levels, height, width)?;
-        let described = self.head.forward(&levels, &boxes)?;
-        Ok(Looked { scale, boxes, described })
+        let proposals = self.rpn.proposals(&levels, height, width)?;
+        let described = self.head.forward(&levels, &proposals)?;
+        Ok(Looked { scale, proposals, described })
     }
 }
 
@@ -118,8 +118,8 @@ impl FasterRcnn {
 struct Looked {
     /// Size of the canvas over size of the picture.
     scale: f32,
-    /// Proposals on the canvas.
-    boxes: Vec<Corners>,
+    /// In pixels of the canvas.
+    proposals: Vec<Corners>,
     described: Described,
 }
 
