@@ -229,6 +229,7 @@ mod tests {
         assert!(matches!(Token::try_take(desk.path()).unwrap(), Taken::Held));
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(matches!(Token::try_take(desk.path()).unwrap(), Taken::Mine(_)));
+        // So do processes that other tests of this program have started meanwhile, until they end.
+        assert!(Token::wait(desk.path()).unwrap().is_some());
     }
 }
