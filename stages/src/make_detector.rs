@@ -42,7 +42,7 @@ impl Stage for MakeDetector {
     const NAME: &'static str = "make-detector";
     const ABOUT: &'static str =
         "Makes a small detector: seeded random kernels, readouts fitted to known scenes.";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const INPUTS: &'static [Port] = &[Port::one("scenes")];
 
     fn check(&self, params: &Params) -> Result<(), String> {

@@ -83,8 +83,8 @@ impl Rpn {
 
     /// The best of a level: by objectness, decoded, clipped, without those that a better one covers.
     ///
-    /// The original also drops sides below 0 pixels. There are none: decoding keeps the far edge at least −1 from the near
-    /// one, clipping brings them no further apart, and both round monotonically.
+    /// The original also drops sides below 0 pixels. There are none: decoding puts the far edge at most 1 before the
+    /// near one, clipping brings them no further apart, and both round monotonically.
     fn choose(&self, level: &LevelPrediction, height: usize, width: usize) -> (Vec<Corners>, Vec<f32>) {
         let mut order = best_first(&level.objectness);
         order.truncate(self.settings.before_nms);

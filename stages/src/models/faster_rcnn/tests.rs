@@ -109,7 +109,7 @@ fn does_what_the_reference_does() {
             .collect();
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         let detector = FasterRcnn::load(&case.config, &vb).unwrap();
-        let mut told_apart = BTreeSet::new();
+        let mut sensitive_scales = BTreeSet::new();
         for (number, &size) in case.pictures.iter().enumerate() {
             let at = format!("{}.{number}", case.name);
             let expected = |part: &str| &kept[&format!("{at}.{part}")];
@@ -168,11 +168,11 @@ fn does_what_the_reference_does() {
                 choices.into_iter().map(|choice| choice.proposal).collect()
             };
             if chosen(canvas.scale) != chosen(1.0) {
-                told_apart.insert(case.scales[number].to_string());
+                sensitive_scales.insert(case.scales[number].to_string());
             }
         }
         if case.name == "scales" {
-            assert_eq!(told_apart.into_iter().collect::<Vec<_>>(), ["0.4", "1.45", "6.8"]);
+            assert_eq!(sensitive_scales.into_iter().collect::<Vec<_>>(), ["0.4", "1.45", "6.8"]);
         }
     }
 }
