@@ -2,6 +2,9 @@
 
 #![no_main]
 
+#[path = "../../stages/src/file_kind.rs"]
+#[allow(dead_code)]
+mod file_kind;
 #[path = "../../stages/src/indexing/read.rs"]
 #[allow(dead_code)]
 mod read;

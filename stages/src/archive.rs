@@ -4,19 +4,23 @@
 //! Nothing is ever extracted under a name that the archive chose: callers name the files they want and say where
 //! they go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use stage_api::StageError;
-use zip::ZipArchive;
 use zip::result::ZipError;
 
+use crate::file_kind;
+use crate::zip_reader::{self, Zip};
+
 /// No file of a meme data set is larger than this once unpacked; a small archive that claims more is a trap.
-pub const LARGEST: u64 = 1 << 30;
+const LARGEST: u64 = 1 << 30;
+/// How many times larger than its whole archive a file within may be, and what any may have.
+const MOST_RATIO: u64 = 200;
+const HARMLESS: u64 = 16 << 20;
 /// A file's claimed size is believed up to here before its bytes are seen.
 const BELIEVED: u64 = 1 << 20;
 
@@ -29,11 +33,14 @@ pub struct Archive {
     files: Files,
     /// The folder within the archive that holds the data set: empty, or ending in `/`.
     root: String,
+    /// The most bytes that a file within may have.
+    most: u64,
 }
 
 #[derive(Clone)]
 enum Files {
-    Zip(ZipArchive<SharedFile>),
+    /// The archive, and its files by name.
+    Zip(Zip, Arc<HashMap<String, usize>>),
     /// The paths of all files within the folder, `/`-separated.
     Folder(Arc<BTreeSet<String>>),
 }
@@ -52,17 +59,14 @@ impl Archive {
             Files::Folder(Arc::new(found))
         } else {
             let file = File::open(path).map_err(|error| fail(error.to_string()))?;
-            let zip = SharedFile::new(file).map_err(ZipError::Io).and_then(ZipArchive::new);
-            Files::Zip(zip.map_err(|error| {
-                fail(format!("cannot be read as a zip archive ({error}); fetch it again"))
-            })?)
+            let zip = zip_reader::open(file).map_err(fail)?;
+            let names = names(&zip).map_err(fail)?;
+            Files::Zip(zip, Arc::new(names))
         };
         let mut root: Option<String> = None;
         let mut consider = |name: &str| {
-            if !is_inside(name) {
-                return Err(fail(format!(
-                    "holds `{name}`, a name that leads out of the archive; do not trust it"
-                )));
+            if let Some(problem) = unsafe_name(name) {
+                return Err(fail(format!("holds `{}`, a name that {problem}", file_kind::shown(name))));
             }
             if let Some(folder) = name.strip_suffix(landmark)
                 && (folder.is_empty() || folder.ends_with('/'))
@@ -73,21 +77,31 @@ impl Archive {
             Ok(())
         };
         match &files {
-            Files::Zip(zip) => zip.file_names().try_for_each(|name| match name {
-                Ok(name) => consider(&name),
-                Err(error) => Err(fail(format!("holds a file whose name cannot be read: {error}"))),
-            })?,
+            Files::Zip(_, names) => names.keys().try_for_each(|name| consider(name))?,
             Files::Folder(names) => names.iter().try_for_each(|name| consider(name))?,
         }
-        let root = root.ok_or_else(|| fail(format!("holds no `{landmark}`: is it the right archive?")))?;
-        Ok(Self { port, path: path.to_owned(), files, root })
+        let root = root.ok_or_else(|| {
+            let names: Vec<&str> = match &files {
+                Files::Zip(_, names) => names.keys().map(String::as_str).collect(),
+                Files::Folder(names) => names.iter().map(String::as_str).collect(),
+            };
+            let found = file_kind::nearest(landmark, names.iter().copied());
+            let found = if found.is_empty() { "nothing".to_owned() } else { format!("such as {found}") };
+            fail(format!(
+                "holds no `{landmark}`, but {} files, {found}: is it the right archive?",
+                names.len()
+            ))
+        })?;
+        let length = fs::metadata(path).map_or(0, |meta| if meta.is_file() { meta.len() } else { LARGEST });
+        let most = length.saturating_mul(MOST_RATIO).clamp(HARMLESS, LARGEST);
+        Ok(Self { port, path: path.to_owned(), files, root, most })
     }
 
     /// Whether the data set has the file `name`.
     pub fn has(&self, name: &str) -> bool {
         let full = format!("{}{name}", self.root);
         match &self.files {
-            Files::Zip(zip) => zip.index_for_name(&full).is_some(),
+            Files::Zip(_, names) => names.contains_key(&full),
             Files::Folder(names) => names.contains(&full),
         }
     }
@@ -98,26 +112,32 @@ impl Archive {
     /// Missing, damaged, encrypted or absurdly large.
     pub fn bytes(&mut self, name: &str) -> Result<Vec<u8>, StageError> {
         let full = format!("{}{name}", self.root);
+        let most = self.most;
         let bytes = match &mut self.files {
-            Files::Zip(zip) => match zip.by_name(&full) {
-                Ok(file) => {
-                    let size = file.size();
-                    read_all(file, size)
-                }
-                Err(ZipError::FileNotFound) => Err("is missing".to_owned()),
-                Err(ZipError::UnsupportedArchive(ZipError::PASSWORD_REQUIRED)) => {
-                    Err("is encrypted: let an `unpack` step with its password stand before this one"
-                        .to_owned())
-                }
-                Err(error) => Err(error.to_string()),
-            },
+            Files::Zip(zip, names) => open_within(zip, names, &full).and_then(|file| {
+                let size = file.size();
+                read_all(file, size, most)
+            }),
             Files::Folder(names) if !names.contains(&full) => Err("is missing".to_owned()),
             Files::Folder(_) => match File::open(self.path.join(&full)) {
-                Ok(file) => read_all(&file, file.metadata().map_or(0, |file| file.len())),
+                Ok(file) => read_all(&file, file.metadata().map_or(0, |file| file.len()), most),
                 Err(error) => Err(error.to_string()),
             },
         };
         bytes.map_err(|problem| self.error(name, problem))
+    }
+
+    /// The bytes of the text file `name`.
+    ///
+    /// # Errors
+    /// As [`Archive::bytes`]; what was saved in place of the text.
+    pub fn text(&mut self, name: &str) -> Result<Vec<u8>, StageError> {
+        let bytes = self.bytes(name)?;
+        // Whether a text may be empty is for its reader to say.
+        match file_kind::placeholder(&bytes).filter(|_| !bytes.is_empty()) {
+            Some(problem) => Err(self.error(name, problem)),
+            None => Ok(bytes),
+        }
     }
 
     /// The file `name` as a stream, for what is too large for memory: an archive within the archive.
@@ -129,9 +149,9 @@ impl Archive {
         let (port, path) = (self.port, &self.path);
         let fail = |problem: String| StageError::input(port, path, format!("`{full}`: {problem}"));
         match &mut self.files {
-            Files::Zip(zip) => match zip.by_name(&full) {
+            Files::Zip(zip, names) => match open_within(zip, names, &full) {
                 Ok(file) => Ok(Box::new(file)),
-                Err(error) => Err(fail(error.to_string())),
+                Err(problem) => Err(fail(problem)),
             },
             Files::Folder(names) if !names.contains(&full) => Err(fail("is missing".to_owned())),
             Files::Folder(_) => match File::open(path.join(&full)) {
@@ -141,19 +161,72 @@ impl Archive {
         }
     }
 
+    /// The most bytes that a file within may have.
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
     /// An error about the file `name` of this archive.
     pub fn error(&self, name: &str, problem: impl std::fmt::Display) -> StageError {
         StageError::input(self.port, &self.path, format!("`{}{name}`: {problem}", self.root))
     }
 }
 
-/// All of a file that claims to have `size` bytes.
-fn read_all(file: impl Read, size: u64) -> Result<Vec<u8>, String> {
+/// The files of an archive by name. A writer that says nothing of what its names are in nearly always means UTF-8.
+fn names(zip: &Zip) -> Result<HashMap<String, usize>, String> {
+    let mut names = HashMap::new();
+    for at in 0..zip.len() {
+        let entry = zip.by_index_data(at).map_err(|error| error.to_string())?;
+        let raw = zip_reader::with_slashes(entry.name_raw(), entry.system());
+        let name = match std::str::from_utf8(&raw) {
+            Ok(name) => name.to_owned(),
+            Err(_) => {
+                let name = entry
+                    .name()
+                    .map_err(|error| format!("holds a file whose name cannot be read: {error}"))?;
+                name.into_owned()
+            }
+        };
+        if let Some(other) = names.insert(name, at) {
+            let name = zip.by_index_data(other).map_or_else(
+                |_| String::new(),
+                |entry| file_kind::shown(&String::from_utf8_lossy(entry.name_raw())),
+            );
+            return Err(format!("holds `{name}` twice"));
+        }
+    }
+    Ok(names)
+}
+
+/// A file of an archive, ready to be read.
+fn open_within<'a>(
+    zip: &'a mut Zip,
+    names: &HashMap<String, usize>,
+    name: &str,
+) -> Result<zip::read::ZipFile<'a, zip_reader::SharedFile>, String> {
+    let at = *names.get(name).ok_or("is missing")?;
+    if let Some(problem) =
+        zip.by_index_data(at).ok().and_then(|entry| zip_reader::unread_method(entry.compression()))
+    {
+        return Err(problem);
+    }
+    zip.by_index(at).map_err(|error| match error {
+        ZipError::UnsupportedArchive(ZipError::PASSWORD_REQUIRED) => {
+            "is encrypted: let an `unpack` step with its password stand before this one".to_owned()
+        }
+        error => error.to_string(),
+    })
+}
+
+/// All of a file that claims to have `size` bytes, and may have `most`.
+fn read_all(file: impl Read, size: u64, most: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(size.min(BELIEVED) as usize);
-    match file.take(LARGEST + 1).read_to_end(&mut bytes) {
-        Ok(_) if bytes.len() as u64 > LARGEST => Err("is larger than 1 GiB".to_owned()),
+    match file.take(most + 1).read_to_end(&mut bytes) {
+        Ok(_) if bytes.len() as u64 > most => {
+            Err(format!("is larger than {most} bytes, which no file of so small an archive should be"))
+        }
         Ok(_) => Ok(bytes),
-        Err(error) => Err(format!("is damaged ({error}); fetch the archive again")),
+        Err(error) => Err(zip_reader::unreadable(&error)),
     }
 }
 
@@ -173,65 +246,6 @@ fn gather(folder: &Path, prefix: &str, found: &mut BTreeSet<String>) -> std::io:
     Ok(())
 }
 
-/// A place in a file that several readers share, with a buffer of its own.
-#[derive(Clone)]
-struct SharedFile {
-    file: Arc<File>,
-    length: u64,
-    at: u64,
-    /// What was read last, and from where in the file.
-    buffer: Vec<u8>,
-    start: u64,
-}
-
-impl SharedFile {
-    const BUFFER: usize = 1 << 15;
-
-    fn new(file: File) -> std::io::Result<Self> {
-        let length = file.metadata()?.len();
-        Ok(Self { file: Arc::new(file), length, at: 0, buffer: Vec::new(), start: 0 })
-    }
-}
-
-impl Read for SharedFile {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        let within = self.at.checked_sub(self.start).filter(|within| *within < self.buffer.len() as u64);
-        let within = match within {
-            Some(within) => within as usize,
-            None if into.len() >= Self::BUFFER => {
-                let read = self.file.read_at(into, self.at)?;
-                self.at += read as u64;
-                return Ok(read);
-            }
-            None => {
-                self.buffer.resize(Self::BUFFER, 0);
-                let read = self.file.read_at(&mut self.buffer, self.at);
-                self.buffer.truncate(*read.as_ref().unwrap_or(&0));
-                read?;
-                self.start = self.at;
-                0
-            }
-        };
-        let from = &self.buffer[within..];
-        let read = from.len().min(into.len());
-        into[..read].copy_from_slice(&from[..read]);
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-impl Seek for SharedFile {
-    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => self.length.checked_add_signed(by),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        self.at = at.ok_or(std::io::ErrorKind::InvalidInput)?;
-        Ok(self.at)
-    }
-}
-
 /// The last part of a relative path that stays inside its folder; `None` for any other.
 pub fn file_name(path: &str) -> Option<&str> {
     if !is_inside(path) || path.ends_with('/') {
@@ -241,8 +255,19 @@ pub fn file_name(path: &str) -> Option<&str> {
 }
 
 fn is_inside(name: &str) -> bool {
+    unsafe_name(name).is_none()
+}
+
+/// Why a name is not that of a file within the archive.
+fn unsafe_name(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        return Some("is empty");
+    }
+    if name.contains(['\\', '\0', ':']) {
+        return Some("holds `\\`, `:` or a zero byte, which systems read differently; pack it again");
+    }
     let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-    !name.is_empty() && !name.contains(['\\', '\0', ':']) && Path::new(name).components().all(plain)
+    (!Path::new(name).components().all(plain)).then_some("leads out of the archive")
 }
 
 #[cfg(test)]
@@ -300,10 +325,16 @@ mod tests {
 
     #[test]
     fn refuses_names_that_lead_out_of_it() {
-        for name in ["../evil.txt", "/etc/evil", "a/../../evil", "..\\evil", "c:evil"] {
+        for (name, problem) in [
+            ("../evil.txt", "leads out of the archive"),
+            ("/etc/evil", "leads out of the archive"),
+            ("a/../../evil", "leads out of the archive"),
+            ("..\\evil", "systems read differently"),
+            ("c:evil", "systems read differently"),
+        ] {
             let file = archive(&[("train.jsonl", b""), (name, b"")]);
             let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
-            assert!(error.contains("leads out of the archive"), "{error}");
+            assert!(error.contains(problem), "{error}");
         }
     }
 
@@ -312,10 +343,48 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "not a zip").unwrap();
         let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
-        assert!(error.starts_with("input `archive`: ") && error.contains("zip archive"), "{error}");
+        assert!(error.contains("is not a zip archive: it begins with `not a zip`"), "{error}");
         let file = archive(&[("other.txt", b"")]);
         let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
         assert!(error.contains("holds no `train.jsonl`"), "{error}");
+    }
+
+    #[test]
+    fn a_zip_of_windows_reads_like_any_other() {
+        let file = archive(&[("data\\train.jsonl", b"hello"), ("data\\img\\1.png", b"png")]);
+        let mut bytes = std::fs::read(file.path()).unwrap();
+        let entries: Vec<usize> =
+            (0..bytes.len() - 4).filter(|at| bytes[*at..].starts_with(b"PK\x01\x02")).collect();
+        assert_eq!(entries.len(), 2);
+        entries.into_iter().for_each(|at| bytes[at + 5] = 0);
+        std::fs::write(file.path(), bytes).unwrap();
+        let mut archive = Archive::open("archive", file.path(), "train.jsonl").unwrap();
+        assert_eq!(archive.bytes("train.jsonl").unwrap(), b"hello");
+        assert_eq!(archive.bytes("img/1.png").unwrap(), b"png");
+    }
+
+    #[test]
+    fn what_a_zip_is_followed_by_is_not_dropped() {
+        let file = archive(&[("train.jsonl", b"hello")]);
+        let whole = std::fs::read(file.path()).unwrap();
+        for (bytes, problem) in [
+            ([&whole[..], &whole[..]].concat(), "of another zip archive before its own"),
+            ([&whole[..], b"more"].concat(), "4 bytes after its end, with `more`"),
+            (whole[..whole.len() / 2].to_vec(), "has no end"),
+            (b"<html><title>Log in</title>".to_vec(), "web page (`Log in`)"),
+        ] {
+            std::fs::write(file.path(), bytes).unwrap();
+            let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_small_archive_holds_no_large_file() {
+        let file = archive(&[("train.jsonl", &[0; 20 << 20])]);
+        let mut archive = Archive::open("archive", file.path(), "train.jsonl").unwrap();
+        let error = archive.bytes("train.jsonl").unwrap_err().to_string();
+        assert!(error.contains("is larger than 16777216 bytes"), "{error}");
     }
 
     #[test]

@@ -167,7 +167,7 @@ mod tests {
         let expected = [
             ("zip.pth", "tensor `backbone.body.stem.conv1.weight` is missing"),
             ("old.pth", "tensor `backbone.body.stem.conv1.weight` is missing"),
-            ("make.py", "neither layout"),
+            ("make.py", "is not a torch file of either layout"),
         ];
         for (name, problem) in expected {
             let path = fixtures.join(name);

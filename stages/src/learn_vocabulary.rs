@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
+
+use crate::file_kind;
 use tokenizers::models::wordpiece::{WordPiece, WordPieceTrainer};
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
@@ -47,6 +49,9 @@ impl Stage for LearnVocabulary {
     fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
         let path = job.inputs.one("text")?;
         let text = std::fs::read_to_string(path).map_err(|error| StageError::input("text", path, error))?;
+        if let Some(problem) = file_kind::placeholder(text.as_bytes()).filter(|_| !text.is_empty()) {
+            return Err(StageError::input("text", path, problem));
+        }
         let vocabulary = learn(&text, params).map_err(StageError::failed)?;
         if vocabulary.len() == SPECIAL.len() {
             return Err(StageError::input("text", path, "holds no words"));

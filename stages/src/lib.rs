@@ -20,6 +20,7 @@ mod evaluated;
 mod export;
 mod fetch;
 mod figure;
+mod file_kind;
 mod http;
 mod import_detector;
 mod import_features;
@@ -48,11 +49,13 @@ mod stand_in;
 mod synthesize;
 mod table;
 mod table_tool;
+mod tar_members;
 mod tokens;
 mod torch_file;
 mod torch_writer;
 mod train;
 mod unpack;
+mod zip_reader;
 
 use stage_api::{HostCheck, Registry};
 

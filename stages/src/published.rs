@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::artifacts::{ArtifactError, Result};
+use crate::file_kind;
 use crate::models::Family;
 
 /// The paper's data sets in its order: short name, title.
@@ -316,6 +317,10 @@ fn read<T: DeserializeOwned>(
     path: &Path,
     mut check: impl FnMut(&T) -> std::result::Result<(), String>,
 ) -> Result<Vec<T>> {
+    let head = file_kind::head(path).map_err(|error| ArtifactError::new(path, error))?;
+    if let Some(problem) = file_kind::placeholder(&head) {
+        return Err(ArtifactError::new(path, problem));
+    }
     // The csv crate's own message holds the line of a record that does not parse.
     let mut file = csv::Reader::from_path(path).map_err(|error| ArtifactError::new(path, error))?;
     let headers = file.headers().map_err(|error| ArtifactError::new(path, error))?.clone();

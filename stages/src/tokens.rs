@@ -21,6 +21,7 @@ use tokenizers::{AddedToken, Tokenizer, TruncationParams};
 
 use crate::artifacts::samples::SampleSet;
 use crate::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
+use crate::file_kind;
 
 /// Texts tokenized at a time.
 const CHUNK: usize = 4096;
@@ -101,6 +102,9 @@ struct Vocabulary {
 impl Vocabulary {
     fn read(path: &Path) -> Result<Self, String> {
         let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+        if let Some(problem) = file_kind::placeholder(&bytes) {
+            return Err(problem);
+        }
         let text = std::str::from_utf8(&bytes).map_err(|error| format!("is not UTF-8 text: {error}"))?;
         let mut ids = HashMap::new();
         for (id, token) in (0u32..).zip(text.lines().map(str::trim_end)) {

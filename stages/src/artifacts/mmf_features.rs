@@ -109,9 +109,13 @@ fn info<'a>(pickle: &Pickle<'a>, dict: &Value<'a>) -> Result<MmfInfo<'a>, String
 }
 
 fn together<'a>(features: Array<'a>, info: MmfInfo<'a>) -> Result<MmfFeatures<'a>, String> {
-    let &[rows, _] = features.shape.as_slice() else {
+    let &[rows, width] = features.shape.as_slice() else {
         return Err(format!("`features` has the shape {:?}; it must be rows × width", features.shape));
     };
+    // The file says how many such rows there are, without a byte for any.
+    if width == 0 && rows > 0 {
+        return Err(format!("`features` has the shape {:?}: rows without numbers", features.shape));
+    }
     if info.boxes.as_ref().is_some_and(|boxes| boxes.shape != [rows, 4]) {
         return Err(format!("`bbox` does not fit {rows} rows of features"));
     }

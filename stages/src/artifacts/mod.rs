@@ -27,6 +27,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::file_kind;
+
 /// An artifact that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
@@ -56,7 +58,9 @@ pub type Result<T> = std::result::Result<T, ArtifactError>;
 /// Reads a JSON file.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).map_err(|error| ArtifactError::new(path, error))?;
-    serde_json::from_slice(&text).map_err(|error| ArtifactError::new(path, error))
+    serde_json::from_slice(&text).map_err(|error| {
+        ArtifactError::new(path, file_kind::placeholder(&text).unwrap_or_else(|| error.to_string()))
+    })
 }
 
 /// Writes a JSON file, indented, with a final newline.
@@ -75,8 +79,14 @@ pub fn read_json_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
         if line.trim().is_empty() {
             continue;
         }
-        let value = serde_json::from_str(&line)
-            .map_err(|error| ArtifactError::new(path, format!("line {}: {error}", number + 1)))?;
+        let value = serde_json::from_str(&line).map_err(|error| {
+            let found = file_kind::head(path)
+                .ok()
+                .filter(|_| number == 0)
+                .and_then(|head| file_kind::placeholder(&head));
+            let problem = || format!("line {}, {}", number + 1, file_kind::json_in_line(&error));
+            ArtifactError::new(path, found.unwrap_or_else(problem))
+        })?;
         values.push(value);
     }
     Ok(values)

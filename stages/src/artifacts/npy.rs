@@ -72,8 +72,11 @@ impl<'a> Array<'a> {
     /// An array over the bytes of its numbers.
     ///
     /// # Errors
-    /// Fewer or more bytes than the shape asks for.
+    /// Fewer or more bytes than the shape asks for; more dimensions than any array of ours.
     pub fn new(shape: Vec<usize>, kind: Kind, fortran: bool, data: Cow<'a, [u8]>) -> Result<Self, String> {
+        if shape.len() > MOST_DIMENSIONS {
+            return Err(format!("an array of {} dimensions; {MOST_DIMENSIONS} can be read", shape.len()));
+        }
         let bytes = shape.iter().try_fold(kind.width(), |bytes, dim| bytes.checked_mul(*dim));
         if bytes != Some(data.len()) {
             let wanted = bytes.map_or("more than can be".to_owned(), |bytes| bytes.to_string());
@@ -177,7 +180,7 @@ fn parse(header: &str) -> Option<(&str, bool, Vec<usize>)> {
                 // Python 2 wrote long numbers as `3L`.
                 let dims = parts.map(|part| part.trim_end_matches('L').parse().ok());
                 let dims: Vec<usize> = dims.collect::<Option<_>>()?;
-                (shape, rest) = (Some(dims).filter(|dims| dims.len() <= MOST_DIMENSIONS), after);
+                (shape, rest) = (Some(dims), after);
             }
             _ => return None,
         }

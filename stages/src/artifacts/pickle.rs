@@ -2,10 +2,10 @@
 //! they were pickled from. Nothing is imported, called or executed: a function or class is a name, and what it would
 //! be called with stays beside it.
 //!
-//! candle's unpickler, which the torch files are read with, knows no bytes, so no arrays; it also copies what is
-//! referred to more than once, which lets a small hostile pickle fill the memory. Here every value is written once,
-//! into one table, and refers to others by their place in it; long bytes stay in the input. Protocols 1 to 5 are
-//! read as far as `pickle.dumps` makes them of such data (opcodes: Python's `pickletools`).
+//! Every value is written once, into one table, and refers to others by their place in it: a value that is referred to
+//! many times is not copied, and one nested a million deep needs no stack, to read or to free. Long bytes stay in the
+//! input. Protocols 1 to 5 are read as far as `pickle.dumps` makes them of such data and `torch.save` of tensors (opcodes:
+//! Python's `pickletools`).
 
 use std::collections::HashMap;
 
@@ -45,7 +45,13 @@ pub enum Value<'a> {
         /// The state of the result.
         state: Option<Id>,
     },
+    /// What the program that saved it keeps outside the pickle, by a name of its own: a storage of torch.
+    Persistent(Id),
 }
+
+/// Most values of a pickle, and most entries of its memo: what a list of all pictures of a large data set needs, many
+/// times over. A value takes 60 times the byte that a hostile pickle spends on it.
+const MOST_VALUES: usize = 1 << 22;
 
 /// A pickle that has been read.
 #[derive(Debug)]
@@ -76,6 +82,11 @@ impl<'a> Pickle<'a> {
                 Err(problem) => return Err(format!("pickle, byte {at}: {problem}")),
             }
         }
+    }
+
+    /// All values, in the order in which they were written.
+    pub fn values(&self) -> impl Iterator<Item = &Value<'a>> {
+        self.values.iter()
     }
 
     /// The value that was pickled.
@@ -227,12 +238,19 @@ impl<'a> Machine<'a> {
             }
             b'R' | 0x81 => {
                 let (arguments, callable) = (self.pop()?, self.pop()?);
-                self.push(Value::Object { callable, arguments, state: None })?;
+                let value = self.dict(callable, arguments);
+                self.push(value.unwrap_or(Value::Object { callable, arguments, state: None }))?;
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                self.push(Value::Persistent(id))?;
             }
             b'b' => {
                 let given = self.pop()?;
                 match self.top()? {
                     Value::Object { state, .. } => *state = Some(given),
+                    // Attributes of a dict of a kind of its own, such as torch's `_metadata`.
+                    Value::Dict(_) => {}
                     _ => return Err("a state for what is no object".to_owned()),
                 }
             }
@@ -248,6 +266,27 @@ impl<'a> Machine<'a> {
             other => return Err(format!("opcode 0x{other:02x} is not for data; nothing was executed")),
         }
         Ok(None)
+    }
+
+    /// Python's dicts of other kinds, with the pairs that they are called with; nothing for other calls.
+    fn dict(&self, callable: Id, arguments: Id) -> Option<Value<'a>> {
+        let value = |id: Id| &self.values[id.0 as usize];
+        let items = |id: Id| match value(id) {
+            Value::List(items) | Value::Tuple(items) => Some(items.as_slice()),
+            _ => None,
+        };
+        match value(callable) {
+            Value::Global("collections", "OrderedDict") => {
+                let pairs = items(arguments)?.first().map_or(Some(&[][..]), |pairs| items(*pairs))?;
+                let pair = |id: &Id| match items(*id)? {
+                    [key, value] => Some((*key, *value)),
+                    _ => None,
+                };
+                pairs.iter().map(pair).collect::<Option<_>>().map(Value::Dict)
+            }
+            Value::Global("collections", "defaultdict") => Some(Value::Dict(Vec::new())),
+            _ => None,
+        }
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], String> {
@@ -300,7 +339,10 @@ impl<'a> Machine<'a> {
     }
 
     fn push(&mut self, value: Value<'a>) -> Result<(), String> {
-        let id = u32::try_from(self.values.len()).map_err(|_| "more than 4 billion values")?;
+        if self.values.len() >= MOST_VALUES {
+            return Err(format!("more than {MOST_VALUES} values"));
+        }
+        let id = self.values.len() as u32;
         self.values.push(value);
         self.stack.push(Id(id));
         Ok(())
@@ -345,6 +387,9 @@ impl<'a> Machine<'a> {
     fn remember(&mut self, key: u64) -> Result<(), String> {
         let id = *self.stack.last().ok_or("a value is missing")?;
         self.memo.insert(key, id);
+        if self.memo.len() > MOST_VALUES {
+            return Err(format!("more than {MOST_VALUES} values to refer to"));
+        }
         Ok(())
     }
 

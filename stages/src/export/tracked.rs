@@ -55,6 +55,7 @@ impl Tracked {
                 finals.extend(evaluation(&reader.name, &found));
             }
         }
+        let run = with_times(step.run.clone().ok_or_else(unknown)?, name)?;
         Ok(Self {
             name: step.name,
             profile: desk.results.profile().to_owned(),
@@ -64,7 +65,7 @@ impl Tracked {
             curves: curves(&history),
             best: history.best.update,
             finals: [best(&history), finals].concat(),
-            run: step.run.ok_or_else(unknown)?,
+            run,
         })
     }
 
@@ -126,6 +127,26 @@ impl<'de> Deserialize<'de> for Fields {
 
         from.deserialize_any(Named)
     }
+}
+
+/// The last millisecond of the year 9999: dates of later ones cannot be written.
+const LAST_MS: u64 = 253_402_300_799_999;
+
+/// A run whose times are dates; every export writes some.
+///
+/// # Errors
+/// A record whose begin or end is beyond the year 9999, or whose length is not a length.
+pub(super) fn with_times(run: RunView, step: &str) -> Result<RunView, StageError> {
+    let took = run.seconds * 1e3;
+    let is_date = took >= 0.0 && took <= LAST_MS as f64 && run.started_ms <= LAST_MS - took as u64;
+    if is_date {
+        return Ok(run);
+    }
+    Err(StageError::failed(format!(
+        "the record of step `{step}` says that it began {} ms after 1970 and took {} s, which are no dates before the \
+         year 10000; run it again with `repro make {step} --force {step}`",
+        run.started_ms, run.seconds
+    )))
 }
 
 /// A moment, given in milliseconds since 1970, as `2026-01-31T12:00:00Z`.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::file_kind;
 use crate::models::faster_rcnn::Config;
 
 /// Blocks of the stages by the name of the body.
@@ -17,6 +18,9 @@ const BODIES: [(&str, [usize; 4]); 3] =
 /// A file that cannot be read, a setting of another kind, a body that is not known, dimensions that make no sense.
 pub(super) fn apply(file: &Path, config: &mut Config) -> Result<Vec<&'static str>, String> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    if let Some(problem) = file_kind::placeholder(text.as_bytes()) {
+        return Err(problem);
+    }
     let root: Value = serde_saphyr::from_str(&text).map_err(|error| format!("is no YAML: {error}"))?;
     let mut settings = Settings { root, silent: Vec::new() };
     if let Some(body) = settings.find("MODEL.BACKBONE.CONV_BODY")? {
@@ -159,6 +163,22 @@ mod tests {
             assert!(silent.contains(&name), "{silent:?}");
         }
         assert!(!silent.contains(&"NUM_GROUPS"));
+    }
+
+    #[test]
+    fn no_depth_and_no_alias_takes_stack_or_memory() {
+        let deep = "[".repeat(300_000);
+        let nested = (0..300_000).map(|_| "- ").collect::<String>();
+        let mut doubled = "a0: &a0 [x, x]\n".to_owned();
+        for level in 1..60 {
+            doubled += &format!("a{level}: &a{level} [*a{}, *a{}]\n", level - 1, level - 1);
+        }
+        for text in [deep, nested, doubled] {
+            let error = apply_text(&text, &mut Config::x152()).unwrap_err();
+            assert!(error.contains("is no YAML"), "{error}");
+        }
+        let error = apply_text("<!doctype html>Log in", &mut Config::x152()).unwrap_err();
+        assert!(error.contains("web page (`Log in`)"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! `import-features`: region features that somebody extracted before, for the pictures of a data set: MMF's LMDB, folders of
-//! `.npy` files, the tsv of bottom-up attention. It knows how a picture is looked up, not who wants the features.
+//! `.npy` files, the tsv of bottom-up attention. It does not know what the features are for.
 //!
 //! A picture has all rows that the file has for it, at most `regions`; how many boxes scored is not looked at, as in MMF.
 
+mod entries;
 mod source;
 mod tsv;
 
@@ -52,7 +53,7 @@ impl Stage for ImportFeatures {
     const NAME: &'static str = "import-features";
     const ABOUT: &'static str =
         "Takes region features that exist already: MMF's LMDB, folders of .npy, tsv of bottom-up attention.";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::one("features"), Port::one("samples")];
 
     fn check(&self, params: &Params) -> Result<(), String> {
@@ -66,30 +67,24 @@ impl Stage for ImportFeatures {
         let mut images: Vec<String> = set.samples.into_iter().map(|sample| sample.image).collect();
         images.sort_unstable();
         images.dedup();
-        let Some(first) = images.first() else {
+        if images.is_empty() {
             return Err(StageError::input("samples", samples, "names no picture"));
-        };
+        }
         let fail = |problem: String| StageError::input("features", path, problem);
         let source = Source::open(path).map_err(fail)?;
-        let absent: Vec<&String> = images.iter().filter(|image| !source.has(image)).collect();
-        if let Some(one) = absent.first() {
-            let (some, all) = (absent.len(), images.len());
-            let problem =
-                format!("has no features of {some} of {all} pictures, the first is `{one}`; extract them");
-            return Err(fail(problem));
-        }
-        let width = source.width(first).map_err(fail)?;
+        let keys = source.entries().and_then(|entries| entries.assign(&images)).map_err(fail)?;
+        let width = source.width(&keys[0]).map_err(fail)?;
         let Params { regions: max_regions, shard, half } = *params;
         let layout = Layout { width, max_regions, shard, half };
         space::check(job.out, layout.bytes(images.len()))?;
         let mut writer = RegionWriter::new(job.out, layout);
         let (mut done, unplaced) = (0, AtomicUsize::new(0));
-        for images_of_shard in images.chunks(shard) {
+        for (images_of_shard, keys) in images.chunks(shard).zip(keys.chunks(shard)) {
             let shard = writer.begin(images_of_shard)?;
-            for (first, batch) in (0..).step_by(AT_ONCE).zip(images_of_shard.chunks(AT_ONCE)) {
+            for (first, batch) in (0..).step_by(AT_ONCE).zip(keys.chunks(AT_ONCE)) {
                 job.checkpoint()?;
-                batch.par_iter().enumerate().try_for_each(|(at, image)| {
-                    let regions = source.regions(image, width, max_regions).map_err(fail)?;
+                batch.par_iter().enumerate().try_for_each(|(at, key)| {
+                    let regions = source.regions(key, width, max_regions).map_err(fail)?;
                     unplaced.fetch_add(usize::from(regions.size == source::UNKNOWN_SIZE), Ordering::Relaxed);
                     shard.put(first + at, &regions).map_err(StageError::from)
                 })?;

@@ -1,106 +1,123 @@
-//! The forms that features come in, and how a picture is looked up in each: by its number, else by its name, as MMF does.
+//! The forms that features come in, and how the features of an entry are read in each.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::entries::Entries;
 use super::tsv::Tsv;
 use crate::artifacts::lmdb::Lmdb;
 use crate::artifacts::mmf_features::{MmfFeatures, read_files, read_value};
 use crate::artifacts::region_features::PictureRegions;
+use crate::file_kind;
 
 /// The size of a picture whose size, or boxes, nobody wrote down; its boxes are all zero.
 pub(super) const UNKNOWN_SIZE: (u32, u32) = (1, 1);
+/// The entry of MMF's LMDB that lists the others.
+const KEYS: &str = "keys";
 
 /// Features that exist already.
 pub(super) enum Source {
     /// MMF's LMDB.
     Lmdb(Lmdb),
-    /// `<stem>.npy` and `<stem>_info.npy`.
-    Npy(PathBuf, HashSet<String>),
+    /// `<stem>.npy` and `<stem>_info.npy`, in a folder and those below it: the files by their path without the ending.
+    Npy(BTreeMap<String, PathBuf>),
     /// Rows of bottom-up attention.
     Tsv(Tsv),
 }
 
 impl Source {
-    /// Finds out by content and name what lies at `path`.
+    /// Finds out by content and name what is at `path`.
     ///
     /// # Errors
     /// Another form, a file that cannot be read.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
-        let ending = |path: &Path| path.extension().map(|ending| ending.to_ascii_lowercase());
-        let is = |path: &Path, wanted: &str| ending(path).is_some_and(|ending| ending == wanted);
+        let is = |path: &Path, wanted: &str| {
+            path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(wanted))
+        };
         if path.join("data.mdb").is_file() || (path.is_file() && !is(path, "tsv")) {
             return Lmdb::open(path).map(Self::Lmdb).map_err(|error| error.problem);
         }
         if path.is_file() {
             return Tsv::open(&[path.to_owned()]).map(Self::Tsv);
         }
-        let mut files = Vec::new();
-        for entry in fs::read_dir(path).map_err(|error| error.to_string())? {
-            files.push(entry.map_err(|error| error.to_string())?.path());
-        }
-        files.sort();
-        let tables: Vec<PathBuf> = files.iter().filter(|file| is(file, "tsv")).cloned().collect();
+        let files = files_below(path)?;
+        let tables: Vec<PathBuf> = files.values().filter(|file| is(file, "tsv")).cloned().collect();
         if !tables.is_empty() {
             return Tsv::open(&tables).map(Self::Tsv);
         }
-        let stem = |file: &PathBuf| file.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
-        let arrays: HashSet<String> = files.iter().filter(|file| is(file, "npy")).filter_map(stem).collect();
-        if arrays.is_empty() {
-            return Err(
-                "holds neither data.mdb (MMF's LMDB) nor .npy nor .tsv files; HDF5 is not read".to_owned()
-            );
+        let mut arrays = BTreeMap::new();
+        for (name, file) in &files {
+            let Some((stem, _)) = name.rsplit_once('.').filter(|_| is(file, "npy")) else { continue };
+            if arrays.insert(stem.to_owned(), file.clone()).is_some() {
+                return Err(format!("holds `{stem}.npy` twice, with endings in different case"));
+            }
         }
-        Ok(Self::Npy(path.to_owned(), arrays))
+        if arrays.is_empty() {
+            let found: Vec<String> =
+                files.keys().take(3).map(|name| format!("`{}`", file_kind::shown(name))).collect();
+            let found =
+                if found.is_empty() { "is empty".to_owned() } else { format!("holds {}", found.join(", ")) };
+            return Err(format!(
+                "{found}, and neither data.mdb (MMF's LMDB) nor .npy nor .tsv files; HDF5 and .npz are not read"
+            ));
+        }
+        Ok(Self::Npy(arrays))
     }
 
-    /// Whether there are features of a picture.
-    pub(super) fn has(&self, image: &str) -> bool {
-        self.key(image).is_some()
+    /// The names under which it has features.
+    ///
+    /// # Errors
+    /// A list of them that cannot be read.
+    pub(super) fn entries(&self) -> Result<Entries, String> {
+        match self {
+            Self::Lmdb(lmdb) => {
+                let keys = lmdb.keys().map_err(|error| error.problem)?;
+                let keys = keys.into_iter().map(|key| String::from_utf8_lossy(key).into_owned());
+                Ok(Entries::new(keys.filter(|key| key != KEYS), true))
+            }
+            Self::Npy(arrays) => {
+                let is_info =
+                    |name: &str| name.strip_suffix("_info").is_some_and(|stem| arrays.contains_key(stem));
+                Ok(Entries::new(arrays.keys().filter(|name| !is_info(name)).cloned(), false))
+            }
+            // Bottom-up attention numbers its pictures as COCO does.
+            Self::Tsv(tsv) => Ok(Entries::new(tsv.ids().map(str::to_owned), true)),
+        }
     }
 
-    /// What the picture is called here.
-    fn key(&self, image: &str) -> Option<String> {
-        names(image).into_iter().find(|name| match self {
-            // A damaged file is told of when the value is read.
-            Self::Lmdb(lmdb) => !matches!(lmdb.get(name.as_bytes()), Ok(None)),
-            Self::Npy(_, arrays) => arrays.contains(name),
-            Self::Tsv(tsv) => tsv.has(name),
-        })
-    }
-
-    /// The width of the features of a picture.
-    pub(super) fn width(&self, image: &str) -> Result<usize, String> {
-        let found = self.regions(image, 0, usize::MAX)?;
+    /// The width of the features of an entry.
+    pub(super) fn width(&self, key: &str) -> Result<usize, String> {
+        let found = self.regions(key, 0, usize::MAX)?;
         match found.features.len().checked_div(found.boxes.len()) {
             Some(width) if width > 0 => Ok(width),
             _ => {
-                Err(format!("`{image}`, the first picture, has no regions, which tell how wide features are"))
+                Err(format!("`{key}`, the first picture's, has no regions, which tell how wide features are"))
             }
         }
     }
 
-    /// The first `most` regions of a picture, `width` wide; of any width where it is 0.
-    pub(super) fn regions(&self, image: &str, width: usize, most: usize) -> Result<PictureRegions, String> {
-        let key = self.key(image).ok_or_else(|| format!("has no features of `{image}`"))?;
+    /// The first `most` regions of an entry, `width` wide; of any width where it is 0.
+    pub(super) fn regions(&self, key: &str, width: usize, most: usize) -> Result<PictureRegions, String> {
         let fail = |problem: String| format!("`{key}`: {problem}");
         let found = match self {
             Self::Lmdb(lmdb) => {
                 let value = lmdb.get(key.as_bytes()).map_err(|error| error.problem)?.unwrap_or_default();
                 read_value(value).and_then(|found| regions(found, most))
             }
-            Self::Npy(dir, arrays) => {
+            Self::Npy(arrays) => {
                 let read = |name: &str| {
-                    let path = dir.join(format!("{name}.npy"));
-                    fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+                    let file = arrays.get(name).map(|path| fs::read(path).map_err(|error| error.to_string()));
+                    file.transpose().map_err(|problem| format!("`{name}.npy`: {problem}"))
                 };
-                let info = format!("{key}_info");
-                let info = arrays.contains(&info).then(|| read(&info)).transpose()?;
-                let features = read(&key)?;
+                let (features, info) = (read(key)?.unwrap_or_default(), read(&format!("{key}_info"))?);
+                let named = |problem| format!("`{key}.npy`: {problem}");
+                if let Some(problem) = file_kind::placeholder(&features) {
+                    return Err(named(problem));
+                }
                 read_files(&features, info.as_deref()).and_then(|found| regions(found, most))
             }
-            Self::Tsv(tsv) => tsv.regions(&key, most),
+            Self::Tsv(tsv) => tsv.regions(key, most),
         };
         let found = found.map_err(fail)?;
         if width > 0 && found.features.len() != width * found.boxes.len() {
@@ -114,14 +131,25 @@ impl Source {
     }
 }
 
-/// The names a picture may have: its number without leading zeros, which is what follows the last underscore of its stem,
-/// and its stem.
-fn names(image: &str) -> Vec<String> {
-    let file = image.rsplit('/').next().unwrap_or(image);
-    let stem = file.split('.').next().unwrap_or(file);
-    let last = stem.rsplit('_').next().unwrap_or(stem);
-    let number = last.parse::<u64>().ok().map(|number| number.to_string());
-    number.into_iter().chain([stem.to_owned()]).collect()
+/// The files below a folder, by their path within it. Links to folders are not followed.
+fn files_below(folder: &Path) -> Result<BTreeMap<String, PathBuf>, String> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![(String::new(), folder.to_owned())];
+    while let Some((prefix, folder)) = folders.pop() {
+        let fail = |error: std::io::Error| format!("{}: {error}", folder.display());
+        for entry in fs::read_dir(&folder).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name();
+            // A name that is not UTF-8 is none that a picture has.
+            let Some(name) = name.to_str() else { continue };
+            if entry.file_type().map_err(fail)?.is_dir() {
+                folders.push((format!("{prefix}{name}/"), entry.path()));
+            } else {
+                files.insert(format!("{prefix}{name}"), entry.path());
+            }
+        }
+    }
+    Ok(files)
 }
 
 fn regions(found: MmfFeatures<'_>, most: usize) -> Result<PictureRegions, String> {
@@ -150,16 +178,4 @@ fn regions(found: MmfFeatures<'_>, most: usize) -> Result<PictureRegions, String
 /// The first `count` boxes of a flat list.
 pub(super) fn corners(values: &[f32], count: usize) -> Vec<[f32; 4]> {
     values.as_chunks().0.iter().take(count).copied().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_picture_is_looked_up_as_mmf_does() {
-        assert_eq!(names("img/08291.png"), ["8291", "08291"]);
-        assert_eq!(names("COCO_val2014_000000000042.jpg"), ["42", "COCO_val2014_000000000042"]);
-        assert_eq!(names("1023_a.b.jpg"), ["1023_a"]);
-    }
 }

@@ -119,7 +119,7 @@ fn says_what_is_missing_or_wrong() {
         assert!(error.contains(problem) && error.contains("features"), "{error}");
     };
     fs::create_dir_all(&features).unwrap();
-    refused("holds neither data.mdb");
+    refused("is empty, and neither data.mdb");
     write_form(dir.path(), "lmdb");
     refused("no features of 2 of 3 pictures, the first is `7.png`");
     samples(dir.path(), &["08291.png"]);
@@ -134,7 +134,7 @@ fn says_what_is_missing_or_wrong() {
     lmdb(b"\x80\x02}X\x08\0\0\0featurescposix\nsystem\nX\x04\0\0\0true\x85Rs.");
     refused("`8291`: `features`: is no array");
     fs::write(features.join("data.mdb"), b"nothing").unwrap();
-    refused("is no LMDB of format 1");
+    refused("is not an LMDB of format 1 (LMDB 0.9): it begins with `nothing`");
     fs::remove_file(features.join("data.mdb")).unwrap();
     fs::write(features.join("x.tsv"), "8291\t1\t2\n").unwrap();
     refused("3 columns");
@@ -146,4 +146,106 @@ fn says_what_is_missing_or_wrong() {
     )
     .unwrap();
     refused("not a finite number");
+}
+
+/// A folder of `.npy` files in which all features of a picture are `value`.
+fn write_arrays(dir: &Path, entries: &[(&str, f32)]) {
+    let features = dir.join("features");
+    let _ = fs::remove_dir_all(&features);
+    for (entry, value) in entries {
+        let path = features.join(format!("{entry}.npy"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }";
+        let length = (header.len() as u16).to_le_bytes();
+        let bytes = value.to_le_bytes().repeat(2);
+        fs::write(path, [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), &bytes].concat()).unwrap();
+    }
+}
+
+#[test]
+fn pictures_get_their_own_features() {
+    let dir = tempfile::tempdir().unwrap();
+    let images = ["1.png", "2.png", "mami_1.png", "mami_2.png"];
+    samples(dir.path(), &images);
+    write_arrays(dir.path(), &[("1", 1.0), ("2", 2.0), ("mami_1", 101.0), ("mami_2", 102.0)]);
+    let found = import(dir.path(), "()").unwrap();
+    for (image, value) in images.into_iter().zip([1.0, 2.0, 101.0, 102.0]) {
+        assert_eq!(found.picture(found.find(image).unwrap()).features, [value; 2], "{image}");
+    }
+    // In folders, too.
+    write_arrays(dir.path(), &[("a/1", 1.0), ("a/2", 2.0), ("b/mami_1", 101.0), ("b/mami_2", 102.0)]);
+    let found = import(dir.path(), "()").unwrap();
+    assert_eq!(found.picture(found.find("mami_2.png").unwrap()).features, [102.0; 2]);
+    // Numbers are names of an LMDB and of a table, not of files.
+    write_arrays(dir.path(), &[("1", 1.0), ("2", 2.0)]);
+    let error = import(dir.path(), "()").err().unwrap().to_string();
+    assert!(error.contains("no features of 2 of 4 pictures") && error.contains("`mami_1.png`"), "{error}");
+}
+
+#[test]
+fn two_pictures_of_one_entry_are_an_error_in_every_form() {
+    let dir = tempfile::tempdir().unwrap();
+    for form in ["lmdb", "tsv", "lxmert"] {
+        write_form(dir.path(), form);
+        samples(dir.path(), &["2020_08291.png", "2021_08291.png"]);
+        let error = import(dir.path(), "()").err().unwrap().to_string();
+        assert!(error.contains("`2020_08291.png` and `2021_08291.png` would both take"), "{form}: {error}");
+    }
+    write_form(dir.path(), "npy");
+    samples(dir.path(), &["08291.jpg", "08291.png"]);
+    let error = import(dir.path(), "()").err().unwrap().to_string();
+    assert!(error.contains("`08291.jpg` and `08291.png` would both take"), "{error}");
+}
+
+#[test]
+fn two_rows_of_one_picture_are_an_error_where_they_differ() {
+    let dir = tempfile::tempdir().unwrap();
+    samples(dir.path(), &["1.png"]);
+    fs::create_dir_all(dir.path().join("features")).unwrap();
+    let row = |value: f32| format!("1\t9\t9\t1\t{}\t{}\n", base64(&[0.0; 4]), base64(&[value]));
+    let file = dir.path().join("features/x.tsv");
+    fs::write(&file, row(1.0) + &row(1.0)).unwrap();
+    assert!(import(dir.path(), "()").is_ok());
+    fs::write(&file, row(1.0) + &row(2.0)).unwrap();
+    let error = import(dir.path(), "()").err().unwrap().to_string();
+    assert!(error.contains("line 2: `1` has another row before"), "{error}");
+}
+
+#[test]
+fn shapes_without_numbers_take_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    samples(dir.path(), &["1.png"]);
+    fs::create_dir_all(dir.path().join("features")).unwrap();
+    for shape in ["(100000000000, 0)", "(0, 100000000000)", "(18446744073709551615, 2)"] {
+        let header = format!("{{'descr': '<f4', 'fortran_order': True, 'shape': {shape}, }}");
+        let length = (header.len() as u16).to_le_bytes();
+        let bytes = [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes()].concat();
+        fs::write(dir.path().join("features/1.npy"), bytes).unwrap();
+        let error = import(dir.path(), "()").err().unwrap().to_string();
+        assert!(error.contains("`1`"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_there_instead_of_features_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    samples(dir.path(), &["1.png"]);
+    let features = dir.path().join("features");
+    fs::create_dir_all(&features).unwrap();
+    let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n";
+    for name in ["data.mdb", "1.npy", "x.tsv"] {
+        let file = features.join(name);
+        fs::write(&file, lfs).unwrap();
+        let error = import(dir.path(), "()").err().unwrap().to_string();
+        assert!(error.contains("is a Git LFS pointer to 9 bytes"), "{name}: {error}");
+        fs::remove_file(file).unwrap();
+    }
+    let mut writer = LmdbWriter::create(&features).unwrap();
+    writer.put(b"train/00001", &fixture("value-4.pickle")).unwrap();
+    writer.put(b"train/00002", &fixture("value-4.pickle")).unwrap();
+    writer.put(b"keys", &fixture("keys.pickle")).unwrap();
+    writer.finish().unwrap();
+    let error = import(dir.path(), "()").err().unwrap().to_string();
+    assert!(error.contains("2 entries, the most like it are `train/00001`, `train/00002`"), "{error}");
+    assert!(!error.contains("extract"), "{error}");
 }

@@ -11,6 +11,7 @@ use memmap2::Mmap;
 
 use super::source::{UNKNOWN_SIZE, corners};
 use crate::artifacts::region_features::PictureRegions;
+use crate::file_kind;
 
 /// Tables and where in them each picture's line is.
 pub(super) struct Tsv {
@@ -36,11 +37,17 @@ impl Tsv {
     /// Indexes tables.
     ///
     /// # Errors
-    /// A table that cannot be read, a line that is no UTF-8 text up to its first tab.
+    /// A table that cannot be read, a line that is no UTF-8 text up to its first tab, two rows of one picture
+    /// that differ.
     pub(super) fn open(paths: &[PathBuf]) -> Result<Self, String> {
         let (mut tables, mut lines) = (Vec::new(), HashMap::new());
         for path in paths {
             let table = map(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let head = &table[..table.len().min(1 << 12)];
+            // A table without rows is no more than that.
+            if let Some(problem) = file_kind::placeholder(head).filter(|_| !head.is_empty()) {
+                return Err(format!("{}: {problem}", path.display()));
+            }
             let mut start = 0;
             for (number, line) in table.split(|byte| *byte == b'\n').enumerate() {
                 let end = start + line.len();
@@ -48,7 +55,17 @@ impl Tsv {
                     let id = line.split(|byte| *byte == b'\t').next().unwrap_or_default();
                     let id = std::str::from_utf8(id)
                         .map_err(|_| format!("{}, line {}: no text", path.display(), number + 1))?;
-                    lines.insert(id.to_owned(), (tables.len(), start, end));
+                    let here = (tables.len(), start, end);
+                    if let Some((other, start, end)) = lines.insert(id.to_owned(), here) {
+                        let earlier: &[u8] = tables.get(other).map_or(&table, |table: &Mmap| table);
+                        if earlier[start..end] != *line {
+                            let id = file_kind::shown(id);
+                            let place = format!("{}, line {}", path.display(), number + 1);
+                            return Err(format!(
+                                "{place}: `{id}` has another row before; remove one of them"
+                            ));
+                        }
+                    }
                 }
                 start = end + 1;
             }
@@ -57,9 +74,9 @@ impl Tsv {
         Ok(Self { tables, lines })
     }
 
-    /// Whether there is a line of a picture.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.lines.contains_key(name)
+    /// The pictures that have a line.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.lines.keys().map(String::as_str)
     }
 
     /// The first `most` regions of a picture.

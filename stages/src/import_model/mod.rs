@@ -3,24 +3,32 @@
 //! are exactly the tensors of the base, `model.bert.*`; pretraining heads are left behind. It does not know where the
 //! checkpoint came from, nor what its model's tensors are called: the model does.
 
+mod checkpoint;
 mod from;
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs::File;
+use std::io::BufReader;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
-use flate2::read::GzDecoder;
+use candle_core::{DType, Device};
+use flate2::bufread::MultiGzDecoder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::weights;
+use crate::file_kind;
 use crate::models::{self, Config, Family, Pretrained};
-use crate::torch_file::{self, TorchFile};
+use crate::{space, tar_members};
+use checkpoint::{Checkpoint, is_checkpoint};
 use from::From;
+
+/// How many times larger than its archive a checkpoint may be: gzip takes a tenth off weights.
+const MOST_RATIO: u64 = 200;
+/// A checkpoint below this many bytes may have any ratio.
+const HARMLESS: u64 = 64 << 20;
 
 /// Imports a checkpoint of the model whose dimensions are a `C`.
 pub struct Import<C>(PhantomData<C>);
@@ -85,14 +93,16 @@ impl<C: Pretrained> Stage for Import<C> {
     }
 
     fn run(&self, params: &Params<C>, job: &Job) -> Result<(), StageError> {
-        let archive = single_file(job.inputs.one("archive")?)?;
+        let archive = checkpoint::find(job.inputs.one("archive")?)
+            .map_err(|(path, problem)| StageError::input("archive", path, problem))?;
         let refuse = |problem: String| StageError::input("archive", &archive, problem);
         let file = unpacked(&archive, job)?;
         let checkpoint = Checkpoint::open(&file).map_err(refuse)?;
+        let names = checkpoint.names();
         let (expected, origin) = (params.config.base_parameters(false), params.from.origin());
         let mut spelt: HashMap<String, String> = HashMap::new();
-        for name in checkpoint.names() {
-            let ours = from::usual(&name).and_then(|usual| params.config.own_name(origin, &usual));
+        for name in &names {
+            let ours = from::usual(name).and_then(|usual| params.config.own_name(origin, &usual));
             let Some(ours) = ours else { continue };
             if !expected.iter().any(|(expected, _)| *expected == ours) {
                 return Err(refuse(format!(
@@ -112,11 +122,13 @@ impl<C: Pretrained> Stage for Import<C> {
             .collect();
         if !missing.is_empty() {
             return Err(refuse(format!(
-                "{} of {} tensors are missing, first {}; is this a {} checkpoint of these dimensions?",
+                "{} of {} tensors of a {} of these dimensions are missing, first {}; the nearest of the {} names in it: {}",
                 missing.len(),
                 expected.len(),
-                missing.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
                 params.from.title(),
+                missing.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+                names.len(),
+                file_kind::nearest(missing[0], names.iter().map(String::as_str)),
             )));
         }
         let wanted: Vec<&str> = expected.iter().map(|(name, _)| spelt[name].as_str()).collect();
@@ -152,100 +164,51 @@ impl<C: Pretrained> Stage for Import<C> {
     }
 }
 
-/// The file of the tensors.
-enum Checkpoint {
-    Torch(TorchFile),
-    Safetensors(HashMap<String, Tensor>),
-}
-
-impl Checkpoint {
-    fn open(path: &Path) -> Result<Self, String> {
-        let mut head = Vec::new();
-        let file = File::open(path).map_err(|error| error.to_string())?;
-        file.take(9).read_to_end(&mut head).map_err(|error| error.to_string())?;
-        // A safetensors file begins with the length of a JSON header.
-        if head.get(8) == Some(&b'{') && !head.starts_with(b"PK") {
-            let tensors = candle_core::safetensors::load(path, &Device::Cpu);
-            return tensors
-                .map(Self::Safetensors)
-                .map_err(|error| format!("cannot be read: {error}; get it again"));
-        }
-        torch_file::open(path).map(Self::Torch)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = match self {
-            Self::Torch(file) => file.names().map(str::to_owned).collect(),
-            Self::Safetensors(tensors) => tensors.keys().cloned().collect(),
-        };
-        names.sort_unstable();
-        names
-    }
-
-    fn load(self, wanted: &[&str]) -> Result<HashMap<String, Tensor>, String> {
-        match self {
-            Self::Torch(file) => file.load(wanted),
-            Self::Safetensors(tensors) => Ok(tensors),
-        }
-    }
-}
-
-/// `path` itself, or the single checkpoint or archive somewhere below it.
-fn single_file(path: &Path) -> Result<PathBuf, StageError> {
-    let mut found = Vec::new();
-    let mut folders = vec![path.to_owned()];
-    while let Some(folder) = folders.pop() {
-        if !folder.is_dir() {
-            if folder == path || is_checkpoint(&folder) {
-                found.push(folder);
-            }
-            continue;
-        }
-        for entry in fs::read_dir(&folder).map_err(|error| StageError::input("archive", &folder, error))? {
-            folders.push(entry?.path());
-        }
-    }
-    found.sort();
-    match found.as_slice() {
-        [one] => Ok(one.clone()),
-        [] => Err(StageError::input(
-            "archive",
-            path,
-            "holds no .pth, .ckpt, .pt, .safetensors, .tar.gz or .tgz file",
-        )),
-        many => {
-            let names = many.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-            Err(StageError::input("archive", path, format!("holds several checkpoints, name one: {names}")))
-        }
-    }
-}
-
-fn is_checkpoint(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    [".pth", ".ckpt", ".pt", ".safetensors", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending))
-}
-
-/// The torch file: `archive` itself, or unpacked from it into scratch when it is a compressed tar.
+/// The checkpoint: `archive` itself, or unpacked from it into scratch when it is a compressed tar.
 fn unpacked(archive: &Path, job: &Job) -> Result<PathBuf, StageError> {
     let refuse = |problem: String| StageError::input("archive", archive, problem);
-    let mut magic = [0; 2];
-    let mut file = File::open(archive).map_err(|error| refuse(error.to_string()))?;
-    if file.read_exact(&mut magic).is_err() || magic != [0x1f, 0x8b] {
+    let head = file_kind::head(archive).map_err(|error| refuse(error.to_string()))?;
+    if !head.starts_with(&[0x1f, 0x8b]) {
         return Ok(archive.to_owned());
     }
     let file = File::open(archive).map_err(|error| refuse(error.to_string()))?;
-    let mut tar = tar::Archive::new(GzDecoder::new(std::io::BufReader::new(file)));
-    let damaged = |error: std::io::Error| refuse(format!("cannot be unpacked: {error}"));
-    for entry in tar.entries().map_err(damaged)? {
+    let most = file.metadata()?.len().saturating_mul(MOST_RATIO).max(HARMLESS);
+    let mut tar = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
+    let mut found: Option<(String, PathBuf)> = None;
+    for member in tar_members::members(&mut tar).map_err(refuse)? {
         job.checkpoint()?;
-        let mut entry = entry.map_err(damaged)?;
-        if entry.path().is_ok_and(|path| is_checkpoint(&path)) {
-            let target = job.scratch.join("checkpoint.pth");
-            std::io::copy(&mut entry, &mut File::create(&target)?).map_err(damaged)?;
-            return Ok(target);
+        let mut member = member.map_err(refuse)?;
+        let name = member.shown();
+        if !member.kind.is_file() || !is_checkpoint(Path::new(&*String::from_utf8_lossy(&member.path))) {
+            continue;
         }
+        if let Some((other, _)) = &found {
+            let problem = format!("holds several checkpoints, `{other}` and `{name}`");
+            return Err(refuse(format!(
+                "{problem}; let an `unpack` step stand before this one, and name one"
+            )));
+        }
+        if member.size > most {
+            return Err(refuse(format!(
+                "`{name}` has {} bytes, more than {MOST_RATIO} times its archive",
+                member.size
+            )));
+        }
+        space::check(job.scratch, member.size)?;
+        let ending = if name.ends_with(".safetensors") { "safetensors" } else { "pth" };
+        let target = job.scratch.join("checkpoint").with_extension(ending);
+        let copied = std::io::copy(&mut member.content, &mut File::create(&target)?);
+        let copied = copied.map_err(|error| refuse(tar_members::broken(&error)))?;
+        if copied != member.size {
+            return Err(refuse(format!("ends within `{name}`: it was cut short")));
+        }
+        found = Some((name, target));
     }
-    Err(refuse("the archive holds no .pth, .ckpt, .pt or .safetensors file".to_owned()))
+    tar_members::check_end(tar.into_inner()).map_err(refuse)?;
+    match found {
+        Some((_, target)) => Ok(target),
+        None => Err(refuse("the archive holds no .pth, .ckpt, .pt or .safetensors file".to_owned())),
+    }
 }
 
 #[cfg(test)]

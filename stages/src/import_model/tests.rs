@@ -1,10 +1,13 @@
 //! Imports of the two tiny checkpoints that `fixtures/make.py` writes, whole and damaged.
 
-use candle_core::Device;
+use std::fs;
+
+use candle_core::{Device, Tensor};
 use stage_api::testing::run_stage;
 
 use super::*;
 use crate::models::{Architecture, vilbert, visual_bert};
+use crate::torch_file;
 
 const SMALL: &str = "vocab_size: 5, hidden_size: 4, num_hidden_layers: 1, num_attention_heads: 2, \
                      intermediate_size: 8, max_position_embeddings: 6, type_vocab_size: 2, adapter_divisor: 2";
@@ -235,11 +238,12 @@ fn what_does_not_fit_is_named() {
     );
     let missing = refused(&fixture("zip.pth"), "()");
     assert!(
-        missing.contains("176 of 203 tensors are missing, first `model.bert.encoder.layer.1."),
+        missing.contains("176 of 203 tensors of a VisualBERT of these dimensions are missing, first `model.bert.encoder.layer.1."),
         "{missing}"
     );
+    assert!(missing.contains("names in it: `model.bert.encoder.layer.0."), "{missing}");
     let other = refused(&fixture("make.py"), &params(3));
-    assert!(other.contains("neither layout"), "{other}");
+    assert!(other.contains("is not a torch file of either layout: it begins with `"), "{other}");
     for name in ["zip.pth", "old.pth"] {
         let whole = fs::read(fixture(name)).unwrap();
         let cut = dir.path().join(name);
@@ -249,4 +253,114 @@ fn what_does_not_fit_is_named() {
             assert!(import(&cut, 3, &out).is_err(), "{name} cut at {length}");
         }
     }
+}
+
+#[test]
+fn a_folder_of_hugging_face_is_read_as_its_library_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, out) = (dir.path().join("snapshot"), dir.path().join("out"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("optimizer.pt"), "not a model").unwrap();
+    fs::copy(fixture("zip.pth"), folder.join("pytorch_model.bin")).unwrap();
+    import(&folder, 3, &out).unwrap();
+    holds_the_base(&out);
+    // In several files, with an index of them: the names that do not end in `weight`, and the others.
+    fs::remove_file(folder.join("pytorch_model.bin")).unwrap();
+    let parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let of = |name: &str| parts[usize::from(name.ends_with("weight"))];
+    let mut map = serde_json::Map::new();
+    for part in parts {
+        safetensors(&folder.join(part), |name| (of(name) == part).then(|| name.to_owned()));
+    }
+    for name in torch_file::open(&fixture("zip.pth")).unwrap().names() {
+        map.insert(name.to_owned(), of(name).into());
+    }
+    let index = folder.join("model.safetensors.index.json");
+    let write = |map: &serde_json::Map<String, serde_json::Value>| {
+        let text = serde_json::json!({"metadata": {"total_size": 1}, "weight_map": map});
+        fs::write(&index, text.to_string()).unwrap();
+    };
+    write(&map);
+    let out = dir.path().join("sharded");
+    import(&folder, 3, &out).unwrap();
+    holds_the_base(&out);
+
+    let refused = |archive: &Path, problem: &str| {
+        let error = import(archive, 3, &dir.path().join("none")).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    };
+    refused(&index, "is the index of a checkpoint in several files; name the folder");
+    refused(&folder.join(parts[0]), "is a part of a checkpoint in several files; name the folder");
+    let name = map.keys().next().unwrap().clone();
+    for file in ["../model.safetensors", "/etc/passwd", "", "model.safetensors.index.json"] {
+        let mut changed = map.clone();
+        changed.insert(name.clone(), file.into());
+        write(&changed);
+        refused(&folder, "may only name files next to it");
+    }
+    let mut changed = map.clone();
+    changed.insert("another".to_owned(), parts[0].into());
+    write(&changed);
+    refused(&folder, "`another` is in `model-00001-of-00002.safetensors`, which does not hold it");
+    write(&map);
+    fs::remove_file(folder.join(parts[1])).unwrap();
+    refused(&folder, "`model-00002-of-00002.safetensors`");
+    fs::remove_file(&index).unwrap();
+    fs::remove_file(folder.join("optimizer.pt")).unwrap();
+    safetensors(&folder.join(parts[1]), |name| Some(name.to_owned()));
+    refused(&folder, "without their index");
+}
+
+#[test]
+fn what_is_there_instead_of_a_checkpoint_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |name: &str, bytes: &[u8], problem: &str| {
+        let file = dir.path().join(name);
+        fs::write(&file, bytes).unwrap();
+        let error = import(&file, 3, &dir.path().join("none")).unwrap_err().to_string();
+        assert!(error.contains(problem), "{name}: {error}");
+    };
+    let lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 440449768\n";
+    for name in ["a.safetensors", "a.pth"] {
+        refused(name, lfs, "is a Git LFS pointer to 440449768 bytes");
+        refused(name, b"<!DOCTYPE html><html>Sign in</html>", "is a web page (`Sign in`)");
+        refused(name, b"", "is empty");
+    }
+    let file = dir.path().join("whole.safetensors");
+    safetensors(&file, |name| Some(format!("_orig_mod.{name}")));
+    let whole = fs::read(&file).unwrap();
+    refused(
+        "names.safetensors",
+        &whole,
+        "names in it: `_orig_mod.model.bert.embeddings.word_embeddings.weight`",
+    );
+    refused("cut.safetensors", &whole[..whole.len() - 9], "does not fit its");
+    refused("long.safetensors", &[&whole[..], b"more"].concat(), "does not fit its");
+    // Elements without bytes, as many as no memory holds.
+    let header = br#"{"x":{"dtype":"F32","shape":[1099511627776,1099511627776,0],"data_offsets":[0,0]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header].concat();
+    refused("empty.safetensors", &bytes, "safetensors");
+}
+
+#[test]
+fn a_compressed_tar_is_read_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let pack = |names: &[&str], after: &[u8]| {
+        let mut tar = tar::Builder::new(Vec::new());
+        for name in names {
+            tar.append_path_with_name(fixture("zip.pth"), name).unwrap();
+        }
+        let bytes = [&tar.into_inner().unwrap()[..], after].concat();
+        let file = dir.path().join("packed.tar.gz");
+        let mut packed =
+            flate2::write::GzEncoder::new(File::create(&file).unwrap(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, &bytes).unwrap();
+        packed.finish().unwrap();
+        import(&file, 3, &dir.path().join("out")).map_err(|error| error.to_string())
+    };
+    let two = pack(&["a/model.pth", "b/model.pth"], b"").unwrap_err();
+    assert!(two.contains("several checkpoints, `a/model.pth` and `b/model.pth`"), "{two}");
+    let more = pack(&["a/model.pth"], b"second\n").unwrap_err();
+    assert!(more.contains("goes on after its end mark") && more.contains("`second`"), "{more}");
+    pack(&["a/model.pth"], &[0; 1024]).unwrap();
 }

@@ -78,7 +78,7 @@ impl Stage for IndexHmd {
     type Params = Params;
     const NAME: &'static str = "index-hmd";
     const ABOUT: &'static str = "reads a Hateful Memes archive into samples, pictures and a summary";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::one("archive")];
 
     fn check(&self, params: &Params) -> Result<(), String> {
@@ -132,7 +132,7 @@ fn read_split(
     entries: &mut Entries,
     pictures: &mut BTreeMap<String, String>,
 ) -> Result<(), StageError> {
-    let bytes = archive.bytes(file)?;
+    let bytes = archive.text(file)?;
     let text = read::text(&bytes);
     entries.note_form(file, &text);
     let mut ids = HashSet::new();
@@ -197,7 +197,7 @@ fn aside(archive: &mut Archive, used: &[&str]) -> Result<Vec<Overlap>, StageErro
     let mut read: Vec<(&str, BTreeSet<String>)> = Vec::new();
     for file in PHASE_2 {
         if archive.has(file) {
-            let bytes = archive.bytes(file)?;
+            let bytes = archive.text(file)?;
             let ids =
                 read::text(&bytes).lines().filter_map(|(_, line)| Some(read::meme(line).ok()?.id)).collect();
             read.push((file, ids));

@@ -70,19 +70,24 @@ fn reads_both_phases() {
 
 #[test]
 fn pictures_may_be_in_an_archive_of_their_own() {
-    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
-    for (name, bytes) in [
-        ("./img/00042.png", png(42)),
-        ("img/00007.png", png(7)),
-        ("img/00007.png", vec![]),
-        ("img/x", vec![1]),
-    ] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, name, bytes.as_slice()).unwrap();
-    }
-    let tar = tar.into_inner().unwrap().finish().unwrap();
+    let pack = |more: &[(&str, Vec<u8>)], after: &[u8]| {
+        let mut tar = tar::Builder::new(Vec::new());
+        let files = [("./img/00042.png", png(42)), ("img/00007.png", png(7)), ("img/x", vec![1])];
+        for (name, bytes) in files.iter().chain(more) {
+            // An attribute of macOS, whose value has lines, one of them like a record of its own.
+            let attribute = ("LIBARCHIVE.xattr.com.apple.metadata", &b"<plist>\n18 path=img/y.png\n"[..]);
+            tar.append_pax_extensions([attribute]).unwrap();
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, bytes.as_slice()).unwrap();
+        }
+        let bytes = [&tar.into_inner().unwrap()[..], after].concat();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, &bytes).unwrap();
+        packed.finish().unwrap()
+    };
+    let tar = pack(&[], &[]);
     let mut archive = files(GOOD, &PHASE_2, &[]);
     archive.retain(|(name, _)| !name.contains("img/"));
     archive.push(("data/img.tar.gz".to_owned(), tar.clone()));
@@ -91,7 +96,13 @@ fn pictures_may_be_in_an_archive_of_their_own() {
     assert_eq!((indexed.samples.len(), indexed.summary.pictures.files), (3, 2));
     archive.last_mut().unwrap().1 = tar[..tar.len() / 2].to_vec();
     let error = index(&archive, "()").err().unwrap();
-    assert!(error.contains("data/img.tar.gz`: is damaged"), "{error}");
+    assert!(error.contains("data/img.tar.gz`: "), "{error}");
+    archive.last_mut().unwrap().1 = pack(&[("./img/00042.png", png(1))], &[]);
+    let error = index(&archive, "()").err().unwrap();
+    assert!(error.contains("data/img.tar.gz`: holds `img/00042.png` twice"), "{error}");
+    archive.last_mut().unwrap().1 = pack(&[], b"more");
+    let error = index(&archive, "()").err().unwrap();
+    assert!(error.contains("data/img.tar.gz`: goes on after its end mark"), "{error}");
 }
 
 #[test]

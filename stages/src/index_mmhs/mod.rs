@@ -85,7 +85,7 @@ impl Stage for IndexMmhs {
     type Params = Params;
     const NAME: &'static str = "index-mmhs";
     const ABOUT: &'static str = "reads an MMHS150K archive into samples, pictures and a summary";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::one("archive")];
 
     fn check(&self, params: &Params) -> Result<(), String> {
@@ -139,7 +139,7 @@ fn listed_ids(entries: &Entries) -> usize {
 }
 
 fn read_truth(archive: &mut Archive, entries: &mut Entries) -> Result<Truth, StageError> {
-    let bytes = archive.bytes(TRUTH)?;
+    let bytes = archive.text(TRUTH)?;
     let text = read::text(&bytes);
     entries.note_form(TRUTH, &text);
     let truth = read::truth(&text.text).map_err(|problem| archive.error(TRUTH, problem))?;
@@ -157,7 +157,7 @@ fn read_split(
     params: &Params,
     entries: &mut Entries,
 ) -> Result<(), StageError> {
-    let bytes = archive.bytes(file)?;
+    let bytes = archive.text(file)?;
     let text = read::text(&bytes);
     entries.note_form(file, &text);
     let mut seen = HashSet::new();

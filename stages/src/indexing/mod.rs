@@ -7,7 +7,7 @@ pub mod picture;
 pub mod read;
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use stage_api::{Job, StageError, Unit};
 
-use crate::archive::{Archive, LARGEST, file_name};
+use crate::archive::{Archive, file_name};
 use crate::artifacts::data_summary::{DataSummary, Overlap, PictureSummary, SplitSummary, Spread};
 use crate::artifacts::samples::{Sample, SampleSet, Split};
-use crate::pictures;
+use crate::{file_kind, pictures, tar_members};
 use dirt::{Dirt, Ledger};
 use picture::{Looks, Unusable};
 use read::Text;
@@ -309,8 +309,12 @@ impl Pictures<'_> {
     fn of_inner(&self) -> Result<Vec<Option<Result<Kept, Unusable>>>, StageError> {
         let found = Mutex::new((0..self.wanted.len()).map(|_| None).collect::<Vec<_>>());
         let mut archive = self.archive.clone();
-        let damaged = |error: std::io::Error| self.archive.error(INNER, format!("is damaged: {error}"));
-        let mut tar = tar::Archive::new(flate2::read::MultiGzDecoder::new(archive.stream(INNER)?));
+        let fail = |problem: String| self.archive.error(INNER, problem);
+        let mut content = std::io::BufReader::new(archive.stream(INNER)?);
+        if let Some(problem) = content.fill_buf().ok().and_then(file_kind::placeholder) {
+            return Err(fail(problem));
+        }
+        let mut tar = tar::Archive::new(flate2::bufread::MultiGzDecoder::new(content));
         let mut taken = HashSet::new();
         let mut batch: Vec<(usize, Vec<u8>)> = Vec::new();
         let mut held = 0;
@@ -323,21 +327,23 @@ impl Pictures<'_> {
             batch.clear();
             Ok(())
         };
-        for entry in tar.entries().map_err(damaged)? {
-            let entry = entry.map_err(damaged)?;
-            let path = entry.path_bytes();
-            let name = String::from_utf8_lossy(&path).trim_start_matches("./").to_owned();
+        for member in tar_members::members(&mut tar).map_err(fail)? {
+            let member = member.map_err(fail)?;
+            let name = String::from_utf8_lossy(&member.path).trim_start_matches("./").to_owned();
             let name = if name.starts_with("img/") { name } else { format!("img/{name}") };
             let at = self.wanted.binary_search(&name);
-            let Some(at) = at.ok().filter(|_| entry.header().entry_type().is_file()) else { continue };
-            // As in the zip, the first of a name counts.
+            let Some(at) = at.ok().filter(|_| member.kind.is_file()) else { continue };
             if !taken.insert(at) {
-                continue;
+                return Err(fail(format!("holds `{name}` twice")));
+            }
+            if member.size > self.archive.most() {
+                return Err(fail(format!("`{name}` has {} bytes: more than a picture has", member.size)));
             }
             let mut bytes = Vec::new();
-            entry.take(LARGEST + 1).read_to_end(&mut bytes).map_err(damaged)?;
-            if bytes.len() as u64 > LARGEST {
-                return Err(self.archive.error(INNER, format!("`{name}` is larger than 1 GiB")));
+            let (content, size) = (member.content, member.size);
+            content.take(size).read_to_end(&mut bytes).map_err(|error| fail(tar_members::broken(&error)))?;
+            if bytes.len() as u64 != size {
+                return Err(fail(format!("ends within `{name}`: it was cut short")));
             }
             held += bytes.len();
             batch.push((at, bytes));
@@ -347,6 +353,7 @@ impl Pictures<'_> {
             }
         }
         flush(&mut batch)?;
+        tar_members::check_end(tar.into_inner()).map_err(fail)?;
         found.into_inner().map_err(|_| StageError::failed("a thread panicked"))
     }
 

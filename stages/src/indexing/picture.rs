@@ -2,6 +2,7 @@
 //! the file's own structure to its end mark, at the speed of memory; pixels are not looked at.
 
 use super::dirt::Dirt;
+use crate::file_kind;
 use crate::pictures::MOST_PIXELS;
 
 /// What a picture file says of itself.
@@ -34,7 +35,9 @@ pub fn look(bytes: &[u8], name: &str) -> Result<Looks, Unusable> {
     } else if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") {
         gif(bytes)
     } else {
-        return Err((Dirt::UnreadablePicture, "the file is neither PNG nor JPEG nor GIF".to_owned()));
+        let found = file_kind::placeholder(bytes);
+        let found = found.map_or_else(|| "is neither PNG nor JPEG nor GIF".to_owned(), |found| found);
+        return Err((Dirt::UnreadablePicture, format!("the file {found}")));
     };
     let mut looks = looked?.ok_or_else(|| (Dirt::TruncatedPicture, "the picture ends early".to_owned()))?;
     let (width, height) = (looks.width, looks.height);

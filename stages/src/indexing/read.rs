@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::Value;
 
+use crate::file_kind;
+
 /// A text file, and what was odd about its form.
 pub struct Text<'a> {
     /// The text without byte-order mark; bytes that are not UTF-8 have become U+FFFD.
@@ -69,7 +71,8 @@ struct MemeLine {
 
 /// Reads a line of Hateful Memes.
 pub fn meme(line: &str) -> Result<Meme, Bad> {
-    let line: MemeLine = serde_json::from_str(&mended(line)).map_err(|error| Bad::Json(error.to_string()))?;
+    let line: MemeLine =
+        serde_json::from_str(&mended(line)).map_err(|error| Bad::Json(file_kind::json_in_line(&error)))?;
     let id = match line.id {
         Value::Number(id) if id.is_u64() => id.to_string(),
         Value::String(id) if !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()) => id,
@@ -246,6 +249,16 @@ mod tests {
         for bad in ["", "{", "[]", r#"{"id":-1,"img":"i","text":""}"#, r#"{"id":1,"img":"i","text":null}"#] {
             assert!(matches!(meme(bad), Err(Bad::Json(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_line_has_its_column() {
+        let bad = meme(r#"{"id":1,"img":x}"#);
+        assert_eq!(bad, Err(Bad::Json("column 15: expected value".to_owned())));
+        // However deep it is.
+        assert!(matches!(meme(&"[".repeat(300_000)), Err(Bad::Json(_))));
+        assert!(matches!(meme(&"{\"id\":".repeat(300_000)), Err(Bad::Json(_))));
+        assert!(truth(&"{\"1\":".repeat(300_000)).is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use stage_api::{Desk, Input, Inputs, Job, Outside, StageError, StepView};
 
 use super::located;
 use crate::artifacts::samples::{Sample, SampleSet, Split};
+use crate::file_kind;
 use crate::indexing::read;
 use crate::learning::memes::{REGIONS, TOKENS};
 
@@ -59,12 +60,15 @@ pub(super) fn tokens_and_regions(
 fn linked(file: &Path, images: &Path) -> Result<Vec<Sample>, StageError> {
     let refuse = |problem: String| StageError::input("memes", file, problem);
     let bytes = fs::read(file).map_err(|error| refuse(error.to_string()))?;
+    if let Some(problem) = file_kind::placeholder(&bytes).filter(|_| !bytes.is_empty()) {
+        return Err(refuse(problem));
+    }
     let folder = file.parent().unwrap_or(Path::new(""));
     let (mut ids, mut names, mut samples) = (HashSet::new(), HashMap::new(), Vec::new());
     for (number, line) in read::text(&bytes).lines() {
+        let Line { id, img, text } = serde_json::from_str(line)
+            .map_err(|error| refuse(format!("line {number}, {}", file_kind::json_in_line(&error))))?;
         let refuse = |problem: String| refuse(format!("line {number}: {problem}"));
-        let Line { id, img, text } =
-            serde_json::from_str(line).map_err(|error| refuse(format!("is no meme: {error}")))?;
         let id = match id {
             Id::Number(id) => id.to_string(),
             Id::Text(id) => id,

@@ -125,8 +125,14 @@ fn tables_of(dir: &Path) -> Result<Vec<Table>, ArtifactError> {
     Ok(tables)
 }
 
+/// Seconds from 1970 to the first moment that dates cannot be written of.
+const YEAR_10000: u64 = 253_402_300_800;
+
 /// A moment, given in milliseconds since 1970, as `Sat, 31 Jan 2026 12:00:00 GMT`.
 fn when(ms: u64) -> String {
+    if ms / 1000 >= YEAR_10000 {
+        return format!("{ms} ms after 1970");
+    }
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(ms))
 }
 
@@ -151,6 +157,13 @@ mod tests {
         fs::create_dir_all(&part).unwrap();
         table.write(&part).unwrap();
         part
+    }
+
+    #[test]
+    fn moments_of_any_record_are_shown() {
+        assert_eq!(when(1_700_000_000_000), "Tue, 14 Nov 2023 22:13:20 GMT");
+        assert_eq!(when(253_402_300_799_999), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(when(u64::MAX), "18446744073709551615 ms after 1970");
     }
 
     #[test]

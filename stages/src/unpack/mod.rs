@@ -9,12 +9,14 @@ mod zip_file;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
+use crate::{file_kind, zip_reader};
 use budget::Budget;
 
 /// Unpacks an archive.
@@ -45,7 +47,7 @@ impl Default for Params {
 /// Why an archive was not unpacked.
 #[derive(Debug)]
 enum Refusal {
-    /// It is not to be trusted, or damaged.
+    /// It is not whole, or not to be trusted.
     Archive(String),
     /// It wants a password that is not there, or another one.
     Password(String),
@@ -142,16 +144,17 @@ fn single_file(path: &Path) -> Result<std::path::PathBuf, StageError> {
     }
 }
 
-fn format(mut file: &File) -> Result<Format, String> {
-    let mut start = Vec::new();
-    file.take(512).read_to_end(&mut start).map_err(|error| error.to_string())?;
-    std::io::Seek::rewind(&mut file).map_err(|error| error.to_string())?;
-    match start.as_slice() {
+fn format(file: &File) -> Result<Format, String> {
+    let mut head = vec![0; 4096];
+    let read = file.read_at(&mut head, 0).map_err(|error| error.to_string())?;
+    head.truncate(read);
+    match head.as_slice() {
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Ok(Format::Zip),
         [0x1f, 0x8b, ..] => Ok(Format::TarGz),
-        start if start.get(257..262) == Some(b"ustar") => Ok(Format::Tar),
-        [] => Err("is empty; fetch it again".to_owned()),
-        _ => Err("is neither zip, tar nor tar.gz; was a web page saved in its place?".to_owned()),
+        head if head.get(257..262) == Some(b"ustar") => Ok(Format::Tar),
+        // A program that unpacks itself.
+        _ if zip_reader::ends_as_zip(file) => Ok(Format::Zip),
+        head => Err(file_kind::mismatch("a zip, tar or tar.gz archive", head)),
     }
 }
 
@@ -173,7 +176,9 @@ fn write_file(
     let mut written = 0;
     loop {
         job.checkpoint()?;
-        let read = content.read(&mut buffer).map_err(|error| format!("`{name}` is damaged: {error}"))?;
+        let read = content
+            .read(&mut buffer)
+            .map_err(|error| format!("`{name}` {}", zip_reader::unreadable(&error)))?;
         written += read as u64;
         if written > expected || (read == 0 && written < expected) {
             return Err(format!("`{name}` is not as long as the archive says ({expected} bytes)").into());

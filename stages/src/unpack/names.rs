@@ -14,6 +14,9 @@ const LONGEST_PART: usize = 255;
 const LONGEST: usize = 1024;
 /// The deepest path.
 const DEEPEST: usize = 32;
+/// Old zips say nothing of what their names are in, so a name cannot be read where it is not UTF-8.
+const NOT_UTF8: &str =
+    "is not UTF-8, nor does the archive say what it is (GBK, CP437, …); pack it again with UTF-8 names";
 /// All names together, so that they fit into memory.
 const ALL_NAMES: usize = 256 << 20;
 
@@ -99,7 +102,7 @@ impl Names {
 
 /// A relative path of plain parts with single `/` between them; empty for the archive's own folder.
 fn plain_path(raw: &[u8], is_folder: bool) -> Result<String, String> {
-    let Ok(name) = std::str::from_utf8(raw) else { return Err(refused(raw, "is not UTF-8; pack it again")) };
+    let Ok(name) = std::str::from_utf8(raw) else { return Err(refused(raw, NOT_UTF8)) };
     if name.len() > LONGEST {
         return Err(refused(raw, "is too long"));
     }
@@ -107,7 +110,7 @@ fn plain_path(raw: &[u8], is_folder: bool) -> Result<String, String> {
         return Err(refused(raw, "is an absolute path"));
     }
     if name.contains(['\\', ':']) || name.chars().any(char::is_control) {
-        return Err(refused(raw, "holds `\\`, `:` or a control character"));
+        return Err(refused(raw, "holds `\\`, `:` or a control character, which systems read differently"));
     }
     let name = if is_folder { name.strip_suffix('/').unwrap_or(name) } else { name };
     let mut parts = Vec::new();
@@ -167,7 +170,7 @@ fn folded(path: &str) -> String {
 }
 
 fn refused(raw: &[u8], why: &str) -> String {
-    format!("holds `{}`, a name that {why}; do not trust it", shown(&String::from_utf8_lossy(raw)))
+    format!("holds `{}`, a name that {why}", shown(&String::from_utf8_lossy(raw)))
 }
 
 /// A name as it may stand in a message: no control characters, not too long.

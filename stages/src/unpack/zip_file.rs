@@ -2,21 +2,20 @@
 //! shared among threads, as each can be read by itself.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use stage_api::{Job, Unit};
-use zip::ZipArchive;
 use zip::read::ZipReadOptions;
 use zip::result::ZipError;
 
 use super::budget::Budget;
 use super::names::{self, Names};
 use super::{Params, Refusal, copy_links, make_folder, write_file};
+use crate::file_kind;
 use crate::space;
+use crate::zip_reader::{self, Zip};
 
 /// The type bits of a Unix mode, and those of what may be in an archive.
 const TYPE: u32 = 0o170_000;
@@ -25,36 +24,6 @@ const FOLDER: u32 = 0o040_000;
 const LINK: u32 = 0o120_000;
 /// The longest target of a link.
 const LONGEST_TARGET: u64 = 4096;
-
-/// A file that several threads read at places of their own.
-#[derive(Clone)]
-struct Shared {
-    file: Arc<File>,
-    at: u64,
-    len: u64,
-}
-
-impl Read for Shared {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.at)?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-impl Seek for Shared {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => self.len.checked_add_signed(by),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        self.at = at.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(self.at)
-    }
-}
-
-type Zip = ZipArchive<io::BufReader<Shared>>;
 
 /// A file to write: its place in the archive, its name, its announced length.
 struct Item {
@@ -74,14 +43,7 @@ struct Contents {
 
 /// Unpacks into the job's output; returns the number of files.
 pub fn unpack(file: File, params: &Params, budget: &Budget, job: &Job) -> Result<usize, Refusal> {
-    let len = file.metadata().map_err(|error| error.to_string())?.len();
-    let shared = Shared { file: Arc::new(file), at: 0, len };
-    let open = || ZipArchive::new(io::BufReader::new(shared.clone()));
-    let mut zip =
-        open().map_err(|error| format!("cannot be read as a zip archive ({error}); fetch it again"))?;
-    if zip.has_duplicate_names() {
-        return Err("holds a name twice".to_owned().into());
-    }
+    let mut zip = zip_reader::open(file)?;
     let mut names = Names::default();
     let contents = judge(&zip, &mut names, budget, job)?;
     budget.announce(contents.bytes)?;
@@ -89,7 +51,7 @@ pub fn unpack(file: File, params: &Params, budget: &Budget, job: &Job) -> Result
     match zip.has_overlapping_entries() {
         Ok(false) => {}
         Ok(true) => return Err("holds files that lie over each other: a trap".to_owned().into()),
-        Err(error) => return Err(format!("is damaged ({error}); fetch it again").into()),
+        Err(error) => return Err(format!("cannot be read as a zip archive: {error}").into()),
     }
     let password = match &params.password {
         Some(name) if contents.encrypted => job.outside.secret(name).map_err(Refusal::Password)?,
@@ -112,7 +74,7 @@ pub fn unpack(file: File, params: &Params, budget: &Budget, job: &Job) -> Result
         })?;
         links.push((item.name.clone(), names::resolve(&item.name, &target)?));
     }
-    write_all(&contents, &shared, password, budget, job)?;
+    write_all(&contents, &zip, password, budget, job)?;
     copy_links(&links, &names, budget, job)?;
     Ok(contents.files.len() + links.len())
 }
@@ -123,7 +85,7 @@ fn judge(zip: &Zip, names: &mut Names, budget: &Budget, job: &Job) -> Result<Con
         budget.count()?;
         let entry = zip.by_index_data(index).map_err(|error| error.to_string())?;
         // The bytes as they are: a writer that says nothing of their meaning nearly always means UTF-8.
-        let raw = entry.name_raw();
+        let raw = &*zip_reader::with_slashes(entry.name_raw(), entry.system());
         let kind = entry.unix_mode().map_or(0, |mode| mode & TYPE);
         let is_folder = raw.ends_with(b"/") || kind == FOLDER;
         if is_folder {
@@ -135,15 +97,16 @@ fn judge(zip: &Zip, names: &mut Names, budget: &Budget, job: &Job) -> Result<Con
             }
             continue;
         }
+        if let Some(problem) = zip_reader::unread_method(entry.compression()) {
+            return Err(format!("`{}` {problem}", file_kind::shown(&String::from_utf8_lossy(raw))).into());
+        }
         contents.encrypted |= entry.encrypted();
         let (list, name) = match kind {
             0 | FILE => (&mut contents.files, names.file(raw)?),
             LINK => (&mut contents.links, names.link(raw)?),
             _ => {
                 let name = String::from_utf8_lossy(raw);
-                return Err(
-                    format!("holds `{name}`, which is a device, pipe or socket; do not trust it").into()
-                );
+                return Err(format!("holds `{name}`, which is a device, pipe or socket").into());
             }
         };
         list.push(Item { index, name, size: entry.size() });
@@ -155,7 +118,7 @@ fn judge(zip: &Zip, names: &mut Names, budget: &Budget, job: &Job) -> Result<Con
 /// Writes the files, each by one of the job's threads. Of several failures that of the first file is told.
 fn write_all(
     contents: &Contents,
-    shared: &Shared,
+    zip: &Zip,
     password: Option<&[u8]>,
     budget: &Budget,
     job: &Job,
@@ -163,12 +126,13 @@ fn write_all(
     let (next, done, stop) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let failed: Mutex<Option<(usize, Refusal)>> = Mutex::new(None);
     let work = || {
-        let mut zip = None;
+        // Clones share the table of contents, and read on their own.
+        let mut zip = zip.clone();
         while !stop.load(Ordering::Relaxed) {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = contents.files.get(at) else { return };
-            let result = open_once(&mut zip, shared).and_then(|zip| {
-                read(zip, item, password, |content| write_file(&item.name, content, item.size, budget, job))
+            let result = read(&mut zip, item, password, |content| {
+                write_file(&item.name, content, item.size, budget, job)
             });
             let so_far = done.fetch_add(item.size, Ordering::Relaxed) + item.size;
             job.progress.advance(so_far, contents.bytes, Unit::Bytes);
@@ -190,17 +154,6 @@ fn write_all(
     match failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
         Some((_, refusal)) => Err(refusal),
         None => Ok(()),
-    }
-}
-
-fn open_once<'a>(zip: &'a mut Option<Zip>, shared: &Shared) -> Result<&'a mut Zip, Refusal> {
-    match zip {
-        Some(zip) => Ok(zip),
-        None => {
-            let opened =
-                ZipArchive::new(io::BufReader::new(shared.clone())).map_err(|error| error.to_string())?;
-            Ok(zip.insert(opened))
-        }
     }
 }
 

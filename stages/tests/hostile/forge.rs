@@ -131,6 +131,15 @@ pub fn plain(name: impl AsRef<[u8]>, content: &[u8]) -> Vec<u8> {
 
 /// A field of a pax header.
 pub fn pax(key: &str, value: &[u8]) -> Vec<u8> {
+    extension(b'x', key, value)
+}
+
+/// A field of a pax header for all members.
+pub fn global(key: &str, value: &[u8]) -> Vec<u8> {
+    extension(b'g', key, value)
+}
+
+fn extension(kind: u8, key: &str, value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
     while length != rest + length.to_string().len() {
@@ -139,7 +148,7 @@ pub fn pax(key: &str, value: &[u8]) -> Vec<u8> {
     let mut field = format!("{length} {key}=").into_bytes();
     field.extend(value);
     field.push(b'\n');
-    member(b'x', b"pax", b"", None, &field)
+    member(kind, b"pax", b"", None, &field)
 }
 
 /// A tar archive of members.

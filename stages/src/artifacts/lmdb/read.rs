@@ -1,6 +1,7 @@
-//! Reads an LMDB: any file is safe to open, a damaged one gives errors.
+//! Reads an LMDB: any file is safe to open; one that is not whole gives errors.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use memmap2::Mmap;
 
 use super::{BRANCH, HEADER, LEAF, LONG, MAGIC, META, NODE, NONE, OVERFLOW, VERSION};
 use crate::artifacts::{ArtifactError, Result};
+use crate::file_kind;
 
 /// No tree of 64-bit pages is deeper; a deeper one is a circle.
 const DEEPEST: usize = 32;
@@ -39,7 +41,8 @@ impl Lmdb {
         for number in 0..2 {
             let at = number * lmdb.page + HEADER;
             let Some(meta) = lmdb.meta(at) else {
-                return Err(fail("is no LMDB of format 1 (LMDB 0.9)".to_owned()));
+                let head = &lmdb.map[..lmdb.map.len().min(1 << 12)];
+                return Err(fail(file_kind::mismatch("an LMDB of format 1 (LMDB 0.9)", head)));
             };
             let (page, rest) = meta?;
             lmdb.page = page;
@@ -48,7 +51,10 @@ impl Lmdb {
         let (_, last, root) = newest.unwrap_or_default();
         let bytes = last.checked_add(1).and_then(|pages| pages.checked_mul(lmdb.page as u64));
         if bytes.is_none_or(|bytes| bytes > lmdb.map.len() as u64) {
-            return Err(fail(format!("ends before its last page, {last}: it was cut short; get it again")));
+            return Err(fail(format!(
+                "has {} bytes, and its last page is page {last}: it was cut short; copy it again",
+                lmdb.map.len()
+            )));
         }
         Ok(Self { root, ..lmdb })
     }
@@ -67,7 +73,7 @@ impl Lmdb {
         if !page.is_power_of_two() || !(256..=1 << 16).contains(&page) {
             return Some(Err(ArtifactError::new(
                 &self.path,
-                format!("has pages of {page} bytes; it is damaged"),
+                format!("is not a whole LMDB: it says that it has pages of {page} bytes"),
             )));
         }
         if number(main, 4, 2) != 0 {
@@ -80,7 +86,7 @@ impl Lmdb {
     /// The value of a key.
     ///
     /// # Errors
-    /// A damaged file.
+    /// A tree that is not whole.
     pub fn get(&self, key: &[u8]) -> Result<Option<&[u8]>> {
         let mut page = self.root;
         for _ in 0..DEEPEST {
@@ -109,7 +115,32 @@ impl Lmdb {
             }
             page = nodes.child(at)?;
         }
-        Err(self.damaged("its tree goes round in circles"))
+        Err(self.broken("its tree comes back to a page above"))
+    }
+
+    /// All keys, in order.
+    ///
+    /// # Errors
+    /// A tree that is not whole, or that names a page twice.
+    pub fn keys(&self) -> Result<Vec<&[u8]>> {
+        let mut keys = Vec::new();
+        let mut seen = HashSet::new();
+        let mut pages = if self.root == NONE { Vec::new() } else { vec![self.root] };
+        while let Some(page) = pages.pop() {
+            // So many pages are read at most as the file has.
+            if !seen.insert(page) {
+                return Err(self.broken("its tree names a page twice"));
+            }
+            let nodes = self.nodes(page)?;
+            for at in 0..nodes.count {
+                if nodes.is_leaf {
+                    keys.push(nodes.key(at)?);
+                } else {
+                    pages.push(nodes.child(nodes.count - 1 - at)?);
+                }
+            }
+        }
+        Ok(keys)
     }
 
     fn value(&self, nodes: &Nodes<'_>, at: usize) -> Result<&[u8]> {
@@ -120,18 +151,17 @@ impl Lmdb {
         let start = match flags {
             0 => start,
             LONG => {
-                let place =
-                    self.map.get(start..start + 8).ok_or_else(|| self.damaged("a node ends early"))?;
+                let place = self.map.get(start..start + 8).ok_or_else(|| self.broken("a node ends early"))?;
                 let first = self.place(number(place, 0, 8))?;
                 if number(&self.map, first + 10, 2) as u16 & OVERFLOW == 0 {
-                    return Err(self.damaged("a long value is not where its key says"));
+                    return Err(self.broken("a long value is not where its key says"));
                 }
                 first + HEADER
             }
-            _ => return Err(self.damaged("a key has several values")),
+            _ => return Err(self.broken("a key has several values")),
         };
         let end = start.checked_add(size);
-        end.and_then(|end| self.map.get(start..end)).ok_or_else(|| self.damaged("a value ends early"))
+        end.and_then(|end| self.map.get(start..end)).ok_or_else(|| self.broken("a value ends early"))
     }
 
     fn nodes(&self, page: u64) -> Result<Nodes<'_>> {
@@ -144,7 +174,7 @@ impl Lmdb {
             || flags & (OVERFLOW | META) != 0
             || !(HEADER..=self.page).contains(&lower)
         {
-            return Err(self.damaged("a page of its tree is none"));
+            return Err(self.broken("a page of its tree is of another kind"));
         }
         Ok(Nodes { lmdb: self, start, bytes, count: (lower - HEADER) / 2, is_leaf })
     }
@@ -155,12 +185,12 @@ impl Lmdb {
         let end = start.and_then(|start| start.checked_add(self.page));
         match (start, end) {
             (Some(start), Some(end)) if end <= self.map.len() => Ok(start),
-            _ => Err(self.damaged("it names a page that is not there")),
+            _ => Err(self.broken("it names a page that is not there")),
         }
     }
 
-    fn damaged(&self, problem: &str) -> ArtifactError {
-        ArtifactError::new(&self.path, format!("is damaged ({problem}); get it again"))
+    fn broken(&self, problem: &str) -> ArtifactError {
+        ArtifactError::new(&self.path, format!("is not a whole LMDB: {problem}; copy it again"))
     }
 }
 
@@ -179,7 +209,7 @@ impl<'a> Nodes<'a> {
     fn node(&self, at: usize) -> Result<usize> {
         let place = number(self.bytes, HEADER + 2 * at, 2) as usize;
         if place + NODE > self.bytes.len() {
-            return Err(self.lmdb.damaged("a node lies outside its page"));
+            return Err(self.lmdb.broken("a node lies outside its page"));
         }
         Ok(place)
     }
@@ -191,7 +221,7 @@ impl<'a> Nodes<'a> {
 
     fn key(&self, at: usize) -> Result<&'a [u8]> {
         let bytes = self.bytes.get(self.node(at)? + NODE..self.key_end(at)?);
-        bytes.ok_or_else(|| self.lmdb.damaged("a key lies outside its page"))
+        bytes.ok_or_else(|| self.lmdb.broken("a key lies outside its page"))
     }
 
     /// The page below a node of a branch, 48 bits.

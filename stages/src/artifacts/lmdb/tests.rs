@@ -31,6 +31,9 @@ fn what_was_written_is_found() {
                 "{number} of {count}"
             );
         }
+        let mut expected: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+        expected.sort();
+        assert_eq!(lmdb.keys().unwrap(), expected.iter().map(|key| key.as_bytes()).collect::<Vec<_>>());
         for absent in ["", " ", "x", "999999", "00"] {
             assert_eq!(lmdb.get(absent.as_bytes()).unwrap(), None, "{absent} of {count}");
         }
@@ -73,6 +76,7 @@ fn damage_is_an_error_or_goes_unseen_and_no_more() {
         damaged[at] ^= 0xff;
         fs::write(&path, damaged).unwrap();
         let read = Lmdb::open(&path).and_then(|lmdb| {
+            lmdb.keys()?;
             (0..400).try_for_each(|number| lmdb.get(format!("{number}").as_bytes()).map(drop))
         });
         refused += usize::from(read.is_err());
@@ -83,4 +87,28 @@ fn damage_is_an_error_or_goes_unseen_and_no_more() {
         let error = Lmdb::open(&path).unwrap_err().to_string();
         assert!(error.contains("data.mdb"), "{error}");
     }
+}
+
+#[test]
+fn a_tree_that_comes_back_to_itself_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 400);
+    let path = dir.path().join("data.mdb");
+    let mut bytes = fs::read(&path).unwrap();
+    // The root is the last page; its nodes name the pages below.
+    let root = bytes.len() - 4096;
+    let number = (root / 4096) as u64;
+    assert_eq!(bytes[root + 10], 1, "the root is a branch");
+    let nodes = (u16::from_le_bytes([bytes[root + 12], bytes[root + 13]]) as usize - HEADER) / 2;
+    for node in 0..nodes {
+        let at = root
+            + u16::from_le_bytes([bytes[root + HEADER + 2 * node], bytes[root + HEADER + 2 * node + 1]])
+                as usize;
+        bytes[at..at + 4].copy_from_slice(&(number as u32).to_le_bytes());
+        bytes[at + 4..at + 6].fill(0);
+    }
+    fs::write(&path, bytes).unwrap();
+    let lmdb = Lmdb::open(dir.path()).unwrap();
+    assert!(lmdb.keys().unwrap_err().to_string().contains("names a page twice"));
+    assert!(lmdb.get(b"7").unwrap_err().to_string().contains("comes back"));
 }

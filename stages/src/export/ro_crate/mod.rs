@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use stage_api::{Desk, Results, RunView, StageError, StepView};
 
+use super::tracked::with_times;
 use super::write;
 
 /// What stands where the project has no file of this name.
@@ -78,7 +79,7 @@ fn above(results: &dyn Results, name: &str) -> Result<Vec<Ran>, StageError> {
         }
     }
     let ran = |step: StepView| match (step.run.clone(), step.tree.clone()) {
-        (Some(run), Some(tree)) => Ok(Ran { step, run, tree }),
+        (Some(run), Some(tree)) => Ok(Ran { run: with_times(run, &step.name)?, step, tree }),
         _ => {
             let problem = format!("step `{}` is not up to date; run `repro make {name}` first", step.name);
             Err(StageError::failed(problem))

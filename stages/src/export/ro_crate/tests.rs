@@ -108,6 +108,26 @@ fn a_crate_holds_what_is_published_and_tells_of_the_rest() {
 }
 
 #[test]
+fn times_that_are_no_dates_are_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut project = project(dir.path());
+    for (started_ms, seconds) in [
+        (u64::MAX, 1.0),
+        (253_402_300_800_000, 0.0),
+        (0, f64::INFINITY),
+        (0, f64::NAN),
+        (0, -1.0),
+        (1_700_000_000_000, 1e300),
+    ] {
+        project.1[0].run = Some(RunView { started_ms, seconds, ..RunView::default() });
+        let error = make(&project, "page", &dir.path().join("x")).unwrap_err().to_string();
+        assert!(error.contains("the record of step `raw`") && error.contains("no dates"), "{error}");
+    }
+    project.1[0].run = Some(RunView { started_ms: 253_402_300_798_000, seconds: 1.0, ..RunView::default() });
+    make(&project, "page", &dir.path().join("x")).unwrap();
+}
+
+#[test]
 fn what_stands_in_the_way_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut project = project(dir.path());

@@ -85,7 +85,7 @@ impl FasterRcnn {
         let values = features.iter().chain(&probabilities).chain(boxes.as_flattened());
         if !values.into_iter().all(|value| value.is_finite()) {
             return Err(candle_core::Error::Msg(
-                "a feature, score or box is not a finite number: the weights are damaged".to_owned(),
+                "a feature, score or box is not a finite number: check the weights".to_owned(),
             ));
         }
         let choices = choose::choose(&boxes, &probabilities, classes, class_nms, most);
