@@ -136,6 +136,19 @@ impl TokenSet {
         self.within(self.offsets[row] as usize, self.offsets[row + 1] as usize).collect()
     }
 
+    /// The label of row `row`, 0 or 1.
+    ///
+    /// # Errors
+    /// It has none, or another.
+    pub fn label(&self, row: usize) -> std::result::Result<u8, String> {
+        let row = &self.rows[row];
+        match row.label {
+            Some(label @ (0 | 1)) => Ok(label),
+            Some(other) => Err(format!("row `{}` has label {other}; it must be 0 or 1", row.id)),
+            None => Err(format!("row `{}` has no label", row.id)),
+        }
+    }
+
     /// How many ids row `row` has.
     pub fn length(&self, row: usize) -> usize {
         (self.offsets[row + 1] - self.offsets[row]) as usize

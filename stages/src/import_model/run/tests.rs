@@ -80,13 +80,13 @@ fn a_model_that_is_not_whole_is_refused_by_name() {
     refused(
         &tensors,
         HEADS,
-        "1 of 35 tensors of a VisualBERT of these dimensions are missing, first `model.bert.enc",
+        "1 of 37 tensors of a VisualBERT of these dimensions are missing, first `model.bert.enc",
     );
     tensors.retain(|name, _| !name.contains("classifier") && !name.contains("Adapt"));
     refused(
         &tensors,
         HEADS,
-        "6 of 31 tensors of a VisualBERT of these dimensions are missing, first `model.classifier.",
+        "6 of 33 tensors of a VisualBERT of these dimensions are missing, first `model.classifier.",
     );
     tensors.retain(|name, _| !name.contains("word_embeddings"));
     refused(&tensors, HEADS, "`model.bert.embeddings.word_embeddings.weight` is missing");
