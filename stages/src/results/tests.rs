@@ -118,7 +118,7 @@ fn the_same_run_twice_and_a_run_on_other_data_are_refused() {
 fn predictions_of_others_stand_beside_the_runs_and_are_tested_against_them() {
     let dir = tempfile::tempdir().unwrap();
     let kind = "hate-clipper-predictions";
-    let mut dirs = vec![
+    let dirs = [
         write(dir.path(), "hmd", "pe", 1, 0.7, 0.2),
         write(dir.path(), "hmd", "full", 1, 0.7, 0.3),
         write(dir.path(), "hmd", kind, 0, 0.9, 0.9),
@@ -143,6 +143,5 @@ fn predictions_of_others_stand_beside_the_runs_and_are_tested_against_them() {
     assert_eq!(tested[3..8], [&theirs[..], &["zoo \u{2212} PE", "zoo \u{2212} Full-FT"]].concat());
     assert_eq!(shown("table-2-tests", 3).last().unwrap(), "greater");
     // Without them the tables are as they were.
-    dirs.truncate(2);
-    assert_eq!(make(dir.path(), &dirs).unwrap()("table-2-tests").rows.len(), 6);
+    assert_eq!(make(dir.path(), &dirs[..2]).unwrap()("table-2-tests").rows.len(), 6);
 }
