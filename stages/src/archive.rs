@@ -368,7 +368,7 @@ mod tests {
         let file = archive(&[("train.jsonl", b"hello")]);
         let whole = std::fs::read(file.path()).unwrap();
         for (bytes, problem) in [
-            ([&whole[..], &whole[..]].concat(), "of another zip archive before its own"),
+            ([&whole[..], &whole[..]].concat(), "before its first file that begin as another zip archive"),
             ([&whole[..], b"more"].concat(), "4 bytes after its end, with `more`"),
             (whole[..whole.len() / 2].to_vec(), "has no end"),
             (b"<html><title>Log in</title>".to_vec(), "web page (`Log in`)"),

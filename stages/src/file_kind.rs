@@ -140,14 +140,14 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
-/// Of `names` the few that are most like `wanted`, in backquotes; the first few where none is like it.
-pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> String {
+/// Of `names` the few that are most like `name`, in backquotes.
+pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
     const FEW: usize = 3;
     let mut found: Vec<(f64, &str)> =
-        names.map(|name| (strsim::normalized_levenshtein(wanted, name), name)).collect();
+        names.map(|other| (strsim::normalized_levenshtein(name, other), other)).collect();
     found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     found.truncate(FEW);
-    found.iter().map(|(_, name)| format!("`{}`", shown(name))).collect::<Vec<_>>().join(", ")
+    found.iter().map(|(_, other)| format!("`{}`", shown(other))).collect::<Vec<_>>().join(", ")
 }
 
 /// An error of JSON that is one line of a file: its place within the line, and the problem.

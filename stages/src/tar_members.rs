@@ -256,13 +256,15 @@ fn shown(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn records(bytes: &[u8]) -> Result<Vec<(&[u8], &[u8])>, String> {
+    type Record<'a> = (&'a [u8], &'a [u8]);
+
+    fn records(bytes: &[u8]) -> Result<Vec<Record<'_>>, String> {
         PaxRecords(bytes).collect()
     }
 
     #[test]
     fn records_are_as_long_as_they_say() {
-        let plist = b"57 SCHILY.xattr.x=<plist>\n18 path=evil.png\n</plist>\nzzzz\n19 path=img/one.png\n";
+        let plist = b"57 SCHILY.xattr.x=<plist>\n18 path=evil.png\n</plist>\nzzzz\n20 path=img/one.png\n";
         assert_eq!(plist[56], b'\n');
         let found = records(plist).unwrap();
         assert_eq!(found[0], (&b"SCHILY.xattr.x"[..], &b"<plist>\n18 path=evil.png\n</plist>\nzzzz"[..]));

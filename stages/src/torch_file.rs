@@ -318,14 +318,14 @@ impl TorchFile {
         self.infos.iter().map(|info| info.name.as_str())
     }
 
-    /// Reads the tensors `wanted`, on the CPU, row-major.
+    /// Reads the tensors `names`, on the CPU, row-major.
     ///
     /// # Errors
     /// Data that end early or do not fit the table; a view whose elements overlap; tensors that are together many
     /// times larger than the file.
-    pub fn load(self, wanted: &[&str]) -> Result<HashMap<String, Tensor>, String> {
-        let wanted: HashSet<&str> = wanted.iter().copied().collect();
-        let infos = self.infos.iter().filter(|info| wanted.contains(info.name.as_str()));
+    pub fn load(self, names: &[&str]) -> Result<HashMap<String, Tensor>, String> {
+        let names: HashSet<&str> = names.iter().copied().collect();
+        let infos = self.infos.iter().filter(|info| names.contains(info.name.as_str()));
         // By storage, so that each is read once: how far it is read, and the tensors in it.
         let mut users: BTreeMap<&str, (usize, Vec<&TensorInfo>)> = BTreeMap::new();
         let mut all = 0u64;

@@ -46,7 +46,9 @@ pub fn open(file: File) -> Result<Zip, String> {
     let starts = (0..zip.len()).filter_map(|at| Some(zip.by_index_data(at).ok()?.header_start()));
     let first = starts.min().unwrap_or_else(|| zip.offset());
     if first > 0 && head.starts_with(FILE_MARK) {
-        return Err(format!("has {first} bytes of another zip archive before its own; split them"));
+        return Err(format!(
+            "has {first} bytes before its first file that begin as another zip archive does; split the archives"
+        ));
     }
     check_tail(&shared, zip.comment().len())?;
     Ok(zip)
@@ -58,8 +60,9 @@ fn check_tail(shared: &SharedFile, comment: usize) -> Result<(), String> {
     let mut tail = vec![0; length as usize];
     shared.file.read_exact_at(&mut tail, shared.length - length).map_err(|error| error.to_string())?;
     let is_end = |at: usize| {
-        let told = tail.get(at + END - 2..at + END).map(|two| usize::from(two[0]) | usize::from(two[1]) << 8);
-        tail[at..].starts_with(END_MARK) && told == Some(comment) && at + END + comment <= tail.len()
+        let length =
+            tail.get(at + END - 2..at + END).map(|two| usize::from(two[0]) | usize::from(two[1]) << 8);
+        tail[at..].starts_with(END_MARK) && length == Some(comment) && at + END + comment <= tail.len()
     };
     let end = (0..tail.len().saturating_sub(END - 1)).rev().find(|at| is_end(*at));
     let Some(end) = end else {

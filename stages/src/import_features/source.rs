@@ -32,8 +32,8 @@ impl Source {
     /// # Errors
     /// Another form, a file that cannot be read.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
-        let is = |path: &Path, wanted: &str| {
-            path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(wanted))
+        let is = |path: &Path, expected: &str| {
+            path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(expected))
         };
         if path.join("data.mdb").is_file() || (path.is_file() && !is(path, "tsv")) {
             return Lmdb::open(path).map(Self::Lmdb).map_err(|error| error.problem);

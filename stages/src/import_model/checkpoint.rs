@@ -102,15 +102,15 @@ impl Checkpoint {
         names
     }
 
-    /// Reads the tensors `wanted`, and perhaps more.
-    pub(super) fn load(self, wanted: &[&str]) -> Result<HashMap<String, Tensor>, String> {
+    /// Reads the tensors `names`, and perhaps more.
+    pub(super) fn load(self, names: &[&str]) -> Result<HashMap<String, Tensor>, String> {
         match self {
-            Self::Torch(file) => file.load(wanted),
+            Self::Torch(file) => file.load(names),
             Self::Safetensors(tensors) => Ok(tensors),
             Self::Sharded(shards) => {
                 let mut found = HashMap::new();
                 for shard in shards {
-                    found.extend(shard.load(wanted)?);
+                    found.extend(shard.load(names)?);
                 }
                 Ok(found)
             }

@@ -105,7 +105,7 @@ impl<C: Pretrained> Stage for Import<C> {
                 "is not part of a model of these dimensions; does `config` belong to it?"
             }
         };
-        names.check(&expected, params.from.title(), surplus).map_err(refuse)?;
+        names.check(&expected, params.from.title(), C::FAMILY, surplus).map_err(refuse)?;
         let mut tensors = names.load(checkpoint, job, refuse)?;
         names::check_shapes(&tensors, &expected).map_err(refuse)?;
         names.note_left(job.progress);

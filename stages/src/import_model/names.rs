@@ -9,7 +9,7 @@ use stage_api::{Job, Progress, StageError};
 use super::checkpoint::Checkpoint;
 use super::from::usual;
 use crate::file_kind;
-use crate::models::classifier_name;
+use crate::models::{Family, classifier_name};
 
 /// Beginnings of names that a line of the log lists.
 const LISTED: usize = 20;
@@ -58,7 +58,8 @@ impl Names {
         Err(format!("holds no tensor of a {title}; the first of the {} names in it: {first}", self.all.len()))
     }
 
-    /// Whether those that are taken are exactly the `expected`; `surplus` says of another what is wrong with it.
+    /// Whether those that are taken are exactly the `expected`, of a `title` for a model of `family`; `surplus` says of another what
+    /// is wrong with it.
     ///
     /// # Errors
     /// A tensor too many, or the first ones that are missing with the nearest names there are.
@@ -66,6 +67,7 @@ impl Names {
         &self,
         expected: &[(String, Vec<usize>)],
         title: &str,
+        family: Family,
         surplus: impl Fn(&str) -> &'static str,
     ) -> Result<(), String> {
         let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
@@ -75,8 +77,17 @@ impl Names {
         let names = expected.iter().map(|(name, _)| name.as_str());
         let missing: Vec<&str> = names.filter(|name| !self.taken.contains_key(*name)).collect();
         let Some(first) = missing.first() else { return Ok(()) };
+        let as_model = missing.iter().filter(|name| self.all.iter().any(|other| other == *name)).count();
+        let as_model = match as_model {
+            0 => String::new(),
+            count => format!(
+                "; {count} of them have the names of a {}, which `from: \"bert\"` does not look for",
+                family.title()
+            ),
+        };
         Err(format!(
-            "{} of {} tensors of a {title} of these dimensions are missing, first {}; the nearest of the {} names in it: {}",
+            "{} of {} tensors of a {title} of these dimensions are missing, first {}; the nearest of the {} names in it: \
+             {}{as_model}",
             missing.len(),
             expected.len(),
             missing.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),

@@ -114,7 +114,7 @@ impl Stage for ImportRun {
         let mode = mode(adapters, params.mode).map_err(refuse)?;
         let expected = config.parameters(adapters);
         let surplus = |_: &str| "is not part of a model of the dimensions that the other tensors have";
-        names.check(&expected, family.title(), surplus).map_err(refuse)?;
+        names.check(&expected, family.title(), family, surplus).map_err(refuse)?;
         names::check_shapes(&tensors, &expected).map_err(refuse)?;
         names.note_left(job.progress);
         let heads = config.known().num_attention_heads.unwrap_or_default();

@@ -124,6 +124,16 @@ fn any_bert_becomes_a_base_with_visual_tables_like_its_texts() {
         assert_ne!(values(&found[&projection]), values(&other[&projection]));
         assert_eq!(values(&found[&part("word_embeddings.weight")])[..2], [0.0, 1.0]);
     }
+    // A BERT under the names of a VisualBERT is not taken for one of Hugging Face.
+    safetensors(&file, |name| Some(name.to_owned()));
+    let settings = format!("(config: ({SMALL}, visual_embedding_dim: 3), from: \"bert\")");
+    let out = dir.path().join("names");
+    let error = run_stage(&Import::<visual_bert::Config>::new(), &settings, &[("archive", &file)], &out);
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("have the names of a VisualBERT"), "{error}");
+    safetensors(&file, |name| {
+        (!name.contains("_visual") && !name.contains("projection")).then(|| name.to_owned())
+    });
     // Without being told so, a BERT is not taken for a VisualBERT.
     let error = import(&file, 3, &dir.path().join("none")).unwrap_err().to_string();
     assert!(error.contains("missing") && error.contains("VisualBERT"), "{error}");

@@ -136,7 +136,7 @@ fn drops_what_cannot_be_used_up_to_a_share() {
     let error = index(&archive, "()").err().unwrap();
     for part in [
         "10 of 16 entries cannot be used, 62.50 %; `max_dropped` allows 0.50 %",
-        "train.jsonl line 3: EOF while parsing",
+        "train.jsonl line 3: column 6: EOF while parsing",
         "train.jsonl line 2: 42: train.jsonl has this id on an earlier line (id twice in a split)",
         "train.jsonl line 6: 2: `img/00001.png`: the archive has no picture",
     ] {

@@ -36,7 +36,7 @@ pub fn look(bytes: &[u8], name: &str) -> Result<Looks, Unusable> {
         gif(bytes)
     } else {
         let found = file_kind::placeholder(bytes);
-        let found = found.map_or_else(|| "is neither PNG nor JPEG nor GIF".to_owned(), |found| found);
+        let found = found.unwrap_or_else(|| "is neither PNG nor JPEG nor GIF".to_owned());
         return Err((Dirt::UnreadablePicture, format!("the file {found}")));
     };
     let mut looks = looked?.ok_or_else(|| (Dirt::TruncatedPicture, "the picture ends early".to_owned()))?;

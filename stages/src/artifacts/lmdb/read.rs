@@ -209,7 +209,7 @@ impl<'a> Nodes<'a> {
     fn node(&self, at: usize) -> Result<usize> {
         let place = number(self.bytes, HEADER + 2 * at, 2) as usize;
         if place + NODE > self.bytes.len() {
-            return Err(self.lmdb.broken("a node lies outside its page"));
+            return Err(self.lmdb.broken("a node is outside its page"));
         }
         Ok(place)
     }
@@ -221,7 +221,7 @@ impl<'a> Nodes<'a> {
 
     fn key(&self, at: usize) -> Result<&'a [u8]> {
         let bytes = self.bytes.get(self.node(at)? + NODE..self.key_end(at)?);
-        bytes.ok_or_else(|| self.lmdb.broken("a key lies outside its page"))
+        bytes.ok_or_else(|| self.lmdb.broken("a key is outside its page"))
     }
 
     /// The page below a node of a branch, 48 bits.
