@@ -34,7 +34,7 @@ pub fn parts_of_kind(kind: &str) -> (Option<&str>, &str) {
     kind.rsplit_once('-').map_or((None, kind), |(model, mode)| (Some(model), mode))
 }
 
-/// Whether a kind is of predictions of others, whose name stands in place of the model's.
+/// Whether a kind is of predictions of others, which have a name of their own in place of the model's.
 pub fn is_given(kind: &str) -> bool {
     parts_of_kind(kind).1 == PREDICTIONS
 }

@@ -1,4 +1,4 @@
-//! Predictions for memes that no step has made, by runs that were imported, and of others.
+//! Predictions for memes of a file, by imported runs, and of other systems.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -106,8 +106,9 @@ fn an_exported_run_is_imported_with_equal_predictions() {
     }
 
     // A file of predictions that is not there is asked for; one that is gets what the run got.
-    let told = project.run(&["make", "given"]).expect(3);
-    assert!(format!("{}{}", told.out, told.err).contains("columns id and proba"), "{}{}", told.out, told.err);
+    let refused = project.run(&["make", "given"]).expect(3);
+    let message = refused.out + &refused.err;
+    assert!(message.contains("columns id and proba"), "{message}");
     fs::write(project.path("theirs.csv"), read("hmd-pe", "predictions.csv")).unwrap();
     project.run(&["make", "given"]).expect(0);
     assert_eq!(read("given", "predictions.csv"), read("hmd-pe", "predictions.csv"));

@@ -97,10 +97,10 @@ pub fn read(path: &Path) -> Result<Vec<(u64, Given)>> {
 
 /// The places of `id`, `proba` and, where there is one, `label`.
 fn columns(names: &StringRecord) -> std::result::Result<(usize, usize, Option<usize>), String> {
-    let place = |wanted: &str| {
-        let mut places = names.iter().enumerate().filter(|(_, name)| *name == wanted).map(|(at, _)| at);
+    let place = |column: &str| {
+        let mut places = names.iter().enumerate().filter(|(_, name)| *name == column).map(|(at, _)| at);
         match (places.next(), places.next()) {
-            (_, Some(_)) => Err(format!("line 1 names `{wanted}` twice")),
+            (_, Some(_)) => Err(format!("line 1 names `{column}` twice")),
             (place, None) => Ok(place),
         }
     };

@@ -1,4 +1,4 @@
-//! Predictions of others, put to the rows of a split by their ids. It does not know how they were made.
+//! Predictions of others, assigned to the rows of a split by their ids. It does not know which system gave them.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;

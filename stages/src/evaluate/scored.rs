@@ -1,4 +1,4 @@
-//! Scored rows: from a run, and what is written of them, whoever scored them.
+//! Scored rows: how a run scores them, and what is written of them, by a run or not.
 
 use std::path::Path;
 
@@ -17,9 +17,9 @@ use crate::metrics::bootstrap::{self, Resamples};
 use crate::metrics::{self, argmax};
 use crate::nn::tune_allocator;
 
-/// The rows of a split with the probabilities that somebody gave them.
+/// The rows of a split with the probabilities that a run or another system gave them.
 pub(super) struct Scored {
-    /// Who gave them.
+    /// What gave them.
     pub run: RunInfo,
     /// Its model.
     pub parameters: ParameterCounts,

@@ -1,4 +1,4 @@
-//! Predictions of others beside the rows of a small data set, and what they may be connected to.
+//! Predictions of others for the rows of a small data set, and which inputs may be connected together.
 
 use std::fs;
 

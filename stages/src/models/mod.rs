@@ -95,6 +95,12 @@ pub trait Architecture {
     /// Says which do not, and why.
     fn check(&self) -> Result<()>;
 
+    /// Whether adapters of these dimensions have a width: asked only where a model has adapters.
+    ///
+    /// # Errors
+    /// They have none.
+    fn check_adapters(&self) -> Result<()>;
+
     /// The dimensions that every model has.
     fn dimensions(&self) -> Dimensions;
 

@@ -115,7 +115,7 @@ fn the_same_run_twice_and_a_run_on_other_data_are_refused() {
 }
 
 #[test]
-fn predictions_of_others_stand_beside_the_runs_and_are_tested_against_them() {
+fn predictions_of_others_have_rows_and_are_tested_against_the_runs() {
     let dir = tempfile::tempdir().unwrap();
     let kind = "hate-clipper-predictions";
     let dirs = [

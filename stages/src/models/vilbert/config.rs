@@ -239,9 +239,12 @@ impl Architecture for Config {
         ] {
             checks::heads(width, heads)?;
         }
-        checks::adapters(self.hidden_size.min(self.v_hidden_size), self.adapter_divisor)?;
         checks::parameters(self)?;
         checks::dropout(self.hidden_dropout_prob, self.attention_probs_dropout_prob)
+    }
+
+    fn check_adapters(&self) -> Result<()> {
+        checks::adapters(self.hidden_size.min(self.v_hidden_size), self.adapter_divisor)
     }
 
     fn dimensions(&self) -> Dimensions {

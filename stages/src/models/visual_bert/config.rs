@@ -136,12 +136,15 @@ impl Architecture for Config {
         ])?;
         checks::layers(("num_hidden_layers", self.num_hidden_layers))?;
         checks::heads(("hidden_size", self.hidden_size), ("num_attention_heads", self.num_attention_heads))?;
-        checks::adapters(self.hidden_size, self.adapter_divisor)?;
         checks::other(self.adapter_place != AdapterPlace::CoAttention, || {
             "has no co-attention for adapters to be in; `adapter_place` must be another".to_owned()
         })?;
         checks::parameters(self)?;
         checks::dropout(self.hidden_dropout_prob, self.attention_probs_dropout_prob)
+    }
+
+    fn check_adapters(&self) -> Result<()> {
+        checks::adapters(self.hidden_size, self.adapter_divisor)
     }
 
     fn dimensions(&self) -> Dimensions {
@@ -263,7 +266,8 @@ mod tests {
             assert!(error.contains(name) && error.contains("more than"), "{error}");
         }
         assert!(Config { hidden_dropout_prob: 0.2, ..Config::base() }.check().is_err());
-        assert!(Config { adapter_divisor: 1000, ..Config::base() }.check().is_err());
+        let narrow = Config { adapter_divisor: 1000, ..Config::base() };
+        assert!(narrow.check().is_ok() && narrow.check_adapters().is_err());
     }
 
     #[test]
