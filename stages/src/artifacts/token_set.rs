@@ -37,8 +37,9 @@ pub struct TokenSetInfo {
     pub cls: u32,
     /// Id of `[SEP]`.
     pub sep: u32,
-    /// Id of `[MASK]`.
-    pub mask: u32,
+    /// Id of `[MASK]`, where the vocabulary has it: only pretraining needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<u32>,
     /// Id of `[UNK]`.
     pub unknown: u32,
 }
@@ -110,8 +111,8 @@ const FILE: &str = "tokens.safetensors";
 const NARROW: usize = 1 << 16;
 
 fn check_ids(info: &TokenSetInfo, ids: impl Iterator<Item = u32>) -> std::result::Result<(), String> {
-    let special = [info.pad, info.cls, info.sep, info.mask, info.unknown];
-    match special.into_iter().chain(ids).find(|&id| id as usize >= info.vocab_size) {
+    let special = [info.pad, info.cls, info.sep, info.unknown].into_iter().chain(info.mask);
+    match special.chain(ids).find(|&id| id as usize >= info.vocab_size) {
         Some(id) => Err(format!("id {id} is outside the vocabulary of {}", info.vocab_size)),
         None => Ok(()),
     }
@@ -223,7 +224,7 @@ mod tests {
             pad: 0,
             cls: 2,
             sep: 3,
-            mask: 4,
+            mask: Some(4),
             unknown: 1,
         }
     }

@@ -18,7 +18,7 @@ fn tokens(dir: &std::path::Path) {
         pad: 0,
         cls: 1,
         sep: 2,
-        mask: 3,
+        mask: None,
         unknown: 4,
     };
     let mut set = TokenWriter::new(info);
