@@ -105,7 +105,7 @@ pub fn complete(
     surplus.sort_unstable();
     if let Some(name) = surplus.first() {
         let count = surplus.len();
-        return Err(Error::msg(format!(
+        return Err(Error::Msg(format!(
             "the weights have `{name}`, which this model does not ({count} such): does config.json belong to them? \
              A finished run is trained further with its own mode and `start: \"run\"`"
         )));
@@ -114,10 +114,10 @@ pub fn complete(
     for (name, shape) in model.parameters(mode.has_adapters()) {
         let tensor = if wanted.contains(name.as_str()) {
             let found = weights.get(&name);
-            let found = found.ok_or_else(|| Error::msg(format!("the weights lack `{name}`")))?;
+            let found = found.ok_or_else(|| Error::Msg(format!("the weights lack `{name}`")))?;
             if found.dims() != shape {
                 let dims = found.dims();
-                return Err(Error::msg(format!("`{name}` has shape {dims:?}, the config says {shape:?}")));
+                return Err(Error::Msg(format!("`{name}` has shape {dims:?}, the config says {shape:?}")));
             }
             found.to_dtype(candle_core::DType::F32)?.to_device(device)?
         } else {
