@@ -78,6 +78,7 @@ pub fn registry() -> Registry {
         .with(pretrain::Pretrain)
         .with(import_model::Import::<models::visual_bert::Config>::new())
         .with(import_model::Import::<models::vilbert::Config>::new())
+        .with(import_model::ImportRun)
         .with(train::Train)
         .with(evaluate::Evaluate)
         .with(predict::Predict)

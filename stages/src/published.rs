@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::artifacts::history::PREDICTIONS;
 use crate::artifacts::{ArtifactError, Result};
 use crate::file_kind;
 use crate::models::Family;
@@ -33,12 +34,18 @@ pub fn parts_of_kind(kind: &str) -> (Option<&str>, &str) {
     kind.rsplit_once('-').map_or((None, kind), |(model, mode)| (Some(model), mode))
 }
 
-/// The title of a kind of run: `PE`, `ViLBERT PE`.
+/// Whether a kind is of predictions of others, which have a name of their own in place of the model's.
+pub fn is_given(kind: &str) -> bool {
+    parts_of_kind(kind).1 == PREDICTIONS
+}
+
+/// The title of a kind of run: `PE`, `ViLBERT PE`; of predictions of others their name.
 pub fn kind_title(kind: &str) -> String {
     let (model, mode) = parts_of_kind(kind);
     let mode = title(&MODES, mode);
     match model {
         None => mode.to_owned(),
+        Some(model) if is_given(kind) => model.to_owned(),
         Some(model) => {
             let family = Family::ALL.into_iter().find(|family| family.as_str() == model);
             format!("{} {mode}", family.map_or(model, |family| family.title()))
@@ -374,6 +381,8 @@ mod tests {
         assert_eq!(kind_title("full"), "Full-FT");
         assert_eq!(kind_title("vilbert-pe"), "ViLBERT PE");
         assert_eq!(kind_title("gpt-fc"), "gpt FC");
+        assert_eq!(kind_title("hate-clipper-predictions"), "hate-clipper");
+        assert!(kind_rank("vilbert-full") < kind_rank("hate-clipper-predictions"));
     }
 
     #[test]

@@ -8,7 +8,9 @@ use serde::Deserialize;
 
 /// What a training run calls its speed.
 pub const RATE: &str = "updates per second";
-/// What it calls its training loss.
+/// What it calls the loss of the update's own batch.
+pub const BATCH_LOSS: &str = "batch loss";
+/// What it calls its training loss, the median of such.
 pub const LOSS: &str = "loss";
 /// What it calls the ROC-AUC of a validation.
 pub const ROC_AUC: &str = "val roc_auc";

@@ -6,7 +6,7 @@
 //!                            training used and its anchors
 //! <tree>/settings.yaml       of a detector of full size: maskrcnn-benchmark's
 //! <tree>/checkpoint.tar.gz   of a model: an archive of a file of `torch.save` and a configuration, as MMF publishes it,
-//!                            with the head of its pretraining
+//!                            with the head of its pretraining; of a run, with the classifier and without that head
 //! <tree>/model.safetensors   of a BERT, as Hugging Face saves it
 //! <tree>/vocab.txt           a vocabulary of as many lines as BERT's, special tokens at the same places
 //! ```
@@ -25,7 +25,9 @@ use stage_api::{Job, Port, Stage, StageError};
 
 use crate::models::faster_rcnn::anchors::cell_anchors;
 use crate::models::faster_rcnn::{self, shapes};
-use crate::models::{Config, Origin, Small, fresh, fresh_mlm_head, vilbert, visual_bert};
+use crate::models::{
+    Config, Mode, Origin, Small, Start, complete, fresh, fresh_mlm_head, vilbert, visual_bert,
+};
 use crate::nn::init::{normal, ones, zeros};
 use crate::torch_writer;
 
@@ -36,7 +38,8 @@ pub struct StandIn;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// What it stands for: `"detector"`, `"visualbert"`, `"vilbert"`, `"bert"` or `"vocabulary"`.
+    /// What it stands for: `"detector"`, `"visualbert"`, `"vilbert"`, `"run"` (a finished VisualBERT), `"bert"` or
+    /// `"vocabulary"`.
     of: Of,
     /// Decides the values.
     #[serde(default)]
@@ -53,6 +56,7 @@ enum Of {
     Detector,
     VisualBert,
     Vilbert,
+    Run,
     Bert,
     Vocabulary,
 }
@@ -65,12 +69,13 @@ impl TryFrom<String> for Of {
             "detector" => Self::Detector,
             "visualbert" => Self::VisualBert,
             "vilbert" => Self::Vilbert,
+            "run" => Self::Run,
             "bert" => Self::Bert,
             "vocabulary" => Self::Vocabulary,
             _ => {
                 return Err(format!(
-                    "nothing stands in for `{text}`: expected `detector`, `visualbert`, `vilbert`, `bert` or \
-                     `vocabulary`"
+                    "nothing stands in for `{text}`: expected `detector`, `visualbert`, `vilbert`, `run`, `bert` \
+                     or `vocabulary`"
                 ));
             }
         })
@@ -83,6 +88,7 @@ impl From<Of> for String {
             Of::Detector => "detector",
             Of::VisualBert => "visualbert",
             Of::Vilbert => "vilbert",
+            Of::Run => "run",
             Of::Bert => "bert",
             Of::Vocabulary => "vocabulary",
         }
@@ -111,8 +117,9 @@ impl Stage for StandIn {
                 let tensors = detector(&config, seed).map_err(StageError::failed)?;
                 torch_writer::write(&job.out.join("checkpoint.pth"), &tensors).map_err(StageError::failed)
             }
-            Of::VisualBert => model(visual_bert_of(small), seed, job),
-            Of::Vilbert => model(vilbert_of(small), seed, job),
+            Of::VisualBert => pretrained(&visual_bert_of(small), seed, job),
+            Of::Vilbert => pretrained(&vilbert_of(small), seed, job),
+            Of::Run => run(&visual_bert_of(small), seed, job),
             Of::Bert => {
                 let tensors = bert(&visual_bert_of(small), seed).map_err(StageError::failed)?;
                 let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -218,9 +225,25 @@ fn bert(config: &Config, seed: u64) -> candle_core::Result<BTreeMap<String, Tens
 }
 
 /// Writes a model's checkpoint with its pretraining head, packed.
-fn model(config: Config, seed: u64, job: &Job) -> Result<(), StageError> {
-    let mut tensors = fresh(&*config, seed, &Device::Cpu).map_err(StageError::failed)?;
-    tensors.extend(fresh_mlm_head(&*config, seed, &Device::Cpu).map_err(StageError::failed)?);
+fn pretrained(config: &Config, seed: u64, job: &Job) -> Result<(), StageError> {
+    let mut tensors = fresh(&**config, seed, &Device::Cpu).map_err(StageError::failed)?;
+    tensors.extend(fresh_mlm_head(&**config, seed, &Device::Cpu).map_err(StageError::failed)?);
+    write_packed(config, tensors, job)
+}
+
+/// Writes a finished model's checkpoint, packed: base and classifier, and the constant that MMF's transformers save.
+fn run(config: &Config, seed: u64, job: &Job) -> Result<(), StageError> {
+    let model = || {
+        let base = fresh(&**config, seed, &Device::Cpu)?;
+        let mut tensors = complete(&base, &**config, Mode::Full, Start::Base, seed, &Device::Cpu)?;
+        let positions = Tensor::arange(0i64, config.dimensions().positions as i64, &Device::Cpu)?;
+        tensors.insert("model.bert.embeddings.position_ids".to_owned(), positions.unsqueeze(0)?);
+        Ok::<_, candle_core::Error>(tensors)
+    };
+    write_packed(config, model().map_err(StageError::failed)?, job)
+}
+
+fn write_packed(config: &Config, tensors: HashMap<String, Tensor>, job: &Job) -> Result<(), StageError> {
     let mut tensors: Vec<_> = tensors.into_iter().collect();
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     let file = job.scratch.join("model.pth");

@@ -96,7 +96,8 @@ struct Vocabulary {
     unknown: u32,
     cls: u32,
     sep: u32,
-    mask: u32,
+    /// Absent where nothing was pretrained by masking.
+    mask: Option<u32>,
 }
 
 impl Vocabulary {
@@ -116,7 +117,8 @@ impl Vocabulary {
             ids.get(token).copied().ok_or_else(|| format!("has no {token}: is it the vocab.txt of a BERT?"))
         };
         let (pad, unknown) = (special("[PAD]")?, special("[UNK]")?);
-        let (cls, sep, mask) = (special("[CLS]")?, special("[SEP]")?, special("[MASK]")?);
+        let (cls, sep) = (special("[CLS]")?, special("[SEP]")?);
+        let mask = ids.get("[MASK]").copied();
         Ok(Self { size: ids.len(), pad, unknown, cls, sep, mask, bytes })
     }
 
@@ -140,7 +142,9 @@ impl Vocabulary {
         tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
         let (sep, cls) = (("[SEP]".to_owned(), self.sep), ("[CLS]".to_owned(), self.cls));
         tokenizer.with_post_processor(Some(BertProcessing::new(sep, cls)));
-        let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+        // A token that the vocabulary lacks would get an id outside of it.
+        let mask = self.mask.map(|_| "[MASK]");
+        let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"].into_iter().chain(mask);
         tokenizer.add_special_tokens(special.map(|token| AddedToken::from(token, true)))?;
         tokenizer.with_truncation(Some(TruncationParams { max_length, ..TruncationParams::default() }))?;
         Ok(tokenizer)
@@ -230,6 +234,18 @@ mod tests {
             std::fs::read(out.join("tokens.safetensors")).unwrap()
         };
         assert!(bytes(1) == bytes(3));
+    }
+
+    #[test]
+    fn a_vocabulary_needs_no_mask() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vocab.txt");
+        std::fs::write(&path, VOCABULARY.replace("[MASK]\n", "")).unwrap();
+        let vocabulary = Vocabulary::read(&path).unwrap();
+        assert_eq!(vocabulary.info("hmd".to_owned(), 9).mask, None);
+        // Words come one line earlier, and the text is no special token.
+        let encoded = vocabulary.tokenizer(9).unwrap().encode("red [MASK]", true).unwrap();
+        assert_eq!(encoded.get_ids(), [3, 11, 2, 2, 2, 4]);
     }
 
     #[test]

@@ -333,7 +333,7 @@ fn write_memes(config: &Config, size: &Size, tensors: &Tensors, tokens: &Path, r
         unknown: 1,
         cls: 2,
         sep: 3,
-        mask: 4,
+        mask: Some(4),
     };
     let most = size.rows.len();
     let mut set = TokenWriter::new(info);

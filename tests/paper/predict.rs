@@ -1,4 +1,4 @@
-//! Predictions for memes that no step has made.
+//! Predictions for memes of a file, by imported runs, and of other systems.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,4 +60,61 @@ fn memes_of_a_file_get_the_scores_they_get_as_a_data_set() {
         assert!(told.contains("line 2") && told.contains(expected), "{told}");
     }
     assert!(given(&[], &[]).expect(1).err.contains("holds no memes"));
+}
+
+/// `text`, a pipeline, with `more` before its first step.
+fn with_steps(text: &str, more: &str) -> String {
+    text.replacen("\n    steps: [\n", &format!("\n    steps: [\n{more}"), 1)
+}
+
+#[test]
+fn an_exported_run_is_imported_with_equal_predictions() {
+    let project = made().project.copy();
+    let config = fs::read(output(&project, "hmd-pe-train").join("config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    let heads = config["num_attention_heads"].as_u64().unwrap();
+    let export = |run: &str, form: &str, out: &str| {
+        project.run(&["export", run, "--to", form, "--out", out]).expect(0);
+    };
+    export("hmd-pe-train", "mmf", "run.pth");
+    export("hmd-pe-train", "huggingface", "exported");
+    let steps = format!(
+        r#"
+        (name: "mmf-run", stage: "import-run", params: (dataset: "hmd", config: (num_attention_heads: {heads})),
+         inputs: {{"archive": "./run.pth"}}),
+        (name: "huggingface-run", stage: "import-run", params: (dataset: "hmd"), inputs: {{"archive": "./exported"}}),
+        (for: {{"from": ["mmf", "huggingface"]}}, name: "from-{{from}}", stage: "evaluate",
+         inputs: {{"run": "{{from}}-run", "tokens": "hmd-tokens", "regions": "hmd-regions"}}),
+        (name: "given", stage: "evaluate", params: (name: "theirs"),
+         inputs: {{"predictions": "./theirs.csv", "tokens": "hmd-tokens"}}),
+    "#
+    );
+    project.write(&with_steps(&project.text(), &steps));
+    project.run(&["make", "from-mmf", "from-huggingface"]).expect(0);
+    let read = |step: &str, file: &str| fs::read_to_string(output(&project, step).join(file)).unwrap();
+    let own = project.run(&["predict", "hmd-pe-train"]).expect(0).out;
+    for from in ["mmf", "huggingface"] {
+        for file in ["predictions.csv", "scores.csv"] {
+            assert_eq!(read(&format!("from-{from}"), file), read("hmd-pe", file), "{from}");
+        }
+        // The memes are those of the step that evaluates it.
+        let run = format!("{from}-run");
+        assert_eq!(project.run(&["predict", &run]).expect(0).out, own);
+        export(&run, "mmf", "again.pth");
+        let bytes = |file: &str| fs::read(project.path(file)).unwrap();
+        assert!(bytes("run.pth") == bytes("again.pth"), "{from}");
+    }
+
+    // A file of predictions that is not there is asked for; one that is gets what the run got.
+    let refused = project.run(&["make", "given"]).expect(3);
+    let message = refused.out + &refused.err;
+    assert!(message.contains("columns id and proba"), "{message}");
+    fs::write(project.path("theirs.csv"), read("hmd-pe", "predictions.csv")).unwrap();
+    project.run(&["make", "given"]).expect(0);
+    assert_eq!(read("given", "predictions.csv"), read("hmd-pe", "predictions.csv"));
+    let metrics = |step: &str| serde_json::from_str::<Value>(&read(step, "metrics.json")).unwrap();
+    let (given, own) = (metrics("given"), metrics("hmd-pe"));
+    for name in ["roc_auc", "accuracy", "f1", "average_precision", "calibration_error", "intervals"] {
+        assert_eq!(given[name], own[name], "{name}");
+    }
 }

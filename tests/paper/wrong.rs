@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::process::finished;
 use super::project::{Project, made};
 
 /// Replaces the first `from` in the pipeline by `to`, makes all of it, and returns what is told, which must begin
@@ -147,4 +148,34 @@ fn a_damaged_archive_fails_its_step_and_touches_nothing_else() {
     project.write(&text);
     let again = project.run(&["make", "all"]).expect(0);
     assert!(again.err.starts_with("nothing to do: "), "{}", again.err);
+}
+
+#[test]
+fn errors_have_no_backtrace() {
+    let project = Project::new();
+    let original = project.text();
+    // A header of safetensors that is not a table of tensors.
+    fs::write(project.path("theirs.safetensors"), b"\x08\0\0\0\0\0\0\0{\"x\": 1}").unwrap();
+    let config = "config: (vocab_size: 5, hidden_size: 4, num_hidden_layers: 1, num_attention_heads: 3, \
+                  intermediate_size: 8, max_position_embeddings: 6, type_vocab_size: 2, visual_embedding_dim: 3)";
+    for (params, code, problem) in
+        [(config, 2, "`num_attention_heads` 3"), ("", 1, "cannot be read as safetensors")]
+    {
+        let step = format!(
+            "(name: \"theirs\", stage: \"import-visualbert\", params: ({params}), \
+             inputs: {{\"archive\": \"./theirs.safetensors\"}}),"
+        );
+        project.write(&original.replacen(
+            "\n    steps: [\n",
+            &format!("\n    steps: [\n        {step}\n"),
+            1,
+        ));
+        let command = project.command(&["make", "theirs"]).env("RUST_BACKTRACE", "1").output().unwrap();
+        let run = finished(command).expect(code);
+        let shown = run.out + &run.err;
+        assert!(
+            shown.contains(problem) && !shown.contains("backtrace") && !shown.contains("std::"),
+            "{shown}"
+        );
+    }
 }

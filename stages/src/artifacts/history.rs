@@ -31,7 +31,21 @@ fn is_visual_bert(model: &str) -> bool {
     model == visual_bert()
 }
 
+/// In place of the mode of what was not trained here: predictions of others.
+pub const PREDICTIONS: &str = "predictions";
+
 impl RunInfo {
+    /// Predictions of others for `dataset`, which tables call `name`.
+    pub fn of_predictions(dataset: &str, name: &str) -> Self {
+        Self {
+            dataset: dataset.to_owned(),
+            model: name.to_owned(),
+            mode: PREDICTIONS.to_owned(),
+            seed: 0,
+            updates: 0,
+        }
+    }
+
     /// The run of a [`kind`](RunInfo::kind).
     #[cfg(test)]
     pub fn of_kind(dataset: &str, kind: &str, seed: u64, updates: u64) -> Self {

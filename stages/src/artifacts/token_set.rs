@@ -37,8 +37,9 @@ pub struct TokenSetInfo {
     pub cls: u32,
     /// Id of `[SEP]`.
     pub sep: u32,
-    /// Id of `[MASK]`.
-    pub mask: u32,
+    /// Id of `[MASK]`, where the vocabulary has it: only pretraining needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<u32>,
     /// Id of `[UNK]`.
     pub unknown: u32,
 }
@@ -110,8 +111,8 @@ const FILE: &str = "tokens.safetensors";
 const NARROW: usize = 1 << 16;
 
 fn check_ids(info: &TokenSetInfo, ids: impl Iterator<Item = u32>) -> std::result::Result<(), String> {
-    let special = [info.pad, info.cls, info.sep, info.mask, info.unknown];
-    match special.into_iter().chain(ids).find(|&id| id as usize >= info.vocab_size) {
+    let special = [info.pad, info.cls, info.sep, info.unknown].into_iter().chain(info.mask);
+    match special.chain(ids).find(|&id| id as usize >= info.vocab_size) {
         Some(id) => Err(format!("id {id} is outside the vocabulary of {}", info.vocab_size)),
         None => Ok(()),
     }
@@ -134,6 +135,19 @@ impl TokenSet {
     /// The ids of row `row`, `[CLS]` and `[SEP]` included.
     pub fn ids(&self, row: usize) -> Vec<u32> {
         self.within(self.offsets[row] as usize, self.offsets[row + 1] as usize).collect()
+    }
+
+    /// The label of row `row`, 0 or 1.
+    ///
+    /// # Errors
+    /// It has none, or another.
+    pub fn label(&self, row: usize) -> std::result::Result<u8, String> {
+        let row = &self.rows[row];
+        match row.label {
+            Some(label @ (0 | 1)) => Ok(label),
+            Some(other) => Err(format!("row `{}` has label {other}; it must be 0 or 1", row.id)),
+            None => Err(format!("row `{}` has no label", row.id)),
+        }
     }
 
     /// How many ids row `row` has.
@@ -210,7 +224,7 @@ mod tests {
             pad: 0,
             cls: 2,
             sep: 3,
-            mask: 4,
+            mask: Some(4),
             unknown: 1,
         }
     }

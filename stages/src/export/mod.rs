@@ -45,7 +45,7 @@ impl Tool for Export {
             Arg::positional(
                 "run",
                 Count::One,
-                "the step that trained it: hmd-pe-train; for ro-crate any step: report; for features hmd-regions",
+                "the step that trained or imported it: hmd-pe-train; for ro-crate any step: report; for features hmd-regions",
             ),
             Arg::option(
                 "--to",

@@ -64,7 +64,8 @@ impl Tracked {
             settings: [facts(&history), settings(&step.params)?].concat(),
             curves: curves(&history),
             best: history.best.update,
-            finals: [best(&history), finals].concat(),
+            // An imported run has no validation.
+            finals: [if history.val.is_empty() { vec![] } else { best(&history) }, finals].concat(),
             run,
         })
     }

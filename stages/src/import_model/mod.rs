@@ -1,34 +1,27 @@
 //! `import-visualbert` and `import-vilbert`: turn a checkpoint into the weights every run starts from: the original's (MMF)
 //! pretrained one, Hugging Face's where it has the model, or any BERT of Hugging Face, which gets fresh visual parts. Kept
-//! are exactly the tensors of the base, `model.bert.*`; pretraining heads are left behind. It does not know where the
-//! checkpoint came from, nor what its model's tensors are called: the model does.
+//! are exactly the tensors of the base, `model.bert.*`; the log names the others. `import-run` takes a finished model whole.
+//! None of them knows where the checkpoint came from, nor what its model's tensors are called: the model does.
 
+mod archive;
 mod checkpoint;
 mod from;
+mod names;
+mod run;
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::BufReader;
 use std::marker::PhantomData;
-use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
-use flate2::bufread::MultiGzDecoder;
+use candle_core::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::weights;
-use crate::file_kind;
 use crate::models::{self, Config, Family, Pretrained};
-use crate::{space, tar_members};
-use checkpoint::{Checkpoint, is_checkpoint};
+use checkpoint::Checkpoint;
 use from::From;
-
-/// How many times larger than its archive a checkpoint may be: gzip takes a tenth off weights.
-const MOST_RATIO: u64 = 200;
-/// A checkpoint below this many bytes may have any ratio.
-const HARMLESS: u64 = 64 << 20;
+use names::Names;
+pub use run::ImportRun;
 
 /// Imports a checkpoint of the model whose dimensions are a `C`.
 pub struct Import<C>(PhantomData<C>);
@@ -96,68 +89,26 @@ impl<C: Pretrained> Stage for Import<C> {
         let archive = checkpoint::find(job.inputs.one("archive")?)
             .map_err(|(path, problem)| StageError::input("archive", path, problem))?;
         let refuse = |problem: String| StageError::input("archive", &archive, problem);
-        let file = unpacked(&archive, job)?;
+        let file = archive::unpacked(&archive, job)?;
         let checkpoint = Checkpoint::open(&file).map_err(refuse)?;
-        let names = checkpoint.names();
         let (expected, origin) = (params.config.base_parameters(false), params.from.origin());
-        let mut spelt: HashMap<String, String> = HashMap::new();
-        for name in &names {
-            let ours = from::usual(name).and_then(|usual| params.config.own_name(origin, &usual));
-            let Some(ours) = ours else { continue };
-            if !expected.iter().any(|(expected, _)| *expected == ours) {
-                return Err(refuse(format!(
-                    "`{name}` is no part of a model of these dimensions; does `config` belong to it?"
-                )));
-            }
-            if let Some(other) = spelt.insert(ours, name.clone()) {
-                return Err(refuse(format!("`{other}` and `{name}` are the same part of the model")));
-            }
-        }
+        let names =
+            Names::sort(checkpoint.names(), |name| params.config.own_name(origin, name)).map_err(refuse)?;
         let (fresh, expected): (Vec<_>, Vec<_>) =
             expected.into_iter().partition(|(name, _)| params.config.is_fresh(origin, name));
-        let missing: Vec<&str> = expected
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .filter(|name| !spelt.contains_key(*name))
-            .collect();
-        if !missing.is_empty() {
-            let as_model =
-                missing.iter().filter(|name| names.binary_search(&(**name).to_owned()).is_ok()).count();
-            let as_model = match as_model {
-                0 => String::new(),
-                count => format!(
-                    "; {count} of them have the names of a {}, which `from: \"bert\"` does not look for",
-                    C::FAMILY.title()
-                ),
-            };
-            return Err(refuse(format!(
-                "{} of {} tensors of a {} of these dimensions are missing, first {}; the nearest of the {} names in it: \
-                 {}{as_model}",
-                missing.len(),
-                expected.len(),
-                params.from.title(),
-                missing.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
-                names.len(),
-                file_kind::nearest(missing[0], names.iter().map(String::as_str)),
-            )));
-        }
-        let wanted: Vec<&str> = expected.iter().map(|(name, _)| spelt[name].as_str()).collect();
-        let mut found = checkpoint.load(&wanted).map_err(refuse)?;
-        let mut tensors = HashMap::new();
-        for (name, shape) in &expected {
-            job.checkpoint()?;
-            let tensor = found
-                .remove(&spelt[name])
-                .ok_or_else(|| refuse(format!("`{name}` is named but has no data: the file is cut off")))?;
-            if tensor.dims() != shape {
-                return Err(refuse(format!(
-                    "`{name}` has shape {:?}, the model needs {shape:?}",
-                    tensor.dims()
-                )));
+        let surplus = |name: &str| {
+            if name.contains("Adapt") {
+                "belongs to an adapter, which a base does not have; `import-run` takes a finished model"
+            } else if params.config.is_fresh(origin, name) {
+                "is not part of a BERT; does `from` belong to it?"
+            } else {
+                "is not part of a model of these dimensions; does `config` belong to it?"
             }
-            let tensor = tensor.to_dtype(DType::F32).map_err(|error| refuse(format!("`{name}`: {error}")))?;
-            tensors.insert(name.clone(), tensor);
-        }
+        };
+        names.check(&expected, params.from.title(), C::FAMILY, surplus).map_err(refuse)?;
+        let mut tensors = names.load(checkpoint, job, refuse)?;
+        names::check_shapes(&tensors, &expected).map_err(refuse)?;
+        names.note_left(job.progress);
         if !fresh.is_empty() {
             let start = models::fresh(&params.config, params.seed, &Device::Cpu);
             let mut start = start.map_err(StageError::failed)?;
@@ -171,53 +122,6 @@ impl<C: Pretrained> Stage for Import<C> {
         job.progress.note(&format!("{} tensors imported", tensors.len()));
         let config: Config = params.config.clone().into();
         Ok(weights::write(job.out, &config, &tensors)?)
-    }
-}
-
-/// The checkpoint: `archive` itself, or unpacked from it into scratch when it is a compressed tar.
-fn unpacked(archive: &Path, job: &Job) -> Result<PathBuf, StageError> {
-    let refuse = |problem: String| StageError::input("archive", archive, problem);
-    let head = file_kind::head(archive).map_err(|error| refuse(error.to_string()))?;
-    if !head.starts_with(&[0x1f, 0x8b]) {
-        return Ok(archive.to_owned());
-    }
-    let file = File::open(archive).map_err(|error| refuse(error.to_string()))?;
-    let most = file.metadata()?.len().saturating_mul(MOST_RATIO).max(HARMLESS);
-    let mut tar = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
-    let mut found: Option<(String, PathBuf)> = None;
-    for member in tar_members::members(&mut tar).map_err(refuse)? {
-        job.checkpoint()?;
-        let mut member = member.map_err(refuse)?;
-        let name = member.shown();
-        if !member.kind.is_file() || !is_checkpoint(Path::new(&*String::from_utf8_lossy(&member.path))) {
-            continue;
-        }
-        if let Some((other, _)) = &found {
-            let problem = format!("holds several checkpoints, `{other}` and `{name}`");
-            return Err(refuse(format!(
-                "{problem}; let an `unpack` step stand before this one, and name one"
-            )));
-        }
-        if member.size > most {
-            return Err(refuse(format!(
-                "`{name}` has {} bytes, more than {MOST_RATIO} times its archive",
-                member.size
-            )));
-        }
-        space::check(job.scratch, member.size)?;
-        let ending = if name.ends_with(".safetensors") { "safetensors" } else { "pth" };
-        let target = job.scratch.join("checkpoint").with_extension(ending);
-        let copied = std::io::copy(&mut member.content, &mut File::create(&target)?);
-        let copied = copied.map_err(|error| refuse(tar_members::broken(&error)))?;
-        if copied != member.size {
-            return Err(refuse(format!("ends within `{name}`: it was cut short")));
-        }
-        found = Some((name, target));
-    }
-    tar_members::check_end(tar.into_inner()).map_err(refuse)?;
-    match found {
-        Some((_, target)) => Ok(target),
-        None => Err(refuse("the archive holds no .pth, .ckpt, .pt or .safetensors file".to_owned())),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Imports of the two tiny checkpoints that `fixtures/make.py` writes, whole and damaged.
 
-use std::fs;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use stage_api::testing::run_stage;

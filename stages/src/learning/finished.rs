@@ -16,7 +16,10 @@ use crate::nn::Params;
 /// The port a train step's tree comes in by.
 pub(crate) const RUN: &str = "run";
 
-/// The step of that name, which trains a run.
+/// Stages that leave a run.
+const MAKERS: [&str; 2] = ["train", "import-run"];
+
+/// The step of that name, which trains or imports a run.
 ///
 /// # Errors
 /// There is none, or it runs another stage.
@@ -24,8 +27,9 @@ pub(crate) fn step(desk: &Desk, name: &str) -> Result<StepView, StageError> {
     let step = desk.results.steps().into_iter().find(|step| step.name == name);
     let step =
         step.ok_or_else(|| StageError::Params(format!("there is no step `{name}`; see `repro list`")))?;
-    if step.stage != "train" {
-        let problem = format!("`{name}` runs the stage `{}`; name a step that runs `train`", step.stage);
+    if !MAKERS.contains(&step.stage.as_str()) {
+        let makers = MAKERS.map(|stage| format!("`{stage}`")).join(" or ");
+        let problem = format!("`{name}` runs the stage `{}`; name a step that runs {makers}", step.stage);
         return Err(StageError::Params(problem));
     }
     Ok(step)

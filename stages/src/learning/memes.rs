@@ -136,13 +136,7 @@ impl<'a> Memes<'a> {
     /// A row without label, or with another than 0 and 1.
     pub(crate) fn labels(&self, rows: &[usize]) -> Result<Vec<u8>, StageError> {
         let label = |&row: &usize| {
-            let row = &self.tokens.rows[row];
-            let problem = match row.label {
-                Some(label @ (0 | 1)) => return Ok(label),
-                Some(other) => format!("row `{}` has label {other}; it must be 0 or 1", row.id),
-                None => format!("row `{}` of split `{}` has no label", row.id, name(row.split)),
-            };
-            Err(StageError::input(TOKENS, self.tokens_path, problem))
+            self.tokens.label(row).map_err(|problem| StageError::input(TOKENS, self.tokens_path, problem))
         };
         rows.iter().map(label).collect()
     }

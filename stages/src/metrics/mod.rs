@@ -32,6 +32,13 @@ pub fn cross_entropy([a, b]: [f32; 2], label: u8) -> f64 {
     x.max(0.0) + libm::log1p(libm::exp(-x.abs()))
 }
 
+/// Cross-entropy of P(class 0) and P(class 1) against a label (0 or 1), in nats. The probability is kept away from 0 and 1 by
+/// float32's ε, as scikit-learn's `log_loss` does with such arrays.
+pub fn log_loss(probabilities: [f32; 2], label: u8) -> f64 {
+    let probability = probabilities[usize::from(label == 1)].clamp(f32::EPSILON, 1.0 - f32::EPSILON);
+    -libm::log(f64::from(probability))
+}
+
 /// The class with the greater value; class 0 on a tie, as an argmax that returns the first maximum.
 pub fn argmax([a, b]: [f32; 2]) -> u8 {
     u8::from(b > a)

@@ -40,6 +40,16 @@ impl Family {
         }
     }
 
+    /// The one whose checkpoint has tensors of these names.
+    pub fn of_tensors<'a>(mut names: impl Iterator<Item = &'a str>) -> Self {
+        if names.any(|name| name.contains("bert.v_embeddings.")) { Self::Vilbert } else { Self::VisualBert }
+    }
+
+    /// The one that a `model_type` names: as here, or as Hugging Face does.
+    fn of_model_type(name: String) -> Result<Self, String> {
+        if name == "visual_bert" { Ok(Self::VisualBert) } else { Self::try_from(name) }
+    }
+
     /// The paper's dimensions.
     pub fn base(self) -> Config {
         match self {
@@ -75,7 +85,8 @@ impl TryFrom<String> for Family {
     }
 }
 
-/// A model's dimensions, as `config.json` holds them: its `model_type` says of which model, VisualBERT's has none.
+/// A model's dimensions, as `config.json` holds them: its `model_type` says of which model. VisualBERT's has none here, and
+/// `visual_bert` from Hugging Face.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "model_type", rename_all = "lowercase")]
 pub enum Config {
@@ -133,7 +144,8 @@ impl<'de> Deserialize<'de> for Config {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut value = serde_json::Value::deserialize(deserializer)?;
         let named = value.as_object_mut().and_then(|fields| fields.remove("model_type"));
-        let family = named.map_or(Ok(Family::default()), serde_json::from_value).map_err(D::Error::custom)?;
+        let named = named.map(serde_json::from_value::<String>).transpose().map_err(D::Error::custom)?;
+        let family = named.map_or(Ok(Family::default()), Family::of_model_type).map_err(D::Error::custom)?;
         match family {
             Family::VisualBert => serde_json::from_value(value).map(Self::VisualBert),
             Family::Vilbert => serde_json::from_value(value).map(Self::Vilbert),
@@ -156,6 +168,9 @@ mod tests {
             let tag = "\"model_type\":\"vilbert\"";
             assert_eq!(text.contains(tag), family == Family::Vilbert, "{text}");
         }
+        let mut text = serde_json::to_value(Family::VisualBert.base()).unwrap();
+        text["model_type"] = "visual_bert".into();
+        assert_eq!(serde_json::from_value::<Config>(text).unwrap(), Family::VisualBert.base());
         let error = |text: &str| serde_json::from_str::<Config>(text).unwrap_err().to_string();
         assert!(error("{\"model_type\": \"gpt\"}").contains("`gpt`: expected `visualbert` or `vilbert`"));
         assert!(error("{\"model_type\": \"vilbert\"}").contains("missing field"));

@@ -92,6 +92,9 @@ pub fn complete(
     device: &Device,
 ) -> Result<HashMap<String, Tensor>> {
     model.check()?;
+    if mode.has_adapters() {
+        model.check_adapters()?;
+    }
     let wanted = match start {
         Start::Base => model.base_parameters(false),
         Start::Run => model.parameters(mode.has_adapters()),
@@ -102,7 +105,7 @@ pub fn complete(
     surplus.sort_unstable();
     if let Some(name) = surplus.first() {
         let count = surplus.len();
-        return Err(Error::msg(format!(
+        return Err(Error::Msg(format!(
             "the weights have `{name}`, which this model does not ({count} such): does config.json belong to them? \
              A finished run is trained further with its own mode and `start: \"run\"`"
         )));
@@ -111,10 +114,10 @@ pub fn complete(
     for (name, shape) in model.parameters(mode.has_adapters()) {
         let tensor = if wanted.contains(name.as_str()) {
             let found = weights.get(&name);
-            let found = found.ok_or_else(|| Error::msg(format!("the weights lack `{name}`")))?;
+            let found = found.ok_or_else(|| Error::Msg(format!("the weights lack `{name}`")))?;
             if found.dims() != shape {
                 let dims = found.dims();
-                return Err(Error::msg(format!("`{name}` has shape {dims:?}, the config says {shape:?}")));
+                return Err(Error::Msg(format!("`{name}` has shape {dims:?}, the config says {shape:?}")));
             }
             found.to_dtype(candle_core::DType::F32)?.to_device(device)?
         } else {
@@ -148,7 +151,7 @@ fn initial(
 
 #[cfg(test)]
 mod tests {
-    use super::super::visual_bert::tests::tiny;
+    use super::super::visual_bert::{self, tests::tiny};
     use super::*;
 
     #[test]
@@ -168,6 +171,16 @@ mod tests {
         let (text, visual) = ("position_embeddings.weight", "position_embeddings_visual.weight");
         let prefix = "model.bert.embeddings";
         assert_eq!(values(&pe, &format!("{prefix}.{text}")), values(&pe, &format!("{prefix}.{visual}")));
+    }
+
+    #[test]
+    fn only_adapters_need_a_width() {
+        let narrow = visual_bert::Config { adapter_divisor: 1000, ..tiny() };
+        let base = fresh(&narrow, 1, &Device::Cpu).unwrap();
+        let run = |mode| complete(&base, &narrow, mode, Start::Base, 1, &Device::Cpu);
+        assert!(run(Mode::Fc).is_ok() && run(Mode::Full).is_ok());
+        let error = run(Mode::Pe).unwrap_err().to_string();
+        assert!(error.contains("`adapter_divisor` 1000 leaves adapters no width"), "{error}");
     }
 
     #[test]

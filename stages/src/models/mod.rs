@@ -13,10 +13,12 @@ pub mod vilbert;
 pub mod visual_bert;
 
 use candle_core::{Device, Result, Tensor};
-use serde::Serialize;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-pub use bert::{AdapterPlace, MlmHead};
+pub use bert::found::TensorShapes;
+pub use bert::{AdapterPlace, MlmHead, classifier_name};
 pub use family::{Config, Family};
 pub use init::{Start, complete, fresh, fresh_mlm_head};
 pub use mode::Mode;
@@ -93,6 +95,12 @@ pub trait Architecture {
     /// Says which do not, and why.
     fn check(&self) -> Result<()>;
 
+    /// Whether adapters of these dimensions have a width: asked only where a model has adapters.
+    ///
+    /// # Errors
+    /// They have none.
+    fn check_adapters(&self) -> Result<()>;
+
     /// The dimensions that every model has.
     fn dimensions(&self) -> Dimensions;
 
@@ -120,6 +128,21 @@ pub trait Architecture {
 
     /// Whether checkpoints of `origin` have nothing for the base's tensor `name`.
     fn is_fresh(&self, origin: Origin, name: &str) -> bool;
+
+    /// The name of a run's tensor, of the base or of the classifier, that a checkpoint of this model calls `name`; nothing for
+    /// what a run does not have.
+    fn run_name(&self, name: &str) -> Option<String> {
+        self.own_name(Origin::Itself, name).or_else(|| classifier_name(name))
+    }
+
+    /// What shapes do not tell of these dimensions.
+    fn known(&self) -> Known;
+
+    /// Sets every dimension that the shapes of a finished run's tensors tell, by their names here; the others as `known` says.
+    ///
+    /// # Errors
+    /// A tensor that is missing or has a shape that none of its kind has; a dimension that neither tells.
+    fn set_from_shapes(&mut self, shapes: &TensorShapes, known: &Known) -> std::result::Result<(), String>;
 
     /// Everything a run has: the base, the head and, with `adapters`, the adapters; in the order of the data's path.
     fn parameters(&self, adapters: bool) -> Vec<(String, Vec<usize>)> {
@@ -222,6 +245,23 @@ pub struct Small {
     pub dropout: f64,
     /// Standard deviation of initial weights.
     pub initializer_range: f64,
+}
+
+/// What names and shapes of tensors do not tell of a model, under the names of `config.json`. What is absent follows from the
+/// paper's model: heads as wide as its own, co-attention with the last layers of the text and the first of the regions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Known {
+    /// Attention heads a layer; in ViLBERT those of the text.
+    pub num_attention_heads: Option<usize>,
+    /// ViLBERT: attention heads of a layer of regions.
+    pub v_num_attention_heads: Option<usize>,
+    /// ViLBERT: attention heads of a layer of co-attention.
+    pub bi_num_attention_heads: Option<usize>,
+    /// ViLBERT: the text layer that follows each layer of co-attention.
+    pub t_biattention_id: Option<Vec<usize>>,
+    /// ViLBERT: the layer of regions that follows each layer of co-attention.
+    pub v_biattention_id: Option<Vec<usize>>,
 }
 
 /// What a checkpoint is of.

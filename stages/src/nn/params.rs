@@ -78,7 +78,7 @@ impl Params {
     /// # Errors
     /// There is none of that name.
     pub fn get(&self, name: &str) -> Result<Tensor> {
-        let missing = || Error::msg(format!("no parameter `{name}` among the weights"));
+        let missing = || Error::Msg(format!("no parameter `{name}` among the weights"));
         Ok(self.by_name.get(name).ok_or_else(missing)?.tensor().clone())
     }
 
@@ -90,7 +90,7 @@ impl Params {
         let tensor = self.get(name)?;
         if tensor.dims() != shape {
             let found = tensor.dims();
-            return Err(Error::msg(format!(
+            return Err(Error::Msg(format!(
                 "parameter `{name}` has shape {found:?}, the model wants {shape:?}"
             )));
         }

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{
-    Answer, Arg, Count, Desk, Input, Inputs, Job, Outside, Port, Stage, StageError, StepView, Tool, ToolArgs,
+    Answer, Arg, Count, Desk, Input, InputView, Inputs, Job, Outside, Port, Stage, StageError, StepView,
+    Tool, ToolArgs,
 };
 
 use crate::artifacts::predictions::{self, Prediction};
@@ -87,7 +88,7 @@ impl Tool for Predict {
 
     fn args(&self) -> &'static [Arg] {
         const ARGS: &[Arg] = &[
-            Arg::positional("run", Count::One, "the step that trained it: hmd-pe-train"),
+            Arg::positional("run", Count::One, "the step that trained or imported it: hmd-pe-train"),
             Arg::option("--tokens", "STEP", Count::Optional, "the texts; the run's own by default"),
             Arg::option(
                 "--regions",
@@ -119,8 +120,8 @@ impl Tool for Predict {
             }
             Some(file) => placed::tokens_and_regions(Path::new(file), &step, desk, space.path())?,
             None => [
-                memes_of(&step, TOKENS, args.get("--tokens"), desk)?,
-                memes_of(&step, REGIONS, args.get("--regions"), desk)?,
+                memes(&step, TOKENS, args.get("--tokens"), desk)?,
+                memes(&step, REGIONS, args.get("--regions"), desk)?,
             ],
         };
         let input = |port: &str, path: PathBuf| Input { port: port.to_owned(), path };
@@ -153,10 +154,25 @@ impl Tool for Predict {
     }
 }
 
-/// What the run read at `port`, or the output of the step named instead.
-fn memes_of(run: &StepView, port: &str, named: Option<&str>, desk: &Desk) -> Result<PathBuf, StageError> {
-    let own = run.inputs.iter().find(|input| input.port == port).map(|input| input.source.as_str());
-    located(named.or(own).unwrap_or_default(), desk)
+/// The output of the step `named`, or else the run's own memes at `port`.
+fn memes(run: &StepView, port: &str, named: Option<&str>, desk: &Desk) -> Result<PathBuf, StageError> {
+    let own = named.is_none().then(|| own_memes(run, port, desk)).flatten();
+    match named.or(own.as_ref().map(|input| input.source.as_str())) {
+        Some(source) => located(source, desk),
+        None => Err(StageError::Params(format!(
+            "nothing says which memes `{}` is for: no step reads it together with {port}; name steps with --tokens and \
+             --regions",
+            run.name
+        ))),
+    }
+}
+
+/// What a run read at `port`; of an imported one, what the first step reads there that evaluates it.
+fn own_memes(run: &StepView, port: &str, desk: &Desk) -> Option<InputView> {
+    let at = |step: &StepView, port: &str| step.inputs.iter().find(|input| input.port == port).cloned();
+    let reads = |step: &StepView| at(step, RUN).is_some_and(|input| input.step() == Some(&run.name));
+    at(run, port)
+        .or_else(|| desk.results.steps().iter().filter(|step| reads(step)).find_map(|step| at(step, port)))
 }
 
 /// Where a source lies, which the pipeline writes as `step`, `step/part` or `./file`.

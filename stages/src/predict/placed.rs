@@ -10,9 +10,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use stage_api::{Desk, Input, Inputs, Job, Outside, StageError, StepView};
+use stage_api::{Desk, Input, InputView, Inputs, Job, Outside, StageError, StepView};
 
-use super::located;
+use super::{located, own_memes};
 use crate::artifacts::samples::{Sample, SampleSet, Split};
 use crate::file_kind;
 use crate::indexing::read;
@@ -104,8 +104,8 @@ fn linked(file: &Path, images: &Path) -> Result<Vec<Sample>, StageError> {
 
 /// The step that made what `run` reads at `port`, which must have run the stage of that name.
 fn maker(run: &StepView, port: &str, desk: &Desk) -> Result<StepView, StageError> {
-    let input = run.inputs.iter().find(|input| input.port == port);
-    let name = input.and_then(|input| input.step()).unwrap_or_default();
+    let input = own_memes(run, port, desk);
+    let name = input.as_ref().and_then(InputView::step).unwrap_or_default();
     let step = desk.results.steps().into_iter().find(|step| step.name == name && step.stage == port);
     step.ok_or_else(|| {
         let run = &run.name;
@@ -124,7 +124,7 @@ fn make(
     out: &Path,
     desk: &Desk,
 ) -> Result<PathBuf, StageError> {
-    let input = |input: &stage_api::InputView| {
+    let input = |input: &InputView| {
         let own = if input.port == port { path.to_owned() } else { located(&input.source, desk)? };
         Ok(Input { port: input.port.clone(), path: own })
     };

@@ -30,12 +30,24 @@ pub(super) struct Masked {
 }
 
 impl Masking {
-    /// The rule for texts of the vocabulary `info`; `None` when that has no words.
-    pub(super) fn new(info: &TokenSetInfo, probability: f64, hidden: f64, replaced: f64) -> Option<Self> {
-        let special = [info.pad, info.cls, info.sep, info.mask, info.unknown];
+    /// The rule for texts of the vocabulary `info`.
+    ///
+    /// # Errors
+    /// A vocabulary without `[MASK]` or without words.
+    pub(super) fn new(
+        info: &TokenSetInfo,
+        probability: f64,
+        hidden: f64,
+        replaced: f64,
+    ) -> Result<Self, &'static str> {
+        let mask = info.mask.ok_or("the vocabulary has no [MASK], which pretraining hides words with")?;
+        let special = [info.pad, info.cls, info.sep, mask, info.unknown];
         let is_word: Vec<bool> = (0..info.vocab_size as u32).map(|id| !special.contains(&id)).collect();
         let words: Vec<u32> = (0..info.vocab_size as u32).filter(|&id| is_word[id as usize]).collect();
-        (!words.is_empty()).then_some(Self { probability, hidden, replaced, mask: info.mask, words, is_word })
+        match words.is_empty() {
+            true => Err("the vocabulary has only special tokens: nothing can be masked"),
+            false => Ok(Self { probability, hidden, replaced, mask, words, is_word }),
+        }
     }
 
     /// Corrupts a text. At least one word is to be guessed, if the text has any.
@@ -76,7 +88,7 @@ mod tests {
             unknown: 1,
             cls: 2,
             sep: 3,
-            mask: 4,
+            mask: Some(4),
         }
     }
 

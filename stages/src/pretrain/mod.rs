@@ -69,9 +69,8 @@ impl Stage for Pretrain {
         let (train_rows, val_rows) = (memes.rows_of(Split::Train)?, memes.rows_of(Split::Val)?);
         let (share, hidden, replaced) =
             (settings.mask_probability, settings.mask_hidden, settings.mask_replaced);
-        let masking = Masking::new(&memes.tokens.info, share, hidden, replaced).ok_or_else(|| {
-            StageError::failed("the vocabulary has only special tokens: nothing can be masked")
-        })?;
+        let masking =
+            Masking::new(&memes.tokens.info, share, hidden, replaced).map_err(StageError::failed)?;
         let corrupt = |rows: &[usize], purpose: &str| -> Vec<Masked> {
             let mut rng = rng::generator(settings.seed, purpose);
             rows.iter().map(|&row| masking.apply(&memes.text(row), &mut rng)).collect()

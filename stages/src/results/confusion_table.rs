@@ -4,6 +4,7 @@
 use super::{Evaluated, Key, Paper, Runs, missing, names, rows};
 use crate::metrics::{argmax, confusion};
 use crate::profile::Profile;
+use crate::published;
 use crate::table::{Cell, Column, Table};
 
 pub(super) fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
@@ -54,7 +55,10 @@ fn row(of: &Key, run: &Evaluated) -> Vec<Cell> {
     };
     let mut cells = names(of);
     cells.extend([
-        Cell::Text(run.metrics.run.seed.to_string()),
+        match published::is_given(&of.1) {
+            true => Cell::None,
+            false => Cell::Text(run.metrics.run.seed.to_string()),
+        },
         Cell::Count(found),
         Cell::Count(missed),
         share(found, missed),

@@ -123,10 +123,15 @@ fn row(of: &Key, ours: &[Evaluated], paper: &Paper, has_shares: bool) -> Vec<Cel
         mean(ours, |run| run.metrics.roc_auc),
         interval(evaluated::roc_auc_interval(ours)),
         match ours {
+            // It was not trained here.
+            [one] if one.metrics.run.updates == 0 => Cell::None,
             [one] => Cell::Count(one.metrics.best_update),
             many => Cell::Text(listed(many, |run| thousands(run.metrics.best_update))),
         },
-        Cell::Text(listed(ours, |run| run.metrics.run.seed.to_string())),
+        match published::is_given(&of.1) {
+            true => Cell::None,
+            false => Cell::Text(listed(ours, |run| run.metrics.run.seed.to_string())),
+        },
     ]);
     if has_shares {
         let is_theirs = ours.iter().all(|run| run.is_on_the_papers_split(paper));
@@ -150,8 +155,11 @@ fn notes(paper: &Paper, runs: &Runs) -> Vec<String> {
         if metrics.predicted_positives == 0 || metrics.predicted_positives == metrics.rows {
             let class = if metrics.predicted_positives == 0 { "not hateful" } else { "hateful" };
             let mode = published::kind_title(&metrics.run.kind());
-            notes
-                .push(format!("{title}, {mode}, seed {}: every row is predicted {class}.", metrics.run.seed));
+            let seed = match published::is_given(&metrics.run.kind()) {
+                true => String::new(),
+                false => format!(", seed {}", metrics.run.seed),
+            };
+            notes.push(format!("{title}, {mode}{seed}: every row is predicted {class}."));
         }
     }
     if !rows.is_empty() {

@@ -113,3 +113,35 @@ fn the_same_run_twice_and_a_run_on_other_data_are_refused() {
     let error = make(dir.path(), &[run]).err().unwrap().to_string();
     assert!(error.contains("was evaluated on `hmd` and trained on `mmh`"), "{error}");
 }
+
+#[test]
+fn predictions_of_others_have_rows_and_are_tested_against_the_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let kind = "hate-clipper-predictions";
+    let dirs = [
+        write(dir.path(), "hmd", "pe", 1, 0.7, 0.2),
+        write(dir.path(), "hmd", "full", 1, 0.7, 0.3),
+        write(dir.path(), "hmd", kind, 0, 0.9, 0.9),
+        write(dir.path(), "hmd", "zoo-predictions", 0, 0.8, 0.6),
+    ];
+    for dir in &dirs[2..] {
+        let mut metrics = Metrics::read(dir).unwrap();
+        metrics.run.updates = 0;
+        metrics.predicted_positives = 0;
+        metrics.write(dir).unwrap();
+    }
+    let tables = make(dir.path(), &dirs).unwrap();
+    let shown =
+        |name: &str, row: usize| -> Vec<String> { tables(name).rows[row].iter().map(Cell::shown).collect() };
+    let table = tables("table-2");
+    assert_eq!(shown("table-2", 3)[..2], ["Hateful Memes", "hate-clipper"]);
+    assert_eq!(*cell(&table, 3, "roc_auc"), Cell::Number { value: 0.9, places: 4 });
+    assert_eq!((cell(&table, 3, "best_update"), cell(&table, 3, "seeds")), (&Cell::None, &Cell::None));
+    assert!(table.notes.iter().any(|note| note == "Hateful Memes, zoo: every row is predicted not hateful."));
+    let tested: Vec<String> = tables("table-2-tests").rows.iter().map(|row| row[1].shown()).collect();
+    let theirs = ["hate-clipper \u{2212} PE", "hate-clipper \u{2212} Full-FT", "hate-clipper \u{2212} zoo"];
+    assert_eq!(tested[3..8], [&theirs[..], &["zoo \u{2212} PE", "zoo \u{2212} Full-FT"]].concat());
+    assert_eq!(shown("table-2-tests", 3).last().unwrap(), "greater");
+    // Without them the tables are as they were.
+    assert_eq!(make(dir.path(), &dirs[..2]).unwrap()("table-2-tests").rows.len(), 6);
+}

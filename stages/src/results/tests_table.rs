@@ -1,4 +1,4 @@
-//! The table of DeLong's tests between the modes. It does not know how the test is computed.
+//! The table of DeLong's tests between the modes, and of predictions of others against them. It does not know how the test is computed.
 
 use super::{Runs, evaluated, missing};
 use crate::profile::Profile;
@@ -22,12 +22,21 @@ pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
     for (dataset, _) in DATASETS {
         // Of the first model each pair has its row, of others where there are runs.
         let kinds = published::kinds(runs.keys().map(|(_, kind)| kind.as_str()));
-        let mut models: Vec<Option<&str>> =
-            kinds.into_iter().map(|kind| published::parts_of_kind(kind).0).collect();
+        let (given, own): (Vec<&str>, Vec<&str>) =
+            kinds.into_iter().partition(|kind| published::is_given(kind));
+        let mut models: Vec<Option<&str>> = own.iter().map(|kind| published::parts_of_kind(kind).0).collect();
         models.dedup();
         for (model, (first, second)) in models.iter().flat_map(|model| PAIRS.map(|pair| (model, pair))) {
             let kind = |mode: &str| model.map_or(mode.to_owned(), |model| format!("{model}-{mode}"));
             rows.push(row(runs, dataset, (&kind(first), &kind(second))));
+        }
+        // Predictions of others against every run there is, and against the others after them.
+        let is_there = |kind: &&str| runs.contains_key(&(dataset.to_owned(), (*kind).to_owned()));
+        let given: Vec<&str> = given.into_iter().filter(is_there).collect();
+        for (at, first) in given.iter().enumerate() {
+            for second in own.iter().filter(|kind| is_there(kind)).chain(&given[at + 1..]) {
+                rows.push(row(runs, dataset, (first, second)));
+            }
         }
     }
     Table {

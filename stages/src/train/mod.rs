@@ -129,6 +129,7 @@ impl Stage for Train {
                 job.progress.advance(update, settings.updates, Unit::Items);
                 if is_due(update, settings.log_every, settings.updates) {
                     state.meter.add(loss, lesson.labels.len());
+                    job.progress.scalar(scalars::BATCH_LOSS, update, loss);
                     let (loss, loss_average) = (state.meter.median(), state.meter.average());
                     let lr = schedule.after(update);
                     let rate = (update - watched) as f64 / watch.elapsed().as_secs_f64();

@@ -42,6 +42,7 @@ pub const CASES: &[Case] = &[
     case("index-mmhs", "index-mmhs", "()", &[("archive", "synthesize/mmhs150k.zip")]),
     case("stand-in", "stand-in", "(of: \"detector\", small: true)", &[]),
     case("stand-in-visualbert", "stand-in", "(of: \"visualbert\", small: true)", &[]),
+    case("stand-in-run", "stand-in", "(of: \"run\", small: true)", &[]),
     case("stand-in-bert", "stand-in", "(of: \"bert\", small: true)", &[]),
     case("stand-in-vocabulary", "stand-in", "(of: \"vocabulary\", small: true)", &[]),
     case("data", "data", "(pictures: 2)", &[("indexes", "index-hmd")]),
@@ -116,6 +117,12 @@ pub const CASES: &[Case] = &[
          t_biattention_id: [0], v_biattention_id: [0], adapter_divisor: 2))",
         &[("archive", "./stages/src/import_model/fixtures/vilbert.pth")],
     ),
+    case(
+        "import-run",
+        "import-run",
+        "(dataset: \"hmd\", config: (num_attention_heads: 2))",
+        &[("archive", "stand-in-run/checkpoint.tar.gz")],
+    ),
     train(
         "train-fc",
         "(mode: \"fc\", seed: 1, batch: 8, updates: 4, warm_up: 1, lr: 1e-2, evaluate_every: 2, log_every: 1)",
@@ -137,6 +144,12 @@ pub const CASES: &[Case] = &[
     },
     evaluate("evaluate-fc", &[("run", "train-fc"), ("tokens", "tokens"), ("regions", "regions")]),
     evaluate("evaluate-full", &[("run", "train-full"), ("tokens", "tokens"), ("regions", "regions")]),
+    case(
+        "evaluate-predictions",
+        "evaluate",
+        "(name: \"theirs\")",
+        &[("predictions", "evaluate-fc/predictions.csv"), ("tokens", "tokens")],
+    ),
     case("predict", "predict", "()", &[("run", "train-pe"), ("tokens", "tokens"), ("regions", "regions")]),
     case(
         "parameters",

@@ -37,7 +37,7 @@ impl Fixture {
             unknown: 1,
             cls: 2,
             sep: 3,
-            mask: 4,
+            mask: Some(4),
         };
         let (mut rows, mut regions) = (Vec::new(), Vec::new());
         for at in 0..52u32 {

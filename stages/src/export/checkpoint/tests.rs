@@ -1,13 +1,17 @@
 //! Exports of a small run, read back. That `torch.load` and transformers read them too, and compute the same, is what
 //! `tests/reference/exports.py` shows; it needs both.
 
+use stage_api::testing::run_stage;
+
 use super::*;
+use crate::artifacts::history::History;
+use crate::import_model::ImportRun;
 use crate::models::visual_bert::Config;
-use crate::models::{Mode, Start, complete, fresh, vilbert};
+use crate::models::{AdapterPlace, Mode, Small, Start, complete, fresh, vilbert};
 use crate::{models, torch_file};
 
-fn run(dir: &Path) -> HashMap<String, Tensor> {
-    let config = Config {
+fn config() -> Config {
+    Config {
         vocab_size: 11,
         hidden_size: 12,
         num_hidden_layers: 2,
@@ -17,11 +21,39 @@ fn run(dir: &Path) -> HashMap<String, Tensor> {
         visual_embedding_dim: 7,
         adapter_divisor: 4,
         ..Config::base()
-    };
-    let base = fresh(&config, 1, &Device::Cpu).unwrap();
-    let tensors = complete(&base, &config, Mode::Pe, Start::Base, 1, &Device::Cpu).unwrap();
-    weights::write(dir, &config, &tensors).unwrap();
+    }
+}
+
+fn run(dir: &Path) -> HashMap<String, Tensor> {
+    run_of(dir, &config().into(), Mode::Pe)
+}
+
+fn run_of(dir: &Path, config: &models::Config, mode: Mode) -> HashMap<String, Tensor> {
+    let base = fresh(&**config, 1, &Device::Cpu).unwrap();
+    let tensors = complete(&base, &**config, mode, Start::Base, 1, &Device::Cpu).unwrap();
+    weights::write(dir, config, &tensors).unwrap();
     tensors
+}
+
+/// Imports `archive` and says what it found.
+fn imported(
+    archive: &Path,
+    params: &str,
+    out: &Path,
+) -> (models::Config, HashMap<String, Tensor>, History, Vec<String>) {
+    let params = format!("(dataset: \"hmd\", {params})");
+    let noted = run_stage(&ImportRun, &params, &[("archive", archive)], out).unwrap();
+    let config = weights::read_config(out).unwrap();
+    let notes = noted.notes.into_inner().unwrap();
+    (config, weights::read_tensors(out, &Device::Cpu).unwrap(), History::read(out).unwrap(), notes)
+}
+
+fn assert_same(expected: &HashMap<String, Tensor>, found: &HashMap<String, Tensor>) {
+    assert_eq!(expected.len(), found.len());
+    for (name, tensor) in expected {
+        assert_eq!(tensor.dims(), found[name].dims(), "{name}");
+        assert_eq!(values(tensor), values(&found[name]), "{name}");
+    }
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
@@ -90,4 +122,79 @@ fn what_cannot_be_written_is_told() {
     run(dir.path());
     let error = mmf(dir.path(), &dir.path().join("no/such/folder.pth")).unwrap_err().to_string();
     assert!(error.contains("folder.pth"), "{error}");
+}
+
+#[test]
+fn an_export_is_imported_as_the_run_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    for (place, mode) in [
+        (AdapterPlace::Output, Mode::Pe),
+        (AdapterPlace::Attention, Mode::Pe),
+        (AdapterPlace::Both, Mode::Pe),
+        (AdapterPlace::Output, Mode::Full),
+    ] {
+        let dir = dir.path().join(format!("{place:?} {mode}"));
+        fs::create_dir(&dir).unwrap();
+        // Without adapters, nothing says how wide they would be.
+        let divisor = if mode == Mode::Pe { 4 } else { Config::base().adapter_divisor };
+        let expected = Config { adapter_place: place, adapter_divisor: divisor, ..config() }.into();
+        let tensors = run_of(&dir, &expected, mode);
+        let counts = expected.counts(mode);
+
+        let file = dir.join("run.pth");
+        mmf(&dir, &file).unwrap();
+        let heads = "config: (num_attention_heads: 2)";
+        let (found, same, history, notes) = imported(&file, heads, &dir.join("from-mmf"));
+        assert_eq!(found, expected);
+        assert_same(&tensors, &same);
+        assert_eq!((history.run.kind(), history.run.dataset.as_str()), (mode.to_string(), "hmd"));
+        let ours = history.parameters;
+        assert_eq!((ours.total, ours.trained), (counts.total, counts.trained));
+        let left =
+            "1 tensors not taken, a constant that models compute themselves: `model.bert.embeddings.*`";
+        assert_eq!(notes.len(), 2);
+        assert_eq!(notes[0], left);
+        assert!(notes[1].starts_with(&format!("{} tensors imported", tensors.len())), "{notes:?}");
+
+        let folder = dir.join("exported");
+        huggingface(&dir, &folder).unwrap();
+        let (found, same, _, notes) = imported(&folder, "", &dir.join("from-huggingface"));
+        assert_eq!(found, expected);
+        assert_same(&tensors, &same);
+        assert_eq!(notes.len(), 1);
+    }
+}
+
+#[test]
+fn a_vilbert_is_imported_as_the_run_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = Small {
+        words: 11,
+        positions: 9,
+        features: 7,
+        hidden: 128,
+        layers: 4,
+        heads: 1,
+        intermediate: 20,
+        dropout: 0.1,
+        initializer_range: 0.02,
+    };
+    for place in [AdapterPlace::Output, AdapterPlace::CoAttention] {
+        let dir = dir.path().join(format!("{place:?}"));
+        fs::create_dir(&dir).unwrap();
+        // As many heads as follow from the paper's model, and its order of layers.
+        let config = vilbert::Config {
+            num_attention_heads: 2,
+            adapter_place: place,
+            ..vilbert::Config::small(&small)
+        };
+        let expected = models::Config::Vilbert(config);
+        let tensors = run_of(&dir, &expected, Mode::Pe);
+        let file = dir.join("run.pth");
+        mmf(&dir, &file).unwrap();
+        let (found, same, history, _) = imported(&file, "", &dir.join("out"));
+        assert_eq!(found, expected);
+        assert_same(&tensors, &same);
+        assert_eq!(history.run.kind(), "vilbert-pe");
+    }
 }

@@ -56,6 +56,16 @@ impl AdapterPlace {
         *self == Self::default()
     }
 
+    /// The place of adapters that text layers have in these parts; nothing where they have none.
+    pub fn of_parts(attention: bool, output: bool) -> Option<Self> {
+        match (attention, output) {
+            (true, true) => Some(Self::Both),
+            (true, false) => Some(Self::Attention),
+            (false, true) => Some(Self::Output),
+            (false, false) => None,
+        }
+    }
+
     /// The parts of a text layer, `attention.output` and `output`, that have one.
     pub fn parts(self) -> &'static [&'static str] {
         match self {

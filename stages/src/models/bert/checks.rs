@@ -13,7 +13,8 @@ const MOST_LAYERS: usize = 1 << 10;
 const MOST_PARAMETERS: u64 = 1 << 32;
 
 fn fail(problem: String) -> Result<()> {
-    Err(Error::msg(format!("model config: {problem}")))
+    // `Error::msg` would add a backtrace, and this is a message for users.
+    Err(Error::Msg(format!("model config: {problem}")))
 }
 
 /// Dimensions by name, each from 1 to [`MOST`].

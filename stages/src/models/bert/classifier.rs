@@ -4,6 +4,17 @@ use candle_core::{Result, Tensor};
 
 use crate::nn::{Activation, Kernels, LayerNorm, Linear, Params};
 
+/// The name here of the classifier's tensor `name` of a checkpoint: MMF's spellings now and before, then that of exports for
+/// Hugging Face; nothing for what is not of a classifier.
+pub fn classifier_name(name: &str) -> Option<String> {
+    let prefixes = ["model.classifier.", "bert.classifier.", "classifier."];
+    let part = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    Some(format!("{PREFIX}{part}"))
+}
+
+/// What the names of its tensors begin with.
+const PREFIX: &str = "model.classifier.";
+
 #[derive(Debug, Clone)]
 pub struct Classifier {
     dense: Linear,
@@ -15,7 +26,7 @@ pub struct Classifier {
 impl Classifier {
     /// Whether the parameters have one.
     pub fn is_in(params: &Params) -> bool {
-        params.iter().any(|(name, _)| name.starts_with("model.classifier."))
+        params.iter().any(|(name, _)| name.starts_with(PREFIX))
     }
 
     pub fn load(params: &Params, width: usize, eps: f64) -> Result<Self> {

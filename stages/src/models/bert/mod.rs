@@ -3,13 +3,14 @@
 mod adapter;
 pub mod checks;
 mod classifier;
+pub mod found;
 mod layer;
 mod mlm_head;
 mod shapes;
 mod words;
 
 pub use adapter::{Adapter, AdapterPlace};
-pub use classifier::Classifier;
+pub use classifier::{Classifier, classifier_name};
 pub use layer::{End, Layer, LayerSize, Rows, key_bias};
 pub use mlm_head::MlmHead;
 pub use shapes::Shapes;

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::super::bert::{LayerSize, Shapes, WordsSize, checks, defaults};
 use super::super::{
-    AdapterPlace, Architecture, Changes, Dimensions, Family, Model, Origin, Pretrained, Small,
+    AdapterPlace, Architecture, Changes, Dimensions, Family, Known, Model, Origin, Pretrained, Small,
+    TensorShapes,
 };
-use super::{Vilbert, names};
+use super::{Vilbert, names, shapes};
 use crate::nn::Params;
 
 /// Dimensions, under the names of the original's configuration: without prefix the text's, `v_` the regions', `bi_` of
@@ -238,9 +239,12 @@ impl Architecture for Config {
         ] {
             checks::heads(width, heads)?;
         }
-        checks::adapters(self.hidden_size.min(self.v_hidden_size), self.adapter_divisor)?;
         checks::parameters(self)?;
         checks::dropout(self.hidden_dropout_prob, self.attention_probs_dropout_prob)
+    }
+
+    fn check_adapters(&self) -> Result<()> {
+        checks::adapters(self.hidden_size.min(self.v_hidden_size), self.adapter_divisor)
     }
 
     fn dimensions(&self) -> Dimensions {
@@ -304,6 +308,20 @@ impl Architecture for Config {
 
     fn is_fresh(&self, origin: Origin, name: &str) -> bool {
         names::is_fresh(origin, name)
+    }
+
+    fn known(&self) -> Known {
+        Known {
+            num_attention_heads: Some(self.num_attention_heads),
+            v_num_attention_heads: Some(self.v_num_attention_heads),
+            bi_num_attention_heads: Some(self.bi_num_attention_heads),
+            t_biattention_id: Some(self.t_biattention_id.clone()),
+            v_biattention_id: Some(self.v_biattention_id.clone()),
+        }
+    }
+
+    fn set_from_shapes(&mut self, shapes: &TensorShapes, known: &Known) -> std::result::Result<(), String> {
+        shapes::set(self, shapes, known)
     }
 }
 

@@ -10,6 +10,7 @@ mod embeddings;
 mod encoder;
 mod head;
 mod names;
+mod shapes;
 
 use candle_core::{Error, Result, Tensor};
 

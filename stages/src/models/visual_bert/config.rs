@@ -4,12 +4,16 @@ use candle_core::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::bert::{LayerSize, Shapes, WordsSize, checks, defaults};
+use super::super::bert::{LayerSize, Shapes, WordsSize, checks, defaults, found};
 use super::super::{
-    AdapterPlace, Architecture, Changes, Dimensions, Family, Model, Origin, Pretrained, Small,
+    AdapterPlace, Architecture, Changes, Dimensions, Family, Known, Model, Origin, Pretrained, Small,
+    TensorShapes,
 };
 use super::{VisualBert, names};
 use crate::nn::Params;
+
+/// Width of an attention head of the paper's model.
+const HEAD_WIDTH: usize = 64;
 
 /// Dimensions, under the names of BERT's `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -132,12 +136,15 @@ impl Architecture for Config {
         ])?;
         checks::layers(("num_hidden_layers", self.num_hidden_layers))?;
         checks::heads(("hidden_size", self.hidden_size), ("num_attention_heads", self.num_attention_heads))?;
-        checks::adapters(self.hidden_size, self.adapter_divisor)?;
         checks::other(self.adapter_place != AdapterPlace::CoAttention, || {
             "has no co-attention for adapters to be in; `adapter_place` must be another".to_owned()
         })?;
         checks::parameters(self)?;
         checks::dropout(self.hidden_dropout_prob, self.attention_probs_dropout_prob)
+    }
+
+    fn check_adapters(&self) -> Result<()> {
+        checks::adapters(self.hidden_size, self.adapter_divisor)
     }
 
     fn dimensions(&self) -> Dimensions {
@@ -197,6 +204,36 @@ impl Architecture for Config {
     fn is_fresh(&self, origin: Origin, name: &str) -> bool {
         names::is_fresh(origin, name)
     }
+
+    fn known(&self) -> Known {
+        Known { num_attention_heads: Some(self.num_attention_heads), ..Known::default() }
+    }
+
+    fn set_from_shapes(&mut self, shapes: &TensorShapes, known: &Known) -> std::result::Result<(), String> {
+        let matrix = |name: &str| found::matrix(shapes, &format!("model.bert.{name}.weight"));
+        let hidden;
+        (self.vocab_size, hidden) = matrix("embeddings.word_embeddings")?;
+        self.hidden_size = hidden;
+        self.max_position_embeddings = matrix("embeddings.position_embeddings")?.0;
+        self.type_vocab_size = matrix("embeddings.token_type_embeddings")?.0;
+        self.visual_embedding_dim = matrix("embeddings.projection")?.1;
+        self.intermediate_size = matrix("encoder.layer.0.intermediate.dense")?.0;
+        self.num_hidden_layers = found::layers(shapes, "model.bert.encoder.layer.");
+        let name = "num_attention_heads";
+        self.num_attention_heads = found::heads(known.num_attention_heads, name, hidden, HEAD_WIDTH)?;
+        let adapter = |part: &str| {
+            let name = format!("model.bert.encoder.layer.0.{part}.AdaptComb1.weight");
+            shapes.get(&name).and_then(|shape| shape.first().copied())
+        };
+        let (attention, output) = (adapter("attention.output"), adapter("output"));
+        if let Some(place) = AdapterPlace::of_parts(attention.is_some(), output.is_some()) {
+            self.adapter_place = place;
+            let widths: Vec<(usize, usize)> =
+                [attention, output].into_iter().flatten().map(|narrow| (hidden, narrow)).collect();
+            self.adapter_divisor = found::adapter_divisor(&widths)?;
+        }
+        Ok(())
+    }
 }
 
 impl Pretrained for Config {
@@ -229,7 +266,8 @@ mod tests {
             assert!(error.contains(name) && error.contains("more than"), "{error}");
         }
         assert!(Config { hidden_dropout_prob: 0.2, ..Config::base() }.check().is_err());
-        assert!(Config { adapter_divisor: 1000, ..Config::base() }.check().is_err());
+        let narrow = Config { adapter_divisor: 1000, ..Config::base() };
+        assert!(narrow.check().is_ok() && narrow.check_adapters().is_err());
     }
 
     #[test]
