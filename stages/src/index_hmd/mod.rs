@@ -78,7 +78,7 @@ impl Stage for IndexHmd {
     type Params = Params;
     const NAME: &'static str = "index-hmd";
     const ABOUT: &'static str = "reads a Hateful Memes archive into samples, pictures and a summary";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::one("archive")];
 
     fn check(&self, params: &Params) -> Result<(), String> {

@@ -85,7 +85,7 @@ impl Stage for IndexMmhs {
     type Params = Params;
     const NAME: &'static str = "index-mmhs";
     const ABOUT: &'static str = "reads an MMHS150K archive into samples, pictures and a summary";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::one("archive")];
 
     fn check(&self, params: &Params) -> Result<(), String> {

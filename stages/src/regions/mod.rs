@@ -71,7 +71,7 @@ impl Stage for Regions {
     const NAME: &'static str = "regions";
     const ABOUT: &'static str =
         "Extracts the features of each picture's most telling regions with the detector.";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
     const INPUTS: &'static [Port] = &[Port::one("images"), Port::one("detector")];
     const OUTSIDE: &'static [&'static str] = &[KEPT];
 
