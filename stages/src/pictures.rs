@@ -1,5 +1,7 @@
 //! From a picture file to red, green and blue bytes, as the published features were made: palettes and greys
-//! become colours, transparency is dropped. It does not know the detector.
+//! become colours, transparency is dropped. It does not know the detector. JPEG is decoded here, the other formats by the crate `image`.
+
+mod jpeg;
 
 use std::io::Cursor;
 use std::path::Path;
@@ -28,9 +30,14 @@ pub(crate) fn read_picture(path: &Path) -> Result<Picture, String> {
 ///
 /// An alpha channel is dropped without blending: hidden colours show, as they do in the original.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Picture, String> {
-    let advice = "cannot be read as a picture (replace the file or leave the sample out)";
     if let Some(problem) = file_kind::placeholder(bytes) {
         return Err(problem);
+    }
+    let refuse = |problem: String| {
+        format!("cannot be read as a picture (replace the file or leave the sample out): {problem}")
+    };
+    if bytes.starts_with(jpeg::START) {
+        return jpeg::decode(bytes).map_err(refuse);
     }
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
@@ -39,7 +46,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Picture, String> {
     limits.max_image_height = Some(MOST_PIXELS);
     limits.max_alloc = Some((bytes.len() as u64).saturating_mul(MOST_RATIO).clamp(HARMLESS, LARGEST));
     reader.limits(limits);
-    let rgb = reader.decode().map_err(|error| format!("{advice}: {error}"))?.into_rgb8();
+    let rgb = reader.decode().map_err(|error| refuse(error.to_string()))?.into_rgb8();
     let (width, height) = rgb.dimensions();
     Ok(Picture { width: width as usize, height: height as usize, rgb: rgb.into_raw() })
 }

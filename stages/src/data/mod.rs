@@ -43,7 +43,7 @@ impl Stage for Data {
     const NAME: &'static str = "data";
     const ABOUT: &'static str =
         "what a data set holds: tables of its splits, drops and leakage, blurred pictures";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::many(INDEXES)];
 
     fn check(&self, params: &Params) -> Result<(), String> {

@@ -177,6 +177,36 @@ fn takes_every_kind_of_picture() {
     assert_eq!(read_picture(&images.join("e-alpha.PNG")).unwrap().rgb[..3], [200, 10, 10]);
 }
 
+/// The checksums are of what PIL decodes (stages/tests/reference/jpegs.py).
+#[test]
+fn jpeg_files_have_the_features_of_the_pixels_that_pil_decodes() {
+    let dir = tempfile::tempdir().unwrap();
+    make_detector(dir.path(), 8);
+    let (jpegs, pngs) = (dir.path().join("jpegs"), dir.path().join("pngs"));
+    std::fs::create_dir_all(&jpegs).unwrap();
+    std::fs::create_dir_all(&pngs).unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pictures/jpeg");
+    let text = std::fs::read_to_string(fixtures.join("checksums.json")).unwrap();
+    let checksums: std::collections::BTreeMap<String, (u32, u32, u32)> = serde_json::from_str(&text).unwrap();
+    let chosen: Vec<&String> = checksums.keys().step_by(2).take(20).collect();
+    for name in &chosen {
+        let jpeg = fixtures.join(format!("{name}.jpg"));
+        std::fs::copy(&jpeg, jpegs.join(format!("{name}.jpg"))).unwrap();
+        let (width, height, checksum) = checksums[*name];
+        let pixels = read_picture(&jpeg).unwrap().rgb;
+        assert_eq!(crc32fast::hash(&pixels), checksum, "{name}");
+        RgbImage::from_raw(width, height, pixels).unwrap().save(pngs.join(format!("{name}.png"))).unwrap();
+    }
+    let of_jpegs = extract(dir.path(), &jpegs, "of-jpegs").unwrap();
+    let of_pngs = extract(dir.path(), &pngs, "of-pngs").unwrap();
+    for name in chosen {
+        let jpeg = of_jpegs.picture(of_jpegs.find(&format!("{name}.jpg")).unwrap());
+        let png = of_pngs.picture(of_pngs.find(&format!("{name}.png")).unwrap());
+        assert!(!jpeg.boxes.is_empty(), "{name}");
+        assert_eq!((jpeg.boxes, jpeg.features), (png.boxes, png.features), "{name}");
+    }
+}
+
 #[test]
 fn names_the_picture_it_cannot_read() {
     let dir = tempfile::tempdir().unwrap();

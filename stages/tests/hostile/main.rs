@@ -1,9 +1,10 @@
-//! `unpack` against archives that mean harm: none writes outside its folder, none panics, none takes more memory or disk
-//! than its limits say. The archives are made here, byte by byte where no honest writer would make them.
+//! `unpack` against archives that mean harm, and the decoder of JPEG against such files: none writes outside its folder, none
+//! panics, none takes more memory or disk than its limits say. The archives are made here, byte by byte where no honest writer would make them.
 
 mod corpus;
 mod forge;
 mod honest;
+mod pictures;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -77,29 +77,8 @@ fn what_is_no_picture_has_a_reason() {
     }
 }
 
-/// Four inks become the colours that PIL makes of them, but for rounding.
+/// Four inks become the colours that PIL makes of them.
 #[test]
 fn cmyk_is_converted_as_pil_does() {
-    let ours = pictures::decode(&fixture("cmyk.jpg")).unwrap().rgb;
-    let pils = fixture("cmyk.rgb");
-    assert_eq!(ours.len(), pils.len());
-    let most = ours.iter().zip(&pils).map(|(a, b)| a.abs_diff(*b)).max();
-    assert!(most <= Some(4), "{most:?}");
-}
-
-/// The decoder has code for AVX2, for NEON and for other CPUs. These checksums are of what its plain code makes.
-#[test]
-fn jpeg_files_of_every_sampling_decode_to_the_same_pixels_on_every_cpu() {
-    for (name, pixels) in [
-        ("444", 0x7a7c_6973),
-        ("422", 0xe1dd_c71a),
-        ("420", 0xb0a6_9a00),
-        ("440", 0x72e6_4323),
-        ("411", 0xe882_5383),
-        ("420_progressive", 0x5c1a_b20e),
-    ] {
-        let picture = pictures::decode(&fixture(&format!("sampling/{name}.jpg"))).unwrap();
-        assert_eq!((picture.width, picture.height), (61, 45), "{name}");
-        assert_eq!(crc32fast::hash(&picture.rgb), pixels, "{name}");
-    }
+    assert_eq!(pictures::decode(&fixture("cmyk.jpg")).unwrap().rgb, fixture("cmyk.rgb"));
 }
