@@ -1,5 +1,8 @@
 //! Against pixels that PIL decoded: stages/tests/reference/jpegs.py wrote the fixtures, and writes larger sets.
 
+// The table is for docs/fidelity.md.
+#![allow(clippy::print_stdout)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
