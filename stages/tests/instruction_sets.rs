@@ -142,7 +142,7 @@ fn everything() -> Bits {
 
 /// Of all bits of [`everything`], as an AMD EPYC with AVX-512 computed them. No CPU gives another; a change of the arithmetic does,
 /// and raises `VERSION` of the stages that it changes.
-const DIGEST: &str = "46572b336d8d85090af50f29f0a0a4da";
+const DIGEST: &str = "dcee34c1fafa79874c11c6b37f576d37";
 
 fn digest(found: &Bits) -> String {
     let mut hash = Sha256::new();
@@ -181,7 +181,7 @@ fn every_instruction_set_and_number_of_threads_gives_the_same_bits() {
 }
 
 /// Of one update and one picture, as an AMD EPYC with AVX-512 computed them.
-const SMALL_DIGEST: &str = "12975372d12462e07d3120d25899e6c2";
+const SMALL_DIGEST: &str = "9ccf3541dd25e0da329bd4018de10534";
 
 #[test]
 fn one_update_and_one_picture_give_the_kept_bits() {
