@@ -127,8 +127,9 @@ pub fn hooks(
     let path = |number: usize| root.join(file(number)).display().to_string();
     let (root_text, letter) = (root.display(), char::from(clean::letter(text)));
     let kept = format!("{root_text}/kept");
+    // It is ended with its step, long before it would write; a busy machine may keep the step waiting meanwhile.
     let later = |detached: &str| {
-        let script = format!("exec 3>>\"$0\"; echo $$ > {root_text}/escaped; sleep 0.3; printf EVIL >&3");
+        let script = format!("exec 3>>\"$0\"; echo $$ > {root_text}/escaped; sleep 5; printf EVIL >&3");
         let started = detached.replace("SCRIPT", &format!("sh -c '{script}' \"$o/text\""));
         (String::new(), format!("{started}\nwhile [ ! -s {root_text}/escaped ]; do :; done\n"))
     };
