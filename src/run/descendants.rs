@@ -100,8 +100,10 @@ impl Descendants {
             if since.elapsed() > PATIENCE {
                 return Err(format!("a process that it left does not end (number {first})"));
             }
-            for orphan in &left {
-                kill_with_children(*orphan);
+            let mut stopped = Vec::new();
+            left.iter().for_each(|orphan| stop_with_children(*orphan, &mut stopped));
+            for process in stopped {
+                let _ = kill_process(process, Signal::KILL);
             }
             if !reap(&left) {
                 std::thread::sleep(Duration::from_millis(1));
@@ -159,11 +161,14 @@ fn reap(processes: &[Pid]) -> bool {
     ended.count() > 0
 }
 
-/// Children first: a run within a step has marks of its own.
-fn kill_with_children(process: Pid) {
+/// Stops a process and what it has started, and lists them. All are stopped before any is ended: a shell that waits for a
+/// program would go on with its next line, and write. A run within a step has marks of its own, so children count whatever
+/// their mark.
+fn stop_with_children(process: Pid, stopped: &mut Vec<Pid>) {
+    let _ = kill_process(process, Signal::STOP);
+    stopped.push(process);
     let children = fs::read_to_string(children_file(process)).unwrap_or_default();
-    numbers(&children).into_iter().for_each(kill_with_children);
-    let _ = kill_process(process, Signal::KILL);
+    numbers(&children).into_iter().for_each(|child| stop_with_children(child, stopped));
 }
 
 /// Lists the children of a process. Orphans are given to its first thread.

@@ -40,6 +40,20 @@ fn what_a_step_started_ends_with_it_in_whatever_session_it_is() {
     }
 }
 
+/// A shell goes on to its next line when the program that it waits for is ended, unless it is stopped before.
+#[test]
+fn what_a_step_started_writes_nothing_while_it_is_ended() {
+    let waiting = "setsid sh -c 'sleep 73.5; echo late >> $0' {out}/x &";
+    let piped = "setsid sh -c 'sleep 73.5 | cat; echo late >> $0' {out}/x &";
+    let line = format!("echo good > {{out}}/x; for i in $(seq 20); do {waiting} {piped} done; sleep 0.3");
+    let steps = format!(r#"(name: "a", stage: "command", params: (shell: "{line}"), publish: "a"),"#);
+    for _ in 0..5 {
+        let space = TestSpace::new(&steps);
+        space.run(&["make"]).expect(0);
+        assert_eq!(space.read("reports/mini/a/x"), "good\n");
+    }
+}
+
 #[test]
 fn what_left_the_group_of_its_step_ends_with_a_killed_run() {
     let space = TestSpace::new(

@@ -12,7 +12,7 @@ use crate::artifacts::predictions;
 use crate::artifacts::samples::Split;
 use crate::artifacts::scores::Score;
 use crate::artifacts::token_set::TokenSet;
-use crate::learning::memes::{self, TOKENS};
+use crate::learning::memes::TOKENS;
 use crate::metrics::{self, argmax};
 
 /// How many of the ids that are missing a message names.
@@ -30,7 +30,7 @@ pub(super) fn scored(name: &str, file: &Path, split: Split, job: &Job) -> Result
     let refuse = |problem: String| StageError::input(PREDICTIONS, file, problem);
     let given = predictions::read(file).map_err(|error| refuse(error.problem))?;
 
-    let (rows, dataset, in_split) = (data.rows_of(split), &data.info.dataset, memes::name(split));
+    let (rows, dataset, in_split) = (data.rows_of(split), &data.info.dataset, split.name());
     if rows.is_empty() {
         return Err(from_tokens(format!("the split `{in_split}` has no rows")));
     }
@@ -40,7 +40,7 @@ pub(super) fn scored(name: &str, file: &Path, split: Split, job: &Job) -> Result
         if !known.contains(id) {
             let problem = match data.rows.iter().find(|row| row.id == id) {
                 Some(row) => {
-                    format!("`{id}` is in the split `{}`, not in `{in_split}`", memes::name(row.split))
+                    format!("`{id}` is in the split `{}`, not in `{in_split}`", row.split.name())
                 }
                 None => format!("`{id}` is not an id of `{dataset}`"),
             };

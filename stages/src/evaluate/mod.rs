@@ -17,7 +17,7 @@ use stage_api::{Job, Outside, Port, Stage, StageError};
 use self::scored::Scored;
 use crate::artifacts::samples::Split;
 use crate::learning::finished::{self, RUN};
-use crate::learning::memes::{self, REGIONS, TOKENS};
+use crate::learning::memes::{REGIONS, TOKENS};
 use crate::models::Family;
 
 /// The port that predictions of others come in by: a CSV file.
@@ -53,7 +53,7 @@ pub(crate) struct EvaluateParams {
 }
 
 fn val() -> String {
-    memes::name(Split::Val).to_owned()
+    Split::Val.name().to_owned()
 }
 
 fn sixteen() -> usize {

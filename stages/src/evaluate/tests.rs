@@ -83,7 +83,7 @@ fn ids_that_do_not_fit_are_named_with_their_line() {
             "",
             "lacks 3 of the 4 ids of the split `val` of `hmd`, first `10`, `11`, `12`",
         ),
-        ("id,proba\nx,0.5\n".to_owned(), "split: \"test\"", "row `x` has no label"),
+        ("id,proba\nx,0.5\n".to_owned(), "split: \"test\"", "row `x` of split `test` has no label"),
         (whole.to_owned(), "split: \"train\"", "the split `train` has no rows"),
         (whole.replace("11,", "10,"), "", "line 3: `10` is on line 2, too"),
     ] {

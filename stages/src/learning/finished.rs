@@ -3,7 +3,7 @@
 use candle_core::Device;
 use stage_api::{Desk, Job, StageError, StepView};
 
-use super::memes::{self, Memes};
+use super::memes::Memes;
 use super::scoring::{Rows, Scores};
 use crate::artifacts::predictions::Prediction;
 use crate::artifacts::samples::Split;
@@ -82,6 +82,6 @@ pub(crate) fn predictions(memes: &Memes, rows: &[usize], scores: &Scores) -> Vec
 pub(crate) fn split(name: &str) -> Result<Split, String> {
     [Split::Train, Split::Val, Split::Test]
         .into_iter()
-        .find(|&split| memes::name(split) == name)
+        .find(|&split| split.name() == name)
         .ok_or_else(|| format!("split \"{name}\" is not one of \"train\", \"val\", \"test\""))
 }

@@ -105,7 +105,7 @@ impl<'a> Memes<'a> {
     pub(crate) fn rows_of(&self, split: Split) -> Result<Vec<usize>, StageError> {
         let rows = self.tokens.rows_of(split);
         if rows.is_empty() {
-            let problem = format!("the split `{}` has no rows", name(split));
+            let problem = format!("the split `{}` has no rows", split.name());
             return Err(StageError::input(TOKENS, self.tokens_path, problem));
         }
         let mut features = Vec::new();
@@ -243,15 +243,6 @@ fn location([left, upper, right, lower]: [f32; 4], (width, height): (u32, u32)) 
     let (width, height) = (width as f32, height as f32);
     let area = (lower - upper) * (right - left) / (width * height);
     [left / width, upper / height, right / width, lower / height, area]
-}
-
-/// What users call a split.
-pub(crate) fn name(split: Split) -> &'static str {
-    match split {
-        Split::Train => "train",
-        Split::Val => "val",
-        Split::Test => "test",
-    }
 }
 
 #[cfg(test)]
