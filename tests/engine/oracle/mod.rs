@@ -24,12 +24,12 @@ fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300)
 }
 
-/// All files below a folder with their bytes.
+/// All files below a folder with their bytes, also those of folders that links lead to: a kept work directory may have one.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let (mut found, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
     while let Some(inner) = folders.pop() {
         for item in fs::read_dir(inner).into_iter().flatten().flatten() {
-            if item.file_type().unwrap().is_dir() {
+            if item.path().is_dir() {
                 folders.push(item.path());
             } else {
                 found.insert(
