@@ -150,6 +150,24 @@ fn a_step_that_alters_what_it_reads_fails_and_nothing_of_it_is_published() {
     }
 }
 
+/// The evidence holds the bytes of `made`, so nothing misses them; yet the step has read others.
+#[test]
+fn a_step_that_alters_a_result_of_which_the_evidence_has_the_bytes_fails_too() {
+    // The evidence keeps what published steps read, and not what is published itself.
+    let steps = |act: &str| IN_PLACE.replace("ACT", act).replace(r#"publish: "made", "#, "");
+    let space = TestSpace::new(&steps("true"));
+    space.make();
+    space.run(&["evidence"]).expect(0);
+    space.steps(&steps("sed -i s/0.71/0.99/ {input.d}/a"));
+    let run = space.run(&["make"]).expect(1);
+    assert!(
+        run.err.contains("step `sorted` failed: the result of `made` that it reads changed"),
+        "{}",
+        run.err
+    );
+    assert_eq!(space.read("reports/mini/sorted/x"), "accuracy 0.71\n");
+}
+
 /// By a path that it does not declare, so that its own inputs are as they were.
 #[test]
 fn a_result_that_was_altered_in_the_run_that_made_it_is_made_again_before_it_is_read_or_published() {

@@ -55,6 +55,8 @@ struct Active {
     work: WorkDir,
     key_text: KeyText,
     inputs: Vec<RecordedInput>,
+    /// Where it found each of them.
+    places: Vec<PathBuf>,
     /// The files of the project that it reads, as they were when it started.
     project_inputs: ProjectInputs,
     /// The steps whose results, which it reads, were found damaged while it ran.

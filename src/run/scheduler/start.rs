@@ -251,6 +251,7 @@ impl Scheduler<'_> {
                 return self.give_up(node, &error);
             }
         };
+        let places = inputs.iter().map(|input| input.path.clone()).collect();
         let task = Task {
             step: step.name.clone(),
             stage: step.stage.clone(),
@@ -285,6 +286,7 @@ impl Scheduler<'_> {
                     work,
                     key_text,
                     inputs: recorded,
+                    places,
                     project_inputs,
                     damaged: BTreeSet::new(),
                     share,

@@ -2,6 +2,7 @@
 //! what it wrote.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use petgraph::graph::NodeIndex;
 use stage_api::Input;
@@ -10,12 +11,12 @@ use super::{Active, Scheduler};
 use crate::key::StageKey;
 use crate::pipeline::{Source, StepInput};
 use crate::plan::{Known, Plan};
-use crate::record::{Machine, RunRecord};
+use crate::record::{Machine, RecordedInput, RunRecord};
 use crate::run::event::Event;
 use crate::run::executor::Execution;
 use crate::run::machine;
 use crate::run::summary::RanStep;
-use crate::store::ResultError;
+use crate::store::{ResultError, VerifiedPath};
 use crate::workspace::Workspace;
 
 /// From so many files or bytes on, hashing and keeping an output takes a second or more, and is said.
@@ -52,6 +53,7 @@ impl Scheduler<'_> {
             work,
             key_text,
             inputs,
+            places,
             project_inputs,
             share,
             since,
@@ -80,7 +82,7 @@ impl Scheduler<'_> {
                 None => problem,
             });
         }
-        if let Err(problem) = self.results_are_unchanged(plan, node, damaged) {
+        if let Err(problem) = self.results_are_unchanged(plan, node, damaged, inputs.iter().zip(&places)) {
             let _ = self.writer.discard(work);
             return Err(problem);
         }
@@ -143,14 +145,20 @@ impl Scheduler<'_> {
 
     /// Whether the results of other steps that a step has read are as they were, and none of them was `damaged` while it ran.
     /// One that is not as it was counts as damaged.
-    fn results_are_unchanged(
+    fn results_are_unchanged<'i>(
         &mut self,
         plan: &mut Plan,
         node: NodeIndex,
         damaged: BTreeSet<String>,
+        inputs: impl Iterator<Item = (&'i RecordedInput, &'i PathBuf)>,
     ) -> Result<(), String> {
         let mut changed = damaged;
         changed.extend(self.damaged_inputs(plan, node)?);
+        // Where the evidence has the right bytes, a damaged result is not missed, and yet it is what the step has read.
+        let steps = inputs.filter(|(input, _)| input.tree.is_some());
+        let differ = steps.filter(|(input, place)| VerifiedPath::check(place, &input.digest).is_err());
+        changed
+            .extend(differ.filter_map(|(input, _)| Some(format!("`{}`", input.source.split('/').next()?))));
         match changed.is_empty() {
             true => Ok(()),
             false => Err(format!(
