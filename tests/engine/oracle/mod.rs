@@ -14,14 +14,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use clean::Outcome;
 use drawn::{Disturbance, Drawn, Edit};
 use project::{How, Made, Project};
 
-/// How many series: few enough for every day, or as many as `PROPTEST_CASES` says.
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300)
+/// The same few series every day, so that a failure is one of the change that is tested; or as many others as `PROPTEST_CASES` says.
+fn config() -> ProptestConfig {
+    let number = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let (cases, rng_seed) = number.map_or((300, RngSeed::Fixed(1)), |cases| (cases, RngSeed::Random));
+    ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 /// All files below a folder with their bytes, also those of folders that links lead to: a kept work directory may have one.
@@ -136,7 +139,7 @@ fn check(steps: Vec<Drawn>, edits: Vec<Edit>, users: bool) -> Result<(), TestCas
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn an_incremental_run_equals_a_clean_one(
