@@ -138,6 +138,9 @@ pub fn hooks(
             let file = path(file);
             (format!("printf Z > {file}\n"), format!("printf {letter} > {file}\n"))
         }
+        // A link changes the same times of a file as writing it and setting its time back: a step that links its input cannot be
+        // distinguished from one whose input was rewritten so.
+        Disturbance::RewrittenWithTime(_) if step.work == Work::Command(Leaves::HardLink) => return None,
         // Another user's file keeps its new time.
         Disturbance::RewrittenWithTime(file) => {
             let file = path(file);
