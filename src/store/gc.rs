@@ -10,7 +10,7 @@ use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
-use super::{ContentStore, LOCK, Lock, Share, StoreError, Taken, Token, away, desk, files};
+use super::{ContentStore, LOCK, Lock, OLD_TREE, Share, StoreError, Taken, Token, away, desk, files};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
@@ -118,7 +118,13 @@ impl ContentStore {
         let named = kept_by_limits(&records, limits);
         let (mut sweep, mut loose) = (Sweep::default(), Vec::new());
         for (name, path) in self.list("trees")? {
-            let Ok(digest) = name.parse::<Digest>() else { continue };
+            let Ok(digest) = name.parse::<Digest>() else {
+                if name.contains(OLD_TREE) {
+                    let (made_ms, bytes) = (modified_ms(&path), size(&path));
+                    sweep.garbage.push(Garbage { kind: Kind::Work, name, step: None, made_ms, bytes, path });
+                }
+                continue;
+            };
             let record = known.get(&digest);
             let bytes = match record {
                 Some(record) => record.bytes,
@@ -145,7 +151,7 @@ impl ContentStore {
                 loose.pop();
             }
         }
-        sweep.garbage = loose;
+        sweep.garbage.splice(0..0, loose);
         // A job that waits in the queue of a cluster for its turn needs its program.
         let has_jobs = !self.list(away::JOBS)?.is_empty();
         let is_young = |path: &Path| limits.since_ms.is_some_and(|since| modified_ms(path) >= since);

@@ -72,6 +72,8 @@ const VERSION: &str = "4\n";
 const LOCK: &str = "lock";
 const STATE: &str = "state";
 const STATE_LOCK: &str = "state.lock";
+/// In the names of trees that gave way to others and that this user may not remove.
+const OLD_TREE: &str = "-old-";
 const PIPELINES: &str = "pipelines";
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This folder is a cache of `repro`. It can be deleted; `repro make` fills it again.\n";

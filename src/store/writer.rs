@@ -5,14 +5,14 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::desk::{self, Desks, WorkDir};
 use super::lock::{Claim, Claimed, Claims, Lock, Share};
 use super::verified::{ResultError, VerifiedPath};
-use super::{ContentStore, StoreError, away, files, state, verified};
+use super::{ContentStore, OLD_TREE, StoreError, away, files, state, verified};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
@@ -367,23 +367,36 @@ impl Writer {
         self.desks.leave(&self.store, work)
     }
 
-    /// Removes a tree's bytes; its manifest and the records that name it stay.
+    /// Removes a tree's bytes; its manifest and the records that name it stay. In a cache that users share by their
+    /// group, a tree of another user is renamed instead, and `gc` of that user removes it.
     ///
     /// # Errors
     /// When they cannot be removed.
     pub fn forget_bytes(&self, tree: &Digest) -> Result<(), StoreError> {
         // Out of its name first: a half-removed tree must not look like a whole one.
         let (path, work) = (self.store.tree_folder(tree), self.store.root().join("work"));
-        let aside = tempfile::Builder::new().prefix(&format!("{tree}-old-")).tempdir_in(&work);
-        let aside = aside.map_err(StoreError::io(&work, "make a folder in it"))?.keep();
-        let moved = files::move_folder(&path, &aside.join("tree"));
-        match moved {
+        let aside = new_folder(&work, &format!("{tree}{OLD_TREE}"))?;
+        match files::move_folder(&path, &aside.join("tree")) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                files::remove(&aside).map_err(StoreError::io(&aside, "remove"))?;
+                // Moving a folder to another parent changes the folder itself, which only its owner may do.
+                // Renaming it where it is changes the parent alone.
+                let trees = self.store.root().join("trees");
+                let aside = new_folder(&trees, &format!("{tree}{OLD_TREE}"))?;
+                fs::rename(&path, &aside).map_err(StoreError::io(&path, "rename"))
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::io(&path, "move aside")(error))
             }
             _ => files::remove(&aside).map_err(StoreError::io(&aside, "remove")),
         }
     }
+}
+
+/// An empty folder whose name begins with a prefix.
+fn new_folder(parent: &Path, prefix: &str) -> Result<PathBuf, StoreError> {
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
+    folder.map(tempfile::TempDir::keep).map_err(StoreError::io(parent, "create a folder in"))
 }
 
 #[cfg(test)]

@@ -179,6 +179,29 @@ fn what_a_second_user_cannot_read_is_named_and_neither_damaged_nor_removed_nor_b
     assert_eq!(as_somebody_else(&space, &["make"]).unwrap().expect(0).ran(), ["next"]);
 }
 
+/// A folder that only its owner may move gives way to the right bytes all the same, and its owner's `gc` removes it.
+#[test]
+fn a_damaged_result_of_another_user_is_replaced_in_a_cache_that_a_group_shares() {
+    let space = built();
+    share_with_all(&space.path(""));
+    let made = tree(&space, "made");
+    let text = made.join("text");
+    let right = fs::read(&text).unwrap();
+    fs::set_permissions(&text, Permissions::from_mode(0o644)).unwrap();
+    fs::write(&text, "wrong").unwrap();
+    fs::set_permissions(&text, Permissions::from_mode(0o444)).unwrap();
+    fs::set_permissions(&made, Permissions::from_mode(0o555)).unwrap();
+    fs::remove_dir_all(space.path("reports")).unwrap();
+    let Some(run) = as_somebody_else(&space, &["make"]) else { return };
+    assert_eq!(run.expect(0).ran(), ["made"]);
+    assert_eq!(fs::read(&text).unwrap(), right);
+    let old = |space: &TestSpace| space.cached("trees").iter().filter(|name| name.contains("-old-")).count();
+    assert_eq!(old(&space), 1);
+    space.run(&["verify"]).expect(0);
+    space.run(&["gc"]).expect(0);
+    assert!(old(&space) == 0 && made.exists());
+}
+
 /// A tool with that mode, and a step that says whether it may be run.
 fn tool(mode: &str) -> String {
     let steps = r#"
