@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use petgraph::graph::NodeIndex;
 use repro::command::Command;
 use repro::pipeline::Pipeline;
-use repro::plan::{Request, judge};
+use repro::plan::{Request, plan};
 use repro::record::Machine;
 use repro::run::{
-    Capacity, Cluster, Event, Execution, Executor, Observer, Options, Outcome, Report, Reporter, Running,
+    Cluster, Event, Execution, Executor, Observer, Options, Outcome, Report, Reporter, Resources, Running,
     Site, Task,
 };
 use repro::workspace::Workspace;
@@ -206,11 +206,11 @@ fn make(pipeline: &Pipeline, folder: &Path, number: usize, ends_badly: bool) -> 
     let workspace = Workspace::open(pipeline, &folder.join("cache"), &folder.join("reports"))?;
     let writer = workspace.store().lock(&mut |_| {})?;
     let targets: Vec<NodeIndex> = pipeline.graph.node_indices().collect();
-    let mut plan = judge(pipeline, &workspace, &Request { targets, ..Request::default() });
-    let judged = since.elapsed().as_secs_f64();
+    let mut plan = plan(pipeline, &workspace, &Request { targets, ..Request::default() });
+    let planned = since.elapsed().as_secs_f64();
     let (sender, jobs) = channel();
     let cluster = std::thread::spawn(move || simulate(&jobs, ends_badly));
-    let capacity = Capacity {
+    let resources = Resources {
         cpus: 1,
         memory: 0,
         gpus: Vec::new(),
@@ -218,7 +218,8 @@ fn make(pipeline: &Pipeline, folder: &Path, number: usize, ends_badly: bool) -> 
         pools: pipeline.pools.clone(),
         cluster: Some(Cluster { jobs: 2 * GPUS, site: Site::default() }),
     };
-    let options = Options { capacity, keep_going: true, wait: true, estimated_seconds: None, shared: None };
+    let options =
+        Options { resources, keep_going: true, wait: true, estimated_seconds: None, remote_cache: None };
     let executor = SimulatedCluster(sender);
     let began = Instant::now();
     let summary = repro::run::run(
@@ -236,7 +237,7 @@ fn make(pipeline: &Pipeline, folder: &Path, number: usize, ends_badly: bool) -> 
     drop(executor);
     let done = cluster.join().map_err(|_| "the cluster broke")?;
     println!(
-        "make {number}: judged in {judged:.2} s; {} steps ran, {} failed, {} not reached; {hours:.1} h, of them {:.1} h at \
+        "make {number}: judged in {planned:.2} s; {} steps ran, {} failed, {} not reached; {hours:.1} h, of them {:.1} h at \
          least; GPUs busy {:.1}%; {} node failures cost {:.1} GPU hours; the engine took {:.1} s of one core",
         summary.ran.len(),
         summary.failures.len(),

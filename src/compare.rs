@@ -106,7 +106,7 @@ fn off(old: f64, new: f64, scale: f64) -> f64 {
     if old == new || size == 0.0 { 0.0 } else { (old - new).abs() / size }
 }
 
-fn judged(worst: f64, tolerance: f64) -> Result<(), String> {
+fn planned(worst: f64, tolerance: f64) -> Result<(), String> {
     // A difference that is no number is none that may be.
     if worst <= tolerance { Ok(()) } else { Err(format!("has numbers that are off by {worst:.2e}")) }
 }
@@ -116,7 +116,7 @@ fn texts(old: &str, new: &str, tolerance: f64) -> Result<(), String> {
     let mut worst: f64 = 0.0;
     loop {
         match (old.next(), new.next()) {
-            (None, None) => return judged(worst, tolerance),
+            (None, None) => return planned(worst, tolerance),
             (Some(Piece::Number(old)), Some(Piece::Number(new))) => worst = worst.max(off(old, new, 0.0)),
             (Some(Piece::Words(old)), Some(Piece::Words(new))) if old == new => {}
             _ => return Err("has other words".to_owned()),
@@ -218,7 +218,7 @@ fn tensors(old: &[u8], new: &[u8], tolerance: f64) -> Result<(), String> {
             worst = if off.is_nan() { f64::INFINITY } else { worst.max(off) };
         }
     }
-    judged(worst, tolerance)
+    planned(worst, tolerance)
 }
 
 /// The elements of a tensor of fractions; `None` for other types.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::pipeline::Pipeline;
 use crate::plan::{Plan, Verdict};
 use crate::record::RunRecord;
-use crate::run::{Capacity, chains};
+use crate::run::{Resources, chains};
 
 /// How long the steps that are not fresh would take.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -43,8 +43,8 @@ pub struct StepEstimate {
     pub runs: usize,
 }
 
-/// Estimates what `plan` would take with `capacity`.
-pub fn estimate(pipeline: &Pipeline, plan: &Plan, history: &[RunRecord], capacity: &Capacity) -> Estimate {
+/// Estimates what `plan` would take with `resources`.
+pub fn estimate(pipeline: &Pipeline, plan: &Plan, history: &[RunRecord], resources: &Resources) -> Estimate {
     let mut runs: HashMap<&str, Vec<f64>> = HashMap::new();
     // An accepted result took no time under its key.
     for record in history.iter().filter(|r| r.profile == pipeline.profile && r.accepted.is_none()) {
@@ -71,8 +71,8 @@ pub fn estimate(pipeline: &Pipeline, plan: &Plan, history: &[RunRecord], capacit
         .collect();
     let (critical_path, critical_seconds) = critical_path(pipeline, &open, &times);
     Estimate {
-        seconds: wall_time(pipeline, plan, &times, capacity),
-        at_least_seconds: wall_time(pipeline, plan, &must, capacity),
+        seconds: wall_time(pipeline, plan, &times, resources),
+        at_least_seconds: wall_time(pipeline, plan, &must, resources),
         critical_path,
         critical_seconds,
         unknown: steps.iter().filter(|s| s.seconds.is_none()).map(|s| s.step.clone()).collect(),
@@ -119,7 +119,7 @@ pub(crate) fn wall_time(
     pipeline: &Pipeline,
     plan: &Plan,
     times: &BTreeMap<NodeIndex, f64>,
-    capacity: &Capacity,
+    resources: &Resources,
 ) -> f64 {
     let graph = &pipeline.graph;
     let chains = chains(pipeline);
@@ -136,12 +136,12 @@ pub(crate) fn wall_time(
     // Times as whole microseconds, which have an order.
     let mut running: BinaryHeap<Reverse<(u64, NodeIndex)>> = BinaryHeap::new();
     let mut shares = HashMap::new();
-    let (mut free, mut now) = (capacity.clone(), 0u64);
+    let (mut free, mut now) = (resources.clone(), 0u64);
     loop {
         let mut waiting = BTreeSet::new();
         while let Some(first) = ready.pop_first() {
             let node = plan.at(first.1);
-            match free.take_for(&graph[node], capacity) {
+            match free.acquire_for(&graph[node], resources) {
                 Some(share) => {
                     shares.insert(node, share);
                     running.push(Reverse((now + (times[&node] * 1e6) as u64, node)));
@@ -156,7 +156,7 @@ pub(crate) fn wall_time(
         let Some(Reverse((end, node))) = running.pop() else { return now as f64 / 1e6 };
         now = end;
         if let Some(share) = shares.remove(&node) {
-            free.give_back(share);
+            free.release(share);
         }
         let readers: BTreeSet<_> = graph.neighbors_directed(node, Outgoing).collect();
         for reader in readers {

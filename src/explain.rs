@@ -10,14 +10,14 @@ use petgraph::graph::NodeIndex;
 use serde::Serialize;
 
 use crate::digest::Digest;
+use crate::environment::{ENV, NOT_SET};
 use crate::key::{Difference, KeyText};
 use crate::params::ParamChange;
 use crate::pipeline::{Pipeline, Step};
-use crate::plan::{Known, Plan, Reason, Verdict};
+use crate::plan::{BuildState, Plan, Reason, Verdict};
 use crate::record::{RecordedInput, RunRecord};
 use crate::store;
 use crate::tree::Manifest;
-use crate::versions::{ENV, NOT_SET};
 use crate::workspace::Workspace;
 
 /// How a step stands.
@@ -192,10 +192,10 @@ struct Explainer<'a> {
 impl Explainer<'_> {
     fn explain(&mut self, node: NodeIndex) -> Explanation {
         let step = &self.pipeline.graph[node];
-        let judgement = self.plan.of(node);
+        let step_plan = self.plan.of(node);
         let last = self.workspace.last(step);
         let mut waits_for = Vec::new();
-        let (state, causes) = match &judgement.verdict {
+        let (state, causes) = match &step_plan.verdict {
             Verdict::Unneeded => (State::Unneeded, Vec::new()),
             Verdict::Broken(problem) => (State::Broken, vec![Cause::Broken { problem: problem.clone() }]),
             Verdict::Stale(reason) => (State::Stale, self.reasons(node, reason, last.as_ref())),
@@ -207,7 +207,7 @@ impl Explainer<'_> {
             }
             Verdict::Fresh => (State::Fresh, self.last_reasons(node)),
         };
-        let key = judgement.key_text.as_ref().map(KeyText::key);
+        let key = step_plan.key_text.as_ref().map(KeyText::key);
         let result = key.filter(|_| state == State::Fresh).and_then(|key| self.workspace.record(&key));
         let verified = key.and_then(|key| self.workspace.store().verdict(&key));
         let key = key.map(|key| key.to_string());

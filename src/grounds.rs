@@ -7,11 +7,11 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use stage_api::Surroundings;
+use stage_api::Environment;
 
 use crate::digest::Digest;
 use crate::pipeline::{Pipeline, Source};
-use crate::plan::{Known, Plan};
+use crate::plan::{BuildState, Plan};
 use crate::store::{Facts, StoreError};
 use crate::workspace::Workspace;
 
@@ -30,7 +30,7 @@ pub struct Grounds {
     /// Files that may be there or not, and were or were not.
     looked_for: Vec<(String, bool)>,
     /// What counts of the machine, and what it was.
-    machine: Vec<(Surroundings, Vec<(String, String)>)>,
+    machine: Vec<(Environment, Vec<(String, String)>)>,
 }
 
 impl Grounds {
@@ -38,7 +38,7 @@ impl Grounds {
     /// down.
     pub fn of(pipeline: &Pipeline, workspace: &Workspace, plan: &Plan) -> Option<Self> {
         let mut files = vec![(pipeline.file.clone(), pipeline.text)];
-        let mut machine: Vec<(Surroundings, Vec<(String, String)>)> = Vec::new();
+        let mut machine: Vec<(Environment, Vec<(String, String)>)> = Vec::new();
         for node in plan.needed() {
             let step = &pipeline.graph[node];
             for input in &step.inputs {
@@ -49,9 +49,9 @@ impl Grounds {
             if step.publish.is_some() {
                 files.extend(workspace.published_files(step, &plan.of(node).tree?)?);
             }
-            let counts = &step.surroundings;
-            if *counts != Surroundings::default() && machine.iter().all(|(known, _)| known != counts) {
-                machine.push((counts.clone(), workspace.surroundings(step).ok()?));
+            let counts = &step.environment;
+            if *counts != Environment::default() && machine.iter().all(|(known, _)| known != counts) {
+                machine.push((counts.clone(), workspace.environment(step).ok()?));
             }
         }
         let text = |path: &Path| path.to_str().map(ToOwned::to_owned);
@@ -102,15 +102,12 @@ impl Grounds {
         }
         content(digests.into_iter()) == self.content
             && self.looked_for.iter().all(|(path, was_there)| Path::new(path).exists() == *was_there)
-            && self
-                .machine
-                .iter()
-                .all(|(counts, was)| facts.versions.surroundings(counts).as_ref() == Ok(was))
+            && self.machine.iter().all(|(counts, was)| facts.versions.environment(counts).as_ref() == Ok(was))
     }
 
     /// The grounds on which `request` was last found done, if no step was executed since.
     pub fn known(request: &Digest, facts: &Facts) -> Option<Self> {
-        serde_json::from_str(&facts.store.judged(request)?).ok()
+        serde_json::from_str(&facts.store.planned(request)?).ok()
     }
 
     /// Keeps the grounds of `request`, which was judged by what the store knows now.

@@ -9,13 +9,12 @@
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
 //! `escape` → `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `versions` →
-//! `store` → `pins`, `evidence` → `plan` → `publish` → `workspace` → `grounds` → `remote` → `run` → `explain`, `estimate`,
+//! `store` → `lockfile`, `evidence` → `plan` → `publish` → `workspace` → `grounds` → `remote` → `run` → `explain`, `estimate`,
 //! `rehearse`, `doctor`, `accept`, `attest`, `diff`, `divergence` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
 pub mod accept;
-pub mod attest;
 pub mod cli;
 pub mod command;
 pub mod compare;
@@ -23,14 +22,15 @@ pub mod diff;
 pub mod digest;
 pub mod divergence;
 pub mod doctor;
+pub mod environment;
 pub mod escape;
 pub mod estimate;
 pub mod evidence;
 pub mod explain;
 pub mod grounds;
 pub mod key;
+pub mod lockfile;
 pub mod params;
-pub mod pins;
 pub mod pipeline;
 pub mod plan;
 pub mod publish;
@@ -41,5 +41,4 @@ pub mod run;
 pub mod sandbox;
 pub mod store;
 pub mod tree;
-pub mod versions;
 pub mod workspace;

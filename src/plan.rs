@@ -17,7 +17,7 @@ use crate::pipeline::{Pipeline, Source, Step};
 use crate::record::{RecordedInput, RunRecord, source_name};
 
 /// All that judging may ask.
-pub trait Known {
+pub trait BuildState {
     /// The tree that the newest execution of a key wrote.
     fn tree(&self, key: &StageKey) -> Option<Digest>;
     /// Whether a tree may be believed to be this step's: nothing that is noted of the step speaks against it.
@@ -33,7 +33,7 @@ pub trait Known {
     /// The digest of a file of the project.
     fn file(&self, path: &std::path::Path) -> Option<Digest>;
     /// What of the machine counts for a step's result, by name and value; or what keeps it from being known.
-    fn surroundings(&self, step: &Step) -> Result<Vec<(String, String)>, String>;
+    fn environment(&self, step: &Step) -> Result<Vec<(String, String)>, String>;
     /// Whether the reports hold all that publishing `tree` for `step` would write.
     fn is_published(&self, step: &Step, tree: &Digest) -> bool;
 }
@@ -83,7 +83,7 @@ pub enum Verdict {
 
 /// What is known of a step.
 #[derive(Debug, Clone)]
-pub struct Judgement {
+pub struct StepPlan {
     /// What is to be done.
     pub verdict: Verdict,
     /// What its key is made of, when all digests are known.
@@ -95,12 +95,12 @@ pub struct Judgement {
 /// The judgement of every step, kept up to date while steps run.
 pub struct Plan<'a> {
     pipeline: &'a Pipeline,
-    known: &'a dyn Known,
+    known: &'a dyn BuildState,
     order: Vec<NodeIndex>,
     position: Vec<usize>,
     forced: BTreeSet<NodeIndex>,
     targets: BTreeSet<NodeIndex>,
-    judgements: Vec<Judgement>,
+    steps: Vec<StepPlan>,
 }
 
 /// All steps, each after all that it reads, otherwise in the order of the pipeline file.
@@ -123,24 +123,24 @@ pub fn in_order(pipeline: &Pipeline) -> Vec<NodeIndex> {
 }
 
 /// Judges every step that the request needs.
-pub fn judge<'a>(pipeline: &'a Pipeline, known: &'a dyn Known, request: &Request) -> Plan<'a> {
+pub fn plan<'a>(pipeline: &'a Pipeline, known: &'a dyn BuildState, request: &Request) -> Plan<'a> {
     let graph = &pipeline.graph;
     let order = in_order(pipeline);
     let mut position = vec![0; graph.node_count()];
     for (place, node) in order.iter().enumerate() {
         position[node.index()] = place;
     }
-    let unneeded = Judgement { verdict: Verdict::Unneeded, key_text: None, tree: None };
-    let mut judgements = vec![unneeded; graph.node_count()];
+    let unneeded = StepPlan { verdict: Verdict::Unneeded, key_text: None, tree: None };
+    let mut steps = vec![unneeded; graph.node_count()];
     let mut needed: Vec<NodeIndex> = request.targets.clone();
     while let Some(node) = needed.pop() {
-        let judgement = &mut judgements[node.index()];
-        if judgement.verdict == Verdict::Unneeded {
-            judgement.verdict = Verdict::Waiting { on: Vec::new() };
+        let step_plan = &mut steps[node.index()];
+        if step_plan.verdict == Verdict::Unneeded {
+            step_plan.verdict = Verdict::Waiting { on: Vec::new() };
             needed.extend(graph.neighbors_directed(node, Incoming));
         }
     }
-    let all = order.iter().copied().filter(|n| judgements[n.index()].verdict != Verdict::Unneeded).collect();
+    let all = order.iter().copied().filter(|n| steps[n.index()].verdict != Verdict::Unneeded).collect();
     let mut plan = Plan {
         pipeline,
         known,
@@ -148,16 +148,16 @@ pub fn judge<'a>(pipeline: &'a Pipeline, known: &'a dyn Known, request: &Request
         position,
         forced: request.forced.clone(),
         targets: request.targets.iter().copied().collect(),
-        judgements,
+        steps,
     };
-    plan.settle(all);
+    plan.propagate(all);
     plan
 }
 
 impl Plan<'_> {
     /// The judgement of a step.
-    pub fn of(&self, node: NodeIndex) -> &Judgement {
-        &self.judgements[node.index()]
+    pub fn of(&self, node: NodeIndex) -> &StepPlan {
+        &self.steps[node.index()]
     }
 
     /// The verdict on a step.
@@ -216,37 +216,37 @@ impl Plan<'_> {
     /// that may have become ready.
     pub fn finished(&mut self, node: NodeIndex) -> BTreeSet<NodeIndex> {
         self.forced.remove(&node);
-        self.reconsider(node)
+        self.invalidate(node)
     }
 
     /// Takes note that something may have become known of a step, and judges again what that touches. Returns the
     /// steps that may have become ready.
-    pub fn reconsider(&mut self, node: NodeIndex) -> BTreeSet<NodeIndex> {
-        let mut touched = self.settle(BTreeSet::from([node]));
+    pub fn invalidate(&mut self, node: NodeIndex) -> BTreeSet<NodeIndex> {
+        let mut touched = self.propagate(BTreeSet::from([node]));
         touched.extend(self.pipeline.graph.neighbors_directed(node, Outgoing));
         touched
     }
 
     /// Judges `pending` and, as far as something changes, what reads it and what it reads, until nothing changes.
-    fn settle(&mut self, pending: BTreeSet<NodeIndex>) -> BTreeSet<NodeIndex> {
+    fn propagate(&mut self, pending: BTreeSet<NodeIndex>) -> BTreeSet<NodeIndex> {
         let mut pending: BTreeSet<usize> = pending.into_iter().map(|node| self.position(node)).collect();
         let mut changed = BTreeSet::new();
         while let Some(place) = pending.pop_first() {
             let node = self.order[place];
             let new = self.evaluate(node);
-            let old = std::mem::replace(&mut self.judgements[node.index()], new);
+            let old = std::mem::replace(&mut self.steps[node.index()], new);
             let new = self.of(node);
             let reaches = |direction| {
                 self.pipeline
                     .graph
                     .neighbors_directed(node, direction)
-                    .filter(|other| self.judgements[other.index()].verdict != Verdict::Unneeded)
+                    .filter(|other| self.steps[other.index()].verdict != Verdict::Unneeded)
             };
             if old.tree != new.tree {
                 pending.extend(reaches(Outgoing).map(|reader| self.position(reader)));
             }
             // Whether it runs decides whether the bytes of what it reads are wanted.
-            let runs = |judgement: &Judgement| matches!(judgement.verdict, Verdict::Stale(_));
+            let runs = |step_plan: &StepPlan| matches!(step_plan.verdict, Verdict::Stale(_));
             if runs(&old) != runs(new) {
                 pending.extend(reaches(Incoming).map(|input| self.position(input)));
             }
@@ -257,17 +257,17 @@ impl Plan<'_> {
         changed
     }
 
-    fn evaluate(&self, node: NodeIndex) -> Judgement {
+    fn evaluate(&self, node: NodeIndex) -> StepPlan {
         let step = &self.pipeline.graph[node];
         let (mut digests, mut waits) = (Vec::new(), Vec::new());
-        let judgement = |verdict, key_text, tree| Judgement { verdict, key_text, tree };
+        let step_plan = |verdict, key_text, tree| StepPlan { verdict, key_text, tree };
         for input in &step.inputs {
             match &input.source {
                 Source::File(path) => match self.known.file(path) {
                     Some(digest) => digests.push((input.port.as_str(), digest)),
                     None => {
                         let problem = format!("it reads ./{}, which is not there", path.display());
-                        return judgement(Verdict::Broken(problem), None, None);
+                        return step_plan(Verdict::Broken(problem), None, None);
                     }
                 },
                 Source::Step { step: source, output } => match (self.of(*source).tree, output) {
@@ -279,7 +279,7 @@ impl Plan<'_> {
                             let source = &self.pipeline.graph[*source].name;
                             let problem =
                                 format!("it reads {source}/{path}, but `{source}` wrote no `{path}`");
-                            return judgement(Verdict::Broken(problem), None, None);
+                            return step_plan(Verdict::Broken(problem), None, None);
                         }
                     },
                 },
@@ -288,12 +288,12 @@ impl Plan<'_> {
         if !waits.is_empty() {
             waits.sort_unstable();
             waits.dedup();
-            return judgement(Verdict::Waiting { on: waits }, None, None);
+            return step_plan(Verdict::Waiting { on: waits }, None, None);
         }
         let mut text = KeyText::new(&step.stage, step.version, &step.params, digests);
-        match self.known.surroundings(step) {
+        match self.known.environment(step) {
             Ok(all) => text = all.iter().fold(text, |text, (name, value)| text.with(name, value)),
-            Err(problem) => return judgement(Verdict::Broken(problem), None, None),
+            Err(problem) => return step_plan(Verdict::Broken(problem), None, None),
         }
         let tree = self.known.tree(&text.key()).filter(|tree| self.known.agrees(step, tree));
         // Of a forced step the tree counts as unknown: it is asked for because its result is in doubt.
@@ -306,13 +306,13 @@ impl Plan<'_> {
                     None => Reason::NeverRun,
                 }
             };
-            return judgement(Verdict::Stale(reason), Some(text), None);
+            return step_plan(Verdict::Stale(reason), Some(text), None);
         };
         let verdict = match self.missed_by(node, &tree) {
             Some(wanted_by) => Verdict::Stale(Reason::BytesMissing { wanted_by }),
             None => Verdict::Fresh,
         };
-        judgement(verdict, Some(text), Some(tree))
+        step_plan(verdict, Some(text), Some(tree))
     }
 
     /// Who wants bytes of a fresh step that are gone: a reader that must run, or (`Some(None)`) the reports.

@@ -10,7 +10,7 @@ use crate::estimate::wall_time;
 use crate::pipeline::{Pipeline, Real};
 use crate::plan::{Plan, Verdict};
 use crate::record::RunRecord;
-use crate::run::Capacity;
+use crate::run::Resources;
 
 /// Of a GPU's greatest float32 rate, the share that real networks reach with plain kernels.
 pub const REACHED: f64 = 0.35;
@@ -155,7 +155,7 @@ impl Sum {
 pub fn sum(
     pipeline: &Pipeline,
     plan: &Plan,
-    capacity: &Capacity,
+    resources: &Resources,
     steps: &[Rehearsed],
     counts: impl Fn(NodeIndex) -> bool,
 ) -> Sum {
@@ -168,7 +168,7 @@ pub fn sum(
     let total = |of: fn(&Forecast) -> f64| counted.iter().map(|(_, real)| of(real)).sum();
     Sum {
         steps: counted.len(),
-        seconds: wall_time(pipeline, plan, &times, capacity),
+        seconds: wall_time(pipeline, plan, &times, resources),
         host_seconds: total(|real| real.host_seconds),
         teraflop: total(|real| real.teraflop),
         bytes: counted.iter().map(|(_, real)| real.bytes).sum(),

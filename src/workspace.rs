@@ -1,6 +1,6 @@
 //! What the engine knows of the disk in one place: the store, the evidence, the project's files, the reports. What the
 //! store does not know the evidence may. It answers what
-//! judging asks ([`Known`]) and remembers the answers, so that each record and manifest is read once.
+//! judging asks ([`BuildState`]) and remembers the answers, so that each record and manifest is read once.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::digest::Digest;
+use crate::environment::Versions;
 use crate::evidence::Evidence;
 use crate::key::StageKey;
-use crate::pins::Pins;
+use crate::lockfile::Lockfile;
 use crate::pipeline::{Pipeline, Source, Step};
-use crate::plan::Known;
+use crate::plan::BuildState;
 use crate::publish::Reports;
 use crate::record::RunRecord;
 use crate::store::{ContentStore, Facts, ResultError, Snapshot, StatCache, StoreError, VerifiedPath};
 use crate::tree::{Manifest, TreeError};
-use crate::versions::Versions;
 
 /// The disk as one pipeline sees it.
 pub struct Workspace {
@@ -26,7 +26,7 @@ pub struct Workspace {
     reports: Reports,
     root: PathBuf,
     profile: String,
-    pins: RefCell<Pins>,
+    lockfile: RefCell<Lockfile>,
     files: RefCell<BTreeMap<PathBuf, Result<Digest, TreeError>>>,
     digests: RefCell<StatCache>,
     versions: RefCell<Versions>,
@@ -75,7 +75,7 @@ impl Workspace {
             reports: Reports::new(reports.to_owned(), pipeline, store.root()),
             root: pipeline.root.clone(),
             profile: pipeline.profile.clone(),
-            pins: RefCell::new(Pins::load(&pipeline.file)?),
+            lockfile: RefCell::new(Lockfile::load(&pipeline.file)?),
             files: RefCell::default(),
             digests: RefCell::new(digests),
             versions: RefCell::new(versions),
@@ -198,8 +198,8 @@ impl Workspace {
 
     /// The lock file that outputs are held against, and its digest when it was read; `None` when it was not there.
     pub fn lock_file(&self) -> (PathBuf, Option<Digest>) {
-        let pins = self.pins.borrow();
-        (pins.file().to_owned(), pins.text())
+        let lockfile = self.lockfile.borrow();
+        (lockfile.file().to_owned(), lockfile.text())
     }
 
     /// Holds the outputs of a step that just ran against what is noted of it, and notes what is not.
@@ -207,11 +207,12 @@ impl Workspace {
     /// # Errors
     /// A sentence that says what differs, or that it cannot be noted.
     pub fn pin(&self, step: &Step, outputs: &BTreeMap<String, Digest>) -> Result<(), String> {
-        let mut pins = self.pins.borrow_mut();
+        let mut lockfile = self.lockfile.borrow_mut();
         // Another run may have noted something since.
-        *pins = pins.reload().map_err(|error| error.to_string())?;
-        pins.check(&self.profile, &step.name, outputs)?;
-        pins.add(&self.profile, &step.name, outputs)
+        *lockfile = lockfile.reload().map_err(|error| error.to_string())?;
+        lockfile.check(&self.profile, &step.name, outputs)?;
+        lockfile
+            .add(&self.profile, &step.name, outputs)
             .map_err(|error| format!("what it brought cannot be noted beside the pipeline file: {error}"))
     }
 
@@ -228,7 +229,7 @@ impl Workspace {
     }
 }
 
-impl Known for Workspace {
+impl BuildState for Workspace {
     fn tree(&self, key: &StageKey) -> Option<Digest> {
         let of_evidence = || self.evidence.record(key).map(|record| record.tree);
         let tree = self.store.tree_of(key).or_else(of_evidence)?;
@@ -243,8 +244,9 @@ impl Known for Workspace {
         // By the record: the bytes may be gone.
         let key = self.owners.borrow().get(tree).copied();
         let record = key.and_then(|key| self.record(&key));
-        record
-            .is_none_or(|record| self.pins.borrow().check(&self.profile, &step.name, &record.outputs).is_ok())
+        record.is_none_or(|record| {
+            self.lockfile.borrow().check(&self.profile, &step.name, &record.outputs).is_ok()
+        })
     }
 
     fn last(&self, step: &Step) -> Option<RunRecord> {
@@ -268,8 +270,8 @@ impl Known for Workspace {
         self.manifest(tree)?.at(path)
     }
 
-    fn surroundings(&self, step: &Step) -> Result<Vec<(String, String)>, String> {
-        self.versions.borrow_mut().surroundings(&step.surroundings)
+    fn environment(&self, step: &Step) -> Result<Vec<(String, String)>, String> {
+        self.versions.borrow_mut().environment(&step.environment)
     }
 
     fn has_bytes(&self, tree: &Digest, path: Option<&str>) -> bool {

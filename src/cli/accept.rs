@@ -52,7 +52,7 @@ impl Accept {
         for name in &self.steps {
             nodes.push(context.step(name)?);
         }
-        let mut tell = |holder: &str| tell!("waiting for {holder}, which writes the same cache");
+        let mut tell = |owner: &str| print_err!("waiting for {owner}, which writes the same cache");
         let writer = context.workspace()?.store().lock(&mut tell)?;
         let mut said = Vec::new();
         // Each after what it reads: an accepted step gives the next one its inputs.
@@ -66,7 +66,7 @@ impl Accept {
         let alone = nodes.len() == 1;
         for node in nodes {
             let workspace = context.workspace()?;
-            let plan = context.judge(&workspace, vec![node], BTreeSet::new())?;
+            let plan = context.plan(&workspace, vec![node], BTreeSet::new())?;
             let step = &context.pipeline.graph[node].name;
             let record = match accept(&context.pipeline, &workspace, &plan, node, &word) {
                 Ok(Accepted { idle, .. }) if alone && !idle.is_empty() => {
@@ -82,13 +82,13 @@ impl Accept {
                 // Of several steps each need not have all that is named.
                 Ok(Accepted { record, idle }) => {
                     for idle in &idle {
-                        tell!("`{step}`: {idle} did not change; the rest is accepted");
+                        print_err!("`{step}`: {idle} did not change; the rest is accepted");
                     }
                     unmet.retain(|name| idle.contains(name));
                     record
                 }
                 Err(Refusal::Fresh) => {
-                    tell!("`{step}` is fresh: there is nothing to accept");
+                    print_err!("`{step}` is fresh: there is nothing to accept");
                     continue;
                 }
                 Err(refusal) => {
@@ -119,7 +119,7 @@ impl Accept {
         }
         if refused.is_none() && !alone && !said.is_empty() && !unmet.is_empty() {
             let unmet = unmet.into_iter().collect::<Vec<_>>().join(", ");
-            tell!("warning: {unmet} changed in none of these steps");
+            print_err!("warning: {unmet} changed in none of these steps");
         }
         // What was accepted before stays and was said.
         refused.map_or(Ok(ExitCode::SUCCESS), Err)

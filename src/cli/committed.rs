@@ -9,14 +9,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::format;
 use super::git::Git;
-use super::words;
 use crate::compare::{self, Difference};
 use crate::digest::Digest;
 use crate::divergence::{self, Comparison, Divergence};
 use crate::evidence::Evidence;
 use crate::pipeline::Pipeline;
-use crate::plan::{Known, Plan};
+use crate::plan::{BuildState, Plan};
 use crate::store::StoreError;
 use crate::workspace::Workspace;
 
@@ -270,9 +270,9 @@ impl Reproduction {
                     [(changed, "changed"), (new, "not committed"), (gone, "committed, and no longer made")];
                 let files = files.iter().flat_map(|(files, how)| files.iter().map(move |file| (file, how)));
                 if differing == 0 {
-                    lines.push(format!("{}, the same bytes as committed", words::count(*same, "report")));
+                    lines.push(format!("{}, the same bytes as committed", format::count(*same, "report")));
                 } else {
-                    let all = words::count(same + differing, "report");
+                    let all = format::count(same + differing, "report");
                     lines.push(format!("{differing} of {all} not as committed:"));
                     lines.extend(files.take(SHOWN).map(|(file, how)| format!("  {file} ({how})")));
                     if differing > SHOWN {
@@ -283,7 +283,7 @@ impl Reproduction {
             None if steps.differing.is_empty() => {
                 lines.push(format!(
                     "{}, the same results as the evidence records",
-                    words::count(steps.same, "step")
+                    format::count(steps.same, "step")
                 ));
             }
             None => {}

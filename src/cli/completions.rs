@@ -120,7 +120,7 @@ fn known(registry: &Registry, kind: Names) -> Vec<CompletionCandidate> {
             .iter()
             .map(|(name, nodes)| match pipeline.graph.node_weights().find(|step| step.name == *name) {
                 Some(step) => about(name, &step.stage),
-                None => about(name, &super::words::count(nodes.len(), "step")),
+                None => about(name, &super::format::count(nodes.len(), "step")),
             })
             .collect(),
         Names::Profiles => pipeline.profiles.iter().map(CompletionCandidate::new).collect(),

@@ -11,7 +11,7 @@ use super::error::CliError;
 use crate::digest::Digest;
 use crate::evidence::Evidence;
 use crate::pipeline::{Pipeline, nearest};
-use crate::plan::{Plan, Request, judge};
+use crate::plan::{Plan, Request, plan};
 use crate::store::{ContentStore, Facts, StoreError, stamp_of};
 use crate::workspace::Workspace;
 
@@ -209,13 +209,13 @@ impl Context {
     }
 
     /// Judges the targets, and refuses when a file of the project that they need cannot be used.
-    pub fn judge<'a>(
+    pub fn plan<'a>(
         &'a self,
         workspace: &'a Workspace,
         targets: Vec<NodeIndex>,
         forced: BTreeSet<NodeIndex>,
     ) -> Result<Plan<'a>, CliError> {
-        let plan = judge(&self.pipeline, workspace, &Request { targets, forced });
+        let plan = plan(&self.pipeline, workspace, &Request { targets, forced });
         match workspace.unusable_file(plan.needed().map(|node| &self.pipeline.graph[node])) {
             Some(file) => Err(CliError::File { pipeline: self.pipeline.file.clone(), file }),
             None => Ok(plan),

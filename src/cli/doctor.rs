@@ -8,9 +8,9 @@ use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, ask, print, print_json, words};
+use super::{Global, format, manual_steps, print, print_json};
 use crate::doctor::{Finding, Standing, examine};
-use crate::plan::judge;
+use crate::plan::plan;
 
 /// Looks at this machine, the cache and what a profile wants from outside, and says what to do before a run disappoints.
 ///
@@ -25,7 +25,7 @@ impl Doctor {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
         let context = Context::load(global, registry)?;
         let mut found = examine(context.cache(), registry.host_checks());
-        found.extend(self.outside(&context, registry)?);
+        found.extend(self.allowed_env(&context, registry)?);
         if global.json {
             print_json(&found)?;
         } else {
@@ -35,7 +35,7 @@ impl Doctor {
         match problems {
             0 => Ok(ExitCode::SUCCESS),
             number => {
-                tell!("{} in the way", words::count(number, "thing"));
+                print_err!("{} in the way", format::count(number, "thing"));
                 Ok(ExitCode::from(3))
             }
         }
@@ -43,7 +43,7 @@ impl Doctor {
 
     /// What the profile wants from outside: files and licences that only a person can get, and the variables of the
     /// environment that its steps may see.
-    fn outside(&self, context: &Context, registry: &Registry) -> Result<Vec<Finding>, CliError> {
+    fn allowed_env(&self, context: &Context, registry: &Registry) -> Result<Vec<Finding>, CliError> {
         let nodes = match self.targets.is_empty() {
             true => context.pipeline.graph.node_indices().collect(),
             false => context.targets(&self.targets)?,
@@ -51,8 +51,8 @@ impl Doctor {
         // A cache that cannot be read is a finding already.
         let Ok(workspace) = context.workspace() else { return Ok(Vec::new()) };
         let request = crate::plan::Request { targets: nodes, forced: BTreeSet::new() };
-        let plan = judge(&context.pipeline, &workspace, &request);
-        let needed = ask::failures(context, &plan, registry);
+        let plan = plan(&context.pipeline, &workspace, &request);
+        let needed = manual_steps::failures(context, &plan, registry);
         let mut found: Vec<Finding> = needed
             .iter()
             .map(|failure| {
@@ -83,7 +83,7 @@ fn credentials(
     let mut by_name: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for node in nodes {
         let step = &context.pipeline.graph[node];
-        let wanted = registry.get(&step.stage).map(|stage| stage.outside()).unwrap_or_default();
+        let wanted = registry.get(&step.stage).map(|stage| stage.allowed_env()).unwrap_or_default();
         for (name, _) in std::env::vars_os() {
             let Some(name) = name.to_str() else { continue };
             let is_wanted = wanted.iter().any(|wanted| crate::pipeline::fits(wanted, name));

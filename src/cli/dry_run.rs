@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, print, print_json, status, words};
+use super::{Global, format, print, print_json, status};
 use crate::estimate::{Estimate, estimate};
 use crate::explain::{Explanation, explain};
 use crate::plan::{Plan, Verdict};
-use crate::run::Capacity;
+use crate::run::Resources;
 use crate::workspace::Workspace;
 
 /// Tells it; runs nothing.
@@ -19,40 +19,40 @@ pub fn dry_run(
     context: &Context,
     workspace: &Workspace,
     plan: &Plan,
-    capacity: &Capacity,
+    resources: &Resources,
 ) -> Result<ExitCode, CliError> {
     let not_fresh = plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh);
     let steps: Vec<Explanation> =
         not_fresh.map(|node| explain(&context.pipeline, workspace, plan, node)).collect();
-    let guess = estimate(&context.pipeline, plan, workspace.history(), capacity);
+    let guess = estimate(&context.pipeline, plan, workspace.history(), resources);
     if global.json {
         print_json(&json!({"steps": steps, "estimate": guess}))?;
     } else if steps.is_empty() {
-        tell!("nothing to do: {} fresh", words::count(plan.needed().count(), "step"));
+        print_err!("nothing to do: {} fresh", format::count(plan.needed().count(), "step"));
     } else {
-        print(&(status::table(&steps) + &told(&guess, capacity)))?;
+        print(&(status::table(&steps) + &describe(&guess, resources)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// An estimate in words.
-fn told(guess: &Estimate, capacity: &Capacity) -> String {
+fn describe(guess: &Estimate, resources: &Resources) -> String {
     const SHOWN: usize = 8;
     if guess.unknown.len() == guess.steps.len() {
         return "no estimate: none of these steps has run before\n".to_owned();
     }
-    let room = match &capacity.cluster {
-        Some(cluster) => format!("up to {} at a time", words::count(cluster.jobs, "job")),
-        None => words::count(capacity.cpus, "thread"),
+    let room = match &resources.cluster {
+        Some(cluster) => format!("up to {} at a time", format::count(cluster.jobs, "job")),
+        None => format::count(resources.cpus, "thread"),
     };
-    let mut text = format!("by earlier runs about {} with {room}", words::duration(guess.seconds));
+    let mut text = format!("by earlier runs about {} with {room}", format::duration(guess.seconds));
     if guess.steps.iter().any(|step| !step.must) {
-        let least = words::duration(guess.at_least_seconds);
+        let least = format::duration(guess.at_least_seconds);
         text.push_str(&format!(", {least} if what waits turns out fresh"));
     }
     text.push_str(&format!(
         "\nthe longest chain takes {}: {}\n",
-        words::duration(guess.critical_seconds),
+        format::duration(guess.critical_seconds),
         guess.critical_path.join(" -> ")
     ));
     if !guess.unknown.is_empty() {

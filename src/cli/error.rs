@@ -55,7 +55,7 @@ impl CliError {
         match self {
             Self::Pipeline(_) | Self::Usage { .. } | Self::File { .. } => ExitCode::from(2),
             Self::Store(
-                StoreError::Foreign { .. } | StoreError::Pins { .. } | StoreError::Evidence { .. },
+                StoreError::Foreign { .. } | StoreError::Lockfile { .. } | StoreError::Evidence { .. },
             ) => ExitCode::from(2),
             Self::Tool { error: StageError::Params(_), .. } => ExitCode::from(2),
             Self::Tool { error: StageError::NeedsHuman { .. }, .. } => ExitCode::from(3),
@@ -65,7 +65,7 @@ impl CliError {
     }
 
     /// The text for standard error.
-    pub fn told(self) -> String {
+    pub fn message(self) -> String {
         let with_hint = |message: String, hint: Option<String>| match hint {
             Some(hint) => format!("error: {message}\nhint: {hint}"),
             None => format!("error: {message}"),
@@ -91,7 +91,9 @@ impl CliError {
             Self::Store(error) => {
                 let hint = match &error {
                     StoreError::Foreign { .. } => None,
-                    StoreError::Pins { .. } => Some("restore the file from its history, or remove the line"),
+                    StoreError::Lockfile { .. } => {
+                        Some("restore the file from its history, or remove the line")
+                    }
                     StoreError::Evidence { .. } => Some(
                         "restore the file from its history; `repro evidence` writes it anew where the results are",
                     ),
@@ -99,9 +101,9 @@ impl CliError {
                     StoreError::Io { .. } | StoreError::Unreadable(_) => {
                         Some("check the folder's permissions and the free space")
                     }
-                    StoreError::Output(_) | StoreError::OutputReplaced { .. } | StoreError::Away { .. } => {
-                        None
-                    }
+                    StoreError::Output(_)
+                    | StoreError::OutputReplaced { .. }
+                    | StoreError::JobRunning { .. } => None,
                 };
                 with_hint(error.to_string(), hint.map(ToOwned::to_owned))
             }

@@ -9,13 +9,13 @@ use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, print, print_json, words};
-use crate::attest::{Attested, Refusal, attest};
+use super::{Global, format, print, print_json};
 use crate::digest::Digest;
 use crate::evidence;
+use crate::evidence::{Collected, Refusal, collect};
 use crate::key::StageKey;
 use crate::pipeline::needs::{bytes, size};
-use crate::store::Claimed;
+use crate::store::TryClaim;
 
 /// Write the evidence from which a fresh clone makes the reports without data and without training
 ///
@@ -36,19 +36,19 @@ impl Evidence {
         let context = Context::load(global, registry)?;
         let targets = context.targets(&self.targets)?;
         let workspace = context.workspace()?;
-        let plan = context.judge(&workspace, targets, BTreeSet::new())?;
-        let Attested { proofs, by_result } = match attest(&context.pipeline, &workspace, &plan, self.largest)
-        {
-            Ok(attested) => attested,
-            Err(refusal) => return refused(&refusal, self.largest),
-        };
+        let plan = context.plan(&workspace, targets, BTreeSet::new())?;
+        let Collected { proofs, by_result } =
+            match collect(&context.pipeline, &workspace, &plan, self.largest) {
+                Ok(attested) => attested,
+                Err(refusal) => return refused(&refusal, self.largest),
+            };
         let folder = context.evidence_folder();
         let writer = workspace
             .store()
-            .lock(&mut |holder| tell!("waiting for {holder}, which has this cache to itself"))?;
+            .lock(&mut |owner| print_err!("waiting for {owner}, which has this cache to itself"))?;
         // Whoever writes evidence of this profile is the one: two at once would take each other's folder away.
         let key = StageKey(Digest::of_kind("repro evidence v1", folder.as_os_str().as_encoded_bytes()));
-        let Claimed::Mine(claim) = writer.claim(key)? else {
+        let TryClaim::Acquired(claim) = writer.claim(key)? else {
             let message = format!("{}: another process writes this evidence", folder.display());
             return Err(CliError::Usage {
                 message,
@@ -56,7 +56,7 @@ impl Evidence {
             });
         };
         let work = writer.begin_aside(key, claim)?;
-        let written = evidence::write(&folder, &proofs, &work.out);
+        let written = evidence::replace(&folder, &proofs, &work.out);
         // The next run clears what cannot be cleared now.
         let _ = writer.discard(work);
         written?;
@@ -68,9 +68,13 @@ impl Evidence {
         } else {
             print(&format!("{}\n", folder.display()))?;
         }
-        tell!("{}, {} with bytes", words::count(proofs.len(), "record"), words::count(parts, "result"));
+        print_err!(
+            "{}, {} with bytes",
+            format::count(proofs.len(), "record"),
+            format::count(parts, "result")
+        );
         for step in by_result {
-            tell!(
+            print_err!(
                 "`{step}` is attested by its own result: what it reads is larger than {} or not here",
                 bytes(self.largest)
             );
@@ -86,8 +90,10 @@ fn refused(refusal: &Refusal, largest: u64) -> Result<ExitCode, CliError> {
             (format!("step `{step}` is not up to date"), "`repro make` first".to_owned())
         }
         Refusal::Unusable(step, problem) => {
-            tell!("error: no evidence is written: the result of step `{step}` cannot be used: {problem}");
-            tell!("hint: `repro make {step} --force {step}` builds it again");
+            print_err!(
+                "error: no evidence is written: the result of step `{step}` cannot be used: {problem}"
+            );
+            print_err!("hint: `repro make {step} --force {step}` builds it again");
             return Ok(ExitCode::FAILURE);
         }
         Refusal::TooLarge(step, size) => {
@@ -99,7 +105,7 @@ fn refused(refusal: &Refusal, largest: u64) -> Result<ExitCode, CliError> {
             return Err(CliError::Usage { message, hint: Some(format!("`--largest {}`", bytes(*size))) });
         }
     };
-    tell!("error: no evidence is written: {problem}");
-    tell!("hint: {hint}");
+    print_err!("error: no evidence is written: {problem}");
+    print_err!("hint: {hint}");
     Ok(ExitCode::from(4))
 }

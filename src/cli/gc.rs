@@ -8,9 +8,9 @@ use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, print, print_json, words};
+use super::{Global, format, print, print_json};
 use crate::pipeline::needs::{bytes, size};
-use crate::plan::{Known, Request, Verdict, judge};
+use crate::plan::{BuildState, Request, Verdict, plan};
 use crate::store::{ContentStore, Kind, Limits, Roots, Sweep};
 
 /// Remove results that the pipeline names no more, and what dead runs left
@@ -67,7 +67,7 @@ impl Gc {
             self.tell(global, &sweep)?;
             return Ok(std::process::ExitCode::SUCCESS);
         }
-        let mut tell = |holder: &str| tell!("waiting for {holder}, which uses this cache");
+        let mut tell = |owner: &str| print_err!("waiting for {owner}, which uses this cache");
         let sweeper = store.alone(&mut tell)?;
         // Judged with nobody else at work: what a run has just made is known.
         let (roots, gone) = self.roots(&context, sweeper.store(), registry)?;
@@ -135,22 +135,22 @@ impl Gc {
                 (Kind::Log, _) => "log without a record".to_owned(),
             };
             let name: String = garbage.name.chars().take(12).collect();
-            let age = words::ago(garbage.made_ms);
+            let age = format::ago(garbage.made_ms);
             text.push_str(&format!("{:>10}  {name}  {what}, {age}\n", bytes(garbage.bytes)));
         }
         print(&text)?;
         let verb = if self.dry_run { "would go" } else { "go" };
-        tell!(
+        print_err!(
             "{} {verb} with {}; {} with {}",
-            words::count(sweep.garbage.len(), "item"),
+            format::count(sweep.garbage.len(), "item"),
             bytes(sweep.bytes()),
-            words::count(sweep.kept, "result") + if sweep.kept == 1 { " stays" } else { " stay" },
+            format::count(sweep.kept, "result") + if sweep.kept == 1 { " stays" } else { " stay" },
             bytes(sweep.kept_bytes),
         );
         if let Some(max) = self.max_size
             && sweep.kept_bytes > max
         {
-            tell!("what the pipeline names is larger than {}; nothing of that goes", bytes(max));
+            print_err!("what the pipeline names is larger than {}; nothing of that goes", bytes(max));
         }
         Ok(())
     }
@@ -162,12 +162,12 @@ fn name_all(roots: &mut Roots, context: &Context, registry: &Registry) -> Result
         let context = context.of_profile(profile, registry)?;
         let workspace = context.workspace()?;
         let targets = context.pipeline.graph.node_indices().collect();
-        let plan = judge(&context.pipeline, &workspace, &Request { targets, ..Request::default() });
+        let plan = plan(&context.pipeline, &workspace, &Request { targets, ..Request::default() });
         for node in plan.needed() {
-            let judgement = plan.of(node);
-            roots.keys.extend(judgement.key_text.as_ref().map(|text| text.key()));
-            roots.trees.extend(judgement.tree);
-            if matches!(judgement.verdict, Verdict::Waiting { .. } | Verdict::Broken(_)) {
+            let step_plan = plan.of(node);
+            roots.keys.extend(step_plan.key_text.as_ref().map(|text| text.key()));
+            roots.trees.extend(step_plan.tree);
+            if matches!(step_plan.verdict, Verdict::Waiting { .. } | Verdict::Broken(_)) {
                 // What it would run on is not known now, so what it made last may be what it would make.
                 let last = workspace.last(&context.pipeline.graph[node]);
                 roots.trees.extend(last.as_ref().map(|record| record.tree));

@@ -12,16 +12,16 @@ use crate::run::{self, Outcome};
 #[derive(Args)]
 pub struct Job {
     /// The folder.
-    desk: PathBuf,
+    job_dir: PathBuf,
 }
 
 impl Job {
     pub fn run(&self) -> Result<ExitCode, CliError> {
         let failed =
-            |error| CliError::usage(format!("{}: cannot be worked at: {error}", self.desk.display()));
-        Ok(match run::work_at(&self.desk).map_err(failed)? {
+            |error| CliError::usage(format!("{}: cannot be worked at: {error}", self.job_dir.display()));
+        Ok(match run::work_at(&self.job_dir).map_err(failed)? {
             None => {
-                tell!("{}: there is nothing to do any more", self.desk.display());
+                print_err!("{}: there is nothing to do any more", self.job_dir.display());
                 ExitCode::SUCCESS
             }
             Some(Outcome::Done) => ExitCode::SUCCESS,

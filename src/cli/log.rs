@@ -17,7 +17,7 @@ use super::{Global, print_bytes, print_json};
 use crate::escape::escaped_bytes;
 use crate::key::StageKey;
 use crate::pipeline::Step;
-use crate::plan::{Known, Request, judge};
+use crate::plan::{BuildState, Request, plan};
 use crate::run::running_job;
 use crate::workspace::Workspace;
 
@@ -40,7 +40,7 @@ impl Log {
         let node = context.step(&self.step)?;
         let workspace = context.workspace()?;
         let request = Request { targets: vec![node], forced: BTreeSet::new() };
-        let plan = judge(&context.pipeline, &workspace, &request);
+        let plan = plan(&context.pipeline, &workspace, &request);
         let key = plan.of(node).key_text.as_ref().map(|text| text.key());
         let running_log = || running(&workspace, &self.step, key.as_ref());
         let running = running_log();
@@ -69,7 +69,7 @@ impl Log {
         log.print()?;
         if self.follow {
             if running.is_none() {
-                tell!("`{}` is not running; this was its last log", self.step);
+                print_err!("`{}` is not running; this was its last log", self.step);
             }
             let mut is_running = running.is_some();
             while is_running {
@@ -89,7 +89,7 @@ impl Log {
                 &json!({"step": self.step, "running": false, "log": null, "scalars": null, "text": ""}),
             )?;
         } else {
-            tell!("`{}` has run and said nothing", self.step);
+            print_err!("`{}` has run and said nothing", self.step);
         }
         Ok(ExitCode::SUCCESS)
     }

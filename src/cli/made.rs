@@ -9,12 +9,12 @@ use serde_json::json;
 
 use super::committed::Reproduction;
 use super::error::CliError;
-use super::sharing::tell_offered;
-use super::{Global, ask, print_line, words};
+use super::remote_args::tell_offered;
+use super::{Global, format, manual_steps, print_line};
 use crate::key::KeyText;
 use crate::plan::{Plan, Verdict};
 use crate::publish::Published;
-use crate::remote::Offered;
+use crate::remote::PushSummary;
 use crate::run::Summary;
 use crate::workspace::Workspace;
 
@@ -27,7 +27,7 @@ pub struct Made {
     /// Under `--check`, the reports that are not what is made now.
     pub differing: Vec<PathBuf>,
     /// What the shared store of that name was offered.
-    pub offered: Option<(String, Offered)>,
+    pub offered: Option<(String, PushSummary)>,
     /// How it compares with what the project committed, where that was looked at.
     pub reproduction: Option<Reproduction>,
     /// How many steps are fresh now.
@@ -78,9 +78,9 @@ impl Made {
         let summary = &self.summary;
         self.tell_failures(workspace);
         let ran = summary.ran.len();
-        let time = words::duration(self.since.elapsed().as_secs_f64());
+        let time = format::duration(self.since.elapsed().as_secs_f64());
         let fresh = self.fresh.saturating_sub(ran);
-        let mut line = format!("{} ran in {time}, {fresh} fresh", words::count(ran, "step"));
+        let mut line = format!("{} ran in {time}, {fresh} fresh", format::count(ran, "step"));
         match by_evidence(workspace, plan) {
             0 => {}
             number => line.push_str(&format!(" ({number} by the evidence; --no-evidence runs them here)")),
@@ -91,7 +91,7 @@ impl Made {
         if !summary.not_reached.is_empty() {
             line.push_str(&format!(", {} not reached", summary.not_reached.len()));
         }
-        tell!("{line}");
+        print_err!("{line}");
         if let Some((place, offered)) = &self.offered {
             tell_offered(place, offered);
         }
@@ -99,23 +99,23 @@ impl Made {
         match &self.published {
             Some(published) => tell_published(published, &folder.to_string()),
             None if !self.differing.is_empty() => {
-                let number = words::count(self.differing.len(), "file");
-                tell!("error: --check: {number} in {folder} not as made now");
+                let number = format::count(self.differing.len(), "file");
+                print_err!("error: --check: {number} in {folder} not as made now");
                 for file in &self.differing {
-                    tell!("  {}", file.display());
+                    print_err!("  {}", file.display());
                 }
-                tell!(
+                print_err!(
                     "hint: `repro make` with the same targets writes them; commit them with what changed them"
                 );
                 return ExitCode::from(4);
             }
-            None => tell!("the reports are as they were"),
+            None => print_err!("the reports are as they were"),
         }
         for line in self.reproduction.iter().flat_map(Reproduction::lines) {
-            tell!("{line}");
+            print_err!("{line}");
         }
         if summary.failures.iter().any(|failure| failure.needs_human) {
-            ask::tell_how_to_go_on(global, targets);
+            manual_steps::tell_how_to_go_on(global, targets);
         }
         self.exit_code()
     }
@@ -123,22 +123,22 @@ impl Made {
     fn tell_failures(&self, workspace: &Workspace) {
         for failure in &self.summary.failures {
             if failure.needs_human {
-                ask::tell_one(failure);
+                manual_steps::tell_one(failure);
             } else {
-                tell!("error: step `{}` failed: {}", failure.step, failure.problem);
+                print_err!("error: step `{}` failed: {}", failure.step, failure.problem);
             }
             // One that said nothing left no log.
             if let Some(log) = failure.log.as_ref().filter(|log| log.exists()) {
-                tell!("hint: its log is {}", log.display());
+                print_err!("hint: its log is {}", log.display());
             }
         }
-        for (step, holder) in &self.summary.elsewhere {
-            let holder = holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string);
-            tell!("error: step `{step}` is being run by {holder}");
-            tell!("hint: without --no-wait this waits for it");
+        for (step, owner) in &self.summary.held_by_others {
+            let owner = owner.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string);
+            print_err!("error: step `{step}` is being run by {owner}");
+            print_err!("hint: without --no-wait this waits for it");
         }
         if self.summary.interrupted {
-            tell!("stopped; what was finished is kept in {}", workspace.store().root().display());
+            print_err!("stopped; what was finished is kept in {}", workspace.store().root().display());
         }
     }
 
@@ -159,13 +159,13 @@ impl Made {
 
 fn tell_published(Published { written, removed, edited }: &Published, folder: &str) {
     if !written.is_empty() {
-        tell!("published {} in {folder}", words::count(written.len(), "file"));
+        print_err!("published {} in {folder}", format::count(written.len(), "file"));
     }
     if !removed.is_empty() {
-        tell!("removed {} that no step publishes any more", words::count(removed.len(), "report"));
+        print_err!("removed {} that no step publishes any more", format::count(removed.len(), "report"));
     }
     for file in edited {
-        tell!("warning: {} was edited; no step publishes it any more, and it stays", file.display());
+        print_err!("warning: {} was edited; no step publishes it any more, and it stays", file.display());
     }
 }
 

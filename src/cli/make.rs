@@ -13,24 +13,24 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stage_api::Registry;
 
-use super::ask;
 use super::committed::{Committed, Reproduction};
 use super::context::{Context, Project};
 use super::dry_run::dry_run;
-use super::elsewhere::Elsewhere;
 use super::error::CliError;
-use super::limits::Limits;
+use super::executor_args::ExecutorArgs;
 use super::made::{Made, by_evidence};
-use super::sharing::{Sharing, tell_news};
-use super::{Global, console, status, words};
+use super::manual_steps;
+use super::remote_args::{RemoteArgs, print_remote_event};
+use super::resource_args::ResourceArgs;
+use super::{Global, console, format, status};
 use crate::digest::Digest;
 use crate::estimate::estimate;
 use crate::explain::explain;
 use crate::grounds::Grounds;
-use crate::plan::{Known, Plan, Verdict};
+use crate::plan::{BuildState, Plan, Verdict};
 use crate::publish::{Part, Published};
-use crate::remote::Shared;
-use crate::run::{self, Capacity, Message, Options, Summary};
+use crate::remote::RemoteCache;
+use crate::run::{self, Message, Options, Resources, Summary};
 use crate::store::{ContentStore, Damage, Facts, StoreError, Writer};
 use crate::workspace::Workspace;
 
@@ -43,11 +43,11 @@ pub struct Make {
     #[arg(long, value_name = "TARGET")]
     with: Vec<String>,
     #[command(flatten)]
-    limits: Limits,
+    resource_args: ResourceArgs,
     #[command(flatten)]
-    sharing: Sharing,
+    remote_args: RemoteArgs,
     #[command(flatten)]
-    elsewhere: Elsewhere,
+    executor: ExecutorArgs,
     /// After a failure, go on with what does not depend on the failed step.
     #[arg(short, long)]
     keep_going: bool,
@@ -67,8 +67,8 @@ pub struct Make {
 
 impl Make {
     /// Makes these targets as far as that goes, on this machine alone.
-    pub fn everything(targets: Vec<String>, limits: Limits) -> Self {
-        Self { targets, limits, keep_going: true, ..Self::default() }
+    pub fn everything(targets: Vec<String>, resource_args: ResourceArgs) -> Self {
+        Self { targets, resource_args, keep_going: true, ..Self::default() }
     }
 
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
@@ -85,7 +85,7 @@ impl Make {
         }
         let context = Context::of(project, registry)?;
         registry.check_host()?;
-        self.limits.check(&context)?;
+        self.resource_args.check(&context)?;
         let targets = context.targets(&asked)?;
         let forced = self.force.iter().map(|name| context.step(name)).collect::<Result<BTreeSet<_>, _>>()?;
         // A step that is forced is asked for, whether or not a target needs it.
@@ -93,7 +93,7 @@ impl Make {
 
         // First without the lock: most of the time there is nothing to do, and nothing to wait for.
         let (mut workspace, anew) = (&context.workspace_with(facts?)?, OnceCell::new());
-        let mut plan = context.judge(workspace, targets.clone(), forced.clone())?;
+        let mut plan = context.plan(workspace, targets.clone(), forced.clone())?;
         if !self.dry_run && is_done(&context, workspace, &plan) {
             keep(context.keep(workspace.store()));
             keep(workspace.store().register(&context.file()));
@@ -114,31 +114,38 @@ impl Make {
             return nothing_to_do(global, made, by_evidence(workspace, &plan));
         }
         // What other machines have made counts before anything is refused or begun.
-        let shared = if self.dry_run { None } else { self.sharing.open()? };
-        if let Some(shared) = &shared {
+        let remote_cache = if self.dry_run { None } else { self.remote_args.open()? };
+        if let Some(remote_cache) = &remote_cache {
             let writer = workspace.store().lock(&mut tell_of_waiting)?;
             if writer.has_waited() {
                 return self.run(global, registry);
             }
             let nodes = plan.needed().collect();
-            shared.supply(&context.pipeline, workspace, &writer, &mut plan, nodes, &mut tell_news);
+            remote_cache.fetch_missing(
+                &context.pipeline,
+                workspace,
+                &writer,
+                &mut plan,
+                nodes,
+                &mut print_remote_event,
+            );
             writer.sync()?;
         }
-        let capacity = self.limits.capacity(&context, self.elsewhere.site()?)?;
-        self.limits.refuse_impossible(&context, &plan, &capacity)?;
+        let resources = self.resource_args.resources(&context, self.executor.site()?)?;
+        self.resource_args.refuse_impossible(&context, &plan, &resources)?;
         let reason = |node| status::root_reason(&explain(&context.pipeline, workspace, &plan, node));
-        if let Some(code) = self.limits.denied(global, &context, &plan, reason)? {
+        if let Some(code) = self.resource_args.denied(global, &context, &plan, reason)? {
             return Ok(code);
         }
         if self.dry_run {
-            return dry_run(global, &context, workspace, &plan, &capacity);
+            return dry_run(global, &context, workspace, &plan, &resources);
         }
 
         // What only people can do is said at once and as a whole, not one by one as the steps come to it.
         if !self.keep_going {
-            let needed = ask::failures(&context, &plan, registry);
+            let needed = manual_steps::failures(&context, &plan, registry);
             if !needed.is_empty() {
-                ask::tell(global, &asked, &needed)?;
+                manual_steps::tell(global, &asked, &needed)?;
                 return Ok(ExitCode::from(3));
             }
         }
@@ -153,13 +160,13 @@ impl Make {
         workspace.store().register(&context.file())?;
         // Something is to be done: what the version commands say is asked anew, once.
         if workspace.ask_versions_again() || writer.has_waited() {
-            plan = context.judge(workspace, targets, forced)?;
+            plan = context.plan(workspace, targets, forced)?;
         }
         warn_of_losses(workspace.store());
         warn_of_leftovers(&writer);
         warn_of_damage(&context, workspace, &mut plan)?;
         let schedule = |plan: &mut Plan| {
-            self.schedule(global, &context, workspace, &writer, plan, &capacity, shared.clone())
+            self.schedule(global, &context, workspace, &writer, plan, &resources, remote_cache.clone())
         };
         let mut summary = schedule(&mut plan)?;
         // A step may have written into another one's result since that was kept.
@@ -185,12 +192,14 @@ impl Make {
         if made.summary.is_complete() && made.differing.is_empty() {
             made.reproduction = reproduction(&context, workspace, &plan, made.published.as_ref());
         }
-        let may_offer = |shared: &Rc<Shared>| {
-            !(made.summary.interrupted || shared.is_away() || shared.remote().is_readonly())
+        let may_offer = |remote_cache: &Rc<RemoteCache>| {
+            !(made.summary.interrupted
+                || remote_cache.is_unreachable()
+                || remote_cache.remote().is_readonly())
         };
-        if let Some(shared) = shared.filter(may_offer) {
-            let offered = shared.offer(&context.pipeline, workspace, &plan, fresh.into_iter(), false);
-            made.offered = Some((shared.remote().place().to_owned(), offered));
+        if let Some(remote_cache) = remote_cache.filter(may_offer) {
+            let offered = remote_cache.offer(&context.pipeline, workspace, &plan, fresh.into_iter(), false);
+            made.offered = Some((remote_cache.remote().place().to_owned(), offered));
         }
         keep(workspace.keep_facts());
         if global.json {
@@ -207,7 +216,7 @@ impl Make {
 
     /// How many steps were asked for, if they were found done before and all that this rests on is as it was.
     fn known_done(&self, project: &Project, asked: &[String], facts: &mut Facts) -> Option<usize> {
-        if self.dry_run || !self.force.is_empty() || self.limits.names_pools() {
+        if self.dry_run || !self.force.is_empty() || self.resource_args.names_pools() {
             return None;
         }
         let grounds = Grounds::known(&project.request(asked), facts)?;
@@ -222,23 +231,28 @@ impl Make {
         workspace: &Workspace,
         writer: &Writer,
         plan: &mut Plan,
-        capacity: &Capacity,
-        shared: Option<Rc<Shared>>,
+        resources: &Resources,
+        remote_cache: Option<Rc<RemoteCache>>,
     ) -> Result<Summary, CliError> {
         if plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh) {
             return Ok(Summary::default());
         }
-        let site = capacity.cluster.as_ref().map(|cluster| &cluster.site);
-        let executor = Elsewhere::executor(site, workspace.store().root())?;
+        let site = resources.cluster.as_ref().map(|cluster| &cluster.site);
+        let executor = ExecutorArgs::executor(site, workspace.store().root())?;
         let (sender, messages) = channel();
-        let stop_fetching = shared.as_ref().map(|shared| shared.remote().stopper());
+        let stop_fetching = remote_cache.as_ref().map(|remote_cache| remote_cache.remote().stopper());
         stop_on_signals(sender.clone(), site.is_some(), stop_fetching)
             .map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
-        let guess = estimate(&context.pipeline, plan, workspace.history(), capacity);
+        let guess = estimate(&context.pipeline, plan, workspace.history(), resources);
         let estimated_seconds = guess.unknown.is_empty().then_some(guess.seconds);
-        let capacity = capacity.clone();
-        let options =
-            Options { capacity, keep_going: self.keep_going, wait: !self.no_wait, estimated_seconds, shared };
+        let resources = resources.clone();
+        let options = Options {
+            resources,
+            keep_going: self.keep_going,
+            wait: !self.no_wait,
+            estimated_seconds,
+            remote_cache,
+        };
         let mut observer = console::observer(global.json);
         Ok(run::run(
             &context.pipeline,
@@ -300,12 +314,12 @@ fn nothing_to_do(global: &Global, made: Made, by_evidence: usize) -> Result<Exit
         0 => String::new(),
         number => format!(" ({number} by the evidence; --no-evidence runs them here)"),
     };
-    tell!("nothing to do: {} fresh{how}", words::count(made.fresh, "step"));
+    print_err!("nothing to do: {} fresh{how}", format::count(made.fresh, "step"));
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell_of_waiting(holder: &str) {
-    tell!("waiting for {holder}, which has this cache to itself");
+fn tell_of_waiting(owner: &str) {
+    print_err!("waiting for {owner}, which has this cache to itself");
 }
 
 /// What the cache has lost, told once: the run that follows does it again.
@@ -315,31 +329,31 @@ fn warn_of_losses(store: &ContentStore) {
             Some(step) => format!("a record of `{step}`"),
             None => "an entry".to_owned(),
         };
-        tell!("warning: {}: {what} is damaged (byte {at}) and counts as absent", file.display());
+        print_err!("warning: {}: {what} is damaged (byte {at}) and counts as absent", file.display());
     }
     for step in store.lost() {
-        tell!("warning: what `{step}` wrote is not whole on the disk; it runs again");
+        print_err!("warning: what `{step}` wrote is not whole on the disk; it runs again");
     }
 }
 
 /// Looks at what is yet to be published, and says what of it is damaged; whether anything is.
 fn warn_of_damage(context: &Context, workspace: &Workspace, plan: &mut Plan) -> Result<bool, StoreError> {
     let damaged = run::doubt_unpublished(&context.pipeline, workspace, plan)?;
-    damaged.iter().for_each(|step| tell!("warning: {}", words::damaged(step)));
+    damaged.iter().for_each(|step| print_err!("warning: {}", format::damaged(step)));
     Ok(!damaged.is_empty())
 }
 
 /// What dead runs left and a person should know of.
 fn warn_of_leftovers(writer: &Writer) {
     for warning in writer.take_warnings() {
-        tell!("warning: {warning}");
+        print_err!("warning: {warning}");
     }
 }
 
 /// What cannot be kept for the next time costs time then, nothing else.
 fn keep(kept: Result<(), StoreError>) {
     if let Err(error) = kept {
-        tell!("warning: {error}; the next run takes a little longer");
+        print_err!("warning: {error}; the next run takes a little longer");
     }
 }
 
@@ -366,7 +380,7 @@ fn reproduction(
     published: Option<&Published>,
 ) -> Option<Reproduction> {
     let committed = Committed::load(context).unwrap_or_else(|error| {
-        tell!("warning: results are not compared with the evidence: {error}");
+        print_err!("warning: results are not compared with the evidence: {error}");
         Committed::without_evidence(context)
     });
     let removed = published.map_or(&[][..], |published| &published.removed);

@@ -4,7 +4,7 @@
 
 /// Writes a line to standard error, where people read. Nobody listening any more (a closed terminal, `| head`) is
 /// no reason to stop working.
-macro_rules! tell {
+macro_rules! print_err {
     ($($words:tt)*) => {{
         use std::io::Write as _;
         // One write: the stream has no buffer, and what several processes say must not mix within a line.
@@ -13,7 +13,6 @@ macro_rules! tell {
 }
 
 mod accept;
-mod ask;
 mod committed;
 mod completions;
 mod console;
@@ -21,27 +20,29 @@ mod context;
 mod diff;
 mod doctor;
 mod dry_run;
-mod elsewhere;
 mod error;
 mod evidence;
+mod executor_args;
+mod format;
 mod gc;
 mod git;
 mod graph;
 mod guard;
 mod job;
-mod limits;
 mod list;
 mod log;
 mod made;
 mod make;
 mod man;
+mod manual_steps;
 mod plot;
 mod pull;
 mod push;
 mod rehearse;
+mod remote_args;
+mod resource_args;
 mod schema;
 mod serve;
-mod sharing;
 mod show;
 mod status;
 mod step;
@@ -49,7 +50,6 @@ mod tool;
 mod verify;
 mod watch;
 mod why;
-mod words;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -135,7 +135,7 @@ pub fn run(registry: Registry) -> ExitCode {
             // Help goes to standard output with code 0, a mistake to standard error with code 2: it repeats what was
             // given, which may be the name of a file.
             if error.use_stderr() {
-                tell!("{}", error.render().to_string().trim_end());
+                print_err!("{}", error.render().to_string().trim_end());
             } else {
                 let _ = error.print();
             }
@@ -144,7 +144,7 @@ pub fn run(registry: Registry) -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         let code = error.exit_code();
-        tell!("{}", error.told());
+        print_err!("{}", error.message());
         code
     })
 }

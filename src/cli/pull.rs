@@ -10,11 +10,11 @@ use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
-use super::sharing::{Sharing, tell_news};
-use super::{Global, print_json, words};
+use super::remote_args::{RemoteArgs, print_remote_event};
+use super::{Global, format, print_json};
 use crate::pipeline::needs::bytes;
 use crate::plan::Verdict;
-use crate::remote::News;
+use crate::remote::RemoteEvent;
 
 /// Take results from a shared store
 ///
@@ -26,7 +26,7 @@ pub struct Pull {
     /// Targets or steps; `all` when none is given.
     targets: Vec<String>,
     #[command(flatten)]
-    sharing: Sharing,
+    remote_args: RemoteArgs,
     /// Where a target has another result here than there, take the one that is there.
     #[arg(long)]
     theirs: bool,
@@ -34,39 +34,39 @@ pub struct Pull {
 
 impl Pull {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let shared = self.sharing.demand()?;
+        let remote_cache = self.remote_args.demand()?;
         let context = Context::load(global, registry)?;
         let targets = context.targets(&self.targets)?;
         let workspace = context.workspace()?;
         let writer = workspace
             .store()
-            .lock(&mut |holder| tell!("waiting for {holder}, which has this cache to itself"))?;
+            .lock(&mut |owner| print_err!("waiting for {owner}, which has this cache to itself"))?;
         workspace.store().refresh()?;
         workspace.store().register(&context.file())?;
-        let mut plan = context.judge(&workspace, targets.clone(), BTreeSet::new())?;
+        let mut plan = context.plan(&workspace, targets.clone(), BTreeSet::new())?;
         let (mut fetched, mut size, mut has_trouble) = (Vec::new(), 0, false);
-        let mut tell = |news: News| {
+        let mut tell = |news: RemoteEvent| {
             match news {
-                News::Fetched { step, bytes } => {
+                RemoteEvent::Fetched { step, bytes } => {
                     fetched.push(step.to_owned());
                     size += bytes;
                 }
-                News::Trouble { .. } => has_trouble = true,
+                RemoteEvent::Trouble { .. } => has_trouble = true,
             }
-            tell_news(news);
+            print_remote_event(news);
         };
         let pipeline = &context.pipeline;
         let all = || plan.needed().collect::<BTreeSet<NodeIndex>>();
         let nodes = all();
-        shared.supply(pipeline, &workspace, &writer, &mut plan, nodes, &mut tell);
+        remote_cache.fetch_missing(pipeline, &workspace, &writer, &mut plan, nodes, &mut tell);
         let mut replaced = Vec::new();
         if self.theirs {
-            replaced = shared.prefer(pipeline, &workspace, &writer, &mut plan, &targets, &mut tell)?;
+            replaced = remote_cache.adopt(pipeline, &workspace, &writer, &mut plan, &targets, &mut tell)?;
             // What reads a replaced result has another key now.
             let nodes = plan.needed().collect();
-            shared.supply(pipeline, &workspace, &writer, &mut plan, nodes, &mut tell);
+            remote_cache.fetch_missing(pipeline, &workspace, &writer, &mut plan, nodes, &mut tell);
         }
-        let missing = shared.bring(pipeline, &workspace, &writer, &plan, &targets, &mut tell)?;
+        let missing = remote_cache.fetch_bytes(pipeline, &workspace, &writer, &plan, &targets, &mut tell)?;
         writer.sync()?;
         let name = |node: &NodeIndex| pipeline.graph[*node].name.as_str();
         let fresh = plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).count();
@@ -80,13 +80,13 @@ impl Pull {
             }))?;
         }
         for node in &replaced {
-            tell!("`{}`: the shared store's result stands for the one that was made here", name(node));
+            print_err!("`{}`: the shared store's result stands for the one that was made here", name(node));
         }
         for node in &missing {
-            tell!("`{}` is not in {}", name(node), shared.remote().place());
+            print_err!("`{}` is not in {}", name(node), remote_cache.remote().place());
         }
-        let came = words::count(fetched.len(), "result");
-        tell!("{came} fetched, {}; {} known", bytes(size), words::count(fresh, "step"));
+        let came = format::count(fetched.len(), "result");
+        print_err!("{came} fetched, {}; {} known", bytes(size), format::count(fresh, "step"));
         Ok(match (has_trouble, missing.is_empty()) {
             (true, _) => ExitCode::FAILURE,
             (false, false) => ExitCode::from(4),

@@ -10,8 +10,8 @@ use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
-use super::sharing::{Sharing, tell_offered};
-use super::{Global, print_json, words};
+use super::remote_args::{RemoteArgs, tell_offered};
+use super::{Global, format, print_json};
 use crate::plan::Verdict;
 
 /// Give a shared store the results that are here and not there
@@ -24,7 +24,7 @@ pub struct Push {
     /// Targets or steps; `all` when none is given.
     targets: Vec<String>,
     #[command(flatten)]
-    sharing: Sharing,
+    remote_args: RemoteArgs,
     /// Send everything, whatever is there: mends objects that are damaged.
     #[arg(long)]
     again: bool,
@@ -32,9 +32,9 @@ pub struct Push {
 
 impl Push {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let shared = self.sharing.demand()?;
-        let place = shared.remote().place();
-        if shared.remote().is_readonly() {
+        let remote_cache = self.remote_args.demand()?;
+        let place = remote_cache.remote().place();
+        if remote_cache.remote().is_readonly() {
             return Err(CliError::Usage {
                 message: format!("{place} is only read from"),
                 hint: Some("leave --remote-readonly away; a web server cannot be pushed to".to_owned()),
@@ -46,12 +46,12 @@ impl Push {
         // Nobody removes results meanwhile.
         let _writer = workspace
             .store()
-            .lock(&mut |holder| tell!("waiting for {holder}, which has this cache to itself"))?;
+            .lock(&mut |owner| print_err!("waiting for {owner}, which has this cache to itself"))?;
         workspace.store().refresh()?;
-        let plan = context.judge(&workspace, targets, BTreeSet::new())?;
+        let plan = context.plan(&workspace, targets, BTreeSet::new())?;
         let (fresh, open): (Vec<NodeIndex>, Vec<NodeIndex>) =
             plan.needed().partition(|node| *plan.verdict(*node) == Verdict::Fresh);
-        let offered = shared.offer(&context.pipeline, &workspace, &plan, fresh.into_iter(), self.again);
+        let offered = remote_cache.offer(&context.pipeline, &workspace, &plan, fresh.into_iter(), self.again);
         let name = |node: &NodeIndex| context.pipeline.graph[*node].name.as_str();
         if global.json {
             let conflicts: Vec<_> = offered
@@ -74,11 +74,11 @@ impl Push {
             }))?;
         }
         tell_offered(place, &offered);
-        let number = words::count(offered.known, "result");
-        tell!(
+        let number = format::count(offered.known, "result");
+        print_err!(
             "{number} {} there already, {} not up to date here",
             if offered.known == 1 { "was" } else { "were" },
-            words::count(open.len(), "step")
+            format::count(open.len(), "step")
         );
         Ok(match (offered.troubles.is_empty(), offered.conflicts.is_empty()) {
             (false, _) => ExitCode::FAILURE,

@@ -13,13 +13,13 @@ use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
-use super::limits::Limits;
 use super::make::Make;
-use super::{Global, print, print_json, words};
+use super::resource_args::ResourceArgs;
+use super::{Global, format, print, print_json};
 use crate::pipeline::needs::bytes;
 use crate::pipeline::{Pipeline, Rehearsal};
 use crate::rehearse::{GPUS, Outcome, REACHED, Rehearsed, Sum, rehearsed, sum};
-use crate::run::{Capacity, machine};
+use crate::run::{Resources, machine};
 
 /// Runs a whole profile on stand-ins for what comes from outside, and says what the real run will take.
 ///
@@ -28,7 +28,7 @@ use crate::run::{Capacity, machine};
 #[derive(Args)]
 pub struct Rehearse {
     #[command(flatten)]
-    limits: Limits,
+    resource_args: ResourceArgs,
     /// Reckon with this GPU: a name (`A100`), or its greatest float32 rate in 10¹² operations a second (`19.5`).
     #[arg(long, value_name = "GPU", value_parser = gpu)]
     gpu: Vec<Gpu>,
@@ -59,7 +59,7 @@ struct Found<'a> {
     /// By target: what the real run comes to.
     sums: Vec<(String, Sum)>,
     gpus: Vec<Gpu>,
-    capacity: Capacity,
+    resources: Resources,
     seconds: f64,
 }
 
@@ -88,17 +88,17 @@ impl Rehearse {
         let nodes: Vec<NodeIndex> =
             pipeline.graph.node_indices().filter(|node| !is_left_out(*node)).collect();
         let names = nodes.iter().map(|node| pipeline.graph[*node].name.clone()).collect();
-        let code = Make::everything(names, self.limits.clone())
+        let code = Make::everything(names, self.resource_args.clone())
             .run(&Global { json: false, ..global.clone() }, registry)?;
 
         let workspace = &context.workspace()?;
-        let plan = context.judge(workspace, nodes, BTreeSet::new())?;
+        let plan = context.plan(workspace, nodes, BTreeSet::new())?;
         let record = |node: NodeIndex| workspace.record(&plan.of(node).key_text.as_ref()?.key());
         let steps = rehearsed(pipeline, &plan, record);
-        let capacity = self.limits.capacity(&context, None)?;
+        let resources = self.resource_args.resources(&context, None)?;
         let sums = declared(pipeline).into_iter().map(|(target, nodes)| {
             let above = with_all_above(pipeline, nodes);
-            (target, sum(pipeline, &plan, &capacity, &steps, |node| above.contains(&node)))
+            (target, sum(pipeline, &plan, &resources, &steps, |node| above.contains(&node)))
         });
         let sums = sums.collect();
         let gpus = match self.gpu.is_empty() {
@@ -106,7 +106,7 @@ impl Rehearse {
             false => self.gpu.clone(),
         };
         let seconds = since.elapsed().as_secs_f64();
-        let found = Found { rehearsal, steps, sums, gpus, capacity, seconds };
+        let found = Found { rehearsal, steps, sums, gpus, resources, seconds };
         if global.json {
             print_json(&found.json())?
         } else {
@@ -192,15 +192,15 @@ impl Found<'_> {
             "# Rehearsal of the profile `{}`\n\n{}, {} not reached, {} failed; this call took {}. The largest process held {}, \
              the results take {}.\nMachine: {}, {} of memory, GPUs: {}.\n\n",
             self.rehearsal.profile,
-            words::count(count(Outcome::Works), "step") + " done",
+            format::count(count(Outcome::Works), "step") + " done",
             count(Outcome::NotReached),
             count(Outcome::Failed),
-            words::duration(self.seconds),
+            format::duration(self.seconds),
             bytes(most),
             bytes(disk),
-            words::count(self.capacity.cpus, "thread"),
+            format::count(self.resources.cpus, "thread"),
             bytes(machine::memory()),
-            match self.capacity.gpus.len() {
+            match self.resources.gpus.len() {
                 0 => "none".to_owned(),
                 number => number.to_string(),
             },
@@ -238,11 +238,11 @@ impl Found<'_> {
                 step.step.clone(),
                 outcome.to_owned(),
                 step.units.map_or_else(none, |units| units.to_string()),
-                step.seconds.map_or_else(none, words::duration),
+                step.seconds.map_or_else(none, format::duration),
                 step.peak_memory.map_or_else(none, bytes),
                 step.bytes.map_or_else(none, bytes),
                 real.and_then(|real| real.units).map_or_else(none, |units| units.to_string()),
-                real.map_or_else(none, |real| words::duration(real.seconds)),
+                real.map_or_else(none, |real| format::duration(real.seconds)),
                 real.map_or_else(none, |real| bytes(real.bytes)),
             ]
         }));
@@ -255,8 +255,8 @@ impl Found<'_> {
         head.push("disk".to_owned());
         let mut rows = vec![head];
         rows.extend(self.sums.iter().map(|(target, sum)| {
-            let mut row = vec![target.clone(), sum.steps.to_string(), words::duration(sum.seconds)];
-            row.extend(self.gpus.iter().map(|gpu| words::duration(sum.with_gpu(gpu.rate))));
+            let mut row = vec![target.clone(), sum.steps.to_string(), format::duration(sum.seconds)];
+            row.extend(self.gpus.iter().map(|gpu| format::duration(sum.with_gpu(gpu.rate))));
             row.push(bytes(sum.bytes));
             row
         }));

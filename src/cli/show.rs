@@ -11,12 +11,12 @@ use stage_api::{Registry, secrets};
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, print, print_json, words};
+use super::{Global, format, print, print_json};
 use crate::digest::Digest;
 use crate::explain::{State, explain};
 use crate::pipeline::needs::bytes;
 use crate::pipeline::{Source, Step};
-use crate::plan::{Known, judge};
+use crate::plan::{BuildState, plan};
 use crate::record::{RunRecord, source_name};
 use crate::store::{ResultError, Verdict};
 use crate::tree;
@@ -82,7 +82,7 @@ impl Show {
         let workspace = context.workspace()?;
         let request = crate::plan::Request { targets: vec![node], forced: BTreeSet::new() };
         // A missing file of the project does not hide what is known.
-        let plan = judge(&context.pipeline, &workspace, &request);
+        let plan = plan(&context.pipeline, &workspace, &request);
         let step = &context.pipeline.graph[node];
         let key_text = plan.of(node).key_text.as_ref();
         let digests: Vec<Digest> = key_text.map(|text| text.input_digests().collect()).unwrap_or_default();
@@ -118,8 +118,8 @@ impl Show {
         }
         match shown.result.and_then(|result| result.problem) {
             Some(problem) => {
-                tell!("error: the result of step `{}` cannot be used: {problem}", self.step);
-                tell!("hint: `repro make {} --force {0}` builds it again", self.step);
+                print_err!("error: the result of step `{}` cannot be used: {problem}", self.step);
+                print_err!("hint: `repro make {} --force {0}` builds it again", self.step);
                 Ok(ExitCode::FAILURE)
             }
             None => Ok(ExitCode::SUCCESS),
@@ -154,14 +154,14 @@ fn text(shown: &Shown, step: &Step) -> String {
     };
     line("step", &format!("{} (line {}, profile {})", shown.step, shown.line, shown.profile));
     line("stage", &format!("{} {}", shown.stage, shown.version));
-    line("state", words::state(shown.state));
+    line("state", format::state(shown.state));
     line("params", &shown.params);
     line("needs", &shown.needs);
     if let Some(below) = &step.publish {
         line("publish", &below.display().to_string());
     }
     for input in &shown.inputs {
-        let digest = input.digest.as_ref().map_or_else(|| "not known yet".to_owned(), words::short);
+        let digest = input.digest.as_ref().map_or_else(|| "not known yet".to_owned(), format::short);
         line("input", &format!("{} <- {} {digest}", input.port, input.source));
     }
     line("key", shown.key.as_deref().unwrap_or("not known before what it reads has run"));
@@ -181,22 +181,22 @@ fn text(shown: &Shown, step: &Step) -> String {
     line("tree", &format!("{}{there}", record.tree));
     line("folder", &result.folder);
     if let Some(accepted) = &record.accepted {
-        let when = words::ago(record.started_ms);
+        let when = format::ago(record.started_ms);
         line("accepted", &format!("{when} by {}: {}", accepted.who, accepted.because));
         line("from", &format!("the result of key {}", accepted.from));
     } else {
-        let (ago, took) = (words::ago(record.started_ms), words::duration(record.seconds));
+        let (ago, took) = (format::ago(record.started_ms), format::duration(record.seconds));
         let memory = record.peak_memory.map(|peak| format!(", at most {} of memory", bytes(peak)));
         line("ran", &format!("{ago}, took {took}{}", memory.unwrap_or_default()));
     }
     let machine = &record.machine;
-    let threads = words::count(machine.threads, "thread");
+    let threads = format::count(machine.threads, "thread");
     line("host", &format!("{} ({}, {threads})", machine.name, machine.device));
     if let Some(verified) = &result.verified {
-        line("again", &words::verdict(verified));
+        line("again", &format::verdict(verified));
     }
     line("log", &record.log);
-    line("files", &format!("{}, {}", words::count(result.files.len(), "file"), bytes(record.bytes)));
+    line("files", &format!("{}, {}", format::count(result.files.len(), "file"), bytes(record.bytes)));
     let width = result.files.iter().map(|file| bytes(file.bytes).len()).max().unwrap_or(0);
     for file in &result.files {
         let _ = writeln!(text, "  {:>width$}  {}", bytes(file.bytes), tree::shown(Path::new(&file.path)));

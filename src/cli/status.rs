@@ -8,7 +8,7 @@ use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, print, print_json, words};
+use super::{Global, format, print, print_json};
 use crate::explain::{Explanation, State, explain};
 
 /// Shows for each step whether it is fresh, and if not, why.
@@ -26,7 +26,7 @@ impl Status {
         let context = Context::load(global, registry)?;
         let targets = context.targets(&self.targets)?;
         let workspace = context.workspace()?;
-        let plan = context.judge(&workspace, targets, BTreeSet::new())?;
+        let plan = context.plan(&workspace, targets, BTreeSet::new())?;
         let steps: Vec<Explanation> =
             plan.needed().map(|node| explain(&context.pipeline, &workspace, &plan, node)).collect();
         if global.json {
@@ -44,7 +44,7 @@ pub fn table(steps: &[Explanation]) -> String {
     let width = steps.iter().map(|step| step.step.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for step in steps {
-        let state = words::state(step.state);
+        let state = format::state(step.state);
         let remark = match step.state {
             State::Fresh => accepted(step).unwrap_or_default(),
             State::Unneeded => String::new(),
@@ -54,7 +54,7 @@ pub fn table(steps: &[Explanation]) -> String {
         text.push('\n');
     }
     let number = |state: State| steps.iter().filter(|step| step.state == state).count();
-    let all = words::count(steps.len(), "step");
+    let all = format::count(steps.len(), "step");
     let (fresh, stale, waiting) = (number(State::Fresh), number(State::Stale), number(State::Waiting));
     let by_word = match steps.iter().filter(|step| accepted(step).is_some()).count() {
         0 => String::new(),
@@ -73,7 +73,7 @@ fn accepted(step: &Explanation) -> Option<String> {
     if step.state != State::Fresh {
         return None;
     }
-    words::accepted(step.result.as_ref()?)
+    format::accepted(step.result.as_ref()?)
 }
 
 /// Why a step is not fresh, in a line.
@@ -96,9 +96,9 @@ pub fn root_reason(step: &Explanation) -> String {
 }
 
 fn first_cause(step: &Explanation) -> String {
-    let first = step.causes.first().map(words::cause).unwrap_or_default();
+    let first = step.causes.first().map(format::cause).unwrap_or_default();
     match step.causes.len() {
         0 | 1 => first,
-        more => format!("{first} (and {})", words::count(more - 1, "more reason")),
+        more => format!("{first} (and {})", format::count(more - 1, "more reason")),
     }
 }

@@ -9,18 +9,18 @@ use std::process::ExitCode;
 use clap::{ArgAction, ArgMatches, Command};
 use petgraph::graph::NodeIndex;
 use stage_api::{
-    Answer, Arg, Count, Desk, Host, InputView, Outside, Progress, Registry, Results, RunView, StageError,
+    AllowedEnv, Answer, Arg, Count, Desk, Host, InputView, Progress, Registry, Results, RunView, StageError,
     StepView, Tool, ToolArgs, Unit, secrets,
 };
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, graph, log, print_bytes, print_data, words};
+use super::{Global, format, graph, log, print_bytes, print_data};
 use crate::escape::escaped_json;
 use crate::explain::{State, explain};
-use crate::plan::{Plan, Request, in_order, judge};
+use crate::plan::{Plan, Request, in_order, plan};
 use crate::record::{RunRecord, source_name};
-use crate::run::{Gpu, Share, machine};
+use crate::run::{Allocation, Gpu, machine};
 use crate::workspace::Workspace;
 
 /// The grammar of a tool's subcommand.
@@ -86,26 +86,25 @@ pub fn answer(
     let context = Context::load(global, registry)?;
     let workspace = context.workspace()?;
     let everything = context.pipeline.graph.node_indices().collect();
-    let plan =
-        judge(&context.pipeline, &workspace, &Request { targets: everything, forced: BTreeSet::new() });
+    let plan = plan(&context.pipeline, &workspace, &Request { targets: everything, forced: BTreeSet::new() });
     let results = Judged { context: &context, workspace: &workspace, plan: &plan };
     let host = host();
-    let desk = Desk {
+    let job_dir = Desk {
         results: &results,
         host: &host,
-        outside: &Outside::select(tool.outside(), std::env::vars_os()),
+        allowed_env: &AllowedEnv::select(tool.allowed_env(), std::env::vars_os()),
         progress: &Told,
         columns: std::io::stdout().is_terminal().then(columns).flatten(),
     };
-    tool.run(arguments, &desk).map_err(|error| CliError::Tool { tool: tool.name(), error })
+    tool.run(arguments, &job_dir).map_err(|error| CliError::Tool { tool: tool.name(), error })
 }
 
 /// All of the machine: a tool is run by a person who waits for it.
 fn host() -> Host {
     let gpus = machine::gpus().into_iter().take(1).map(Gpu::whole).collect();
     let (threads, pools) = (machine::cpus(), BTreeMap::new());
-    let share = Share { threads, memory: 0, gpus, pools, is_job: false };
-    Host { device: share.device().to_owned(), threads: share.threads }
+    let allocation = Allocation { threads, memory: 0, gpus, pools, is_job: false };
+    Host { device: allocation.device().to_owned(), threads: allocation.threads }
 }
 
 fn columns() -> Option<usize> {
@@ -120,7 +119,7 @@ impl Progress for Told {
     fn advance(&self, _done: u64, _total: u64, _unit: Unit) {}
     fn scalar(&self, _name: &str, _step: u64, _value: f64) {}
     fn note(&self, text: &str) {
-        tell!("{text}");
+        print_err!("{text}");
     }
     fn cancelled(&self) -> bool {
         false
@@ -137,9 +136,9 @@ struct Judged<'a> {
 impl Judged<'_> {
     fn step(&self, node: NodeIndex) -> StepView {
         let pipeline = &self.context.pipeline;
-        let (step, judgement) = (&pipeline.graph[node], self.plan.of(node));
-        let key = judgement.key_text.as_ref().map(|text| text.key());
-        let mut digests = judgement.key_text.iter().flat_map(|text| text.input_digests());
+        let (step, step_plan) = (&pipeline.graph[node], self.plan.of(node));
+        let key = step_plan.key_text.as_ref().map(|text| text.key());
+        let mut digests = step_plan.key_text.iter().flat_map(|text| text.input_digests());
         let inputs = step.inputs.iter().map(|input| InputView {
             port: input.port.clone(),
             source: source_name(pipeline, &input.source),
@@ -148,7 +147,7 @@ impl Judged<'_> {
         let running = log::running(self.workspace, &step.name, key.as_ref());
         let state = match running {
             Some(_) => "running",
-            None => words::state(explain(pipeline, self.workspace, self.plan, node).state),
+            None => format::state(explain(pipeline, self.workspace, self.plan, node).state),
         };
         StepView {
             name: step.name.clone(),
@@ -159,7 +158,7 @@ impl Judged<'_> {
             publish: step.publish.as_ref().map(|folder| folder.display().to_string()),
             state: state.to_owned(),
             key: key.map(|key| key.to_string()),
-            tree: judgement.tree.map(|tree| tree.to_string()),
+            tree: step_plan.tree.map(|tree| tree.to_string()),
             run: key.and_then(|key| self.workspace.record(&key)).map(run_view),
             log: running.or_else(|| log::last(self.workspace, step, key.as_ref())),
         }
@@ -202,8 +201,8 @@ impl Results for Judged<'_> {
         nodes.retain(|node| steps.contains(&pipeline.graph[*node].name.as_str()));
         graph::svg_with_states(pipeline, &nodes, &|node| {
             let step = self.step(node);
-            let took = step.run.filter(|_| step.state == words::state(State::Fresh));
-            took.map_or(step.state, |run| words::duration(run.seconds))
+            let took = step.run.filter(|_| step.state == format::state(State::Fresh));
+            took.map_or(step.state, |run| format::duration(run.seconds))
         })
     }
 
@@ -212,7 +211,7 @@ impl Results for Judged<'_> {
             CliError::Usage { message, hint } => {
                 StageError::Params(format!("{message}; {}", hint.unwrap_or_default()))
             }
-            other => StageError::Failed(other.told()),
+            other => StageError::Failed(other.message()),
         })?;
         let make = format!("run `repro make {step}` first");
         match self.plan.of(node).tree {

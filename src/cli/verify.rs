@@ -10,8 +10,8 @@ use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
-use super::limits::Limits;
-use super::{Global, print, print_json, words};
+use super::resource_args::ResourceArgs;
+use super::{Global, format, print, print_json};
 use crate::pipeline::needs::bytes;
 use crate::plan::Verdict;
 use crate::run::{Subprocess, rerun};
@@ -31,7 +31,7 @@ pub struct Verify {
     #[arg(long, requires = "steps")]
     rerun: bool,
     #[command(flatten)]
-    limits: Limits,
+    resource_args: ResourceArgs,
 }
 
 impl Verify {
@@ -71,7 +71,7 @@ impl Verify {
         let workspace = context.workspace()?;
         let nodes =
             self.steps.iter().map(|step| context.step(step)).collect::<Result<Vec<NodeIndex>, _>>()?;
-        let plan = context.judge(&workspace, nodes.clone(), Default::default())?;
+        let plan = context.plan(&workspace, nodes.clone(), Default::default())?;
         for node in &nodes {
             let step = &context.pipeline.graph[*node];
             let refuse = |problem: &str| CliError::Usage {
@@ -87,19 +87,19 @@ impl Verify {
                 return Err(refuse("its result, or something that it reads, is no longer in the cache"));
             }
         }
-        let capacity = self.limits.capacity(context, None)?;
-        self.limits.refuse_impossible(context, &plan, &capacity)?;
+        let resources = self.resource_args.resources(context, None)?;
+        self.resource_args.refuse_impossible(context, &plan, &resources)?;
         let executor = Subprocess::this_program()
             .map_err(|error| CliError::usage(format!("this program's file cannot be found: {error}")))?;
         let writer = workspace
             .store()
-            .lock(&mut |holder| tell!("waiting for {holder}, which has this cache to itself"))?;
+            .lock(&mut |owner| print_err!("waiting for {owner}, which has this cache to itself"))?;
         let (mut proofs, mut all_same) = (Vec::new(), true);
         for node in nodes {
             let step = &context.pipeline.graph[node];
-            tell!("running {} again", step.name);
+            print_err!("running {} again", step.name);
             let compared =
-                rerun::rerun(&context.pipeline, &workspace, &writer, &plan, node, &executor, &capacity);
+                rerun::rerun(&context.pipeline, &workspace, &writer, &plan, node, &executor, &resources);
             let outcome =
                 compared.map_err(|problem| CliError::usage(format!("step `{}`: {problem}", step.name)))?;
             all_same &= !matches!(outcome, Outcome::Differs { .. });
@@ -111,7 +111,7 @@ impl Verify {
             if global.json {
                 proofs.push(serde_json::json!({ "step": step.name, "verdict": proof }));
             } else {
-                print(&format!("{}: {}\n", step.name, words::verdict(&proof)))?;
+                print(&format!("{}: {}\n", step.name, format::verdict(&proof)))?;
             }
         }
         if global.json {
@@ -126,7 +126,8 @@ fn put_away(store: &ContentStore, verified: &Verified) -> Result<(), CliError> {
     if verified.damaged.is_empty() {
         return Ok(());
     }
-    let writer = store.lock(&mut |holder| tell!("waiting for {holder}, which has this cache to itself"))?;
+    let writer =
+        store.lock(&mut |owner| print_err!("waiting for {owner}, which has this cache to itself"))?;
     for damaged in &verified.damaged {
         writer.condemn(&damaged.tree)?;
     }
@@ -145,17 +146,20 @@ fn tell_damage(verified: &Verified) -> Result<(), CliError> {
         }
     }
     print(&text)?;
-    let hashed = format!("{} with {}", words::count(verified.trees, "result"), bytes(verified.bytes));
+    let hashed = format!("{} with {}", format::count(verified.trees, "result"), bytes(verified.bytes));
     if !verified.unreadable.is_empty() {
-        tell!("error: {} of {hashed} cannot be read; nothing is known of them", verified.unreadable.len());
-        tell!("hint: set their permissions, or ask whoever owns the files");
+        print_err!(
+            "error: {} of {hashed} cannot be read; nothing is known of them",
+            verified.unreadable.len()
+        );
+        print_err!("hint: set their permissions, or ask whoever owns the files");
     }
     match verified.damaged.len() {
         0 if !verified.unreadable.is_empty() => {}
-        0 => tell!("{hashed}: all are what they were"),
+        0 => print_err!("{hashed}: all are what they were"),
         damaged => {
-            tell!("error: {damaged} of {hashed} are damaged and were put away");
-            tell!("hint: `repro make` makes them again where they are needed");
+            print_err!("error: {damaged} of {hashed} are damaged and were put away");
+            print_err!("hint: `repro make` makes them again where they are needed");
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::plot::plot;
 use super::{Global, log, print, print_json};
-use crate::plan::{Request, judge};
+use crate::plan::{Request, plan};
 use crate::run::Report;
 
 /// How often the values are looked at.
@@ -43,7 +43,7 @@ impl Watch {
         let node = context.step(&self.step)?;
         let workspace = context.workspace()?;
         let plan =
-            judge(&context.pipeline, &workspace, &Request { targets: vec![node], forced: BTreeSet::new() });
+            plan(&context.pipeline, &workspace, &Request { targets: vec![node], forced: BTreeSet::new() });
         let key = plan.of(node).key_text.as_ref().map(|text| text.key());
         let running = || log::running(&workspace, &self.step, key.as_ref());
         let found = running().or_else(|| log::last(&workspace, &context.pipeline.graph[node], key.as_ref()));

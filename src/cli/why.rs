@@ -8,7 +8,7 @@ use stage_api::Registry;
 
 use super::context::Context;
 use super::error::CliError;
-use super::{Global, print, print_json, words};
+use super::{Global, format, print, print_json};
 use crate::explain::{Explanation, State, explain};
 
 /// Says why a step must run, or why it need not: what changed, old and new, and which step's change caused it.
@@ -23,7 +23,7 @@ impl Why {
         let context = Context::load(global, registry)?;
         let node = context.step(&self.step)?;
         let workspace = context.workspace()?;
-        let plan = context.judge(&workspace, vec![node], BTreeSet::new())?;
+        let plan = context.plan(&workspace, vec![node], BTreeSet::new())?;
         let explanation = explain(&context.pipeline, &workspace, &plan, node);
         if global.json {
             print_json(&explanation)?;
@@ -46,31 +46,31 @@ fn text(explanation: &Explanation) -> String {
     };
     match explanation.state {
         State::Fresh => {
-            if let Some(accepted) = explanation.result.as_ref().and_then(words::accepted) {
+            if let Some(accepted) = explanation.result.as_ref().and_then(format::accepted) {
                 text.push_str(&format!("  {accepted}\n  it did not run though\n"));
             } else {
                 if let Some(record) = &explanation.result {
-                    let (when, time) = (words::ago(record.started_ms), words::duration(record.seconds));
+                    let (when, time) = (format::ago(record.started_ms), format::duration(record.seconds));
                     let (host, device) = (&record.machine.name, &record.machine.device);
                     text.push_str(&format!("  ran {when}, took {time}, on {host} ({device})\n"));
                 }
                 text.push_str("  it ran because\n");
             }
             if let Some(verified) = &explanation.verified {
-                text.push_str(&format!("  run again, it wrote {}\n", words::verdict(verified)));
+                text.push_str(&format!("  run again, it wrote {}\n", format::verdict(verified)));
             }
-            words::causes(&explanation.causes, 4, &mut text);
+            format::causes(&explanation.causes, 4, &mut text);
         }
         State::Waiting if !explanation.causes.is_empty() => {
             text.push_str("  it must run in any case:\n");
-            words::causes(&explanation.causes, 4, &mut text);
+            format::causes(&explanation.causes, 4, &mut text);
         }
-        _ => words::causes(&explanation.causes, 2, &mut text),
+        _ => format::causes(&explanation.causes, 2, &mut text),
     }
     for upstream in &explanation.waits_for {
         let verb = if upstream.state == State::Broken { "cannot run" } else { "must run first" };
         text.push_str(&format!("  `{}` {verb}:\n", upstream.step));
-        words::causes(&upstream.causes, 4, &mut text);
+        format::causes(&upstream.causes, 4, &mut text);
     }
     text
 }

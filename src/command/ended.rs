@@ -17,7 +17,7 @@ const TOLD_LINES: usize = 5;
 ///
 /// # Errors
 /// With the end of its log, when it failed; when an output is missing or was not declared.
-pub fn judge(params: &CommandParams, place: &Place, status: ExitStatus) -> Result<(), StageError> {
+pub fn outcome_of(params: &CommandParams, place: &Place, status: ExitStatus) -> Result<(), StageError> {
     if !status.success() {
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("it ended with exit code {code}"),

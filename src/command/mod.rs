@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stage_api::{Job, Stage, StageError, Surroundings};
+use stage_api::{Environment, Job, Stage, StageError};
 
-pub use ended::judge;
+pub use ended::outcome_of;
 pub use launch::{Place, found, launch, not_started};
 
 use crate::sandbox::{self, Allowed, Sandbox};
@@ -163,13 +163,13 @@ impl Stage for Command {
         }
     }
 
-    fn surroundings(&self, params: &CommandParams) -> Surroundings {
-        Surroundings { env: params.pass_env.clone(), version: params.version.clone() }
+    fn environment(&self, params: &CommandParams) -> Environment {
+        Environment { env: params.pass_env.clone(), version: params.version.clone() }
     }
 
     fn run(&self, params: &CommandParams, job: &Job) -> Result<(), StageError> {
         // Beside the output: the folder it begins in, as the store makes it, and a log of its own.
-        let (folder, log) = (&job.out.with_file_name("here"), job.out.with_file_name("command.log"));
+        let (folder, log) = (&job.out.with_file_name("cwd"), job.out.with_file_name("command.log"));
         std::fs::create_dir_all(folder)?;
         let place = Place {
             inputs: job.inputs,
@@ -195,7 +195,7 @@ impl Stage for Command {
             }
             std::thread::sleep(Duration::from_millis(2));
         };
-        let result = judge(params, &place, status);
+        let result = outcome_of(params, &place, status);
         job.progress.note(std::fs::read_to_string(&log).unwrap_or_default().trim_end());
         result
     }
@@ -223,7 +223,7 @@ fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), Stage
     let told = |path: &PathBuf| format!("it {was} {}, which is not among its inputs", path.display());
     let undeclared: Vec<String> = ended.undeclared.iter().map(told).collect();
     undeclared.iter().for_each(|told| job.progress.warn(told));
-    judge(params, place, ended.status).map_err(|error| match error {
+    outcome_of(params, place, ended.status).map_err(|error| match error {
         StageError::Failed(problem) if params.sandbox == Sandbox::Strict => StageError::Failed(format!(
             "{problem}\n  {}in `sandbox: strict` it may open only its inputs, `{{out}}`, `{{scratch}}`, folders of the \
              system and those of `sandbox_read`",

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde::{Deserialize, Serialize};
-use stage_api::{Registry, Surroundings};
+use stage_api::{Environment, Registry};
 
 use crate::digest::Digest;
 
@@ -66,7 +66,7 @@ pub struct Step {
     /// Whether its params say too little to prove what it brings from outside.
     pub unproven: bool,
     /// What of the machine counts for its result.
-    pub surroundings: Surroundings,
+    pub environment: Environment,
     /// What it reads, in the order of the file (lists expanded in place).
     pub inputs: Vec<StepInput>,
     /// What it asks of the machine.

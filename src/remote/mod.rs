@@ -1,17 +1,17 @@
 //! A store that several machines share: a bucket (S3 and what speaks like it, GCS, Azure), a web server to read from, or
 //! a folder. It holds records and trees as [`object`] and [`pack`] lay them out; every byte that comes from it is hashed
-//! before it counts. [`Shared`] asks it while a plan unfolds.
+//! before it counts. [`RemoteCache`] asks it while a plan unfolds.
 //!
 //! To the rest of the engine it is blocking. The runtime that its network needs is started when a store is named, never
 //! otherwise.
 
+mod cache;
 mod connector;
 mod fetch;
 mod object;
 mod open;
 mod pack;
 mod push;
-mod shared;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -26,9 +26,9 @@ use stage_api::secrets;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
+pub use cache::{PushSummary, RemoteCache, RemoteEvent};
 pub use object::Stored;
-pub use push::{Offer, Pushed};
-pub use shared::{News, Offered, Shared};
+pub use push::{Pushed, Upload};
 
 /// How many objects are under way at one time.
 const AT_ONCE: usize = 16;

@@ -120,8 +120,8 @@ fn sealed(text: &str) -> Vec<u8> {
 fn opened(bytes: &[u8]) -> Result<&str, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is no text")?;
     let (seal, text) = text.split_once('\n').ok_or("it is cut short")?;
-    let is_whole = seal.parse() == Ok(Digest::of_bytes(text.as_bytes()));
-    if is_whole { Ok(text) } else { Err("its bytes are not those that were written".to_owned()) }
+    let is_intact = seal.parse() == Ok(Digest::of_bytes(text.as_bytes()));
+    if is_intact { Ok(text) } else { Err("its bytes are not those that were written".to_owned()) }
 }
 
 #[cfg(test)]

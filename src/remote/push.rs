@@ -23,7 +23,7 @@ const RESULTS_AT_ONCE: usize = 4;
 
 /// A result to be pushed.
 #[derive(Debug, Clone)]
-pub struct Offer {
+pub struct Upload {
     /// Its record.
     pub record: RunRecord,
     /// What is in its tree.
@@ -41,7 +41,7 @@ pub enum Pushed {
         sent: u64,
     },
     /// The store had it.
-    Known,
+    BuildState,
     /// The store has another result under its key, which stays.
     Conflict(Box<RunRecord>),
 }
@@ -49,7 +49,7 @@ pub enum Pushed {
 impl Remote {
     /// Pushes results; an answer for each. With `again` nothing that lies there is trusted: all that these results are
     /// made of is sent once more.
-    pub fn push(&self, offers: Vec<Offer>, again: bool) -> Vec<Result<Pushed, RemoteError>> {
+    pub fn push(&self, offers: Vec<Upload>, again: bool) -> Vec<Result<Pushed, RemoteError>> {
         let all = stream::iter(offers).map(|offer| {
             let inner = Arc::clone(&self.inner);
             async move { inner.push(offer, again).await }
@@ -60,7 +60,7 @@ impl Remote {
 }
 
 impl Inner {
-    async fn push(self: Arc<Self>, offer: Offer, again: bool) -> Result<Pushed, Trouble> {
+    async fn push(self: Arc<Self>, offer: Upload, again: bool) -> Result<Pushed, Trouble> {
         let key = offer.record.key_text.key();
         let name = record_name(&key);
         let read = |bytes: bytes::Bytes| object::to_record(&key, &bytes);
@@ -74,12 +74,12 @@ impl Inner {
                 return Ok(Pushed::Conflict(Box::new(theirs.clone())));
             }
             // What was found damaged today is mended by whoever has it whole.
-            Some(_) if !again && self.has_no_damage() => return Ok(Pushed::Known),
+            Some(_) if !again && self.has_no_damage() => return Ok(Pushed::BuildState),
             _ => {}
         }
         let sent = self.push_tree(&offer, again).await?;
         if there.is_some() {
-            return Ok(if sent > 0 { Pushed::New { sent } } else { Pushed::Known });
+            return Ok(if sent > 0 { Pushed::New { sent } } else { Pushed::BuildState });
         }
         let bytes = object::of_record(&offer.record)
             .map_err(|error| error.to_string())
@@ -93,7 +93,7 @@ impl Inner {
                 .get(&name, object::LARGEST_RECORD, read)
                 .await?
                 .filter(|theirs| theirs.tree != offer.record.tree);
-            return Ok(theirs.map_or(Pushed::Known, |theirs| Pushed::Conflict(Box::new(theirs))));
+            return Ok(theirs.map_or(Pushed::BuildState, |theirs| Pushed::Conflict(Box::new(theirs))));
         }
         Ok(Pushed::New { sent })
     }
@@ -103,7 +103,7 @@ impl Inner {
     }
 
     /// Sends the chunks of a tree that are not there, and the tree; returns how many bytes of chunks that were.
-    async fn push_tree(self: &Arc<Self>, offer: &Offer, again: bool) -> Result<u64, Trouble> {
+    async fn push_tree(self: &Arc<Self>, offer: &Upload, again: bool) -> Result<u64, Trouble> {
         let files: Arc<Vec<PathBuf>> =
             Arc::new(offer.manifest.entries().iter().map(|entry| offer.tree.join(&entry.path)).collect());
         let chunks = stream::iter(pack::chunks(&offer.manifest)).map(|pieces| {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use stage_api::{Job, Outside, Progress, Registry, Unit};
+use stage_api::{AllowedEnv, Job, Progress, Registry, Unit};
 
 use super::executor::{Outcome, Report, Task};
 use super::machine;
@@ -105,7 +105,7 @@ pub fn perform(
         out: &task.out,
         scratch: &task.scratch,
         host: &task.host,
-        outside: &Outside::select(stage.outside(), std::env::vars_os()),
+        allowed_env: &AllowedEnv::select(stage.allowed_env(), std::env::vars_os()),
         progress: &progress,
     };
     // Nothing of the stage is used after a panic: its folder is thrown away.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use petgraph::graph::NodeIndex;
 
 use crate::pipeline::Pipeline;
-use crate::plan::{Known, Plan, Verdict};
+use crate::plan::{BuildState, Plan, Verdict};
 use crate::store::{ResultError, StoreError};
 use crate::tree::TreeError;
 use crate::workspace::Workspace;
@@ -32,7 +32,7 @@ pub(super) fn doubt(
         Err(ResultError::Unreadable(error)) => return Err(error),
         Err(ResultError::Damaged(_) | ResultError::Missing) => {}
     }
-    let mut touched = plan.reconsider(node);
+    let mut touched = plan.invalidate(node);
     // Evidence may have the paths that are read.
     if *plan.verdict(node) == Verdict::Fresh {
         return Ok(None);

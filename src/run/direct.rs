@@ -38,7 +38,7 @@ pub(super) fn start(
         guard.leave(pid);
         let ended = match status {
             Err(error) => Outcome::Failed(format!("it has not ended as a whole: {error}")),
-            Ok(status) => Outcome::of(command::judge(&params, &place(&task), status)),
+            Ok(status) => Outcome::of(command::outcome_of(&params, &place(&task), status)),
         };
         reporter.send(Report::Ended(ended));
     })?;

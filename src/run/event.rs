@@ -36,7 +36,7 @@ pub enum Event<'a> {
         of: usize,
     },
     /// A step is run by another process; its result will be taken from there.
-    Elsewhere {
+    HeldByOther {
         /// The step.
         step: &'a str,
         /// The process, where that is known.

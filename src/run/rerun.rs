@@ -7,13 +7,13 @@ use petgraph::graph::NodeIndex;
 use stage_api::{Host, Inputs};
 
 use super::executor::{Executor, Message, Outcome, Report, Reporter, Task};
-use super::host::Capacity;
 use super::inputs::ProjectInputs;
+use super::resources::Resources;
 use super::scheduler::task::located;
 use crate::compare;
 use crate::pipeline::Pipeline;
 use crate::plan::Plan;
-use crate::store::{self, Claimed, Writer};
+use crate::store::{self, TryClaim, Writer};
 use crate::workspace::Workspace;
 
 /// Runs the fresh step `node` again and compares.
@@ -27,7 +27,7 @@ pub fn rerun(
     plan: &Plan,
     node: NodeIndex,
     executor: &dyn Executor,
-    capacity: &Capacity,
+    resources: &Resources,
 ) -> Result<store::Outcome, String> {
     let step = &pipeline.graph[node];
     let (Some(key_text), Some(tree)) = (&plan.of(node).key_text, plan.of(node).tree) else {
@@ -35,10 +35,11 @@ pub fn rerun(
     };
     let told = |error: store::StoreError| error.to_string();
     let claim = match writer.claim(key_text.key()).map_err(told)? {
-        Claimed::Mine(claim) => claim,
-        Claimed::Theirs(_) => return Err("another process runs it".to_owned()),
+        TryClaim::Acquired(claim) => claim,
+        TryClaim::HeldBy(_) => return Err("another process runs it".to_owned()),
     };
-    let share = capacity.clone().take(&step.needs, capacity).ok_or("it needs more than there is")?;
+    let allocation =
+        resources.clone().acquire(&step.needs, resources).ok_or("it needs more than there is")?;
     let inputs = step.inputs.iter().map(|input| {
         located(workspace, plan, input)
             .map_err(|error| format!("the input `{}` cannot be used: {error}", input.port))
@@ -57,8 +58,8 @@ pub fn rerun(
         scratch: work.scratch.clone(),
         folder: work.folder.clone(),
         log: work.log.clone(),
-        host: Host { device: share.device().to_owned(), threads: share.threads },
-        gpus: (!capacity.gpus.is_empty()).then(|| share.gpu_ids()),
+        host: Host { device: allocation.device().to_owned(), threads: allocation.threads },
+        gpus: (!resources.gpus.is_empty()).then(|| allocation.gpu_ids()),
         needs: step.needs.clone(),
     };
     let (sender, messages) = channel();

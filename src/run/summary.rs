@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::store::Holder;
+use crate::store::LockOwner;
 
 /// A step that ran.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +34,7 @@ pub struct Summary {
     /// The steps that failed, in the order in which they did.
     pub failures: Vec<Failure>,
     /// Steps that another process runs and that were not waited for, and who runs them.
-    pub elsewhere: Vec<(String, Option<Holder>)>,
+    pub held_by_others: Vec<(String, Option<LockOwner>)>,
     /// Needed steps that are not fresh and did not fail themselves, in the order of the pipeline.
     pub not_reached: Vec<String>,
     /// Whether the run was stopped.

@@ -28,12 +28,12 @@ pub enum StoreError {
     #[error(
         "a job that an earlier run submitted works on it ({}{}); make with `--executor slurm` to go on with that job, \
          or cancel it",
-        desk.display(),
+        job_dir.display(),
         by.as_ref().map(|by| format!(": {by}")).unwrap_or_default()
     )]
-    Away {
+    JobRunning {
         /// The job's desk.
-        desk: PathBuf,
+        job_dir: PathBuf,
         /// What is known of the job.
         by: Option<String>,
     },
@@ -49,7 +49,7 @@ pub enum StoreError {
     },
     /// The lock file beside the pipeline holds a line that is no pin.
     #[error("{}:{line}: is not `<profile>/<step>/<path> <digest>`, each name once", file.display())]
-    Pins {
+    Lockfile {
         /// The lock file.
         file: PathBuf,
         /// The line, from 1.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{ContentStore, PIPELINES, StatCache, StoreError, files};
 use crate::digest::Digest;
-use crate::versions::{Version, Versions};
+use crate::environment::{Version, Versions};
 
 const USERS: &str = "users";
 /// A pipeline file has a few profiles, and a person goes back and forth between a few texts of it.
@@ -50,8 +50,8 @@ impl ContentStore {
     }
 
     /// On what grounds `request` was found done, if no execution was recorded since.
-    pub fn judged(&self, request: &Digest) -> Option<String> {
-        self.state.borrow().judged(request).map(ToOwned::to_owned)
+    pub fn planned(&self, request: &Digest) -> Option<String> {
+        self.state.borrow().planned(request).map(ToOwned::to_owned)
     }
 
     /// Keeps the grounds on which `request` was found done by what is known here.

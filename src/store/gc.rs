@@ -10,7 +10,9 @@ use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
-use super::{ContentStore, LOCK, Lock, OLD_TREE, Share, StoreError, Taken, Token, away, desk, files};
+use super::{
+    ContentStore, JobLock, LOCK, Lock, LockMode, OLD_TREE, StoreError, TryLock, files, job_dir, work_dir,
+};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
@@ -99,7 +101,7 @@ impl ContentStore {
     /// # Errors
     /// When the folder cannot be written.
     pub fn alone(&self, wait: &mut dyn FnMut(&str)) -> Result<Sweeper, StoreError> {
-        let lock = Lock::take(&self.root.join(LOCK), Share::Alone, wait)?;
+        let lock = Lock::take(&self.root.join(LOCK), LockMode::Exclusive, wait)?;
         // What ended meanwhile is known as well.
         self.refresh()?;
         Ok(Sweeper { store: self.clone(), _lock: lock })
@@ -153,13 +155,13 @@ impl ContentStore {
         }
         sweep.garbage.splice(0..0, loose);
         // A job that waits in the queue of a cluster for its turn needs its program.
-        let has_jobs = !self.list(away::JOBS)?.is_empty();
+        let has_jobs = !self.list(job_dir::JOBS)?.is_empty();
         let is_young = |path: &Path| limits.since_ms.is_some_and(|since| modified_ms(path) >= since);
         for (kind, folder) in [
             (Kind::Scratch, "scratch"),
             (Kind::Work, "work"),
             (Kind::Log, "logs"),
-            (Kind::Job, away::JOBS),
+            (Kind::Job, job_dir::JOBS),
             (Kind::Job, "programs"),
         ] {
             for (name, path) in self.list(folder)? {
@@ -168,10 +170,10 @@ impl ContentStore {
                 let stays = match kind {
                     Kind::Scratch => is_root || is_young(&path),
                     Kind::Log => is_root || keys.contains(key) || is_young(&path),
-                    Kind::Job if folder == away::JOBS => is_root || is_worked_at(&path),
+                    Kind::Job if folder == job_dir::JOBS => is_root || is_worked_at(&path),
                     Kind::Job => has_jobs,
                     // The next run keeps it for a person.
-                    Kind::Work => desk::holds_older(&path),
+                    Kind::Work => work_dir::holds_older(&path),
                     Kind::Tree => false,
                 };
                 if !stays {
@@ -237,8 +239,8 @@ impl Sweeper {
             return Ok(true);
         }
         // Before its desk goes, so that a job which begins too late knows.
-        let is_desk = item.kind == Kind::Job && item.path.is_dir();
-        if is_desk && !away::end(&item.path).map_err(StoreError::io(&item.path, "give up"))? {
+        let is_job_dir = item.kind == Kind::Job && item.path.is_dir();
+        if is_job_dir && !job_dir::end(&item.path).map_err(StoreError::io(&item.path, "give up"))? {
             return Ok(false);
         }
         files::remove(&item.path).map_err(StoreError::io(&item.path, "remove"))?;
@@ -264,8 +266,8 @@ fn kept_by_limits(records: &[RunRecord], limits: &Limits) -> HashSet<Digest> {
 }
 
 /// Whether a job works at a desk now; one that cannot be told stays.
-fn is_worked_at(desk: &Path) -> bool {
-    matches!(Token::try_take(desk), Ok(Taken::Held) | Err(_))
+fn is_worked_at(work_dir: &Path) -> bool {
+    matches!(JobLock::try_take(work_dir), Ok(TryLock::Held) | Err(_))
 }
 
 fn modified_ms(path: &Path) -> u64 {

@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::desk;
-use super::lock::Claimed;
+use super::lock::TryClaim;
+use super::work_dir;
 use super::{StoreError, Writer};
 use crate::digest::Digest;
 use crate::key::StageKey;
@@ -14,7 +14,7 @@ impl Writer {
     /// Removes what belongs to no running step: whoever runs a key has its claim. What cannot be removed stays, and
     /// keeps nobody from working.
     pub(super) fn clear(&self) -> Result<(), StoreError> {
-        self.desks.forget();
+        self.work_dirs.forget();
         self.claims.clear();
         for folder in ["work", "claims"] {
             let folder = self.store.root().join(folder);
@@ -22,13 +22,13 @@ impl Writer {
                 let name = item.file_name();
                 let key = name.to_str().and_then(|name| name.split('-').next()?.parse::<Digest>().ok());
                 let claim = key.map(|key| self.claim(StageKey(key))).transpose()?;
-                if matches!(claim, Some(Claimed::Theirs(_))) {
+                if matches!(claim, Some(TryClaim::HeldBy(_))) {
                     continue;
                 }
                 if folder.ends_with("work") {
-                    self.clear_desk(&item.path(), key.map(StageKey));
+                    self.clear_work_dir(&item.path(), key.map(StageKey));
                 }
-                if let Some(Claimed::Mine(claim)) = claim {
+                if let Some(TryClaim::Acquired(claim)) = claim {
                     claim.remove();
                 }
             }
@@ -36,21 +36,21 @@ impl Writer {
         Ok(())
     }
 
-    fn clear_desk(&self, desk: &Path, key: Option<StageKey>) {
-        let kept = key.map_or(Ok(()), |key| desk::keep_logs(&self.store, desk, &key));
-        let warning = if desk::holds_older(desk) {
-            desk::keep_aside(&self.store, desk).map(|kept| {
+    fn clear_work_dir(&self, work_dir: &Path, key: Option<StageKey>) {
+        let kept = key.map_or(Ok(()), |key| work_dir::keep_logs(&self.store, work_dir, &key));
+        let warning = if work_dir::holds_older(work_dir) {
+            work_dir::keep_aside(&self.store, work_dir).map(|kept| {
                 Some(format!(
                     "a step of an earlier run moved files into its work directory, perhaps inputs; they are in {}",
                     kept.display()
                 ))
             })
         } else {
-            kept.and_then(|()| desk::remove(desk)).map(|()| None)
+            kept.and_then(|()| work_dir::remove(work_dir)).map(|()| None)
         };
         let warning = warning.unwrap_or_else(|error| Some(format!("what a dead run left stays: {error}")));
         if let Some(warning) = warning {
-            self.warnings.borrow_mut().entry(desk::name_of(desk)).or_insert(Some(warning));
+            self.warnings.borrow_mut().entry(work_dir::name_of(work_dir)).or_insert(Some(warning));
         }
     }
 

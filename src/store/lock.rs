@@ -21,7 +21,7 @@ use super::StoreError;
 
 /// Who holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub struct LockOwner {
     /// Its process number.
     pub process: u32,
     /// The machine it runs on.
@@ -32,7 +32,7 @@ pub struct Holder {
     pub since_ms: u64,
 }
 
-impl Holder {
+impl LockOwner {
     fn this_process() -> Self {
         // Others read it: an address on the command line may hold a secret.
         let words = std::env::args_os().map(|word| secrets::shown(&word.to_string_lossy()));
@@ -62,7 +62,7 @@ impl Holder {
     }
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for LockOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { process, machine, command, since_ms } = self;
         let seconds = now_ms().saturating_sub(*since_ms) / 1000;
@@ -76,11 +76,11 @@ fn now_ms() -> u64 {
 
 /// How a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Share {
+pub enum LockMode {
     /// Beside others that share it.
     Shared,
     /// Alone.
-    Alone,
+    Exclusive,
 }
 
 /// The cache's lock, held while it lives.
@@ -96,27 +96,27 @@ impl Lock {
     ///
     /// # Errors
     /// When the file cannot be opened or locked.
-    pub fn take(path: &Path, share: Share, wait: &mut dyn FnMut(&str)) -> Result<Self, StoreError> {
+    pub fn take(path: &Path, mode: LockMode, wait: &mut dyn FnMut(&str)) -> Result<Self, StoreError> {
         let mut file = open(path).map_err(StoreError::io(path, "open"))?;
-        let tried = match share {
-            Share::Shared => file.try_lock_shared(),
-            Share::Alone => file.try_lock(),
+        let tried = match mode {
+            LockMode::Shared => file.try_lock_shared(),
+            LockMode::Exclusive => file.try_lock(),
         };
         let has_waited = match tried {
             Ok(()) => false,
             Err(TryLockError::WouldBlock) => {
-                let holder = Holder::named_in(&mut file).map(|holder| holder.to_string());
-                wait(holder.as_deref().unwrap_or("another process"));
-                let locked = match share {
-                    Share::Shared => file.lock_shared(),
-                    Share::Alone => file.lock(),
+                let owner = LockOwner::named_in(&mut file).map(|owner| owner.to_string());
+                wait(owner.as_deref().unwrap_or("another process"));
+                let locked = match mode {
+                    LockMode::Shared => file.lock_shared(),
+                    LockMode::Exclusive => file.lock(),
                 };
                 locked.map_err(StoreError::io(path, "lock"))?;
                 true
             }
             Err(TryLockError::Error(error)) => return Err(StoreError::io(path, "lock")(error)),
         };
-        Holder::this_process().write_to(&mut file).map_err(StoreError::io(path, "write"))?;
+        LockOwner::this_process().write_to(&mut file).map_err(StoreError::io(path, "write"))?;
         Ok(Self { _file: file, has_waited })
     }
 }
@@ -143,11 +143,11 @@ pub struct Claim {
 
 /// What became of a try to claim a key.
 #[derive(Debug)]
-pub enum Claimed {
+pub enum TryClaim {
     /// It is this process's.
-    Mine(Claim),
+    Acquired(Claim),
     /// Another process has it.
-    Theirs(Option<Holder>),
+    HeldBy(Option<LockOwner>),
 }
 
 impl Claims {
@@ -160,11 +160,11 @@ impl Claims {
     ///
     /// # Errors
     /// When its file cannot be opened or locked.
-    pub fn try_take(&self, name: &str) -> Result<Claimed, StoreError> {
+    pub fn try_take(&self, name: &str) -> Result<TryClaim, StoreError> {
         let path = self.folder.join(name);
         let mine = |file| {
             let (file, spare) = (Some(file), Rc::clone(&self.spare));
-            Claimed::Mine(Claim { file, path: path.clone(), spare })
+            TryClaim::Acquired(Claim { file, path: path.clone(), spare })
         };
         let spare = self.spare.borrow_mut().pop();
         if let Some(file) = spare.and_then(|spare| moved(spare, &path)) {
@@ -174,12 +174,12 @@ impl Claims {
             let mut file = open(&path).map_err(StoreError::io(&path, "open"))?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(Claimed::Theirs(Holder::named_in(&mut file))),
+                Err(TryLockError::WouldBlock) => return Ok(TryClaim::HeldBy(LockOwner::named_in(&mut file))),
                 Err(TryLockError::Error(error)) => return Err(StoreError::io(&path, "lock")(error)),
             }
             // The one who had it may have taken the file away after it was opened here: then it is nobody's claim.
             if is_at(&file, &path).map_err(StoreError::io(&path, "read"))? {
-                Holder::this_process().write_to(&mut file).map_err(StoreError::io(&path, "write"))?;
+                LockOwner::this_process().write_to(&mut file).map_err(StoreError::io(&path, "write"))?;
                 return Ok(mine(file));
             }
         }
@@ -252,13 +252,13 @@ mod tests {
 
     fn taken(claims: &Claims, name: &str) -> Claim {
         match claims.try_take(name).unwrap() {
-            Claimed::Mine(claim) => claim,
-            Claimed::Theirs(holder) => panic!("{holder:?} has it"),
+            TryClaim::Acquired(claim) => claim,
+            TryClaim::HeldBy(owner) => panic!("{owner:?} has it"),
         }
     }
 
     fn is_free(claims: &Claims, name: &str) -> bool {
-        matches!(claims.try_take(name).unwrap(), Claimed::Mine(_))
+        matches!(claims.try_take(name).unwrap(), TryClaim::Acquired(_))
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -271,10 +271,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (here, there) = (Claims::new(folder.path().into()), Claims::new(folder.path().into()));
         let claim = taken(&here, "a");
-        let Claimed::Theirs(Some(holder)) = there.try_take("a").unwrap() else {
+        let TryClaim::HeldBy(Some(owner)) = there.try_take("a").unwrap() else {
             panic!("it was given twice")
         };
-        assert_eq!(holder.process, std::process::id());
+        assert_eq!(owner.process, std::process::id());
         drop(claim);
         assert!(is_free(&there, "a"));
         taken(&here, "a").remove();
@@ -328,7 +328,7 @@ mod tests {
                     let mut taken = 0;
                     while taken < 300 {
                         let name = taken % inside.len();
-                        let Claimed::Mine(claim) = claims.try_take(&name.to_string()).unwrap() else {
+                        let TryClaim::Acquired(claim) = claims.try_take(&name.to_string()).unwrap() else {
                             continue;
                         };
                         use std::sync::atomic::Ordering::SeqCst;

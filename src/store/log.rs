@@ -112,7 +112,7 @@ impl Log {
         while let Some(length) = memchr::memchr(b'\n', &self.text[self.whole..]) {
             let (start, end) = (self.whole, self.whole + length);
             let line = &self.text[start..end];
-            if is_whole(line) {
+            if is_intact(line) {
                 lines.push(start + CHECKSUM + 1..end);
             } else {
                 self.damaged.push(Damage { file: self.path.clone(), at: start, step: step_in(line) });
@@ -217,7 +217,7 @@ const DIGITS: [u8; 256] = {
     table
 };
 
-fn is_whole(line: &[u8]) -> bool {
+fn is_intact(line: &[u8]) -> bool {
     let Some((digits, [b' ', text @ ..])) = line.split_first_chunk::<CHECKSUM>() else { return false };
     let (checksum, largest) = digits.iter().fold((0u64, 0), |(checksum, largest), &digit| {
         let value = DIGITS[usize::from(digit)];

@@ -23,12 +23,11 @@
 //! Order of a commit: bytes, manifest, tree's name, line in the log. A crash in between leaves a tree that nobody
 //! names, never a record of a tree that was not whole. Readers take no lock.
 
-mod away;
-mod desk;
 mod error;
 mod facts;
 pub mod files;
 mod gc;
+mod job_dir;
 mod leftovers;
 mod lock;
 mod log;
@@ -38,6 +37,7 @@ mod state;
 mod verdict;
 mod verified;
 mod verify;
+mod work_dir;
 mod writer;
 
 use std::cell::{OnceCell, RefCell};
@@ -47,18 +47,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-pub use away::{ENDED, Taken, Token, has_ended, notes};
-pub use desk::WorkDir;
 pub use error::StoreError;
 pub use facts::Facts;
 pub use gc::{Garbage, Kind, Limits, Roots, Sweep, Sweeper};
-pub use lock::{Claim, Claimed, Holder, Lock, Share};
+pub use job_dir::{ENDED, JobLock, TryLock, has_ended, notes};
+pub use lock::{Claim, Lock, LockMode, LockOwner, TryClaim};
 pub use log::Damage;
 pub use snapshot::{Change, Gone, Snapshot};
 pub use stat_cache::{Stamp, StatCache, stamp_of};
 pub use verdict::{Outcome, Verdict};
 pub use verified::{ResultError, VerifiedPath};
 pub use verify::{DamagedTree, Verified};
+pub use work_dir::WorkDir;
 pub use writer::Writer;
 
 use crate::digest::Digest;
@@ -139,8 +139,9 @@ impl ContentStore {
     /// When the folder cannot be written.
     pub fn lock(&self, wait: &mut dyn FnMut(&str)) -> Result<Writer, StoreError> {
         self.prepare()?;
-        let lock = Lock::take(&self.root.join(LOCK), Share::Shared, wait)?;
-        for folder in ["trees", "manifests", "claims", "work", away::JOBS, "scratch", "logs", "published"] {
+        let lock = Lock::take(&self.root.join(LOCK), LockMode::Shared, wait)?;
+        for folder in ["trees", "manifests", "claims", "work", job_dir::JOBS, "scratch", "logs", "published"]
+        {
             let folder = self.root.join(folder);
             fs::create_dir_all(&folder).map_err(StoreError::io(&folder, "create the folder"))?;
         }
@@ -284,17 +285,17 @@ impl ContentStore {
     /// What is in a tree, whether or not its bytes are there. Where the manifest is lost or damaged the bytes
     /// tell, if they are there and whole.
     pub fn manifest(&self, tree: &Digest) -> Option<Manifest> {
-        let is_whole = |manifest: &Manifest| manifest.digest() == *tree;
-        let of_bytes = || verified::manifest(&self.tree_folder(tree), &mut |_, _| {}).ok().filter(is_whole);
+        let is_intact = |manifest: &Manifest| manifest.digest() == *tree;
+        let of_bytes = || verified::manifest(&self.tree_folder(tree), &mut |_, _| {}).ok().filter(is_intact);
         self.recorded_manifest(tree).or_else(of_bytes)
     }
 
     /// What was in a tree when it was kept, if that is still known.
     fn recorded_manifest(&self, tree: &Digest) -> Option<Manifest> {
-        let is_whole = |manifest: &Manifest| manifest.digest() == *tree;
-        let logged = self.state.borrow_mut().manifest(tree).filter(is_whole);
+        let is_intact = |manifest: &Manifest| manifest.digest() == *tree;
+        let logged = self.state.borrow_mut().manifest(tree).filter(is_intact);
         let filed =
-            || Manifest::parse(&files::read_text(&self.manifest_file(tree)).ok()?).ok().filter(is_whole);
+            || Manifest::parse(&files::read_text(&self.manifest_file(tree)).ok()?).ok().filter(is_intact);
         logged.or_else(filed)
     }
 
@@ -325,14 +326,15 @@ impl ContentStore {
 
     /// The log of an execution of a key that is under way, or that was when its run was killed.
     pub fn open_log(&self, key: &StageKey) -> Option<PathBuf> {
-        let job = away::path(self, key).join(desk::LOG);
+        let job = job_dir::path(self, key).join(work_dir::LOG);
         if job.exists() {
             return Some(job);
         }
         let key = key.to_string();
-        let desks = fs::read_dir(self.root.join("work")).ok()?.flatten();
-        let mut of_key = desks.filter(|desk| desk.file_name().to_string_lossy().starts_with(&key));
-        of_key.find_map(|desk| Some(desk.path().join(desk::LOG)).filter(|log| log.exists()))
+        let work_dirs = fs::read_dir(self.root.join("work")).ok()?.flatten();
+        let mut of_key =
+            work_dirs.filter(|work_dir| work_dir.file_name().to_string_lossy().starts_with(&key));
+        of_key.find_map(|work_dir| Some(work_dir.path().join(work_dir::LOG)).filter(|log| log.exists()))
     }
 
     /// The log that a record names, if it names one of this store: a record may come from another machine.

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::desk::{self, Desks, WorkDir};
-use super::lock::{Claim, Claimed, Claims, Lock, Share};
+use super::lock::{Claim, Claims, Lock, LockMode, TryClaim};
 use super::verified::{ResultError, VerifiedPath};
-use super::{ContentStore, OLD_TREE, StoreError, away, files, state, verified};
+use super::work_dir::{self, WorkDir, WorkDirs};
+use super::{ContentStore, OLD_TREE, StoreError, files, job_dir, state, verified};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
@@ -34,7 +34,7 @@ pub struct Writer {
     pub(super) store: ContentStore,
     lock: Lock,
     pub(super) claims: Claims,
-    pub(super) desks: Desks,
+    pub(super) work_dirs: WorkDirs,
     group: RefCell<Option<Group>>,
     /// When the next group may go.
     next: Cell<Instant>,
@@ -61,7 +61,7 @@ impl Writer {
             store,
             lock,
             claims,
-            desks: Desks::default(),
+            work_dirs: WorkDirs::default(),
             group: RefCell::default(),
             next: Cell::new(Instant::now() + GROUP),
             allowed_mode: OnceCell::new(),
@@ -77,7 +77,7 @@ impl Writer {
     /// # Errors
     /// When it cannot be moved there.
     pub fn keep_aside(&self, work: WorkDir) -> Result<PathBuf, StoreError> {
-        desk::keep_aside(&self.store, &work.desk)
+        work_dir::keep_aside(&self.store, &work.work_dir)
     }
 
     /// The store, for reading.
@@ -95,14 +95,14 @@ impl Writer {
     /// # Errors
     /// When the lock cannot be written.
     pub fn alone(&self, name: &str) -> Result<Lock, StoreError> {
-        Lock::take(&self.store.root().join(name), Share::Alone, &mut |_| {})
+        Lock::take(&self.store.root().join(name), LockMode::Exclusive, &mut |_| {})
     }
 
     /// Tries to become the one that runs `key`.
     ///
     /// # Errors
     /// When the claim cannot be written.
-    pub fn claim(&self, key: StageKey) -> Result<Claimed, StoreError> {
+    pub fn claim(&self, key: StageKey) -> Result<TryClaim, StoreError> {
         self.claims.try_take(&key.to_string())
     }
 
@@ -111,16 +111,16 @@ impl Writer {
     /// # Errors
     /// When it cannot be made, or a job elsewhere works on this key.
     pub fn begin(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
-        away::take_back(&self.store, &key)?;
-        self.desks.set_up(&self.store, key, claim).map(|work| work.lasting(&self.store))
+        job_dir::abandon(&self.store, &key)?;
+        self.work_dirs.set_up(&self.store, key, claim).map(|work| work.lasting(&self.store))
     }
 
     /// A desk for a job elsewhere that runs the claimed `key`: as an earlier process left it, if one did.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn begin_away(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
-        away::set_up(&self.store, key, claim).map(|work| work.lasting(&self.store))
+    pub fn begin_job(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
+        job_dir::set_up(&self.store, key, claim).map(|work| work.lasting(&self.store))
     }
 
     /// A desk for a run of the claimed `key` of which nothing is kept: its scratch is its own, too.
@@ -128,7 +128,7 @@ impl Writer {
     /// # Errors
     /// When it cannot be made.
     pub fn begin_aside(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
-        self.desks.set_up(&self.store, key, claim)
+        self.work_dirs.set_up(&self.store, key, claim)
     }
 
     /// Hashes what a run wrote, after giving its files and folders the modes that stored ones have: a file that only its
@@ -364,7 +364,7 @@ impl Writer {
     /// # Errors
     /// When something cannot be removed.
     pub fn discard(&self, work: WorkDir) -> Result<(), StoreError> {
-        self.desks.leave(&self.store, work)
+        self.work_dirs.leave(&self.store, work)
     }
 
     /// Removes a tree's bytes; its manifest and the records that name it stay. In a cache that users share by their

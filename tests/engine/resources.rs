@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use repro::pipeline::needs::{Gpus, Needs};
-use repro::run::{Capacity, Gpu};
+use repro::run::{Gpu, Resources};
 use serde_json::Value;
 
 use super::support::TestSpace;
@@ -31,7 +31,7 @@ proptest! {
         (cpus, memory, gpus, net) in (1..5usize, 0..6u64, 0..4usize, 1..4usize),
         moves in proptest::collection::vec((needs(), any::<proptest::sample::Index>(), any::<bool>()), 1..80),
     ) {
-        let whole = Capacity {
+        let whole = Resources {
             cpus,
             memory,
             // One whose memory is not known, then ever smaller ones.
@@ -46,10 +46,10 @@ proptest! {
         let mut running = Vec::new();
         for (needs, which, starts) in moves {
             if !starts && !running.is_empty() {
-                free.give_back(running.swap_remove(which.index(running.len())));
+                free.release(running.swap_remove(which.index(running.len())));
                 continue;
             }
-            let taken = free.take(&needs, &whole);
+            let taken = free.acquire(&needs, &whole);
             if running.is_empty() {
                 prop_assert_eq!(taken.is_none(), whole.refuses(&needs).is_some(), "alone, it fits or never will");
             }
@@ -62,7 +62,7 @@ proptest! {
                 prop_assert!(on_it.map(|taken| taken.thousandths).sum::<u32>() <= Gpus::ONE, "{}", gpu.id);
             }
         }
-        running.into_iter().for_each(|share| free.give_back(share));
+        running.into_iter().for_each(|share| free.release(share));
         prop_assert_eq!(free, whole, "what is given back is all there was");
     }
 }

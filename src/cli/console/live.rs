@@ -17,11 +17,11 @@ const EVERY: Duration = Duration::from_millis(200);
 
 /// The observer for a terminal.
 pub struct Live {
-    screen: Arc<Shared>,
+    screen: Arc<RemoteCache>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
+struct RemoteCache {
     screen: Mutex<Screen>,
     ended: Condvar,
 }
@@ -35,7 +35,7 @@ struct Screen {
     is_over: bool,
 }
 
-impl Shared {
+impl RemoteCache {
     fn lock(&self) -> MutexGuard<'_, Screen> {
         self.screen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -45,7 +45,7 @@ impl Live {
     pub fn start() -> Self {
         let screen =
             Screen { view: View::new(Instant::now()), drawn: Vec::new(), above: Vec::new(), is_over: false };
-        let screen = Arc::new(Shared { screen: Mutex::new(screen), ended: Condvar::new() });
+        let screen = Arc::new(RemoteCache { screen: Mutex::new(screen), ended: Condvar::new() });
         let shared = Arc::clone(&screen);
         let thread = std::thread::spawn(move || {
             let mut screen = shared.lock();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use super::words;
+use super::format;
 use crate::escape::escaped_json;
 use crate::run::{Event, Observer};
 
@@ -54,11 +54,11 @@ impl Observer for Plain {
     fn on(&mut self, event: &Event) {
         match *event {
             Event::Judged { estimated_seconds: Some(seconds), .. } => {
-                tell!("by earlier runs this takes about {}", words::duration(seconds));
+                print_err!("by earlier runs this takes about {}", format::duration(seconds));
             }
             Event::Started { step, number, of, .. } => {
                 let number = format!("[{number}/{of}]");
-                tell!("{number} {step} …");
+                print_err!("{number} {step} …");
                 let now = Instant::now();
                 self.running.insert(step.to_owned(), Said { number, at: now, began: now });
             }
@@ -68,25 +68,25 @@ impl Observer for Plain {
                     said.at = Instant::now();
                     let rate = done as f64 / said.began.elapsed().as_secs_f64();
                     let left =
-                        words::duration(total.saturating_sub(done) as f64 / rate.max(f64::MIN_POSITIVE));
-                    let (so_far, rate) = (words::so_far(done, total, unit), words::rate(rate, unit));
-                    tell!("{} {step} {so_far}, {rate}/s, {left} left", said.number);
+                        format::duration(total.saturating_sub(done) as f64 / rate.max(f64::MIN_POSITIVE));
+                    let (so_far, rate) = (format::so_far(done, total, unit), format::rate(rate, unit));
+                    print_err!("{} {step} {so_far}, {rate}/s, {left} left", said.number);
                 }
             }
             Event::Keeping { step, files, bytes } => {
                 let number = self.running.get(step).map(|said| said.number.as_str()).unwrap_or_default();
-                tell!("{number} {step}: {}", words::keeping(files, bytes));
+                print_err!("{number} {step}: {}", format::keeping(files, bytes));
             }
             Event::Finished { step, seconds, same, .. } => {
                 let number = self.running.remove(step).map(|said| said.number).unwrap_or_default();
-                tell!("{number} {step} {}", words::done(seconds, same));
+                print_err!("{number} {step} {}", format::done(seconds, same));
             }
-            Event::Fetched { step, bytes } => tell!("{}", words::fetched(step, bytes)),
-            Event::Elsewhere { step, by } => tell!("{}", words::elsewhere(step, by)),
-            Event::Damaged { step } => tell!("warning: {}", words::damaged(step)),
-            Event::Warned { step, text } => tell!("warning: step `{step}`: {text}"),
-            Event::Failed { step, .. } => tell!("{step} failed"),
-            Event::Stopping => tell!("stopping; once more to stop at once"),
+            Event::Fetched { step, bytes } => print_err!("{}", format::fetched(step, bytes)),
+            Event::HeldByOther { step, by } => print_err!("{}", format::held_by_others(step, by)),
+            Event::Damaged { step } => print_err!("warning: {}", format::damaged(step)),
+            Event::Warned { step, text } => print_err!("warning: step `{step}`: {text}"),
+            Event::Failed { step, .. } => print_err!("{step} failed"),
+            Event::Stopping => print_err!("stopping; once more to stop at once"),
             Event::Judged { .. } | Event::Scalar { .. } | Event::Placed { .. } => {}
         }
     }

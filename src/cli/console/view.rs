@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use console::{measure_text_width, pad_str, truncate_str};
 use stage_api::Unit;
 
-use crate::cli::{harmless, words};
+use crate::cli::{format, harmless};
 use crate::run::Event;
 
 /// How far back a rate looks.
@@ -105,19 +105,19 @@ impl View {
             Event::Scalar { value: None, .. } => {}
             Event::Keeping { step, files, bytes } => {
                 let row = self.running.get_mut(step)?;
-                (row.progress, row.keeping) = (None, Some(words::keeping(files, bytes)));
+                (row.progress, row.keeping) = (None, Some(format::keeping(files, bytes)));
             }
             Event::Finished { step, seconds, same, .. } => {
                 self.done += 1;
                 let row = self.running.remove(step);
                 let scalar = row.as_ref().map_or("", |row| row.scalar.as_str());
                 let number = row.as_ref().map_or(self.done, |row| row.number);
-                let line = format!("[{number}/{}] {step} {}  {scalar}", self.of, words::done(seconds, same));
+                let line = format!("[{number}/{}] {step} {}  {scalar}", self.of, format::done(seconds, same));
                 return Some(line.trim_end().to_owned());
             }
-            Event::Fetched { step, bytes } => return Some(words::fetched(step, bytes)),
-            Event::Elsewhere { step, by } => return Some(words::elsewhere(step, by)),
-            Event::Damaged { step } => return Some(format!("warning: {}", words::damaged(step))),
+            Event::Fetched { step, bytes } => return Some(format::fetched(step, bytes)),
+            Event::HeldByOther { step, by } => return Some(format::held_by_others(step, by)),
+            Event::Damaged { step } => return Some(format!("warning: {}", format::damaged(step))),
             Event::Warned { step, text } => return Some(format!("warning: step `{step}`: {text}")),
             Event::Failed { step, .. } => {
                 self.failed += 1;
@@ -155,7 +155,7 @@ impl View {
             }
         }
         if hidden > 0 && room > 0 {
-            lines.push(format!("… and {} more", words::count(hidden, "step")));
+            lines.push(format!("… and {} more", format::count(hidden, "step")));
         }
         lines.push(self.whole(now));
         // The last column stays free: some terminals begin a new line there.
@@ -174,10 +174,10 @@ impl View {
         if self.stopping {
             line.push_str(", stopping");
         }
-        line.push_str(&format!(", {}", words::clock(seconds)));
+        line.push_str(&format!(", {}", format::clock(seconds)));
         match self.estimate.map(|estimate| estimate - seconds) {
             Some(left) if left >= 1.0 && !self.stopping => {
-                line.push_str(&format!(", about {} left", words::clock(left)));
+                line.push_str(&format!(", about {} left", format::clock(left)));
             }
             _ => {}
         }
@@ -209,7 +209,7 @@ fn line(
     let value = row.keeping.as_ref().unwrap_or(&row.scalar);
     let value = if scalar { format!("  {value}") } else { String::new() };
     let Some(progress) = &row.progress else {
-        let elapsed = words::clock(now.duration_since(row.since).as_secs_f64());
+        let elapsed = format::clock(now.duration_since(row.since).as_secs_f64());
         return format!("{line}  {elapsed}{value}").trim_end().to_owned();
     };
     let (done, total) = (progress.done.min(progress.total), progress.total.max(1));
@@ -218,9 +218,9 @@ fn line(
         line.push_str(&format!("  {}{}", "█".repeat(full), "░".repeat(bar - full)));
     }
     if rate {
-        line.push_str(&format!("  {}", words::so_far(done, progress.total, progress.unit)));
+        line.push_str(&format!("  {}", format::so_far(done, progress.total, progress.unit)));
         if let Some(rate) = progress.rate(now) {
-            line.push_str(&format!("  {}/s", words::rate(rate, progress.unit)));
+            line.push_str(&format!("  {}/s", format::rate(rate, progress.unit)));
         }
     } else {
         line.push_str(&format!("  {}%", done * 100 / total));
@@ -228,7 +228,7 @@ fn line(
     if let Some(rate) = progress.rate(now)
         && done < total
     {
-        line.push_str(&format!("  {} left", words::clock((total - done) as f64 / rate)));
+        line.push_str(&format!("  {} left", format::clock((total - done) as f64 / rate)));
     }
     line + &value
 }

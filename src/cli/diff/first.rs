@@ -9,9 +9,9 @@ use serde_json::json;
 use crate::cli::committed::Committed;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
-use crate::cli::{Global, print, print_json, words};
+use crate::cli::{Global, format, print, print_json};
 use crate::divergence::{Divergence, Execution};
-use crate::plan::{Request, judge};
+use crate::plan::{Request, plan};
 
 /// Files of one step that are shown; `--json` has them all.
 const SHOWN: usize = 20;
@@ -32,8 +32,7 @@ pub fn run(global: &Global, context: &Context) -> Result<ExitCode, CliError> {
         });
     }
     let everything = context.pipeline.graph.node_indices().collect();
-    let plan =
-        judge(&context.pipeline, &workspace, &Request { targets: everything, forced: BTreeSet::new() });
+    let plan = plan(&context.pipeline, &workspace, &Request { targets: everything, forced: BTreeSet::new() });
     let compared = committed.compare(context, &workspace, &plan);
     let first = committed.first(context, &workspace, &plan, &compared);
     let names = |nodes: &[NodeIndex]| -> Vec<&str> {
@@ -47,9 +46,9 @@ pub fn run(global: &Global, context: &Context) -> Result<ExitCode, CliError> {
         print(&text(&first, same.len(), differing.len()))?;
     }
     if !unknown.is_empty() {
-        tell!(
+        print_err!(
             "{} not compared: without a result here, or not committed",
-            words::count(unknown.len(), "step")
+            format::count(unknown.len(), "step")
         );
     }
     Ok(ExitCode::SUCCESS)
@@ -57,7 +56,7 @@ pub fn run(global: &Global, context: &Context) -> Result<ExitCode, CliError> {
 
 fn text(first: &[Divergence], same: usize, differing: usize) -> String {
     if first.is_empty() {
-        return format!("no step differs from what is committed; {} compared\n", words::count(same, "step"));
+        return format!("no step differs from what is committed; {} compared\n", format::count(same, "step"));
     }
     let mut text = String::new();
     for divergence in first {
@@ -65,7 +64,7 @@ fn text(first: &[Divergence], same: usize, differing: usize) -> String {
     }
     let below = differing - first.len();
     if below > 0 {
-        let (steps, verb) = (words::count(below, "step"), if below == 1 { "differs" } else { "differ" });
+        let (steps, verb) = (format::count(below, "step"), if below == 1 { "differs" } else { "differ" });
         text.push_str(&format!("{steps} below {verb} too\n"));
     }
     text
@@ -78,7 +77,7 @@ fn one(divergence: &Divergence) -> String {
         (Some(_), true) => format!("{step}: the same key, other bytes\n"),
         (Some(_), false) => format!("{step}: another key than committed\n"),
     };
-    words::causes(causes, 2, &mut text);
+    format::causes(causes, 2, &mut text);
     for (when, execution) in [("committed", committed), ("now", now)] {
         if let Some(execution) = execution {
             text.push_str(&format!("  {when:9}  {}\n", ran(execution)));
@@ -88,13 +87,13 @@ fn one(divergence: &Divergence) -> String {
         text.push_str(&format!("  {} {}\n", file.path, file.how));
     }
     if files.len() > SHOWN {
-        text.push_str(&format!("  and {} more\n", words::count(files.len() - SHOWN, "file")));
+        text.push_str(&format!("  and {} more\n", format::count(files.len() - SHOWN, "file")));
     }
     text
 }
 
 fn ran(Execution { key, tree, started_ms, machine, .. }: &Execution) -> String {
-    let threads = words::count(machine.threads, "thread");
-    let (when, host, device) = (words::ago(*started_ms), &machine.name, &machine.device);
+    let threads = format::count(machine.threads, "thread");
+    let (when, host, device) = (format::ago(*started_ms), &machine.name, &machine.device);
     format!("key {}, tree {}, on {host} ({device}, {threads}), {when}", key.0.short(), tree.short())
 }

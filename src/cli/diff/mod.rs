@@ -13,7 +13,7 @@ use stage_api::Registry;
 use super::context::Context;
 use super::error::CliError;
 use super::git::Git;
-use super::{Global, print, print_json, words};
+use super::{Global, format, print, print_json};
 use crate::diff::{Certainty, Change, StepChange, ValueChange, steps, values};
 use crate::pipeline::Pipeline;
 
@@ -61,7 +61,7 @@ impl Diff {
         let changes = match (&old.pipeline, &new.pipeline) {
             (Ok(old), Ok(new)) => steps(old, new),
             (Err(problem), _) | (_, Err(problem)) => {
-                tell!("warning: params are not compared: {problem}");
+                print_err!("warning: params are not compared: {problem}");
                 Vec::new()
             }
         };
@@ -136,7 +136,7 @@ fn as_it_is(context: &Context) -> Result<State, CliError> {
 fn keep(reports: &mut BTreeMap<String, Value>, when: &str, file: &str, name: Option<&str>, bytes: &[u8]) {
     match serde_json::from_slice(bytes) {
         Ok(value) => drop(reports.insert(name.unwrap_or(file).to_owned(), value)),
-        Err(error) => tell!("warning: {file} ({when}) is no JSON and is left out: {error}"),
+        Err(error) => print_err!("warning: {file} ({when}) is no JSON and is left out: {error}"),
     }
 }
 
@@ -155,7 +155,7 @@ fn text(changes: &[StepChange], numbers: &[ValueChange]) -> String {
                     text.push_str(&format!("  stage: {old} -> {new}\n"));
                 }
                 for change in params {
-                    text.push_str(&format!("  {}\n", words::param(change)));
+                    text.push_str(&format!("  {}\n", format::param(change)));
                 }
                 inputs_removed.iter().for_each(|input| text.push_str(&format!("  input gone: {input}\n")));
                 inputs_added.iter().for_each(|input| text.push_str(&format!("  input new: {input}\n")));
@@ -184,9 +184,9 @@ fn text(changes: &[StepChange], numbers: &[ValueChange]) -> String {
 }
 
 fn difference(change: &ValueChange) -> String {
-    let told = |value: &Value| {
+    let shown_value = |value: &Value| {
         let text = match value {
-            Value::Array(items) => format!("[{}]", words::count(items.len(), "value")),
+            Value::Array(items) => format!("[{}]", format::count(items.len(), "value")),
             other => other.to_string(),
         };
         console::truncate_str(&text, 60, "…").into_owned()
@@ -200,10 +200,10 @@ fn difference(change: &ValueChange) -> String {
                     format!(" ({by:+.4}, 95% interval {low:+.4} to {high:+.4}: {verdict} from noise)")
                 }
             });
-            format!("{} -> {}{}", told(old), told(new), by.unwrap_or_default())
+            format!("{} -> {}{}", shown_value(old), shown_value(new), by.unwrap_or_default())
         }
-        (None, Some(new)) => format!("new, {}", told(new)),
-        (Some(old), None) => format!("gone, was {}", told(old)),
+        (None, Some(new)) => format!("new, {}", shown_value(new)),
+        (Some(old), None) => format!("gone, was {}", shown_value(old)),
         (None, None) => String::new(),
     }
 }

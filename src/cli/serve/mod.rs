@@ -102,7 +102,7 @@ impl Server<'_> {
         match &request.path[..] {
             b"/" => match self.html() {
                 Ok(html) => answer("200 OK", "text/html", live(&html).as_bytes()),
-                Err(error) => answer("500 Internal Server Error", "text/plain", error.told().as_bytes()),
+                Err(error) => answer("500 Internal Server Error", "text/plain", error.message().as_bytes()),
             },
             b"/live.js" => answer("200 OK", "text/javascript", LIVE.as_bytes()),
             b"/events" => self.tell_changes(stream),
@@ -121,16 +121,16 @@ impl Server<'_> {
     /// Sends the name of the page as it is, and again each time when it is another one, until the browser goes away.
     fn tell_changes(&self, mut stream: TcpStream) -> io::Result<()> {
         head(&stream, "200 OK", "text/event-stream", "")?;
-        let mut told = None;
+        let mut sent = None;
         loop {
             let now = self.html().ok().map(|html| version(&html));
             match now {
-                Some(version) if now != told => write!(stream, "data: {version}\n\n")?,
+                Some(version) if now != sent => write!(stream, "data: {version}\n\n")?,
                 // A comment: shows whether anybody is there.
                 _ => stream.write_all(b":\n\n")?,
             }
             stream.flush()?;
-            told = now.or(told);
+            sent = now.or(sent);
             std::thread::sleep(EVERY);
         }
     }

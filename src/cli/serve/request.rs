@@ -43,8 +43,8 @@ impl Request {
 
     fn parse(head: &str) -> Option<Self> {
         let mut lines = head.split("\r\n");
-        let mut words = lines.next()?.split(' ');
-        let (method, target) = (words.next()?, words.next()?);
+        let mut parts = lines.next()?.split(' ');
+        let (method, target) = (parts.next()?, parts.next()?);
         let (mut host, mut range) = (None, None);
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             match name.to_ascii_lowercase().as_str() {
@@ -143,7 +143,7 @@ mod tests {
         {
             assert_eq!(Request::parse(wrong), None, "{wrong:?}");
         }
-        let elsewhere = Request::parse("GET / HTTP/1.1\r\nHost: evil.example:8000\r\n\r\n").unwrap();
-        assert!(!elsewhere.is_for(8000));
+        let foreign = Request::parse("GET / HTTP/1.1\r\nHost: evil.example:8000\r\n\r\n").unwrap();
+        assert!(!foreign.is_for(8000));
     }
 }

@@ -4,8 +4,8 @@
 mod needs;
 mod publish;
 mod rehearse;
+mod resolve_inputs;
 mod targets;
-mod wire;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -237,14 +237,14 @@ impl<'a> Checker<'_, 'a> {
         {
             return Err(self.error(raw, "a tolerance is a share between 0 and 1, like 1e-3"));
         }
-        let surroundings = stage.surroundings(&params).map_err(|e| self.error(entry.name, e.message))?;
+        let environment = stage.environment(&params).map_err(|e| self.error(entry.name, e.message))?;
         let node = self.graph.add_node(Step {
             name: String::new(),
             stage: stage_name,
             version: stage.version(),
             unproven: stage.is_unproven_erased(&params),
             params,
-            surroundings,
+            environment,
             inputs: Vec::new(),
             needs,
             publish,

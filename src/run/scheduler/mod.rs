@@ -17,15 +17,15 @@ use stage_api::secrets;
 
 use super::event::{Event, Observer};
 use super::executor::{Execution, Executor, Message, Outcome, Report, Running};
-use super::host::{Capacity, Share};
 use super::inputs::{ProjectInputs, PutBack};
+use super::resources::{Allocation, Resources};
 use super::summary::{Failure, Summary};
 use crate::key::{KeyText, StageKey};
 use crate::pipeline::Pipeline;
 use crate::plan::{Plan, Verdict};
 use crate::record::RecordedInput;
-use crate::remote::Shared;
-use crate::store::{Holder, WorkDir, Writer};
+use crate::remote::RemoteCache;
+use crate::store::{LockOwner, WorkDir, Writer};
 use crate::workspace::Workspace;
 use pace::Pace;
 
@@ -38,7 +38,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(30);
 #[derive(Debug, Clone)]
 pub struct Options {
     /// What may be in use at one time.
-    pub capacity: Capacity,
+    pub resources: Resources,
     /// Whether steps that do not depend on a failed one still start.
     pub keep_going: bool,
     /// Whether to wait for steps that another process runs.
@@ -46,7 +46,7 @@ pub struct Options {
     /// How long the run would take by earlier ones, for whoever watches.
     pub estimated_seconds: Option<f64>,
     /// A store of other machines' results to ask before a step runs.
-    pub shared: Option<Rc<Shared>>,
+    pub remote_cache: Option<Rc<RemoteCache>>,
 }
 
 /// A step that is running.
@@ -61,7 +61,7 @@ struct Active {
     project_inputs: ProjectInputs,
     /// The steps whose results, which it reads, were found damaged while it ran.
     damaged: BTreeSet<String>,
-    share: Share,
+    allocation: Allocation,
     since: Instant,
     started_ms: u64,
     peak_memory: Option<u64>,
@@ -82,9 +82,9 @@ struct Scheduler<'a> {
     observer: &'a mut dyn Observer,
     options: &'a Options,
     sender: Sender<Message>,
-    free: Capacity,
+    free: Resources,
     /// Steps that another process runs, and who.
-    elsewhere: BTreeMap<NodeIndex, Option<Holder>>,
+    held_by_others: BTreeMap<NodeIndex, Option<LockOwner>>,
     active: BTreeMap<NodeIndex, Active>,
     /// By node: how many steps the longest chain from it to an end of the graph has.
     chains: Vec<usize>,
@@ -123,8 +123,8 @@ pub fn run(
         observer,
         options,
         sender,
-        free: options.capacity.clone(),
-        elsewhere: BTreeMap::new(),
+        free: options.resources.clone(),
+        held_by_others: BTreeMap::new(),
         active: BTreeMap::new(),
         chains: chains(pipeline),
         candidates: BTreeSet::new(),
@@ -156,11 +156,11 @@ impl Scheduler<'_> {
         let mut deadline = None;
         loop {
             self.start_ready(plan);
-            if self.active.is_empty() && (self.elsewhere.is_empty() || !self.options.wait) {
+            if self.active.is_empty() && (self.held_by_others.is_empty() || !self.options.wait) {
                 return;
             }
             let message = match deadline {
-                None if !self.elsewhere.is_empty() => match messages.recv_timeout(LOOK_AGAIN) {
+                None if !self.held_by_others.is_empty() => match messages.recv_timeout(LOOK_AGAIN) {
                     Err(RecvTimeoutError::Timeout) => continue,
                     other => other,
                 },
@@ -188,7 +188,7 @@ impl Scheduler<'_> {
     fn consider(&mut self, plan: &Plan, nodes: Vec<NodeIndex>) {
         let chains = &self.chains;
         let rank = |node: NodeIndex| (Reverse(chains[node.index()]), plan.position(node));
-        if self.options.shared.is_some() {
+        if self.options.remote_cache.is_some() {
             self.unasked.extend(&nodes);
         }
         self.candidates.extend(nodes.into_iter().map(rank));
@@ -229,7 +229,7 @@ impl Scheduler<'_> {
     }
 
     fn ended(&mut self, plan: &mut Plan, node: NodeIndex, active: Active, outcome: Outcome) {
-        self.free.give_back(active.share.clone());
+        self.free.release(active.allocation.clone());
         // Room became free: whatever waited for room is asked again; nothing else is touched.
         let log = self.writer.store().log(&active.work.key);
         let outcome = match outcome {
@@ -291,9 +291,9 @@ impl Scheduler<'_> {
 
     fn conclude(mut self, plan: &Plan) -> Summary {
         let name = |node: NodeIndex| self.pipeline.graph[node].name.clone();
-        self.summary.elsewhere = std::mem::take(&mut self.elsewhere)
+        self.summary.held_by_others = std::mem::take(&mut self.held_by_others)
             .into_iter()
-            .map(|(node, holder)| (name(node), holder))
+            .map(|(node, owner)| (name(node), owner))
             .collect();
         self.summary.not_reached = plan
             .needed()

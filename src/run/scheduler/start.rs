@@ -13,13 +13,13 @@ use crate::digest::Digest;
 use crate::key::KeyText;
 use crate::pipeline::Source;
 use crate::plan::{Plan, Verdict};
-use crate::remote::News;
+use crate::remote::RemoteEvent;
 use crate::run::damage::doubt;
 use crate::run::event::Event;
 use crate::run::executor::{Reporter, Task};
-use crate::run::host::Share;
 use crate::run::inputs::ProjectInputs;
-use crate::store::{Claim, Claimed, Holder, ResultError, StoreError};
+use crate::run::resources::Allocation;
+use crate::store::{Claim, LockOwner, ResultError, StoreError, TryClaim};
 
 impl Scheduler<'_> {
     /// Starts what is ready and fits.
@@ -41,7 +41,7 @@ impl Scheduler<'_> {
             let node = plan.at(rank.1);
             let stopped = !self.summary.failures.is_empty() && !self.options.keep_going;
             if self.summary.interrupted || stopped {
-                return self.elsewhere.clear();
+                return self.held_by_others.clear();
             }
             if self.tried.contains(&node) || self.active.contains_key(&node) || !plan.is_ready(node) {
                 continue;
@@ -58,34 +58,34 @@ impl Scheduler<'_> {
                 continue;
             }
             let step = &self.pipeline.graph[node];
-            if let Some(problem) = self.options.capacity.refuses_step(step) {
+            if let Some(problem) = self.options.resources.refuses_step(step) {
                 self.tried.insert(node);
                 self.fail(node, problem, None, false);
                 continue;
             }
-            let Some(share) = self.free.take_for(step, &self.options.capacity) else {
+            let Some(allocation) = self.free.acquire_for(step, &self.options.resources) else {
                 // Asked again when something ends.
                 later.insert(rank);
                 continue;
             };
             // Behind the room: a result with many files is not looked at again for every step that waits.
             let Some(inputs) = self.open_inputs(plan, node) else {
-                self.free.give_back(share);
+                self.free.release(allocation);
                 continue;
             };
             match self.claim(plan, node) {
-                Ok(Claimed::Mine(claim)) if plan.is_ready(node) => {
-                    self.start(plan, node, inputs, share, claim)
+                Ok(TryClaim::Acquired(claim)) if plan.is_ready(node) => {
+                    self.start(plan, node, inputs, allocation, claim)
                 }
                 // Another process did it since it was judged.
-                Ok(Claimed::Mine(_)) => self.free.give_back(share),
-                Ok(Claimed::Theirs(holder)) => {
-                    self.free.give_back(share);
-                    self.leave(node, holder);
+                Ok(TryClaim::Acquired(_)) => self.free.release(allocation),
+                Ok(TryClaim::HeldBy(owner)) => {
+                    self.free.release(allocation);
+                    self.leave(node, owner);
                     later.insert(rank);
                 }
                 Err(error) => {
-                    self.free.give_back(share);
+                    self.free.release(allocation);
                     self.give_up(node, &error);
                 }
             }
@@ -96,19 +96,20 @@ impl Scheduler<'_> {
     /// Takes from the shared store, if there is one, what it has of all that was judged since it was last asked.
     fn ask_the_shared_store(&mut self, plan: &mut Plan) {
         let nodes = std::mem::take(&mut self.unasked);
-        let Some(shared) =
-            self.options.shared.as_ref().filter(|_| !nodes.is_empty() && !self.summary.interrupted)
+        let Some(remote_cache) =
+            self.options.remote_cache.as_ref().filter(|_| !nodes.is_empty() && !self.summary.interrupted)
         else {
             return;
         };
         let observer = &mut *self.observer;
-        let mut tell = |news: News| {
+        let mut tell = |news: RemoteEvent| {
             observer.on(&match news {
-                News::Fetched { step, bytes } => Event::Fetched { step, bytes },
-                News::Trouble { step, text } => Event::Warned { step, text },
+                RemoteEvent::Fetched { step, bytes } => Event::Fetched { step, bytes },
+                RemoteEvent::Trouble { step, text } => Event::Warned { step, text },
             });
         };
-        let touched = shared.supply(self.pipeline, self.workspace, self.writer, plan, nodes, &mut tell);
+        let touched =
+            remote_cache.fetch_missing(self.pipeline, self.workspace, self.writer, plan, nodes, &mut tell);
         self.consider(plan, touched.into_iter().collect());
         // All of this was asked just now.
         self.unasked.clear();
@@ -200,27 +201,28 @@ impl Scheduler<'_> {
     }
 
     /// Claims a ready step; then judges it again by what other processes have done meanwhile.
-    fn claim(&mut self, plan: &mut Plan, node: NodeIndex) -> Result<Claimed, StoreError> {
+    fn claim(&mut self, plan: &mut Plan, node: NodeIndex) -> Result<TryClaim, StoreError> {
         let Some(key) = plan.of(node).key_text.as_ref().map(KeyText::key) else {
-            return Ok(Claimed::Theirs(None));
+            return Ok(TryClaim::HeldBy(None));
         };
         let claimed = self.writer.claim(key)?;
-        if matches!(claimed, Claimed::Mine(_)) {
-            self.elsewhere.remove(&node);
+        if matches!(claimed, TryClaim::Acquired(_)) {
+            self.held_by_others.remove(&node);
             self.workspace.store().refresh()?;
-            let touched = plan.reconsider(node).into_iter().filter(|other| *other != node).collect();
+            let touched = plan.invalidate(node).into_iter().filter(|other| *other != node).collect();
             self.consider(plan, touched);
         }
         Ok(claimed)
     }
 
     /// Leaves a step to the process that runs it.
-    fn leave(&mut self, node: NodeIndex, holder: Option<Holder>) {
-        if !self.elsewhere.contains_key(&node) {
-            let by = holder.as_ref().map(ToString::to_string);
-            self.observer.on(&Event::Elsewhere { step: &self.pipeline.graph[node].name, by: by.as_deref() });
+    fn leave(&mut self, node: NodeIndex, owner: Option<LockOwner>) {
+        if !self.held_by_others.contains_key(&node) {
+            let by = owner.as_ref().map(ToString::to_string);
+            self.observer
+                .on(&Event::HeldByOther { step: &self.pipeline.graph[node].name, by: by.as_deref() });
         }
-        self.elsewhere.insert(node, holder);
+        self.held_by_others.insert(node, owner);
     }
 
     /// Gives a step up that the store has no place for.
@@ -229,25 +231,32 @@ impl Scheduler<'_> {
         self.fail(node, error.to_string(), None, false);
     }
 
-    fn start(&mut self, plan: &Plan, node: NodeIndex, inputs: Vec<Input>, share: Share, claim: Claim) {
+    fn start(
+        &mut self,
+        plan: &Plan,
+        node: NodeIndex,
+        inputs: Vec<Input>,
+        allocation: Allocation,
+        claim: Claim,
+    ) {
         let step = &self.pipeline.graph[node];
         let Some(key_text) = plan.of(node).key_text.clone() else { return };
         let project_inputs = match ProjectInputs::at_start(self.workspace, step) {
             Ok(inputs) => inputs,
             Err(problem) => {
-                self.free.give_back(share);
+                self.free.release(allocation);
                 self.tried.insert(node);
                 return self.fail(node, problem, None, false);
             }
         };
-        let begun = match share.is_job {
-            true => self.writer.begin_away(key_text.key(), claim),
+        let begun = match allocation.is_job {
+            true => self.writer.begin_job(key_text.key(), claim),
             false => self.writer.begin(key_text.key(), claim),
         };
         let work = match begun {
             Ok(work) => work,
             Err(error) => {
-                self.free.give_back(share);
+                self.free.release(allocation);
                 return self.give_up(node, &error);
             }
         };
@@ -261,9 +270,9 @@ impl Scheduler<'_> {
             scratch: work.scratch.clone(),
             folder: work.folder.clone(),
             log: work.log.clone(),
-            host: Host { device: share.device().to_owned(), threads: share.threads },
-            gpus: (!self.options.capacity.gpus.is_empty()).then(|| share.gpu_ids()),
-            needs: self.options.capacity.needs_of(step).into_owned(),
+            host: Host { device: allocation.device().to_owned(), threads: allocation.threads },
+            gpus: (!self.options.resources.gpus.is_empty()).then(|| allocation.gpu_ids()),
+            needs: self.options.resources.needs_of(step).into_owned(),
         };
         self.begun += 1;
         let open = plan.needed().filter(|node| !matches!(plan.verdict(*node), Verdict::Fresh)).count();
@@ -289,7 +298,7 @@ impl Scheduler<'_> {
                     places,
                     project_inputs,
                     damaged: BTreeSet::new(),
-                    share,
+                    allocation,
                     since,
                     started_ms,
                     peak_memory: None,
@@ -299,7 +308,7 @@ impl Scheduler<'_> {
                 self.active.insert(node, active);
             }
             Err(error) => {
-                self.free.give_back(share);
+                self.free.release(allocation);
                 self.tried.insert(node);
                 // The next run clears what cannot be cleared now.
                 let _ = self.writer.discard(work);

@@ -10,7 +10,7 @@ use stage_api::Input;
 use super::{Active, Scheduler};
 use crate::key::StageKey;
 use crate::pipeline::{Source, StepInput};
-use crate::plan::{Known, Plan};
+use crate::plan::{BuildState, Plan};
 use crate::record::{Machine, RecordedInput, RunRecord};
 use crate::run::event::Event;
 use crate::run::executor::Execution;
@@ -55,7 +55,7 @@ impl Scheduler<'_> {
             inputs,
             places,
             project_inputs,
-            share,
+            allocation,
             since,
             started_ms,
             peak_memory,
@@ -67,9 +67,9 @@ impl Scheduler<'_> {
         let Execution { machine, started_ms, seconds } = execution.unwrap_or_else(|| {
             let machine = Machine {
                 name: machine::name(),
-                device: share.device().to_owned(),
-                threads: share.threads,
-                gpus: share.gpu_ids(),
+                device: allocation.device().to_owned(),
+                threads: allocation.threads,
+                gpus: allocation.gpu_ids(),
             };
             Execution { machine, started_ms, seconds: since.elapsed().as_secs_f64() }
         });

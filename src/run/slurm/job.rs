@@ -14,13 +14,13 @@ use petgraph::graph::NodeIndex;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::desk::{self, Ended};
+use super::job_files::{self, Ended};
 use crate::record::Machine;
 use crate::run::executor::{Execution, Executor, Message, Outcome, Report, Reporter, Running, Task};
-use crate::run::host::device;
 use crate::run::machine;
+use crate::run::resources::device;
 use crate::run::subprocess::Subprocess;
-use crate::store::{Token, files};
+use crate::store::{JobLock, files};
 
 /// How long a step that ended badly may have ended before this process heard that both were told to.
 const SAME_MOMENT: Duration = Duration::from_millis(500);
@@ -29,12 +29,12 @@ const SAME_MOMENT: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// When the desk cannot be used.
-pub fn work_at(desk: &Path) -> io::Result<Option<Outcome>> {
-    let Some(mut token) = Token::wait(desk)? else { return Ok(None) };
+pub fn work_at(job_dir: &Path) -> io::Result<Option<Outcome>> {
+    let Some(mut job_lock) = JobLock::wait(job_dir)? else { return Ok(None) };
     let started_ms = now_ms();
-    token.note(&who(started_ms))?;
-    token.share()?;
-    let task = prepared(desk, desk::task(desk)?)?;
+    job_lock.note(&who(started_ms))?;
+    job_lock.share()?;
+    let task = prepared(job_dir, job_files::task(job_dir)?)?;
     let machine = Machine {
         name: machine::name(),
         device: task.host.device.clone(),
@@ -48,7 +48,7 @@ pub fn work_at(desk: &Path) -> io::Result<Option<Outcome>> {
         move || signals.forever().all(|_| sender.send(Message::Stop).is_ok())
     });
     let since = Instant::now();
-    let mut pen = desk::reports(desk)?;
+    let mut pen = job_files::reports(job_dir)?;
     let executor = Subprocess::this_program()?;
     let outcome = match executor.start(task, Reporter::new(sender, NodeIndex::new(0))) {
         Ok(running) => follow(&*running, &messages, &mut pen),
@@ -56,7 +56,7 @@ pub fn work_at(desk: &Path) -> io::Result<Option<Outcome>> {
     };
     let Some(outcome) = outcome else { return Ok(Some(Outcome::Cancelled)) };
     let execution = Execution { machine, started_ms, seconds: since.elapsed().as_secs_f64() };
-    desk::put_end(desk, &Ended { outcome: outcome.clone(), execution })?;
+    job_files::put_end(job_dir, &Ended { outcome: outcome.clone(), execution })?;
     Ok(Some(outcome))
 }
 
@@ -76,15 +76,15 @@ fn follow(running: &dyn Running, messages: &Receiver<Message>, pen: &mut fs::Fil
                 return (!told_to).then_some(outcome);
             }
             // A step does not fail because nobody hears how far it is.
-            Message::Step { report, .. } => drop(desk::put_report(pen, &report)),
+            Message::Step { report, .. } => drop(job_files::put_report(pen, &report)),
         }
     }
 }
 
 /// The task on this machine, its folders as a step wants to find them: an attempt before may have died here.
-fn prepared(desk: &Path, mut task: Task) -> io::Result<Task> {
+fn prepared(job_dir: &Path, mut task: Task) -> io::Result<Task> {
     // They are removed: what the file says must not lead elsewhere.
-    if [&task.out, &task.folder].iter().any(|folder| folder.parent() != Some(desk)) {
+    if [&task.out, &task.folder].iter().any(|folder| folder.parent() != Some(job_dir)) {
         return Err(io::Error::other("the task names folders that are not the job's own"));
     }
     for folder in [&task.out, &task.folder] {

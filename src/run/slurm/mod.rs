@@ -6,8 +6,8 @@
 //! next one finds the desk, and the job in the queue or its end at the desk. A job too many, submitted by a call whose answer got lost,
 //! does no harm: it does not get the desk's token while another has it, and finds nothing to do afterwards.
 
-mod desk;
 mod job;
+mod job_files;
 mod queue;
 mod site;
 mod watch;
@@ -58,12 +58,12 @@ impl Slurm {
         Ok(Self { here, site, program, orders })
     }
 
-    fn submission(&self, desk: &Path, task: &Task) -> Submission {
+    fn submission(&self, job_dir: &Path, task: &Task) -> Submission {
         let rule = self.site.rule(&task.stage, &task.step);
         let needs = &task.needs;
         let mut options = vec![
-            format!("--chdir={}", desk.display()),
-            format!("--output={}", desk.join(desk::OUTPUT).display()),
+            format!("--chdir={}", job_dir.display()),
+            format!("--output={}", job_dir.join(job_files::OUTPUT).display()),
             "--open-mode=append".to_owned(),
             "--requeue".to_owned(),
             "--nodes=1".to_owned(),
@@ -80,8 +80,8 @@ impl Slurm {
         options.extend(rule.time.map(|time| format!("--time={time}")));
         options.extend(rule.flags);
         let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
-        let script = format!("#!/bin/sh\nexec {} job {}\n", quoted(&self.program), quoted(desk));
-        Submission { name: name(desk), options, script }
+        let script = format!("#!/bin/sh\nexec {} job {}\n", quoted(&self.program), quoted(job_dir));
+        Submission { name: name(job_dir), options, script }
     }
 }
 
@@ -91,14 +91,14 @@ impl Executor for Slurm {
             return self.here.start(task, reporter);
         }
         let task = located(task)?;
-        let desk = task.out.parent().map(Path::to_owned).unwrap_or_default();
-        let left = desk::has_task(&desk);
+        let job_dir = task.out.parent().map(Path::to_owned).unwrap_or_default();
+        let left = job_files::has_task(&job_dir);
         if !left {
-            desk::put_task(&desk, &task)?;
+            job_files::put_task(&job_dir, &task)?;
         }
-        let submission = self.submission(&desk, &task);
+        let submission = self.submission(&job_dir, &task);
         let handle = Handle { name: submission.name.clone(), orders: self.orders.clone() };
-        let job = Box::new(Job::new(desk, submission, reporter, left));
+        let job = Box::new(Job::new(job_dir, submission, reporter, left));
         let gone = |_| io::Error::other("the thread that watches the queue ended");
         self.orders.send(Order::Watch(job)).map_err(gone)?;
         Ok(Box::new(handle))
@@ -128,8 +128,8 @@ impl Running for Handle {
 }
 
 /// The name of the job of a desk.
-fn name(desk: &Path) -> String {
-    let digest = Digest::of_bytes(desk.as_os_str().as_encoded_bytes()).to_string();
+fn name(job_dir: &Path) -> String {
+    let digest = Digest::of_bytes(job_dir.as_os_str().as_encoded_bytes()).to_string();
     format!("{PREFIX}{}", &digest[..DIGITS])
 }
 

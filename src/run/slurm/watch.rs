@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::desk;
+use super::job_files;
 use super::queue::{self, Entry, NotSubmitted, Submission};
 use crate::run::executor::{Outcome, Report, Reporter};
-use crate::store::{Taken, Token, has_ended};
+use crate::store::{JobLock, TryLock, has_ended};
 
 /// How often the desks are looked at.
 const TICK: Duration = Duration::from_millis(400);
@@ -41,18 +41,18 @@ enum Stage {
     Submitted,
 }
 
-/// How strongly a job was told to end.
+/// How strongly a job was sent to end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Told {
+enum Cancel {
     #[default]
-    Nothing,
-    Politely,
-    AtOnce,
+    No,
+    Terminate,
+    Kill,
 }
 
 /// A job that is watched.
 pub(super) struct Job {
-    desk: PathBuf,
+    job_dir: PathBuf,
     submission: Submission,
     reporter: Reporter,
     stage: Stage,
@@ -62,16 +62,16 @@ pub(super) struct Job {
     read: u64,
     gone: Option<Instant>,
     lost: usize,
-    wanted: Told,
-    told: Told,
+    requested: Cancel,
+    sent: Cancel,
 }
 
 impl Job {
     /// A job for the task at a desk; `left` says that the task lay there already.
-    pub fn new(desk: PathBuf, submission: Submission, reporter: Reporter, left: bool) -> Self {
+    pub fn new(job_dir: PathBuf, submission: Submission, reporter: Reporter, left: bool) -> Self {
         let stage = if left { Stage::Unsure } else { Stage::New };
         Self {
-            desk,
+            job_dir,
             submission,
             reporter,
             stage,
@@ -80,8 +80,8 @@ impl Job {
             read: 0,
             gone: None,
             lost: 0,
-            wanted: Told::Nothing,
-            told: Told::Nothing,
+            requested: Cancel::No,
+            sent: Cancel::No,
         }
     }
 
@@ -116,7 +116,7 @@ pub(super) struct Watch {
     poll: Duration,
     /// When the queue is looked at next.
     next: Instant,
-    /// Whether it was told that Slurm does not answer.
+    /// Whether it was sent that Slurm does not answer.
     outage: bool,
 }
 
@@ -157,7 +157,7 @@ impl Watch {
             }
             Order::Stop { name, at_once } => {
                 if let Some(job) = self.jobs.iter_mut().find(|job| job.submission.name == name) {
-                    job.wanted = if at_once { Told::AtOnce } else { Told::Politely };
+                    job.requested = if at_once { Cancel::Kill } else { Cancel::Terminate };
                     self.next = Instant::now();
                 }
             }
@@ -171,7 +171,7 @@ impl Watch {
             if job.stage != Stage::New {
                 return true;
             }
-            if job.wanted != Told::Nothing {
+            if job.requested != Cancel::No {
                 return job.end(Outcome::Cancelled);
             }
             if since.elapsed() > SUBMITTING {
@@ -201,12 +201,12 @@ impl Watch {
     fn read_desks(&mut self) {
         self.jobs.retain_mut(|job| {
             // Asked before reading, so that nothing reported before the end is missed.
-            let has_ended = has_ended(&job.desk);
-            desk::new_reports(&job.desk, &mut job.read)
+            let has_ended = has_ended(&job.job_dir);
+            job_files::new_reports(&job.job_dir, &mut job.read)
                 .into_iter()
                 .for_each(|report| job.reporter.send(report));
             // One that cannot be read yet is read the next time.
-            let Some(Ok(ended)) = has_ended.then(|| desk::end(&job.desk)) else { return true };
+            let Some(Ok(ended)) = has_ended.then(|| job_files::end(&job.job_dir)) else { return true };
             job.reporter.send(Report::Ran(ended.execution));
             job.end(ended.outcome)
         });
@@ -228,9 +228,9 @@ impl Watch {
                     job.id = Some(entry.id.clone());
                     job.tell_place(entry);
                 }
-                if job.wanted > job.told {
+                if job.requested > job.sent {
                     let ids = entries.iter().map(|entry| entry.id.clone());
-                    cancelled[usize::from(job.wanted == Told::AtOnce)].extend(ids);
+                    cancelled[usize::from(job.requested == Cancel::Kill)].extend(ids);
                 }
             } else if job.stage != Stage::New
                 && let Some(outcome) = missed(job)
@@ -240,7 +240,7 @@ impl Watch {
             true
         });
         self.cancel(&cancelled);
-        let stopping = self.jobs.iter().any(|job| job.wanted != Told::Nothing);
+        let stopping = self.jobs.iter().any(|job| job.requested != Cancel::No);
         self.next = Instant::now() + if stopping { TICK } else { self.poll };
     }
 
@@ -258,9 +258,9 @@ impl Watch {
     fn cancel(&mut self, ids: &[Vec<String>; 2]) {
         let done = queue::cancel(&ids[0], false).and_then(|()| queue::cancel(&ids[1], true));
         match done {
-            Ok(()) => self.jobs.iter_mut().for_each(|job| job.told = job.wanted),
+            Ok(()) => self.jobs.iter_mut().for_each(|job| job.sent = job.requested),
             Err(problem) => {
-                if let Some(job) = self.jobs.iter().find(|job| job.wanted > job.told) {
+                if let Some(job) = self.jobs.iter().find(|job| job.requested > job.sent) {
                     job.reporter.send(Report::Warned(format!("scancel: {problem}")));
                 }
                 self.leave();
@@ -270,19 +270,19 @@ impl Watch {
 
     /// Ends the watch over jobs that are to end at once and cannot be cancelled.
     fn leave(&mut self) {
-        self.jobs.retain(|job| job.wanted != Told::AtOnce || job.end(Outcome::Cancelled));
+        self.jobs.retain(|job| job.requested != Cancel::Kill || job.end(Outcome::Cancelled));
     }
 }
 
 /// What to make of a job that is not in the queue: how its step ended, or `None` while that is open.
 fn missed(job: &mut Job) -> Option<Outcome> {
     let since = *job.gone.get_or_insert_with(Instant::now);
-    let is_late = job.stage == Stage::Submitted && job.wanted == Told::Nothing && since.elapsed() < LATE;
+    let is_late = job.stage == Stage::Submitted && job.requested == Cancel::No && since.elapsed() < LATE;
     // Whoever works at the desk is alive, whatever the queue says.
-    if is_late || has_ended(&job.desk) || matches!(Token::try_take(&job.desk), Ok(Taken::Held)) {
+    if is_late || has_ended(&job.job_dir) || matches!(JobLock::try_take(&job.job_dir), Ok(TryLock::Held)) {
         return None;
     }
-    if job.wanted != Told::Nothing {
+    if job.requested != Cancel::No {
         return Some(Outcome::Cancelled);
     }
     if job.stage == Stage::Unsure {
@@ -290,7 +290,7 @@ fn missed(job: &mut Job) -> Option<Outcome> {
         return None;
     }
     let state = job.id.as_deref().and_then(queue::last_state);
-    let (called, words) = (job.called(), desk::last_words(&job.desk));
+    let (called, words) = (job.called(), job_files::last_words(&job.job_dir));
     let problem = match state.as_deref() {
         None
         | Some("NODE_FAIL" | "PREEMPTED" | "BOOT_FAIL" | "PENDING" | "REQUEUED" | queue::INTERRUPTED)

@@ -66,7 +66,7 @@ pub(super) struct State {
     /// By tree: what is in it; as of so many lines.
     trees: (HashMap<Digest, Line>, usize),
     /// By request: on what grounds it was last found done, and by how many events.
-    judged: HashMap<Digest, (Line, usize)>,
+    planned: HashMap<Digest, (Line, usize)>,
     /// By key: its newest execution, an index into `events`; as of so many events.
     keys: (HashMap<Digest, usize>, usize),
     /// Events whose record was decoded.
@@ -104,7 +104,7 @@ impl State {
             versions: Vec::new(),
             manifests: Vec::new(),
             trees: Default::default(),
-            judged: HashMap::new(),
+            planned: HashMap::new(),
             keys: Default::default(),
             readable: HashSet::new(),
             steps: Default::default(),
@@ -128,7 +128,7 @@ impl State {
                 self.versions.clear();
                 self.manifests.clear();
                 self.trees = Default::default();
-                self.judged.clear();
+                self.planned.clear();
                 self.synced = 0;
                 self.keys = Default::default();
                 self.readable.clear();
@@ -154,7 +154,7 @@ impl State {
                 "judged" => {
                     let request = text.split(' ').nth(1).and_then(|request| request.parse().ok());
                     if let Some(request) = request {
-                        self.judged.insert(request, (line.clone(), self.events.len()));
+                        self.planned.insert(request, (line.clone(), self.events.len()));
                     }
                 }
                 // Of a later program that writes this same layout.
@@ -229,8 +229,8 @@ impl State {
     }
 
     /// On what grounds `request` was found done, if that was by all the executions that are known now.
-    pub fn judged(&self, request: &Digest) -> Option<&str> {
-        let (line, events) = self.judged.get(request)?;
+    pub fn planned(&self, request: &Digest) -> Option<&str> {
+        let (line, events) = self.planned.get(request)?;
         // What a damaged line said may have been an execution.
         let is_valid = *events == self.events.len() && self.log.damaged().is_empty();
         is_valid.then(|| self.log.text(line).splitn(3, ' ').nth(2))?

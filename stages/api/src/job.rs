@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Outside, StageError};
+use crate::{AllowedEnv, StageError};
 
 /// One input: a file or a folder of an earlier step, or a file of the project. Read only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +93,7 @@ pub struct Job<'a> {
     /// The hardware to use.
     pub host: &'a Host,
     /// What the stage asked for in [`crate::Stage::OUTSIDE`].
-    pub outside: &'a Outside,
+    pub allowed_env: &'a AllowedEnv,
     /// Where to say how far the work is.
     pub progress: &'a dyn Progress,
 }

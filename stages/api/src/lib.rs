@@ -6,19 +6,19 @@
 //!
 //! This crate knows neither the pipeline, the cache and the terminal on one side nor tensors on the other.
 
+mod allowed_env;
 mod error;
 mod host_check;
 mod job;
-mod outside;
 mod params;
 pub mod secrets;
 mod stage;
 pub mod testing;
 mod tool;
 
+pub use allowed_env::AllowedEnv;
 pub use error::{ParamsError, StageError};
 pub use host_check::{HostCheck, HostError};
 pub use job::{Host, Input, Inputs, Job, Progress, Unit};
-pub use outside::Outside;
-pub use stage::{AnyStage, NoParams, Port, Registry, Stage, Surroundings, schema_of};
+pub use stage::{AnyStage, Environment, NoParams, Port, Registry, Stage, schema_of};
 pub use tool::{Answer, Arg, Count, Desk, InputView, Results, RunView, StepView, Tool, ToolArgs};

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::params;
-use crate::{HostCheck, HostError, Job, Outside, ParamsError, StageError, Tool};
+use crate::{AllowedEnv, HostCheck, HostError, Job, ParamsError, StageError, Tool};
 
 /// A named input of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct NoParams {}
 
 /// What of the machine counts for a result beside params and inputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Surroundings {
+pub struct Environment {
     /// Environment variables whose values count.
     pub env: Vec<String>,
     /// A program and its arguments whose printed text counts; empty when there is none.
@@ -69,7 +69,7 @@ pub trait Stage: Send + Sync + 'static {
     const VERSION: u32;
     /// What it reads.
     const INPUTS: &'static [Port];
-    /// The variables of the environment it may see, by [`Job::outside`]: credentials and where downloads lie, never
+    /// The variables of the environment it may see, by [`Job::allowed_env`]: credentials and where downloads lie, never
     /// what changes the meaning of a result. A name that ends in `*` stands for all that begin so.
     const OUTSIDE: &'static [&'static str] = &[];
     /// Whether the pipeline may connect inputs by names of its own, too, each a list.
@@ -86,7 +86,7 @@ pub trait Stage: Send + Sync + 'static {
     /// What a person must do before this can run with only `ports` connected, complete enough to be followed as it
     /// stands; `None` when nothing is known to be missing. Asked before the first step of a run starts, so it looks
     /// and does not work.
-    fn needs_human(&self, _params: &Self::Params, _ports: &[&str], _outside: &Outside) -> Option<String> {
+    fn needs_human(&self, _params: &Self::Params, _ports: &[&str], _outside: &AllowedEnv) -> Option<String> {
         None
     }
 
@@ -105,8 +105,8 @@ pub trait Stage: Send + Sync + 'static {
     }
 
     /// What of the machine counts for the result beside params and inputs.
-    fn surroundings(&self, _params: &Self::Params) -> Surroundings {
-        Surroundings::default()
+    fn environment(&self, _params: &Self::Params) -> Environment {
+        Environment::default()
     }
 
     /// Does the work: reads `job.inputs`, fills `job.out`.
@@ -127,10 +127,14 @@ pub trait AnyStage: Send + Sync {
     /// [`Stage::INPUTS`].
     fn inputs(&self) -> &'static [Port];
     /// [`Stage::OUTSIDE`].
-    fn outside(&self) -> &'static [&'static str];
+    fn allowed_env(&self) -> &'static [&'static str];
     /// [`Stage::needs_human`] for params in canonical form; `None` for params that do not parse.
-    fn needs_human_erased(&self, canonical_params: &str, ports: &[&str], outside: &Outside)
-    -> Option<String>;
+    fn needs_human_erased(
+        &self,
+        canonical_params: &str,
+        ports: &[&str],
+        allowed_env: &AllowedEnv,
+    ) -> Option<String>;
     /// [`Stage::is_unproven`] for params in canonical form.
     fn is_unproven_erased(&self, canonical_params: &str) -> bool;
     /// [`Stage::OPEN_INPUTS`].
@@ -148,11 +152,11 @@ pub trait AnyStage: Send + Sync {
     /// # Errors
     /// What [`Stage::check_wiring`] returns.
     fn check_wiring(&self, canonical_params: &str, ports: &[&str]) -> Result<(), String>;
-    /// [`Stage::surroundings`] of params in canonical form.
+    /// [`Stage::environment`] of params in canonical form.
     ///
     /// # Errors
     /// Params that do not parse.
-    fn surroundings(&self, canonical_params: &str) -> Result<Surroundings, ParamsError>;
+    fn environment(&self, canonical_params: &str) -> Result<Environment, ParamsError>;
     /// Runs the stage on params in canonical form.
     ///
     /// # Errors
@@ -173,16 +177,16 @@ impl<S: Stage> AnyStage for S {
     fn inputs(&self) -> &'static [Port] {
         S::INPUTS
     }
-    fn outside(&self) -> &'static [&'static str] {
+    fn allowed_env(&self) -> &'static [&'static str] {
         S::OUTSIDE
     }
     fn needs_human_erased(
         &self,
         canonical_params: &str,
         ports: &[&str],
-        outside: &Outside,
+        allowed_env: &AllowedEnv,
     ) -> Option<String> {
-        self.needs_human(&params::parse(canonical_params).ok()?, ports, outside)
+        self.needs_human(&params::parse(canonical_params).ok()?, ports, allowed_env)
     }
     fn is_unproven_erased(&self, canonical_params: &str) -> bool {
         params::parse(canonical_params).is_ok_and(|params| self.is_unproven(&params))
@@ -202,8 +206,8 @@ impl<S: Stage> AnyStage for S {
         let params: S::Params = params::parse(canonical_params).map_err(|error| error.message)?;
         Stage::check_wiring(self, &params, ports)
     }
-    fn surroundings(&self, canonical_params: &str) -> Result<Surroundings, ParamsError> {
-        Ok(Stage::surroundings(self, &params::parse(canonical_params)?))
+    fn environment(&self, canonical_params: &str) -> Result<Environment, ParamsError> {
+        Ok(Stage::environment(self, &params::parse(canonical_params)?))
     }
     fn run_erased(&self, canonical_params: &str, job: &Job) -> Result<(), StageError> {
         let params: S::Params =

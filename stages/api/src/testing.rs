@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use crate::{AnyStage, Host, Input, Inputs, Job, Outside, Progress, StageError, Unit};
+use crate::{AllowedEnv, AnyStage, Host, Input, Inputs, Job, Progress, StageError, Unit};
 
 /// A progress that remembers what it was told.
 #[derive(Default)]
@@ -43,7 +43,7 @@ pub fn run_stage(
     inputs: &[(&str, &Path)],
     out: &Path,
 ) -> Result<Recorder, StageError> {
-    run_stage_outside(stage, params, inputs, out, &Outside::default())
+    run_stage_outside(stage, params, inputs, out, &AllowedEnv::default())
 }
 
 /// As [`run_stage`], with what the stage sees of the outside.
@@ -55,7 +55,7 @@ pub fn run_stage_outside(
     params: &str,
     inputs: &[(&str, &Path)],
     out: &Path,
-    outside: &Outside,
+    allowed_env: &AllowedEnv,
 ) -> Result<Recorder, StageError> {
     let canonical = stage.canonical_params(params).map_err(|error| StageError::Params(error.message))?;
     let scratch = out.with_extension("scratch");
@@ -71,7 +71,7 @@ pub fn run_stage_outside(
     let recorder = Recorder::default();
     stage.run_erased(
         &canonical,
-        &Job { inputs: &inputs, out, scratch: &scratch, host: &host, outside, progress: &recorder },
+        &Job { inputs: &inputs, out, scratch: &scratch, host: &host, allowed_env, progress: &recorder },
     )?;
     Ok(recorder)
 }

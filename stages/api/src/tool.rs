@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::{Host, Outside, Progress, StageError};
+use crate::{AllowedEnv, Host, Progress, StageError};
 
 /// An argument of a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,8 +176,8 @@ pub struct Desk<'a> {
     pub results: &'a dyn Results,
     /// The hardware to use.
     pub host: &'a Host,
-    /// What the tool asked for in [`Tool::outside`].
-    pub outside: &'a Outside,
+    /// What the tool asked for in [`Tool::allowed_env`].
+    pub allowed_env: &'a AllowedEnv,
     /// Where to say how far the work is.
     pub progress: &'a dyn Progress,
     /// Columns of the terminal that the answer is read on; `None` when it goes elsewhere.
@@ -204,7 +204,7 @@ pub trait Tool: Send + Sync + 'static {
     /// What it takes.
     fn args(&self) -> &'static [Arg];
     /// The environment variables it may read, as in [`crate::Stage::OUTSIDE`].
-    fn outside(&self) -> &'static [&'static str] {
+    fn allowed_env(&self) -> &'static [&'static str] {
         &[]
     }
     /// Does it. Relative paths among the arguments are relative to the current folder.

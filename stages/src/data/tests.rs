@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use stage_api::testing::{Recorder, run_stage};
-use stage_api::{Host, Outside, Results, StepView};
+use stage_api::{AllowedEnv, Host, Results, StepView};
 
 use super::*;
 use crate::index_hmd::IndexHmd;
@@ -94,8 +94,8 @@ fn the_tool_answers_with_text_and_json() {
     let dir = tempfile::tempdir().unwrap();
     let (host, recorder) = (Host { device: "cpu".to_owned(), threads: 1 }, Recorder::default());
     let ask = |results: &One, args: &ToolArgs| {
-        let outside = &Outside::default();
-        DataTool.run(args, &Desk { results, host: &host, outside, progress: &recorder, columns: None })
+        let allowed_env = &AllowedEnv::default();
+        DataTool.run(args, &Desk { results, host: &host, allowed_env, progress: &recorder, columns: None })
     };
     let answer = ask(&One(Some(indexed(dir.path()))), &ToolArgs::default()).unwrap();
     let row = answer.text.lines().find(|line| line.contains("train.jsonl")).unwrap();

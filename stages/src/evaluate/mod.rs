@@ -12,7 +12,7 @@ mod scored;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stage_api::{Job, Outside, Port, Stage, StageError};
+use stage_api::{AllowedEnv, Job, Port, Stage, StageError};
 
 use self::scored::Scored;
 use crate::artifacts::samples::Split;
@@ -105,7 +105,7 @@ impl Stage for Evaluate {
         }
     }
 
-    fn needs_human(&self, _: &EvaluateParams, ports: &[&str], _: &Outside) -> Option<String> {
+    fn needs_human(&self, _: &EvaluateParams, ports: &[&str], _: &AllowedEnv) -> Option<String> {
         let is_there = ports.contains(&PREDICTIONS) || (ports.contains(&RUN) && ports.contains(&REGIONS));
         (!is_there).then(|| {
             "A file or folder that an input of this step names is not in the project. Put it there; predictions are a CSV \

@@ -124,7 +124,7 @@ fn it_reads_a_run_or_predictions() {
         assert!(error.contains(problem), "{error}");
     }
     // A file that the pipeline names and that is not there yet is not connected.
-    let asked = |ports: &[&str]| Evaluate.needs_human(&params(None, false), ports, &Outside::default());
+    let asked = |ports: &[&str]| Evaluate.needs_human(&params(None, false), ports, &AllowedEnv::default());
     assert!(asked(&["tokens"]).unwrap().contains("columns id and proba"));
     assert_eq!((asked(&run), asked(&given)), (None, None));
 }

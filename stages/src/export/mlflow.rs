@@ -8,7 +8,7 @@ use reqwest::blocking::{Client, RequestBuilder};
 use reqwest::redirect::Policy;
 use reqwest::{StatusCode, Url};
 use serde_json::{Value, json};
-use stage_api::{Desk, Outside, StageError};
+use stage_api::{AllowedEnv, Desk, StageError};
 
 use super::tracked::Tracked;
 use crate::http;
@@ -35,8 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sends the run, unless it is there already, and says at which address it is.
 pub(super) fn export(run: &Tracked, server: Option<&str>, desk: &Desk) -> Result<String, StageError> {
-    let server = Server::new(server, desk.outside)?;
-    let name = desk.outside.text("MLFLOW_EXPERIMENT_NAME").unwrap_or(DEFAULT_EXPERIMENT);
+    let server = Server::new(server, desk.allowed_env)?;
+    let name = desk.allowed_env.text("MLFLOW_EXPERIMENT_NAME").unwrap_or(DEFAULT_EXPERIMENT);
     let experiment = server.experiment(name)?;
     if let Some(id) = server.finished(&experiment, &run.key)? {
         desk.progress.note("the server has this run already; nothing was sent");
@@ -84,8 +84,8 @@ impl From<Refusal> for StageError {
 }
 
 impl Server {
-    fn new(given: Option<&str>, outside: &Outside) -> Result<Self, StageError> {
-        let address = given.or_else(|| outside.text("MLFLOW_TRACKING_URI")).ok_or_else(|| {
+    fn new(given: Option<&str>, allowed_env: &AllowedEnv) -> Result<Self, StageError> {
+        let address = given.or_else(|| allowed_env.text("MLFLOW_TRACKING_URI")).ok_or_else(|| {
             StageError::Params(
                 "no server is named: give --out http://HOST:PORT or set MLFLOW_TRACKING_URI".to_owned(),
             )
@@ -98,7 +98,7 @@ impl Server {
         if !matches!(base.scheme(), "http" | "https") {
             return Err(wrong());
         }
-        let login = login(&base, outside);
+        let login = login(&base, allowed_env);
         base.set_username("").and_then(|()| base.set_password(None)).map_err(|()| wrong())?;
         base.set_path(base.path().trim_end_matches('/').to_owned().as_str());
         let client = http::client().timeout(PATIENCE).redirect(Policy::none()).build();
@@ -224,8 +224,8 @@ impl Server {
 }
 
 /// As MLflow's client: a user's name goes before a token, and what the environment says before what the address does.
-fn login(address: &Url, outside: &Outside) -> Login {
-    let text = |name: &str| outside.text(name).map(ToOwned::to_owned);
+fn login(address: &Url, allowed_env: &AllowedEnv) -> Login {
+    let text = |name: &str| allowed_env.text(name).map(ToOwned::to_owned);
     let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
     if let Some(name) = text("MLFLOW_TRACKING_USERNAME") {
         Login::User(name, text("MLFLOW_TRACKING_PASSWORD"))

@@ -63,7 +63,7 @@ impl Tool for Export {
         ARGS
     }
 
-    fn outside(&self) -> &'static [&'static str] {
+    fn allowed_env(&self) -> &'static [&'static str] {
         mlflow::VARIABLES
     }
 

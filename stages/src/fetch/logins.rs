@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use stage_api::Outside;
+use stage_api::AllowedEnv;
 
 use super::download::{Login, Source};
 
@@ -27,12 +27,12 @@ struct KaggleFile {
 ///
 /// # Errors
 /// A file that holds no login.
-pub fn kaggle(outside: &Outside) -> Result<Option<Login>, String> {
-    if let (Some(user), Some(key)) = (outside.text("KAGGLE_USERNAME"), outside.text("KAGGLE_KEY")) {
+pub fn kaggle(allowed_env: &AllowedEnv) -> Result<Option<Login>, String> {
+    if let (Some(user), Some(key)) = (allowed_env.text("KAGGLE_USERNAME"), allowed_env.text("KAGGLE_KEY")) {
         return Ok(Some(Login::User(user.to_owned(), key.to_owned())));
     }
-    let home = |folder: &str| outside.path("HOME").map(|home| home.join(folder));
-    let folders = [outside.path("KAGGLE_CONFIG_DIR"), home(".kaggle"), home(".config/kaggle")];
+    let home = |folder: &str| allowed_env.path("HOME").map(|home| home.join(folder));
+    let folders = [allowed_env.path("KAGGLE_CONFIG_DIR"), home(".kaggle"), home(".config/kaggle")];
     let files = folders.into_iter().flatten().map(|folder| folder.join("kaggle.json"));
     let Some(file) = files.into_iter().find(|file| file.is_file()) else { return Ok(None) };
     let wrong = |problem: &str| format!("{}: {problem}; {KAGGLE_HOW}", file.display());

@@ -11,7 +11,7 @@ mod patience;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use stage_api::{Job, Outside, Port, Stage, StageError};
+use stage_api::{AllowedEnv, Job, Port, Stage, StageError};
 
 pub use params::Params;
 
@@ -41,11 +41,11 @@ impl Stage for Fetch {
         params.check()
     }
 
-    fn needs_human(&self, params: &Params, ports: &[&str], outside: &Outside) -> Option<String> {
-        if ports.contains(&"placed") || !params.url.is_empty() || found(params, outside).is_some() {
+    fn needs_human(&self, params: &Params, ports: &[&str], allowed_env: &AllowedEnv) -> Option<String> {
+        if ports.contains(&"placed") || !params.url.is_empty() || found(params, allowed_env).is_some() {
             return None;
         }
-        match params.kaggle.as_ref().map(|_| logins::kaggle(outside)) {
+        match params.kaggle.as_ref().map(|_| logins::kaggle(allowed_env)) {
             Some(Ok(Some(_))) => None,
             Some(Err(problem)) => Some(problem),
             Some(Ok(None)) | None => Some(params.request()),
@@ -62,7 +62,7 @@ impl Stage for Fetch {
                 problem.unwrap_or_else(|problem| StageError::input("placed", placed, problem))
             });
         }
-        if let Some(found) = found(params, job.outside) {
+        if let Some(found) = found(params, job.allowed_env) {
             job.progress.note(&format!("taken from {DOWNLOADS}"));
             return take(&found, params, job).map_err(|problem| {
                 problem.unwrap_or_else(|problem| {
@@ -70,7 +70,7 @@ impl Stage for Fetch {
                 })
             });
         }
-        if let Some(what) = self.needs_human(params, &[], job.outside) {
+        if let Some(what) = self.needs_human(params, &[], job.allowed_env) {
             return Err(StageError::NeedsHuman { what });
         }
         let mut problems = Vec::new();
@@ -90,7 +90,7 @@ impl Fetch {
         let downloader = Downloader::new(self.patience, (&params.name, params.size), job)?;
         let mut part = Part::open(&job.scratch.join("download.part"), params.is_proven(), job)?;
         let mut refused = 0;
-        let sources = sources(params, job.outside)?;
+        let sources = sources(params, job.allowed_env)?;
         for source in &sources {
             job.progress.note(&format!("downloading {}", source.shown()));
             let mut again = true;
@@ -141,17 +141,17 @@ impl Fetch {
 }
 
 /// Where to download from, with the logins that go there.
-fn sources(params: &Params, outside: &Outside) -> Result<Vec<Source>, StageError> {
+fn sources(params: &Params, allowed_env: &AllowedEnv) -> Result<Vec<Source>, StageError> {
     let needs = |what: String| StageError::NeedsHuman { what };
     let mut sources = Vec::new();
     if let Some(data_set) = &params.kaggle {
         sources.extend(
-            logins::kaggle(outside).map_err(needs)?.map(|login| logins::kaggle_source(data_set, login)),
+            logins::kaggle(allowed_env).map_err(needs)?.map(|login| logins::kaggle_source(data_set, login)),
         );
     }
     let token = match &params.token {
         None => None,
-        Some(name) => outside.secret(name).map_err(needs)?,
+        Some(name) => allowed_env.secret(name).map_err(needs)?,
     };
     let login = token.map_or(Login::None, Login::Bearer);
     let remote = params.url.iter().filter(|url| logins::local(url).is_none());
@@ -160,8 +160,8 @@ fn sources(params: &Params, outside: &Outside) -> Result<Vec<Source>, StageError
 }
 
 /// The file among the downloads of this machine.
-fn found(params: &Params, outside: &Outside) -> Option<PathBuf> {
-    outside.path(DOWNLOADS).map(|folder| folder.join(&params.name)).filter(|file| file.is_file())
+fn found(params: &Params, allowed_env: &AllowedEnv) -> Option<PathBuf> {
+    allowed_env.path(DOWNLOADS).map(|folder| folder.join(&params.name)).filter(|file| file.is_file())
 }
 
 /// Why a file that is on disk already was not taken.

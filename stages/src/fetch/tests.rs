@@ -178,17 +178,17 @@ fn a_file_behind_a_licence_asks_for_a_person_until_it_is_placed() {
     assert!(error.to_string().contains("placed.zip"), "{error}");
 }
 
-fn outside(variables: &[(&str, &Path)]) -> Outside {
+fn allowed_env(variables: &[(&str, &Path)]) -> AllowedEnv {
     let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-    Outside::select(Fetch::OUTSIDE, variables)
+    AllowedEnv::select(Fetch::OUTSIDE, variables)
 }
 
 #[test]
 fn a_file_among_the_downloads_is_taken_and_checked_the_same_way() {
     let dir = tempfile::tempdir().unwrap();
-    let outside = outside(&[("REPRO_DOWNLOADS", dir.path())]);
+    let allowed_env = allowed_env(&[("REPRO_DOWNLOADS", dir.path())]);
     let params = format!("(name: \"memes.zip\", place: \"x\", sha256: [\"{}\"])", sha256(BODY));
-    let run = |out: &str| run_stage_outside(&patient(), &params, &[], &dir.path().join(out), &outside);
+    let run = |out: &str| run_stage_outside(&patient(), &params, &[], &dir.path().join(out), &allowed_env);
     assert!(matches!(run("none"), Err(StageError::NeedsHuman { .. })));
     fs::write(dir.path().join("memes.zip"), BODY).unwrap();
     run("out").unwrap();
@@ -222,29 +222,29 @@ fn a_file_of_unlisted_digest_is_taken_where_people_pack_anew_and_the_log_says_so
 fn kaggle_wants_its_token_and_says_how_to_get_one() {
     let dir = tempfile::tempdir().unwrap();
     let params = "(name: \"a.zip\", kaggle: \"somebody/memes\")";
-    let run = |outside: &Outside| match run_stage_outside(
+    let run = |allowed_env: &AllowedEnv| match run_stage_outside(
         &patient(),
         params,
         &[],
         &dir.path().join("out"),
-        outside,
+        allowed_env,
     ) {
         Err(StageError::NeedsHuman { what }) => what,
         _ => panic!("nobody was asked"),
     };
-    let what = run(&Outside::default());
+    let what = run(&AllowedEnv::default());
     assert!(what.contains("kaggle.json") && what.contains("REPRO_DOWNLOADS"), "{what}");
     fs::create_dir(dir.path().join(".kaggle")).unwrap();
     fs::write(dir.path().join(".kaggle/kaggle.json"), "{\"username\": \"me\", \"k3y\": \"s3cret\"}").unwrap();
-    let what = run(&outside(&[("HOME", dir.path())]));
+    let what = run(&allowed_env(&[("HOME", dir.path())]));
     assert!(what.contains("kaggle.json: it is not a token") && !what.contains("s3cret"), "{what}");
     fs::write(dir.path().join(".kaggle/kaggle.json"), "{\"username\": \"me\", \"key\": \"s3cret\"}").unwrap();
-    let home = outside(&[("HOME", dir.path())]);
+    let home = allowed_env(&[("HOME", dir.path())]);
     let Ok(Some(login)) = logins::kaggle(&home) else { panic!("no login") };
     let source = logins::kaggle_source("somebody/memes", login);
     assert_eq!(source.url, "https://www.kaggle.com/api/v1/datasets/download/somebody/memes");
     assert!(matches!(source.login, Login::User(user, key) if user == "me" && key == "s3cret"));
-    let variables = outside(&[("KAGGLE_USERNAME", Path::new("you")), ("KAGGLE_KEY", Path::new("k"))]);
+    let variables = allowed_env(&[("KAGGLE_USERNAME", Path::new("you")), ("KAGGLE_KEY", Path::new("k"))]);
     assert!(matches!(logins::kaggle(&variables), Ok(Some(Login::User(user, _))) if user == "you"));
 }
 
@@ -338,8 +338,9 @@ fn a_token_goes_to_its_address_and_into_no_note_or_message() {
     });
     let dir = tempfile::tempdir().unwrap();
     let params = format!("(name: \"file.bin\", url: [\"{url}\"], token: \"REPRO_T\")");
-    let outside = outside(&[("REPRO_T", Path::new("s3cret"))]);
-    let error = run_stage_outside(&patient(), &params, &[], &dir.path().join("out"), &outside).err().unwrap();
+    let allowed_env = allowed_env(&[("REPRO_T", Path::new("s3cret"))]);
+    let error =
+        run_stage_outside(&patient(), &params, &[], &dir.path().join("out"), &allowed_env).err().unwrap();
     assert!(server.join().unwrap().to_lowercase().contains("authorization: bearer s3cret"));
     assert!(!error.to_string().contains("s3cret"), "{error}");
     for file in fs::read_dir(dir.path().join("out.scratch")).unwrap() {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{
-    Answer, Arg, Count, Desk, Input, InputView, Inputs, Job, Outside, Port, Stage, StageError, StepView,
+    AllowedEnv, Answer, Arg, Count, Desk, Input, InputView, Inputs, Job, Port, Stage, StageError, StepView,
     Tool, ToolArgs,
 };
 
@@ -137,7 +137,7 @@ impl Tool for Predict {
             out: nowhere,
             scratch: nowhere,
             host: desk.host,
-            outside: &Outside::default(),
+            allowed_env: &AllowedEnv::default(),
             progress: desk.progress,
         };
         let found = predict(&params, &job)?;

@@ -10,7 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use stage_api::{Desk, Input, InputView, Inputs, Job, Outside, StageError, StepView};
+use stage_api::{AllowedEnv, Desk, Input, InputView, Inputs, Job, StageError, StepView};
 
 use super::{located, own_memes};
 use crate::artifacts::samples::{Sample, SampleSet, Split};
@@ -132,8 +132,8 @@ fn make(
     let scratch = out.with_extension("scratch");
     fs::create_dir_all(out)?;
     fs::create_dir_all(&scratch)?;
-    let (scratch, outside) = (scratch.as_path(), &Outside::default());
-    let job = Job { inputs: &inputs, out, scratch, host: desk.host, outside, progress: desk.progress };
+    let (scratch, allowed_env) = (scratch.as_path(), &AllowedEnv::default());
+    let job = Job { inputs: &inputs, out, scratch, host: desk.host, allowed_env, progress: desk.progress };
     let stages = crate::registry();
     let stage = stages.get(&step.stage).ok_or_else(|| StageError::failed("the stage is gone"))?;
     stage.run_erased(&step.params, &job)?;

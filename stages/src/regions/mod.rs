@@ -94,7 +94,8 @@ impl Stage for Regions {
         let disk = space::readable(layout.bytes(names.len()));
         job.progress.note(&format!("{} pictures: {disk} of disk", names.len()));
         check_room(job.scratch, layout, names.len())?;
-        let memory = job.outside.path(KEPT).map(|dir| Memory::open(&dir, weights_dir, layout)).transpose()?;
+        let memory =
+            job.allowed_env.path(KEPT).map(|dir| Memory::open(&dir, weights_dir, layout)).transpose()?;
         let at_once = if config.min_size * config.max_size >= BIG_CANVAS { 1 } else { AT_ONCE };
         let work = Work { job, images, detector, layout, memory, at_once };
         work.extract(&names)

@@ -6,7 +6,7 @@ use std::path::Path;
 use image::{GrayAlphaImage, GrayImage, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use stage_api::Outside;
+use stage_api::AllowedEnv;
 use stage_api::testing::{Recorder, run_stage, run_stage_outside};
 
 use super::*;
@@ -270,9 +270,9 @@ fn only_new_pictures_are_extracted() {
     };
     let extract_to = |out: &str, params: &str, memory: bool| -> Recorder {
         let variables = memory.then(|| ("REPRO_REGIONS".into(), kept.clone().into()));
-        let outside = Outside::select(&["REPRO_REGIONS"], variables);
+        let allowed_env = AllowedEnv::select(&["REPRO_REGIONS"], variables);
         let inputs = [("images", images.as_path()), ("detector", &dir.path().join("detector"))];
-        run_stage_outside(&Regions, params, &inputs, &dir.path().join(out), &outside).unwrap()
+        run_stage_outside(&Regions, params, &inputs, &dir.path().join(out), &allowed_env).unwrap()
     };
     let files = |out: &str| -> Vec<Vec<u8>> {
         let names = ["regions.json", "shard-00000.safetensors", "shard-00001.safetensors"];

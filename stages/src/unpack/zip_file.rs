@@ -54,7 +54,7 @@ pub fn unpack(file: File, params: &Params, budget: &Budget, job: &Job) -> Result
         Err(error) => return Err(format!("cannot be read as a zip archive: {error}").into()),
     }
     let password = match &params.password {
-        Some(name) if contents.encrypted => job.outside.secret(name).map_err(Refusal::Password)?,
+        Some(name) if contents.encrypted => job.allowed_env.secret(name).map_err(Refusal::Password)?,
         _ => None,
     };
     if contents.encrypted && password.is_none() {

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 use stage_api::testing::run_stage_outside;
-use stage_api::{Outside, StageError};
+use stage_api::{AllowedEnv, StageError};
 
 use corpus::Fate;
 
@@ -28,9 +28,9 @@ fn files(folder: &Path, prefix: &str, found: &mut BTreeMap<String, Vec<u8>>) {
     }
 }
 
-fn passwords() -> Outside {
+fn passwords() -> AllowedEnv {
     let variables = [("REPRO_ONE", "one"), ("REPRO_TWO", "two")];
-    Outside::select(&["REPRO_*"], variables.map(|(name, value)| (name.into(), value.into())))
+    AllowedEnv::select(&["REPRO_*"], variables.map(|(name, value)| (name.into(), value.into())))
 }
 
 fn unpack(archive: &Path, params: &str, out: &Path) -> Result<(), StageError> {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use stage_api::testing::run_stage;
-use stage_api::{Host, Input, Inputs, Job, Outside, Progress, StageError, Unit};
+use stage_api::{AllowedEnv, Host, Input, Inputs, Job, Progress, StageError, Unit};
 use stages::artifacts::history::History;
 use stages::artifacts::metrics::Metrics;
 use stages::artifacts::weights;
@@ -308,9 +308,10 @@ fn a_request_to_stop_is_heeded() {
         input("weights", &space.base),
     ]);
     let host = Host { device: "cpu".to_owned(), threads: 1 };
-    let outside = Outside::default();
+    let allowed_env = AllowedEnv::default();
     let out = space.dir.path();
-    let job = Job { inputs: &inputs, out, scratch: out, host: &host, outside: &outside, progress: &Stop };
+    let job =
+        Job { inputs: &inputs, out, scratch: out, host: &host, allowed_env: &allowed_env, progress: &Stop };
     let registry = stages::registry();
     let train = registry.get("train").unwrap();
     let canonical = train.canonical_params(&params("fc", "")).unwrap();

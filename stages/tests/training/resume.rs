@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use stage_api::{Host, Input, Inputs, Job, Outside, Progress, StageError, Unit};
+use stage_api::{AllowedEnv, Host, Input, Inputs, Job, Progress, StageError, Unit};
 use stages::artifacts::history::History;
 
 use super::space::{Space, bytes, params};
@@ -47,9 +47,15 @@ fn attempt(space: &Space, params: &str, out: &Path, updates: u64) -> (Result<(),
     }
     let progress = Updates { left: AtomicU64::new(updates), ..Updates::default() };
     let host = Host { device: "cpu".to_owned(), threads: 1 };
-    let outside = Outside::default();
-    let job =
-        Job { inputs: &inputs, out, scratch: &scratch, host: &host, outside: &outside, progress: &progress };
+    let allowed_env = AllowedEnv::default();
+    let job = Job {
+        inputs: &inputs,
+        out,
+        scratch: &scratch,
+        host: &host,
+        allowed_env: &allowed_env,
+        progress: &progress,
+    };
     let registry = stages::registry();
     let train = registry.get("train").unwrap();
     let result = train.run_erased(&train.canonical_params(params).unwrap(), &job);

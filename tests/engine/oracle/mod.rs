@@ -49,14 +49,14 @@ type Reports = BTreeMap<PathBuf, Vec<u8>>;
 
 /// Whether a run ended as it may, and left what it has to leave.
 fn judge(project: &mut Project, how: &How, before: &Reports, made: &Made) -> Result<(), String> {
-    let judged = ended_well(project, how, before, made);
+    let planned = ended_well(project, how, before, made);
     match &made.changed {
         // What is left may be right for what the files are now instead.
         Some(files) => {
             project.files = files.clone();
-            judged.or_else(|_| ended_well(project, how, before, made))
+            planned.or_else(|_| ended_well(project, how, before, made))
         }
-        None => judged,
+        None => planned,
     }
 }
 

@@ -336,10 +336,10 @@ impl Project {
         for record in store.records() {
             let Some(seen) = self.seen.get(&record.step) else { continue };
             let folder = self.cache().join("trees").join(record.tree.to_string());
-            let is_whole = store.open_tree(&record.tree).is_ok();
+            let is_intact = store.open_tree(&record.tree).is_ok();
             let found = tree_of(&folder);
             // A step may have run before it was renamed, or under a kill: then others remember it.
-            if is_whole && !seen.contains(&found) && !self.seen.values().flatten().any(|tree| *tree == found)
+            if is_intact && !seen.contains(&found) && !self.seen.values().flatten().any(|tree| *tree == found)
             {
                 return Err(format!(
                     "`{}` is said to have left {found:?} instead of one of {seen:?}",

@@ -38,7 +38,7 @@ fn send(server: Option<&str>, variables: &[(&str, &str)]) -> Result<String, Stag
     let desk = Desk {
         results: &Nothing,
         host: &Host { device: "cpu".to_owned(), threads: 1 },
-        outside: &Outside::select(VARIABLES, variables),
+        allowed_env: &AllowedEnv::select(VARIABLES, variables),
         progress: &Recorder::default(),
         columns: None,
     };

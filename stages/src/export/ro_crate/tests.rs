@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use stage_api::testing::Recorder;
-use stage_api::{Host, InputView, Outside};
+use stage_api::{AllowedEnv, Host, InputView};
 
 use super::*;
 
@@ -67,7 +67,7 @@ fn make(project: &Project, name: &str, out: &Path) -> Result<Value, StageError> 
     let desk = Desk {
         results: project,
         host: &Host { device: "cpu".to_owned(), threads: 1 },
-        outside: &Outside::default(),
+        allowed_env: &AllowedEnv::default(),
         progress: &Recorder::default(),
         columns: None,
     };

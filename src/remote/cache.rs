@@ -8,18 +8,18 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use petgraph::Direction::Outgoing;
 use petgraph::graph::NodeIndex;
 
-use super::{Offer, Pushed, Remote, RemoteError, Stored};
+use super::{Pushed, Remote, RemoteError, Stored, Upload};
 use crate::digest::Digest;
 use crate::key::{KeyText, StageKey};
 use crate::pipeline::Pipeline;
 use crate::plan::{Plan, Reason, Verdict};
 use crate::record::RunRecord;
-use crate::store::{Claimed, ResultError, StoreError, Writer};
+use crate::store::{ResultError, StoreError, TryClaim, Writer};
 use crate::workspace::Workspace;
 
 /// Something to tell.
 #[derive(Debug, Clone, Copy)]
-pub enum News<'a> {
+pub enum RemoteEvent<'a> {
     /// The bytes of a step's result came.
     Fetched {
         /// The step.
@@ -38,7 +38,7 @@ pub enum News<'a> {
 
 /// What became of results that were offered.
 #[derive(Debug, Clone, Default)]
-pub struct Offered {
+pub struct PushSummary {
     /// Steps whose results the store has now and had not.
     pub pushed: Vec<String>,
     /// Bytes that were sent.
@@ -53,7 +53,7 @@ pub struct Offered {
 
 /// A shared store as one run uses it.
 #[derive(Debug)]
-pub struct Shared {
+pub struct RemoteCache {
     remote: Remote,
     /// Keys that it was asked for.
     asked: RefCell<HashSet<StageKey>>,
@@ -62,7 +62,7 @@ pub struct Shared {
     /// Trees as it describes them; nothing for one that cannot be had from it.
     trees: RefCell<HashMap<Digest, Option<Stored>>>,
     /// Whether it is left alone from now on.
-    is_away: Cell<bool>,
+    is_unreachable: Cell<bool>,
 }
 
 /// What a pass has to work with.
@@ -70,10 +70,10 @@ struct Pass<'a, 'b> {
     pipeline: &'a Pipeline,
     workspace: &'a Workspace,
     writer: &'a Writer,
-    tell: &'b mut dyn FnMut(News),
+    tell: &'b mut dyn FnMut(RemoteEvent),
 }
 
-impl Shared {
+impl RemoteCache {
     /// A run's use of a store.
     pub fn new(remote: Remote) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl Shared {
             asked: RefCell::default(),
             theirs: RefCell::default(),
             trees: RefCell::default(),
-            is_away: Cell::new(false),
+            is_unreachable: Cell::new(false),
         }
     }
 
@@ -91,24 +91,24 @@ impl Shared {
     }
 
     /// Whether the store did not answer and was left alone since.
-    pub fn is_away(&self) -> bool {
-        self.is_away.get()
+    pub fn is_unreachable(&self) -> bool {
+        self.is_unreachable.get()
     }
 
     /// Asks the store about `nodes` and all that this makes known, and fetches the bytes that are wanted here. Returns the
     /// steps that may have become ready.
-    pub fn supply(
+    pub fn fetch_missing(
         &self,
         pipeline: &Pipeline,
         workspace: &Workspace,
         writer: &Writer,
         plan: &mut Plan,
         nodes: BTreeSet<NodeIndex>,
-        tell: &mut dyn FnMut(News),
+        tell: &mut dyn FnMut(RemoteEvent),
     ) -> BTreeSet<NodeIndex> {
         let mut pass = Pass { pipeline, workspace, writer, tell };
         let (mut open, mut touched) = (nodes, BTreeSet::new());
-        while !open.is_empty() && !self.is_away() {
+        while !open.is_empty() && !self.is_unreachable() {
             let changed = self.look_up(&mut pass, plan, &open);
             let changed = changed.and_then(|changed| match changed.is_empty() {
                 true => self.fetch_wanted(&mut pass, plan),
@@ -116,10 +116,10 @@ impl Shared {
             });
             open = changed.unwrap_or_else(|error| {
                 // What the disk does not take now it will not take later.
-                self.is_away.set(true);
+                self.is_unreachable.set(true);
                 let text = format!("what the shared store has cannot be kept: {error}");
                 let step = open.first().map_or("", |node| pipeline.graph[*node].name.as_str());
-                (pass.tell)(News::Trouble { step, text: &text });
+                (pass.tell)(RemoteEvent::Trouble { step, text: &text });
                 BTreeSet::new()
             });
             touched.extend(&open);
@@ -128,14 +128,14 @@ impl Shared {
     }
 
     /// Fetches the bytes of fresh steps that are not here. Returns the steps whose bytes are not here after that.
-    pub fn bring(
+    pub fn fetch_bytes(
         &self,
         pipeline: &Pipeline,
         workspace: &Workspace,
         writer: &Writer,
         plan: &Plan,
         nodes: &[NodeIndex],
-        tell: &mut dyn FnMut(News),
+        tell: &mut dyn FnMut(RemoteEvent),
     ) -> Result<Vec<NodeIndex>, StoreError> {
         let mut pass = Pass { pipeline, workspace, writer, tell };
         let mut missing = Vec::new();
@@ -143,7 +143,7 @@ impl Shared {
             let tree = plan.of(*node).tree.filter(|_| *plan.verdict(*node) == Verdict::Fresh);
             let is_here = match tree {
                 Some(tree) if workspace.store().open_tree(&tree).is_ok() => true,
-                Some(tree) if !self.is_away() => self.fetch(&mut pass, plan, *node, &tree)?,
+                Some(tree) if !self.is_unreachable() => self.fetch(&mut pass, plan, *node, &tree)?,
                 _ => false,
             };
             if !is_here {
@@ -158,14 +158,14 @@ impl Shared {
     ///
     /// # Errors
     /// When the store does not answer, or the disk here does not take what came.
-    pub fn prefer(
+    pub fn adopt(
         &self,
         pipeline: &Pipeline,
         workspace: &Workspace,
         writer: &Writer,
         plan: &mut Plan,
         nodes: &[NodeIndex],
-        tell: &mut dyn FnMut(News),
+        tell: &mut dyn FnMut(RemoteEvent),
     ) -> Result<Vec<NodeIndex>, StoreError> {
         let mut pass = Pass { pipeline, workspace, writer, tell };
         let key = |node: &NodeIndex| Some((*node, plan.of(*node).key_text.as_ref()?.key()));
@@ -175,7 +175,7 @@ impl Shared {
             match found {
                 Ok(Some((record, stored))) if plan.of(node).tree != Some(record.tree) => {
                     writer.keep_known(std::iter::once((&record, &stored.manifest)))?;
-                    plan.reconsider(node);
+                    plan.invalidate(node);
                     changed.push(node);
                 }
                 Ok(_) => {}
@@ -218,7 +218,7 @@ impl Shared {
         let mut changed = BTreeSet::new();
         for (node, key) in nodes {
             if matches!(found.get(&key), Some(Ok(Some(_)))) {
-                changed.extend(plan.reconsider(node));
+                changed.extend(plan.invalidate(node));
                 changed.insert(node);
             }
         }
@@ -233,20 +233,20 @@ impl Shared {
         for node in wanted {
             // Another node's bytes may have been the same.
             let Some(tree) = self.obtainable(plan, node) else { continue };
-            if self.is_away() {
+            if self.is_unreachable() {
                 break;
             }
             let has_come = self.fetch(pass, plan, node, &tree)?;
             changed.insert(node);
             if has_come {
-                changed.extend(plan.reconsider(node));
+                changed.extend(plan.invalidate(node));
             } else {
                 self.trees.borrow_mut().insert(tree, None);
                 if let Some(text) = &plan.of(node).key_text {
                     self.theirs.borrow_mut().remove(&text.key());
                 }
                 // It will run: now the bytes that it reads are wanted.
-                changed.extend(plan.reconsider(node));
+                changed.extend(plan.invalidate(node));
             }
         }
         Ok(changed)
@@ -254,9 +254,10 @@ impl Shared {
 
     /// The tree of a step that is known and whose bytes are gone, unless it is known that they cannot be had here.
     fn obtainable(&self, plan: &Plan, node: NodeIndex) -> Option<Digest> {
-        let judged = plan.of(node);
-        let tree =
-            judged.tree.filter(|_| matches!(judged.verdict, Verdict::Stale(Reason::BytesMissing { .. })))?;
+        let planned = plan.of(node);
+        let tree = planned
+            .tree
+            .filter(|_| matches!(planned.verdict, Verdict::Stale(Reason::BytesMissing { .. })))?;
         (self.trees.borrow().get(&tree) != Some(&None)).then_some(tree)
     }
 
@@ -290,7 +291,7 @@ impl Shared {
         };
         let Some(stored) = described else { return Ok(false) };
         // Whoever has the claim makes it, or fetches it for both.
-        let Claimed::Mine(claim) = pass.writer.claim(key)? else { return Ok(false) };
+        let TryClaim::Acquired(claim) = pass.writer.claim(key)? else { return Ok(false) };
         let work = pass.writer.begin_aside(key, claim)?;
         let problem = match self.remote.fetch(&stored, &work.out) {
             Ok(()) => match pass.writer.hash(&work)? {
@@ -311,7 +312,10 @@ impl Shared {
         pass.writer.commit_fetched(work, &stored.manifest, &record)?;
         pass.workspace.learn(tree);
         self.theirs.borrow_mut().insert(key);
-        (pass.tell)(News::Fetched { step: &pass.pipeline.graph[node].name, bytes: stored.manifest.bytes() });
+        (pass.tell)(RemoteEvent::Fetched {
+            step: &pass.pipeline.graph[node].name,
+            bytes: stored.manifest.bytes(),
+        });
         Ok(true)
     }
 
@@ -320,21 +324,21 @@ impl Shared {
         let step = pass.pipeline.graph[node].name.as_str();
         match error {
             // Whoever stopped it knows.
-            RemoteError::Stopped => self.is_away.set(true),
+            RemoteError::Stopped => self.is_unreachable.set(true),
             RemoteError::Trouble { is_refusal, .. } => {
-                if !self.is_away.replace(true) {
+                if !self.is_unreachable.replace(true) {
                     let what = if *is_refusal {
                         "look at the credentials in the environment"
                     } else {
                         "`repro push` sends later what is made now"
                     };
                     let text = format!("{error}; going on without the shared store; {what}");
-                    (pass.tell)(News::Trouble { step, text: &text });
+                    (pass.tell)(RemoteEvent::Trouble { step, text: &text });
                 }
             }
             other => {
                 let text = format!("{other}; what it is part of is made here");
-                (pass.tell)(News::Trouble { step, text: &text });
+                (pass.tell)(RemoteEvent::Trouble { step, text: &text });
             }
         }
     }
@@ -347,8 +351,8 @@ impl Shared {
         plan: &Plan,
         nodes: impl Iterator<Item = NodeIndex>,
         again: bool,
-    ) -> Offered {
-        let mut offered = Offered::default();
+    ) -> PushSummary {
+        let mut offered = PushSummary::default();
         let (mut steps, mut offers, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for node in nodes {
             let (Some(text), Some(tree)) = (&plan.of(node).key_text, plan.of(node).tree) else { continue };
@@ -373,7 +377,7 @@ impl Shared {
                 continue;
             };
             steps.push(step.clone());
-            offers.push(Offer { record, manifest: manifest.as_ref().clone(), tree: bytes });
+            offers.push(Upload { record, manifest: manifest.as_ref().clone(), tree: bytes });
         }
         for (step, pushed) in steps.into_iter().zip(self.remote.push(offers, again)) {
             match pushed {
@@ -381,7 +385,7 @@ impl Shared {
                     offered.pushed.push(step);
                     offered.sent += sent;
                 }
-                Ok(Pushed::Known) => offered.known += 1,
+                Ok(Pushed::BuildState) => offered.known += 1,
                 Ok(Pushed::Conflict(theirs)) => offered.conflicts.push((step, *theirs)),
                 Err(error) => offered.troubles.push((step, error)),
             }

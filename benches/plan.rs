@@ -9,14 +9,14 @@ use repro::command::Command;
 use repro::digest::Digest;
 use repro::key::StageKey;
 use repro::pipeline::{Pipeline, Step};
-use repro::plan::{Known, Request, judge};
+use repro::plan::{BuildState, Request, plan};
 use repro::record::RunRecord;
 use stage_api::Registry;
 
 /// Every key has a result, made up from the key.
 struct Everything;
 
-impl Known for Everything {
+impl BuildState for Everything {
     fn tree(&self, key: &StageKey) -> Option<Digest> {
         Some(key.0)
     }
@@ -32,7 +32,7 @@ impl Known for Everything {
     fn file(&self, path: &Path) -> Option<Digest> {
         Some(Digest::of_bytes(path.as_os_str().as_encoded_bytes()))
     }
-    fn surroundings(&self, _step: &Step) -> Result<Vec<(String, String)>, String> {
+    fn environment(&self, _step: &Step) -> Result<Vec<(String, String)>, String> {
         Ok(Vec::new())
     }
     fn is_published(&self, _step: &Step, _tree: &Digest) -> bool {
@@ -64,7 +64,7 @@ fn judging(criterion: &mut Criterion) {
         let pipeline = Pipeline::parse(file, &text, None, &registry).expect("a pipeline");
         let request = Request { targets: pipeline.graph.node_indices().collect(), ..Request::default() };
         criterion.bench_function(&format!("judge {steps} fresh steps"), |bench| {
-            bench.iter(|| judge(black_box(&pipeline), &Everything, &request).needed().count());
+            bench.iter(|| plan(black_box(&pipeline), &Everything, &request).needed().count());
         });
         criterion.bench_function(&format!("parse {steps} steps"), |bench| {
             bench.iter(|| Pipeline::parse(file, black_box(&text), None, &registry).expect("a pipeline"));

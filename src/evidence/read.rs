@@ -129,7 +129,7 @@ impl Evidence {
 ///
 /// # Errors
 /// When the disk does not take it.
-pub fn write(folder: &Path, proofs: &[Proof], stage: &Path) -> Result<(), StoreError> {
+pub fn replace(folder: &Path, proofs: &[Proof], stage: &Path) -> Result<(), StoreError> {
     let sorted: BTreeMap<&str, &Proof> =
         proofs.iter().map(|proof| (proof.record.step.as_str(), proof)).collect();
     let mut text = String::new();

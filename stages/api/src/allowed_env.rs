@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 /// The variables of the environment that a stage asked for in [`crate::Stage::OUTSIDE`].
 #[derive(Clone, Default)]
-pub struct Outside(BTreeMap<String, OsString>);
+pub struct AllowedEnv(BTreeMap<String, OsString>);
 
-impl Outside {
+impl AllowedEnv {
     /// Those of `variables` that `wanted` names; a name that ends in `*` stands for all that begin so. A variable
     /// that is set to nothing counts as not set.
     pub fn select(wanted: &[&str], variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
@@ -55,7 +55,7 @@ fn read(path: &Path) -> Result<String, String> {
 }
 
 /// Names only: a value may be a secret.
-impl fmt::Debug for Outside {
+impl fmt::Debug for AllowedEnv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Outside").field(&self.0.keys()).finish()
     }
@@ -65,17 +65,17 @@ impl fmt::Debug for Outside {
 mod tests {
     use super::*;
 
-    fn outside(wanted: &[&str]) -> Outside {
+    fn allowed_env(wanted: &[&str]) -> AllowedEnv {
         let all = [("REPRO_A", "s3cret"), ("REPRO_B", ""), ("HOME", "/home/me"), ("PATH", "/bin")];
-        Outside::select(wanted, all.map(|(name, value)| (name.into(), value.into())))
+        AllowedEnv::select(wanted, all.map(|(name, value)| (name.into(), value.into())))
     }
 
     #[test]
     fn only_what_was_asked_for_comes_in() {
-        let some = outside(&["REPRO_*", "HOME"]);
+        let some = allowed_env(&["REPRO_*", "HOME"]);
         assert_eq!((some.text("REPRO_A"), some.text("REPRO_B")), (Some("s3cret"), None));
         assert_eq!((some.path("HOME"), some.text("PATH")), (Some(PathBuf::from("/home/me")), None));
-        assert!(outside(&[]).text("REPRO_A").is_none());
+        assert!(allowed_env(&[]).text("REPRO_A").is_none());
     }
 
     #[test]
@@ -83,13 +83,13 @@ mod tests {
         let file = std::env::temp_dir().join(format!("repro-secret-{}", std::process::id()));
         std::fs::write(&file, "pass word\nmore").unwrap();
         let variables = [("REPRO_X_FILE".into(), file.clone().into())];
-        let secret = Outside::select(&["REPRO_*"], variables).secret("REPRO_X");
+        let secret = AllowedEnv::select(&["REPRO_*"], variables).secret("REPRO_X");
         std::fs::remove_file(&file).unwrap();
         assert_eq!(secret.unwrap().as_deref(), Some("pass word"));
-        let missing = Outside::select(&["REPRO_*"], [("REPRO_X_FILE".into(), "/nowhere/x".into())]);
+        let missing = AllowedEnv::select(&["REPRO_*"], [("REPRO_X_FILE".into(), "/nowhere/x".into())]);
         assert!(missing.secret("REPRO_X").unwrap_err().starts_with("/nowhere/x, which REPRO_X_FILE names: "));
-        assert_eq!(outside(&["REPRO_*"]).secret("REPRO_X"), Ok(None));
-        let shown = format!("{:?}", outside(&["REPRO_*"]));
+        assert_eq!(allowed_env(&["REPRO_*"]).secret("REPRO_X"), Ok(None));
+        let shown = format!("{:?}", allowed_env(&["REPRO_*"]));
         assert!(shown.contains("REPRO_A") && !shown.contains("s3cret"), "{shown}");
     }
 }

@@ -12,7 +12,7 @@ use petgraph::graph::NodeIndex;
 
 use crate::evidence::Proof;
 use crate::pipeline::{Pipeline, Source};
-use crate::plan::{Known, Plan, Verdict};
+use crate::plan::{BuildState, Plan, Verdict};
 use crate::record::RunRecord;
 use crate::store::{ResultError, VerifiedPath};
 use crate::workspace::Workspace;
@@ -30,7 +30,7 @@ pub enum Refusal {
 
 /// Evidence before it is written.
 #[derive(Debug, Default)]
-pub struct Attested {
+pub struct Collected {
     /// All that it holds.
     pub proofs: Vec<Proof>,
     /// The published steps that are attested by their own result.
@@ -45,12 +45,12 @@ type Parts = BTreeMap<Option<String>, VerifiedPath>;
 ///
 /// # Errors
 /// When something that it is to hold is not here.
-pub fn attest(
+pub fn collect(
     pipeline: &Pipeline,
     workspace: &Workspace,
     plan: &Plan,
     largest: u64,
-) -> Result<Attested, Refusal> {
+) -> Result<Collected, Refusal> {
     let name = |node: NodeIndex| pipeline.graph[node].name.clone();
     if let Some(node) = plan.needed().find(|node| *plan.verdict(*node) != Verdict::Fresh) {
         return Err(Refusal::NotFresh(name(node)));
@@ -97,14 +97,14 @@ pub fn attest(
         let record = record(pipeline, workspace, plan, node).ok_or_else(|| Refusal::NotFresh(name(node)))?;
         proofs.push(Proof { record, parts });
     }
-    Ok(Attested { proofs, by_result })
+    Ok(Collected { proofs, by_result })
 }
 
 /// The record of a fresh step with all that its readers look up in it.
 fn record(pipeline: &Pipeline, workspace: &Workspace, plan: &Plan, node: NodeIndex) -> Option<RunRecord> {
-    let judged = plan.of(node);
-    let tree = judged.tree?;
-    let mut record = workspace.record(&judged.key_text.as_ref()?.key())?;
+    let planned = plan.of(node);
+    let tree = planned.tree?;
+    let mut record = workspace.record(&planned.key_text.as_ref()?.key())?;
     // The name of the step as it is now: an earlier one may have made the record.
     record.step = pipeline.graph[node].name.clone();
     // Who reads the evidence has no manifest to look deeper paths up in.

@@ -9,7 +9,7 @@ use crate::run::{Executor, Site, Slurm, Subprocess};
 
 /// Options that say where steps run.
 #[derive(Args, Default)]
-pub struct Elsewhere {
+pub struct ExecutorArgs {
     /// Where steps run.
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = Place::Local)]
     executor: Place,
@@ -27,7 +27,7 @@ enum Place {
     Slurm,
 }
 
-impl Elsewhere {
+impl ExecutorArgs {
     /// What is known of the cluster, if steps go to one.
     pub fn site(&self) -> Result<Option<Site>, CliError> {
         match (self.executor, &self.slurm_site) {

@@ -13,7 +13,7 @@ use crate::record::RunRecord;
 use crate::store::{Outcome, Verdict};
 
 /// That another process runs a step.
-pub fn elsewhere(step: &str, by: Option<&str>) -> String {
+pub fn held_by_others(step: &str, by: Option<&str>) -> String {
     format!("{step} is being run by {}", by.unwrap_or("another process"))
 }
 

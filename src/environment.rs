@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use stage_api::{Surroundings, secrets};
+use stage_api::{Environment, secrets};
 
 use crate::command::COMMON_ENV;
 use crate::digest::Digest;
@@ -72,7 +72,7 @@ impl Versions {
     ///
     /// # Errors
     /// A version command that cannot be run, or fails.
-    pub fn surroundings(&mut self, of: &Surroundings) -> Result<Vec<(String, String)>, String> {
+    pub fn environment(&mut self, of: &Environment) -> Result<Vec<(String, String)>, String> {
         let mut found = Vec::new();
         if !of.version.is_empty() {
             found.push(("version".to_owned(), self.version(&of.version)?));

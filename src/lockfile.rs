@@ -21,14 +21,14 @@ const HEAD: &str = "# What the pipeline downloaded, by BLAKE3 digest, noted at f
 
 /// The noted digests.
 #[derive(Debug, Clone)]
-pub struct Pins {
+pub struct Lockfile {
     file: PathBuf,
     /// The digest of the file as it was read or written last, if it was there.
     text: Option<Digest>,
     known: BTreeMap<String, Digest>,
 }
 
-impl Pins {
+impl Lockfile {
     /// Reads the lock file of a pipeline file; there need be none.
     ///
     /// # Errors
@@ -40,7 +40,7 @@ impl Pins {
     /// What the lock file says now.
     ///
     /// # Errors
-    /// As [`Pins::load`].
+    /// As [`Lockfile::load`].
     pub fn reload(&self) -> Result<Self, StoreError> {
         Self::read(self.file.clone())
     }
@@ -60,10 +60,10 @@ impl Pins {
             }
             let pin = line.rsplit_once(' ').and_then(|(name, digest)| Some((name, digest.parse().ok()?)));
             let Some((name, digest)) = pin.filter(|(name, _)| name.matches('/').count() >= 2) else {
-                return Err(StoreError::Pins { file, line: number });
+                return Err(StoreError::Lockfile { file, line: number });
             };
             if known.insert(name.trim().to_owned(), digest).is_some_and(|other| other != digest) {
-                return Err(StoreError::Pins { file, line: number });
+                return Err(StoreError::Lockfile { file, line: number });
             }
         }
         Ok(Self { file, text: digest, known })
@@ -129,13 +129,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pipeline = dir.path().join("pipeline.ron");
         let outputs = |bytes: &[u8]| BTreeMap::from([("a b.bin".to_owned(), Digest::of_bytes(bytes))]);
-        let mut pins = Pins::load(&pipeline).unwrap();
-        pins.check("paper", "x", &outputs(b"1")).unwrap();
-        pins.add("paper", "x", &outputs(b"1")).unwrap();
-        let pins = Pins::load(&pipeline).unwrap();
-        pins.check("paper", "x", &outputs(b"1")).unwrap();
-        pins.check("mini", "x", &outputs(b"2")).unwrap();
-        let problem = pins.check("paper", "x", &outputs(b"2")).unwrap_err();
+        let mut lockfile = Lockfile::load(&pipeline).unwrap();
+        lockfile.check("paper", "x", &outputs(b"1")).unwrap();
+        lockfile.add("paper", "x", &outputs(b"1")).unwrap();
+        let lockfile = Lockfile::load(&pipeline).unwrap();
+        lockfile.check("paper", "x", &outputs(b"1")).unwrap();
+        lockfile.check("mini", "x", &outputs(b"2")).unwrap();
+        let problem = lockfile.check("paper", "x", &outputs(b"2")).unwrap_err();
         for digest in [outputs(b"1"), outputs(b"2")] {
             assert!(problem.contains(&digest["a b.bin"].to_string()), "{problem}");
         }
@@ -147,7 +147,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for line in ["<<<<<<< HEAD", "x 12", "paper/x/a 12", &format!("paper/x {}", Digest::of_bytes(b""))] {
             fs::write(dir.path().join("pipeline.lock"), format!("# head\n\n{line}\n")).unwrap();
-            let error = Pins::load(&dir.path().join("pipeline.ron")).unwrap_err().to_string();
+            let error = Lockfile::load(&dir.path().join("pipeline.ron")).unwrap_err().to_string();
             assert!(error.contains("pipeline.lock:3: "), "{error}");
         }
     }

@@ -13,7 +13,7 @@ use crate::pipeline::needs::{Gpus, Needs, bytes};
 
 /// What may be in use at one time, or what is left of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Capacity {
+pub struct Resources {
     /// CPU threads of all running steps together.
     pub cpus: usize,
     /// Memory in bytes of all running steps together, as far as they say what they need.
@@ -66,7 +66,7 @@ impl Gpu {
 
 /// What a running step was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Share {
+pub struct Allocation {
     /// CPU threads.
     pub threads: usize,
     /// Memory in bytes.
@@ -89,7 +89,7 @@ pub(super) fn device(has_gpu: bool) -> &'static str {
     }
 }
 
-impl Share {
+impl Allocation {
     /// The device as a stage names it; of a job, where it is found.
     pub fn device(&self) -> &'static str {
         if self.is_job { "slurm" } else { device(!self.gpus.is_empty()) }
@@ -101,21 +101,21 @@ impl Share {
     }
 }
 
-impl Capacity {
+impl Resources {
     /// Whether a step goes to the cluster.
-    pub fn sends_away(&self, step: &Step) -> bool {
+    pub fn is_remote(&self, step: &Step) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| !cluster.site.is_here(&step.stage, &step.name))
     }
 
     /// Why a step can never run, whatever ends before, as far as this machine knows: what a cluster has, it says.
     pub fn refuses_step(&self, step: &Step) -> Option<String> {
-        if self.sends_away(step) { None } else { self.refuses(&self.needs_of(step)) }
+        if self.is_remote(step) { None } else { self.refuses(&self.needs_of(step)) }
     }
 
     /// Takes what a step needs where it runs, if there is room. `of` is what there is in all.
-    pub fn take_for(&mut self, step: &Step, of: &Self) -> Option<Share> {
+    pub fn acquire_for(&mut self, step: &Step, of: &Self) -> Option<Allocation> {
         let needs = of.needs_of(step);
-        if of.sends_away(step) { self.take_job(&needs) } else { self.take(&needs, of) }
+        if of.is_remote(step) { self.acquire_job(&needs) } else { self.acquire(&needs, of) }
     }
 
     /// Whether nothing can start before something ends: every step takes a thread, or a place for a job.
@@ -164,7 +164,7 @@ impl Capacity {
 
     /// Takes what a step needs, if there is room. `of` is what there is in all: a step that asks for more
     /// threads gets all of them; a step that asks for a GPU where there is none runs on the CPU.
-    pub fn take(&mut self, needs: &Needs, of: &Self) -> Option<Share> {
+    pub fn acquire(&mut self, needs: &Needs, of: &Self) -> Option<Allocation> {
         let threads = needs.cpu.clamp(1, of.cpus);
         if threads > self.cpus || needs.memory > self.memory || !self.has_places(needs) {
             return None;
@@ -178,11 +178,11 @@ impl Capacity {
                 gpu.thousandths -= taken.thousandths;
             }
         }
-        Some(Share { threads, memory: needs.memory, gpus, pools: needs.pools.clone(), is_job: false })
+        Some(Allocation { threads, memory: needs.memory, gpus, pools: needs.pools.clone(), is_job: false })
     }
 
     /// Takes a place for a job, and those in declared pools.
-    fn take_job(&mut self, needs: &Needs) -> Option<Share> {
+    fn acquire_job(&mut self, needs: &Needs) -> Option<Allocation> {
         if !self.has_places(needs) {
             return None;
         }
@@ -190,7 +190,7 @@ impl Capacity {
         cluster.jobs -= 1;
         self.take_places(needs);
         let pools = needs.pools.clone();
-        Some(Share { threads: needs.cpu, memory: needs.memory, gpus: Vec::new(), pools, is_job: true })
+        Some(Allocation { threads: needs.cpu, memory: needs.memory, gpus: Vec::new(), pools, is_job: true })
     }
 
     fn has_places(&self, needs: &Needs) -> bool {
@@ -226,18 +226,18 @@ impl Capacity {
     }
 
     /// Gives back what a step had.
-    pub fn give_back(&mut self, share: Share) {
+    pub fn release(&mut self, allocation: Allocation) {
         match &mut self.cluster {
-            Some(cluster) if share.is_job => cluster.jobs += 1,
+            Some(cluster) if allocation.is_job => cluster.jobs += 1,
             _ => {
-                self.cpus += share.threads;
-                self.memory += share.memory;
+                self.cpus += allocation.threads;
+                self.memory += allocation.memory;
             }
         }
-        for (pool, places) in share.pools {
+        for (pool, places) in allocation.pools {
             *self.pools.entry(pool).or_default() += places;
         }
-        for back in share.gpus {
+        for back in allocation.gpus {
             if let Some(gpu) = self.gpus.iter_mut().find(|gpu| gpu.id == back.id) {
                 gpu.thousandths += back.thousandths;
             }

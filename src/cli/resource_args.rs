@@ -14,14 +14,14 @@ use super::{Global, print_line};
 use crate::pipeline::needs::{BUILT_IN_POOLS, size};
 use crate::pipeline::{Step, nearest};
 use crate::plan::{Plan, Verdict};
-use crate::run::{Capacity, Cluster, Gpu, Site, machine};
+use crate::run::{Cluster, Gpu, Resources, Site, machine};
 
 /// Jobs that are on a cluster at one time when nobody says how many: schedulers limit what one person may queue.
 const MOST_JOBS: usize = 100;
 
 /// Options that bound what running steps use.
 #[derive(Args, Clone, Default)]
-pub struct Limits {
+pub struct ResourceArgs {
     /// CPU threads that running steps may use together; as many as there are cores by default. On a cluster: jobs
     /// that may be there at one time; 100 by default.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -57,7 +57,7 @@ fn gpu_list(text: &str) -> Result<GpuList, String> {
     Ok(GpuList(found))
 }
 
-impl Limits {
+impl ResourceArgs {
     /// Whether pools are named, which only the pipeline knows.
     pub fn names_pools(&self) -> bool {
         !self.deny_pool.is_empty()
@@ -65,7 +65,7 @@ impl Limits {
 
     /// What may be in use at one time: of this machine, or, where steps go to a cluster, of that; then `--jobs`
     /// says how many may be there.
-    pub fn capacity(&self, context: &Context, site: Option<Site>) -> Result<Capacity, CliError> {
+    pub fn resources(&self, context: &Context, site: Option<Site>) -> Result<Resources, CliError> {
         let gpus = match &self.gpus {
             Some(GpuList(wanted)) => {
                 if let Some(allowed) = machine::allowed_gpus()
@@ -90,7 +90,7 @@ impl Limits {
             false => BTreeMap::new(),
         };
         let gpu = |id: String| Gpu { memory: memory.get(&id).copied(), ..Gpu::whole(id) };
-        Ok(Capacity {
+        Ok(Resources {
             cpus: self.jobs.filter(|_| site.is_none()).map_or_else(machine::cpus, usize::from),
             memory: self.memory.unwrap_or_else(machine::memory),
             gpus: gpus.into_iter().map(gpu).collect(),
@@ -117,11 +117,11 @@ impl Limits {
         &self,
         context: &Context,
         plan: &Plan,
-        capacity: &Capacity,
+        resources: &Resources,
     ) -> Result<(), CliError> {
         for node in plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh) {
             let step = &context.pipeline.graph[node];
-            if let Some(problem) = capacity.refuses_step(step) {
+            if let Some(problem) = resources.refuses_step(step) {
                 let file = context.pipeline.file.display();
                 return Err(CliError::Usage {
                     message: format!("{file}:{}: step `{}`: {problem}", step.line, step.name),
@@ -156,7 +156,7 @@ impl Limits {
                     steps.iter().map(|node| json!({"step": name(*node), "reason": reason(*node)})).collect();
                 print_line(&json!({"event": "denied", "pool": pool, "steps": steps}))?;
             }
-            tell!(
+            print_err!(
                 "error: --deny-pool {pool}: {}",
                 match steps.len() {
                     1 => "1 step that needs it is not fresh".to_owned(),
@@ -164,9 +164,9 @@ impl Limits {
                 }
             );
             for node in &steps {
-                tell!("  `{}`: {}", name(*node), reason(*node));
+                print_err!("  `{}`: {}", name(*node), reason(*node));
             }
-            tell!(
+            print_err!(
                 "hint: make them where that pool may be used and write the evidence anew, or `repro accept` what did not \
                  change the result"
             );

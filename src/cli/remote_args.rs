@@ -5,13 +5,13 @@ use std::rc::Rc;
 use clap::Args;
 
 use super::error::CliError;
-use super::words;
+use super::format;
 use crate::pipeline::needs::bytes;
-use crate::remote::{News, Offered, Remote, RemoteError, Shared};
+use crate::remote::{PushSummary, Remote, RemoteCache, RemoteError, RemoteEvent};
 
 /// Options that name a shared store.
 #[derive(Args, Default)]
-pub struct Sharing {
+pub struct RemoteArgs {
     /// A store of results that several machines share: s3://BUCKET/FOLDER, gs://…, az://…, https://… (to read from), or a
     /// folder. Credentials come from the environment.
     #[arg(long, value_name = "URL", env = "REPRO_REMOTE")]
@@ -21,17 +21,17 @@ pub struct Sharing {
     remote_readonly: bool,
 }
 
-impl Sharing {
+impl RemoteArgs {
     /// The shared store, if one is named.
-    pub fn open(&self) -> Result<Option<Rc<Shared>>, CliError> {
+    pub fn open(&self) -> Result<Option<Rc<RemoteCache>>, CliError> {
         // A variable that is set to nothing counts as not set.
         let place = self.remote.as_ref().filter(|place| !place.is_empty());
-        let open = |place: &String| Ok(Rc::new(Shared::new(Remote::open(place, self.remote_readonly)?)));
+        let open = |place: &String| Ok(Rc::new(RemoteCache::new(Remote::open(place, self.remote_readonly)?)));
         place.map(open).transpose()
     }
 
     /// The shared store; an error where none is named.
-    pub fn demand(&self) -> Result<Rc<Shared>, CliError> {
+    pub fn demand(&self) -> Result<Rc<RemoteCache>, CliError> {
         self.open()?.ok_or_else(|| CliError::Usage {
             message: "no shared store is named".to_owned(),
             hint: Some("name one with --remote, or in the variable REPRO_REMOTE".to_owned()),
@@ -48,29 +48,29 @@ impl From<RemoteError> for CliError {
 }
 
 /// Tells what came from the shared store.
-pub fn tell_news(news: News) {
+pub fn print_remote_event(news: RemoteEvent) {
     match news {
-        News::Fetched { step, bytes } => tell!("{}", words::fetched(step, bytes)),
-        News::Trouble { step, text } => tell!("warning: step `{step}`: {text}"),
+        RemoteEvent::Fetched { step, bytes } => print_err!("{}", format::fetched(step, bytes)),
+        RemoteEvent::Trouble { step, text } => print_err!("warning: step `{step}`: {text}"),
     }
 }
 
 /// Tells what became of results that were offered to the store of that name.
-pub fn tell_offered(place: &str, offered: &Offered) {
+pub fn tell_offered(place: &str, offered: &PushSummary) {
     if !offered.pushed.is_empty() {
-        let results = words::count(offered.pushed.len(), "result");
-        tell!("pushed {results}, {}, to {place}", bytes(offered.sent));
+        let results = format::count(offered.pushed.len(), "result");
+        print_err!("pushed {results}, {}, to {place}", bytes(offered.sent));
     }
     for (step, theirs) in &offered.conflicts {
         let (there, on, when) =
-            (words::short(&theirs.tree), &theirs.machine.name, words::ago(theirs.started_ms));
-        tell!(
+            (format::short(&theirs.tree), &theirs.machine.name, format::ago(theirs.started_ms));
+        print_err!(
             "warning: `{step}`: {place} has another result of the same key ({there}, made on {on} {when}); neither \
              is replaced"
         );
     }
     if let Some((step, _)) = offered.conflicts.first() {
-        tell!("hint: `repro pull --theirs {step}` takes that one; then what reads it is judged anew");
+        print_err!("hint: `repro pull --theirs {step}` takes that one; then what reads it is judged anew");
     }
     // One of a kind is enough where the store does not answer at all.
     if let Some((step, error)) = offered.troubles.first() {
@@ -78,7 +78,7 @@ pub fn tell_offered(place: &str, offered: &Offered) {
             1 => String::new(),
             number => format!(" (and {} more)", number - 1),
         };
-        tell!("warning: `{step}` was not pushed{more}: {error}");
-        tell!("hint: `repro push` sends what is missing");
+        print_err!("warning: `{step}` was not pushed{more}: {error}");
+        print_err!("hint: `repro push` sends what is missing");
     }
 }

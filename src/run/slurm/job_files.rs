@@ -25,29 +25,29 @@ pub(super) struct Ended {
 }
 
 /// Whether a task lies at the desk.
-pub(super) fn has_task(desk: &Path) -> bool {
-    desk.join(TASK).exists()
+pub(super) fn has_task(job_dir: &Path) -> bool {
+    job_dir.join(TASK).exists()
 }
 
-pub(super) fn put_task(desk: &Path, task: &Task) -> io::Result<()> {
-    files::write_whole(&desk.join(TASK), &serde_json::to_vec(task)?, true)
+pub(super) fn put_task(job_dir: &Path, task: &Task) -> io::Result<()> {
+    files::write_whole(&job_dir.join(TASK), &serde_json::to_vec(task)?, true)
 }
 
-pub(super) fn task(desk: &Path) -> io::Result<Task> {
-    Ok(serde_json::from_slice(&files::read(&desk.join(TASK))?)?)
+pub(super) fn task(job_dir: &Path) -> io::Result<Task> {
+    Ok(serde_json::from_slice(&files::read(&job_dir.join(TASK))?)?)
 }
 
-pub(super) fn put_end(desk: &Path, ended: &Ended) -> io::Result<()> {
-    files::write_whole(&desk.join(ENDED), &serde_json::to_vec(ended)?, true)
+pub(super) fn put_end(job_dir: &Path, ended: &Ended) -> io::Result<()> {
+    files::write_whole(&job_dir.join(ENDED), &serde_json::to_vec(ended)?, true)
 }
 
-pub(super) fn end(desk: &Path) -> io::Result<Ended> {
-    Ok(serde_json::from_slice(&files::read(&desk.join(ENDED))?)?)
+pub(super) fn end(job_dir: &Path) -> io::Result<Ended> {
+    Ok(serde_json::from_slice(&files::read(&job_dir.join(ENDED))?)?)
 }
 
 /// The job's pen.
-pub(super) fn reports(desk: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(desk.join(REPORTS))
+pub(super) fn reports(job_dir: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(job_dir.join(REPORTS))
 }
 
 pub(super) fn put_report(reports: &mut File, report: &Report) -> io::Result<()> {
@@ -55,9 +55,9 @@ pub(super) fn put_report(reports: &mut File, report: &Report) -> io::Result<()> 
 }
 
 /// The reports from byte `at` on, which moves on by the lines that are whole.
-pub(super) fn new_reports(desk: &Path, at: &mut u64) -> Vec<Report> {
+pub(super) fn new_reports(job_dir: &Path, at: &mut u64) -> Vec<Report> {
     let mut bytes = Vec::new();
-    let read = File::open(desk.join(REPORTS)).and_then(|mut file| {
+    let read = File::open(job_dir.join(REPORTS)).and_then(|mut file| {
         file.seek(SeekFrom::Start(*at))?;
         file.read_to_end(&mut bytes)
     });
@@ -71,8 +71,8 @@ pub(super) fn new_reports(desk: &Path, at: &mut u64) -> Vec<Report> {
 }
 
 /// The end of what the node's system said, as a second part of a sentence; nothing when it said nothing.
-pub(super) fn last_words(desk: &Path) -> String {
-    let text = fs::read(desk.join(OUTPUT)).unwrap_or_default();
+pub(super) fn last_words(job_dir: &Path) -> String {
+    let text = fs::read(job_dir.join(OUTPUT)).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let last = &lines[lines.len().saturating_sub(3)..];
@@ -86,17 +86,17 @@ mod tests {
     #[test]
     fn a_line_that_is_not_whole_is_read_when_it_is() {
         let folder = tempfile::tempdir().unwrap();
-        let desk = folder.path();
+        let job_dir = folder.path();
         let mut at = 0;
-        assert_eq!(new_reports(desk, &mut at), []);
+        assert_eq!(new_reports(job_dir, &mut at), []);
         let (one, two) = (Report::Warned("one".to_owned()), Report::Warned("two".to_owned()));
-        let mut pen = reports(desk).unwrap();
+        let mut pen = reports(job_dir).unwrap();
         put_report(&mut pen, &one).unwrap();
         let line = serde_json::to_string(&two).unwrap() + "\n";
         pen.write_all(&line.as_bytes()[..9]).unwrap();
-        assert_eq!(new_reports(desk, &mut at), [one]);
-        assert_eq!(new_reports(desk, &mut at), []);
+        assert_eq!(new_reports(job_dir, &mut at), [one]);
+        assert_eq!(new_reports(job_dir, &mut at), []);
         pen.write_all(&line.as_bytes()[9..]).unwrap();
-        assert_eq!(new_reports(desk, &mut at), [two]);
+        assert_eq!(new_reports(job_dir, &mut at), [two]);
     }
 }

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::lock::Claim;
-use super::{ContentStore, Snapshot, StoreError, away, files, is_folder};
+use super::{ContentStore, Snapshot, StoreError, files, is_folder, job_dir};
 use crate::key::StageKey;
 
 /// In a desk: the log, and the folder that a command begins in.
 pub(super) const LOG: &str = "log";
-pub(super) const PLACE: &str = "here";
+pub(super) const CWD: &str = "cwd";
 /// How the name of a desk ends that is being removed.
 const GONE: &str = "-gone";
 /// The folder of desks that nobody but a person removes.
@@ -34,33 +34,38 @@ pub struct WorkDir {
     pub log: PathBuf,
     /// Empty at first: where a program may begin.
     pub folder: PathBuf,
-    pub(super) desk: PathBuf,
+    pub(super) work_dir: PathBuf,
     /// Whether the log is kept when the step has ended.
     keeps_log: bool,
     /// Whether a job elsewhere works at it.
-    is_away: bool,
+    is_job: bool,
     _claim: Claim,
 }
 
 impl WorkDir {
-    fn new(key: StageKey, desk: PathBuf, claim: Claim, [out, scratch, log, folder]: [PathBuf; 4]) -> Self {
-        Self { key, out, scratch, log, folder, desk, keeps_log: false, is_away: false, _claim: claim }
+    fn new(
+        key: StageKey,
+        work_dir: PathBuf,
+        claim: Claim,
+        [out, scratch, log, folder]: [PathBuf; 4],
+    ) -> Self {
+        Self { key, out, scratch, log, folder, work_dir, keeps_log: false, is_job: false, _claim: claim }
     }
 
     /// All that the step may have written, and where a file that it moved may be.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of_trees([self.desk.as_path(), &self.scratch])
+        Snapshot::of_trees([self.work_dir.as_path(), &self.scratch])
     }
 
     /// A path within the step's folders, as its step may call it.
     pub fn shown<'a>(&self, path: &'a Path) -> &'a Path {
-        path.strip_prefix(&self.desk).unwrap_or(path)
+        path.strip_prefix(&self.work_dir).unwrap_or(path)
     }
 
     /// That of a job elsewhere.
-    pub(super) fn away(key: StageKey, desk: PathBuf, claim: Claim) -> Self {
-        let [out, scratch, log, folder] = ["out", "scratch", LOG, PLACE].map(|name| desk.join(name));
-        Self { is_away: true, ..Self::new(key, desk, claim, [out, scratch, log, folder]) }
+    pub(super) fn job_dir(key: StageKey, work_dir: PathBuf, claim: Claim) -> Self {
+        let [out, scratch, log, folder] = ["out", "scratch", LOG, CWD].map(|name| work_dir.join(name));
+        Self { is_job: true, ..Self::new(key, work_dir, claim, [out, scratch, log, folder]) }
     }
 
     /// The same with a scratch that survives a failed attempt, and a log that is kept.
@@ -72,11 +77,11 @@ impl WorkDir {
 
 /// Desks that a step has left as it found them: the next one moves in.
 #[derive(Debug, Default)]
-pub(super) struct Desks {
+pub(super) struct WorkDirs {
     spare: RefCell<Vec<PathBuf>>,
 }
 
-impl Desks {
+impl WorkDirs {
     /// Hands none of them on.
     pub(super) fn forget(&self) {
         self.spare.take();
@@ -93,77 +98,79 @@ impl Desks {
         let work = store.root().join("work");
         let spare = self.spare.borrow_mut().pop().and_then(|spare| {
             let (_, ending) = spare.file_name()?.to_str()?.split_once('-')?;
-            let desk = work.join(format!("{key}-{ending}"));
-            fs::rename(spare, &desk).ok().map(|()| desk)
+            let work_dir = work.join(format!("{key}-{ending}"));
+            fs::rename(spare, &work_dir).ok().map(|()| work_dir)
         });
-        let desk = match spare {
-            Some(desk) => desk,
+        let work_dir = match spare {
+            Some(work_dir) => work_dir,
             None => {
-                let desk = tempfile::Builder::new().prefix(&format!("{key}-")).tempdir_in(&work);
-                let desk = desk.map_err(StoreError::io(&work, "make a folder in it"))?.keep();
-                let (log, place) = (desk.join(LOG), desk.join(PLACE));
+                let work_dir = tempfile::Builder::new().prefix(&format!("{key}-")).tempdir_in(&work);
+                let work_dir = work_dir.map_err(StoreError::io(&work, "make a folder in it"))?.keep();
+                let (log, place) = (work_dir.join(LOG), work_dir.join(CWD));
                 fs::write(&log, "").map_err(StoreError::io(&log, "write"))?;
                 fs::create_dir(&place).map_err(StoreError::io(&place, "create the folder"))?;
-                desk
+                work_dir
             }
         };
-        let out = desk.join("out");
+        let out = work_dir.join("out");
         fs::create_dir(&out).map_err(StoreError::io(&out, "create the folder"))?;
-        let [scratch, log, folder] = ["scratch", LOG, PLACE].map(|name| desk.join(name));
-        Ok(WorkDir::new(key, desk, claim, [out, scratch, log, folder]))
+        let [scratch, log, folder] = ["scratch", LOG, CWD].map(|name| work_dir.join(name));
+        Ok(WorkDir::new(key, work_dir, claim, [out, scratch, log, folder]))
     }
 
     /// Clears a desk of what a run wrote; its scratch and its log stay. One where a job still works is left to it.
     pub(super) fn leave(&self, store: &ContentStore, work: WorkDir) -> Result<(), StoreError> {
-        if work.is_away && !away::end(&work.desk).map_err(StoreError::io(&work.desk, "give up"))? {
+        if work.is_job && !job_dir::end(&work.work_dir).map_err(StoreError::io(&work.work_dir, "give up"))? {
             return Ok(());
         }
         if work.keeps_log {
-            keep_logs(store, &work.desk, &work.key)?;
+            keep_logs(store, &work.work_dir, &work.key)?;
         }
         if is_in_order(&work).unwrap_or(false) {
-            self.spare.borrow_mut().push(work.desk);
+            self.spare.borrow_mut().push(work.work_dir);
             return Ok(());
         }
-        remove(&work.desk)
+        remove(&work.work_dir)
     }
 }
 
 /// The path that a desk had before it was to be removed.
-pub(super) fn name_of(desk: &Path) -> PathBuf {
-    let name = desk.as_os_str().to_string_lossy();
+pub(super) fn name_of(work_dir: &Path) -> PathBuf {
+    let name = work_dir.as_os_str().to_string_lossy();
     PathBuf::from(name.strip_suffix(GONE).unwrap_or(&name))
 }
 
 /// Removes a desk, out of its name first: its owner may be about to hand it to the next step.
-pub(super) fn remove(desk: &Path) -> Result<(), StoreError> {
-    let mut aside = desk.as_os_str().to_owned();
+pub(super) fn remove(work_dir: &Path) -> Result<(), StoreError> {
+    let mut aside = work_dir.as_os_str().to_owned();
     if aside.as_encoded_bytes().ends_with(GONE.as_bytes()) {
-        return files::remove(desk).map_err(StoreError::io(desk, "remove"));
+        return files::remove(work_dir).map_err(StoreError::io(work_dir, "remove"));
     }
     aside.push(GONE);
-    match fs::rename(desk, &aside) {
+    match fs::rename(work_dir, &aside) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(StoreError::io(desk, "move aside")(error)),
-        Ok(()) => files::remove(Path::new(&aside)).map_err(StoreError::io(desk, "remove")),
+        Err(error) => Err(StoreError::io(work_dir, "move aside")(error)),
+        Ok(()) => files::remove(Path::new(&aside)).map_err(StoreError::io(work_dir, "remove")),
     }
 }
 
 /// Puts a desk where nothing removes it; returns where that is.
-pub(super) fn keep_aside(store: &ContentStore, desk: &Path) -> Result<PathBuf, StoreError> {
+pub(super) fn keep_aside(store: &ContentStore, work_dir: &Path) -> Result<PathBuf, StoreError> {
     let folder = store.root().join(RECOVERED);
-    let kept = folder.join(desk.file_name().unwrap_or_default());
+    let kept = folder.join(work_dir.file_name().unwrap_or_default());
     fs::create_dir_all(&folder)
-        .and_then(|()| files::move_folder(desk, &kept))
-        .map_err(StoreError::io(desk, "keep"))?;
+        .and_then(|()| files::move_folder(work_dir, &kept))
+        .map_err(StoreError::io(work_dir, "keep"))?;
     Ok(kept)
 }
 
 /// Whether the desk of a dead run holds a file or folder that is older than its output folder: it was moved there, and
 /// what was moved may be the only copy of somebody's file. Where the file system keeps no times of creation nothing is.
-pub(super) fn holds_older(desk: &Path) -> bool {
-    let since = fs::symlink_metadata(desk.join("out")).and_then(|metadata| metadata.created());
-    since.is_ok_and(|since| ["out", PLACE, "tmp"].iter().any(|name| is_older_inside(&desk.join(name), since)))
+pub(super) fn holds_older(work_dir: &Path) -> bool {
+    let since = fs::symlink_metadata(work_dir.join("out")).and_then(|metadata| metadata.created());
+    since.is_ok_and(|since| {
+        ["out", CWD, "tmp"].iter().any(|name| is_older_inside(&work_dir.join(name), since))
+    })
 }
 
 fn is_older_inside(folder: &Path, since: SystemTime) -> bool {
@@ -177,11 +184,11 @@ fn is_older_inside(folder: &Path, since: SystemTime) -> bool {
 }
 
 /// Puts the logs of an execution where they are looked for, in place of those of an earlier one.
-pub(super) fn keep_logs(store: &ContentStore, desk: &Path, key: &StageKey) -> Result<(), StoreError> {
+pub(super) fn keep_logs(store: &ContentStore, work_dir: &Path, key: &StageKey) -> Result<(), StoreError> {
     let kept = store.log(key);
     for (new, kept) in [
-        (desk.join(LOG), kept.clone()),
-        (desk.join(LOG).with_extension("jsonl"), kept.with_extension("jsonl")),
+        (work_dir.join(LOG), kept.clone()),
+        (work_dir.join(LOG).with_extension("jsonl"), kept.with_extension("jsonl")),
     ] {
         let has_text =
             fs::symlink_metadata(&new).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
@@ -193,10 +200,10 @@ pub(super) fn keep_logs(store: &ContentStore, desk: &Path, key: &StageKey) -> Re
 
 /// Whether a desk holds what a new one holds, and nothing else.
 fn is_in_order(work: &WorkDir) -> io::Result<bool> {
-    let names = fs::read_dir(&work.desk)?.map(|item| item.map(|item| item.file_name()));
+    let names = fs::read_dir(&work.work_dir)?.map(|item| item.map(|item| item.file_name()));
     let mut names = names.collect::<io::Result<Vec<_>>>()?;
     names.sort_unstable();
-    Ok(names == [PLACE, LOG]
+    Ok(names == [CWD, LOG]
         && is_folder(&work.folder)
         && fs::read_dir(&work.folder)?.next().is_none()
         && fs::symlink_metadata(&work.log).is_ok_and(|log| log.is_file() && log.len() == 0))

@@ -1,7 +1,7 @@
 //! What only a person can do, asked for before anything runs: every step that must run is looked at, so that all of it is
 //! said on one screen.
 
-use stage_api::{Outside, Registry, secrets};
+use stage_api::{AllowedEnv, Registry, secrets};
 
 use super::Global;
 use super::console;
@@ -18,8 +18,8 @@ pub fn failures(context: &Context, plan: &Plan, registry: &Registry) -> Vec<Fail
         .filter_map(|step| {
             let stage = registry.get(&step.stage)?;
             let ports: Vec<&str> = step.inputs.iter().map(|input| input.port.as_str()).collect();
-            let outside = Outside::select(stage.outside(), std::env::vars_os());
-            let problem = stage.needs_human_erased(&step.params, &ports, &outside)?;
+            let allowed_env = AllowedEnv::select(stage.allowed_env(), std::env::vars_os());
+            let problem = stage.needs_human_erased(&step.params, &ports, &allowed_env)?;
             let problem = secrets::shown(&problem);
             Some(Failure { step: step.name.clone(), problem, log: None, needs_human: true })
         })
@@ -36,18 +36,18 @@ pub fn tell(global: &Global, targets: &[String], failures: &[Failure]) -> Result
     }
     failures.iter().for_each(tell_one);
     tell_how_to_go_on(global, targets);
-    tell!("hint: with -k, all that does not wait for you is done first");
+    print_err!("hint: with -k, all that does not wait for you is done first");
     Ok(())
 }
 
 /// Tells what one step asks for.
 pub fn tell_one(failure: &Failure) {
-    tell!("error: step `{}` needs you: {}", failure.step, failure.problem.replace('\n', "\n  "));
+    print_err!("error: step `{}` needs you: {}", failure.step, failure.problem.replace('\n', "\n  "));
 }
 
 /// Tells which command to go on with.
 pub fn tell_how_to_go_on(global: &Global, targets: &[String]) {
     let profile = global.profile.as_ref().map_or_else(String::new, |profile| format!(" --profile {profile}"));
     let targets: String = targets.iter().map(|target| format!(" {target}")).collect();
-    tell!("hint: then go on with `repro make{targets}{profile}`");
+    print_err!("hint: then go on with `repro make{targets}{profile}`");
 }
