@@ -87,7 +87,7 @@ fn there(folder: &Path) -> PathBuf {
 
 fn disk(cache: &Path) -> Finding {
     let Ok(disk) = rustix::fs::statvfs(there(cache)) else {
-        return Finding::note("disk", "its free space is not told", "watch it yourself");
+        return Finding::note("disk", "its free space is unknown", "watch it yourself");
     };
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let found = format!("{} free at {}", bytes(free), cache.display());
@@ -254,8 +254,8 @@ fn clock(folder: &Path) -> Finding {
     if seconds < TOO_EARLY {
         return Finding::problem(
             "clock",
-            "it stands before 2025",
-            "set it: files are told apart by their times",
+            "it is before 2025",
+            "set it: `repro` compares files by their times",
         );
     }
     let file = folder.join("time");
@@ -268,7 +268,7 @@ fn clock(folder: &Path) -> Finding {
         apart if apart > CLOCKS_DIFFER => Finding::problem(
             "clock",
             format!("the file system's clock is {:.0} s off this machine's", apart.as_secs_f64()),
-            "let both machines ask a time server: files are told apart by their times",
+            "let both machines use a time server: `repro` compares files by their times",
         ),
         _ => Finding::good("clock", "agrees with the file system's"),
     }
@@ -279,7 +279,7 @@ fn locks(folder: &Path) -> io::Result<()> {
     let (first, second) = (File::create(&path)?, File::open(&path)?);
     first.lock()?;
     match second.try_lock_shared() {
-        Ok(()) => Err(io::Error::other("a lock keeps nobody out")),
+        Ok(()) => Err(io::Error::other("a lock does not exclude other processes")),
         Err(fs::TryLockError::WouldBlock) => Ok(()),
         Err(fs::TryLockError::Error(error)) => Err(error),
     }

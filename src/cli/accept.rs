@@ -13,22 +13,22 @@ use super::{Global, print, print_json};
 use crate::accept::{Accepted, Refusal, Word, accept};
 use crate::plan::in_order;
 
-/// Records that a change of code does not change a step's result: its last result stands for the new key too.
+/// Keep a step's last result after a change that does not affect it.
 ///
-/// A raised VERSION of the stage is accepted as it is; changed params and inputs only where they are named. The
-/// record keeps who accepted it and why, and `why`, `show` and `status` say so.
+/// The last result becomes the result of the new key. A raised VERSION of the stage is accepted; changed params and inputs
+/// only where they are named. The record stores who accepted it and why, and `why`, `show` and `status` print that.
 #[derive(Args)]
 pub struct Accept {
-    /// The steps.
+    /// Steps whose last result is accepted.
     #[arg(required = true)]
     steps: Vec<String>,
-    /// Why the result is the same.
+    /// The reason why the result is the same; it is recorded.
     #[arg(long, value_name = "TEXT")]
     because: String,
-    /// A changed param that is accepted too.
+    /// Also accept the change of this param.
     #[arg(long, value_name = "NAME")]
     param: Vec<String>,
-    /// An input, by its port, whose change is accepted too.
+    /// Also accept the change of this input, named by its port.
     #[arg(long, value_name = "PORT")]
     input: Vec<String>,
 }
@@ -111,7 +111,7 @@ impl Accept {
                 let from = record.accepted.as_ref().map(|a| a.from.to_string()).unwrap_or_default();
                 let key = record.key_text.key().to_string();
                 print(&format!(
-                    "`{step}`: the result of key {} stands for key {} too\n",
+                    "`{step}`: the result of key {} is now also that of key {}\n",
                     &from[..12.min(from.len())],
                     &key[..12]
                 ))?;
@@ -126,7 +126,7 @@ impl Accept {
     }
 }
 
-/// Who runs this program: the login name, and the machine.
+/// The user who runs this program: login name and machine.
 fn person() -> String {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     let name = set("USER").or_else(|| set("LOGNAME"));

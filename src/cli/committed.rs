@@ -267,7 +267,7 @@ impl Reproduction {
             Some(Reports { same, changed, new, gone }) => {
                 let differing = changed.len() + new.len() + gone.len();
                 let files =
-                    [(changed, "changed"), (new, "not committed"), (gone, "committed, and no longer made")];
+                    [(changed, "changed"), (new, "not committed"), (gone, "committed, and no longer built")];
                 let files = files.iter().flat_map(|(files, how)| files.iter().map(move |file| (file, how)));
                 if differing == 0 {
                     lines.push(format!("{}, the same bytes as committed", format::count(*same, "report")));

@@ -14,13 +14,15 @@ use super::error::CliError;
 use super::print_data;
 use crate::pipeline::{Pipeline, nearest};
 
-/// By this variable the shell says that it wants completions.
+/// The shell sets this variable when it requests completions.
 const VARIABLE: &str = "COMPLETE";
 
-/// Prints what makes a shell complete commands, options, targets and steps: `source <(repro completions bash)`.
+/// Print the completion script of a shell.
+///
+/// `source <(repro completions bash)` completes commands, options, targets and steps.
 #[derive(Args)]
 pub struct Completions {
-    /// bash, elvish, fish, powershell or zsh.
+    /// The shell: bash, elvish, fish, powershell or zsh.
     shell: String,
 }
 
@@ -46,7 +48,7 @@ impl Completions {
     }
 }
 
-/// Answers the shell, if it is the shell that asks; gives the registry back if it is not.
+/// Answers a request of the shell for completions; returns the registry if there was no such request.
 pub fn answer(registry: Registry, grammar: fn(&Registry) -> Command) -> Result<Registry, ExitCode> {
     if std::env::var_os(VARIABLE).is_none_or(|shell| shell.is_empty()) {
         return Ok(registry);
@@ -63,7 +65,7 @@ pub fn answer(registry: Registry, grammar: fn(&Registry) -> Command) -> Result<R
     }
 }
 
-/// What a name on the command line may stand for.
+/// What a name on the command line may mean.
 #[derive(Clone, Copy)]
 enum Names {
     Targets,
@@ -93,7 +95,7 @@ fn with_names(mut command: Command, registry: &Arc<Registry>) -> Command {
 }
 
 /// The names in the pipeline that the rest of the line points at; none when it cannot be used: a shell that
-/// completes is no place to complain.
+/// completes cannot show errors.
 fn known(registry: &Registry, kind: Names) -> Vec<CompletionCandidate> {
     let words: Vec<String> = std::env::args().collect();
     let said = |long: &str, short: &str| {

@@ -12,12 +12,12 @@ use super::{Global, format, manual_steps, print, print_json};
 use crate::doctor::{Finding, Standing, examine};
 use crate::plan::plan;
 
-/// Looks at this machine, the cache and what a profile wants from outside, and says what to do before a run disappoints.
+/// Check this machine, the cache and a profile's downloads before a run.
 ///
-/// Ends with code 3 when something stands in the way.
+/// Exits with code 3 when a problem would stop the run.
 #[derive(Args)]
 pub struct Doctor {
-    /// Targets or steps that are wanted; everything the pipeline has when none is given.
+    /// Targets or steps to check. Default: all of the pipeline.
     targets: Vec<String>,
 }
 

@@ -95,7 +95,7 @@ impl CliError {
                         Some("restore the file from its history, or remove the line")
                     }
                     StoreError::Evidence { .. } => Some(
-                        "restore the file from its history; `repro evidence` writes it anew where the results are",
+                        "restore the file from its history, or run `repro evidence` where the results are",
                     ),
                     StoreError::Version { .. } => Some("delete that folder, or choose another with --cache"),
                     StoreError::Io { .. } | StoreError::Unreadable(_) => {
@@ -115,7 +115,7 @@ impl CliError {
             Self::Publish(error) => {
                 let hint = match &error {
                     PublishError::Io { .. } => Some(
-                        "move away what stands there, check permissions and free space, make again: results are kept",
+                        "move away what is at that path, check permissions and free space, and run `repro make` again: results are kept",
                     ),
                     PublishError::Result { .. } => {
                         Some("`repro make` builds a damaged result again; `repro verify` checks all of them")

@@ -17,16 +17,16 @@ use crate::key::StageKey;
 use crate::pipeline::needs::{bytes, size};
 use crate::store::TryClaim;
 
-/// Write the evidence from which a fresh clone makes the reports without data and without training
+/// Store records and small results in the repository, so that a clone can build the reports.
 ///
-/// It goes to `reports/evidence/PROFILE/`, to be committed beside the reports: the record of every step, and the bytes
-/// that published steps read. `make` uses it as it uses what the cache knows. A published step that reads more than
-/// `--largest` is attested by its own result. Look at what it holds before it is committed.
+/// Writes `reports/evidence/PROFILE/`: the record of every step and the bytes that published steps read. `make` in a fresh
+/// clone uses it without data and without training. Of a published step that reads more than `--largest`, its own result is
+/// stored. Check the content before you commit it.
 #[derive(Args)]
 pub struct Evidence {
-    /// Targets or steps; `all` when none is given. Evidence of others is replaced.
+    /// Targets or steps. Default: `all`. Replaces evidence of other steps.
     targets: Vec<String>,
-    /// Largest result that is kept, file by file in the repository.
+    /// Store results up to this size in the repository.
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1 MiB")]
     largest: u64,
 }
@@ -83,7 +83,7 @@ impl Evidence {
     }
 }
 
-/// Why nothing is written. What is not up to date is stale, as under `--check`.
+/// The reason why nothing is written. A step that is not up to date is stale, as under `--check`.
 fn refused(refusal: &Refusal, largest: u64) -> Result<ExitCode, CliError> {
     let (problem, hint) = match refusal {
         Refusal::NotFresh(step) => {

@@ -10,10 +10,10 @@ use crate::run::{Executor, Site, Slurm, Subprocess};
 /// Options that say where steps run.
 #[derive(Args, Default)]
 pub struct ExecutorArgs {
-    /// Where steps run.
+    /// Where to run steps.
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = Place::Local)]
     executor: Place,
-    /// What the cluster wants to be told: partitions, times, flags (docs/slurm.md).
+    /// The Slurm settings of the cluster: partitions, time limits, flags (docs/slurm.md).
     #[arg(long, value_name = "FILE", env = "REPRO_SLURM_SITE")]
     slurm_site: Option<PathBuf>,
 }
@@ -23,7 +23,7 @@ enum Place {
     /// On this machine.
     #[default]
     Local,
-    /// As jobs of Slurm.
+    /// As Slurm jobs.
     Slurm,
 }
 

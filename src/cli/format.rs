@@ -152,7 +152,7 @@ pub fn param(change: &ParamChange) -> String {
 pub fn cause(cause: &Cause) -> String {
     match cause {
         Cause::NeverRun => "no earlier run of it is known".to_owned(),
-        Cause::Forced => "it was asked for with --force".to_owned(),
+        Cause::Forced => "requested with --force".to_owned(),
         Cause::BytesMissing { wanted_by } => {
             format!("its result is known but no longer in the cache, and `{wanted_by}` wants it")
         }

@@ -13,24 +13,22 @@ use crate::pipeline::needs::{bytes, size};
 use crate::plan::{BuildState, Request, Verdict, plan};
 use crate::store::{ContentStore, Kind, Limits, Roots, Sweep};
 
-/// Remove results that the pipeline names no more, and what dead runs left
+/// Remove results that no pipeline names, and leftovers of killed runs.
 ///
-/// What the pipeline names, in any of its profiles, stays, and so does what a step that cannot be judged now wrote
-/// last, and what other pipelines name that use the same cache. Records stay as well: a result that is wanted again is
-/// made again. Waits for runs that are under way.
+/// Keeps the results of every profile, the last result of each step whose key is unknown, and the results of other
+/// pipelines that use this cache. Records stay: a step whose result is needed later runs again. Waits for other runs to end.
 #[derive(Args)]
 pub struct Gc {
-    /// Only say what would go, with sizes.
+    /// List what would be removed, with sizes, and remove nothing.
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Keep more: results of that age (`30m`, `12h`, `7d`, `2w`), or the newest N of each step (`3`).
+    /// Also keep results younger than this (`30m`, `12h`, `7d`, `2w`), or the newest N of each step (`3`).
     #[arg(long, value_name = "DURATION|N", value_parser = keep)]
     keep: Option<Keep>,
-    /// Remove no more than needed to bring the results down to this size (`500MB`, `20GiB`), the oldest first.
+    /// Remove the oldest results until the rest fits into this size (`500MB`, `20GiB`).
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_size: Option<u64>,
-    /// Go on though another pipeline that has used this cache is gone or cannot be read, and forget that it did: what
-    /// only it names may go.
+    /// Ignore other pipelines of this cache that are missing or cannot be read. Results that only they name are removed.
     #[arg(long)]
     force: bool,
 }
@@ -98,7 +96,7 @@ impl Gc {
                 Err(_) => {
                     let user = user.display();
                     return Err(CliError::Usage {
-                        message: format!("{user} has used this cache too, and what it names cannot be told"),
+                        message: format!("{user} has used this cache too, and its pipelines are unknown"),
                         hint: Some(format!(
                             "`repro status --file {user}` says why; if it is gone for good, `repro gc --force`"
                         )),

@@ -10,10 +10,10 @@ use super::context::Context;
 use super::error::CliError;
 use super::{Global, print, print_json};
 
-/// Lists the targets and steps of the pipeline, or the stages that this program knows.
+/// List targets and steps of the pipeline, or all stages.
 #[derive(Args)]
 pub struct List {
-    /// List the stages instead.
+    /// List the stages that this program has.
     #[arg(long)]
     stages: bool,
 }

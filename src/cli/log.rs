@@ -24,12 +24,12 @@ use crate::workspace::Workspace;
 /// How often a followed log is looked at.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// Prints the log of a step's last run, or of the one that is running.
+/// Print the log of a step's current or last run.
 #[derive(Args)]
 pub struct Log {
     /// The step.
     step: String,
-    /// Go on with what a running step writes until it ends.
+    /// Follow the log until the step ends.
     #[arg(short, long)]
     follow: bool,
 }

@@ -9,10 +9,12 @@ use clap::{Args, Command};
 use super::error::CliError;
 use super::print;
 
-/// Writes the manual pages, one for the program and one for each subcommand: `man -l FOLDER/repro.1` shows one.
+/// Write the manual pages.
+///
+/// One page for the program and one for each subcommand: `man -l FOLDER/repro.1` shows one.
 #[derive(Args)]
 pub struct Man {
-    /// Where to write them; made if need be.
+    /// The folder to write to; created if missing.
     folder: PathBuf,
 }
 

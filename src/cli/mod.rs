@@ -2,8 +2,7 @@
 //! everything else to standard error. Exit codes: 0 done, 1 a step failed, 2 the pipeline or the command line is
 //! wrong, 3 a person must do something first, 4 stale under `--check` or `--deny-pool`, 130 interrupted.
 
-/// Writes a line to standard error, where people read. Nobody listening any more (a closed terminal, `| head`) is
-/// no reason to stop working.
+/// Writes a line to standard error, for people. A closed terminal or pipe (`| head`) does not stop the work.
 macro_rules! print_err {
     ($($words:tt)*) => {{
         use std::io::Write as _;
@@ -61,7 +60,7 @@ use stage_api::{Registry, secrets};
 use crate::escape::{escaped, escaped_json};
 use error::CliError;
 
-/// Rebuilds a scientific paper: a pipeline of content-hashed steps, run only where something changed.
+/// Rebuild a scientific paper: a pipeline of content-hashed steps that runs only what changed.
 #[derive(Parser)]
 #[command(name = "repro", version, about, max_term_width = 100)]
 struct Cli {
@@ -77,16 +76,16 @@ struct Global {
     /// The pipeline file.
     #[arg(short, long, global = true, default_value = "pipeline.ron", value_name = "FILE")]
     file: PathBuf,
-    /// The profile to use instead of the file's default one.
+    /// The profile. Default: the file's `default_profile`.
     #[arg(long, global = true, env = "REPRO_PROFILE", value_name = "PROFILE")]
     profile: Option<String>,
-    /// Where results are kept; `cache` beside the pipeline file by default.
+    /// The cache of results. Default: `cache` next to the pipeline file.
     #[arg(long, global = true, value_name = "FOLDER")]
     cache: Option<PathBuf>,
-    /// Know nothing by `reports/evidence`: what did not run with this cache has not run.
+    /// Ignore the committed results in `reports/evidence`.
     #[arg(long, global = true, env = "REPRO_NO_EVIDENCE", value_parser = clap::builder::FalseyValueParser::new())]
     no_evidence: bool,
-    /// Print for a machine: JSON on standard output.
+    /// Print JSON to standard output.
     #[arg(long, global = true)]
     json: bool,
 }

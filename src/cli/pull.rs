@@ -16,18 +16,17 @@ use crate::pipeline::needs::bytes;
 use crate::plan::Verdict;
 use crate::remote::RemoteEvent;
 
-/// Take results from a shared store
+/// Download results from the remote cache.
 ///
-/// What it knows of the targets and of all that they read becomes known here, and the results of the targets come with
-/// their bytes. `make --remote` does as much by itself, and no more than it needs. Ends with code 4 when a target is not
-/// there.
+/// Downloads the records of the targets and of their dependencies, and the bytes of the targets. `make --remote` does the
+/// same for what it needs. Exits with code 4 when a target is missing there.
 #[derive(Args)]
 pub struct Pull {
-    /// Targets or steps; `all` when none is given.
+    /// Targets or steps. Default: `all`.
     targets: Vec<String>,
     #[command(flatten)]
     remote_args: RemoteArgs,
-    /// Where a target has another result here than there, take the one that is there.
+    /// Replace results that differ from those of the remote cache.
     #[arg(long)]
     theirs: bool,
 }
@@ -80,7 +79,7 @@ impl Pull {
             }))?;
         }
         for node in &replaced {
-            print_err!("`{}`: the shared store's result stands for the one that was made here", name(node));
+            print_err!("`{}`: the remote cache's result replaces the local one", name(node));
         }
         for node in &missing {
             print_err!("`{}` is not in {}", name(node), remote_cache.remote().place());

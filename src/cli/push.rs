@@ -14,18 +14,18 @@ use super::remote_args::{RemoteArgs, tell_offered};
 use super::{Global, format, print_json};
 use crate::plan::Verdict;
 
-/// Give a shared store the results that are here and not there
+/// Upload results to the remote cache.
 ///
-/// Of the targets and all that they read, what is up to date and has its bytes in the cache. What is there already is not
-/// sent again; a push that broke off goes on. A key that has another result there is reported, with exit code 3, and
-/// neither is replaced.
+/// Uploads the up-to-date results of the targets and of their dependencies whose bytes are in this cache. Results that the
+/// remote cache has are not sent again, and an interrupted push continues. A key that has another result there is
+/// reported with exit code 3; neither result is replaced.
 #[derive(Args)]
 pub struct Push {
-    /// Targets or steps; `all` when none is given.
+    /// Targets or steps. Default: `all`.
     targets: Vec<String>,
     #[command(flatten)]
     remote_args: RemoteArgs,
-    /// Send everything, whatever is there: mends objects that are damaged.
+    /// Send every object again, which repairs damaged ones.
     #[arg(long)]
     again: bool,
 }
@@ -37,7 +37,7 @@ impl Push {
         if remote_cache.remote().is_readonly() {
             return Err(CliError::Usage {
                 message: format!("{place} is only read from"),
-                hint: Some("leave --remote-readonly away; a web server cannot be pushed to".to_owned()),
+                hint: Some("omit --remote-readonly; a web server accepts no uploads".to_owned()),
             });
         }
         let context = Context::load(global, registry)?;
@@ -76,7 +76,7 @@ impl Push {
         tell_offered(place, &offered);
         let number = format::count(offered.known, "result");
         print_err!(
-            "{number} {} there already, {} not up to date here",
+            "{number} {} there already, {} not up to date in this cache",
             if offered.known == 1 { "was" } else { "were" },
             format::count(open.len(), "step")
         );

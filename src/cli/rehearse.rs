@@ -21,15 +21,15 @@ use crate::pipeline::{Pipeline, Rehearsal};
 use crate::rehearse::{GPUS, Outcome, REACHED, Rehearsed, Sum, rehearsed, sum};
 use crate::run::{Resources, machine};
 
-/// Runs a whole profile on stand-ins for what comes from outside, and says what the real run will take.
+/// Run a whole profile on stand-ins and estimate the real run.
 ///
-/// The pipeline file has a profile that rehearses it: the same steps and models, made-up sources, little work. Its results
-/// are kept in a cache of their own; a second rehearsal does what the first did not.
+/// The pipeline declares a profile that rehearses another one: the same steps and models, synthetic sources, little work.
+/// Its results have a cache of their own. A second rehearsal continues the first.
 #[derive(Args)]
 pub struct Rehearse {
     #[command(flatten)]
     resource_args: ResourceArgs,
-    /// Reckon with this GPU: a name (`A100`), or its greatest float32 rate in 10¹² operations a second (`19.5`).
+    /// Estimate for this GPU: a name (`A100`) or its peak float32 rate in TFLOP/s (`19.5`).
     #[arg(long, value_name = "GPU", value_parser = gpu)]
     gpu: Vec<Gpu>,
 }

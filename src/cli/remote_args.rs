@@ -12,11 +12,11 @@ use crate::remote::{PushSummary, Remote, RemoteCache, RemoteError, RemoteEvent};
 /// Options that name a shared store.
 #[derive(Args, Default)]
 pub struct RemoteArgs {
-    /// A store of results that several machines share: s3://BUCKET/FOLDER, gs://…, az://…, https://… (to read from), or a
-    /// folder. Credentials come from the environment.
+    /// The remote cache of results: s3://BUCKET/FOLDER, gs://…, az://…, https://… (read-only), or a folder. Credentials come
+    /// from the environment.
     #[arg(long, value_name = "URL", env = "REPRO_REMOTE")]
     remote: Option<String>,
-    /// Take results from the shared store and give it none.
+    /// Fetch results from the remote cache and push none.
     #[arg(long, env = "REPRO_REMOTE_READONLY", value_parser = clap::builder::FalseyValueParser::new())]
     remote_readonly: bool,
 }
@@ -65,12 +65,14 @@ pub fn tell_offered(place: &str, offered: &PushSummary) {
         let (there, on, when) =
             (format::short(&theirs.tree), &theirs.machine.name, format::ago(theirs.started_ms));
         print_err!(
-            "warning: `{step}`: {place} has another result of the same key ({there}, made on {on} {when}); neither \
+            "warning: `{step}`: {place} has another result of the same key ({there}, built on {on} {when}); neither \
              is replaced"
         );
     }
     if let Some((step, _)) = offered.conflicts.first() {
-        print_err!("hint: `repro pull --theirs {step}` takes that one; then what reads it is judged anew");
+        print_err!(
+            "hint: `repro pull --theirs {step}` takes that one; steps that read it are then checked again"
+        );
     }
     // One of a kind is enough where the store does not answer at all.
     if let Some((step, error)) = offered.troubles.first() {

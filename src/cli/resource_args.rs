@@ -22,17 +22,16 @@ const MOST_JOBS: usize = 100;
 /// Options that bound what running steps use.
 #[derive(Args, Clone, Default)]
 pub struct ResourceArgs {
-    /// CPU threads that running steps may use together; as many as there are cores by default. On a cluster: jobs
-    /// that may be there at one time; 100 by default.
+    /// CPU threads for all running steps together. Default: the number of cores. On a cluster: jobs at a time, default 100.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Memory that running steps may use together, by what they say they need (`24 GiB`); all by default.
+    /// Memory for all running steps together, by their declared needs (`24 GiB`). Default: all.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
-    /// GPUs to hand out, as CUDA_VISIBLE_DEVICES names them (`0,1`), or `none`; all that are found by default.
+    /// GPUs to use, as CUDA_VISIBLE_DEVICES names them (`0,1`), or `none`. Default: all that are found.
     #[arg(long, value_name = "LIST", value_parser = gpu_list)]
     gpus: Option<GpuList>,
-    /// Refuse to begin (exit code 4) when a step that needs this pool (`gpu`, or a declared one) must or may run.
+    /// Exit with code 4 before the first step if a step that needs this pool (`gpu` or a declared one) may run.
     #[arg(long, value_name = "POOL")]
     deny_pool: Vec<String>,
 }
@@ -167,7 +166,7 @@ impl ResourceArgs {
                 print_err!("  `{}`: {}", name(*node), reason(*node));
             }
             print_err!(
-                "hint: make them where that pool may be used and write the evidence anew, or `repro accept` what did not \
+                "hint: run them where that pool may be used and renew the evidence, or `repro accept` what did not \
                  change the result"
             );
             return Ok(Some(ExitCode::from(4)));

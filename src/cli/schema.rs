@@ -9,7 +9,7 @@ use super::error::CliError;
 use super::print_json;
 use crate::pipeline::schema::schema;
 
-/// Prints the JSON Schema of a pipeline file, for editors and for programs that write such files.
+/// Print the JSON Schema of pipeline files.
 #[derive(Args)]
 pub struct Schema {}
 

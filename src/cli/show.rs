@@ -22,7 +22,7 @@ use crate::store::{ResultError, Verdict};
 use crate::tree;
 use crate::workspace::Workspace;
 
-/// Shows all that is known of a step: params, needs, inputs, key, and its result with files, time and place.
+/// Show a step: params, needs, inputs, key, and its result with files, time and machine.
 #[derive(Args)]
 pub struct Show {
     /// The step.

@@ -11,12 +11,12 @@ use super::error::CliError;
 use super::{Global, format, print, print_json};
 use crate::explain::{Explanation, State, explain};
 
-/// Shows for each step whether it is fresh, and if not, why.
+/// Show which steps are fresh, which must run, and why.
 #[derive(Args)]
 pub struct Status {
-    /// Targets or steps; `all` when none is given.
+    /// Targets or steps. Default: `all`.
     targets: Vec<String>,
-    /// End with code 4 when a step is not fresh.
+    /// Exit with code 4 when a step is not fresh.
     #[arg(long)]
     check: bool,
 }

@@ -17,17 +17,17 @@ use crate::plan::Verdict;
 use crate::run::{Subprocess, rerun};
 use crate::store::{ContentStore, Outcome, Verdict as Proof, Verified};
 
-/// Hash what the cache holds and name what is damaged; or run a step again and compare
+/// Check the cache for damaged results, or run a step again and compare.
 ///
-/// Damaged results are put away, and `repro make` makes them again. Names steps whose results to hash, of any
-/// profile; all of them when none is named.
+/// Hashes the results of the named steps in any profile, or of all steps. Damaged results are removed, and `repro make`
+/// builds them again.
 #[derive(Args)]
 pub struct Verify {
-    /// Steps to verify.
+    /// Steps to verify. Default: the whole cache.
     #[arg(value_name = "STEP")]
     steps: Vec<String>,
-    /// Run each of the named steps again, on the side, and compare what it writes with what it wrote: to the byte,
-    /// or within the `tolerance` that the step declares. The cache keeps the verdict.
+    /// Run each named step again and compare its output: byte by byte, or within the `tolerance` that the step declares.
+    /// The cache stores the verdict.
     #[arg(long, requires = "steps")]
     rerun: bool,
     #[command(flatten)]
@@ -121,7 +121,7 @@ impl Verify {
     }
 }
 
-/// Puts what is damaged away.
+/// Removes damaged results.
 fn put_away(store: &ContentStore, verified: &Verified) -> Result<(), CliError> {
     if verified.damaged.is_empty() {
         return Ok(());

@@ -22,14 +22,14 @@ use crate::run::Report;
 /// How often the values are looked at.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// Draws what a step measures, as curves in the terminal, until it ends.
+/// Plot the metrics of a running step in the terminal.
 ///
-/// A step that is not running is drawn as it ended. What does not go to a terminal is drawn once, as it is now.
+/// A step that has ended is plotted once, as is output that does not go to a terminal.
 #[derive(Args)]
 pub struct Watch {
-    /// The step: hmd-pe-train.
+    /// The step, such as `hmd-pe-train`.
     step: String,
-    /// Draw only the values whose names contain this.
+    /// Plot only metrics whose names contain this text.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
 }

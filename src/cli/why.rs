@@ -11,7 +11,7 @@ use super::error::CliError;
 use super::{Global, format, print, print_json};
 use crate::explain::{Explanation, State, explain};
 
-/// Says why a step must run, or why it need not: what changed, old and new, and which step's change caused it.
+/// Show why a step must run: each change, old and new, and the step that caused it.
 #[derive(Args)]
 pub struct Why {
     /// The step.

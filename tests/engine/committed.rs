@@ -232,7 +232,7 @@ fn reports_that_are_new_or_gone_are_not_as_committed() {
     );
     let run = space.make().expect(0);
     let told = "\n2 of 4 reports not as committed:\n  reports/mini/news/text (not committed)\n  \
-        reports/mini/about/text (committed, and no longer made)\n";
+        reports/mini/about/text (committed, and no longer built)\n";
     assert!(run.err.ends_with(told), "{}", run.err);
     let found = diff(&space);
     assert_eq!((&found["first"], &found["not_compared"]), (&json!([]), &json!(["news"])));

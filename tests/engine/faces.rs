@@ -141,7 +141,7 @@ fn the_graph_of_a_target_is_drawn_alone_and_always_the_same() {
 fn diff_compares_params_and_reported_numbers_between_revisions() {
     let space = made();
     let run = space.run(&["diff"]).expect(2);
-    assert!(run.err.contains("lies in no git repository") && run.err.contains("hint: "), "{}", run.err);
+    assert!(run.err.contains("is not in a git repository") && run.err.contains("hint: "), "{}", run.err);
     let table = |auc: f64| format!("{{\"rows\": [{{\"mode\": \"fc\", \"auc\": {auc}}}]}}");
     space.write("reports/mini/table.json", &table(0.5));
     space.git(&["init", "-q"]);

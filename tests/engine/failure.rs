@@ -164,7 +164,7 @@ fn reports_that_cannot_be_written_cost_no_results() {
     space.write("reports", "a file");
     let run = space.make().expect(1);
     assert!(run.err.contains("reports/mini: cannot create the folder: "), "{}", run.err);
-    assert!(run.err.contains("\nhint: move away what stands there"), "{}", run.err);
+    assert!(run.err.contains("\nhint: move away what is at that path"), "{}", run.err);
     std::fs::remove_file(space.path("reports")).unwrap();
     assert_eq!(space.make().expect(0).ran(), [""; 0]);
     assert!(space.path("reports/mini/text").exists());

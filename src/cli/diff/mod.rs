@@ -20,25 +20,24 @@ use crate::pipeline::Pipeline;
 /// Values of one report that are shown; `--json` has them all.
 const SHOWN: usize = 40;
 
-/// Compares params and reported numbers between two git revisions or two profiles, or between one and what is here now.
+/// Compare params and reported numbers of two revisions or profiles.
 ///
-/// Params come from the pipeline file, numbers from every JSON file below `reports/PROFILE/`. Nothing is checked
-/// out. A profile is taken as its files are now. With `--first`, compares the results of steps with the committed ones
-/// instead.
+/// Params come from the pipeline file, numbers from every JSON file below `reports/PROFILE/`. Nothing is checked out: a
+/// profile is read from the files on disk. `--first` compares results of steps with the committed ones instead.
 #[derive(Args)]
 pub struct Diff {
-    /// A revision, or a profile.
+    /// A git revision or a profile.
     #[arg(default_value = "HEAD", value_name = "REV|PROFILE")]
     old: String,
-    /// A newer revision, or another profile; the files as they are now when none is given.
+    /// A newer revision or another profile. Default: the files on disk.
     #[arg(value_name = "REV|PROFILE")]
     new: Option<String>,
-    /// Show the first steps whose results differ from the committed ones, and how.
+    /// Show the first steps whose results differ from the committed ones, and how they differ.
     #[arg(long, conflicts_with_all = ["old", "new"])]
     first: bool,
 }
 
-/// A project at one time.
+/// A project at one revision.
 struct State {
     pipeline: Result<Pipeline, String>,
     /// By file, relative to the reports of the profile.

@@ -20,25 +20,25 @@ use crate::pipeline::Pipeline;
 use crate::plan::in_order;
 use crate::record::source_name;
 
-/// Draws the graph of steps: as text, as a picture, for Graphviz or for Mermaid.
+/// Draw the graph of steps as text, SVG, Graphviz or Mermaid.
 #[derive(Args)]
 pub struct Graph {
-    /// Draw only these targets or steps and what they need; every step when none is given.
+    /// Targets or steps to draw, with their dependencies. Default: every step.
     targets: Vec<String>,
-    /// The form.
+    /// The output format.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
-    /// Each step with what it reads.
+    /// A list of steps, each with its inputs.
     Text,
-    /// For Graphviz: `repro graph --format dot | dot -Tsvg`.
+    /// Graphviz: `repro graph --format dot | dot -Tsvg`.
     Dot,
-    /// For Markdown pages that draw Mermaid.
+    /// Mermaid, for Markdown pages.
     Mermaid,
-    /// A picture: `repro graph --format svg > graph.svg`.
+    /// An SVG image: `repro graph --format svg > graph.svg`.
     Svg,
 }
 

@@ -23,24 +23,24 @@ use super::{Global, print, tool};
 use crate::digest::Digest;
 use request::Request;
 
-/// How often it is looked whether the page has changed.
+/// How often the server checks whether the page has changed.
 const EVERY: Duration = Duration::from_secs(2);
-/// Browsers and their windows that are served at once.
+/// The largest number of connections at a time.
 const MOST: usize = 32;
-/// Puts a new page in place of the old one when the server says that there is one; what was open stays open.
+/// Replaces the page when the server reports a new one; opened sections stay open.
 const LIVE: &str = include_str!("live.js");
 
-/// Serves the report's page on this machine, drawn anew while steps run.
+/// Serve the report on this machine and update it while steps run.
 ///
-/// Prints its address. Only programs on this machine can reach it. Ends with Ctrl-C.
+/// Prints the address. Only programs on this machine can reach it. Ctrl-C stops it.
 #[derive(Args)]
 pub struct Serve {
-    /// The port; 0 takes one that is free.
+    /// The port; 0 chooses a free one.
     #[arg(long, default_value_t = 8000)]
     port: u16,
 }
 
-/// What an answer is made of.
+/// What the responses are built from.
 struct Server<'a> {
     page: &'a dyn Tool,
     global: &'a Global,
