@@ -48,7 +48,7 @@ enum Standing {
 type Published = BTreeMap<NodeIndex, Vec<(String, Standing)>>;
 
 impl Committed {
-    /// What is committed of a profile: its evidence, and its reports where the project lies in a git repository.
+    /// What is committed of a profile: its evidence, and its reports where the project is in a git repository.
     ///
     /// # Errors
     /// Evidence that cannot be read.
@@ -221,7 +221,7 @@ pub struct Compared {
 /// How a run compares with what the project committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reproduction {
-    /// The reports that the run made; absent where HEAD has none.
+    /// The reports that the run published; absent where HEAD has no reports.
     reports: Option<Reports>,
     /// The steps that ran with this cache.
     steps: Steps,
@@ -240,7 +240,7 @@ impl Reports {
         self.same == 0 && self.are_committed()
     }
 
-    /// Whether there is no other report than the committed ones.
+    /// Whether every report is a committed one.
     fn are_committed(&self) -> bool {
         self.changed.is_empty() && self.new.is_empty() && self.gone.is_empty()
     }

@@ -35,7 +35,7 @@ impl Completions {
                 hint: nearest(&self.shell, shells.names()),
             });
         };
-        // A program called by its path is asked by that path; one found by the shell, by its name.
+        // The shell calls a program by the path or the name that it was started with.
         let called = PathBuf::from(std::env::args_os().next().unwrap_or_default());
         let asked = if called.components().count() > 1 { std::path::absolute(&called).ok() } else { None };
         let asked = asked.map_or_else(|| name.to_owned(), |path| path.to_string_lossy().into_owned());
@@ -107,7 +107,7 @@ fn known(registry: &Registry, kind: Names) -> Vec<CompletionCandidate> {
     let file = PathBuf::from(said("--file", "-f").unwrap_or_else(|| "pipeline.ron".to_owned()));
     let profile = said("--profile", "--profile").or_else(|| std::env::var("REPRO_PROFILE").ok());
     let load = |profile: Option<&str>| Pipeline::load(&file, profile, registry).ok();
-    // While the profile itself is completed, what stands there is not yet one.
+    // While the profile itself is completed, its text is not yet a profile.
     let Some(pipeline) = load(profile.as_deref().filter(|name| !name.is_empty())).or_else(|| load(None))
     else {
         return Vec::new();

@@ -67,7 +67,7 @@ impl Project {
         Ok(Facts::open(&self.cache)?)
     }
 
-    /// What is asked for by asking for these targets, as a name.
+    /// The digest that names a request for these targets.
     pub fn request(&self, targets: &[String]) -> Digest {
         let file = self.root.join(self.file.file_name().unwrap_or_default());
         Digest::of_kind(
@@ -129,7 +129,7 @@ impl Context {
         }
     }
 
-    /// What is asked for by asking for these targets, as a name.
+    /// The digest that names a request for these targets.
     pub fn request(&self, targets: &[String]) -> Digest {
         self.project.request(targets)
     }
@@ -170,12 +170,12 @@ impl Context {
         &self.project.cache
     }
 
-    /// Where evidence of this profile lies.
+    /// The folder of this profile's evidence.
     pub fn evidence_folder(&self) -> PathBuf {
         self.pipeline.root.join("reports/evidence").join(&self.pipeline.profile)
     }
 
-    /// The steps of targets by name. No name at all means the target `all`, or every step where there is no such
+    /// The steps of targets by name. An empty list means the target `all`, or every step where there is no such
     /// target.
     pub fn targets(&self, names: &[String]) -> Result<Vec<NodeIndex>, CliError> {
         if names.is_empty() {

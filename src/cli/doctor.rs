@@ -41,7 +41,7 @@ impl Doctor {
         }
     }
 
-    /// What the profile wants from outside: files and licences that only a person can get, and the variables of the
+    /// What the profile needs from outside: files and licences that only a person can get, and the variables of the
     /// environment that its steps may see.
     fn allowed_env(&self, context: &Context, registry: &Registry) -> Result<Vec<Finding>, CliError> {
         let nodes = match self.targets.is_empty() {

@@ -1,4 +1,4 @@
-//! Errors as they are told: what failed, where, and what to do; and the exit code, by whose turn it is.
+//! Error messages: what failed, where, and what to do next; and the exit code, by who has to act.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -115,7 +115,7 @@ pub fn rate(rate: f64, unit: Unit) -> String {
     }
 }
 
-/// How a step stands, in a word.
+/// The state of a step, in a word.
 pub fn state(state: State) -> &'static str {
     match state {
         State::Fresh => "fresh",
@@ -126,7 +126,7 @@ pub fn state(state: State) -> &'static str {
     }
 }
 
-/// The beginning of a digest: enough to tell two apart.
+/// The beginning of a digest: enough to distinguish two.
 pub fn short(digest: &Digest) -> String {
     digest.to_string()[..12].to_owned()
 }

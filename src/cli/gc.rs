@@ -1,4 +1,4 @@
-//! `repro gc`: what of the cache nobody needs any more, with sizes, and its removal.
+//! `repro gc`: what the cache no longer needs, with sizes, and its removal.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -67,7 +67,7 @@ impl Gc {
         }
         let mut tell = |owner: &str| print_err!("waiting for {owner}, which uses this cache");
         let sweeper = store.alone(&mut tell)?;
-        // Judged with nobody else at work: what a run has just made is known.
+        // Planned under the exclusive lock: the results of every run are known.
         let (roots, gone) = self.roots(&context, sweeper.store(), registry)?;
         let sweep = sweeper.store().sweep(&roots, &self.limits())?;
         self.tell(global, &sweep)?;
@@ -79,7 +79,7 @@ impl Gc {
     }
 
     /// All that is named: by this pipeline, and by the others that have used the cache. Also the pipelines that have used the
-    /// cache and cannot be asked, if that is not to stop it.
+    /// cache and cannot be read, if `--force` is given.
     fn roots(
         &self,
         context: &Context,
@@ -166,7 +166,7 @@ fn name_all(roots: &mut Roots, context: &Context, registry: &Registry) -> Result
             roots.keys.extend(step_plan.key_text.as_ref().map(|text| text.key()));
             roots.trees.extend(step_plan.tree);
             if matches!(step_plan.verdict, Verdict::Waiting { .. } | Verdict::Broken(_)) {
-                // What it would run on is not known now, so what it made last may be what it would make.
+                // Its key is unknown now, so its last result may be the result of that key.
                 let last = workspace.last(&context.pipeline.graph[node]);
                 roots.trees.extend(last.as_ref().map(|record| record.tree));
                 roots.keys.extend(last.map(|record| record.key_text.key()));

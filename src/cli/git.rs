@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use crate::cli::error::CliError;
 use crate::pipeline::nearest;
 
-/// The repository that a folder lies in.
+/// The repository that contains a folder.
 pub struct Git {
     folder: PathBuf,
 }

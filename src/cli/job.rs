@@ -8,7 +8,7 @@ use clap::Args;
 use super::error::CliError;
 use crate::run::{self, Outcome};
 
-/// Does the work that lies ready in a folder.
+/// Runs the task in a job directory.
 #[derive(Args)]
 pub struct Job {
     /// The folder.

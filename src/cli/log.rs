@@ -64,7 +64,7 @@ impl Log {
             }))?;
             return Ok(ExitCode::SUCCESS);
         }
-        // Held open: at the end of the step it is put elsewhere.
+        // Held open: at the end of the step the file is moved.
         let mut log = Tail::of(&path)?;
         log.print()?;
         if self.follow {
@@ -106,7 +106,7 @@ pub fn running(workspace: &Workspace, step: &str, key: Option<&StageKey>) -> Opt
 }
 
 /// The log of a step's last execution: of one that was killed; of its key; of the last one under another key. The file is
-/// not there when only scalars, which lie beside it, were said; there is no log when nothing was.
+/// not there when the step wrote only scalars, which are in the file next to it.
 pub fn last(workspace: &Workspace, step: &Step, key: Option<&StageKey>) -> Option<PathBuf> {
     let store = workspace.store();
     let is_there = |log: &PathBuf| log.exists() || log.with_extension("jsonl").exists();
@@ -133,7 +133,7 @@ impl<'a> Tail<'a> {
     fn print(&mut self) -> Result<(), CliError> {
         let failed = unreadable(self.path);
         let length = self.file.metadata().map_err(&failed)?.len();
-        // One that became shorter was begun anew.
+        // A file that became shorter was started again.
         self.at = if length < self.at { 0 } else { self.at };
         let mut bytes = Vec::new();
         self.file

@@ -1,4 +1,4 @@
-//! What only a person can do, asked for before anything runs: every step that must run is looked at, so that all of it is
+//! Manual steps (licences, downloads), checked before anything runs: all steps that must run are checked, so that all of it is
 //! said on one screen.
 
 use stage_api::{AllowedEnv, Registry, secrets};

@@ -209,7 +209,7 @@ fn print_data(text: &str) -> Result<(), CliError> {
     if std::io::stdout().is_terminal() { print(text) } else { print_bytes(text.as_bytes()) }
 }
 
-/// Writes bytes to standard output. A reader that has seen enough (`| head`) is no error.
+/// Writes bytes to standard output. A reader that closes the pipe (`| head`) is not an error.
 fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {

@@ -3,7 +3,7 @@
 
 /// Rows of letters of a plot, without the line below it.
 const ROWS: usize = 7;
-/// Room for the numbers beside a plot.
+/// Columns for the numbers next to a plot.
 const MARGIN: usize = 10;
 
 /// The plot of values by step, at most `columns` letters wide; values that are no numbers leave gaps.

@@ -52,7 +52,7 @@ fn gpu(text: &str) -> Result<Gpu, String> {
     })
 }
 
-/// What was found, ready to be told.
+/// The findings of a rehearsal.
 struct Found<'a> {
     rehearsal: &'a Rehearsal,
     steps: Vec<Rehearsed>,
@@ -116,7 +116,7 @@ impl Rehearse {
     }
 }
 
-/// The profile that rehearses the wanted one, and the folder of the project. Where no profile is wanted, the only one that
+/// The profile that rehearses the requested one, and the folder of the project. Without a request, the only profile that
 /// can be rehearsed.
 fn rehearsal_of(global: &Global, registry: &Registry) -> Result<(String, PathBuf), CliError> {
     let context = Context::load(global, registry)?;
@@ -264,7 +264,7 @@ impl Found<'_> {
     }
 }
 
-/// A table of Markdown whose columns stand below each other in a terminal too.
+/// A table of Markdown whose columns are aligned in a terminal too.
 fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

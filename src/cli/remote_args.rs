@@ -30,7 +30,7 @@ impl RemoteArgs {
         place.map(open).transpose()
     }
 
-    /// The shared store; an error where none is named.
+    /// The remote cache; an error if no `--remote` is given.
     pub fn demand(&self) -> Result<Rc<RemoteCache>, CliError> {
         self.open()?.ok_or_else(|| CliError::Usage {
             message: "no shared store is named".to_owned(),

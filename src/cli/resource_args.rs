@@ -16,7 +16,7 @@ use crate::pipeline::{Step, nearest};
 use crate::plan::{Plan, Verdict};
 use crate::run::{Cluster, Gpu, Resources, Site, machine};
 
-/// Jobs that are on a cluster at one time when nobody says how many: schedulers limit what one person may queue.
+/// Default number of jobs on a cluster at a time: schedulers limit how many one user may queue.
 const MOST_JOBS: usize = 100;
 
 /// Options that bound what running steps use.
@@ -134,7 +134,7 @@ impl ResourceArgs {
         Ok(())
     }
 
-    /// The exit code of a run that may not begin, once it was told why: a step that must or may run needs a
+    /// The exit code of a refused run, after printing the reason: a step that must or may run needs a
     /// pool that is denied.
     pub fn denied(
         &self,

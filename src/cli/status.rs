@@ -68,7 +68,7 @@ pub fn table(steps: &[Explanation]) -> String {
     text
 }
 
-/// That the result of a fresh step was accepted, not made.
+/// The note that the result of a fresh step was accepted, not built.
 fn accepted(step: &Explanation) -> Option<String> {
     if step.state != State::Fresh {
         return None;

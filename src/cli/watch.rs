@@ -56,7 +56,7 @@ impl Watch {
         };
         let terminal = Term::stdout();
         let follows = std::io::stdout().is_terminal() && !global.json && running().is_some();
-        // Held open: at the end of the step it is put elsewhere.
+        // Held open: at the end of the step the file is moved.
         let mut file = None;
         let mut bytes = Vec::new();
         let mut drawn = 0;

@@ -22,7 +22,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 pub struct JobFile {
     /// What to run.
     pub task: Task,
-    /// The process that wants it; the child ends when that one is gone.
+    /// The parent process; the child ends when it is gone.
     pub parent: u32,
 }
 
@@ -42,7 +42,7 @@ pub fn running_job(store: &Path, step: &str) -> Option<JobFile> {
 /// Runs the job in `file`; reports go to `events` as JSON lines, the last one being how it ended.
 ///
 /// # Errors
-/// When the job file cannot be read or the events cannot be written: nobody is listening.
+/// When the job file cannot be read or the events cannot be written (the parent is gone).
 pub fn run_job(registry: &Registry, file: &Path, events: impl Write + Send) -> io::Result<Outcome> {
     let job: JobFile = serde_json::from_slice(&std::fs::read(file)?)?;
     die_with(job.parent)?;
@@ -70,7 +70,7 @@ fn die_with(parent: u32) -> io::Result<()> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let is_there = getppid().is_some_and(|pid| pid.as_raw_nonzero().get().unsigned_abs() == parent);
-    // It may have ended before the request was made.
+    // The parent may have ended before the request.
     if is_there { Ok(()) } else { Err(io::Error::other("the process that started this one is gone")) }
 }
 
@@ -125,7 +125,7 @@ pub fn perform(
     outcome
 }
 
-/// Notes go to the log, scalars to the file beside it and to the listener.
+/// Notes go to the log, scalars to the file next to it and to the parent.
 struct StepProgress<'a> {
     send: &'a (dyn Fn(Report) + Sync),
     cancelled: Arc<AtomicBool>,

@@ -1,4 +1,4 @@
-//! What a run tells as it goes: for the console, for a file of JSON lines, for tests.
+//! Events of a run: for the console, for a file of JSON lines, for tests.
 
 use serde::Serialize;
 use stage_api::Unit;
@@ -9,7 +9,7 @@ use crate::digest::Digest;
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event<'a> {
-    /// Everything was judged; the run begins.
+    /// The plan is complete; the run begins.
     Judged {
         /// Steps that are needed.
         needed: usize,
@@ -117,11 +117,11 @@ pub enum Event<'a> {
         /// What went wrong.
         problem: &'a str,
     },
-    /// The run was asked to stop; running steps are told so.
+    /// The run was interrupted; running steps receive the request to stop.
     Stopping,
 }
 
-/// Whoever wants to know.
+/// A receiver of events.
 pub trait Observer {
     /// Called on the scheduler's thread, in order.
     fn on(&mut self, event: &Event);

@@ -1,4 +1,4 @@
-//! How a step is started and how it tells what becomes of it. An executor knows one task at a time; it knows
+//! How a step is started and how it reports its end. An executor knows one task at a time; it knows
 //! neither the pipeline nor the store.
 
 use std::io;
@@ -29,7 +29,7 @@ pub struct Task {
     pub scratch: PathBuf,
     /// An empty folder where a program may begin.
     pub folder: PathBuf,
-    /// Where notes and errors go; scalars go beside it, as `.jsonl`.
+    /// The log of notes and errors; scalars go to the same name with `.jsonl`.
     pub log: PathBuf,
     /// The hardware it may use.
     pub host: Host,
@@ -111,7 +111,7 @@ pub enum Report {
     Memory(u64),
     /// Where it waits or runs, when that is not this machine.
     Placed(String),
-    /// How it ran elsewhere; comes before its end.
+    /// How it ran on another machine; comes before its end.
     Ran(Execution),
     /// It has ended. The last report of a step, exactly one.
     Ended(Outcome),
@@ -144,7 +144,7 @@ impl Reporter {
         Self { sender, node }
     }
 
-    /// Sends. Once the scheduler has gone nobody is interested, so that is no error.
+    /// Sends. A scheduler that has ended is not an error.
     pub fn send(&self, report: Report) {
         let _ = self.sender.send(Message::Step { node: self.node, report });
     }

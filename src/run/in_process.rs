@@ -1,4 +1,4 @@
-//! Runs steps as threads of this process: for tests, and wherever starting a process is not wanted. A step that
+//! Runs steps as threads of this process: for tests, and where a process per step costs too much. A step that
 //! does not ask whether it is cancelled cannot be stopped here.
 
 use std::io;

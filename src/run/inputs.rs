@@ -48,7 +48,7 @@ impl ProjectInputs {
         Ok(Self(inputs))
     }
 
-    /// Whether all of them are as they were. That the step linked one into its own folders is no change.
+    /// Whether all of them are unchanged. A link that the step created to one of them is not a change.
     ///
     /// # Errors
     /// A sentence that says which one changed, and how.

@@ -30,7 +30,7 @@ pub fn memory() -> u64 {
         .map_or(total, |limit| limit.min(total))
 }
 
-/// The most memory that this process ever held, in bytes, where the system tells.
+/// The peak memory of this process, in bytes, where the system reports it.
 pub fn peak_memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -62,7 +62,7 @@ pub fn gpus() -> Vec<String> {
     }
 }
 
-/// The memory in bytes of GPUs as NVIDIA's own tool tells it, by number and by `GPU-…`; nothing where there is no such
+/// The memory in bytes of GPUs as `nvidia-smi` reports it, by number and by `GPU-…`; nothing where there is no such
 /// tool, or of parts of a GPU (`MIG-…`).
 pub fn gpu_memory() -> BTreeMap<String, u64> {
     let query = ["--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"];

@@ -1,4 +1,4 @@
-//! Running what is stale: the scheduler decides what starts when, an executor starts it, events tell of it.
+//! Running what is stale: the scheduler decides what starts when, an executor starts it, events report it.
 
 pub mod child;
 mod damage;

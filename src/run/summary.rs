@@ -1,4 +1,4 @@
-//! What a run came to: data for whoever asked for it. It knows nothing of how a run goes.
+//! The result of a run, as data. It does not know how steps run.
 
 use std::path::PathBuf;
 
@@ -42,7 +42,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Whether everything that was asked for is up to date.
+    /// Whether everything that was requested is up to date.
     pub fn is_complete(&self) -> bool {
         self.failures.is_empty() && self.not_reached.is_empty() && !self.interrupted
     }

@@ -1,5 +1,5 @@
 //! Draws the view of a run on a terminal: again and again in place, what has ended scrolling away above. It asks
-//! for the terminal's size each time, so that a resized window is drawn anew.
+//! for the terminal's size each time, so that a resized window is redrawn.
 
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -28,7 +28,7 @@ struct RemoteCache {
 
 struct Screen {
     view: View,
-    /// The widths of the lines that stand on the terminal.
+    /// The widths of the lines on the terminal.
     drawn: Vec<usize>,
     /// Lines that go above the view with the next drawing.
     above: Vec<String>,
@@ -108,7 +108,7 @@ impl Screen {
         }
         text.push_str("\x1b[J");
         self.drawn = lines.iter().map(|line| measure_text_width(line)).collect();
-        // A terminal that went away is no reason to stop working.
+        // A closed terminal does not stop the work.
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
 }

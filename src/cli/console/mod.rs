@@ -1,4 +1,4 @@
-//! How a run looks: a live view on a terminal, plain lines elsewhere, JSON lines for a machine.
+//! The output of a run: a live view on a terminal, otherwise plain lines, or JSON lines for `--json`.
 
 mod live;
 mod view;
@@ -32,7 +32,7 @@ struct JsonLines;
 impl Observer for JsonLines {
     fn on(&mut self, event: &Event) {
         if let Ok(line) = serde_json::to_string(event) {
-            // Nobody listening any more is no reason to stop working.
+            // A closed output does not stop the work.
             let _ = writeln!(std::io::stdout(), "{}", escaped_json(&line));
         }
     }

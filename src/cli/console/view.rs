@@ -97,7 +97,7 @@ impl View {
                 }
                 row.progress.as_mut()?.note(done, now);
             }
-            // What stands there until the step has a value to show.
+            // Shown until the step has a value.
             Event::Placed { step, place } => self.running.get_mut(step)?.scalar = place.to_owned(),
             Event::Scalar { step, name, value: Some(value), .. } => {
                 self.running.get_mut(step)?.scalar = format!("{name} {value:.4}");
@@ -137,7 +137,7 @@ impl View {
     pub fn lines(&self, width: usize, height: usize, now: Instant) -> Vec<String> {
         let mut rows: Vec<(&String, &Row)> = self.running.iter().collect();
         rows.sort_by_key(|(_, row)| row.number);
-        // The whole takes a row, and the cursor stands below.
+        // The total takes a row, and the cursor is below it.
         let room = height.saturating_sub(2);
         let shown = if rows.len() > room { room.saturating_sub(1) } else { rows.len() };
         let hidden = rows.len() - shown;

@@ -46,7 +46,7 @@ struct State {
 
 impl Diff {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        // What is here now also says which profile is meant and where the project lies.
+        // The pipeline file on disk also decides the profile and the project's folder.
         let context = Context::load(global, registry)?;
         if self.first {
             return first::run(global, &context);

@@ -1,4 +1,4 @@
-//! Where the boxes of a layered drawing stand and which way its lines go: columns by the longest path, few
+//! The positions of the boxes of a layered drawing and the routes of its lines: columns by the longest path, few
 //! crossings, short lines (the method of Sugiyama, Tagawa and Toda, 1981). The same graph gives the same
 //! drawing. It knows indices and sizes, no steps.
 
@@ -85,7 +85,7 @@ pub fn layout(sizes: &[Size], edges: &[(usize, usize)]) -> Drawing {
     }
 }
 
-/// The column of each box: one after the last of what it reads; what reads nothing stands right before its
+/// The column of each box: one after the last of what it reads; a step without inputs is right before its
 /// first reader.
 fn layers(count: usize, edges: &[(usize, usize)]) -> Vec<usize> {
     let mut layers = vec![0; count];

@@ -15,11 +15,11 @@ const NAME_LETTER: f64 = 7.6;
 const STAGE_LETTER: f64 = 6.2;
 const BOX_HEIGHT: f64 = 36.0;
 const MARGIN: f64 = 24.0;
-/// Hues around the circle; with more stages than this the next round lies between them.
+/// Hues around the circle; with more stages, the next round takes the hues in between.
 const HUES: usize = 12;
 
 /// Draws the steps of `nodes`, and what they read of each other. With `state`, each box also shows what that says of the
-/// step and is a link to `#step-NAME`, for a page that tells of the steps.
+/// step and is a link to `#step-NAME`, for a page that describes the steps.
 pub fn svg(
     pipeline: &Pipeline,
     nodes: &[NodeIndex],

@@ -1,5 +1,5 @@
-//! `repro serve`: the report's page for a browser on this machine, drawn anew while steps run. It does not know how the page
-//! is made: that is the tool `page` of the stages.
+//! `repro serve`: the report's page for a browser on this machine, redrawn while steps run. It does not know how the page
+//! is built: that is the tool `page` of the stages.
 
 mod request;
 
@@ -65,7 +65,7 @@ impl Serve {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         let server = Server { page, global, registry, reports, port, served: AtomicUsize::new(0) };
-        // What is wrong with the page is told here and not first in a browser.
+        // Errors of the page appear here, not first in a browser.
         server.html()?;
         print(&format!("http://127.0.0.1:{port}/\n"))?;
         std::thread::scope(|scope| {
@@ -93,7 +93,7 @@ impl Server<'_> {
         let Some(request) = Request::read(&mut stream)? else {
             return send(&stream, true, "400 Bad Request", "text/plain", b"only GET and HEAD are answered\n");
         };
-        // A page from elsewhere whose name was made to mean this machine must not read this one.
+        // A foreign page whose host name resolves to this machine (DNS rebinding) must not read this one.
         if !request.is_for(self.port) {
             let text = b"this is not the name of this machine\n";
             return send(&stream, request.wants_body, "403 Forbidden", "text/plain", text);
@@ -195,7 +195,7 @@ fn send(mut stream: &TcpStream, wants_body: bool, status: &str, kind: &str, byte
     stream.flush()
 }
 
-/// Sends a file, or the range of it that is asked for, a piece at a time: it may be larger than the memory.
+/// Sends a file, or the requested range of it, in pieces: it may be larger than the memory.
 fn send_file(mut stream: &TcpStream, request: &Request, kind: &str, mut file: File) -> io::Result<()> {
     let size = file.metadata()?.len();
     let (status, start, end) = match request.range {

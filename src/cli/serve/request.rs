@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// A head of more bytes than this is refused.
 const LONGEST: u64 = 16 * 1024;
-/// How long a browser may take to say what it wants, and to take a piece of the answer.
+/// Time limit for reading a request, and for sending a piece of the response.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A `GET` or a `HEAD`.
@@ -15,7 +15,7 @@ pub struct Request {
     pub path: Vec<u8>,
     /// Whether the answer is to have a body.
     pub wants_body: bool,
-    /// The bytes that are asked for: the first one, if it is not the last so many, and the last one.
+    /// The requested bytes: the first one, if it is not the last so many, and the last one.
     pub range: Option<(Option<u64>, Option<u64>)>,
     /// Whom the browser believes to speak to.
     host: String,
@@ -89,7 +89,7 @@ fn decoded(path: &str) -> Vec<u8> {
     found
 }
 
-/// One range of bytes (RFC 9110, 14.1.2): `bytes=5-9`, `bytes=5-`, `bytes=-9`. Of several none is taken: then the whole
+/// One range of bytes (RFC 9110, 14.1.2): `bytes=5-9`, `bytes=5-`, `bytes=-9`. Several ranges are ignored: then the whole
 /// is sent, which is allowed.
 fn parse_range(value: &str) -> Option<(Option<u64>, Option<u64>)> {
     let (first, last) = value.strip_prefix("bytes=")?.split_once('-')?;
