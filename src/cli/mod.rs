@@ -27,6 +27,7 @@ mod gc;
 mod git;
 mod graph;
 mod guard;
+mod help;
 mod job;
 mod list;
 mod log;
@@ -150,7 +151,9 @@ pub fn run(registry: Registry) -> ExitCode {
 
 /// The grammar of the command line: the engine's own subcommands and the tools that come with the stages.
 fn grammar(registry: &Registry) -> clap::Command {
-    registry.tools().fold(Cli::command(), |command, tool| command.subcommand(tool::command(tool)))
+    help::grouped(
+        registry.tools().fold(Cli::command(), |command, tool| command.subcommand(tool::command(tool))),
+    )
 }
 
 /// Runs what the command line asks for.
