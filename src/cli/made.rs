@@ -115,7 +115,7 @@ impl Made {
             tell!("{line}");
         }
         if summary.failures.iter().any(|failure| failure.needs_human) {
-            ask::tell_how_to_go_on(global, targets);
+            ask::tell_how_to_go_on(targets);
         }
         self.exit_code()
     }

@@ -28,6 +28,7 @@ mod gc;
 mod git;
 mod graph;
 mod guard;
+mod hints;
 mod job;
 mod limits;
 mod list;
@@ -124,6 +125,9 @@ enum Command {
 
 /// Runs the program on the process's arguments with the stages of `registry`.
 pub fn run(registry: Registry) -> ExitCode {
+    if let Some(error) = without_backtraces() {
+        tell!("warning: messages may have backtraces: {error}");
+    }
     let registry = registry.with(crate::command::Command);
     let registry = match completions::answer(registry, grammar) {
         Ok(registry) => registry,
@@ -149,6 +153,33 @@ pub fn run(registry: Registry) -> ExitCode {
     })
 }
 
+/// Starts the program over with `RUST_LIB_BACKTRACE=0` where the environment asks for backtraces: libraries would put them
+/// into errors, which are sentences for users here. A panic still has what `RUST_BACKTRACE` says. The processes of steps
+/// inherit the variable; setting it in a running process is `unsafe`.
+///
+/// Returns only where nothing must change, or with the error of the start.
+fn without_backtraces() -> Option<std::io::Error> {
+    use std::os::unix::process::CommandExt;
+
+    const LIBRARIES: &str = "RUST_LIB_BACKTRACE";
+    let is_off = match std::env::var_os(LIBRARIES) {
+        Some(value) => value == "0",
+        None => std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value == "0"),
+    };
+    if is_off {
+        return None;
+    }
+    let mut arguments = std::env::args_os();
+    let mut program = match std::env::current_exe() {
+        Ok(file) => std::process::Command::new(file),
+        Err(error) => return Some(error),
+    };
+    if let Some(name) = arguments.next() {
+        program.arg0(name);
+    }
+    Some(program.args(arguments).env(LIBRARIES, "0").exec())
+}
+
 /// The grammar of the command line: the engine's own subcommands and the tools that come with the stages.
 fn grammar(registry: &Registry) -> clap::Command {
     registry.tools().fold(Cli::command(), |command, tool| command.subcommand(tool::command(tool)))
@@ -159,10 +190,12 @@ fn grammar(registry: &Registry) -> clap::Command {
 /// # Errors
 /// When the command line is wrong; what then happens is within.
 fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode, CliError>, clap::Error> {
+    let global = Global::from_arg_matches(matches)?;
+    hints::repeat_typed(&global, matches);
     if let Some((name, arguments)) = matches.subcommand()
         && let Some(tool) = registry.tool(name)
     {
-        return Ok(tool::run(tool, arguments, &Global::from_arg_matches(matches)?, registry));
+        return Ok(tool::run(tool, arguments, &global, registry));
     }
     let cli = Cli::from_arg_matches(matches)?;
     let global = &cli.global;
@@ -194,10 +227,11 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
     })
 }
 
-/// What a person reads, as a terminal may show it: the one place where text becomes harmless. Names of files, what steps
-/// and servers say, and records come from outside; addresses may hold secrets.
+/// What a person reads, as a terminal may show it: the one place where text becomes harmless, and where the commands in it
+/// get the options that were given. Names of files, what steps and servers say, and records come from outside; addresses may
+/// hold secrets.
 fn harmless(text: &str) -> String {
-    escaped(&secrets::shown(text)).into_owned()
+    escaped(&secrets::shown(&hints::complete(text))).into_owned()
 }
 
 /// Writes what a person reads to standard output.

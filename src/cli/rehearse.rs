@@ -15,7 +15,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::limits::Limits;
 use super::make::Make;
-use super::{Global, print, print_json, words};
+use super::{Global, hints, print, print_json, words};
 use crate::pipeline::needs::bytes;
 use crate::pipeline::{Pipeline, Rehearsal};
 use crate::rehearse::{GPUS, Outcome, REACHED, Rehearsed, Sum, rehearsed, sum};
@@ -76,6 +76,7 @@ impl Rehearse {
             no_evidence: true,
             json: global.json,
         };
+        hints::repeat_all(global);
         let context = Context::load(global, registry)?;
         let pipeline = &context.pipeline;
         let Some(rehearsal) = &pipeline.rehearsal else {
