@@ -10,7 +10,7 @@ use serde_json::json;
 use super::committed::Reproduction;
 use super::error::CliError;
 use super::sharing::tell_offered;
-use super::{Global, ask, print_line, words};
+use super::{ask, print_line, words};
 use crate::key::KeyText;
 use crate::plan::{Plan, Verdict};
 use crate::publish::Published;
@@ -74,7 +74,7 @@ impl Made {
     }
 
     /// The summary for people; returns the exit code.
-    pub fn tell(&self, global: &Global, targets: &[String], workspace: &Workspace, plan: &Plan) -> ExitCode {
+    pub fn tell(&self, targets: &[String], workspace: &Workspace, plan: &Plan) -> ExitCode {
         let summary = &self.summary;
         self.tell_failures(workspace);
         let ran = summary.ran.len();
