@@ -125,9 +125,6 @@ enum Command {
 
 /// Runs the program on the process's arguments with the stages of `registry`.
 pub fn run(registry: Registry) -> ExitCode {
-    if let Some(error) = without_backtraces() {
-        tell!("warning: messages may have backtraces: {error}");
-    }
     let registry = registry.with(crate::command::Command);
     let registry = match completions::answer(registry, grammar) {
         Ok(registry) => registry,
@@ -151,33 +148,6 @@ pub fn run(registry: Registry) -> ExitCode {
         tell!("{}", error.told());
         code
     })
-}
-
-/// Starts the program over with `RUST_LIB_BACKTRACE=0` where the environment asks for backtraces: libraries would put them
-/// into errors, which are sentences for users here. A panic still has what `RUST_BACKTRACE` says. The processes of steps
-/// inherit the variable; setting it in a running process is `unsafe`.
-///
-/// Returns only where nothing must change, or with the error of the start.
-fn without_backtraces() -> Option<std::io::Error> {
-    use std::os::unix::process::CommandExt;
-
-    const LIBRARIES: &str = "RUST_LIB_BACKTRACE";
-    let is_off = match std::env::var_os(LIBRARIES) {
-        Some(value) => value == "0",
-        None => std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value == "0"),
-    };
-    if is_off {
-        return None;
-    }
-    let mut arguments = std::env::args_os();
-    let mut program = match std::env::current_exe() {
-        Ok(file) => std::process::Command::new(file),
-        Err(error) => return Some(error),
-    };
-    if let Some(name) = arguments.next() {
-        program.arg0(name);
-    }
-    Some(program.args(arguments).env(LIBRARIES, "0").exec())
 }
 
 /// The grammar of the command line: the engine's own subcommands and the tools that come with the stages.

@@ -87,6 +87,8 @@ impl Executor for Subprocess {
             .arg(&job_file)
             .env("RAYON_NUM_THREADS", &threads)
             .env("CANDLE_NUM_THREADS", &threads)
+            // An error of a stage is a sentence for its user; a panic keeps what RUST_BACKTRACE says.
+            .env("RUST_LIB_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
