@@ -9,6 +9,7 @@ use stage_api::Registry;
 use super::context::Context;
 use super::error::CliError;
 use super::{Global, format, print, print_json};
+use crate::command::quoted;
 use crate::pipeline::needs::{bytes, size};
 use crate::plan::{BuildState, Request, Verdict, plan};
 use crate::store::{ContentStore, Kind, Limits, Roots, Sweep};
@@ -94,11 +95,12 @@ impl Gc {
                 Ok(()) => {}
                 Err(_) if self.force => gone.push(user),
                 Err(_) => {
+                    let file = quoted(&user.to_string_lossy());
                     let user = user.display();
                     return Err(CliError::Usage {
                         message: format!("{user} has used this cache too, and its pipelines are unknown"),
                         hint: Some(format!(
-                            "`repro status --file {user}` says why; if it is gone for good, `repro gc --force`"
+                            "`repro status --file {file}` says why; if it is gone for good, `repro gc --force`"
                         )),
                     });
                 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::committed::Reproduction;
 use super::error::CliError;
 use super::remote_args::tell_offered;
-use super::{Global, format, manual_steps, print_line};
+use super::{format, manual_steps, print_line};
 use crate::key::KeyText;
 use crate::plan::{Plan, Verdict};
 use crate::publish::Published;
@@ -74,7 +74,7 @@ impl Made {
     }
 
     /// The summary for people; returns the exit code.
-    pub fn tell(&self, global: &Global, targets: &[String], workspace: &Workspace, plan: &Plan) -> ExitCode {
+    pub fn tell(&self, targets: &[String], workspace: &Workspace, plan: &Plan) -> ExitCode {
         let summary = &self.summary;
         self.tell_failures(workspace);
         let ran = summary.ran.len();
@@ -115,7 +115,7 @@ impl Made {
             print_err!("{line}");
         }
         if summary.failures.iter().any(|failure| failure.needs_human) {
-            manual_steps::tell_how_to_go_on(global, targets);
+            manual_steps::tell_how_to_go_on(targets);
         }
         self.exit_code()
     }

@@ -205,7 +205,7 @@ impl Make {
         if global.json {
             made.print()?;
         }
-        Ok(made.tell(global, &asked, workspace, &plan))
+        Ok(made.tell(&asked, workspace, &plan))
     }
 
     /// The names of what is asked for.

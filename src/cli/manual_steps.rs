@@ -35,7 +35,7 @@ pub fn tell(global: &Global, targets: &[String], failures: &[Failure]) -> Result
         }
     }
     failures.iter().for_each(tell_one);
-    tell_how_to_go_on(global, targets);
+    tell_how_to_go_on(targets);
     print_err!("hint: with -k, all that does not wait for you is done first");
     Ok(())
 }
@@ -46,8 +46,7 @@ pub fn tell_one(failure: &Failure) {
 }
 
 /// Tells which command to go on with.
-pub fn tell_how_to_go_on(global: &Global, targets: &[String]) {
-    let profile = global.profile.as_ref().map_or_else(String::new, |profile| format!(" --profile {profile}"));
+pub fn tell_how_to_go_on(targets: &[String]) {
     let targets: String = targets.iter().map(|target| format!(" {target}")).collect();
-    print_err!("hint: then go on with `repro make{targets}{profile}`");
+    print_err!("hint: then go on with `repro make{targets}`");
 }

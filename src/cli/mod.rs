@@ -28,6 +28,7 @@ mod git;
 mod graph;
 mod guard;
 mod help;
+mod hints;
 mod job;
 mod list;
 mod log;
@@ -161,10 +162,12 @@ fn grammar(registry: &Registry) -> clap::Command {
 /// # Errors
 /// When the command line is wrong; what then happens is within.
 fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode, CliError>, clap::Error> {
+    let global = Global::from_arg_matches(matches)?;
+    hints::repeat_typed(&global, matches);
     if let Some((name, arguments)) = matches.subcommand()
         && let Some(tool) = registry.tool(name)
     {
-        return Ok(tool::run(tool, arguments, &Global::from_arg_matches(matches)?, registry));
+        return Ok(tool::run(tool, arguments, &global, registry));
     }
     let cli = Cli::from_arg_matches(matches)?;
     let global = &cli.global;
@@ -196,10 +199,11 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
     })
 }
 
-/// What a person reads, as a terminal may show it: the one place where text becomes harmless. Names of files, what steps
-/// and servers say, and records come from outside; addresses may hold secrets.
+/// What a person reads, as a terminal may show it: the one place where text becomes harmless, and where the commands in it
+/// get the options that were given. Names of files, what steps and servers say, and records come from outside; addresses may
+/// hold secrets.
 fn harmless(text: &str) -> String {
-    escaped(&secrets::shown(text)).into_owned()
+    escaped(&secrets::shown(&hints::complete(text))).into_owned()
 }
 
 /// Writes what a person reads to standard output.

@@ -15,7 +15,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::make::Make;
 use super::resource_args::ResourceArgs;
-use super::{Global, format, print, print_json};
+use super::{Global, format, hints, print, print_json};
 use crate::pipeline::needs::bytes;
 use crate::pipeline::{Pipeline, Rehearsal};
 use crate::rehearse::{GPUS, Outcome, REACHED, Rehearsed, Sum, rehearsed, sum};
@@ -76,6 +76,7 @@ impl Rehearse {
             no_evidence: true,
             json: global.json,
         };
+        hints::repeat_all(global);
         let context = Context::load(global, registry)?;
         let pipeline = &context.pipeline;
         let Some(rehearsal) = &pipeline.rehearsal else {

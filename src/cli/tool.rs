@@ -67,6 +67,9 @@ pub fn run(
     global: &Global,
     registry: &Registry,
 ) -> Result<ExitCode, CliError> {
+    if let Some(error) = without_backtraces() {
+        print_err!("warning: errors may have backtraces: {error}");
+    }
     let answer = answer(tool, &arguments(tool, matches), global, registry)?;
     match global.json {
         true => print_bytes(escaped_json(&(answer.json.trim_end().to_owned() + "\n")).as_bytes())?,
@@ -97,6 +100,33 @@ pub fn answer(
         columns: std::io::stdout().is_terminal().then(columns).flatten(),
     };
     tool.run(arguments, &job_dir).map_err(|error| CliError::Tool { tool: tool.name(), error })
+}
+
+/// Starts the program over with `RUST_LIB_BACKTRACE=0` where the environment asks for backtraces: libraries would put them
+/// into errors, which are sentences for users here. A panic still has what `RUST_BACKTRACE` says. Setting the variable in a
+/// running process would be `unsafe`.
+///
+/// Returns only where nothing must change, or with the error of the start.
+fn without_backtraces() -> Option<std::io::Error> {
+    use std::os::unix::process::CommandExt;
+
+    const LIBRARIES: &str = "RUST_LIB_BACKTRACE";
+    let is_off = match std::env::var_os(LIBRARIES) {
+        Some(value) => value == "0",
+        None => std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value == "0"),
+    };
+    if is_off {
+        return None;
+    }
+    let mut arguments = std::env::args_os();
+    let mut program = match std::env::current_exe() {
+        Ok(file) => std::process::Command::new(file),
+        Err(error) => return Some(error),
+    };
+    if let Some(name) = arguments.next() {
+        program.arg0(name);
+    }
+    Some(program.args(arguments).env(LIBRARIES, "0").exec())
 }
 
 /// All of the machine: a tool is run by a person who waits for it.

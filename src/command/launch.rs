@@ -128,7 +128,7 @@ fn filled(word: &str, place: &Place, quote: bool) -> Vec<String> {
 }
 
 /// A word as a shell reads it back.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use stage_api::{Environment, Job, Stage, StageError};
 
 pub use ended::outcome_of;
-pub use launch::{Place, found, launch, not_started};
+pub use launch::{Place, found, launch, not_started, quoted};
 
 use crate::sandbox::{self, Allowed, Sandbox};
 

@@ -40,7 +40,7 @@ impl Stage for ImportDetector {
     const NAME: &'static str = "import-detector";
     const ABOUT: &'static str =
         "Turns the published X-152 checkpoint into weights, checking every name and shape.";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::one("checkpoint"), Port::optional("settings")];
 
     fn check(&self, params: &Params) -> Result<(), String> {
@@ -53,12 +53,9 @@ impl Stage for ImportDetector {
         let mut config = params.config.clone();
         match job.inputs.optional("settings") {
             Some(file) => {
-                let silent = settings::apply(file, &mut config)
+                let report = settings::apply(file, &mut config)
                     .map_err(|problem| StageError::input("settings", file, problem))?;
-                if !silent.is_empty() {
-                    job.progress
-                        .note(&format!("the settings do not say {}: as in params", silent.join(", ")));
-                }
+                report.log(job.progress);
             }
             None => job
                 .progress

@@ -46,7 +46,7 @@ fn an_lmdb_is_imported_at_half_a_gigabyte_a_second_in_bounded_memory() {
     let mut bytes = 0;
     for number in 0..count {
         picture.features[0] = number as f32;
-        let value = mmf_writer::value(&number.to_string(), &picture);
+        let value = mmf_writer::value(&number.to_string(), &picture, None);
         bytes += value.len();
         writer.put(number.to_string().as_bytes(), &value).unwrap();
         let (image, split) = (format!("{number:05}.png"), Split::Train);

@@ -21,6 +21,26 @@ fn a_tool_reads_what_steps_wrote_and_says_what_to_run_when_they_did_not() {
 }
 
 #[test]
+fn a_suggested_command_names_the_project_that_was_meant() {
+    let space = TestSpace::new(STEPS);
+    std::fs::rename(space.path("pipeline.ron"), space.path("other one.ron")).unwrap();
+    let options = ["--file", "other one.ron", "--cache", "kept"];
+    let given = "--file 'other one.ron' --cache kept";
+    let run = |words: &[&str]| space.run(&[words, &options].concat());
+    let refused = run(&["read", "a"]).expect(1);
+    assert_eq!(
+        refused.err,
+        format!("error: read: step `a` is not up to date; run `repro make a {given}` first\n")
+    );
+    // Before the subcommand, short, with `=`: the same.
+    let refused = space.run(&["-f", "other one.ron", "--cache=kept", "read", "a"]).expect(1);
+    assert!(refused.err.contains(&format!("`repro make a {given}`")), "{}", refused.err);
+    // The command does what it says.
+    run(&["make", "a"]).expect(0);
+    run(&["read", "a"]).expect(0);
+}
+
+#[test]
 fn what_a_tool_does_not_take_is_told_with_code_2() {
     let space = TestSpace::new(STEPS);
     for wrong in [&["read"][..], &["read", "a", "--loud"], &["read", "nonsense"], &["read", "aa"]] {

@@ -103,6 +103,13 @@ fn the_rehearsal_has_the_steps_of_the_paper_profile_and_its_models_and_settings(
         }
     }
     assert!(same >= 10, "{same} steps were compared");
+    // The original's fine-tuned model has a stand-in of its own, which is imported and evaluated as the real one.
+    let planned =
+        project.run(&["make", "hmd-oracle", "--profile", "rehearsal", "--dry-run", "--json"]).expect(0);
+    for step in ["finetuned", "hmd-oracle-download", "hmd-oracle-run", "hmd-oracle"] {
+        assert!(planned.out.contains(&format!("\"{step}\"")), "{step}: {}", planned.out);
+    }
+    assert!(rehearsal["finetuned"].1.contains("of:\"run\""), "{}", rehearsal["finetuned"].1);
     // What it runs asks no network.
     let pipeline = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline.ron")).unwrap();
     let left_out = pipeline.split_once("leaves_out: [").unwrap().1.split_once("],").unwrap().0;

@@ -179,3 +179,32 @@ fn errors_have_no_backtrace() {
         );
     }
 }
+
+/// A tool runs in the program's own process.
+#[test]
+fn errors_of_a_tool_have_no_backtrace() {
+    let project = Project::new();
+    fs::create_dir(project.path("theirs")).unwrap();
+    let config = r#"{"stem_width": 24, "blocks": [1, 1, 1], "groups": 4, "width_per_group": 8, "stage_widths": [48, 64, 96],
+        "stride_in_1x1": false, "pyramid_width": 48, "anchor_sizes": [30, 48, 72, 104], "anchor_ratios": [1],
+        "proposals": {"before_nms": 200, "nms": 0.6, "after_nms": 48, "over_levels": 48}, "pooled_size": 4,
+        "sampling_ratio": 2, "head_width": 128, "classes": 5, "class_nms": 0.5, "min_size": 112, "max_size": 224,
+        "size_divisor": 16, "means_bgr": [1, 2, 3]}"#;
+    fs::write(project.path("theirs/config.json"), config).unwrap();
+    // Weights without a tensor: reading the first one fails inside candle, which would add a backtrace.
+    fs::write(project.path("theirs/weights.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    let step = r#"(name: "theirs", stage: "command", params: (shell: "cp {input.files}/* {out}/"),
+                   inputs: {"files": "./theirs"}),"#;
+    project.write(&project.text().replacen(
+        "\n    steps: [\n",
+        &format!("\n    steps: [\n        {step}\n"),
+        1,
+    ));
+    project.run(&["make", "theirs"]).expect(0);
+    for (name, value) in [("RUST_BACKTRACE", "1"), ("RUST_BACKTRACE", "full"), ("RUST_LIB_BACKTRACE", "1")] {
+        let mut command = project.command(&["regions", "x.png", "--detector", "theirs"]);
+        let run = finished(command.env(name, value).output().unwrap()).expect(1);
+        let lines: Vec<&str> = run.err.lines().collect();
+        assert!(lines.len() == 1 && lines[0].contains("cannot find tensor"), "{name}={value}: {}", run.err);
+    }
+}

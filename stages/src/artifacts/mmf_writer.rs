@@ -3,15 +3,16 @@
 
 use super::region_features::PictureRegions;
 
-/// A value of the LMDB; `name` is what the features were made from.
-pub fn value(name: &str, regions: &PictureRegions) -> Vec<u8> {
-    let mut pickle = Pickler::new(regions.features.len());
+/// A value of the LMDB; `name` is what the features were made from, `probabilities` are those of the classes without the
+/// background, a row for each region.
+pub fn value(name: &str, regions: &PictureRegions, probabilities: Option<&[f32]>) -> Vec<u8> {
+    let mut pickle = Pickler::new(regions.features.len() + probabilities.map_or(0, <[f32]>::len));
     pickle.begin_dict();
     pickle.text("feature_path");
     pickle.text(name);
     pickle.text("features");
-    pickle.features(regions);
-    pickle.info(regions);
+    pickle.table(&regions.features, regions);
+    pickle.info(regions, probabilities);
     pickle.end_dict();
     pickle.end()
 }
@@ -25,17 +26,17 @@ pub fn keys(keys: &[Vec<u8>]) -> Vec<u8> {
     pickle.end()
 }
 
-/// The two files of a picture: `<stem>.npy` and `<stem>_info.npy`.
-pub fn files(regions: &PictureRegions) -> (Vec<u8>, Vec<u8>) {
-    let (rows, width) = shape(regions);
+/// The two files of a picture: `<stem>.npy` and `<stem>_info.npy`; `probabilities` as in [`value`].
+pub fn files(regions: &PictureRegions, probabilities: Option<&[f32]>) -> (Vec<u8>, Vec<u8>) {
+    let (rows, width) = shape(&regions.features, regions);
     let mut features = npy_header("'<f4'", &format!("({rows}, {width})"));
     features.extend(regions.features.iter().flat_map(|value| value.to_le_bytes()));
-    let mut pickle = Pickler::new(0);
+    let mut pickle = Pickler::new(probabilities.map_or(0, <[f32]>::len));
     // An array without dimensions around the dict, as numpy saves it.
     pickle.begin_array(&[], "O8", b'|');
     pickle.0.push(b']');
     pickle.begin_dict();
-    pickle.info(regions);
+    pickle.info(regions, probabilities);
     pickle.end_dict();
     pickle.0.push(b'a');
     pickle.end_array();
@@ -44,9 +45,10 @@ pub fn files(regions: &PictureRegions) -> (Vec<u8>, Vec<u8>) {
     (features, info)
 }
 
-fn shape(regions: &PictureRegions) -> (usize, usize) {
+/// Rows and columns of values that have a row for each region.
+fn shape(values: &[f32], regions: &PictureRegions) -> (usize, usize) {
     let rows = regions.boxes.len();
-    (rows, regions.features.len().checked_div(rows).unwrap_or(0))
+    (rows, values.len().checked_div(rows).unwrap_or(0))
 }
 
 fn npy_header(kind: &str, shape: &str) -> Vec<u8> {
@@ -135,13 +137,14 @@ impl Pickler {
         self.end_array();
     }
 
-    fn features(&mut self, regions: &PictureRegions) {
-        let (rows, width) = shape(regions);
-        self.array(&[rows, width], "f4", &regions.features, |value: f32| value.to_le_bytes());
+    /// An array with a row for each region.
+    fn table(&mut self, values: &[f32], regions: &PictureRegions) {
+        let (rows, width) = shape(values, regions);
+        self.array(&[rows, width], "f4", values, |value: f32| value.to_le_bytes());
     }
 
     /// The entries of the info dict.
-    fn info(&mut self, regions: &PictureRegions) {
+    fn info(&mut self, regions: &PictureRegions, probabilities: Option<&[f32]>) {
         let rows = regions.boxes.len();
         self.text("bbox");
         self.array(&[rows, 4], "f4", regions.boxes.as_flattened(), |value: f32| value.to_le_bytes());
@@ -154,7 +157,10 @@ impl Pickler {
         self.text("image_width");
         self.number(regions.size.0);
         self.text("cls_prob");
-        self.0.push(b'N');
+        match probabilities {
+            Some(probabilities) => self.table(probabilities, regions),
+            None => self.0.push(b'N'),
+        }
     }
 }
 
@@ -173,8 +179,17 @@ mod tests {
             objects: vec![3, 1599],
             size: (640, 480),
         };
-        let value = value("08291", &regions);
-        let (features, info) = files(&regions);
+        let probabilities: Vec<f32> = (0..10).map(|value| value as f32 / 45.0).collect();
+        for probabilities in [None, Some(probabilities.as_slice())] {
+            let value = value("08291", &regions, probabilities);
+            let (features, info) = files(&regions, probabilities);
+            for found in [read_value(&value).unwrap(), read_files(&features, Some(&info)).unwrap()] {
+                let found = found.info.probabilities.map(|found| (found.shape.clone(), found.to_f32()));
+                assert_eq!(found, probabilities.map(|values| (vec![2, 5], values.to_vec())));
+            }
+        }
+        let value = value("08291", &regions, None);
+        let (features, info) = files(&regions, None);
         for found in [read_value(&value).unwrap(), read_files(&features, Some(&info)).unwrap()] {
             assert_eq!(
                 (found.features.shape.as_slice(), found.features.to_f32()),
@@ -187,6 +202,9 @@ mod tests {
         let names = vec![b"1".to_vec(), b"keys".to_vec()];
         assert_eq!(read_keys(&keys(&names)).unwrap(), names);
         let nothing = PictureRegions::default();
-        assert_eq!(read_value(&super::value("x", &nothing)).unwrap().features.shape, [0, 0]);
+        let nothing = super::value("x", &nothing, Some(&[]));
+        let nothing = read_value(&nothing).unwrap();
+        assert_eq!(nothing.features.shape, [0, 0]);
+        assert_eq!(nothing.info.probabilities.unwrap().shape, [0, 0]);
     }
 }

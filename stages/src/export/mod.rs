@@ -17,6 +17,7 @@ use std::path::Path;
 use serde_json::json;
 use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
 
+use self::features::Features;
 use self::tracked::Tracked;
 use crate::learning::finished;
 
@@ -95,11 +96,11 @@ impl Tool for Export {
                 file()?.display().to_string()
             }
             "mmf-lmdb" => {
-                features::lmdb(&features::of(desk, name)?, file()?, desk)?;
+                features::lmdb(&Features::open(desk, name)?, file()?, desk)?;
                 file()?.display().to_string()
             }
             "mmf-npy" => {
-                features::npy(&features::of(desk, name)?, file()?, desk)?;
+                features::npy(&Features::open(desk, name)?, file()?, desk)?;
                 file()?.display().to_string()
             }
             other => {

@@ -39,6 +39,12 @@ with lmdb.open(str(database), subdir=True, readonly=True, lock=False, readahead=
                     assert (found["objects"] == kept["objects"][row, :count]).all(), name
                     assert [found["image_width"], found["image_height"]] == kept["sizes"][row].tolist(), name
                     assert found["num_boxes"] == (kept["scores"][row, :count] != 0).sum(), name
-                    assert found["cls_prob"] is None
+                    probabilities = found["cls_prob"]
+                    assert probabilities.dtype == np.float32 and len(probabilities) == count, name
+                    assert (probabilities.sum(axis=1) <= 1 + 1e-5).all(), name
+                    # The class that the detector saw, and a score that is one of the region's probabilities.
+                    rows = np.arange(count)
+                    assert (probabilities[rows, found["objects"]] >= probabilities.max(axis=1) - 1e-5).all(), name
+                    assert (kept["scores"][row, :count] <= probabilities.max(axis=1) + 1e-5).all(), name
                 assert value["feature_path"] == stem
 print(f"{len(names)} pictures, both forms as MMF reads them")

@@ -199,6 +199,14 @@ impl Config {
         if self.max_size < self.min_size {
             return Err("`max_size` must not be below `min_size`".to_owned());
         }
+        for (name, overlap) in [("nms", self.proposals.nms), ("class_nms", self.class_nms)] {
+            if !(0.0..=1.0).contains(&overlap) {
+                return Err(format!("`{name}` is {overlap}; an overlap is 0 to 1"));
+            }
+        }
+        if !self.means_bgr.iter().all(|mean| mean.is_finite()) {
+            return Err(format!("`means_bgr` is {:?}; it must be numbers", self.means_bgr));
+        }
         if self.classes < 2 {
             return Err("`classes` must hold the background and at least one more".to_owned());
         }

@@ -13,6 +13,12 @@ use crate::nn::roi_align::RoiAlign;
 pub struct BoxHead {
     pooler: Pooler,
     fc6: (Tensor, Tensor),
+    classes: ClassScores,
+}
+
+/// The part of the box head behind the region features: what class a region is of.
+#[derive(Debug)]
+pub struct ClassScores {
     fc7: (Tensor, Tensor),
     scores: (Tensor, Tensor),
 }
@@ -32,17 +38,8 @@ impl BoxHead {
     /// # Errors
     /// A tensor that is missing or of another shape.
     pub fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
-        let linear = |name: &str, out: usize, inputs: usize| {
-            let vb = vb.pp(name);
-            Ok::<_, candle_core::Error>((vb.get((out, inputs), "weight")?, vb.get(out, "bias")?))
-        };
-        let width = config.head_width;
-        Ok(Self {
-            pooler: Pooler::new(config),
-            fc6: linear("feature_extractor.fc6", width, config.pooled_values())?,
-            fc7: linear("feature_extractor.fc7", width, width)?,
-            scores: linear("predictor.cls_score", config.classes, width)?,
-        })
+        let fc6 = linear(vb, "feature_extractor.fc6", config.head_width, config.pooled_values())?;
+        Ok(Self { pooler: Pooler::new(config), fc6, classes: ClassScores::load(config, vb)? })
     }
 
     /// Features and class probabilities of `boxes` on the canvas.
@@ -52,10 +49,37 @@ impl BoxHead {
     pub fn forward(&self, levels: &[Tensor], boxes: &[Corners]) -> Result<Described> {
         let pooled = self.pooler.pool(levels, boxes)?;
         let features = affine(&pooled, &self.fc6.0, &self.fc6.1, true)?;
-        let hidden = affine(&features, &self.fc7.0, &self.fc7.1, true)?;
-        let logits = affine(&hidden, &self.scores.0, &self.scores.1, false)?;
-        Ok(Described { features, probabilities: softmax(&logits)? })
+        let probabilities = self.classes.probabilities(&features)?;
+        Ok(Described { features, probabilities })
     }
+}
+
+impl ClassScores {
+    /// Reads its part of `roi_heads.box`; `vb` is at that name.
+    ///
+    /// # Errors
+    /// A tensor that is missing or of another shape.
+    pub fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
+        let width = config.head_width;
+        Ok(Self {
+            fc7: linear(vb, "feature_extractor.fc7", width, width)?,
+            scores: linear(vb, "predictor.cls_score", config.classes, width)?,
+        })
+    }
+
+    /// Class probabilities `[n, classes]`, background first, of region features `[n, head_width]`.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn probabilities(&self, features: &Tensor) -> Result<Tensor> {
+        let hidden = affine(features, &self.fc7.0, &self.fc7.1, true)?;
+        softmax(&affine(&hidden, &self.scores.0, &self.scores.1, false)?)
+    }
+}
+
+fn linear(vb: &VarBuilder, name: &str, out: usize, inputs: usize) -> Result<(Tensor, Tensor)> {
+    let vb = vb.pp(name);
+    Ok((vb.get((out, inputs), "weight")?, vb.get(out, "bias")?))
 }
 
 /// Pools each box from the pyramid level that fits its size.

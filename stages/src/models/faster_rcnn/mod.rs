@@ -21,6 +21,7 @@ use candle_nn::VarBuilder;
 
 pub use boxes::Corners;
 pub use config::Config;
+pub use head::ClassScores;
 pub use preprocess::Picture;
 
 use crate::nn::host::host_vec;
