@@ -11,11 +11,11 @@ check:
 
 # All tests, or only those that the arguments select (`just test --test engine cli_text`)
 test *arguments:
-    cargo test --release --workspace {{arguments}}
+    cargo test --release --workspace {{ arguments }}
 
 # Tests of the engine alone, built without candle
 engine *arguments:
-    cargo test --release -p repro --no-default-features {{arguments}}
+    cargo test --release -p repro --no-default-features {{ arguments }}
 
 # Everything that must pass before a change lands
 ci:
@@ -23,11 +23,11 @@ ci:
 
 # Benchmarks, or only the named ones (`just bench --bench digest`); benches/ has those that compare with other programs
 bench *arguments:
-    cargo bench --workspace {{arguments}}
+    cargo bench --workspace {{ arguments }}
 
 # API documentation, a warning is an error (`just docs --open`)
 docs *arguments:
-    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps {{arguments}}
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps {{ arguments }}
 
 # Renew the texts of the command line, and the outputs of stages whose VERSION was raised; review the diff before you commit
 golden:
@@ -36,8 +36,8 @@ golden:
 
 # The program with its licences as target/dist/repro.tar.gz, with features such as `just package cuda`
 package features="":
-    cargo build --release --locked --features "{{features}}"
+    cargo build --release --locked --features "{{ features }}"
     mkdir -p target/dist/repro
-    .ci/third-party-notices --features "{{features}}" > target/dist/repro/THIRD-PARTY-NOTICES
+    .ci/third-party-notices --features "{{ features }}" > target/dist/repro/THIRD-PARTY-NOTICES
     cp target/release/repro LICENSE-APACHE LICENSE-MIT README.md target/dist/repro
     tar -C target/dist -czf target/dist/repro.tar.gz repro
