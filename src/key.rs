@@ -38,6 +38,24 @@ impl fmt::Display for StageKey {
 }
 
 /// What a key is the digest of.
+///
+/// # Examples
+///
+/// ```
+/// use repro::digest::Digest;
+/// use repro::key::{Difference, KeyText};
+///
+/// let tokens = Digest::of_bytes(b"the content of the input");
+/// let key_text = |lr: &str| KeyText::new("train", 3, &format!("(lr:{lr},seed:1)"), [("tokens", tokens)]);
+/// let (old, new) = (key_text("5e-5"), key_text("1e-4"));
+/// assert_eq!(old.as_str(), format!("stage train 3\nparams (lr:5e-5,seed:1)\ninput tokens {tokens}\n"));
+///
+/// // Another text is another key, and the texts say what changed: `repro why` prints this.
+/// assert_ne!(old.key(), new.key());
+/// let [Difference::Param(change)] = &old.differences(&new)[..] else { panic!("one param changed") };
+/// assert_eq!(change.name, "lr");
+/// assert_eq!((change.old.as_deref(), change.new.as_deref()), (Some("5e-5"), Some("1e-4")));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyText(String);

@@ -1,5 +1,6 @@
 //! What the mini profile's memes can be told by: captions and pictures together, neither of them alone; and how the modes of
-//! either model compare. Runs the mini profile as it is, pretraining included: a minute or two a test on two cores.
+//! either model compare. Runs the mini profile as it is, pretraining included: a minute or two a test on two cores, less with a
+//! cache that has a part of it (`REPRO_TEST_CACHE`, which `.ci/run` sets to what it has just built).
 #![cfg(feature = "paper")]
 
 use std::ffi::OsStr;
@@ -16,7 +17,7 @@ fn validations(cache: &Path, step: &str) -> Vec<f64> {
         .lines()
         // A record is a line of the log, and from the first bracket on JSON.
         .filter_map(|line| serde_json::from_str::<Value>(&line[line.find('{')?..]).ok())
-        .find(|record| record["step"] == step)
+        .rfind(|record| record["step"] == step)
         .and_then(|record| record["tree"].as_str().map(str::to_owned))
         .expect("the step ran");
     let history = fs::read_to_string(cache.join("trees").join(tree).join("history.json")).expect("a history");
@@ -34,8 +35,10 @@ fn made(targets: &[impl AsRef<OsStr>]) -> (tempfile::TempDir, PathBuf) {
     for file in ["runs.csv", "curves.csv", "quoted.csv", "vilbert.csv"] {
         fs::copy(root.join("paper").join(file), project.path().join("paper").join(file)).expect("copied");
     }
+    let cache = std::env::var_os("REPRO_TEST_CACHE").map_or(project.path().join("cache"), PathBuf::from);
     let made = Command::new(env!("CARGO_BIN_EXE_repro"))
-        .arg("make")
+        .args(["make", "--cache"])
+        .arg(&cache)
         .args(targets)
         .env_remove("REPRO_PROFILE")
         .current_dir(project.path())
@@ -43,7 +46,6 @@ fn made(targets: &[impl AsRef<OsStr>]) -> (tempfile::TempDir, PathBuf) {
         .expect("the program runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 
-    let cache = project.path().join("cache");
     (project, cache)
 }
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Writes one layered graph of tiny steps for several engines.
 
-    graph.py TOOL STEPS FOLDER        TOOL: repro, repro-shell, ninja, make, dvc, snakemake
+    graph.py TOOL STEPS FOLDER
 
 A tenth of the steps stand in the first layer; each drops the comment lines of a source of its own, so that an edited
 comment changes an input and no output. A step of a later layer takes the first lines of two steps of the layer above
 and marks them with its name.
 """
+import argparse
 import json
 import pathlib
 import sys
@@ -95,4 +96,9 @@ def write(tool, count, folder):
 
 
 if __name__ == "__main__":
-    write(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tool", choices=["repro", "repro-shell", "ninja", "make", "dvc", "snakemake"])
+    parser.add_argument("steps", type=int)
+    parser.add_argument("folder")
+    options = parser.parse_args()
+    write(options.tool, options.steps, options.folder)

@@ -3,6 +3,11 @@
 # `dvc add`), page cache warm, medians. Needs hyperfine, b3sum, openssl, python3; dvc where it is on PATH.
 #   cargo build --release --example hash; benches/engine/hash.sh target/release
 set -eu
+case ${1-} in
+    -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit ;;
+    "" | -*) echo "${0##*/}: the target folder is expected, not '${1-}'; see --help" >&2; exit 2 ;;
+esac
+[ $# -eq 1 ] || { echo "${0##*/}: unknown argument $2; see --help" >&2; exit 2; }
 hash=$(realpath "$1/examples/hash")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

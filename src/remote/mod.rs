@@ -1,5 +1,5 @@
 //! A store that several machines share: a bucket (S3 and what speaks like it, GCS, Azure), a web server to read from, or
-//! a folder. It holds records and trees as [`object`] and [`pack`] lay them out; every byte that comes from it is hashed
+//! a folder. It holds records and trees as `object` and `pack` lay them out; every byte that comes from it is hashed
 //! before it counts. [`RemoteCache`] asks it while a plan unfolds.
 //!
 //! To the rest of the engine it is blocking. The runtime that its network needs is started when a store is named, never

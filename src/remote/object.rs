@@ -27,7 +27,7 @@ pub const LARGEST_TREE: u64 = 64 << 20;
 pub struct Stored {
     /// What is in it.
     pub manifest: Manifest,
-    /// Its chunks, in the order of [`pack::chunks`].
+    /// Its chunks, in the order of `pack::chunks`.
     pub chunks: Vec<Digest>,
 }
 

@@ -2,6 +2,7 @@
 //! in a folder of their own and look at what a person would see.
 
 mod accept;
+mod cli_text;
 mod command;
 mod committed;
 mod evidence;
@@ -24,6 +25,8 @@ mod rerun;
 mod resources;
 mod secrets;
 mod serve;
+#[path = "../support/snapshot.rs"]
+mod snapshot;
 mod store;
 mod stored;
 mod strict;

@@ -3,6 +3,7 @@
 //! `tests/engine`, with toy stages; here is what it means for the paper.
 #![cfg(feature = "paper")]
 
+mod cli_text;
 mod examples;
 mod interrupt;
 mod outside;
@@ -12,4 +13,6 @@ mod process;
 mod project;
 mod rebuild;
 mod schema;
+#[path = "../support/snapshot.rs"]
+mod snapshot;
 mod wrong;

@@ -7,7 +7,7 @@ table whole at 1400 pixels and in print and scrolled within its frame at 400, va
 somewhere, steps that a click opens, the same words without scripts, a focus ring for the keyboard, a PDF that is one.
 """
 
-import base64, fcntl, json, os, pathlib, shutil, subprocess, sys, tempfile
+import argparse, base64, fcntl, json, os, pathlib, shutil, subprocess, sys, tempfile
 
 BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
 
@@ -75,7 +75,9 @@ OVER = "document.documentElement.scrollWidth - document.documentElement.clientWi
 
 
 def main():
-    page = pathlib.Path(sys.argv[1]).resolve().as_uri()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", type=pathlib.Path)
+    page = parser.parse_args().page.resolve().as_uri()
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         print("no Chromium here: the page is not looked at")

@@ -57,6 +57,53 @@ pub fn schema_of<T: JsonSchema>() -> Schema {
 }
 
 /// A kind of work. The same params on the same inputs give the same bytes, on every CPU and number of threads.
+///
+/// # Examples
+///
+/// ```
+/// use schemars::JsonSchema;
+/// use serde::{Deserialize, Serialize};
+/// use stage_api::testing::run_stage;
+/// use stage_api::{Job, Port, Stage, StageError};
+///
+/// /// Writes how many words its input has.
+/// struct CountWords;
+///
+/// #[derive(Serialize, Deserialize, JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct CountWordsParams {
+///     /// Shorter words are left out.
+///     #[serde(default)]
+///     min_length: usize,
+/// }
+///
+/// impl Stage for CountWords {
+///     type Params = CountWordsParams;
+///     const NAME: &'static str = "count-words";
+///     const ABOUT: &'static str = "counts the words of a text";
+///     const VERSION: u32 = 1;
+///     const INPUTS: &'static [Port] = &[Port::one("text")];
+///
+///     fn run(&self, params: &CountWordsParams, job: &Job) -> Result<(), StageError> {
+///         let text = std::fs::read_to_string(job.inputs.one("text")?)?;
+///         let count = text.split_whitespace().filter(|word| word.len() >= params.min_length).count();
+///         Ok(std::fs::write(job.out.join("count"), count.to_string())?)
+///     }
+/// }
+///
+/// # let folder = std::env::temp_dir().join(format!("stage-example-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// let (text, out) = (folder.join("text"), folder.join("out"));
+/// std::fs::write(&text, "a step reads and writes")?;
+/// run_stage(&CountWords, "(min_length: 5)", &[("text", &text)], &out)?;
+/// assert_eq!(std::fs::read_to_string(out.join("count"))?, "2");
+///
+/// // Params that the stage does not have are refused, with the names that it has.
+/// let refused = run_stage(&CountWords, "(longest: 5)", &[("text", &text)], &out);
+/// assert!(matches!(refused, Err(StageError::Params(message)) if message.contains("min_length")));
+/// # std::fs::remove_dir_all(&folder)?;
+/// # Ok::<(), StageError>(())
+/// ```
 pub trait Stage: Send + Sync + 'static {
     /// The settings a pipeline may give. `#[serde(deny_unknown_fields)]`, defaults in code (`#[serde(default)]`
     /// on each field that has one). Their doc comments are what editors show of them.

@@ -18,7 +18,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// The layer of the parameters `<name>.weight` [size] and `<name>.bias` [size].
+    /// The layer of the parameters `<name>.weight` `[size]` and `<name>.bias` `[size]`.
     ///
     /// # Errors
     /// One is missing or has another shape.

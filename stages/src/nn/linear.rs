@@ -17,7 +17,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// The layer of the parameters `<name>.weight` [out, in] and `<name>.bias` [out].
+    /// The layer of the parameters `<name>.weight` `[out, in]` and `<name>.bias` `[out]`.
     ///
     /// # Errors
     /// One is missing or has another shape.
@@ -25,7 +25,7 @@ impl Linear {
         Self::load_tied(params, &format!("{name}.weight"), &format!("{name}.bias"), inputs, outputs)
     }
 
-    /// The layer of the parameters `weight` [out, in] and `bias` [out], which may belong to other layers too.
+    /// The layer of the parameters `weight` `[out, in]` and `bias` `[out]`, which may belong to other layers too.
     ///
     /// # Errors
     /// One is missing or has another shape.

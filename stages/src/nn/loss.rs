@@ -6,7 +6,7 @@ use super::cpu::per_instruction_set;
 use super::fused::math::{self, largest};
 use super::fused::{self, Kernel};
 
-/// Softmax cross-entropy, the mean over rows: `logits` [N, C], `labels` u32 [N] → a scalar.
+/// Softmax cross-entropy, the mean over rows: `logits` `[N, C]`, `labels` u32 `[N]` → a scalar.
 ///
 /// # Errors
 /// Shapes that do not fit, or a label that is no column of `logits`.
