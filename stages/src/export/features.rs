@@ -7,9 +7,9 @@ use std::path::Path;
 
 use stage_api::{Desk, StageError};
 
-use crate::artifacts::lmdb::LmdbWriter;
 use crate::artifacts::mmf_writer;
 use crate::artifacts::region_features::{RegionFeatures, RegionRow};
+use crate::formats::lmdb::LmdbWriter;
 
 /// The features that a step wrote.
 pub(super) fn of(desk: &Desk, step: &str) -> Result<RegionFeatures, StageError> {

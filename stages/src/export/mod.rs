@@ -18,7 +18,7 @@ use serde_json::json;
 use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
 
 use self::tracked::Tracked;
-use crate::learning::finished;
+use crate::training::finished;
 
 /// The tool.
 pub(crate) struct Export;

@@ -12,7 +12,7 @@ use stage_api::{Desk, RunView, StageError};
 
 use crate::artifacts::history::History;
 use crate::artifacts::metrics::Metrics;
-use crate::learning::finished::{self, RUN};
+use crate::training::finished::{self, RUN};
 
 /// A finished run.
 #[derive(Debug, Clone)]

@@ -5,10 +5,11 @@ use stage_api::testing::run_stage;
 
 use super::*;
 use crate::artifacts::history::History;
-use crate::import_model::ImportRun;
+use crate::formats::torch_file;
+use crate::models;
 use crate::models::visual_bert::Config;
 use crate::models::{AdapterPlace, Mode, Small, Start, complete, fresh, vilbert};
-use crate::{models, torch_file};
+use crate::training::import_model::ImportRun;
 
 fn config() -> Config {
     Config {

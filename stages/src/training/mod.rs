@@ -1,0 +1,16 @@
+//! From tokens and regions to trained models and their predictions: pretraining, training, evaluation, prediction, imported
+//! checkpoints; and what these share: batches, their order, the learning rate, the logged loss, inference. It does not
+//! know where tokens and regions come from, or what a report says of a run.
+
+mod ahead;
+mod epochs;
+pub(crate) mod evaluate;
+pub(crate) mod finished;
+pub(crate) mod import_model;
+mod memes;
+mod meter;
+pub(crate) mod predict;
+pub(crate) mod pretrain;
+mod schedule;
+mod scoring;
+pub(crate) mod train;
