@@ -19,14 +19,15 @@ pub(super) fn of(desk: &Desk, step: &str) -> Result<RegionFeatures, StageError> 
 /// Writes MMF's LMDB into the folder `out`.
 pub(super) fn lmdb(features: &RegionFeatures, out: &Path, desk: &Desk) -> Result<(), StageError> {
     refuse_existing(out)?;
-    let mut writer = LmdbWriter::create(out)?;
+    let fail = |problem: String| StageError::failed(format!("{}: {problem}", out.join("data.mdb").display()));
+    let mut writer = LmdbWriter::create(out).map_err(fail)?;
     let mut keys = Vec::new();
     each(features, desk, |stem, at| {
         keys.push(stem.as_bytes().to_vec());
-        Ok(writer.put(stem.as_bytes(), &mmf_writer::value(stem, &features.picture(at)))?)
+        writer.put(stem.as_bytes(), &mmf_writer::value(stem, &features.picture(at))).map_err(fail)
     })?;
-    writer.put(b"keys", &mmf_writer::keys(&keys))?;
-    Ok(writer.finish()?)
+    writer.put(b"keys", &mmf_writer::keys(&keys)).map_err(fail)?;
+    writer.finish().map_err(fail)
 }
 
 /// Writes `<stem>.npy` and `<stem>_info.npy` into the folder `out`.

@@ -5,6 +5,7 @@ pub(crate) mod archive;
 pub(crate) mod dataset_files;
 pub(crate) mod file_kind;
 pub mod lmdb;
+pub(crate) mod mapped_file;
 pub mod mmf_features;
 pub mod npy;
 pub mod pickle;

@@ -100,16 +100,11 @@ impl Mask {
         if x >= self.threshold { self.scale } else { 0.0 }
     }
 
-    /// `x` under this mask, by candle's operations. They have none to hash with: the factors are computed on the host,
-    /// but for GPUs that have a kernel of their own.
+    /// `x` under this mask, by candle's operations. They have none to hash with: the factors are computed on the host.
     ///
     /// # Errors
     /// Only if the device fails.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            return super::cuda::dropout(x, *self);
-        }
         let factors: Vec<f32> = (0..x.elem_count()).map(|element| self.factor(element as u32)).collect();
         x.mul(&Tensor::from_vec(factors, x.dims(), x.device())?)
     }

@@ -66,6 +66,8 @@ impl Kernels {
     pub fn dropout(self, x: &Tensor, mask: Option<Mask>) -> Result<Tensor> {
         match (mask.map(|mask| mask.over(x.elem_count())), self) {
             (None, _) => Ok(x.clone()),
+            #[cfg(feature = "cuda")]
+            (Some(mask), Self::Plain | Self::Bf16) if x.device().is_cuda() => super::cuda::dropout(x, mask),
             (Some(mask), Self::Plain | Self::Bf16) => mask.apply(x),
             (Some(mask), Self::Fused) => dropout::fused(x, mask),
         }

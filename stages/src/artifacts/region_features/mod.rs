@@ -56,5 +56,10 @@ pub struct PictureRegions {
     pub size: (u32, u32),
 }
 
+impl PictureRegions {
+    /// The size of a picture whose size, or whose boxes, are not known; its boxes are all zero.
+    pub const UNKNOWN_SIZE: (u32, u32) = (1, 1);
+}
+
 #[cfg(test)]
 mod tests;

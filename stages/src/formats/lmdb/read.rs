@@ -2,14 +2,14 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-
-use memmap2::Mmap;
+use std::path::Path;
 
 use super::{BRANCH, HEADER, LEAF, LONG, MAGIC, META, NODE, NONE, OVERFLOW, VERSION};
-use crate::artifacts::{ArtifactError, Result};
 use crate::formats::file_kind;
+use crate::formats::mapped_file::MappedFile;
+
+/// What is wrong with the file, for a message that names it.
+type Result<T> = std::result::Result<T, String>;
 
 /// No tree of 64-bit pages is deeper; a deeper one is a circle.
 const DEEPEST: usize = 32;
@@ -17,8 +17,7 @@ const DEEPEST: usize = 32;
 /// An open LMDB.
 #[derive(Debug)]
 pub struct Lmdb {
-    path: PathBuf,
-    map: Mmap,
+    map: MappedFile,
     page: usize,
     root: u64,
 }
@@ -30,19 +29,15 @@ impl Lmdb {
     /// A file that cannot be read, is no LMDB, or ends before its last page.
     pub fn open(path: &Path) -> Result<Self> {
         let path = if path.is_dir() { path.join("data.mdb") } else { path.to_owned() };
-        let fail = |problem: String| ArtifactError::new(&path, problem);
-        let file = File::open(&path).map_err(|error| fail(error.to_string()))?;
-        // SAFETY: inputs of a step are not changed while it runs; every place is checked against the map's length.
-        #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(|error| fail(error.to_string()))?;
-        let mut lmdb = Self { page: 0, root: NONE, map, path: path.clone() };
+        let map = MappedFile::open(&path).map_err(|error| error.to_string())?;
+        let mut lmdb = Self { page: 0, root: NONE, map };
         let mut newest: Option<(u64, u64, u64)> = None;
         // The second meta is a page after the first, and the first says how long a page is.
         for number in 0..2 {
             let at = number * lmdb.page + HEADER;
             let Some(meta) = lmdb.meta(at) else {
                 let head = &lmdb.map[..lmdb.map.len().min(1 << 12)];
-                return Err(fail(file_kind::mismatch("an LMDB of format 1 (LMDB 0.9)", head)));
+                return Err(file_kind::mismatch("an LMDB of format 1 (LMDB 0.9)", head));
             };
             let (page, rest) = meta?;
             lmdb.page = page;
@@ -51,10 +46,10 @@ impl Lmdb {
         let (_, last, root) = newest.unwrap_or_default();
         let bytes = last.checked_add(1).and_then(|pages| pages.checked_mul(lmdb.page as u64));
         if bytes.is_none_or(|bytes| bytes > lmdb.map.len() as u64) {
-            return Err(fail(format!(
+            return Err(format!(
                 "has {} bytes, and its last page is page {last}: it was cut short; copy it again",
                 lmdb.map.len()
-            )));
+            ));
         }
         Ok(Self { root, ..lmdb })
     }
@@ -71,14 +66,11 @@ impl Lmdb {
         let page = number(free, 0, 4) as usize;
         let root = number(main, 40, 8);
         if !page.is_power_of_two() || !(256..=1 << 16).contains(&page) {
-            return Some(Err(ArtifactError::new(
-                &self.path,
-                format!("is not a whole LMDB: it says that it has pages of {page} bytes"),
-            )));
+            return Some(Err(format!("is not a whole LMDB: it says that it has pages of {page} bytes")));
         }
         if number(main, 4, 2) != 0 {
             let problem = "has keys in another order than bytewise, or more than one value a key";
-            return Some(Err(ArtifactError::new(&self.path, problem)));
+            return Some(Err(problem.to_owned()));
         }
         Some(Ok((page, (number(bytes, 128, 8), number(bytes, 120, 8), root))))
     }
@@ -115,7 +107,7 @@ impl Lmdb {
             }
             page = nodes.child(at)?;
         }
-        Err(self.broken("its tree comes back to a page above"))
+        Err(broken("its tree comes back to a page above"))
     }
 
     /// All keys, in order.
@@ -129,7 +121,7 @@ impl Lmdb {
         while let Some(page) = pages.pop() {
             // So many pages are read at most as the file has.
             if !seen.insert(page) {
-                return Err(self.broken("its tree names a page twice"));
+                return Err(broken("its tree names a page twice"));
             }
             let nodes = self.nodes(page)?;
             for at in 0..nodes.count {
@@ -151,17 +143,17 @@ impl Lmdb {
         let start = match flags {
             0 => start,
             LONG => {
-                let place = self.map.get(start..start + 8).ok_or_else(|| self.broken("a node ends early"))?;
+                let place = self.map.get(start..start + 8).ok_or_else(|| broken("a node ends early"))?;
                 let first = self.place(number(place, 0, 8))?;
                 if number(&self.map, first + 10, 2) as u16 & OVERFLOW == 0 {
-                    return Err(self.broken("a long value is not where its key says"));
+                    return Err(broken("a long value is not where its key says"));
                 }
                 first + HEADER
             }
-            _ => return Err(self.broken("a key has several values")),
+            _ => return Err(broken("a key has several values")),
         };
         let end = start.checked_add(size);
-        end.and_then(|end| self.map.get(start..end)).ok_or_else(|| self.broken("a value ends early"))
+        end.and_then(|end| self.map.get(start..end)).ok_or_else(|| broken("a value ends early"))
     }
 
     fn nodes(&self, page: u64) -> Result<Nodes<'_>> {
@@ -174,9 +166,9 @@ impl Lmdb {
             || flags & (OVERFLOW | META) != 0
             || !(HEADER..=self.page).contains(&lower)
         {
-            return Err(self.broken("a page of its tree is of another kind"));
+            return Err(broken("a page of its tree is of another kind"));
         }
-        Ok(Nodes { lmdb: self, start, bytes, count: (lower - HEADER) / 2, is_leaf })
+        Ok(Nodes { start, bytes, count: (lower - HEADER) / 2, is_leaf })
     }
 
     /// Where a page begins; it lies within the file.
@@ -185,18 +177,13 @@ impl Lmdb {
         let end = start.and_then(|start| start.checked_add(self.page));
         match (start, end) {
             (Some(start), Some(end)) if end <= self.map.len() => Ok(start),
-            _ => Err(self.broken("it names a page that is not there")),
+            _ => Err(broken("it names a page that is not there")),
         }
-    }
-
-    fn broken(&self, problem: &str) -> ArtifactError {
-        ArtifactError::new(&self.path, format!("is not a whole LMDB: {problem}; copy it again"))
     }
 }
 
 /// The nodes of a page of the tree.
 struct Nodes<'a> {
-    lmdb: &'a Lmdb,
     /// Where the page begins.
     start: usize,
     bytes: &'a [u8],
@@ -209,7 +196,7 @@ impl<'a> Nodes<'a> {
     fn node(&self, at: usize) -> Result<usize> {
         let place = number(self.bytes, HEADER + 2 * at, 2) as usize;
         if place + NODE > self.bytes.len() {
-            return Err(self.lmdb.broken("a node is outside its page"));
+            return Err(broken("a node is outside its page"));
         }
         Ok(place)
     }
@@ -221,7 +208,7 @@ impl<'a> Nodes<'a> {
 
     fn key(&self, at: usize) -> Result<&'a [u8]> {
         let bytes = self.bytes.get(self.node(at)? + NODE..self.key_end(at)?);
-        bytes.ok_or_else(|| self.lmdb.broken("a key is outside its page"))
+        bytes.ok_or_else(|| broken("a key is outside its page"))
     }
 
     /// The page below a node of a branch, 48 bits.
@@ -233,4 +220,8 @@ impl<'a> Nodes<'a> {
 /// A number of so many bytes, least first; the caller has seen that they are there.
 fn number(bytes: &[u8], at: usize, length: usize) -> u64 {
     bytes[at..at + length].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+fn broken(problem: &str) -> String {
+    format!("is not a whole LMDB: {problem}; copy it again")
 }

@@ -2,17 +2,18 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{BRANCH, HEADER, LEAF, LONG, LONGEST_KEY, MAGIC, META, NODE, NONE, OVERFLOW, VERSION};
-use crate::artifacts::{ArtifactError, Result};
+
+/// What could not be written, for a message that names the file.
+type Result<T> = std::result::Result<T, String>;
 
 /// Bytes of a page, what LMDB takes on the machines that MMF runs on.
 const PAGE: usize = 4096;
 
 /// A new LMDB.
 pub struct LmdbWriter {
-    path: PathBuf,
     file: BufWriter<File>,
     /// Pages that are written.
     pages: u64,
@@ -42,8 +43,8 @@ impl LmdbWriter {
             file.write_all(&[0; 2 * PAGE])?;
             Ok(file)
         };
-        let file = make().map_err(|error: std::io::Error| ArtifactError::new(&path, error))?;
-        Ok(Self { path, file, pages: 2, long_pages: 0, entries: Vec::new() })
+        let file = make().map_err(|error: std::io::Error| error.to_string())?;
+        Ok(Self { file, pages: 2, long_pages: 0, entries: Vec::new() })
     }
 
     /// Writes a value.
@@ -51,19 +52,18 @@ impl LmdbWriter {
     /// # Errors
     /// A key of no or too many bytes, a value of 4 GiB; a disk that is full.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        let fail = |problem: String| ArtifactError::new(&self.path, problem);
         if key.is_empty() || key.len() > LONGEST_KEY {
             let key = String::from_utf8_lossy(key);
-            return Err(fail(format!("the key `{key}` must have 1 to {LONGEST_KEY} bytes")));
+            return Err(format!("the key `{key}` must have 1 to {LONGEST_KEY} bytes"));
         }
-        let size = u32::try_from(value.len()).map_err(|_| fail("a value has 4 GiB or more".to_owned()))?;
+        let size = u32::try_from(value.len()).map_err(|_| "a value has 4 GiB or more".to_owned())?;
         let pages = (HEADER + value.len()).div_ceil(PAGE);
         let mut header = header(self.pages, OVERFLOW);
         header[12..16].copy_from_slice(&(pages as u32).to_le_bytes());
         let padding = pages * PAGE - HEADER - value.len();
         let written = self.file.write_all(&header).and_then(|()| self.file.write_all(value));
         let written = written.and_then(|()| self.file.write_all(&[0; PAGE][..padding]));
-        written.map_err(|error| ArtifactError::new(&self.path, error))?;
+        written.map_err(|error| error.to_string())?;
         self.entries.push((key.to_vec(), self.pages, size));
         self.pages += pages as u64;
         self.long_pages += pages as u64;
@@ -78,10 +78,9 @@ impl LmdbWriter {
         self.entries.sort();
         if let Some(pair) = self.entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             let key = String::from_utf8_lossy(&pair[0].0);
-            return Err(ArtifactError::new(&self.path, format!("the key `{key}` was written twice")));
+            return Err(format!("the key `{key}` was written twice"));
         }
-        let path = self.path.clone();
-        self.finish_tree().map_err(|error| ArtifactError::new(path, error))
+        self.finish_tree().map_err(|error| error.to_string())
     }
 
     fn finish_tree(mut self) -> std::io::Result<()> {

@@ -9,7 +9,6 @@ use std::path::Path;
 use image::{ImageReader, Limits};
 
 use crate::formats::file_kind;
-use crate::models::faster_rcnn::Picture;
 
 /// More pixels than this on a side are a damaged or hostile file, not a meme.
 pub(crate) const MOST_PIXELS: u32 = 20_000;
@@ -19,6 +18,17 @@ const MOST_RATIO: u64 = 4096;
 /// Pixels of a small file, however well it is packed, and of any file.
 const HARMLESS: u64 = 16 << 20;
 const LARGEST: u64 = 512 << 20;
+
+/// A picture: 8-bit red, green, blue, row by row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// Pixels across.
+    pub width: usize,
+    /// Pixels down.
+    pub height: usize,
+    /// `height · width · 3` values.
+    pub rgb: Vec<u8>,
+}
 
 /// Reads a picture file; see [`decode`].
 pub(crate) fn read_picture(path: &Path) -> Result<Picture, String> {

@@ -21,8 +21,8 @@ use candle_nn::VarBuilder;
 
 pub use boxes::Corners;
 pub use config::Config;
-pub use preprocess::Picture;
 
+pub use crate::formats::pictures::Picture;
 use crate::nn::host::host_vec;
 use backbone::Body;
 use fpn::Pyramid;

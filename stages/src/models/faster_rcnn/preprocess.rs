@@ -4,17 +4,7 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::config::Config;
-
-/// A picture: 8-bit red, green, blue, row by row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture {
-    /// Pixels across.
-    pub width: usize,
-    /// Pixels down.
-    pub height: usize,
-    /// `height · width · 3` values.
-    pub rgb: Vec<u8>,
-}
+use crate::formats::pictures::Picture;
 
 /// A picture as the network takes it.
 #[derive(Debug)]

@@ -4,8 +4,7 @@
 use candle_core::{Result, Tensor};
 
 use super::super::bert::End;
-use super::encoder::Biases;
-use super::{Config, Streams};
+use super::{Biases, Config, Streams};
 use crate::nn::{Activation, Attention, DropoutAt, LayerNorm, Linear, Mask, Mlp, Params, Widths};
 
 #[derive(Debug, Clone)]

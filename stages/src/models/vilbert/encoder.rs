@@ -7,15 +7,8 @@ use candle_core::{Result, Tensor};
 use super::super::bert::{Layer, Rows};
 use super::co_attention::CoAttention;
 use super::embeddings::Embeddings;
-use super::{Config, Streams};
+use super::{Biases, Config, Streams};
 use crate::nn::{DropoutAt, Params};
-
-/// What the masks of the streams [B, T] and [B, R] add to the scores of keys.
-#[derive(Debug, Clone)]
-pub struct Biases {
-    pub text: Tensor,
-    pub vision: Tensor,
-}
 
 #[derive(Debug, Clone)]
 pub struct Encoder {

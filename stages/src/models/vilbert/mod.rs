@@ -20,7 +20,7 @@ use super::bert::{Classifier, key_bias};
 use super::{Architecture, Batch, Model};
 use crate::nn::{DropoutAt, Params};
 use embeddings::Embeddings;
-use encoder::{Biases, Encoder};
+use encoder::Encoder;
 use head::Head;
 
 /// The hidden states of both streams.
@@ -29,6 +29,13 @@ struct Streams {
     /// [B, T, H].
     text: Tensor,
     /// [B, R, V].
+    vision: Tensor,
+}
+
+/// What the masks of the streams [B, T] and [B, R] add to the scores of keys.
+#[derive(Debug, Clone)]
+struct Biases {
+    text: Tensor,
     vision: Tensor,
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError, Unit};
 
 use self::source::Source;
-use crate::artifacts::region_features::{Layout, RegionWriter};
+use crate::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use crate::artifacts::samples::SampleSet;
 use crate::host::space;
 
@@ -85,7 +85,10 @@ impl Stage for ImportFeatures {
                 job.checkpoint()?;
                 batch.par_iter().enumerate().try_for_each(|(at, key)| {
                     let regions = source.regions(key, width, max_regions).map_err(fail)?;
-                    unplaced.fetch_add(usize::from(regions.size == source::UNKNOWN_SIZE), Ordering::Relaxed);
+                    unplaced.fetch_add(
+                        usize::from(regions.size == PictureRegions::UNKNOWN_SIZE),
+                        Ordering::Relaxed,
+                    );
                     shard.put(first + at, &regions).map_err(StageError::from)
                 })?;
                 done += batch.len();

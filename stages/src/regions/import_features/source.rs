@@ -5,14 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::entries::Entries;
-use super::tsv::Tsv;
+use super::tsv::{Tsv, corners};
 use crate::artifacts::region_features::PictureRegions;
 use crate::formats::file_kind;
 use crate::formats::lmdb::Lmdb;
 use crate::formats::mmf_features::{MmfFeatures, read_files, read_value};
 
-/// The size of a picture whose size, or boxes, nobody wrote down; its boxes are all zero.
-pub(super) const UNKNOWN_SIZE: (u32, u32) = (1, 1);
 /// The entry of MMF's LMDB that lists the others.
 const KEYS: &str = "keys";
 
@@ -36,7 +34,7 @@ impl Source {
             path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(expected))
         };
         if path.join("data.mdb").is_file() || (path.is_file() && !is(path, "tsv")) {
-            return Lmdb::open(path).map(Self::Lmdb).map_err(|error| error.problem);
+            return Lmdb::open(path).map(Self::Lmdb);
         }
         if path.is_file() {
             return Tsv::open(&[path.to_owned()]).map(Self::Tsv);
@@ -72,7 +70,7 @@ impl Source {
     pub(super) fn entries(&self) -> Result<Entries, String> {
         match self {
             Self::Lmdb(lmdb) => {
-                let keys = lmdb.keys().map_err(|error| error.problem)?;
+                let keys = lmdb.keys()?;
                 let keys = keys.into_iter().map(|key| String::from_utf8_lossy(key).into_owned());
                 Ok(Entries::new(keys.filter(|key| key != KEYS), true))
             }
@@ -102,7 +100,7 @@ impl Source {
         let fail = |problem: String| format!("`{key}`: {problem}");
         let found = match self {
             Self::Lmdb(lmdb) => {
-                let value = lmdb.get(key.as_bytes()).map_err(|error| error.problem)?.unwrap_or_default();
+                let value = lmdb.get(key.as_bytes())?.unwrap_or_default();
                 read_value(value).and_then(|found| regions(found, most))
             }
             Self::Npy(arrays) => {
@@ -160,7 +158,7 @@ fn regions(found: MmfFeatures<'_>, most: usize) -> Result<PictureRegions, String
     let info = found.info;
     let (boxes, size) = match info.boxes.zip(info.size) {
         Some((boxes, size)) => (corners(&boxes.to_f32(), count), size),
-        None => (vec![[0.0; 4]; count], UNKNOWN_SIZE),
+        None => (vec![[0.0; 4]; count], PictureRegions::UNKNOWN_SIZE),
     };
     let objects = info.objects.map_or(vec![0; count], |objects| {
         objects.to_f32().into_iter().take(count).map(|object| object.max(0.0) as u32).collect()
@@ -173,9 +171,4 @@ fn regions(found: MmfFeatures<'_>, most: usize) -> Result<PictureRegions, String
         best
     });
     Ok(PictureRegions { features, boxes, scores, objects, size })
-}
-
-/// The first `count` boxes of a flat list.
-pub(super) fn corners(values: &[f32], count: usize) -> Vec<[f32; 4]> {
-    values.as_chunks().0.iter().take(count).copied().collect()
 }

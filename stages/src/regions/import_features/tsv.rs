@@ -2,20 +2,18 @@
 //! original (6 columns) and that of LXMERT (10). Lines are indexed once and read from the mapped file.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use memmap2::Mmap;
 
-use super::source::{UNKNOWN_SIZE, corners};
 use crate::artifacts::region_features::PictureRegions;
 use crate::formats::file_kind;
+use crate::formats::mapped_file::MappedFile;
 
 /// Tables and where in them each picture's line is.
 pub(super) struct Tsv {
-    tables: Vec<Mmap>,
+    tables: Vec<MappedFile>,
     /// Table, begin, end.
     lines: HashMap<String, (usize, usize, usize)>,
 }
@@ -42,7 +40,7 @@ impl Tsv {
     pub(super) fn open(paths: &[PathBuf]) -> Result<Self, String> {
         let (mut tables, mut lines) = (Vec::new(), HashMap::new());
         for path in paths {
-            let table = map(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let table = MappedFile::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
             let head = &table[..table.len().min(1 << 12)];
             // A table without rows is no more than that.
             if let Some(problem) = file_kind::placeholder(head).filter(|_| !head.is_empty()) {
@@ -57,7 +55,7 @@ impl Tsv {
                         .map_err(|_| format!("{}, line {}: no text", path.display(), number + 1))?;
                     let here = (tables.len(), start, end);
                     if let Some((other, start, end)) = lines.insert(id.to_owned(), here) {
-                        let earlier: &[u8] = tables.get(other).map_or(&table, |table: &Mmap| table);
+                        let earlier: &[u8] = tables.get(other).map_or(&table, |table: &MappedFile| table);
                         if earlier[start..end] != *line {
                             let id = file_kind::shown(id);
                             let place = format!("{}, line {}", path.display(), number + 1);
@@ -135,15 +133,17 @@ impl Tsv {
             scores.copy_from_slice(&found[..count]);
         }
         let boxes = if size.is_some() { corners(&boxes, count) } else { vec![[0.0; 4]; count] };
-        Ok(PictureRegions { features, boxes, scores, objects, size: size.unwrap_or(UNKNOWN_SIZE) })
+        Ok(PictureRegions {
+            features,
+            boxes,
+            scores,
+            objects,
+            size: size.unwrap_or(PictureRegions::UNKNOWN_SIZE),
+        })
     }
 }
 
-fn map(path: &Path) -> std::io::Result<Mmap> {
-    let file = File::open(path)?;
-    // SAFETY: inputs of a step are not changed while it runs, and every place is checked against the map's length.
-    #[allow(unsafe_code)]
-    unsafe {
-        Mmap::map(&file)
-    }
+/// The first `count` boxes of a flat list.
+pub(super) fn corners(values: &[f32], count: usize) -> Vec<[f32; 4]> {
+    values.as_chunks().0.iter().take(count).copied().collect()
 }

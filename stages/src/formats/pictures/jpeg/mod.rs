@@ -12,8 +12,7 @@ mod idct;
 mod scan;
 mod upsample;
 
-use super::MOST_PIXELS;
-use crate::models::faster_rcnn::Picture;
+use super::{MOST_PIXELS, Picture};
 use color::Colors;
 use header::{Tables, be16};
 use scan::next_marker;
