@@ -27,7 +27,8 @@ use crate::formats::torch_writer;
 use crate::models::faster_rcnn::anchors::cell_anchors;
 use crate::models::faster_rcnn::{self, shapes};
 use crate::models::{
-    Config, Mode, Origin, Small, Start, complete, fresh, fresh_mlm_head, vilbert, visual_bert,
+    Config, Mode, Origin, SmallConfig, Start, init_from_pretrained, init_mlm_head, init_random, vilbert,
+    visual_bert,
 };
 use crate::nn::init::{normal, ones, zeros};
 
@@ -37,7 +38,7 @@ pub struct StandIn;
 /// Its params.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
+pub struct StandInParams {
     /// What it stands for: `"detector"`, `"visualbert"`, `"vilbert"`, `"run"` (a finished VisualBERT), `"bert"` or
     /// `"vocabulary"`.
     of: Of,
@@ -97,14 +98,14 @@ impl From<Of> for String {
 }
 
 impl Stage for StandIn {
-    type Params = Params;
+    type Params = StandInParams;
     const NAME: &'static str = "stand-in";
     const ABOUT: &'static str = "A checkpoint or vocabulary of the right format and size with made-up values";
     const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[];
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
-        let Params { of, seed, small } = *params;
+    fn run(&self, params: &StandInParams, job: &Job) -> Result<(), StageError> {
+        let StandInParams { of, seed, small } = *params;
         match of {
             Of::Detector => {
                 let config = match small {
@@ -134,7 +135,7 @@ impl Stage for StandIn {
     }
 }
 
-const SMALL: Small = Small {
+const SMALL: SmallConfig = SmallConfig {
     words: 400,
     positions: 64,
     features: 128,
@@ -219,23 +220,24 @@ fn detector(config: &faster_rcnn::Config, seed: u64) -> candle_core::Result<Vec<
 
 /// What of VisualBERT's tensors a BERT has, under its own names.
 fn bert(config: &Config, seed: u64) -> candle_core::Result<BTreeMap<String, Tensor>> {
-    let tensors = fresh(&**config, seed, &Device::Cpu)?.into_iter();
+    let tensors = init_random(&**config, seed, &Device::Cpu)?.into_iter();
     let own = tensors.filter(|(name, _)| !config.is_fresh(Origin::Bert, name));
     Ok(own.map(|(name, tensor)| (name.replace("model.bert.", "bert."), tensor)).collect())
 }
 
 /// Writes a model's checkpoint with its pretraining head, packed.
 fn pretrained(config: &Config, seed: u64, job: &Job) -> Result<(), StageError> {
-    let mut tensors = fresh(&**config, seed, &Device::Cpu).map_err(StageError::failed)?;
-    tensors.extend(fresh_mlm_head(&**config, seed, &Device::Cpu).map_err(StageError::failed)?);
+    let mut tensors = init_random(&**config, seed, &Device::Cpu).map_err(StageError::failed)?;
+    tensors.extend(init_mlm_head(&**config, seed, &Device::Cpu).map_err(StageError::failed)?);
     write_packed(config, tensors, job)
 }
 
 /// Writes a finished model's checkpoint, packed: base and classifier, and the constant that MMF's transformers save.
 fn run(config: &Config, seed: u64, job: &Job) -> Result<(), StageError> {
     let model = || {
-        let base = fresh(&**config, seed, &Device::Cpu)?;
-        let mut tensors = complete(&base, &**config, Mode::Full, Start::Base, seed, &Device::Cpu)?;
+        let base = init_random(&**config, seed, &Device::Cpu)?;
+        let mut tensors =
+            init_from_pretrained(&base, &**config, Mode::Full, Start::Base, seed, &Device::Cpu)?;
         let positions = Tensor::arange(0i64, config.dimensions().positions as i64, &Device::Cpu)?;
         tensors.insert("model.bert.embeddings.position_ids".to_owned(), positions.unsqueeze(0)?);
         Ok::<_, candle_core::Error>(tensors)

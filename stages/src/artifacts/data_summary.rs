@@ -33,7 +33,7 @@ pub struct DataSummary {
     /// The share of dropped entries above which the step fails.
     pub max_dropped: f64,
     /// What was odd, kind by kind.
-    pub dirt: Vec<DirtCount>,
+    pub dirt: Vec<AnomalyCount>,
     /// What splits have in common.
     pub overlaps: Vec<Overlap>,
 }
@@ -108,7 +108,7 @@ pub struct PictureSummary {
 
 /// One kind of oddity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DirtCount {
+pub struct AnomalyCount {
     /// Its name.
     pub kind: String,
     /// What is done about it.

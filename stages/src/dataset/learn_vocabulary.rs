@@ -26,27 +26,27 @@ pub struct LearnVocabulary;
 /// Params of [`LearnVocabulary`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Params {
+pub struct LearnVocabularyParams {
     /// Most entries. Special tokens and single letters count, and are all in, however small this is.
     pub size: usize,
     /// A piece is made only of neighbours that occur together so often.
     pub min_frequency: u64,
 }
 
-impl Default for Params {
+impl Default for LearnVocabularyParams {
     fn default() -> Self {
         Self { size: 1000, min_frequency: 2 }
     }
 }
 
 impl Stage for LearnVocabulary {
-    type Params = Params;
+    type Params = LearnVocabularyParams;
     const NAME: &'static str = "learn-vocabulary";
     const ABOUT: &'static str = "learns a lower-case WordPiece vocabulary from a text";
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[Port::one("text")];
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &LearnVocabularyParams, job: &Job) -> Result<(), StageError> {
         let path = job.inputs.one("text")?;
         let text = std::fs::read_to_string(path).map_err(|error| StageError::input("text", path, error))?;
         if let Some(problem) = file_kind::placeholder(text.as_bytes()).filter(|_| !text.is_empty()) {
@@ -62,7 +62,7 @@ impl Stage for LearnVocabulary {
 }
 
 /// The vocabulary in the order of ids.
-fn learn(text: &str, params: &Params) -> tokenizers::Result<Vec<String>> {
+fn learn(text: &str, params: &LearnVocabularyParams) -> tokenizers::Result<Vec<String>> {
     let mut letters = BTreeSet::new();
     for line in text.lines() {
         letters.extend(words(line)?.iter().flat_map(|word| word.chars().skip(1)).collect::<Vec<_>>());
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn special_tokens_come_first_and_frequent_words_are_whole() {
         let text = "The red star.\nthe RED moon!\nthe red  stár\n".repeat(4);
-        let vocabulary = learn(&text, &Params { size: 60, min_frequency: 2 }).unwrap();
+        let vocabulary = learn(&text, &LearnVocabularyParams { size: 60, min_frequency: 2 }).unwrap();
         assert_eq!(vocabulary[..5], SPECIAL);
         for token in ["the", "red", "star", "moon", ".", "!", "##r", "s"] {
             assert!(vocabulary.iter().any(|known| known == token), "{token} of {vocabulary:?}");
@@ -122,7 +122,7 @@ mod tests {
             .map(|n| (0..5).map(|i| char::from(b'a' + (((n * 7919) >> (2 * i)) % 7) as u8)).collect())
             .collect();
         let text = words.chunks(6).map(|line| line.join(" ") + "\n").collect::<String>();
-        let params = Params { size: 250, min_frequency: 1 };
+        let params = LearnVocabularyParams { size: 250, min_frequency: 1 };
         let first = learn(&text, &params).unwrap();
         assert_eq!(first.len(), 250);
         for _ in 0..20 {

@@ -32,32 +32,32 @@ pub struct Tokens;
 /// Params of [`Tokens`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Params {
+pub struct TokensParams {
     /// Most ids of a text, `[CLS]` and `[SEP]` included.
     pub max_length: usize,
 }
 
-impl Default for Params {
+impl Default for TokensParams {
     fn default() -> Self {
         Self { max_length: 128 }
     }
 }
 
 impl Stage for Tokens {
-    type Params = Params;
+    type Params = TokensParams;
     const NAME: &'static str = "tokens";
     const ABOUT: &'static str = "turns the texts of a data set into WordPiece ids";
     const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::one("samples"), Port::one("vocabulary")];
 
-    fn check(&self, params: &Params) -> Result<(), String> {
+    fn check(&self, params: &TokensParams) -> Result<(), String> {
         if params.max_length < 2 {
             return Err("`max_length` must leave room for [CLS] and [SEP]: at least 2".to_owned());
         }
         Ok(())
     }
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &TokensParams, job: &Job) -> Result<(), StageError> {
         let path = job.inputs.one("vocabulary")?;
         let vocabulary =
             Vocabulary::read(path).map_err(|problem| StageError::input("vocabulary", path, problem))?;

@@ -18,7 +18,7 @@ use serde_json::json;
 use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
 
 use self::tracked::Tracked;
-use crate::training::finished;
+use crate::training::inference;
 
 /// The tool.
 pub(crate) struct Export;
@@ -75,7 +75,7 @@ impl Tool for Export {
             args.get("--out").map(Path::new).ok_or_else(missing)
         };
         let weights = || {
-            let step = finished::step(desk, name)?;
+            let step = inference::step(desk, name)?;
             desk.results.output(&step.name)
         };
         let out = match to {

@@ -12,7 +12,7 @@ use stage_api::{Desk, RunView, StageError};
 
 use crate::artifacts::history::History;
 use crate::artifacts::metrics::Metrics;
-use crate::training::finished::{self, RUN};
+use crate::training::inference::{self, RUN};
 
 /// A finished run.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ impl Tracked {
     /// # Errors
     /// No train step, or one that is not up to date.
     pub(super) fn of(desk: &Desk, name: &str) -> Result<Self, StageError> {
-        let step = finished::step(desk, name)?;
+        let step = inference::step(desk, name)?;
         let history = History::read(&desk.results.output(name)?)?;
         let unknown =
             || StageError::failed(format!("no run of step `{name}` is recorded; run `repro make {name}`"));

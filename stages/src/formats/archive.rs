@@ -19,7 +19,7 @@ use crate::formats::zip_reader::{self, Zip};
 /// No file of a meme data set is larger than this once unpacked; a small archive that claims more is a trap.
 const LARGEST: u64 = 1 << 30;
 /// How many times larger than its whole archive a file within may be, and what any may have.
-const MOST_RATIO: u64 = 200;
+const MAX_RATIO: u64 = 200;
 const HARMLESS: u64 = 16 << 20;
 /// A file's claimed size is believed up to here before its bytes are seen.
 const BELIEVED: u64 = 1 << 20;
@@ -93,7 +93,7 @@ impl Archive {
             ))
         })?;
         let length = fs::metadata(path).map_or(0, |meta| if meta.is_file() { meta.len() } else { LARGEST });
-        let most = length.saturating_mul(MOST_RATIO).clamp(HARMLESS, LARGEST);
+        let most = length.saturating_mul(MAX_RATIO).clamp(HARMLESS, LARGEST);
         Ok(Self { port, path: path.to_owned(), files, root, most })
     }
 

@@ -4,12 +4,12 @@
 pub(crate) mod archive;
 pub(crate) mod dataset_files;
 pub(crate) mod file_kind;
+pub(crate) mod image_decode;
 pub mod lmdb;
 pub(crate) mod mapped_file;
 pub mod mmf_features;
 pub mod npy;
 pub mod pickle;
-pub(crate) mod pictures;
 pub(crate) mod tar_members;
 pub(crate) mod torch_file;
 pub(crate) mod torch_writer;

@@ -74,8 +74,8 @@ impl<'a> Array<'a> {
     /// # Errors
     /// Fewer or more bytes than the shape asks for; more dimensions than any array of ours.
     pub fn new(shape: Vec<usize>, kind: Kind, fortran: bool, data: Cow<'a, [u8]>) -> Result<Self, String> {
-        if shape.len() > MOST_DIMENSIONS {
-            return Err(format!("an array of {} dimensions; {MOST_DIMENSIONS} can be read", shape.len()));
+        if shape.len() > MAX_DIMENSIONS {
+            return Err(format!("an array of {} dimensions; {MAX_DIMENSIONS} can be read", shape.len()));
         }
         let bytes = shape.iter().try_fold(kind.width(), |bytes, dim| bytes.checked_mul(*dim));
         if bytes != Some(data.len()) {
@@ -131,7 +131,7 @@ impl<'a> Array<'a> {
 }
 
 /// No array of ours has more dimensions; numpy stops at 64.
-const MOST_DIMENSIONS: usize = 32;
+const MAX_DIMENSIONS: usize = 32;
 
 /// Reads a `.npy` file.
 ///

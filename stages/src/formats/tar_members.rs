@@ -14,7 +14,7 @@ use crate::formats::file_kind;
 /// The longest header extension: paths and a few fields.
 const LONGEST_EXTENSION: u64 = 1 << 16;
 /// Most extensions before one member: GNU's two, pax's own and global one, and room for odd writers.
-const MOST_EXTENSIONS: usize = 64;
+const MAX_EXTENSIONS: usize = 64;
 /// What may follow the end mark: writers fill up a block of records.
 const LONGEST_TAIL: u64 = 1 << 20;
 
@@ -65,7 +65,7 @@ impl<'a, R: Read> Iterator for Members<'a, R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut extended = Extended::default();
-        for number in 0..=MOST_EXTENSIONS {
+        for number in 0..=MAX_EXTENSIONS {
             let Some(entry) = self.entries.next() else {
                 let problem = "ends after a header that belongs to a member which is not there";
                 return (number > 0).then(|| Err(problem.to_owned()));
@@ -76,7 +76,7 @@ impl<'a, R: Read> Iterator for Members<'a, R> {
                 Err(problem) => return Some(Err(problem)),
             }
         }
-        Some(Err(format!("holds more than {MOST_EXTENSIONS} headers before one member: a trap")))
+        Some(Err(format!("holds more than {MAX_EXTENSIONS} headers before one member: a trap")))
     }
 }
 

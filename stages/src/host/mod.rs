@@ -2,5 +2,5 @@
 //! stage asks.
 
 pub(crate) mod device;
+pub(crate) mod disk_space;
 pub(crate) mod http;
-pub(crate) mod space;

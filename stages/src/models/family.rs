@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::{Deserialize as DeriveDeserialize, Serialize};
 
-use super::{Architecture, Small, vilbert, visual_bert};
+use super::{Architecture, SmallConfig, vilbert, visual_bert};
 
 /// A kind of model.
 #[derive(
@@ -59,7 +59,7 @@ impl Family {
     }
 
     /// The dimensions of a small one.
-    pub fn small(self, small: &Small) -> Config {
+    pub fn small(self, small: &SmallConfig) -> Config {
         match self {
             Self::VisualBert => visual_bert::Config::small(small).into(),
             Self::Vilbert => vilbert::Config::small(small).into(),

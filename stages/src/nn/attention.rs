@@ -8,7 +8,7 @@ use super::dropout::Mask;
 use super::fused::{self, Kernel, math, parallel};
 use super::gemm::{Matrix, WORTH_SHARING, product_from};
 use super::linear::{Size, bias_gradient};
-use super::{Kernels, Linear, Params};
+use super::{Kernels, Linear, ParamStore};
 
 /// softmax(q kᵀ / √d + bias), dropped out, times v, for each head.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub struct Attention {
 
 /// Widths of an attention layer.
 #[derive(Debug, Clone, Copy)]
-pub struct Widths {
+pub struct AttentionDims {
     /// Of what asks.
     pub asking: usize,
     /// Of what is attended to.
@@ -31,7 +31,7 @@ pub struct Widths {
     pub heads: usize,
 }
 
-impl Widths {
+impl AttentionDims {
     /// A sequence of this width that attends to itself.
     pub fn all(width: usize) -> Self {
         Self { asking: width, attended: width, heads: width }
@@ -44,9 +44,9 @@ impl Attention {
     /// # Errors
     /// One is missing or has another shape.
     pub fn load(
-        params: &Params,
+        params: &ParamStore,
         [query, key, value]: [&str; 3],
-        widths: Widths,
+        widths: AttentionDims,
         heads: usize,
     ) -> Result<Self> {
         Ok(Self {

@@ -6,7 +6,7 @@ use super::cpu::per_instruction_set;
 use super::dropout::{self, Mask};
 use super::fused::math::{dot, sum};
 use super::fused::{self, Kernel, parallel};
-use super::{Kernels, Params};
+use super::{Kernels, ParamStore};
 
 /// Normalises the last dimension to mean 0 and variance 1 (biased), then scales and shifts it.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ impl LayerNorm {
     ///
     /// # Errors
     /// One is missing or has another shape.
-    pub fn load(params: &Params, name: &str, size: usize, eps: f64) -> Result<Self> {
+    pub fn load(params: &ParamStore, name: &str, size: usize, eps: f64) -> Result<Self> {
         Ok(Self {
             weight: params.get_shaped(&format!("{name}.weight"), &[size])?,
             bias: params.get_shaped(&format!("{name}.bias"), &[size])?,
@@ -38,7 +38,7 @@ impl LayerNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self.kernels {
             Kernels::Fused => self.fused(x, None, None),
-            Kernels::Plain | Kernels::Bf16 => self.plain(x),
+            Kernels::Composed | Kernels::Bf16 => self.plain(x),
         }
     }
 
@@ -49,7 +49,7 @@ impl LayerNorm {
     pub fn forward_sum(&self, x: &Tensor, mask: Option<Mask>, residual: &Tensor) -> Result<Tensor> {
         match self.kernels {
             Kernels::Fused => self.fused(x, mask, Some(residual)),
-            Kernels::Plain | Kernels::Bf16 => self.plain(&(self.kernels.dropout(x, mask)? + residual)?),
+            Kernels::Composed | Kernels::Bf16 => self.plain(&(self.kernels.dropout(x, mask)? + residual)?),
         }
     }
 

@@ -5,7 +5,7 @@ use candle_core::{Error, Result, Tensor};
 use super::cpu::per_instruction_set;
 use super::fused::{self, Kernel, parallel};
 use super::gemm::{Matrix, product};
-use super::{Kernels, Params};
+use super::{Kernels, ParamStore};
 
 /// y = x Wᵀ + b.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ impl Linear {
     ///
     /// # Errors
     /// One is missing or has another shape.
-    pub fn load(params: &Params, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
+    pub fn load(params: &ParamStore, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
         Self::load_tied(params, &format!("{name}.weight"), &format!("{name}.bias"), inputs, outputs)
     }
 
@@ -30,7 +30,7 @@ impl Linear {
     /// # Errors
     /// One is missing or has another shape.
     pub fn load_tied(
-        params: &Params,
+        params: &ParamStore,
         weight: &str,
         bias: &str,
         inputs: usize,

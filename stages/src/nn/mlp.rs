@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::fused::{self, Kernel};
 use super::linear::{Size, bias_gradient};
-use super::{Activation, Kernels, Linear, Params};
+use super::{Activation, Kernels, Linear, ParamStore};
 
 /// y = W₂ f(W₁ x + b₁) + b₂.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ impl Mlp {
     /// # Errors
     /// One is missing or has another shape.
     pub fn load(
-        params: &Params,
+        params: &ParamStore,
         first: &str,
         second: &str,
         (outer, inner): (usize, usize),

@@ -10,7 +10,7 @@ use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::scene_objects::{self, SceneObjects};
 use crate::artifacts::{weights, write_json};
-use crate::formats::pictures::read_picture;
+use crate::formats::image_decode::read_picture;
 use crate::models::faster_rcnn::Config;
 use crate::models::faster_rcnn::fit::{Example, fit};
 
@@ -20,7 +20,7 @@ pub struct MakeDetector;
 /// Its params.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
+pub struct MakeDetectorParams {
     /// Seed of the random kernels.
     #[serde(default = "default_seed")]
     pub seed: u64,
@@ -38,18 +38,18 @@ fn default_examples() -> usize {
 }
 
 impl Stage for MakeDetector {
-    type Params = Params;
+    type Params = MakeDetectorParams;
     const NAME: &'static str = "make-detector";
     const ABOUT: &'static str =
         "Makes a small detector: seeded random kernels, readouts fitted to known scenes.";
     const VERSION: u32 = 4;
     const INPUTS: &'static [Port] = &[Port::one("scenes")];
 
-    fn check(&self, params: &Params) -> Result<(), String> {
+    fn check(&self, params: &MakeDetectorParams) -> Result<(), String> {
         if params.examples == 0 { Err("`examples` must be at least 1".to_owned()) } else { Ok(()) }
     }
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &MakeDetectorParams, job: &Job) -> Result<(), StageError> {
         let dir = job.inputs.one("scenes")?;
         let (examples, names) = read_examples(dir, params.examples)?;
         let config = Config::mini(names.len() + 1);

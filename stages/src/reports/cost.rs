@@ -5,7 +5,7 @@ use stage_api::{Results, StepView};
 
 use crate::artifacts::history::{History, RunInfo};
 use crate::artifacts::scalars;
-use crate::reports::published::{self, DATASETS, MODES, Run, rank};
+use crate::reports::paper_results::{self, DATASETS, MODES, Run, rank};
 use crate::reports::table::{Cell, Column, Table};
 
 /// The name of the table's files.
@@ -18,8 +18,8 @@ pub fn table(published: &[Run]) -> Table {
     runs.sort_by_key(|run| (rank(&DATASETS, &run.dataset), rank(&MODES, &run.mode)));
     let row = |run: &&Run| {
         vec![
-            Cell::Text(published::title(&DATASETS, &run.dataset).to_owned()),
-            Cell::Text(published::title(&MODES, &run.mode).to_owned()),
+            Cell::Text(paper_results::title(&DATASETS, &run.dataset).to_owned()),
+            Cell::Text(paper_results::title(&MODES, &run.mode).to_owned()),
             Cell::Count(run.max_memory_mib),
             Cell::Number { value: 1000.0 * run.wall_seconds / run.updates as f64, places: 0 },
         ]
@@ -63,7 +63,7 @@ pub fn beside(mut table: Table, results: &dyn Results) -> Table {
     let runs = names.filter_map(|name| steps.iter().find(|step| step.name == name));
     let took: Vec<Took> = runs.filter_map(|step| took(step, results)).collect();
     let titles = |run: &RunInfo| {
-        [published::title(&DATASETS, &run.dataset).to_owned(), published::kind_title(&run.kind())]
+        [paper_results::title(&DATASETS, &run.dataset).to_owned(), paper_results::kind_title(&run.kind())]
     };
     let not_known = |of: Option<&Took>| match of {
         None => Cell::Missing("no run here".to_owned()),

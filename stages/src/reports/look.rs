@@ -1,7 +1,7 @@
 //! How the kinds of runs look in every figure. It knows no figure.
 
 use crate::reports::figure::{Mark, Style};
-use crate::reports::published::parts_of_kind;
+use crate::reports::paper_results::parts_of_kind;
 
 /// The look of a kind of run. Colours are of the palette of Okabe and Ito, which colour-blind readers can tell apart; dash
 /// pattern and mark do the same for the modes in grey print. Models beside the first have the palette's other colours.

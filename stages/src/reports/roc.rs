@@ -6,10 +6,10 @@ use crate::artifacts::metrics::Metrics;
 use crate::artifacts::scores;
 use crate::metrics::bootstrap::Interval;
 use crate::metrics::roc_curve;
+use crate::reports::caption::Profile;
 use crate::reports::figure::{self, Figure, LegendColumn, Line, Mark, Panel, Scale, Style};
 use crate::reports::look::style;
-use crate::reports::profile::Profile;
-use crate::reports::published::{self, DATASETS, MODES, kind_rank};
+use crate::reports::paper_results::{self, DATASETS, MODES, kind_rank};
 
 /// A curve's points lie at least so far apart: less than a pixel.
 const NEAR: f64 = 0.002;
@@ -93,7 +93,7 @@ fn legend(title: &str, runs: &[&Run]) -> LegendColumn {
             (_, Some(Interval { low, high })) => format!("ROC-AUC {roc_auc:.3} ({low:.3} to {high:.3})"),
             (_, None) => format!("ROC-AUC {roc_auc:.3}"),
         };
-        let name = published::kind_title(&info.kind());
+        let name = paper_results::kind_title(&info.kind());
         (run.curve.is_some().then(|| style(&info.kind(), false)), format!("{name}{seed}: {value}"))
     };
     let mut entries: Vec<(Option<Style>, String)> = runs.iter().map(entry).collect();
@@ -121,7 +121,7 @@ mod tests {
     use stage_api::testing::run_stage;
 
     use super::*;
-    use crate::reports::evaluated::made_up;
+    use crate::reports::evaluation::made_up;
 
     #[test]
     fn every_run_has_its_curve_and_one_class_says_why_it_has_none() {

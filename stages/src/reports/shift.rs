@@ -8,8 +8,8 @@ use stage_api::{Job, Port, Stage, StageError};
 use crate::artifacts::metrics::Metrics;
 use crate::artifacts::samples::Split;
 use crate::metrics::bootstrap::Interval;
-use crate::reports::profile::Profile;
-use crate::reports::published::{self, DATASETS};
+use crate::reports::caption::Profile;
+use crate::reports::paper_results::{self, DATASETS};
 use crate::reports::table::{Cell, Column, Table};
 
 /// Makes the matrix of data shift.
@@ -52,7 +52,7 @@ fn table(found: &Found, profile: &Profile) -> Table {
         columns.push(Column::numbers(&format!("{dataset}_roc_auc_interval"), &group, "95% interval"));
     }
     columns.push(Column::numbers("change", "", "Change by the shift"));
-    let kinds = published::kinds(found.keys().map(|(_, kind, _)| kind.as_str()));
+    let kinds = paper_results::kinds(found.keys().map(|(_, kind, _)| kind.as_str()));
     let rows = DATASETS.iter().flat_map(|(dataset, _)| kinds.iter().map(|kind| row(found, dataset, kind)));
     Table {
         name: "table-shift".to_owned(),
@@ -75,8 +75,8 @@ fn table(found: &Found, profile: &Profile) -> Table {
 fn row(found: &Found, trained_on: &str, mode: &str) -> Vec<Cell> {
     let of = |on: &str| found.get(&(trained_on.to_owned(), mode.to_owned(), on.to_owned()));
     let mut cells = vec![
-        Cell::Text(published::title(&DATASETS, trained_on).to_owned()),
-        Cell::Text(published::kind_title(mode)),
+        Cell::Text(paper_results::title(&DATASETS, trained_on).to_owned()),
+        Cell::Text(paper_results::kind_title(mode)),
     ];
     for (on, _) in DATASETS {
         cells.extend(match of(on) {
@@ -109,7 +109,7 @@ mod tests {
     use stage_api::testing::run_stage;
 
     use super::*;
-    use crate::reports::evaluated::made_up::write;
+    use crate::reports::evaluation::made_up::write;
 
     /// An evaluation of `dataset`'s run in `mode` on the data set `on`.
     fn evaluation(root: &std::path::Path, dataset: &str, mode: &str, on: &str, roc_auc: f64) -> PathBuf {

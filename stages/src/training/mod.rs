@@ -2,15 +2,15 @@
 //! checkpoints; and what these share: batches, their order, the learning rate, the logged loss, inference. It does not
 //! know where tokens and regions come from, or what a report says of a run.
 
-mod ahead;
-mod epochs;
+mod dataset;
 pub(crate) mod evaluate;
-pub(crate) mod finished;
 pub(crate) mod import_model;
-mod memes;
-mod meter;
+pub(crate) mod inference;
+mod loss_meter;
 pub(crate) mod predict;
+mod prefetch;
 pub(crate) mod pretrain;
+mod sampler;
 mod schedule;
 mod scoring;
 pub(crate) mod train;

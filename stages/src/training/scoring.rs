@@ -6,8 +6,8 @@ use std::cmp::Reverse;
 use candle_core::Device;
 use stage_api::{Job, StageError};
 
-use super::ahead::ahead;
-use super::memes::Memes;
+use super::dataset::MemeDataset;
+use super::prefetch::prefetch;
 use crate::metrics;
 use crate::models::Model;
 
@@ -33,7 +33,7 @@ pub(crate) struct Summary {
 /// What to score.
 pub(crate) struct Rows<'a> {
     /// The data set.
-    pub memes: &'a Memes<'a>,
+    pub memes: &'a MemeDataset<'a>,
     /// Its rows.
     pub rows: &'a [usize],
     /// How many at a time.
@@ -45,7 +45,7 @@ impl Scores {
     ///
     /// # Errors
     /// A request to stop, or a model that fails.
-    pub(crate) fn of(
+    pub(crate) fn compute(
         model: &dyn Model,
         device: &Device,
         Rows { memes, rows, batch }: Rows,
@@ -60,7 +60,7 @@ impl Scores {
             let rows: Vec<usize> = places.iter().map(|&at| rows[at]).collect();
             memes.plain_batch(&rows).map(|batch| (places, batch))
         });
-        ahead(batches, |batches| {
+        prefetch(batches, |batches| {
             for batch in batches {
                 job.checkpoint()?;
                 let scored = batch.and_then(|(places, batch)| {

@@ -9,10 +9,10 @@ use reqwest::redirect::Policy;
 use sha2::{Digest, Sha256};
 use stage_api::{Job, StageError, Unit, secrets};
 
-use super::answer::{self, Answer};
 use super::part::{Origin, Part, hex};
-use super::patience::Patience;
-use crate::host::{http, space};
+use super::response::{self, Answer};
+use super::retry::Patience;
+use crate::host::{disk_space, http};
 
 /// Who asks.
 #[derive(Clone, Default)]
@@ -183,7 +183,7 @@ impl<'a> Downloader<'a> {
             }
             Err(error) => return Ok(Attempt::Again(chain(error), None)),
         };
-        let (answer, now) = answer::read(&response, have, &known, &place);
+        let (answer, now) = response::read(&response, have, &known, &place);
         match answer {
             Answer::Whole => part.restart(now.clone()).map_err(disk)?,
             Answer::Rest => {}
@@ -203,7 +203,7 @@ impl<'a> Downloader<'a> {
     /// Looks at what is about to come, before any of it does.
     fn look(&self, response: &Response, part: &Part, total: Option<u64>) -> Result<(), Failure> {
         let (name, size) = self.file;
-        if answer::is_page(response, name) {
+        if response::is_page(response, name) {
             let problem =
                 "the server answered with a web page, not with a file; open it in a browser to see why";
             return Err(Failure::Source(problem.to_owned()));
@@ -215,13 +215,13 @@ impl<'a> Downloader<'a> {
                 format!("the server's file has {total} bytes, expected {size}: it is another version");
             return Err(Failure::Source(problem));
         }
-        if !answer::has_an_end(response) && !part.is_proven() && size.is_none() {
+        if !response::has_an_end(response) && !part.is_proven() && size.is_none() {
             let problem = "the server does not say how long the file is, so a broken one would pass for whole; \
                            give its `sha256` or `size`";
             return Err(Failure::Source(problem.to_owned()));
         }
         if let Some(total) = total.or(size) {
-            space::check(self.job.scratch, total.saturating_sub(part.len()))?;
+            disk_space::check(self.job.scratch, total.saturating_sub(part.len()))?;
         }
         Ok(())
     }

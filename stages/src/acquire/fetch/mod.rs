@@ -1,24 +1,24 @@
 //! `fetch`: brings one file of the outside world into the pipeline and proves that it is the right one: placed by hand,
 //! found among the downloads of this machine, or downloaded. It does not know what the file is for.
 
-mod answer;
+mod credentials;
 mod download;
-mod logins;
 mod params;
 mod part;
-mod patience;
+mod response;
+mod retry;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use stage_api::{Job, Outside, Port, Stage, StageError};
 
-pub use params::Params;
+pub use params::FetchParams;
 
-use crate::host::space;
+use crate::host::disk_space;
 use download::{Downloader, Failure, Login, Source};
 use part::Part;
-use patience::Patience;
+use retry::Patience;
 
 /// The folder in which files are looked for before they are downloaded.
 const DOWNLOADS: &str = "REPRO_DOWNLOADS";
@@ -30,33 +30,33 @@ pub struct Fetch {
 }
 
 impl Stage for Fetch {
-    type Params = Params;
+    type Params = FetchParams;
     const NAME: &'static str = "fetch";
     const ABOUT: &'static str = "One file by download or placed by hand, checked against its SHA-256";
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[Port::optional("placed")];
-    const OUTSIDE: &'static [&'static str] = logins::VARIABLES;
+    const OUTSIDE: &'static [&'static str] = credentials::VARIABLES;
 
-    fn check(&self, params: &Params) -> Result<(), String> {
+    fn check(&self, params: &FetchParams) -> Result<(), String> {
         params.check()
     }
 
-    fn needs_human(&self, params: &Params, ports: &[&str], outside: &Outside) -> Option<String> {
+    fn needs_human(&self, params: &FetchParams, ports: &[&str], outside: &Outside) -> Option<String> {
         if ports.contains(&"placed") || !params.url.is_empty() || found(params, outside).is_some() {
             return None;
         }
-        match params.kaggle.as_ref().map(|_| logins::kaggle(outside)) {
+        match params.kaggle.as_ref().map(|_| credentials::kaggle(outside)) {
             Some(Ok(Some(_))) => None,
             Some(Err(problem)) => Some(problem),
             Some(Ok(None)) | None => Some(params.request()),
         }
     }
 
-    fn is_unproven(&self, params: &Params) -> bool {
+    fn is_unproven(&self, params: &FetchParams) -> bool {
         !params.is_proven()
     }
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &FetchParams, job: &Job) -> Result<(), StageError> {
         if let Some(placed) = job.inputs.optional("placed") {
             return take(placed, params, job).map_err(|problem| {
                 problem.unwrap_or_else(|problem| StageError::input("placed", placed, problem))
@@ -74,7 +74,7 @@ impl Stage for Fetch {
             return Err(StageError::NeedsHuman { what });
         }
         let mut problems = Vec::new();
-        for path in params.url.iter().filter_map(|url| logins::local(url)) {
+        for path in params.url.iter().filter_map(|url| credentials::local(url)) {
             match take(&path, params, job) {
                 Ok(()) => return Ok(()),
                 Err(Taken::Over(error)) => return Err(error),
@@ -86,7 +86,7 @@ impl Stage for Fetch {
 }
 
 impl Fetch {
-    fn download(&self, params: &Params, job: &Job, mut problems: Vec<String>) -> Result<(), StageError> {
+    fn download(&self, params: &FetchParams, job: &Job, mut problems: Vec<String>) -> Result<(), StageError> {
         let downloader = Downloader::new(self.patience, (&params.name, params.size), job)?;
         let mut part = Part::open(&job.scratch.join("download.part"), params.is_proven(), job)?;
         let mut refused = 0;
@@ -141,12 +141,14 @@ impl Fetch {
 }
 
 /// Where to download from, with the logins that go there.
-fn sources(params: &Params, outside: &Outside) -> Result<Vec<Source>, StageError> {
+fn sources(params: &FetchParams, outside: &Outside) -> Result<Vec<Source>, StageError> {
     let needs = |what: String| StageError::NeedsHuman { what };
     let mut sources = Vec::new();
     if let Some(data_set) = &params.kaggle {
         sources.extend(
-            logins::kaggle(outside).map_err(needs)?.map(|login| logins::kaggle_source(data_set, login)),
+            credentials::kaggle(outside)
+                .map_err(needs)?
+                .map(|login| credentials::kaggle_source(data_set, login)),
         );
     }
     let token = match &params.token {
@@ -154,13 +156,13 @@ fn sources(params: &Params, outside: &Outside) -> Result<Vec<Source>, StageError
         Some(name) => outside.secret(name).map_err(needs)?,
     };
     let login = token.map_or(Login::None, Login::Bearer);
-    let remote = params.url.iter().filter(|url| logins::local(url).is_none());
+    let remote = params.url.iter().filter(|url| credentials::local(url).is_none());
     sources.extend(remote.map(|url| Source { url: url.clone(), login: login.clone() }));
     Ok(sources)
 }
 
 /// The file among the downloads of this machine.
-fn found(params: &Params, outside: &Outside) -> Option<PathBuf> {
+fn found(params: &FetchParams, outside: &Outside) -> Option<PathBuf> {
     outside.path(DOWNLOADS).map(|folder| folder.join(&params.name)).filter(|file| file.is_file())
 }
 
@@ -182,7 +184,7 @@ impl Taken {
 }
 
 /// Copies a file that is on disk already into the output, and checks the copy.
-fn take(path: &Path, params: &Params, job: &Job) -> Result<(), Taken> {
+fn take(path: &Path, params: &FetchParams, job: &Job) -> Result<(), Taken> {
     let wrong = |error: std::io::Error| Taken::Wrong(error.to_string());
     let size = fs::metadata(path).map_err(wrong)?.len();
     if let Some(expected) = params.size.filter(|expected| *expected != size) {
@@ -190,7 +192,7 @@ fn take(path: &Path, params: &Params, job: &Job) -> Result<(), Taken> {
             "it has {size} bytes, expected {expected}: it is not whole, or another version"
         )));
     }
-    space::check(job.out, size).map_err(Taken::Over)?;
+    disk_space::check(job.out, size).map_err(Taken::Over)?;
     let target = job.out.join(&params.name);
     // No link: the output becomes read-only and must never change, the person's file stays theirs. A copy follows
     // symbolic links, and shares the blocks on file systems that can.
@@ -202,7 +204,7 @@ fn take(path: &Path, params: &Params, job: &Job) -> Result<(), Taken> {
 }
 
 /// Says in the log which file it was.
-fn note(params: &Params, digest: &str, job: &Job) {
+fn note(params: &FetchParams, digest: &str, job: &Job) {
     let listed = params.sha256.iter().any(|known| known.eq_ignore_ascii_case(digest));
     let remark = if params.sha256.is_empty() || listed { "" } else { ", which is none of those listed" };
     job.progress.note(&format!("{}: sha256 {digest}{remark}", params.name));

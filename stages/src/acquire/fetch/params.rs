@@ -4,13 +4,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::secrets;
 
+use super::credentials::{KAGGLE_HOW, local};
 use super::download::is_secret_safe;
-use super::logins::{KAGGLE_HOW, local};
 
 /// Settings of [`super::Fetch`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
+pub struct FetchParams {
     /// The file's name in the output.
     pub name: String,
     /// Where to get it: addresses of the same file, tried in this order; `file:///path` is a file of this machine.
@@ -53,7 +53,7 @@ pub enum Unlisted {
     Note,
 }
 
-impl Params {
+impl FetchParams {
     pub(super) fn check(&self) -> Result<(), String> {
         let Self { name, url, sha256, place, kaggle, token, .. } = self;
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) {

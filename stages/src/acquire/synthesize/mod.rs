@@ -31,7 +31,7 @@ use self::archives::{Counter, TweetSplit, write_hateful_memes, write_mmhs150k};
 use self::captions::Manner;
 use self::draw::Picture;
 use self::memes::{Memes, block_size};
-use self::scene::{Attribute, Colour, Kind, MOST_OBJECTS, Scene, World};
+use self::scene::{Attribute, Colour, Kind, MAX_OBJECTS, Scene, World};
 use crate::artifacts::samples::{Sample, SampleSet, Split};
 use crate::artifacts::write_json_lines;
 
@@ -46,7 +46,7 @@ pub struct Synthesize;
 /// `mmh_side` is 1), so that labels balance exactly.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Params {
+pub struct SynthesizeParams {
     /// Everything follows from it.
     pub seed: u64,
     /// Hateful Memes: training.
@@ -95,7 +95,7 @@ fn is_the_usual_side(side: &usize) -> bool {
     *side == MMH_SIDE
 }
 
-impl Default for Params {
+impl Default for SynthesizeParams {
     fn default() -> Self {
         Self {
             seed: 1,
@@ -123,13 +123,13 @@ impl Default for Params {
 }
 
 impl Stage for Synthesize {
-    type Params = Params;
+    type Params = SynthesizeParams;
     const NAME: &'static str = "synthesize";
     const ABOUT: &'static str = "makes two small meme data sets, and pictures with descriptions, from a seed";
     const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[];
 
-    fn check(&self, params: &Params) -> Result<(), String> {
+    fn check(&self, params: &SynthesizeParams) -> Result<(), String> {
         let p = params;
         let hmd = [
             ("hmd_train", p.hmd_train),
@@ -156,7 +156,7 @@ impl Stage for Synthesize {
         };
         within("colours", p.colours, 3, Colour::ALL.len())?;
         within("kinds", p.kinds, 3, Kind::ALL.len())?;
-        within("max_objects", p.max_objects, 1, MOST_OBJECTS)?;
+        within("max_objects", p.max_objects, 1, MAX_OBJECTS)?;
         within("min_objects", p.min_objects, 1, p.max_objects)?;
         within("scenes", p.scenes + p.scenes_val, 0, 90_000)?;
         within("descriptions", p.descriptions, 1, 100)?;
@@ -169,7 +169,7 @@ impl Stage for Synthesize {
         Ok(())
     }
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &SynthesizeParams, job: &Job) -> Result<(), StageError> {
         let world = World {
             colours: params.colours,
             kinds: params.kinds,
@@ -235,7 +235,7 @@ struct PictureObjects<'a> {
 /// Writes pictures with descriptions into `dir` and returns the descriptions of the training split.
 fn write_scenes(
     dir: &Path,
-    params: &Params,
+    params: &SynthesizeParams,
     world: &World,
     counter: &mut Counter,
 ) -> Result<Vec<String>, StageError> {

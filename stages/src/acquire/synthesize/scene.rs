@@ -16,7 +16,7 @@ const CELL: f32 = 36.0;
 /// Radius of a thing in pixels, smallest and largest.
 const RADIUS: (f32, f32) = (12.5, 16.5);
 /// Most things a picture can hold: one a cell.
-pub const MOST_OBJECTS: usize = 6;
+pub const MAX_OBJECTS: usize = 6;
 
 /// The shape of a thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,7 +224,7 @@ impl World {
 }
 
 fn place(things: Vec<Thing>, rng: &mut ChaCha8Rng) -> Scene {
-    let mut cells: Vec<usize> = (0..MOST_OBJECTS).collect();
+    let mut cells: Vec<usize> = (0..MAX_OBJECTS).collect();
     cells.shuffle(rng);
     let left = (SIDE as f32 - 3.0 * CELL) / 2.0;
     let objects = things

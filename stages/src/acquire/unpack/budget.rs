@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Params;
+use super::UnpackParams;
 
 /// An archive that stays below this many bytes may have any ratio: a few kilobytes of zeros are no bomb.
 const HARMLESS: u64 = 64 << 20;
@@ -20,7 +20,7 @@ pub struct Budget {
 
 impl Budget {
     /// The limits for an archive of `size` bytes.
-    pub fn new(params: &Params, size: u64) -> Self {
+    pub fn new(params: &UnpackParams, size: u64) -> Self {
         let by_ratio = size.saturating_mul(params.most_ratio).max(HARMLESS);
         let (most, limit) = if by_ratio < params.most_bytes {
             (by_ratio, format!("more than {} times its {size} bytes (most_ratio)", params.most_ratio))

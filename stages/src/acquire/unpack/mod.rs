@@ -25,7 +25,7 @@ pub struct Unpack;
 /// Settings of [`Unpack`].
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Params {
+pub struct UnpackParams {
     /// The variable of the environment that holds the archive's password; `<name>_FILE` may name a file with it.
     pub password: Option<String>,
     /// How many times larger than the archive its files may be together.
@@ -36,7 +36,7 @@ pub struct Params {
     pub most_files: u64,
 }
 
-impl Default for Params {
+impl Default for UnpackParams {
     fn default() -> Self {
         // Text packs to a tenth, logs to a fiftieth, pictures not at all; deflate can reach a thousandth of nothing
         // but zeros. No data set of memes has more than these bytes or files.
@@ -74,7 +74,7 @@ enum Format {
 }
 
 impl Stage for Unpack {
-    type Params = Params;
+    type Params = UnpackParams;
     const NAME: &'static str = "unpack";
     const ABOUT: &'static str =
         "An archive (zip, tar, tar.gz) as a folder, within limits and never outside it";
@@ -82,7 +82,7 @@ impl Stage for Unpack {
     const INPUTS: &'static [Port] = &[Port::one("archive")];
     const OUTSIDE: &'static [&'static str] = &["REPRO_*"];
 
-    fn check(&self, params: &Params) -> Result<(), String> {
+    fn check(&self, params: &UnpackParams) -> Result<(), String> {
         match &params.password {
             Some(name) if !name.starts_with("REPRO_") => Err(format!(
                 "password: `{name}` does not begin with REPRO_; name a variable of the environment, not the password"
@@ -91,7 +91,7 @@ impl Stage for Unpack {
         }
     }
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &UnpackParams, job: &Job) -> Result<(), StageError> {
         let path = job.inputs.one("archive")?;
         let path = &single_file(path)?;
         let fail = |problem: String| StageError::input("archive", path, problem);

@@ -13,7 +13,7 @@ use super::budget::Budget;
 use super::names::{self, Names};
 use super::{Refusal, copy_links, make_folder, write_file};
 use crate::formats::tar_members::{self, Member};
-use crate::host::space;
+use crate::host::disk_space;
 
 /// Counts what is read of the archive's file, for the progress.
 struct Counted<R>(R, Arc<AtomicU64>);
@@ -29,7 +29,7 @@ impl<R: Read> Read for Counted<R> {
 /// Unpacks into the job's output; returns the number of files.
 pub fn unpack(file: File, size: u64, gzip: bool, budget: &Budget, job: &Job) -> Result<usize, Refusal> {
     if !gzip {
-        space::check(job.out, size)?;
+        disk_space::check(job.out, size)?;
     }
     let read = Arc::new(AtomicU64::new(0));
     let file = BufReader::with_capacity(1 << 16, Counted(file, Arc::clone(&read)));
@@ -70,7 +70,7 @@ fn member(
     match kind {
         EntryType::Regular | EntryType::Continuous => {
             let name = names.file(&path)?;
-            space::check(job.out, size)?;
+            disk_space::check(job.out, size)?;
             write_file(&name, content, size, budget, job)?;
         }
         EntryType::Symlink | EntryType::Link => {

@@ -12,10 +12,10 @@ use zip::result::ZipError;
 
 use super::budget::Budget;
 use super::names::{self, Names};
-use super::{Params, Refusal, copy_links, make_folder, write_file};
+use super::{Refusal, UnpackParams, copy_links, make_folder, write_file};
 use crate::formats::file_kind;
 use crate::formats::zip_reader::{self, Zip};
-use crate::host::space;
+use crate::host::disk_space;
 
 /// The type bits of a Unix mode, and those of what may be in an archive.
 const TYPE: u32 = 0o170_000;
@@ -42,7 +42,7 @@ struct Contents {
 }
 
 /// Unpacks into the job's output; returns the number of files.
-pub fn unpack(file: File, params: &Params, budget: &Budget, job: &Job) -> Result<usize, Refusal> {
+pub fn unpack(file: File, params: &UnpackParams, budget: &Budget, job: &Job) -> Result<usize, Refusal> {
     let mut zip = zip_reader::open(file)?;
     let mut names = Names::default();
     let contents = judge(&zip, &mut names, budget, job)?;
@@ -60,7 +60,7 @@ pub fn unpack(file: File, params: &Params, budget: &Budget, job: &Job) -> Result
     if contents.encrypted && password.is_none() {
         return Err(Refusal::Password("the archive is encrypted".to_owned()));
     }
-    space::check(job.out, contents.bytes)?;
+    disk_space::check(job.out, contents.bytes)?;
     let password = password.as_deref().map(str::as_bytes);
     let mut links = Vec::new();
     for item in &contents.links {

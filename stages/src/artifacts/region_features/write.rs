@@ -11,7 +11,7 @@ use super::{MANIFEST, Manifest, PictureRegions, Shard, ShardEntry};
 use crate::artifacts::{ArtifactError, Result, write_json};
 
 /// More than any detector proposes. Room for so many regions is taken for each picture.
-const MOST_REGIONS: usize = 10_000;
+const MAX_REGIONS: usize = 10_000;
 
 /// How features lie in their shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +32,8 @@ impl Layout {
     /// # Errors
     /// What is wrong with the params `regions` and `shard` of whoever writes features.
     pub fn check(regions: usize, shard: usize) -> std::result::Result<(), String> {
-        if !(1..=MOST_REGIONS).contains(&regions) {
-            return Err(format!("`regions` is {regions}; it may be 1 to {MOST_REGIONS}"));
+        if !(1..=MAX_REGIONS).contains(&regions) {
+            return Err(format!("`regions` is {regions}; it may be 1 to {MAX_REGIONS}"));
         }
         if shard == 0 { Err("`shard` must be at least 1".to_owned()) } else { Ok(()) }
     }

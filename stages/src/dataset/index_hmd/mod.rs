@@ -14,7 +14,7 @@ use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::data_summary::Overlap;
 use crate::artifacts::samples::{Sample, Split};
-use crate::dataset::indexing::dirt::Dirt;
+use crate::dataset::indexing::data_quality::Anomaly;
 use crate::dataset::{
     indexing, indexing::Entries, indexing::Look, indexing::MAX_DROPPED, indexing::Row, indexing::SplitFile,
 };
@@ -50,7 +50,7 @@ pub enum Test {
 /// Params of [`IndexHmd`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Params {
+pub struct IndexHmdParams {
     /// The validation split.
     pub validation: Validation,
     /// The test split.
@@ -61,7 +61,7 @@ pub struct Params {
     pub max_dropped: f64,
 }
 
-impl Default for Params {
+impl Default for IndexHmdParams {
     fn default() -> Self {
         Self {
             validation: Validation::default(),
@@ -77,17 +77,17 @@ const PHASE_2: [&str; 5] =
     ["train.jsonl", "dev_seen.jsonl", "dev_unseen.jsonl", "test_seen.jsonl", "test_unseen.jsonl"];
 
 impl Stage for IndexHmd {
-    type Params = Params;
+    type Params = IndexHmdParams;
     const NAME: &'static str = "index-hmd";
     const ABOUT: &'static str = "reads a Hateful Memes archive into samples, pictures and a summary";
     const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::one("archive")];
 
-    fn check(&self, params: &Params) -> Result<(), String> {
+    fn check(&self, params: &IndexHmdParams) -> Result<(), String> {
         indexing::check_share(params.max_dropped)
     }
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &IndexHmdParams, job: &Job) -> Result<(), StageError> {
         let mut archive = Archive::open("archive", job.inputs.one("archive")?, "train.jsonl")?;
         let phase_1 = archive.has("dev.jsonl") && archive.has("test.jsonl");
         let validation = match (phase_1, params.validation) {
@@ -145,8 +145,8 @@ fn read_split(
             Ok(meme) => meme,
             Err(bad) => {
                 let (dirt, problem) = match bad {
-                    Bad::Json(problem) => (Dirt::InvalidLine, problem),
-                    Bad::Label(problem) => (Dirt::BadLabel, problem),
+                    Bad::Json(problem) => (Anomaly::InvalidLine, problem),
+                    Bad::Label(problem) => (Anomaly::BadLabel, problem),
                 };
                 entries.ledger.add(dirt, || format!("{file} line {line}: {problem}"));
                 continue;
@@ -156,16 +156,16 @@ fn read_split(
             entries.ledger.add(dirt, || format!("{file} line {line}: {}: {problem}", meme.id));
         };
         if ids.contains(&meme.id) {
-            drop(Dirt::Twice, format!("{file} has this id on an earlier line"));
+            drop(Anomaly::Twice, format!("{file} has this id on an earlier line"));
             continue;
         }
         let Some(image) = file_name(&meme.img) else {
-            drop(Dirt::BadName, format!("img is `{}`, which names no file of the archive", meme.img));
+            drop(Anomaly::BadName, format!("img is `{}`, which names no file of the archive", meme.img));
             continue;
         };
         let owner = pictures.entry(image.to_owned()).or_insert_with(|| meme.img.clone());
         if *owner != meme.img {
-            drop(Dirt::BadName, format!("`{owner}` and `{}` have the same file name", meme.img));
+            drop(Anomaly::BadName, format!("`{owner}` and `{}` have the same file name", meme.img));
             continue;
         }
         ids.insert(meme.id.clone());

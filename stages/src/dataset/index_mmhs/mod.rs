@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::samples::{Sample, Split};
-use crate::dataset::indexing::dirt::Dirt;
+use crate::dataset::indexing::data_quality::Anomaly;
 use crate::dataset::{
     indexing, indexing::Entries, indexing::Look, indexing::MAX_DROPPED, indexing::Row, indexing::SplitFile,
 };
@@ -58,7 +58,7 @@ pub enum Text {
 /// Params of [`IndexMmhs`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Params {
+pub struct IndexMmhsParams {
     /// The rule for labels.
     pub labels: Labels,
     /// The choice of text.
@@ -71,7 +71,7 @@ pub struct Params {
     pub max_dropped: f64,
 }
 
-impl Default for Params {
+impl Default for IndexMmhsParams {
     fn default() -> Self {
         Self {
             labels: Labels::default(),
@@ -84,17 +84,17 @@ impl Default for Params {
 }
 
 impl Stage for IndexMmhs {
-    type Params = Params;
+    type Params = IndexMmhsParams;
     const NAME: &'static str = "index-mmhs";
     const ABOUT: &'static str = "reads an MMHS150K archive into samples, pictures and a summary";
     const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::one("archive")];
 
-    fn check(&self, params: &Params) -> Result<(), String> {
+    fn check(&self, params: &IndexMmhsParams) -> Result<(), String> {
         indexing::check_share(params.max_dropped)
     }
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &IndexMmhsParams, job: &Job) -> Result<(), StageError> {
         let mut archive = Archive::open("archive", job.inputs.one("archive")?, TRUTH)?;
         let mut entries = Entries::default();
         entries.choose(
@@ -146,7 +146,7 @@ fn read_truth(archive: &mut Archive, entries: &mut Entries) -> Result<Truth, Sta
     entries.note_form(TRUTH, &text);
     let truth = dataset_files::truth(&text.text).map_err(|problem| archive.error(TRUTH, problem))?;
     for id in &truth.twice {
-        entries.ledger.add(Dirt::TruthTwice, || id.clone());
+        entries.ledger.add(Anomaly::TruthTwice, || id.clone());
     }
     Ok(truth)
 }
@@ -156,7 +156,7 @@ fn read_split(
     file: &str,
     split: Split,
     truth: &Truth,
-    params: &Params,
+    params: &IndexMmhsParams,
     entries: &mut Entries,
 ) -> Result<(), StageError> {
     let bytes = archive.text(file)?;
@@ -170,21 +170,21 @@ fn read_split(
             entries.ledger.add(dirt, || format!("{file} line {line}: {id}: {problem}"));
         };
         if !dataset_files::is_tweet_id(id) {
-            drop(Dirt::BadName, "is no tweet's id");
+            drop(Anomaly::BadName, "is no tweet's id");
             continue;
         }
         if !seen.insert(id) {
-            drop(Dirt::Twice, "this split has it on an earlier line");
+            drop(Anomaly::Twice, "this split has it on an earlier line");
             continue;
         }
         let tweet = match truth.tweets.get(id) {
             Some(Ok(tweet)) => tweet,
             Some(Err(problem)) => {
-                drop(Dirt::BadLabel, problem);
+                drop(Anomaly::BadLabel, problem);
                 continue;
             }
             None => {
-                drop(Dirt::NoTruth, &format!("{TRUTH} does not know it"));
+                drop(Anomaly::NoTruth, &format!("{TRUTH} does not know it"));
                 continue;
             }
         };
@@ -225,7 +225,7 @@ fn text_of(
     archive: &mut Archive,
     id: &str,
     tweet: &Tweet,
-    params: &Params,
+    params: &IndexMmhsParams,
     entries: &mut Entries,
 ) -> Result<String, StageError> {
     let tweet = params.clean.apply(&tweet.text);
@@ -238,7 +238,7 @@ fn text_of(
         let bytes = archive.bytes(&file)?;
         match dataset_files::picture_text(&dataset_files::text(&bytes).text) {
             Ok(text) => read = text,
-            Err(problem) => entries.ledger.add(Dirt::BadPictureText, || format!("{file}: {problem}")),
+            Err(problem) => entries.ledger.add(Anomaly::BadPictureText, || format!("{file}: {problem}")),
         }
     }
     Ok(if params.text == Text::Ocr { read } else { format!("{tweet} {read}").trim().to_owned() })

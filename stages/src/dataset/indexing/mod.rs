@@ -1,7 +1,7 @@
 //! What the two `index` stages share: from the entries of the split files to samples, pictures and a summary, with one
 //! policy for dirt. It does not know the layouts of the data sets.
 
-pub mod dirt;
+pub mod data_quality;
 pub mod overlap;
 pub mod picture;
 
@@ -21,8 +21,8 @@ use crate::artifacts::data_summary::{DataSummary, Overlap, PictureSummary, Split
 use crate::artifacts::samples::{Sample, SampleSet, Split};
 use crate::formats::archive::{Archive, file_name};
 use crate::formats::dataset_files::Text;
-use crate::formats::{file_kind, pictures, tar_members};
-use dirt::{Dirt, Ledger};
+use crate::formats::{file_kind, image_decode, tar_members};
+use data_quality::{Anomaly, Ledger};
 use picture::{Looks, Unusable};
 
 /// How closely pictures are looked at.
@@ -97,10 +97,10 @@ impl Entries {
     /// Enters what is odd about the form of the text file `name`.
     pub fn note_form(&mut self, name: &str, text: &Text) {
         if text.marked {
-            self.ledger.add(Dirt::ByteOrderMark, || name.to_owned());
+            self.ledger.add(Anomaly::ByteOrderMark, || name.to_owned());
         }
         if text.carriage_returns > 0 {
-            self.ledger.add(Dirt::CarriageReturns, || format!("{name}: {} lines", text.carriage_returns));
+            self.ledger.add(Anomaly::CarriageReturns, || format!("{name}: {} lines", text.carriage_returns));
         }
     }
 
@@ -198,12 +198,12 @@ pub fn write(
     Ok(summary.write(job.out)?)
 }
 
-fn odd_text(text: &str) -> impl Iterator<Item = Dirt> + use<> {
+fn odd_text(text: &str) -> impl Iterator<Item = Anomaly> + use<> {
     [
-        (Dirt::EmptyText, text.trim().is_empty()),
-        (Dirt::LongText, text.len() > Dirt::LONG && text.chars().count() > Dirt::LONG),
-        (Dirt::Emoji, text.chars().any(|character| character > '\u{ffff}')),
-        (Dirt::BrokenText, text.contains('\u{fffd}')),
+        (Anomaly::EmptyText, text.trim().is_empty()),
+        (Anomaly::LongText, text.len() > Anomaly::LONG && text.chars().count() > Anomaly::LONG),
+        (Anomaly::Emoji, text.chars().any(|character| character > '\u{ffff}')),
+        (Anomaly::BrokenText, text.contains('\u{fffd}')),
     ]
     .into_iter()
     .filter(|(_, is)| *is)
@@ -277,7 +277,8 @@ impl Pictures<'_> {
     fn all(&self) -> Result<Vec<Result<Kept, Unusable>>, StageError> {
         let any_here = self.wanted.iter().any(|name| self.archive.has(name));
         let found = if !any_here && self.archive.has(INNER) { self.of_inner() } else { self.of_archive() }?;
-        let missing = |name: &String| (Dirt::MissingPicture, format!("the archive has no picture `{name}`"));
+        let missing =
+            |name: &String| (Anomaly::MissingPicture, format!("the archive has no picture `{name}`"));
         Ok(found
             .into_iter()
             .zip(self.wanted)
@@ -367,9 +368,9 @@ impl Pictures<'_> {
             Err(unusable) => return Ok(Err(unusable)),
         };
         if self.look == Look::Decode
-            && let Err(problem) = pictures::decode(bytes)
+            && let Err(problem) = image_decode::decode(bytes)
         {
-            return Ok(Err((Dirt::UnreadablePicture, problem)));
+            return Ok(Err((Anomaly::UnreadablePicture, problem)));
         }
         let file = file_name(name).ok_or_else(|| self.archive.error(name, "is not the name of a file"))?;
         let to = self.images.join(file);

@@ -51,7 +51,7 @@ pub enum Value<'a> {
 
 /// Most values of a pickle, and most entries of its memo: what a list of all pictures of a large data set needs, many
 /// times over. A value takes 60 times the byte that a hostile pickle spends on it.
-const MOST_VALUES: usize = 1 << 22;
+const MAX_VALUES: usize = 1 << 22;
 
 /// A pickle that has been read.
 #[derive(Debug)]
@@ -339,8 +339,8 @@ impl<'a> Machine<'a> {
     }
 
     fn push(&mut self, value: Value<'a>) -> Result<(), String> {
-        if self.values.len() >= MOST_VALUES {
-            return Err(format!("more than {MOST_VALUES} values"));
+        if self.values.len() >= MAX_VALUES {
+            return Err(format!("more than {MAX_VALUES} values"));
         }
         let id = self.values.len() as u32;
         self.values.push(value);
@@ -387,8 +387,8 @@ impl<'a> Machine<'a> {
     fn remember(&mut self, key: u64) -> Result<(), String> {
         let id = *self.stack.last().ok_or("a value is missing")?;
         self.memo.insert(key, id);
-        if self.memo.len() > MOST_VALUES {
-            return Err(format!("more than {MOST_VALUES} values to refer to"));
+        if self.memo.len() > MAX_VALUES {
+            return Err(format!("more than {MAX_VALUES} values to refer to"));
         }
         Ok(())
     }

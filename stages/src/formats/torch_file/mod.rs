@@ -20,7 +20,7 @@ const OLD_LAYOUT: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50
 /// The longest pickle: the table of a model of a million tensors is shorter.
 const LONGEST_PICKLE: u64 = 64 << 20;
 /// How many times larger than their file the tensors may be together: weights that two parts share are stored once.
-const MOST_SHARED: u64 = 4;
+const MAX_SHARED: u64 = 4;
 
 /// A file whose table of tensors has been read.
 pub struct TorchFile {
@@ -339,7 +339,7 @@ impl TorchFile {
             *last = end.max(*last);
             of_storage.push(info);
         }
-        if all > self.bytes.saturating_mul(MOST_SHARED) {
+        if all > self.bytes.saturating_mul(MAX_SHARED) {
             let problem = "its tensors share the bytes of the file many times over";
             return Err(format!("{problem}: {all} bytes of tensors in {} bytes", self.bytes));
         }

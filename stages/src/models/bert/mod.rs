@@ -7,14 +7,14 @@ pub mod found;
 mod layer;
 mod mlm_head;
 mod shapes;
-mod words;
+mod text_embeddings;
 
 pub use adapter::{Adapter, AdapterPlace};
 pub use classifier::{Classifier, classifier_name};
-pub use layer::{End, Layer, LayerSize, Rows, key_bias};
+pub use layer::{BertOutput, Layer, LayerSize, Rows, key_bias};
 pub use mlm_head::MlmHead;
 pub use shapes::Shapes;
-pub use words::{Words, WordsSize};
+pub use text_embeddings::{EmbeddingDims, TextEmbeddings};
 
 /// BERT's constants, which small models share.
 pub mod defaults {

@@ -22,8 +22,8 @@ use candle_nn::VarBuilder;
 pub use boxes::Corners;
 pub use config::Config;
 
-pub use crate::formats::pictures::Picture;
-use crate::nn::host::host_vec;
+pub use crate::formats::image_decode::Picture;
+use crate::nn::cpu_tensor::cpu_vec;
 use backbone::Body;
 use fpn::Pyramid;
 use head::{BoxHead, Described};
@@ -79,9 +79,9 @@ impl FasterRcnn {
     /// A picture without pixels; features that are not finite (damaged weights); what the device reports.
     pub fn detect(&self, picture: &Picture, most: usize) -> Result<Vec<Region>> {
         let Looked { scale, proposals, described } = self.look(picture)?;
-        let probabilities = host_vec(&described.probabilities)?;
+        let probabilities = cpu_vec(&described.probabilities)?;
         let Config { classes, class_nms, head_width, .. } = self.config;
-        let features = host_vec(&described.features)?;
+        let features = cpu_vec(&described.features)?;
         let values = features.iter().chain(&probabilities).chain(proposals.as_flattened());
         if !values.into_iter().all(|value| value.is_finite()) {
             return Err(candle_core::Error::Msg(

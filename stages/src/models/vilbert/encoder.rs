@@ -8,7 +8,7 @@ use super::super::bert::{Layer, Rows};
 use super::co_attention::CoAttention;
 use super::embeddings::Embeddings;
 use super::{Biases, Config, Streams};
-use crate::nn::{DropoutAt, Params};
+use crate::nn::{DropoutAt, ParamStore};
 
 #[derive(Debug, Clone)]
 pub struct Encoder {
@@ -38,7 +38,7 @@ impl Encoder {
         Self::sites(config)[3]
     }
 
-    pub fn load(config: &Config, params: &Params) -> Result<Self> {
+    pub fn load(config: &Config, params: &ParamStore) -> Result<Self> {
         let co_site = Self::sites(config)[2];
         let ids = config.t_biattention_id.iter().copied().zip(config.v_biattention_id.iter().copied());
         let all = (config.num_hidden_layers, config.v_num_hidden_layers);
@@ -83,7 +83,7 @@ impl Encoder {
 }
 
 impl Stacks {
-    fn load(config: &Config, params: &Params, text: Range<usize>, vision: Range<usize>) -> Result<Self> {
+    fn load(config: &Config, params: &ParamStore, text: Range<usize>, vision: Range<usize>) -> Result<Self> {
         let [text_site, vision_site, ..] = Encoder::sites(config);
         let layer = |stack: &str, index: usize, size, first: u32| {
             let name = format!("model.bert.encoder.{stack}.{index}");

@@ -4,13 +4,13 @@ use candle_core::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::bert::{LayerSize, Shapes, WordsSize, checks, defaults, found};
+use super::super::bert::{EmbeddingDims, LayerSize, Shapes, checks, defaults, found};
 use super::super::{
-    AdapterPlace, Architecture, Changes, Dimensions, Family, Known, Model, Origin, Pretrained, Small,
-    TensorShapes,
+    AdapterPlace, Architecture, Dimensions, Family, Known, Model, ModelOverrides, Origin, Pretrained,
+    SmallConfig, TensorShapes,
 };
-use super::{VisualBert, names};
-use crate::nn::Params;
+use super::{VisualBert, checkpoint_names};
+use crate::nn::ParamStore;
 
 /// Width of an attention head of the paper's model.
 const HEAD_WIDTH: usize = 64;
@@ -80,7 +80,7 @@ impl Config {
     }
 
     /// A small one.
-    pub fn small(small: &Small) -> Self {
+    pub fn small(small: &SmallConfig) -> Self {
         Self {
             vocab_size: small.words,
             hidden_size: small.hidden,
@@ -101,8 +101,8 @@ impl Config {
         self.hidden_size / self.adapter_divisor.max(1)
     }
 
-    pub(super) fn words(&self) -> WordsSize {
-        WordsSize {
+    pub(super) fn words(&self) -> EmbeddingDims {
+        EmbeddingDims {
             words: self.vocab_size,
             positions: self.max_position_embeddings,
             types: self.type_vocab_size,
@@ -180,29 +180,29 @@ impl Architecture for Config {
         list.0
     }
 
-    fn begins_as(&self, name: &str) -> String {
+    fn init_from(&self, name: &str) -> String {
         // The visual position and type tables are copies of the text's.
         name.replace("embeddings_visual", "embeddings")
     }
 
-    fn change(&mut self, changes: &Changes) {
-        let Changes { dropout, adapter_divisor, adapter_place } = *changes;
+    fn change(&mut self, changes: &ModelOverrides) {
+        let ModelOverrides { dropout, adapter_divisor, adapter_place } = *changes;
         self.hidden_dropout_prob = dropout.unwrap_or(self.hidden_dropout_prob);
         self.attention_probs_dropout_prob = dropout.unwrap_or(self.attention_probs_dropout_prob);
         self.adapter_divisor = adapter_divisor.unwrap_or(self.adapter_divisor);
         self.adapter_place = adapter_place.unwrap_or(self.adapter_place);
     }
 
-    fn build(&self, params: &Params) -> Result<Box<dyn Model>> {
+    fn build(&self, params: &ParamStore) -> Result<Box<dyn Model>> {
         Ok(Box::new(VisualBert::new(self, params)?))
     }
 
     fn own_name(&self, origin: Origin, name: &str) -> Option<String> {
-        names::own(origin, name)
+        checkpoint_names::own(origin, name)
     }
 
     fn is_fresh(&self, origin: Origin, name: &str) -> bool {
-        names::is_fresh(origin, name)
+        checkpoint_names::is_fresh(origin, name)
     }
 
     fn known(&self) -> Known {

@@ -21,8 +21,8 @@ use self::memory::Memory;
 pub(crate) use self::tool::ShowRegions;
 use crate::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use crate::artifacts::weights;
-use crate::formats::pictures::decode;
-use crate::host::{device, space};
+use crate::formats::image_decode::decode;
+use crate::host::{device, disk_space};
 use crate::models::faster_rcnn::{Config, FasterRcnn, Region};
 use crate::nn::tune_allocator;
 
@@ -32,7 +32,7 @@ pub struct Regions;
 /// Its params.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
+pub struct RegionsParams {
     /// Most regions a picture.
     #[serde(default = "default_regions")]
     pub regions: usize,
@@ -67,7 +67,7 @@ const KEPT: &str = "REPRO_REGIONS";
 const LONG: f64 = 600.0;
 
 impl Stage for Regions {
-    type Params = Params;
+    type Params = RegionsParams;
     const NAME: &'static str = "regions";
     const ABOUT: &'static str =
         "Extracts the features of each picture's most telling regions with the detector.";
@@ -75,11 +75,11 @@ impl Stage for Regions {
     const INPUTS: &'static [Port] = &[Port::one("images"), Port::one("detector")];
     const OUTSIDE: &'static [&'static str] = &[KEPT];
 
-    fn check(&self, params: &Params) -> Result<(), String> {
+    fn check(&self, params: &RegionsParams) -> Result<(), String> {
         Layout::check(params.regions, params.shard)
     }
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &RegionsParams, job: &Job) -> Result<(), StageError> {
         tune_allocator();
         let images = job.inputs.one("images")?;
         let weights_dir = job.inputs.one("detector")?;
@@ -89,9 +89,9 @@ impl Stage for Regions {
         let detector = FasterRcnn::load(&config, &VarBuilder::from_tensors(tensors, DType::F32, &device))
             .map_err(|error| StageError::input("detector", weights_dir, error))?;
         let names = picture_names(images)?;
-        let Params { regions: max_regions, shard, half } = *params;
+        let RegionsParams { regions: max_regions, shard, half } = *params;
         let layout = Layout { width: config.head_width, max_regions, shard, half };
-        let disk = space::readable(layout.bytes(names.len()));
+        let disk = disk_space::readable(layout.bytes(names.len()));
         job.progress.note(&format!("{} pictures: {disk} of disk", names.len()));
         check_room(job.scratch, layout, names.len())?;
         let memory = job.outside.path(KEPT).map(|dir| Memory::open(&dir, weights_dir, layout)).transpose()?;
@@ -103,9 +103,9 @@ impl Stage for Regions {
 
 /// Refuses where the disk has no room for the features.
 fn check_room(scratch: &Path, layout: Layout, pictures: usize) -> Result<(), StageError> {
-    space::check(scratch, layout.bytes(pictures)).map_err(|error| {
+    disk_space::check(scratch, layout.bytes(pictures)).map_err(|error| {
         let half = Layout { half: true, ..layout };
-        match space::check(scratch, half.bytes(pictures)) {
+        match disk_space::check(scratch, half.bytes(pictures)) {
             Ok(()) if !layout.half => StageError::failed(format!(
                 "{error}; with `half: true` there is room: features rounded to 11 bits, in half the disk"
             )),
@@ -178,7 +178,7 @@ impl Work<'_> {
         let text = format!(
             "{left} pictures to extract: about {} at {seconds:.3} s each, and {} of disk",
             humantime::format_duration(std::time::Duration::from_secs(all.ceil() as u64)),
-            space::readable(self.layout.bytes(left))
+            disk_space::readable(self.layout.bytes(left))
         );
         if all > LONG { self.job.progress.warn(&text) } else { self.job.progress.note(&text) }
     }

@@ -13,7 +13,7 @@ use super::*;
 use crate::artifacts::region_features::RegionFeatures;
 use crate::artifacts::scene_objects::{SceneObject, SceneObjects};
 use crate::artifacts::write_json_lines;
-use crate::formats::pictures::read_picture;
+use crate::formats::image_decode::read_picture;
 use crate::regions::make_detector::MakeDetector;
 
 const COLOURS: [(&str, [u8; 3]); 4] =

@@ -11,7 +11,7 @@ use serde_json::json;
 use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
 
 use crate::artifacts::{read_json, weights};
-use crate::formats::pictures::read_picture;
+use crate::formats::image_decode::read_picture;
 use crate::host::device;
 use crate::models::faster_rcnn::{Config, FasterRcnn, Region};
 
@@ -22,7 +22,7 @@ pub(crate) struct ShowRegions;
 const DETECTOR: &str = "detector";
 /// Regions that are drawn unless the caller says how many.
 const DRAWN: usize = 8;
-const MOST_DRAWN: usize = 1000;
+const MAX_DRAWN: usize = 1000;
 /// A smaller picture is enlarged, so that names can be read on it.
 const SHORTEST: u32 = 480;
 /// Side of a letter, in pixels.
@@ -67,9 +67,9 @@ impl Tool for ShowRegions {
     fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
         let most = match args.get("--most").map(|most| (most, most.parse())) {
             None => DRAWN,
-            Some((_, Ok(most @ 1..=MOST_DRAWN))) => most,
+            Some((_, Ok(most @ 1..=MAX_DRAWN))) => most,
             Some((most, _)) => {
-                return Err(StageError::Params(format!("--most is `{most}`; it must be 1 to {MOST_DRAWN}")));
+                return Err(StageError::Params(format!("--most is `{most}`; it must be 1 to {MAX_DRAWN}")));
             }
         };
         let dir = desk.results.output(args.get("--detector").unwrap_or(DETECTOR))?;

@@ -21,7 +21,7 @@ pub struct ImportDetector;
 /// Its params.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
+pub struct ImportDetectorParams {
     /// Dimensions of the checkpoint's model, and how proposals are chosen, which no checkpoint says; X-152 by default.
     #[serde(default = "Config::x152")]
     config: Config,
@@ -36,18 +36,18 @@ const TRAINING_ONLY: [&str; 3] = [
 const CELL_ANCHORS: &str = "rpn.anchor_generator.cell_anchors.";
 
 impl Stage for ImportDetector {
-    type Params = Params;
+    type Params = ImportDetectorParams;
     const NAME: &'static str = "import-detector";
     const ABOUT: &'static str =
         "Turns the published X-152 checkpoint into weights, checking every name and shape.";
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[Port::one("checkpoint"), Port::optional("settings")];
 
-    fn check(&self, params: &Params) -> Result<(), String> {
+    fn check(&self, params: &ImportDetectorParams) -> Result<(), String> {
         params.config.check()
     }
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &ImportDetectorParams, job: &Job) -> Result<(), StageError> {
         let path = job.inputs.one("checkpoint")?;
         let fail = |problem: String| StageError::input("checkpoint", path, problem);
         let mut config = params.config.clone();

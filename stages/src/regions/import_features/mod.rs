@@ -17,7 +17,7 @@ use stage_api::{Job, Port, Stage, StageError, Unit};
 use self::source::Source;
 use crate::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use crate::artifacts::samples::SampleSet;
-use crate::host::space;
+use crate::host::disk_space;
 
 /// The stage.
 pub struct ImportFeatures;
@@ -25,7 +25,7 @@ pub struct ImportFeatures;
 /// Its params.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
+pub struct ImportFeaturesParams {
     /// Most regions a picture (MMF's `max_features`).
     #[serde(default = "default_regions")]
     pub regions: usize,
@@ -49,18 +49,18 @@ fn default_shard() -> usize {
 const AT_ONCE: usize = 64;
 
 impl Stage for ImportFeatures {
-    type Params = Params;
+    type Params = ImportFeaturesParams;
     const NAME: &'static str = "import-features";
     const ABOUT: &'static str =
         "Takes region features that exist already: MMF's LMDB, folders of .npy, tsv of bottom-up attention.";
     const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::one("features"), Port::one("samples")];
 
-    fn check(&self, params: &Params) -> Result<(), String> {
+    fn check(&self, params: &ImportFeaturesParams) -> Result<(), String> {
         Layout::check(params.regions, params.shard)
     }
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &ImportFeaturesParams, job: &Job) -> Result<(), StageError> {
         let (path, samples) = (job.inputs.one("features")?, job.inputs.one("samples")?);
         let set = SampleSet::read(samples)
             .map_err(|error| StageError::input("samples", error.path, error.problem))?;
@@ -74,9 +74,9 @@ impl Stage for ImportFeatures {
         let source = Source::open(path).map_err(fail)?;
         let keys = source.entries().and_then(|entries| entries.assign(&images)).map_err(fail)?;
         let width = source.width(&keys[0]).map_err(fail)?;
-        let Params { regions: max_regions, shard, half } = *params;
+        let ImportFeaturesParams { regions: max_regions, shard, half } = *params;
         let layout = Layout { width, max_regions, shard, half };
-        space::check(job.out, layout.bytes(images.len()))?;
+        disk_space::check(job.out, layout.bytes(images.len()))?;
         let mut writer = RegionWriter::new(job.out, layout);
         let (mut done, unplaced) = (0, AtomicUsize::new(0));
         for (images_of_shard, keys) in images.chunks(shard).zip(keys.chunks(shard)) {

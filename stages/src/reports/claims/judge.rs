@@ -1,7 +1,7 @@
 //! The rules by which a claim is judged. They know numbers and their intervals, not where these come from.
 
 use crate::metrics::bootstrap::Interval;
-use crate::reports::published::Quoted;
+use crate::reports::paper_results::Quoted;
 
 /// Two modes are close whose ROC-AUCs differ by no more than this: the paper's own gap between PE and Full-FT on Hateful
 /// Memes, 0.0158, to one digit.

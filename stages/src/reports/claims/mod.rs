@@ -8,9 +8,9 @@ mod tool;
 
 use stage_api::{Job, Port, Stage, StageError};
 
-use crate::reports::evaluated;
-use crate::reports::profile::Profile;
-use crate::reports::published::{self, DATASETS, Paper, Quantities};
+use crate::reports::caption::Profile;
+use crate::reports::evaluation;
+use crate::reports::paper_results::{self, DATASETS, Paper, Quantities};
 use crate::reports::table::{Column, Table};
 
 pub use tool::CheckClaims;
@@ -35,8 +35,8 @@ impl Stage for Claims {
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
         let inputs = job.inputs;
         let paper = Paper::read(inputs.one("published")?, inputs.one("quoted")?, inputs.one("splits")?)?;
-        let second = published::read_quantities(inputs.one("vilbert")?)?;
-        let runs = evaluated::read(&inputs.all("runs"))?;
+        let second = paper_results::read_quantities(inputs.one("vilbert")?)?;
+        let runs = evaluation::read(&inputs.all("runs"))?;
         Ok(table(&paper, &second, &runs, profile).write(job.out)?)
     }
 }
@@ -47,7 +47,7 @@ const NAME: &str = "claims";
 const CLAIM: [&str; 2] = ["claim", "dataset"];
 const VERDICT: &str = "verdict";
 
-fn table(paper: &Paper, second: &[Quantities], runs: &evaluated::Runs, profile: &Profile) -> Table {
+fn table(paper: &Paper, second: &[Quantities], runs: &evaluation::Runs, profile: &Profile) -> Table {
     let (logs, ours) = ("in its own logs", "in this run");
     let in_group =
         |key: &str, group: &str| Column { group: group.to_owned(), ..Column::words(key, "Verdict") };

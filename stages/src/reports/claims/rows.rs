@@ -5,8 +5,8 @@ use crate::metrics::bootstrap::Interval;
 use crate::metrics::delong::NORMAL_95;
 use crate::metrics::hanley_mcneil;
 use crate::models::{Family, Mode};
-use crate::reports::evaluated::{Evaluated, Runs, components, interval_of, mean_roc_auc, missing};
-use crate::reports::published::{self, Claim, DATASETS, Paper, Quantities, Quoted};
+use crate::reports::evaluation::{Evaluated, Runs, components, interval_of, mean_roc_auc, missing};
+use crate::reports::paper_results::{self, Claim, DATASETS, Paper, Quantities, Quoted};
 use crate::reports::table::Cell;
 
 /// A value with its interval, if it has one, and what follows from it.
@@ -39,7 +39,7 @@ fn row(says: String, dataset: &str, formula: &str, logs: Found, ours: Found) -> 
         if dataset.is_empty() {
             Cell::None
         } else {
-            Cell::Text(published::title(&DATASETS, dataset).to_owned())
+            Cell::Text(paper_results::title(&DATASETS, dataset).to_owned())
         },
         Cell::Text(formula.to_owned()),
         logs.cell,

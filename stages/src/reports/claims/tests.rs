@@ -6,7 +6,7 @@ use stage_api::testing::run_stage;
 
 use super::*;
 use crate::artifacts::metrics::Metrics;
-use crate::reports::evaluated::made_up::write;
+use crate::reports::evaluation::made_up::write;
 use crate::reports::table::Cell;
 
 fn make(root: &Path, dirs: &[PathBuf]) -> Table {

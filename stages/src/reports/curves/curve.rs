@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::artifacts::history::History;
-use crate::reports::published::{self, Point, Split};
+use crate::reports::paper_results::{self, Point, Split};
 
 /// A value over the seeds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -71,7 +71,7 @@ impl Curve {
 
     /// What a legend calls it.
     pub fn name(&self) -> String {
-        let title = published::kind_title(&self.mode);
+        let title = paper_results::kind_title(&self.mode);
         match self.seeds.as_slice() {
             [] | [_] => title,
             seeds => {

@@ -8,10 +8,10 @@ use stage_api::{Job, Port, Stage, StageError};
 
 use self::curve::{Curve, Spread};
 use crate::artifacts::history::History;
+use crate::reports::caption::Profile;
 use crate::reports::figure::{self, Figure, LegendColumn, Line, Panel, Scale};
 use crate::reports::look::style;
-use crate::reports::profile::Profile;
-use crate::reports::published::{self, DATASETS};
+use crate::reports::paper_results::{self, DATASETS};
 use crate::reports::table::thousands;
 
 /// Draws the curves.
@@ -26,7 +26,7 @@ impl Stage for Curves {
     const INPUTS: &'static [Port] = &[Port::one("published"), Port::many("runs")];
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
-        let published = curve::published(&published::read_curves(job.inputs.one("published")?)?);
+        let published = curve::published(&paper_results::read_curves(job.inputs.one("published")?)?);
         let mut histories = Vec::new();
         for dir in job.inputs.all("runs") {
             histories.push(History::read(dir)?);
@@ -143,10 +143,10 @@ impl Pair {
 
     fn legend(&self, words: impl Fn(&Curve) -> String) -> Vec<LegendColumn> {
         let column = |curves: &[Curve], faint: bool, heading: &str| {
-            let kinds = published::kinds(curves.iter().map(|curve| curve.mode.as_str()));
+            let kinds = paper_results::kinds(curves.iter().map(|curve| curve.mode.as_str()));
             let entries =
                 kinds.into_iter().map(|kind| match curves.iter().find(|curve| curve.mode == kind) {
-                    None => (None, format!("{}: no run", published::kind_title(kind))),
+                    None => (None, format!("{}: no run", paper_results::kind_title(kind))),
                     Some(curve) => {
                         let text = format!("{}: {}{}", curve.name(), words(curve), gaps(curve));
                         (Some(style(kind, faint)), text)

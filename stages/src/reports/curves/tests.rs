@@ -10,7 +10,7 @@ use stage_api::testing::run_stage;
 
 use super::*;
 use crate::artifacts::history::{ParameterCounts, RunInfo, TrainPoint, ValPoint};
-use crate::reports::published::MODES;
+use crate::reports::paper_results::MODES;
 
 /// A run of 600 updates with the shape of a real one: a saturating rise under noise.
 fn history(dataset: &str, mode: &str, seed: u64) -> History {

@@ -4,8 +4,8 @@
 //! The step's page is the same bytes wherever the same is made. [`tool`] writes the same page with what it leaves out for
 //! that: keys, digests, times, hosts and logs of the project's steps.
 
+mod live_curves;
 mod page;
-mod so_far;
 mod tool;
 
 use std::fs;
@@ -20,7 +20,7 @@ use self::page::{Page, Part, Run};
 use crate::artifacts::ArtifactError;
 use crate::artifacts::history::History;
 use crate::reports::figure;
-use crate::reports::published::{DATASETS, kind_rank, rank};
+use crate::reports::paper_results::{DATASETS, kind_rank, rank};
 use crate::reports::table::Table;
 
 pub use tool::ShowPage;
@@ -35,7 +35,7 @@ pub struct Report;
 /// Settings of [`Report`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
+pub struct ReportParams {
     /// The profile that made the parts: `mini`.
     profile: String,
     /// What the profile is: `synthetic memes, small model`.
@@ -54,13 +54,13 @@ fn title() -> String {
 }
 
 impl Stage for Report {
-    type Params = Params;
+    type Params = ReportParams;
     const NAME: &'static str = "report";
     const ABOUT: &'static str = "One self-contained HTML page with all tables, figures and runs";
     const VERSION: u32 = 6;
     const INPUTS: &'static [Port] = &[Port::many(PARTS), Port { name: RUNS, many: true, optional: true }];
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &ReportParams, job: &Job) -> Result<(), StageError> {
         let parts = job.inputs.all(PARTS).into_iter().map(|dir| part(dir, None));
         let runs = job.inputs.all(RUNS).into_iter().map(|dir| run(dir, None));
         let page = params.page(parts.collect::<Result<_, _>>()?, runs.collect::<Result<_, _>>()?);
@@ -70,7 +70,7 @@ impl Stage for Report {
     }
 }
 
-impl Params {
+impl ReportParams {
     /// A page without a project.
     fn page(&self, parts: Vec<Part>, mut runs: Vec<Run>) -> Page {
         // Those that have not run yet come last, as the pipeline has them.

@@ -5,11 +5,11 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, Value, context};
 use stage_api::StepView;
 
-use super::so_far;
+use super::live_curves;
 use crate::artifacts::history::{History, RunInfo, ValPoint};
 use crate::artifacts::scalars::Scalars;
 use crate::reports::figure::FigureEntry;
-use crate::reports::published::{self, DATASETS};
+use crate::reports::paper_results::{self, DATASETS};
 use crate::reports::table::{Cell, Table, thousands};
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -131,8 +131,8 @@ impl Page {
         let (dataset, mode, seed) = (cell(&["dataset", "trained_on"])?, cell(&["mode"])?, cell(&["seed"]));
         let infos = self.runs.iter().filter_map(|run| run.found.as_ref().ok()).map(|history| &history.run);
         let is_it = |info: &&RunInfo| {
-            published::title(&DATASETS, &info.dataset) == dataset
-                && published::kind_title(&info.kind()) == mode
+            paper_results::title(&DATASETS, &info.dataset) == dataset
+                && paper_results::kind_title(&info.kind()) == mode
                 && seed.as_ref().is_none_or(|seed| *seed == info.seed.to_string())
         };
         infos.into_iter().find(is_it).map(|info| format!("#{}", anchor(info)))
@@ -168,7 +168,7 @@ impl Page {
                 let told = context! {
                     anchor => format!("run-{name}"), name, missing, measured => last.collect::<Vec<_>>(),
                     // This program's own SVG, made with escaped text.
-                    so_far => so_far::svg(name, measured).map(Value::from_safe_string),
+                    so_far => live_curves::svg(name, measured).map(Value::from_safe_string),
                 };
                 return context! { ..told, ..common };
             }
@@ -179,7 +179,7 @@ impl Page {
             anchor => anchor(info),
             name => format!(
                 "{}, {}, seed {}",
-                published::title(&DATASETS, &info.dataset), published::kind_title(&info.kind()), info.seed
+                paper_results::title(&DATASETS, &info.dataset), paper_results::kind_title(&info.kind()), info.seed
             ),
             updates => thousands(info.updates),
             train_rows => thousands(rows.0),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use stage_api::{Answer, Arg, Count, Desk, InputView, Results, StageError, StepView, Tool, ToolArgs};
 
 use super::page::{Page, Part, Project, Run};
-use super::{PARTS, Params, RUNS, part, rendered, run};
+use super::{PARTS, RUNS, ReportParams, part, rendered, run};
 use crate::artifacts::scalars;
 use crate::reports::cost;
 use crate::reports::table::Table;
@@ -61,7 +61,7 @@ fn page(results: &dyn Results) -> Result<Page, StageError> {
             "the pipeline has no step of the stage `report`, whose page this would be".to_owned(),
         )
     })?;
-    let params: Params =
+    let params: ReportParams =
         ron::from_str(&report.params).map_err(|error| StageError::Params(error.to_string()))?;
     let (mut parts, mut runs) = (Vec::new(), Vec::new());
     for input in &report.inputs {

@@ -13,7 +13,7 @@ use crate::artifacts::samples::Split;
 use crate::artifacts::scores::Score;
 use crate::artifacts::token_set::TokenSet;
 use crate::metrics::{self, argmax};
-use crate::training::memes::TOKENS;
+use crate::training::dataset::TOKENS;
 
 /// How many of the ids that are missing a message names.
 const NAMED: usize = 3;

@@ -17,8 +17,8 @@ use stage_api::{Job, Outside, Port, Stage, StageError};
 use self::scored::Scored;
 use crate::artifacts::samples::Split;
 use crate::models::Family;
-use crate::training::finished::{self, RUN};
-use crate::training::memes::{REGIONS, TOKENS};
+use crate::training::dataset::{REGIONS, TOKENS};
+use crate::training::inference::{self, RUN};
 
 /// The port that predictions of others come in by: a CSV file.
 const PREDICTIONS: &str = "predictions";
@@ -84,7 +84,7 @@ impl Stage for Evaluate {
             return Err("resamples must be from 100 to 1,000,000".to_owned());
         }
         params.name.as_deref().map_or(Ok(()), check_name)?;
-        finished::split(&params.split).map(drop)
+        inference::split(&params.split).map(drop)
     }
 
     fn check_wiring(&self, params: &EvaluateParams, ports: &[&str]) -> Result<(), String> {
@@ -115,7 +115,7 @@ impl Stage for Evaluate {
     }
 
     fn run(&self, params: &EvaluateParams, job: &Job) -> Result<(), StageError> {
-        let split = finished::split(&params.split).map_err(StageError::Params)?;
+        let split = inference::split(&params.split).map_err(StageError::Params)?;
         let scored = match job.inputs.optional(PREDICTIONS) {
             Some(file) => given::scored(params.name.as_deref().unwrap_or_default(), file, split, job)?,
             None => Scored::by_run(params, split, job)?,

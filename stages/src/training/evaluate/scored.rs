@@ -14,8 +14,8 @@ use crate::host::device;
 use crate::metrics::bootstrap::{self, Resamples};
 use crate::metrics::{self, argmax};
 use crate::nn::tune_allocator;
-use crate::training::finished::{self, RUN};
-use crate::training::memes::TOKENS;
+use crate::training::dataset::TOKENS;
+use crate::training::inference::{self, RUN};
 
 /// The rows of a split with the probabilities that a run or another system gave them.
 pub(super) struct Scored {
@@ -45,7 +45,7 @@ impl Scored {
         let device = device::open(&job.host.device)?;
         let run = job.inputs.one(RUN)?;
         let history = History::read(run)?;
-        let memes = finished::memes(job)?;
+        let memes = inference::memes(job)?;
         let dataset = &memes.tokens.info.dataset;
         if params.shift == (*dataset == history.run.dataset) {
             let (trained, way) = (&history.run.dataset, if params.shift { "without" } else { "with" });
@@ -57,7 +57,7 @@ impl Scored {
         let rows = memes.rows_of(split)?;
         let labels = memes.labels(&rows)?;
 
-        let scored = finished::score(job, &memes, &rows, params.batch, &device)?;
+        let scored = inference::score(job, &memes, &rows, params.batch, &device)?;
 
         let id = |&row: &usize| memes.tokens.rows[row].id.clone();
         let scores = rows.iter().zip(scored.probabilities()).zip(&labels);

@@ -9,10 +9,10 @@ use stage_api::{Job, StageError};
 
 use super::checkpoint::is_checkpoint;
 use crate::formats::{file_kind, tar_members};
-use crate::host::space;
+use crate::host::disk_space;
 
 /// How many times larger than its archive a checkpoint may be: gzip takes a tenth off weights.
-const MOST_RATIO: u64 = 200;
+const MAX_RATIO: u64 = 200;
 /// A checkpoint below this many bytes may have any ratio.
 const HARMLESS: u64 = 64 << 20;
 
@@ -24,7 +24,7 @@ pub(super) fn unpacked(archive: &Path, job: &Job) -> Result<PathBuf, StageError>
         return Ok(archive.to_owned());
     }
     let file = File::open(archive).map_err(|error| refuse(error.to_string()))?;
-    let most = file.metadata()?.len().saturating_mul(MOST_RATIO).max(HARMLESS);
+    let most = file.metadata()?.len().saturating_mul(MAX_RATIO).max(HARMLESS);
     let mut tar = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
     let mut found: Option<(String, PathBuf)> = None;
     for member in tar_members::members(&mut tar).map_err(refuse)? {
@@ -42,11 +42,11 @@ pub(super) fn unpacked(archive: &Path, job: &Job) -> Result<PathBuf, StageError>
         }
         if member.size > most {
             return Err(refuse(format!(
-                "`{name}` has {} bytes, more than {MOST_RATIO} times its archive",
+                "`{name}` has {} bytes, more than {MAX_RATIO} times its archive",
                 member.size
             )));
         }
-        space::check(job.scratch, member.size)?;
+        disk_space::check(job.scratch, member.size)?;
         let ending = if name.ends_with(".safetensors") { "safetensors" } else { "pth" };
         let target = job.scratch.join("checkpoint").with_extension(ending);
         let copied = std::io::copy(&mut member.content, &mut File::create(&target)?);

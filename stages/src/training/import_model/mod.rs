@@ -37,7 +37,7 @@ impl<C> Import<C> {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, bound = "C: Pretrained")]
 #[schemars(bound = "C: Pretrained")]
-pub struct Params<C> {
+pub struct ImportParams<C> {
     /// Dimensions of the checkpoint's model; the paper's by default.
     #[serde(default = "C::base_size")]
     config: C,
@@ -69,13 +69,13 @@ const fn called(family: Family) -> (&'static str, &'static str) {
 }
 
 impl<C: Pretrained> Stage for Import<C> {
-    type Params = Params<C>;
+    type Params = ImportParams<C>;
     const NAME: &'static str = called(C::FAMILY).0;
     const ABOUT: &'static str = called(C::FAMILY).1;
     const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::one("archive")];
 
-    fn check(&self, params: &Params<C>) -> Result<(), String> {
+    fn check(&self, params: &ImportParams<C>) -> Result<(), String> {
         params.config.check().map_err(|error| error.to_string())?;
         match params.from {
             From::Model(other) if other != C::FAMILY => {
@@ -85,7 +85,7 @@ impl<C: Pretrained> Stage for Import<C> {
         }
     }
 
-    fn run(&self, params: &Params<C>, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &ImportParams<C>, job: &Job) -> Result<(), StageError> {
         let archive = checkpoint::find(job.inputs.one("archive")?)
             .map_err(|(path, problem)| StageError::input("archive", path, problem))?;
         let refuse = |problem: String| StageError::input("archive", &archive, problem);
@@ -110,11 +110,11 @@ impl<C: Pretrained> Stage for Import<C> {
         names::check_shapes(&tensors, &expected).map_err(refuse)?;
         names.note_left(job.progress);
         if !fresh.is_empty() {
-            let start = models::fresh(&params.config, params.seed, &Device::Cpu);
+            let start = models::init_random(&params.config, params.seed, &Device::Cpu);
             let mut start = start.map_err(StageError::failed)?;
             job.progress.note(&format!("{} tensors that a BERT lacks begin fresh or as copies", fresh.len()));
             for (name, _) in fresh {
-                let copied = tensors.get(&params.config.begins_as(&name)).cloned();
+                let copied = tensors.get(&params.config.init_from(&name)).cloned();
                 let values = copied.or_else(|| start.remove(&name));
                 tensors.extend(values.map(|values| (name, values)));
             }

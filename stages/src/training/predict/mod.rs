@@ -20,8 +20,8 @@ use stage_api::{
 use crate::artifacts::predictions::{self, Prediction};
 use crate::host::device;
 use crate::nn::tune_allocator;
-use crate::training::finished::{self, RUN};
-use crate::training::memes::{REGIONS, TOKENS};
+use crate::training::dataset::{REGIONS, TOKENS};
+use crate::training::inference::{self, RUN};
 use placed::MEMES;
 
 /// Both the stage and the tool.
@@ -45,15 +45,15 @@ impl Default for PredictParams {
 
 fn predict(params: &PredictParams, job: &Job) -> Result<Vec<Prediction>, StageError> {
     tune_allocator();
-    let split = finished::split(&params.split).map_err(StageError::Params)?;
+    let split = inference::split(&params.split).map_err(StageError::Params)?;
     let device = device::open(&job.host.device)?;
-    let memes = finished::memes(job)?;
+    let memes = inference::memes(job)?;
     let rows = memes.rows_of(split)?;
-    let scores = finished::score(job, &memes, &rows, params.batch, &device)?;
+    let scores = inference::score(job, &memes, &rows, params.batch, &device)?;
     if scores.logits.iter().flatten().any(|logit| !logit.is_finite()) {
         return Err(StageError::failed("the run gives logits that are not numbers"));
     }
-    Ok(finished::predictions(&memes, &rows, &scores))
+    Ok(inference::predictions(&memes, &rows, &scores))
 }
 
 impl Stage for Predict {
@@ -67,7 +67,7 @@ impl Stage for Predict {
         if params.batch == 0 {
             return Err("batch must be at least 1".to_owned());
         }
-        finished::split(&params.split).map(drop)
+        inference::split(&params.split).map(drop)
     }
 
     fn run(&self, params: &PredictParams, job: &Job) -> Result<(), StageError> {
@@ -105,11 +105,11 @@ impl Tool for Predict {
 
     fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
         let name = args.get("run").unwrap_or_default();
-        let step = finished::step(desk, name)?;
+        let step = inference::step(desk, name)?;
         let mut params = PredictParams::default();
         if let Some(split) = args.get("--split") {
             split.clone_into(&mut params.split);
-            finished::split(split).map_err(StageError::Params)?;
+            inference::split(split).map_err(StageError::Params)?;
         }
         let space = tempfile::tempdir()?;
         let [tokens, regions] = match args.get(MEMES) {

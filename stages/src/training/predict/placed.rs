@@ -16,7 +16,7 @@ use super::{located, own_memes};
 use crate::artifacts::samples::{Sample, SampleSet, Split};
 use crate::formats::dataset_files;
 use crate::formats::file_kind;
-use crate::training::memes::{REGIONS, TOKENS};
+use crate::training::dataset::{REGIONS, TOKENS};
 
 /// The option that names the file.
 pub(super) const MEMES: &str = "--memes";

@@ -19,15 +19,15 @@ use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError, Unit};
 
 use self::masking::{Masked, Masking};
-use self::settings::Settings;
+use self::settings::PretrainParams;
 use crate::artifacts::samples::Split;
 use crate::artifacts::{weights, write_json};
 use crate::host::device;
-use crate::models::{self, Batch, MlmHead, Model, Small};
-use crate::nn::{AdamW, Dropout, DropoutAt, Params, cross_entropy, decays, rng, tune_allocator};
-use crate::training::ahead::ahead;
-use crate::training::epochs::{Epochs, Order};
-use crate::training::memes::{Memes, REGIONS, TOKENS};
+use crate::models::{self, Batch, MlmHead, Model, SmallConfig};
+use crate::nn::{AdamW, Dropout, DropoutAt, ParamStore, cross_entropy, decays, rng, tune_allocator};
+use crate::training::dataset::{MemeDataset, REGIONS, TOKENS};
+use crate::training::prefetch::prefetch;
+use crate::training::sampler::{BatchSampler, Order};
 use crate::training::schedule::{LinearSchedule, is_due};
 
 /// The stage.
@@ -47,22 +47,22 @@ struct Point {
 }
 
 impl Stage for Pretrain {
-    type Params = Settings;
+    type Params = PretrainParams;
     const NAME: &'static str = "pretrain";
     const ABOUT: &'static str = "Pretrains a small model on captioned pictures (masked words)";
     const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[Port::one(TOKENS), Port::one(REGIONS)];
 
-    fn check(&self, settings: &Settings) -> Result<(), String> {
+    fn check(&self, settings: &PretrainParams) -> Result<(), String> {
         settings.check()
     }
 
-    fn run(&self, settings: &Settings, job: &Job) -> Result<(), StageError> {
+    fn run(&self, settings: &PretrainParams, job: &Job) -> Result<(), StageError> {
         tune_allocator();
         let device = device::open(&job.host.device)?;
 
         // Data.
-        let memes = Memes::open(job.inputs, settings.view())?;
+        let memes = MemeDataset::open(job.inputs, settings.view())?;
         let config = settings.model.small(&small(settings, &memes));
         config.check().map_err(StageError::failed)?;
         memes.check_fits(&*config)?;
@@ -87,10 +87,11 @@ impl Stage for Pretrain {
         };
 
         // Model.
-        let mut tensors = models::fresh(&*config, settings.seed, &device).map_err(StageError::failed)?;
-        let head = models::fresh_mlm_head(&*config, settings.seed, &device);
+        let mut tensors =
+            models::init_random(&*config, settings.seed, &device).map_err(StageError::failed)?;
+        let head = models::init_mlm_head(&*config, settings.seed, &device);
         tensors.extend(head.map_err(StageError::failed)?);
-        let params = Params::new(tensors, |_| true).map_err(StageError::failed)?;
+        let params = ParamStore::new(tensors, |_| true).map_err(StageError::failed)?;
         let model = config.build(&params).map_err(StageError::failed)?;
         let head = MlmHead::new(&*config, &params).map_err(StageError::failed)?;
         let guesser = Guesser { model: &*model, head: &head, device: &device };
@@ -102,15 +103,15 @@ impl Stage for Pretrain {
         let dropout = Dropout::new(settings.dropout, settings.seed).map_err(StageError::failed)?;
 
         // Loop.
-        let mut epochs = Epochs::new(&train_rows, settings.batch, Order::Shuffled, settings.seed);
+        let mut sampler = BatchSampler::new(&train_rows, settings.batch, Order::Shuffled, settings.seed);
         let mut points = Vec::new();
         let (mut sum, mut words) = (0.0, 0.0);
         let (mut watch, mut watched) = (Instant::now(), 0);
         let tasks = (1..=settings.updates).map(|update| {
-            let rows = epochs.next_batch();
+            let rows = sampler.next_batch();
             (update, task(rows, corrupt(rows, &format!("masks of update {update}"))))
         });
-        ahead(tasks, |tasks| -> Result<(), StageError> {
+        prefetch(tasks, |tasks| -> Result<(), StageError> {
             for (update, task) in tasks {
                 job.checkpoint()?;
                 let learn = |optimizer: &mut AdamW| -> candle_core::Result<Option<(f64, usize)>> {
@@ -159,8 +160,8 @@ impl Stage for Pretrain {
 }
 
 /// The model's dimensions: those asked for, and those the data decides.
-fn small(settings: &Settings, memes: &Memes) -> Small {
-    Small {
+fn small(settings: &PretrainParams, memes: &MemeDataset) -> SmallConfig {
+    SmallConfig {
         words: memes.tokens.info.vocab_size,
         positions: settings.positions,
         features: memes.feature_width(),
@@ -225,7 +226,7 @@ impl Guesser<'_> {
         job: &Job,
     ) -> Result<(f64, f64), StageError> {
         let (mut loss, mut right, mut words) = (0.0, 0.0, 0.0);
-        ahead(tasks, |tasks| -> Result<(), StageError> {
+        prefetch(tasks, |tasks| -> Result<(), StageError> {
             for task in tasks {
                 job.checkpoint()?;
                 let score = || -> candle_core::Result<Option<(f64, f64, f64)>> {

@@ -10,7 +10,7 @@ use crate::nn::AdamWConfig;
 /// Dimensions and training.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Settings {
+pub(crate) struct PretrainParams {
     /// `"visualbert"` or `"vilbert"`.
     #[serde(skip_serializing_if = "is_the_first")]
     pub model: Family,
@@ -59,7 +59,7 @@ fn is_the_first(family: &Family) -> bool {
     *family == Family::default()
 }
 
-impl Default for Settings {
+impl Default for PretrainParams {
     fn default() -> Self {
         Self {
             model: Family::default(),
@@ -86,7 +86,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl PretrainParams {
     /// Whether the settings make sense together.
     pub(super) fn check(&self) -> Result<(), String> {
         let positive = [

@@ -14,10 +14,10 @@ use candle_core::{Device, Error, Result, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use super::best::Best;
+use super::best_checkpoint::BestCheckpoint;
 use crate::artifacts::history::{TrainPoint, ValPoint};
-use crate::nn::{Momentum, Params};
-use crate::training::meter::LossMeter;
+use crate::nn::{Momentum, ParamStore};
+use crate::training::loss_meter::LossMeter;
 
 /// How far a run is.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ pub(super) struct Saved {
     /// The optimiser's state.
     pub moments: HashMap<String, Momentum>,
     /// The best validation so far.
-    pub best: Best,
+    pub best: BestCheckpoint,
 }
 
 /// What is not a tensor. In RON, which keeps every bit of a number.
@@ -81,9 +81,9 @@ fn file(scratch: &Path) -> PathBuf {
 pub(super) fn write(
     scratch: &Path,
     state: State,
-    params: &Params,
+    params: &ParamStore,
     moments: Vec<(String, Momentum)>,
-    best: &Best,
+    best: &BestCheckpoint,
 ) -> Result<State> {
     let mut tensors = Vec::new();
     for (name, var) in params.trained() {
@@ -139,5 +139,5 @@ pub(super) fn read(scratch: &Path) -> Result<Option<Saved>> {
         };
         moments.insert(name, Momentum { m, v, updates });
     }
-    Ok(Some(Saved { state, trained, moments, best: Best::from_kept(point, best) }))
+    Ok(Some(Saved { state, trained, moments, best: BestCheckpoint::from_kept(point, best) }))
 }

@@ -11,29 +11,29 @@
 //! After every validation a checkpoint goes to the scratch folder; a run that was killed goes on from there and
 //! ends with the same bytes.
 
-mod best;
+mod best_checkpoint;
 mod checkpoint;
-mod learner;
 mod settings;
+mod trainer;
 
 use std::time::Instant;
 
 use stage_api::{Job, Port, Stage, StageError, Unit};
 
-use self::best::Best;
+use self::best_checkpoint::BestCheckpoint;
 use self::checkpoint::State;
-use self::learner::Learner;
-pub(crate) use self::settings::Settings;
+pub(crate) use self::settings::TrainParams;
+use self::trainer::Trainer;
 use crate::artifacts::history::{History, ParameterCounts, RunInfo, TrainPoint, ValPoint};
 use crate::artifacts::samples::Split;
 use crate::artifacts::scalars;
 use crate::artifacts::weights;
 use crate::host::device;
 use crate::models::{self, Config};
-use crate::nn::{AdamW, Dropout, Params, decays, tune_allocator};
-use crate::training::ahead::ahead;
-use crate::training::epochs::Epochs;
-use crate::training::memes::{Memes, REGIONS, TOKENS};
+use crate::nn::{AdamW, Dropout, ParamStore, decays, tune_allocator};
+use crate::training::dataset::{MemeDataset, REGIONS, TOKENS};
+use crate::training::prefetch::prefetch;
+use crate::training::sampler::BatchSampler;
 use crate::training::schedule::{LinearSchedule, is_due};
 use crate::training::scoring::{Rows, Scores};
 
@@ -44,22 +44,22 @@ const WEIGHTS: &str = "weights";
 pub(crate) struct Train;
 
 impl Stage for Train {
-    type Params = Settings;
+    type Params = TrainParams;
     const NAME: &'static str = "train";
     const ABOUT: &'static str = "Trains a model on memes: fc, pe or full";
     const VERSION: u32 = 5;
     const INPUTS: &'static [Port] = &[Port::one(TOKENS), Port::one(REGIONS), Port::one(WEIGHTS)];
 
-    fn check(&self, settings: &Settings) -> Result<(), String> {
+    fn check(&self, settings: &TrainParams) -> Result<(), String> {
         settings.check()
     }
 
-    fn run(&self, settings: &Settings, job: &Job) -> Result<(), StageError> {
+    fn run(&self, settings: &TrainParams, job: &Job) -> Result<(), StageError> {
         tune_allocator();
         let device = device::open(&job.host.device)?;
 
         // Data: everything that can be wrong with it is found before the first update.
-        let memes = Memes::open(job.inputs, settings.view())?;
+        let memes = MemeDataset::open(job.inputs, settings.view())?;
         let weights_dir = job.inputs.one(WEIGHTS)?;
         let from_weights = |problem: &dyn std::fmt::Display| StageError::input(WEIGHTS, weights_dir, problem);
         let mut config: Config =
@@ -78,9 +78,10 @@ impl Stage for Train {
         let mode = settings.mode;
         let found =
             weights::read_tensors(weights_dir, &device).map_err(|error| from_weights(&error.problem))?;
-        let tensors = models::complete(&found, &*config, mode, settings.start, settings.seed, &device)
-            .map_err(|error| from_weights(&error))?;
-        let params = Params::new(tensors, |name| mode.trains(name)).map_err(StageError::failed)?;
+        let tensors =
+            models::init_from_pretrained(&found, &*config, mode, settings.start, settings.seed, &device)
+                .map_err(|error| from_weights(&error))?;
+        let params = ParamStore::new(tensors, |name| mode.trains(name)).map_err(StageError::failed)?;
         // Validations run on the same tensors, in full precision and without a graph.
         let validated = config.build(&params.frozen()).map_err(|error| from_weights(&error))?;
         let kernels = settings.kernels(params.kernels());
@@ -92,25 +93,25 @@ impl Stage for Train {
         let schedule =
             LinearSchedule { peak: settings.lr, warm_up: settings.warm_up, updates: settings.updates };
         let dropout = Dropout::new(config.dimensions().dropout, settings.seed).map_err(StageError::failed)?;
-        let mut learner = Learner { params, model, optimizer, dropout, schedule, device };
+        let mut trainer = Trainer { params, model, optimizer, dropout, schedule, device };
 
         // Loop, from where an earlier attempt of this very run was killed.
-        let (mut state, mut best) = resumed(&mut learner, job);
-        let mut epochs =
-            Epochs::new(&train_rows, settings.batch, settings.order, settings.seed).after(state.update);
+        let (mut state, mut best) = resumed(&mut trainer, job);
+        let mut sampler =
+            BatchSampler::new(&train_rows, settings.batch, settings.order, settings.seed).after(state.update);
         let micro_batch = settings.micro_batch.unwrap_or(settings.batch);
         let lessons = state.update..settings.updates;
-        let lessons = lessons.map(|_| memes.lesson(epochs.next_batch(), micro_batch));
-        ahead(lessons, |lessons| -> Result<(), StageError> {
+        let lessons = lessons.map(|_| memes.lesson(sampler.next_batch(), micro_batch));
+        prefetch(lessons, |lessons| -> Result<(), StageError> {
             let (mut watch, mut watched) = (Instant::now(), state.update);
             for lesson in lessons {
-                if settings.is_patience_over(best.age(&state.val)) {
+                if settings.is_patience_over(best.updates_since_best(&state.val)) {
                     break;
                 }
                 job.checkpoint()?;
                 let (update, lesson) = (state.update + 1, lesson?);
                 let at_once = state.at_once;
-                let loss = learner
+                let loss = trainer
                     .update(update, &lesson, &mut state.at_once)
                     .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
                 if state.at_once < at_once {
@@ -141,7 +142,7 @@ impl Stage for Train {
                 }
                 if is_due(update, settings.evaluate_every, settings.updates) {
                     let rows = Rows { memes: &memes, rows: &val_rows, batch: settings.evaluation_batch };
-                    let scores = Scores::of(&*validated, &learner.device, rows, job)?;
+                    let scores = Scores::compute(&*validated, &trainer.device, rows, job)?;
                     let found = scores.summary(&val_labels);
                     let Some(roc_auc) = found.roc_auc else {
                         return Err(StageError::failed(format!(
@@ -151,9 +152,9 @@ impl Stage for Train {
                     let (loss, accuracy, f1) = (found.loss, found.accuracy, found.f1);
                     let point = ValPoint { update, loss, roc_auc, accuracy, f1 };
                     job.progress.scalar(scalars::ROC_AUC, update, roc_auc);
-                    best.offer(point, &learner.params).map_err(StageError::failed)?;
+                    best.update(point, &trainer.params).map_err(StageError::failed)?;
                     state.val.push(point);
-                    keep(&mut state, &learner, &best, job)?;
+                    keep(&mut state, &trainer, &best, job)?;
                     // The rate is of training alone.
                     (watch, watched) = (Instant::now(), update);
                 }
@@ -164,7 +165,7 @@ impl Stage for Train {
         // Output: the best checkpoint with its history.
         let counts = config.counts(mode);
         let (best, tensors) = best
-            .finish(&learner.params)
+            .finish(&trainer.params)
             .ok_or_else(|| StageError::failed("no validation took place".to_owned()))?;
         let run = RunInfo {
             dataset: memes.tokens.info.dataset.clone(),
@@ -185,9 +186,9 @@ impl Stage for Train {
 }
 
 /// Puts the learner where an earlier attempt left off; at the beginning when there is none, or none of use.
-fn resumed(learner: &mut Learner, job: &Job) -> (State, Best) {
+fn resumed(trainer: &mut Trainer, job: &Job) -> (State, BestCheckpoint) {
     let restored = checkpoint::read(job.scratch).and_then(|saved| match saved {
-        Some(saved) => learner.restore(&saved).map(|()| Some(saved)),
+        Some(saved) => trainer.restore(&saved).map(|()| Some(saved)),
         None => Ok(None),
     });
     match restored {
@@ -198,14 +199,14 @@ fn resumed(learner: &mut Learner, job: &Job) -> (State, Best) {
         }
         Err(error) => job.progress.note(&format!("begins anew: the checkpoint cannot be used: {error}")),
     }
-    (State::default(), Best::default())
+    (State::default(), BestCheckpoint::default())
 }
 
 /// Keeps a checkpoint.
-fn keep(state: &mut State, learner: &Learner, best: &Best, job: &Job) -> Result<(), StageError> {
-    let moments = learner.optimizer.state();
+fn keep(state: &mut State, trainer: &Trainer, best: &BestCheckpoint, job: &Job) -> Result<(), StageError> {
+    let moments = trainer.optimizer.state();
     let kept = moments.and_then(|moments| {
-        checkpoint::write(job.scratch, std::mem::take(state), &learner.params, moments, best)
+        checkpoint::write(job.scratch, std::mem::take(state), &trainer.params, moments, best)
     });
     *state = kept.map_err(|error| StageError::failed(format!("the checkpoint cannot be kept: {error}")))?;
     Ok(())

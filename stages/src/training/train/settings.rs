@@ -4,14 +4,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::view::{Ablation, View};
-use crate::models::{AdapterPlace, Changes, Mode, Start};
+use crate::models::{AdapterPlace, Mode, ModelOverrides, Start};
 use crate::nn::{AdamWConfig, Kernels};
-use crate::training::epochs::Order;
+use crate::training::sampler::Order;
 
 /// How to train.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Settings {
+pub(crate) struct TrainParams {
     /// `"fc"`, `"pe"` or `"full"`.
     pub mode: Mode,
     /// Decides fresh weights, the order of rows, and dropout.
@@ -160,7 +160,7 @@ mod defaults {
     }
 }
 
-impl Settings {
+impl TrainParams {
     /// Whether the settings make sense together.
     pub(super) fn check(&self) -> Result<(), String> {
         let positive = [
@@ -199,9 +199,9 @@ impl Settings {
     }
 
     /// What the run chooses for itself of the model's dimensions.
-    pub(super) fn changes(&self) -> Changes {
+    pub(super) fn changes(&self) -> ModelOverrides {
         let Self { dropout, adapter_divisor, adapter_place, .. } = *self;
-        Changes { dropout, adapter_divisor, adapter_place }
+        ModelOverrides { dropout, adapter_divisor, adapter_place }
     }
 
     /// What computes a training step, where `fastest` is what the device offers.

@@ -1,9 +1,9 @@
 //! Looks at a picture file without decoding it: format, size, what is odd about it, and whether it is whole. It walks
 //! the file's own structure to its end mark, at the speed of memory; pixels are not looked at.
 
-use super::dirt::Dirt;
+use super::data_quality::Anomaly;
 use crate::formats::file_kind;
-use crate::formats::pictures::MOST_PIXELS;
+use crate::formats::image_decode::MAX_PIXELS;
 
 /// What a picture file says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,12 +14,12 @@ pub struct Looks {
     pub width: u32,
     /// Pixels down.
     pub height: u32,
-    /// What is odd about it, in the order of [`Dirt`].
-    pub odd: Vec<Dirt>,
+    /// What is odd about it, in the order of [`Anomaly`].
+    pub odd: Vec<Anomaly>,
 }
 
 /// Why a picture cannot be used.
-pub type Unusable = (Dirt, String);
+pub type Unusable = (Anomaly, String);
 
 /// Looks at a picture whose name ends as `name` does.
 ///
@@ -27,7 +27,7 @@ pub type Unusable = (Dirt, String);
 /// A file of zero bytes, of another format, without its end, or with more pixels than a meme has.
 pub fn look(bytes: &[u8], name: &str) -> Result<Looks, Unusable> {
     let looked = if bytes.is_empty() {
-        return Err((Dirt::EmptyPicture, "the file has zero bytes".to_owned()));
+        return Err((Anomaly::EmptyPicture, "the file has zero bytes".to_owned()));
     } else if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         png(bytes)
     } else if bytes.starts_with(b"\xff\xd8\xff") {
@@ -37,17 +37,18 @@ pub fn look(bytes: &[u8], name: &str) -> Result<Looks, Unusable> {
     } else {
         let found = file_kind::placeholder(bytes);
         let found = found.unwrap_or_else(|| "is neither PNG nor JPEG nor GIF".to_owned());
-        return Err((Dirt::UnreadablePicture, format!("the file {found}")));
+        return Err((Anomaly::UnreadablePicture, format!("the file {found}")));
     };
-    let mut looks = looked?.ok_or_else(|| (Dirt::TruncatedPicture, "the picture ends early".to_owned()))?;
+    let mut looks =
+        looked?.ok_or_else(|| (Anomaly::TruncatedPicture, "the picture ends early".to_owned()))?;
     let (width, height) = (looks.width, looks.height);
-    if width == 0 || height == 0 || width > MOST_PIXELS || height > MOST_PIXELS {
-        let problem = format!("{width} × {height} pixels; 1 to {MOST_PIXELS} a side can be read");
-        return Err((Dirt::UnreadablePicture, problem));
+    if width == 0 || height == 0 || width > MAX_PIXELS || height > MAX_PIXELS {
+        let problem = format!("{width} × {height} pixels; 1 to {MAX_PIXELS} a side can be read");
+        return Err((Anomaly::UnreadablePicture, problem));
     }
     let ending = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
     if ending != looks.format && !(ending == "jpg" && looks.format == "jpeg") {
-        looks.odd.push(Dirt::Misnamed);
+        looks.odd.push(Anomaly::Misnamed);
     }
     looks.odd.sort_unstable();
     looks.odd.dedup();
@@ -58,7 +59,7 @@ pub fn look(bytes: &[u8], name: &str) -> Result<Looks, Unusable> {
 type Look = Result<Option<Looks>, Unusable>;
 
 fn unreadable(problem: &str) -> Look {
-    Err((Dirt::UnreadablePicture, problem.to_owned()))
+    Err((Anomaly::UnreadablePicture, problem.to_owned()))
 }
 
 fn big_endian(bytes: &[u8], at: usize, length: usize) -> Option<usize> {
@@ -77,16 +78,16 @@ fn png(bytes: &[u8]) -> Look {
             (b"IHDR", None) if length == 13 => {
                 let side = |at| big_endian(data, at, 4).unwrap_or_default() as u32;
                 let mut odd = Vec::new();
-                odd.extend((data[8] == 16).then_some(Dirt::SixteenBit));
-                odd.extend((data[9] == 3).then_some(Dirt::Palette));
-                odd.extend((data[9] & 4 != 0).then_some(Dirt::Transparent));
+                odd.extend((data[8] == 16).then_some(Anomaly::SixteenBit));
+                odd.extend((data[9] == 3).then_some(Anomaly::Palette));
+                odd.extend((data[9] & 4 != 0).then_some(Anomaly::Transparent));
                 looks = Some(Looks { format: "png", width: side(0), height: side(4), odd });
             }
             (_, None) => return unreadable("a PNG that does not begin with its header"),
             (b"IEND", _) => return Ok(looks),
-            (b"acTL", Some(looks)) if big_endian(data, 0, 4) > Some(1) => looks.odd.push(Dirt::Animated),
-            (b"tRNS", Some(looks)) => looks.odd.push(Dirt::Transparent),
-            (b"eXIf", Some(looks)) if turned(data) => looks.odd.push(Dirt::ExifRotation),
+            (b"acTL", Some(looks)) if big_endian(data, 0, 4) > Some(1) => looks.odd.push(Anomaly::Animated),
+            (b"tRNS", Some(looks)) => looks.odd.push(Anomaly::Transparent),
+            (b"eXIf", Some(looks)) if turned(data) => looks.odd.push(Anomaly::ExifRotation),
             _ => {}
         }
         at += 12 + length;
@@ -116,7 +117,7 @@ fn jpeg(bytes: &[u8]) -> Look {
             }
             0xd9 => {
                 let Some(mut looks) = looks else { return unreadable("a JPEG without a frame") };
-                looks.odd.extend(turn.then_some(Dirt::ExifRotation));
+                looks.odd.extend(turn.then_some(Anomaly::ExifRotation));
                 return Ok(Some(looks));
             }
             _ => {}
@@ -129,8 +130,8 @@ fn jpeg(bytes: &[u8]) -> Look {
             0xc0..=0xcf if !matches!(kind, 0xc4 | 0xc8 | 0xcc) && data.len() >= 6 && looks.is_none() => {
                 let side = |at| big_endian(data, at, 2).unwrap_or_default() as u32;
                 let mut odd = Vec::new();
-                odd.extend((data[0] > 8).then_some(Dirt::SixteenBit));
-                odd.extend((data[5] == 4).then_some(Dirt::Cmyk));
+                odd.extend((data[0] > 8).then_some(Anomaly::SixteenBit));
+                odd.extend((data[5] == 4).then_some(Anomaly::Cmyk));
                 looks = Some(Looks { format: "jpeg", width: side(3), height: side(1), odd });
             }
             0xe1 => turn |= data.strip_prefix(b"Exif\0\0").is_some_and(turned),
@@ -147,7 +148,7 @@ fn gif(bytes: &[u8]) -> Look {
         None => 0,
     };
     let table = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
-    let mut looks = Looks { format: "gif", width: side(6), height: side(8), odd: vec![Dirt::Palette] };
+    let mut looks = Looks { format: "gif", width: side(6), height: side(8), odd: vec![Anomaly::Palette] };
     let Some(flags) = bytes.get(10) else { return Ok(None) };
     let mut at = 13 + table(*flags);
     let mut frames = 0;
@@ -155,7 +156,7 @@ fn gif(bytes: &[u8]) -> Look {
         match kind {
             b';' if frames == 0 => return unreadable("a GIF without a frame"),
             b';' => {
-                looks.odd.extend((frames > 1).then_some(Dirt::Animated));
+                looks.odd.extend((frames > 1).then_some(Anomaly::Animated));
                 return Ok(Some(looks));
             }
             b',' => {
@@ -167,7 +168,7 @@ fn gif(bytes: &[u8]) -> Look {
                 // Later frames are not looked at.
                 let transparent = frames == 0 && bytes.get(at + 1) == Some(&0xf9);
                 let transparent = transparent && bytes.get(at + 3).is_some_and(|flags| flags & 1 == 1);
-                looks.odd.extend(transparent.then_some(Dirt::Transparent));
+                looks.odd.extend(transparent.then_some(Anomaly::Transparent));
                 at += 2;
             }
             _ => return unreadable("a GIF with an unknown block"),

@@ -25,9 +25,9 @@ use super::fpn::Pyramid;
 use super::head::Pooler;
 use super::preprocess::prepare;
 use super::rpn::{Rpn, cells};
-use crate::formats::pictures::Picture;
+use crate::formats::image_decode::Picture;
 use crate::nn::conv::{Conv2d, Window, max_pool_3x3};
-use crate::nn::host::{affine, host_vec};
+use crate::nn::cpu_tensor::{affine, cpu_vec};
 use moments::Moments;
 use ridge::ridge;
 
@@ -313,7 +313,7 @@ fn rescale_affine(
     spread: f32,
 ) -> Result<Tensor> {
     let zero = Tensor::zeros(weight.dim(0)?, DType::F32, &Device::Cpu)?;
-    let moments = Moments::of_rows(&host_vec(&affine(inputs, weight, &zero, false)?)?, weight.dim(0)?);
+    let moments = Moments::of_rows(&cpu_vec(&affine(inputs, weight, &zero, false)?)?, weight.dim(0)?);
     let (weight, bias) = moments.rescale(weight, spread)?;
     insert_layer(tensors, name, weight.clone(), bias.clone());
     affine(inputs, &weight, &bias, true)

@@ -6,7 +6,7 @@
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
-use crate::nn::host::with_host_values;
+use crate::nn::cpu_tensor::with_cpu_values;
 
 /// Mean and variance of each channel.
 pub(super) struct Moments {
@@ -79,7 +79,7 @@ impl Moments {
 fn channel_sums(maps: &[Tensor], about: &[f64], f: impl Fn(f64, f64) -> f64 + Sync) -> Result<Vec<f64>> {
     let of_map = |map: &Tensor| {
         let plane = map.elem_count() / about.len();
-        with_host_values(&map.contiguous()?, |values| {
+        with_cpu_values(&map.contiguous()?, |values| {
             let planes = values.chunks_exact(plane).zip(about);
             planes.map(|(plane, &about)| sum(plane, |value| f(value, about))).collect::<Vec<f64>>()
         })
@@ -105,15 +105,15 @@ fn sum(values: &[f32], f: impl Fn(f64) -> f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::host::host_vec;
+    use crate::nn::cpu_tensor::cpu_vec;
 
     #[test]
     fn rescaling_gives_the_spread() {
         let rows = [1.0f32, 10.0, 3.0, 30.0];
         let weight = Tensor::ones((2, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
         let (weight, bias) = Moments::of_rows(&rows, 2).rescale(&weight, 2.0).unwrap();
-        assert_eq!(host_vec(&weight).unwrap()[3..5], [2.0, 0.2]);
-        assert_eq!(host_vec(&bias).unwrap(), [-4.0, -4.0]);
+        assert_eq!(cpu_vec(&weight).unwrap()[3..5], [2.0, 0.2]);
+        assert_eq!(cpu_vec(&bias).unwrap(), [-4.0, -4.0]);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct ImportRun;
 /// What is imported.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
+pub struct ImportRunParams {
     /// Short name of the data set that it was trained on: `"hmd"`, `"mmh"`.
     dataset: String,
     /// How it was trained: `"fc"`, `"pe"` or `"full"`. `"pe"` when absent and it has adapters, else `"full"`.
@@ -64,14 +64,14 @@ fn max_regions() -> usize {
 }
 
 impl Stage for ImportRun {
-    type Params = Params;
+    type Params = ImportRunParams;
     const NAME: &'static str = "import-run";
     const ABOUT: &'static str =
         "A finished model out of a checkpoint of MMF or Hugging Face, as `train` leaves one";
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[Port::one("archive")];
 
-    fn check(&self, params: &Params) -> Result<(), String> {
+    fn check(&self, params: &ImportRunParams) -> Result<(), String> {
         if params.dataset.is_empty() {
             return Err("dataset must not be empty".to_owned());
         }
@@ -84,7 +84,7 @@ impl Stage for ImportRun {
         Ok(())
     }
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &ImportRunParams, job: &Job) -> Result<(), StageError> {
         let input = job.inputs.one("archive")?;
         let archive =
             checkpoint::find(input).map_err(|(path, problem)| StageError::input("archive", path, problem))?;

@@ -8,7 +8,7 @@ use serde_json::json;
 use stage_api::testing::run_stage;
 
 use super::*;
-use crate::models::{Start, complete, fresh, visual_bert};
+use crate::models::{Start, init_from_pretrained, init_random, visual_bert};
 
 fn config() -> visual_bert::Config {
     visual_bert::Config {
@@ -24,8 +24,8 @@ fn config() -> visual_bert::Config {
 }
 
 fn model(mode: Mode) -> HashMap<String, Tensor> {
-    let base = fresh(&config(), 1, &Device::Cpu).unwrap();
-    complete(&base, &config(), mode, Start::Base, 1, &Device::Cpu).unwrap()
+    let base = init_random(&config(), 1, &Device::Cpu).unwrap();
+    init_from_pretrained(&base, &config(), mode, Start::Base, 1, &Device::Cpu).unwrap()
 }
 
 /// Imports a file of `tensors`, with a `config.json` next to it where there is one; what it noted.

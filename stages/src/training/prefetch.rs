@@ -6,7 +6,7 @@ use std::thread;
 
 /// Calls `f` with `items` in their order, each made by another thread while `f` works on the one before it. One item at
 /// most is made that `f` does not take.
-pub(crate) fn ahead<T: Send, R>(
+pub(crate) fn prefetch<T: Send, R>(
     items: impl Iterator<Item = T> + Send,
     f: impl FnOnce(&mut dyn Iterator<Item = T>) -> R,
 ) -> R {
@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn items_come_in_their_order_and_to_the_end() {
-        let taken = ahead(0..100, |items| items.collect::<Vec<_>>());
+        let taken = prefetch(0..100, |items| items.collect::<Vec<_>>());
         assert_eq!(taken, (0..100).collect::<Vec<_>>());
     }
 
@@ -42,7 +42,7 @@ mod tests {
     fn the_next_item_is_made_while_one_is_worked_on() {
         let (making, made) = channel();
         let items = (0..3).inspect(|item| making.send(*item).unwrap());
-        ahead(items, |items| {
+        prefetch(items, |items| {
             // Nobody asks for the second here: were it not made by itself, this would wait until the time is up.
             assert_eq!(items.next(), Some(0));
             let so_far: Vec<_> = (0..2).map(|_| made.recv_timeout(Duration::from_secs(60))).collect();
@@ -56,7 +56,7 @@ mod tests {
         let items = (0..100).inspect(|_| {
             count.fetch_add(1, Ordering::SeqCst);
         });
-        let taken = ahead(items, |items| items.take(3).count());
+        let taken = prefetch(items, |items| items.take(3).count());
         assert_eq!(taken, 3);
         assert!((3..=4).contains(&count.load(Ordering::SeqCst)), "{count:?}");
     }
@@ -65,6 +65,6 @@ mod tests {
     #[should_panic(expected = "scoped thread panicked")]
     fn an_item_that_cannot_be_made_does_not_go_unseen() {
         let items = (0..3).inspect(|item| assert_ne!(*item, 1, "made on purpose"));
-        ahead(items, |items| items.count());
+        prefetch(items, |items| items.count());
     }
 }

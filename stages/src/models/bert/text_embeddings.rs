@@ -2,10 +2,10 @@
 
 use candle_core::{DType, Error, Result, Tensor};
 
-use crate::nn::{Kernels, Params};
+use crate::nn::{Kernels, ParamStore};
 
 #[derive(Debug, Clone)]
-pub struct Words {
+pub struct TextEmbeddings {
     words: Tensor,
     positions: Tensor,
     types: Tensor,
@@ -13,18 +13,18 @@ pub struct Words {
     kernels: Kernels,
 }
 
-/// Rows of the tables of [`Words`], and their width.
+/// Rows of the tables of [`TextEmbeddings`], and their width.
 #[derive(Debug, Clone, Copy)]
-pub struct WordsSize {
+pub struct EmbeddingDims {
     pub words: usize,
     pub positions: usize,
     pub types: usize,
     pub hidden: usize,
 }
 
-impl Words {
+impl TextEmbeddings {
     /// The tables under `name`; the row of the word `pad` receives no gradient.
-    pub fn load(params: &Params, name: &str, size: WordsSize, pad: u32) -> Result<Self> {
+    pub fn load(params: &ParamStore, name: &str, size: EmbeddingDims, pad: u32) -> Result<Self> {
         let table = |part: &str, rows: usize| {
             params.get_shaped(&format!("{name}.{part}_embeddings.weight"), &[rows, size.hidden])
         };

@@ -11,10 +11,10 @@ use image::{ImageReader, Limits};
 use crate::formats::file_kind;
 
 /// More pixels than this on a side are a damaged or hostile file, not a meme.
-pub(crate) const MOST_PIXELS: u32 = 20_000;
+pub(crate) const MAX_PIXELS: u32 = 20_000;
 
 /// Bytes of pixels that a byte of a file may stand for: deflate packs to a thousandth, LZW to a 2,700th.
-const MOST_RATIO: u64 = 4096;
+const MAX_RATIO: u64 = 4096;
 /// Pixels of a small file, however well it is packed, and of any file.
 const HARMLESS: u64 = 16 << 20;
 const LARGEST: u64 = 512 << 20;
@@ -52,9 +52,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Picture, String> {
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
     let mut limits = Limits::default();
-    limits.max_image_width = Some(MOST_PIXELS);
-    limits.max_image_height = Some(MOST_PIXELS);
-    limits.max_alloc = Some((bytes.len() as u64).saturating_mul(MOST_RATIO).clamp(HARMLESS, LARGEST));
+    limits.max_image_width = Some(MAX_PIXELS);
+    limits.max_image_height = Some(MAX_PIXELS);
+    limits.max_alloc = Some((bytes.len() as u64).saturating_mul(MAX_RATIO).clamp(HARMLESS, LARGEST));
     reader.limits(limits);
     let rgb = reader.decode().map_err(|error| refuse(error.to_string()))?.into_rgb8();
     let (width, height) = rgb.dimensions();

@@ -1,7 +1,7 @@
 //! What a device with too little memory changes: the size of the pieces, and nothing else.
 
 use super::*;
-use crate::models::{Family, Mode, Small, Start, complete, fresh};
+use crate::models::{Family, Mode, SmallConfig, Start, init_from_pretrained, init_random};
 use crate::nn::{AdamWConfig, decays, init};
 
 /// A model on a device that holds so many rows.
@@ -26,8 +26,8 @@ impl Model for Cramped {
 
 const OUT_OF_MEMORY: &str = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
 
-fn learner(holds: usize, complaint: &'static str) -> Learner {
-    let small = Small {
+fn trainer(holds: usize, complaint: &'static str) -> Trainer {
+    let small = SmallConfig {
         words: 30,
         positions: 12,
         features: 8,
@@ -39,13 +39,13 @@ fn learner(holds: usize, complaint: &'static str) -> Learner {
         initializer_range: 0.1,
     };
     let config = Family::VisualBert.small(&small);
-    let base = fresh(&*config, 1, &Device::Cpu).unwrap();
-    let tensors = complete(&base, &*config, Mode::Full, Start::Base, 1, &Device::Cpu).unwrap();
-    let params = Params::new(tensors, |_| true).unwrap();
+    let base = init_random(&*config, 1, &Device::Cpu).unwrap();
+    let tensors = init_from_pretrained(&base, &*config, Mode::Full, Start::Base, 1, &Device::Cpu).unwrap();
+    let params = ParamStore::new(tensors, |_| true).unwrap();
     let model = Box::new(Cramped { model: config.build(&params).unwrap(), holds, complaint });
     let optimizer = AdamW::new(&params, AdamWConfig::default(), decays).unwrap();
     let schedule = LinearSchedule { peak: 1e-3, warm_up: 1, updates: 9 };
-    Learner {
+    Trainer {
         params,
         model,
         optimizer,
@@ -56,7 +56,7 @@ fn learner(holds: usize, complaint: &'static str) -> Learner {
 }
 
 /// A batch of `rows`, in pieces of `most`.
-fn lesson(rows: usize, most: usize) -> Lesson {
+fn lesson(rows: usize, most: usize) -> TrainBatch {
     let (text, regions) = (7, 3);
     let random = |name: &str, shape: &[usize]| init::normal(3, name, shape, 1.0, &Device::Cpu).unwrap();
     let ids: Vec<u32> = (0..rows * text).map(|at| (at * 13 % 30) as u32).collect();
@@ -66,24 +66,24 @@ fn lesson(rows: usize, most: usize) -> Lesson {
         locations: random("locations", &[rows, regions, 5]),
         mask: Tensor::ones((rows, text + regions), candle_core::DType::F32, &Device::Cpu).unwrap(),
     };
-    Lesson { pieces: whole.split(most).unwrap(), labels: (0..rows).map(|row| (row % 2) as u8).collect() }
+    TrainBatch { pieces: whole.split(most).unwrap(), labels: (0..rows).map(|row| (row % 2) as u8).collect() }
 }
 
 /// Losses and the final weights of four updates, and the rows at once in the end.
-fn trained(mut learner: Learner, lesson: &Lesson) -> (Vec<f64>, Vec<Vec<f32>>, usize) {
+fn trained(mut trainer: Trainer, lesson: &TrainBatch) -> (Vec<f64>, Vec<Vec<f32>>, usize) {
     let mut at_once = usize::MAX;
-    let losses = (1..=4).map(|update| learner.update(update, lesson, &mut at_once).unwrap()).collect();
-    let weights = learner.params.trained().map(|(_, var)| var.flatten_all().unwrap().to_vec1().unwrap());
+    let losses = (1..=4).map(|update| trainer.update(update, lesson, &mut at_once).unwrap()).collect();
+    let weights = trainer.params.trained().map(|(_, var)| var.flatten_all().unwrap().to_vec1().unwrap());
     (losses, weights.collect(), at_once)
 }
 
 #[test]
 fn what_does_not_fit_is_computed_in_halves_with_the_bytes_of_that_micro_batch() {
     for (rows, holds, ends_with) in [(8, 3, 2), (7, 3, 2), (5, 1, 1), (8, 8, usize::MAX)] {
-        let (losses, weights, at_once) = trained(learner(holds, OUT_OF_MEMORY), &lesson(rows, rows));
+        let (losses, weights, at_once) = trained(trainer(holds, OUT_OF_MEMORY), &lesson(rows, rows));
         assert_eq!(at_once, ends_with, "{rows} rows where {holds} have room");
         let asked = lesson(rows, at_once.min(rows));
-        let (expected, expected_weights, _) = trained(learner(rows, OUT_OF_MEMORY), &asked);
+        let (expected, expected_weights, _) = trained(trainer(rows, OUT_OF_MEMORY), &asked);
         assert_eq!((losses, weights), (expected, expected_weights), "{rows} rows where {holds} have room");
     }
 }
@@ -91,14 +91,14 @@ fn what_does_not_fit_is_computed_in_halves_with_the_bytes_of_that_micro_batch() 
 #[test]
 fn what_no_halving_helps_is_an_error_and_changes_no_weight() {
     for (holds, complaint, tried) in [(0, OUT_OF_MEMORY, 1), (3, "an illegal memory access", usize::MAX)] {
-        let mut learner = learner(holds, complaint);
-        let weights = |learner: &Learner| -> Vec<Vec<f32>> {
+        let mut trainer = trainer(holds, complaint);
+        let weights = |trainer: &Trainer| -> Vec<Vec<f32>> {
             let values = |(_, var): (_, &candle_core::Var)| var.flatten_all().unwrap().to_vec1().unwrap();
-            learner.params.trained().map(values).collect()
+            trainer.params.trained().map(values).collect()
         };
-        let (before, mut at_once) = (weights(&learner), usize::MAX);
-        let error = learner.update(2, &lesson(8, 8), &mut at_once).unwrap_err().to_string();
+        let (before, mut at_once) = (weights(&trainer), usize::MAX);
+        let error = trainer.update(2, &lesson(8, 8), &mut at_once).unwrap_err().to_string();
         assert!(error.contains(complaint), "{error}");
-        assert_eq!((at_once, weights(&learner)), (tried, before));
+        assert_eq!((at_once, weights(&trainer)), (tried, before));
     }
 }

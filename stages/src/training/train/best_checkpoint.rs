@@ -6,15 +6,15 @@ use std::collections::HashMap;
 use candle_core::{Device, Result, Tensor};
 
 use crate::artifacts::history::ValPoint;
-use crate::nn::Params;
+use crate::nn::ParamStore;
 
 /// The best validation so far, with copies of the trained tensors.
 #[derive(Default)]
-pub(super) struct Best(Option<(ValPoint, HashMap<String, Tensor>)>);
+pub(super) struct BestCheckpoint(Option<(ValPoint, HashMap<String, Tensor>)>);
 
-impl Best {
+impl BestCheckpoint {
     /// Keeps the weights of `params` if `point` is better than what is kept.
-    pub(super) fn offer(&mut self, point: ValPoint, params: &Params) -> Result<()> {
+    pub(super) fn update(&mut self, point: ValPoint, params: &ParamStore) -> Result<()> {
         if self.0.as_ref().is_none_or(|(best, _)| point.roc_auc > best.roc_auc) {
             // The optimizer changes variables in place, so their values have to be copied; and into host memory:
             // the device's is what a large model runs short of.
@@ -32,19 +32,19 @@ impl Best {
         (point, self.0.iter().flat_map(|(_, tensors)| tensors))
     }
 
-    /// What [`Best::kept`] gave, taken back.
+    /// What [`BestCheckpoint::kept`] gave, taken back.
     pub(super) fn from_kept(point: Option<ValPoint>, tensors: HashMap<String, Tensor>) -> Self {
         Self(point.map(|point| (point, tensors)))
     }
 
     /// Updates from the best validation to the last one of `all`.
-    pub(super) fn age(&self, all: &[ValPoint]) -> u64 {
+    pub(super) fn updates_since_best(&self, all: &[ValPoint]) -> u64 {
         let (Some((best, _)), Some(last)) = (&self.0, all.last()) else { return 0 };
         last.update.saturating_sub(best.update)
     }
 
     /// The best validation and the complete tensors it was made with; `None` without any validation.
-    pub(super) fn finish(self, params: &Params) -> Option<(ValPoint, HashMap<String, Tensor>)> {
+    pub(super) fn finish(self, params: &ParamStore) -> Option<(ValPoint, HashMap<String, Tensor>)> {
         let (point, trained) = self.0?;
         let mut tensors = params.tensors();
         tensors.extend(trained);
@@ -60,13 +60,13 @@ mod tests {
 
     fn offered(aucs: &[f64]) -> (u64, f32) {
         let start = HashMap::from([("w".to_owned(), Tensor::new(&[0f32], &Device::Cpu).unwrap())]);
-        let params = Params::new(start, |_| true).unwrap();
-        let mut best = Best::default();
+        let params = ParamStore::new(start, |_| true).unwrap();
+        let mut best = BestCheckpoint::default();
         for (at, &roc_auc) in aucs.iter().enumerate() {
             let var: &Var = params.trained().next().unwrap().1;
             var.set(&Tensor::new(&[at as f32], &Device::Cpu).unwrap()).unwrap();
             let point = ValPoint { update: at as u64, loss: 0.0, roc_auc, accuracy: 0.0, f1: 0.0 };
-            best.offer(point, &params).unwrap();
+            best.update(point, &params).unwrap();
         }
         let (point, tensors) = best.finish(&params).unwrap();
         (point.update, tensors["w"].to_vec1::<f32>().unwrap()[0])

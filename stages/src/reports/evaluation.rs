@@ -10,7 +10,7 @@ use crate::artifacts::samples::Split;
 use crate::artifacts::scores::{self, Score};
 use crate::metrics::bootstrap::{Interval, Ranked, Resamples, percentile_interval};
 use crate::metrics::delong::Components;
-use crate::reports::published::Paper;
+use crate::reports::paper_results::Paper;
 use crate::reports::table::Cell;
 
 /// A run with its metrics and the scores behind them.

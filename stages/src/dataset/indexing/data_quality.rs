@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use stage_api::{Progress, StageError};
 
-use crate::artifacts::data_summary::DirtCount;
+use crate::artifacts::data_summary::AnomalyCount;
 
 /// Cases that are listed of what is kept.
 const FEW: usize = 20;
@@ -14,7 +14,7 @@ const LOGGED: usize = 1000;
 
 /// A kind of oddity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Dirt {
+pub enum Anomaly {
     /// A line that is not JSON or lacks a field.
     InvalidLine,
     /// A label outside its range, or not as many as there must be.
@@ -49,7 +49,7 @@ pub enum Dirt {
     Misnamed,
     /// No text.
     EmptyText,
-    /// A text of more than [`Dirt::LONG`] characters.
+    /// A text of more than [`Anomaly::LONG`] characters.
     LongText,
     /// Characters beyond the basic plane: emoji, mostly; surrogate pairs in JSON.
     Emoji,
@@ -65,7 +65,7 @@ pub enum Dirt {
     CarriageReturns,
 }
 
-impl Dirt {
+impl Anomaly {
     /// Texts above this many characters are called long.
     pub const LONG: usize = 1000;
 
@@ -108,12 +108,12 @@ impl Dirt {
 /// Everything odd that was found.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    found: BTreeMap<Dirt, (usize, Vec<String>)>,
+    found: BTreeMap<Anomaly, (usize, Vec<String>)>,
 }
 
 impl Ledger {
     /// Enters a case. Of what is dropped, every case is one entry of a split.
-    pub fn add(&mut self, dirt: Dirt, case: impl FnOnce() -> String) {
+    pub fn add(&mut self, dirt: Anomaly, case: impl FnOnce() -> String) {
         let (count, cases) = self.found.entry(dirt).or_default();
         *count += 1;
         if dirt.drops() || cases.len() < FEW {
@@ -167,10 +167,10 @@ impl Ledger {
     }
 
     /// What was found, for the summary.
-    pub fn counts(&self) -> Vec<DirtCount> {
-        let count = |(dirt, (count, cases)): (&Dirt, &(usize, Vec<String>))| {
+    pub fn counts(&self) -> Vec<AnomalyCount> {
+        let count = |(dirt, (count, cases)): (&Anomaly, &(usize, Vec<String>))| {
             let (kind, rule) = dirt.told();
-            DirtCount {
+            AnomalyCount {
                 kind: kind.to_owned(),
                 rule: rule.to_owned(),
                 dropped: dirt.drops(),

@@ -3,8 +3,8 @@
 
 use super::{Evaluated, Key, Paper, Runs, missing, names, rows};
 use crate::metrics::{argmax, confusion};
-use crate::reports::profile::Profile;
-use crate::reports::published;
+use crate::reports::caption::Profile;
+use crate::reports::paper_results;
 use crate::reports::table::{Cell, Column, Table};
 
 pub(super) fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
@@ -55,7 +55,7 @@ fn row(of: &Key, run: &Evaluated) -> Vec<Cell> {
     };
     let mut cells = names(of);
     cells.extend([
-        match published::is_given(&of.1) {
+        match paper_results::is_given(&of.1) {
             true => Cell::None,
             false => Cell::Text(run.metrics.run.seed.to_string()),
         },

@@ -9,7 +9,7 @@ use super::loss;
 ///
 /// # Errors
 /// A tensor of another kind or place, or one that is not contiguous.
-pub fn with_host_values<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
+pub fn with_cpu_values<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
     let (storage, layout) = tensor.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {
         (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(f(&values[start..end])),
@@ -25,7 +25,7 @@ pub fn with_host_values<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Resu
 ///
 /// # Errors
 /// A tensor of another kind.
-pub fn host_vec(tensor: &Tensor) -> Result<Vec<f32>> {
+pub fn cpu_vec(tensor: &Tensor) -> Result<Vec<f32>> {
     tensor.flatten_all()?.to_vec1()
 }
 
@@ -44,9 +44,9 @@ pub fn affine(x: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) -> Result<
         let y = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
         return if relu { y.relu() } else { Ok(y) };
     }
-    let mut y = host_vec(bias)?.repeat(n);
-    with_host_values(&x.contiguous()?, |x| {
-        with_host_values(weight, |weight| {
+    let mut y = cpu_vec(bias)?.repeat(n);
+    with_cpu_values(&x.contiguous()?, |x| {
+        with_cpu_values(weight, |weight| {
             let (x, weight) = (Matrix::new(x, n, depth, depth), Matrix::new(weight, width, depth, depth));
             product_from(PICTURE_WORTH_SHARING, &mut y, width, x, weight.t(), 1.0, true);
         })
@@ -70,7 +70,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
         let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?.exp()?;
         return shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?);
     }
-    let mut values = host_vec(x)?;
+    let mut values = cpu_vec(x)?;
     loss::softmax(&mut values, &mut vec![0f32; rows], columns);
     Tensor::from_vec(values, (rows, columns), x.device())
 }

@@ -6,13 +6,13 @@ use candle_core::{Device, Error, Result, Tensor};
 
 use super::checkpoint::Saved;
 use crate::models::{Batch, Model};
-use crate::nn::{AdamW, Dropout, DropoutAt, Params, cross_entropy};
-use crate::training::memes::Lesson;
+use crate::nn::{AdamW, Dropout, DropoutAt, ParamStore, cross_entropy};
+use crate::training::dataset::TrainBatch;
 use crate::training::schedule::LinearSchedule;
 
 /// A model in training.
-pub(super) struct Learner {
-    pub params: Params,
+pub(super) struct Trainer {
+    pub params: ParamStore,
     pub model: Box<dyn Model>,
     pub optimizer: AdamW,
     pub dropout: Dropout,
@@ -21,7 +21,7 @@ pub(super) struct Learner {
     pub device: Device,
 }
 
-impl Learner {
+impl Trainer {
     /// Update number `update` (from 1). Returns the batch's mean loss.
     ///
     /// At most `at_once` rows are computed side by side. Where the device's memory does not hold so many, it is tried
@@ -29,7 +29,7 @@ impl Learner {
     ///
     /// # Errors
     /// A device that fails in another way, or that cannot hold a single row; the model is as it was then.
-    pub(super) fn update(&mut self, update: u64, lesson: &Lesson, at_once: &mut usize) -> Result<f64> {
+    pub(super) fn update(&mut self, update: u64, lesson: &TrainBatch, at_once: &mut usize) -> Result<f64> {
         loop {
             match self.gradients_of(update, lesson, *at_once) {
                 Ok((loss, grads)) => {
@@ -53,7 +53,7 @@ impl Learner {
     fn gradients_of(
         &self,
         update: u64,
-        Lesson { pieces, labels }: &Lesson,
+        TrainBatch { pieces, labels }: &TrainBatch,
         at_once: usize,
     ) -> Result<(f64, Option<GradStore>)> {
         let dropout = self.dropout.at(update);

@@ -59,7 +59,7 @@ fn blurred_pictures_have_a_few_pixels() {
         split: crate::artifacts::samples::Split::Train,
     }];
     let side = |blur: bool| {
-        let svg = thumbnails::sheet(&samples, dir.path(), &Params { blur, pictures: 1 }).unwrap();
+        let svg = thumbnails::sheet(&samples, dir.path(), &DataParams { blur, pictures: 1 }).unwrap();
         let data = svg.split("base64,").nth(1).unwrap().split('"').next().unwrap().to_owned();
         let png = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
         image::load_from_memory(&png).unwrap().width()

@@ -12,7 +12,7 @@ mod idct;
 mod scan;
 mod upsample;
 
-use super::{MOST_PIXELS, Picture};
+use super::{MAX_PIXELS, Picture};
 use color::Colors;
 use header::{Tables, be16};
 use scan::next_marker;
@@ -25,10 +25,10 @@ pub(super) const START: &[u8] = b"\xff\xd8";
 const MARKER: u8 = 0xff;
 
 /// More scans than any writer's script; a hostile file could have a scan every few bytes.
-const MOST_SCANS: usize = 100;
+const MAX_SCANS: usize = 100;
 
 /// Bytes of samples, pixels and coefficients, at most.
-const MOST_MEMORY: usize = 1 << 30;
+const MAX_MEMORY: usize = 1 << 30;
 
 /// One of the components of a frame.
 struct Component {
@@ -100,8 +100,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
             0xda => {
                 let frame = frame.as_mut().ok_or("a scan before the frame")?;
                 scans += 1;
-                if scans > MOST_SCANS {
-                    return Err(format!("more than {MOST_SCANS} scans"));
+                if scans > MAX_SCANS {
+                    return Err(format!("more than {MAX_SCANS} scans"));
                 }
                 let scan = tables.scan(data, frame)?;
                 at = scan.decode(bytes, at, &mut frame.components)?;
@@ -126,9 +126,9 @@ impl Frame {
         if head[0] != 8 {
             return Err(format!("a JPEG of {} bits is not decoded, only of 8", head[0]));
         }
-        let most_pixels = MOST_PIXELS as usize;
+        let most_pixels = MAX_PIXELS as usize;
         if !(1..=most_pixels).contains(&width) || !(1..=most_pixels).contains(&height) {
-            return Err(format!("{width} × {height} pixels; 1 to {MOST_PIXELS} a side can be read"));
+            return Err(format!("{width} × {height} pixels; 1 to {MAX_PIXELS} a side can be read"));
         }
         let count = usize::from(head[5]);
         if !matches!(count, 1 | 3 | 4) || rest.len() != 3 * count {
@@ -152,7 +152,7 @@ impl Frame {
             return Err("the file ends early".into());
         }
         let memory = blocks * 64 * if is_progressive { 3 } else { 1 } + 3 * width * height;
-        if memory > MOST_MEMORY {
+        if memory > MAX_MEMORY {
             return Err(format!("{width} × {height} pixels, which take {memory} bytes of memory"));
         }
         let components = entries()

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use stage_api::{Job, Port, Stage, StageError};
 
-use crate::reports::evaluated::{self, Evaluated, Runs, missing};
-use crate::reports::profile::Profile;
-use crate::reports::published::{self, Claim, DATASETS, MODES, Paper, kind_rank, rank};
+use crate::reports::caption::Profile;
+use crate::reports::evaluation::{self, Evaluated, Runs, missing};
+use crate::reports::paper_results::{self, Claim, DATASETS, MODES, Paper, kind_rank, rank};
 use crate::reports::table::{Cell, Column, Table, thousands};
 
 /// Makes Table II.
@@ -29,7 +29,7 @@ impl Stage for Results {
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
         let inputs = job.inputs;
         let paper = Paper::read(inputs.one("published")?, inputs.one("quoted")?, inputs.one("splits")?)?;
-        let runs = evaluated::read(&job.inputs.all("runs"))?;
+        let runs = evaluation::read(&job.inputs.all("runs"))?;
         table(&paper, &runs, profile).write(job.out)?;
         confusion_table::table(&paper, &runs, profile).write(job.out)?;
         metrics_table::table(&paper, &runs, profile).write(job.out)?;
@@ -51,8 +51,8 @@ fn rows(paper: &Paper, runs: &Runs) -> Vec<Key> {
 
 /// The first cells of a row: data set and mode.
 fn names((dataset, kind): &Key) -> Vec<Cell> {
-    let dataset = published::title(&DATASETS, dataset).to_owned();
-    vec![Cell::Text(dataset), Cell::Text(published::kind_title(kind))]
+    let dataset = paper_results::title(&DATASETS, dataset).to_owned();
+    vec![Cell::Text(dataset), Cell::Text(paper_results::kind_title(kind))]
 }
 
 /// The value of one run, or mean and sample standard deviation of several.
@@ -114,21 +114,21 @@ fn row(of: &Key, ours: &[Evaluated], paper: &Paper, has_shares: bool) -> Vec<Cel
         cells.extend(std::iter::repeat_n(Cell::None, 4 + usize::from(has_shares)));
         return cells;
     }
-    let auc = evaluated::mean_roc_auc(ours);
+    let auc = evaluation::mean_roc_auc(ours);
     let interval = |interval| match interval {
         Some(crate::metrics::bootstrap::Interval { low, high }) => Cell::Interval { low, high, places: 4 },
         None => Cell::None,
     };
     cells.extend([
         mean(ours, |run| run.metrics.roc_auc),
-        interval(evaluated::roc_auc_interval(ours)),
+        interval(evaluation::roc_auc_interval(ours)),
         match ours {
             // It was not trained here.
             [one] if one.metrics.run.updates == 0 => Cell::None,
             [one] => Cell::Count(one.metrics.best_update),
             many => Cell::Text(listed(many, |run| thousands(run.metrics.best_update))),
         },
-        match published::is_given(&of.1) {
+        match paper_results::is_given(&of.1) {
             true => Cell::None,
             false => Cell::Text(listed(ours, |run| run.metrics.run.seed.to_string())),
         },
@@ -150,12 +150,12 @@ fn notes(paper: &Paper, runs: &Runs) -> Vec<String> {
     let mut rows = BTreeMap::new();
     let mut notes: Vec<String> = Vec::new();
     for metrics in runs.values().flatten().map(|run| &run.metrics) {
-        let title = published::title(&DATASETS, &metrics.run.dataset);
+        let title = paper_results::title(&DATASETS, &metrics.run.dataset);
         rows.insert((rank(&DATASETS, &metrics.run.dataset), title), (metrics.rows, metrics.positives));
         if metrics.predicted_positives == 0 || metrics.predicted_positives == metrics.rows {
             let class = if metrics.predicted_positives == 0 { "not hateful" } else { "hateful" };
-            let mode = published::kind_title(&metrics.run.kind());
-            let seed = match published::is_given(&metrics.run.kind()) {
+            let mode = paper_results::kind_title(&metrics.run.kind());
+            let seed = match paper_results::is_given(&metrics.run.kind()) {
                 true => String::new(),
                 false => format!(", seed {}", metrics.run.seed),
             };
@@ -182,13 +182,13 @@ fn notes(paper: &Paper, runs: &Runs) -> Vec<String> {
     let implied = paper.quotes(Claim::ShareOfStateOfTheArt).filter_map(|quoted| {
         let best = paper.state_of_the_art(&quoted.dataset)?;
         let (title, mode) =
-            (published::title(&DATASETS, &quoted.dataset), published::title(&MODES, &quoted.mode));
+            (paper_results::title(&DATASETS, &quoted.dataset), paper_results::title(&MODES, &quoted.mode));
         let share = quoted.value.value * 100.0;
         Some(format!("{title} {best:.4}, of which {mode} is said to reach {share:.1} %"))
     });
     let implied: Vec<String> = implied.collect();
-    let split = |split: &published::ValidationSplit| {
-        let title = published::title(&DATASETS, &split.dataset);
+    let split = |split: &paper_results::ValidationSplit| {
+        let title = paper_results::title(&DATASETS, &split.dataset);
         format!("{title} {} and {}", thousands(split.rows), thousands(split.positives))
     };
     let splits: Vec<String> = paper.splits.iter().map(split).collect();

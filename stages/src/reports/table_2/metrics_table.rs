@@ -3,7 +3,7 @@
 use super::{Evaluated, Key, Paper, Runs, mean, missing, names, rows};
 use crate::artifacts::metrics::Metrics;
 use crate::metrics::bootstrap::Interval;
-use crate::reports::profile::Profile;
+use crate::reports::caption::Profile;
 use crate::reports::table::{Cell, Column, Table};
 
 /// A metric: key, title, its value and its interval.

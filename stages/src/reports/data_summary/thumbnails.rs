@@ -10,9 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use image::imageops::{FilterType, resize};
 use image::{ImageFormat, RgbImage};
 
-use super::Params;
+use super::DataParams;
 use crate::artifacts::samples::{Sample, Split};
-use crate::formats::pictures::read_picture;
+use crate::formats::image_decode::read_picture;
 
 /// Longest side of a blurred picture in pixels.
 const BLURRED: u32 = 10;
@@ -26,7 +26,7 @@ const GAP: usize = 8;
 ///
 /// # Errors
 /// A picture that cannot be read.
-pub fn sheet(samples: &[Sample], images: &Path, params: &Params) -> Result<String, String> {
+pub fn sheet(samples: &[Sample], images: &Path, params: &DataParams) -> Result<String, String> {
     let across = params.pictures.max(1) * (CELL + GAP) + GAP;
     let row_height = CELL + GAP + 16;
     let mut svg = format!(

@@ -1,8 +1,8 @@
 //! The table of DeLong's tests between the modes, and of predictions of others against them. It does not know how the test is computed.
 
-use super::{Runs, evaluated, missing};
-use crate::reports::profile::Profile;
-use crate::reports::published::{self, DATASETS};
+use super::{Runs, evaluation, missing};
+use crate::reports::caption::Profile;
+use crate::reports::paper_results::{self, DATASETS};
 use crate::reports::table::{Cell, Column, Table};
 
 /// What is tested in each model: first mode minus second.
@@ -21,10 +21,11 @@ pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
     let mut rows = Vec::new();
     for (dataset, _) in DATASETS {
         // Of the first model each pair has its row, of others where there are runs.
-        let kinds = published::kinds(runs.keys().map(|(_, kind)| kind.as_str()));
+        let kinds = paper_results::kinds(runs.keys().map(|(_, kind)| kind.as_str()));
         let (given, own): (Vec<&str>, Vec<&str>) =
-            kinds.into_iter().partition(|kind| published::is_given(kind));
-        let mut models: Vec<Option<&str>> = own.iter().map(|kind| published::parts_of_kind(kind).0).collect();
+            kinds.into_iter().partition(|kind| paper_results::is_given(kind));
+        let mut models: Vec<Option<&str>> =
+            own.iter().map(|kind| paper_results::parts_of_kind(kind).0).collect();
         models.dedup();
         for (model, (first, second)) in models.iter().flat_map(|model| PAIRS.map(|pair| (model, pair))) {
             let kind = |mode: &str| model.map_or(mode.to_owned(), |model| format!("{model}-{mode}"));
@@ -57,8 +58,12 @@ pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
 
 fn row(runs: &Runs, dataset: &str, (first, second): (&str, &str)) -> Vec<Cell> {
     let mut cells = vec![
-        Cell::Text(published::title(&DATASETS, dataset).to_owned()),
-        Cell::Text(format!("{} \u{2212} {}", published::kind_title(first), published::kind_title(second))),
+        Cell::Text(paper_results::title(&DATASETS, dataset).to_owned()),
+        Cell::Text(format!(
+            "{} \u{2212} {}",
+            paper_results::kind_title(first),
+            paper_results::kind_title(second)
+        )),
     ];
     let nothing = |mut cells: Vec<Cell>, why: Cell| {
         cells.push(why);
@@ -73,8 +78,8 @@ fn row(runs: &Runs, dataset: &str, (first, second): (&str, &str)) -> Vec<Cell> {
         (Ok(a), Ok(b)) => (a, b),
         (Err(why), _) | (_, Err(why)) => return nothing(cells, why),
     };
-    let compared = evaluated::components(a, &a[0])
-        .and_then(|ours| Ok((ours, evaluated::components(b, &a[0])?)))
+    let compared = evaluation::components(a, &a[0])
+        .and_then(|ours| Ok((ours, evaluation::components(b, &a[0])?)))
         .and_then(|(ours, theirs)| ours.compare(&theirs).ok_or("the runs were scored on different rows"));
     let found = match compared {
         Ok(found) => found,

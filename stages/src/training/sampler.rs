@@ -42,7 +42,7 @@ impl From<Order> for String {
 }
 
 /// Batches of row numbers without end. The order of an epoch depends on the seed and the epoch alone.
-pub(crate) struct Epochs {
+pub(crate) struct BatchSampler {
     rows: Vec<usize>,
     order: Vec<usize>,
     kind: Order,
@@ -52,7 +52,7 @@ pub(crate) struct Epochs {
     epoch: u64,
 }
 
-impl Epochs {
+impl BatchSampler {
     /// Batches of at most `batch` of `rows`, neither of which may be empty or zero.
     pub(crate) fn new(rows: &[usize], batch: usize, kind: Order, seed: u64) -> Self {
         Self { rows: rows.to_vec(), order: Vec::new(), kind, batch, seed, next: 0, epoch: 0 }
@@ -97,10 +97,10 @@ mod tests {
     #[test]
     fn an_epoch_holds_every_row_once_and_keeps_the_short_batch() {
         let rows: Vec<usize> = (100..110).collect();
-        let mut epochs = Epochs::new(&rows, 4, Order::Shuffled, 1);
+        let mut sampler = BatchSampler::new(&rows, 4, Order::Shuffled, 1);
         let mut seen = Vec::new();
         for _ in 0..2 {
-            let batches: Vec<Vec<usize>> = (0..3).map(|_| epochs.next_batch().to_vec()).collect();
+            let batches: Vec<Vec<usize>> = (0..3).map(|_| sampler.next_batch().to_vec()).collect();
             assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
             seen.push(batches.concat());
         }
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn the_seed_decides_the_order() {
         let rows: Vec<usize> = (0..50).collect();
-        let first = |seed| Epochs::new(&rows, 50, Order::Shuffled, seed).next_batch().to_vec();
+        let first = |seed| BatchSampler::new(&rows, 50, Order::Shuffled, seed).next_batch().to_vec();
         assert_eq!(first(1), first(1));
         assert_ne!(first(1), first(2));
     }
@@ -122,21 +122,21 @@ mod tests {
     #[test]
     fn a_sequence_is_the_data_sets_own_in_every_epoch() {
         let rows = [7, 3, 5];
-        let mut epochs = Epochs::new(&rows, 2, Order::Sequential, 1);
-        let batches: Vec<Vec<usize>> = (0..4).map(|_| epochs.next_batch().to_vec()).collect();
+        let mut sampler = BatchSampler::new(&rows, 2, Order::Sequential, 1);
+        let batches: Vec<Vec<usize>> = (0..4).map(|_| sampler.next_batch().to_vec()).collect();
         assert_eq!(batches, [vec![7, 3], vec![5], vec![7, 3], vec![5]]);
     }
 
     #[test]
     fn what_follows_is_the_same_after_any_number_of_batches() {
         let rows: Vec<usize> = (0..11).collect();
-        let new = || Epochs::new(&rows, 4, Order::Shuffled, 3);
+        let new = || BatchSampler::new(&rows, 4, Order::Shuffled, 3);
         let all: Vec<Vec<usize>> =
-            (0..20).scan(new(), |epochs, _| Some(epochs.next_batch().to_vec())).collect();
+            (0..20).scan(new(), |sampler, _| Some(sampler.next_batch().to_vec())).collect();
         for done in 0..15 {
-            let mut epochs = new().after(done);
+            let mut sampler = new().after(done);
             for expected in &all[done as usize..] {
-                assert_eq!(epochs.next_batch(), expected, "after {done}");
+                assert_eq!(sampler.next_batch(), expected, "after {done}");
             }
         }
     }

@@ -22,7 +22,7 @@ pub struct Data;
 /// Params of [`Data`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Params {
+pub struct DataParams {
     /// Whether pictures are blurred until nobody is told by them what they show. They may be hateful: think before
     /// setting it to false, and do not publish what comes out.
     pub blur: bool,
@@ -30,7 +30,7 @@ pub struct Params {
     pub pictures: usize,
 }
 
-impl Default for Params {
+impl Default for DataParams {
     fn default() -> Self {
         Self { blur: true, pictures: 8 }
     }
@@ -39,21 +39,21 @@ impl Default for Params {
 const INDEXES: &str = "indexes";
 
 impl Stage for Data {
-    type Params = Params;
+    type Params = DataParams;
     const NAME: &'static str = "data";
     const ABOUT: &'static str =
         "what a data set holds: tables of its splits, drops and leakage, blurred pictures";
     const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[Port::many(INDEXES)];
 
-    fn check(&self, params: &Params) -> Result<(), String> {
+    fn check(&self, params: &DataParams) -> Result<(), String> {
         match params.pictures {
             0..=100 => Ok(()),
             more => Err(format!("`pictures` is {more}; it may be at most 100")),
         }
     }
 
-    fn run(&self, params: &Params, job: &Job) -> Result<(), StageError> {
+    fn run(&self, params: &DataParams, job: &Job) -> Result<(), StageError> {
         let indexes = job.inputs.all(INDEXES);
         let of_port = |error: ArtifactError| StageError::input(INDEXES, error.path, error.problem);
         let read = indexes.iter().map(|index| DataSummary::read(index).map_err(of_port));

@@ -5,9 +5,9 @@ use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::read_json;
 use crate::models::{Config, Family, Mode};
+use crate::reports::caption::Profile;
 use crate::reports::cost;
-use crate::reports::profile::Profile;
-use crate::reports::published::{self, MODES, Quantities, Run};
+use crate::reports::paper_results::{self, MODES, Quantities, Run};
 use crate::reports::table::{Cell, Column, Table};
 
 /// Makes Table I.
@@ -22,8 +22,8 @@ impl Stage for Parameters {
     const INPUTS: &'static [Port] = &[Port::one("published"), Port::one("vilbert"), Port::one("model")];
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
-        let published = published::read_runs(job.inputs.one("published")?)?;
-        let second = published::read_quantities(job.inputs.one("vilbert")?)?;
+        let published = paper_results::read_runs(job.inputs.one("published")?)?;
+        let second = paper_results::read_quantities(job.inputs.one("vilbert")?)?;
         let path = job.inputs.one("model")?;
         let model: Config = read_json(path)?;
         model.check().map_err(|error| StageError::input("model", path, error))?;
@@ -103,7 +103,7 @@ fn row(name: &str, mode: Mode, model: &Config, published: Option<&Vec<Published>
     let counts = model.counts(mode);
     let mut cells = vec![
         text(name),
-        text(published::title(&MODES, mode.as_str())),
+        text(paper_results::title(&MODES, mode.as_str())),
         Cell::Count(counts.total),
         Cell::Count(counts.trained),
         Cell::Count(counts.adapters),

@@ -18,7 +18,7 @@ pub(crate) const TOKENS: &str = "tokens";
 pub(crate) const REGIONS: &str = "regions";
 
 /// A data set, texts and regions joined row by row.
-pub(crate) struct Memes<'a> {
+pub(crate) struct MemeDataset<'a> {
     /// The texts with their rows.
     pub tokens: TokenSet,
     tokens_path: &'a Path,
@@ -30,21 +30,21 @@ pub(crate) struct Memes<'a> {
 }
 
 /// A batch to learn from, in pieces that are computed one after another.
-pub(crate) struct Lesson {
+pub(crate) struct TrainBatch {
     /// The pieces, each padded as the whole batch is.
     pub pieces: Vec<Batch>,
     /// The labels of all rows.
     pub labels: Vec<u8>,
 }
 
-impl Lesson {
+impl TrainBatch {
     /// Rows of the largest piece.
     pub(crate) fn largest_piece(&self) -> usize {
         self.pieces.iter().filter_map(|piece| piece.ids.dims().first().copied()).max().unwrap_or(0)
     }
 }
 
-impl<'a> Memes<'a> {
+impl<'a> MemeDataset<'a> {
     /// Joins what came in by the ports [`TOKENS`] and [`REGIONS`].
     ///
     /// # Errors
@@ -208,7 +208,7 @@ impl<'a> Memes<'a> {
         })
     }
 
-    /// [`Memes::batch`] with each row's own text.
+    /// [`MemeDataset::batch`] with each row's own text.
     pub(crate) fn plain_batch(&self, rows: &[usize]) -> candle_core::Result<Batch> {
         let texts: Vec<Vec<u32>> = rows.iter().map(|&row| self.text(row)).collect();
         self.batch(rows, &texts)
@@ -218,13 +218,13 @@ impl<'a> Memes<'a> {
     ///
     /// # Errors
     /// A row without label, or with another than 0 and 1.
-    pub(crate) fn lesson(&self, rows: &[usize], most: usize) -> Result<Lesson, StageError> {
+    pub(crate) fn lesson(&self, rows: &[usize], most: usize) -> Result<TrainBatch, StageError> {
         let texts: Vec<Vec<u32>> = rows.iter().map(|&row| self.text(row)).collect();
         let extent = self.extent(rows, &texts);
         let pieces = rows.chunks(most).zip(texts.chunks(most));
         let pieces = pieces.map(|(rows, texts)| self.padded(rows, texts, extent));
         let pieces = pieces.collect::<candle_core::Result<_>>().map_err(StageError::failed)?;
-        Ok(Lesson { pieces, labels: self.labels(rows)? })
+        Ok(TrainBatch { pieces, labels: self.labels(rows)? })
     }
 
     /// Where the regions of a picture are.

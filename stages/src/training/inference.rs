@@ -3,7 +3,7 @@
 use candle_core::Device;
 use stage_api::{Desk, Job, StageError, StepView};
 
-use super::memes::Memes;
+use super::dataset::MemeDataset;
 use super::scoring::{Rows, Scores};
 use crate::artifacts::predictions::Prediction;
 use crate::artifacts::samples::Split;
@@ -11,7 +11,7 @@ use crate::artifacts::view::View;
 use crate::artifacts::weights;
 use crate::metrics;
 use crate::models::Config;
-use crate::nn::Params;
+use crate::nn::ParamStore;
 
 /// The port a train step's tree comes in by.
 pub(crate) const RUN: &str = "run";
@@ -35,13 +35,13 @@ pub(crate) fn step(desk: &Desk, name: &str) -> Result<StepView, StageError> {
     Ok(step)
 }
 
-/// The memes that came in by the ports of [`Memes`], as the run at the port [`RUN`] was shown its own.
+/// The memes that came in by the ports of [`MemeDataset`], as the run at the port [`RUN`] was shown its own.
 ///
 /// # Errors
 /// Inputs that cannot be read or do not fit the run.
-pub(crate) fn memes<'a>(job: &'a Job) -> Result<Memes<'a>, StageError> {
+pub(crate) fn memes<'a>(job: &'a Job) -> Result<MemeDataset<'a>, StageError> {
     let run = job.inputs.one(RUN)?;
-    let memes = Memes::open(job.inputs, View::read(run)?)?;
+    let memes = MemeDataset::open(job.inputs, View::read(run)?)?;
     memes.check_fits(&*weights::read_config::<Config>(run)?)?;
     Ok(memes)
 }
@@ -52,7 +52,7 @@ pub(crate) fn memes<'a>(job: &'a Job) -> Result<Memes<'a>, StageError> {
 /// Weights that cannot be read or are not those of a run; a request to stop.
 pub(crate) fn score(
     job: &Job,
-    memes: &Memes,
+    memes: &MemeDataset,
     rows: &[usize],
     batch: usize,
     device: &Device,
@@ -60,13 +60,13 @@ pub(crate) fn score(
     let run = job.inputs.one(RUN)?;
     let fail = |error: candle_core::Error| StageError::input(RUN, run, error);
     let config: Config = weights::read_config(run)?;
-    let params = Params::new(weights::read_tensors(run, device)?, |_| false).map_err(fail)?;
-    Scores::of(&*config.build(&params).map_err(fail)?, device, Rows { memes, rows, batch }, job)
+    let params = ParamStore::new(weights::read_tensors(run, device)?, |_| false).map_err(fail)?;
+    Scores::compute(&*config.build(&params).map_err(fail)?, device, Rows { memes, rows, batch }, job)
 }
 
 /// What the scores say, as MMF exports it. The label is the argmax of the softmax: with saturation it can differ from
 /// that of the logits.
-pub(crate) fn predictions(memes: &Memes, rows: &[usize], scores: &Scores) -> Vec<Prediction> {
+pub(crate) fn predictions(memes: &MemeDataset, rows: &[usize], scores: &Scores) -> Vec<Prediction> {
     let predicted = rows.iter().zip(scores.probabilities()).map(|(&row, pair)| Prediction {
         id: memes.tokens.rows[row].id.clone(),
         proba: pair[1],
