@@ -250,7 +250,7 @@ fn write_packed(config: &Config, tensors: HashMap<String, Tensor>, job: &Job) ->
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     let file = job.scratch.join("model.pth");
     torch_writer::write(&file, &tensors).map_err(StageError::failed)?;
-    job.checkpoint()?;
+    job.check_cancelled()?;
     let name = config.family().as_str();
     pack(&job.out.join("checkpoint.tar.gz"), name, &file, &format!("model: {name}\n"))?;
     Ok(fs::remove_file(file)?)

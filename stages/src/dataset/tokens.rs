@@ -67,7 +67,7 @@ impl Stage for Tokens {
         let total = set.samples.len() as u64;
         let mut done = 0;
         for chunk in set.samples.chunks(CHUNK) {
-            job.checkpoint()?;
+            job.check_cancelled()?;
             // Each text on its own and the results in the texts' order: any number of threads gives the same.
             let encodings: tokenizers::Result<Vec<_>> =
                 chunk.par_iter().map(|sample| tokenizer.encode_fast(sample.text.as_str(), true)).collect();

@@ -34,7 +34,7 @@ pub struct Archive {
     /// The folder within the archive that holds the data set: empty, or ending in `/`.
     root: String,
     /// The most bytes that a file within may have.
-    most: u64,
+    max_bytes: u64,
 }
 
 #[derive(Clone)]
@@ -93,8 +93,8 @@ impl Archive {
             ))
         })?;
         let length = fs::metadata(path).map_or(0, |meta| if meta.is_file() { meta.len() } else { LARGEST });
-        let most = length.saturating_mul(MAX_RATIO).clamp(HARMLESS, LARGEST);
-        Ok(Self { port, path: path.to_owned(), files, root, most })
+        let max_bytes = length.saturating_mul(MAX_RATIO).clamp(HARMLESS, LARGEST);
+        Ok(Self { port, path: path.to_owned(), files, root, max_bytes })
     }
 
     /// Whether the data set has the file `name`.
@@ -112,15 +112,15 @@ impl Archive {
     /// Missing, damaged, encrypted or absurdly large.
     pub fn bytes(&mut self, name: &str) -> Result<Vec<u8>, StageError> {
         let full = format!("{}{name}", self.root);
-        let most = self.most;
+        let max_bytes = self.max_bytes;
         let bytes = match &mut self.files {
             Files::Zip(zip, names) => open_within(zip, names, &full).and_then(|file| {
                 let size = file.size();
-                read_all(file, size, most)
+                read_all(file, size, max_bytes)
             }),
             Files::Folder(names) if !names.contains(&full) => Err("is missing".to_owned()),
             Files::Folder(_) => match File::open(self.path.join(&full)) {
-                Ok(file) => read_all(&file, file.metadata().map_or(0, |file| file.len()), most),
+                Ok(file) => read_all(&file, file.metadata().map_or(0, |file| file.len()), max_bytes),
                 Err(error) => Err(error.to_string()),
             },
         };
@@ -162,8 +162,8 @@ impl Archive {
     }
 
     /// The most bytes that a file within may have.
-    pub fn most(&self) -> u64 {
-        self.most
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
     }
 
     /// An error about the file `name` of this archive.
@@ -218,12 +218,12 @@ fn open_within<'a>(
     })
 }
 
-/// All of a file that claims to have `size` bytes, and may have `most`.
-fn read_all(file: impl Read, size: u64, most: u64) -> Result<Vec<u8>, String> {
+/// All of a file that claims to have `size` bytes, and may have `max_bytes`.
+fn read_all(file: impl Read, size: u64, max_bytes: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(size.min(BELIEVED) as usize);
-    match file.take(most + 1).read_to_end(&mut bytes) {
-        Ok(_) if bytes.len() as u64 > most => {
-            Err(format!("is larger than {most} bytes, which no file of so small an archive should be"))
+    match file.take(max_bytes + 1).read_to_end(&mut bytes) {
+        Ok(_) if bytes.len() as u64 > max_bytes => {
+            Err(format!("is larger than {max_bytes} bytes, which no file of so small an archive should be"))
         }
         Ok(_) => Ok(bytes),
         Err(error) => Err(zip_reader::unreadable(&error)),

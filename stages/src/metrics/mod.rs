@@ -18,8 +18,8 @@ pub const CALIBRATION_BINS: usize = 15;
 /// P(class 0) and P(class 1) of a pair of logits, in float32 as the original: values near 1 collapse, values
 /// near 0 do not, and [`roc_auc`] must see the ties that this makes.
 pub fn softmax([a, b]: [f32; 2]) -> [f32; 2] {
-    let most = a.max(b);
-    let (a, b) = (libm::expf(a - most), libm::expf(b - most));
+    let max = a.max(b);
+    let (a, b) = (libm::expf(a - max), libm::expf(b - max));
     [a / (a + b), b / (a + b)]
 }
 

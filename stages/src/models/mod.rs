@@ -52,14 +52,14 @@ impl Batch {
         })
     }
 
-    /// Its rows in batches of at most `most`, in order, padded as they are.
+    /// Its rows in batches of at most `max_rows`, in order, padded as they are.
     ///
     /// # Errors
     /// Only if the device fails.
-    pub fn split(&self, most: usize) -> Result<Vec<Self>> {
+    pub fn split(&self, max_rows: usize) -> Result<Vec<Self>> {
         let rows = self.ids.dim(0)?;
         let part = |begin: usize| {
-            let length = most.min(rows - begin);
+            let length = max_rows.min(rows - begin);
             let narrow = |tensor: &Tensor| tensor.narrow(0, begin, length);
             Ok(Self {
                 ids: narrow(&self.ids)?,
@@ -68,7 +68,7 @@ impl Batch {
                 mask: narrow(&self.mask)?,
             })
         };
-        (0..rows).step_by(most).map(part).collect()
+        (0..rows).step_by(max_rows).map(part).collect()
     }
 }
 

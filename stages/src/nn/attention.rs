@@ -24,9 +24,9 @@ pub struct Attention {
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionDims {
     /// Of what asks.
-    pub asking: usize,
+    pub query: usize,
     /// Of what is attended to.
-    pub attended: usize,
+    pub key_value: usize,
     /// Of all heads together, and so of the result.
     pub heads: usize,
 }
@@ -34,7 +34,7 @@ pub struct AttentionDims {
 impl AttentionDims {
     /// A sequence of this width that attends to itself.
     pub fn all(width: usize) -> Self {
-        Self { asking: width, attended: width, heads: width }
+        Self { query: width, key_value: width, heads: width }
     }
 }
 
@@ -46,13 +46,13 @@ impl Attention {
     pub fn load(
         params: &ParamStore,
         [query, key, value]: [&str; 3],
-        widths: AttentionDims,
+        dims: AttentionDims,
         heads: usize,
     ) -> Result<Self> {
         Ok(Self {
-            query: Linear::load(params, query, widths.asking, widths.heads)?,
-            key: Linear::load(params, key, widths.attended, widths.heads)?,
-            value: Linear::load(params, value, widths.attended, widths.heads)?,
+            query: Linear::load(params, query, dims.query, dims.heads)?,
+            key: Linear::load(params, key, dims.key_value, dims.heads)?,
+            value: Linear::load(params, value, dims.key_value, dims.heads)?,
             heads,
             kernels: params.kernels(),
         })

@@ -374,7 +374,7 @@ mod tests {
             };
             let one = on(1);
             assert_eq!(one, on(3));
-            let largest = library.iter().fold(0f32, |most, value| most.max(value.abs()));
+            let largest = library.iter().fold(0f32, |max, value| max.max(value.abs()));
             let off = one.iter().zip(&library).map(|(y, library)| (y - library).abs()).fold(0f32, f32::max);
             assert!(off < 2e-5 * largest, "{groups} groups: {off} of {largest}");
         }

@@ -122,9 +122,9 @@ fn layer_norm() {
 }
 
 /// An attention layer of the parameters `name`.
-fn attention(params: &ParamStore, name: &str, widths: AttentionDims) -> Result<Attention> {
+fn attention(params: &ParamStore, name: &str, dims: AttentionDims) -> Result<Attention> {
     let names = ["query", "key", "value"].map(|part| format!("{name}.{part}"));
-    Attention::load(params, names.each_ref().map(String::as_str), widths, 3)
+    Attention::load(params, names.each_ref().map(String::as_str), dims, 3)
 }
 
 /// What an attention layer `name` reads of the parameters.
@@ -164,10 +164,10 @@ fn attention_of_one_sequence_to_another_of_another_width() {
     let (names, bias) = (reads_of("cross"), padding());
     let mut reads: Vec<&str> = names.iter().map(String::as_str).collect();
     reads.extend(["x", "z"]);
-    let widths = AttentionDims { asking: 18, attended: 13, heads: 24 };
+    let dims = AttentionDims { query: 18, key_value: 13, heads: 24 };
     for mask in [None, Some(mask())] {
         let layer = |params: &ParamStore| {
-            let found = attention(params, "cross", widths)?.forward(
+            let found = attention(params, "cross", dims)?.forward(
                 &params.get("x")?,
                 &params.get("z")?,
                 &bias,

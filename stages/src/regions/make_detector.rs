@@ -53,7 +53,7 @@ impl Stage for MakeDetector {
         let dir = job.inputs.one("scenes")?;
         let (examples, names) = read_examples(dir, params.examples)?;
         let config = Config::mini(names.len() + 1);
-        job.checkpoint()?;
+        job.check_cancelled()?;
         let tensors = fit(&config, &examples, params.seed)
             .map_err(|error| StageError::input("scenes", dir.join("objects.jsonl"), error))?;
         weights::write(job.out, &config, &tensors)?;

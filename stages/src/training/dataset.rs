@@ -29,18 +29,22 @@ pub(crate) struct MemeDataset<'a> {
     view: View,
 }
 
-/// A batch to learn from, in pieces that are computed one after another.
+/// A batch of an update, in micro-batches that are computed one after another.
 pub(crate) struct TrainBatch {
-    /// The pieces, each padded as the whole batch is.
-    pub pieces: Vec<Batch>,
+    /// The micro-batches, each padded as the whole batch is.
+    pub micro_batches: Vec<Batch>,
     /// The labels of all rows.
     pub labels: Vec<u8>,
 }
 
 impl TrainBatch {
-    /// Rows of the largest piece.
-    pub(crate) fn largest_piece(&self) -> usize {
-        self.pieces.iter().filter_map(|piece| piece.ids.dims().first().copied()).max().unwrap_or(0)
+    /// Rows of the largest micro-batch.
+    pub(crate) fn largest_micro_batch(&self) -> usize {
+        self.micro_batches
+            .iter()
+            .filter_map(|micro_batch| micro_batch.ids.dims().first().copied())
+            .max()
+            .unwrap_or(0)
     }
 }
 
@@ -89,7 +93,7 @@ impl<'a> MemeDataset<'a> {
         let too_long = |&row: &usize| self.tokens.length(row).min(self.view.max_text) > positions;
         if let Some(row) = (0..self.tokens.rows.len()).find(too_long) {
             let problem = format!(
-                "row `{}` is {} pieces long, the model has {positions} positions; lower max_text",
+                "row `{}` is {} tokens long, the model has {positions} positions; lower max_text",
                 self.tokens.rows[row].id,
                 self.tokens.length(row)
             );
@@ -170,31 +174,31 @@ impl<'a> MemeDataset<'a> {
     fn extent(&self, rows: &[usize], texts: &[Vec<u32>]) -> (usize, usize) {
         let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
         // One masked region stands in where no picture of the batch has any: no tensor may be empty.
-        let most = rows.iter().map(|&row| self.shown(row)).max().unwrap_or(0).max(1);
-        (longest, most)
+        let max_regions = rows.iter().map(|&row| self.shown(row)).max().unwrap_or(0).max(1);
+        (longest, max_regions)
     }
 
     fn padded(
         &self,
         rows: &[usize],
         texts: &[Vec<u32>],
-        (longest, most): (usize, usize),
+        (longest, max_regions): (usize, usize),
     ) -> candle_core::Result<Batch> {
         let width = self.regions.width;
         let counts: Vec<usize> = rows.iter().map(|&row| self.shown(row)).collect();
         let mut ids = vec![self.tokens.info.pad; rows.len() * longest];
-        let mut regions = vec![0f32; rows.len() * most * width];
-        let mut locations = vec![0f32; rows.len() * most * 5];
-        let mut mask = vec![0f32; rows.len() * (longest + most)];
+        let mut regions = vec![0f32; rows.len() * max_regions * width];
+        let mut locations = vec![0f32; rows.len() * max_regions * 5];
+        let mut mask = vec![0f32; rows.len() * (longest + max_regions)];
         for (at, (&row, text)) in rows.iter().zip(texts).enumerate() {
             ids[at * longest..][..text.len()].copy_from_slice(text);
-            let mask = &mut mask[at * (longest + most)..][..longest + most];
+            let mask = &mut mask[at * (longest + max_regions)..][..longest + max_regions];
             mask[..text.len()].fill(1.0);
             mask[longest..][..counts[at]].fill(1.0);
             if let Some(place) = self.places[row].filter(|_| self.view.ablation != Ablation::Regions) {
-                let features = &mut regions[at * most * width..][..counts[at] * width];
+                let features = &mut regions[at * max_regions * width..][..counts[at] * width];
                 self.regions.copy_features(place, features);
-                let into = &mut locations[at * most * 5..][..counts[at] * 5];
+                let into = &mut locations[at * max_regions * 5..][..counts[at] * 5];
                 for (into, location) in into.chunks_exact_mut(5).zip(self.locations(place)) {
                     into.copy_from_slice(&location);
                 }
@@ -202,9 +206,9 @@ impl<'a> MemeDataset<'a> {
         }
         Ok(Batch {
             ids: Tensor::from_vec(ids, (rows.len(), longest), &Device::Cpu)?,
-            regions: Tensor::from_vec(regions, (rows.len(), most, width), &Device::Cpu)?,
-            locations: Tensor::from_vec(locations, (rows.len(), most, 5), &Device::Cpu)?,
-            mask: Tensor::from_vec(mask, (rows.len(), longest + most), &Device::Cpu)?,
+            regions: Tensor::from_vec(regions, (rows.len(), max_regions, width), &Device::Cpu)?,
+            locations: Tensor::from_vec(locations, (rows.len(), max_regions, 5), &Device::Cpu)?,
+            mask: Tensor::from_vec(mask, (rows.len(), longest + max_regions), &Device::Cpu)?,
         })
     }
 
@@ -214,17 +218,17 @@ impl<'a> MemeDataset<'a> {
         self.batch(rows, &texts)
     }
 
-    /// The batch of `rows` to learn from, in pieces of at most `most` rows.
+    /// The batch of `rows` to learn from, in micro-batches of at most `size` rows.
     ///
     /// # Errors
     /// A row without label, or with another than 0 and 1.
-    pub(crate) fn lesson(&self, rows: &[usize], most: usize) -> Result<TrainBatch, StageError> {
+    pub(crate) fn train_batch(&self, rows: &[usize], size: usize) -> Result<TrainBatch, StageError> {
         let texts: Vec<Vec<u32>> = rows.iter().map(|&row| self.text(row)).collect();
         let extent = self.extent(rows, &texts);
-        let pieces = rows.chunks(most).zip(texts.chunks(most));
-        let pieces = pieces.map(|(rows, texts)| self.padded(rows, texts, extent));
-        let pieces = pieces.collect::<candle_core::Result<_>>().map_err(StageError::failed)?;
-        Ok(TrainBatch { pieces, labels: self.labels(rows)? })
+        let micro_batches = rows.chunks(size).zip(texts.chunks(size));
+        let micro_batches = micro_batches.map(|(rows, texts)| self.padded(rows, texts, extent));
+        let micro_batches = micro_batches.collect::<candle_core::Result<_>>().map_err(StageError::failed)?;
+        Ok(TrainBatch { micro_batches, labels: self.labels(rows)? })
     }
 
     /// Where the regions of a picture are.

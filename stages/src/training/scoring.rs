@@ -62,7 +62,7 @@ impl Scores {
         });
         prefetch(batches, |batches| {
             for batch in batches {
-                job.checkpoint()?;
+                job.check_cancelled()?;
                 let scored = batch.and_then(|(places, batch)| {
                     let pairs = model.logits(&batch.to_device(device)?, None)?.to_vec2::<f32>()?;
                     places.iter().zip(pairs).for_each(|(&at, pair)| logits[at] = [pair[0], pair[1]]);

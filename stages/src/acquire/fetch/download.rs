@@ -122,7 +122,7 @@ impl<'a> Downloader<'a> {
     pub fn download(&self, source: &Source, part: &mut Part) -> Result<(), Failure> {
         let (mut failures, mut best) = (0, part.len());
         loop {
-            self.job.checkpoint()?;
+            self.job.check_cancelled()?;
             let attempt = self.once(source, part).unwrap_or_else(Attempt::Over);
             let more = match attempt {
                 Attempt::Arrived => return Ok(()),
@@ -231,7 +231,7 @@ impl<'a> Downloader<'a> {
         let mut len = part.len();
         let end = part.answer(|pieces| {
             loop {
-                self.job.checkpoint().map_err(End::Job)?;
+                self.job.check_cancelled().map_err(End::Job)?;
                 // A body shorter than announced is an error of the reader, so it ends here and not as a short file.
                 match pieces.read(&mut body).map_err(|error| End::Broke(cause(&error)))? {
                     0 => return Ok(()),

@@ -231,9 +231,9 @@ fn hash(file: &mut File, len: u64, job: &Job) -> Result<Sha256, StageError> {
     let mut buffer = vec![0; 1 << 20];
     let mut left = len;
     while left > 0 {
-        job.checkpoint()?;
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        match file.read(&mut buffer[..most])? {
+        job.check_cancelled()?;
+        let max = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        match file.read(&mut buffer[..max])? {
             0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             read => {
                 hash.update(&buffer[..read]);

@@ -52,12 +52,12 @@ impl Patience {
         const LOOK: Duration = Duration::from_millis(100);
         let mut left = pause;
         while !left.is_zero() {
-            job.checkpoint()?;
+            job.check_cancelled()?;
             let nap = left.min(LOOK);
             std::thread::sleep(nap);
             left -= nap;
         }
-        job.checkpoint()
+        job.check_cancelled()
     }
 }
 

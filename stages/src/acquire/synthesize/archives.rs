@@ -49,7 +49,7 @@ impl<'a> Counter<'a> {
         mut store: impl FnMut(&T, Vec<u8>) -> Result<(), StageError>,
     ) -> Result<(), StageError> {
         for chunk in items.chunks(CHUNK) {
-            self.job.checkpoint()?;
+            self.job.check_cancelled()?;
             let files: Vec<Vec<u8>> =
                 chunk.par_iter().map(&paint).collect::<Result<_, _>>().map_err(StageError::failed)?;
             for (item, file) in chunk.iter().zip(files) {

@@ -150,9 +150,9 @@ impl Stage for Synthesize {
                 return Err(format!("{} and the splits after it exceed 90000 memes in all", sizes[0].0));
             }
         }
-        let within = |name: &str, value: usize, least: usize, most: usize| {
-            let problem = || format!("`{name}` is {value}; it may be {least} to {most}");
-            if (least..=most).contains(&value) { Ok(()) } else { Err(problem()) }
+        let within = |name: &str, value: usize, least: usize, max: usize| {
+            let problem = || format!("`{name}` is {value}; it may be {least} to {max}");
+            if (least..=max).contains(&value) { Ok(()) } else { Err(problem()) }
         };
         within("colours", p.colours, 3, Colour::ALL.len())?;
         within("kinds", p.kinds, 3, Kind::ALL.len())?;

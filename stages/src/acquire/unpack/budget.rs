@@ -11,8 +11,8 @@ const HARMLESS: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicU64,
-    most: u64,
-    /// Says which limit `most` is.
+    max_bytes: u64,
+    /// Says which limit `max_bytes` is.
     limit: String,
     files: AtomicU64,
     most_files: u64,
@@ -22,12 +22,18 @@ impl Budget {
     /// The limits for an archive of `size` bytes.
     pub fn new(params: &UnpackParams, size: u64) -> Self {
         let by_ratio = size.saturating_mul(params.most_ratio).max(HARMLESS);
-        let (most, limit) = if by_ratio < params.most_bytes {
+        let (max_bytes, limit) = if by_ratio < params.most_bytes {
             (by_ratio, format!("more than {} times its {size} bytes (most_ratio)", params.most_ratio))
         } else {
             (params.most_bytes, format!("more than {} bytes (most_bytes)", params.most_bytes))
         };
-        Self { used: AtomicU64::new(0), most, limit, files: AtomicU64::new(0), most_files: params.most_files }
+        Self {
+            used: AtomicU64::new(0),
+            max_bytes,
+            limit,
+            files: AtomicU64::new(0),
+            most_files: params.most_files,
+        }
     }
 
     /// So many more bytes are about to be written.
@@ -38,7 +44,7 @@ impl Budget {
 
     /// The archive says that it holds so many bytes.
     pub fn announce(&self, bytes: u64) -> Result<(), String> {
-        if bytes <= self.most {
+        if bytes <= self.max_bytes {
             return Ok(());
         }
         Err(format!("becomes {}: a trap, or raise that limit of its step", self.limit))

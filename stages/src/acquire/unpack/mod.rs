@@ -175,7 +175,7 @@ fn write_file(
     let mut buffer = vec![0; 1 << 17];
     let mut written = 0;
     loop {
-        job.checkpoint()?;
+        job.check_cancelled()?;
         let read = content
             .read(&mut buffer)
             .map_err(|error| format!("`{name}` {}", zip_reader::unreadable(&error)))?;

@@ -38,7 +38,7 @@ pub fn unpack(file: File, size: u64, gzip: bool, budget: &Budget, job: &Job) -> 
     let mut names = Names::default();
     let (mut links, mut count) = (Vec::new(), 0);
     for found in tar_members::members(&mut archive)? {
-        job.checkpoint()?;
+        job.check_cancelled()?;
         budget.count()?;
         count += usize::from(member(found?, &mut names, &mut links, budget, job)?);
         job.progress.advance(read.load(Ordering::Relaxed).min(size), size, Unit::Bytes);

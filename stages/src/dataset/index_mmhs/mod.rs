@@ -117,7 +117,7 @@ impl Stage for IndexMmhs {
         let truth = read_truth(&mut archive, &mut entries)?;
         let mut against = 0;
         for (name, split) in [("train", Split::Train), ("val", Split::Val), ("test", Split::Test)] {
-            job.checkpoint()?;
+            job.check_cancelled()?;
             let file = format!("splits/{name}_ids.txt");
             read_split(&mut archive, &file, split, &truth, params, &mut entries)?;
             if split == Split::Val {

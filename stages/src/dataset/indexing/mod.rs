@@ -290,7 +290,7 @@ impl Pictures<'_> {
     fn of_archive(&self) -> Result<Vec<Option<Result<Kept, Unusable>>>, StageError> {
         let mut found = Vec::with_capacity(self.wanted.len());
         for chunk in self.wanted.chunks(CHUNK) {
-            self.job.checkpoint()?;
+            self.job.check_cancelled()?;
             let one = |archive: &mut Archive, name: &String| {
                 if !archive.has(name) {
                     return Ok(None);
@@ -319,7 +319,7 @@ impl Pictures<'_> {
         let mut batch: Vec<(usize, Vec<u8>)> = Vec::new();
         let mut held = 0;
         let flush = |batch: &mut Vec<(usize, Vec<u8>)>| -> Result<(), StageError> {
-            self.job.checkpoint()?;
+            self.job.check_cancelled()?;
             let new: Result<Vec<_>, StageError> =
                 batch.par_iter().map(|(at, bytes)| Ok((*at, self.keep(&self.wanted[*at], bytes)?))).collect();
             let mut found = found.lock().map_err(|_| StageError::failed("a thread panicked"))?;
@@ -336,7 +336,7 @@ impl Pictures<'_> {
             if !taken.insert(at) {
                 return Err(fail(format!("holds `{name}` twice")));
             }
-            if member.size > self.archive.most() {
+            if member.size > self.archive.max_bytes() {
                 return Err(fail(format!("`{name}` has {} bytes: more than a picture has", member.size)));
             }
             let mut bytes = Vec::new();

@@ -83,10 +83,12 @@ fn open_zip(path: &Path) -> Result<TorchFile, String> {
         let Some(folder) = name.strip_suffix(".pkl").filter(|_| name.ends_with("data.pkl")) else { continue };
         let mut table = Vec::new();
         // Torch does not compress, so no pickle is longer than the file.
-        let most = bytes.min(LONGEST_PICKLE);
-        entry.take(most + 1).read_to_end(&mut table).map_err(|error| format!("`{name}`: {error}"))?;
-        if table.len() as u64 > most {
-            return Err(format!("`{name}` is longer than {most} bytes, which no table of tensors needs"));
+        let max_bytes = bytes.min(LONGEST_PICKLE);
+        entry.take(max_bytes + 1).read_to_end(&mut table).map_err(|error| format!("`{name}`: {error}"))?;
+        if table.len() as u64 > max_bytes {
+            return Err(format!(
+                "`{name}` is longer than {max_bytes} bytes, which no table of tensors needs"
+            ));
         }
         let (pickle, _) = Pickle::read(&table).map_err(|problem| format!("`{name}`: {problem}"))?;
         infos.extend(tensors(&pickle, &format!("{folder}/"))?);
@@ -104,8 +106,8 @@ fn open_old(path: &Path) -> Result<TorchFile, String> {
     let mut file = File::open(path).map_err(|error| error.to_string())?;
     let bytes = file.metadata().map_err(|error| error.to_string())?.len();
     let mut head = Vec::new();
-    let most = 2 * LONGEST_PICKLE;
-    (&mut file).take(most).read_to_end(&mut head).map_err(|error| error.to_string())?;
+    let max_bytes = 2 * LONGEST_PICKLE;
+    (&mut file).take(max_bytes).read_to_end(&mut head).map_err(|error| error.to_string())?;
     let mut at = OLD_LAYOUT.len();
     let mut next = |what: &str| {
         let (pickle, length) = Pickle::read(&head[at..]).map_err(|problem| format!("{what}: {problem}"))?;

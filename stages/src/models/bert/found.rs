@@ -46,9 +46,9 @@ pub fn heads(known: Option<usize>, name: &str, hidden: usize, width: usize) -> R
 /// No divisor does.
 pub fn adapter_divisor(widths: &[(usize, usize)]) -> Result<usize, String> {
     let fits = |divisor: usize| widths.iter().all(|&(hidden, narrow)| hidden / divisor == narrow);
-    let most = widths.iter().map(|(hidden, _)| *hidden).max().unwrap_or(1);
+    let max = widths.iter().map(|(hidden, _)| *hidden).max().unwrap_or(1);
     let paper = defaults::adapter_divisor();
-    std::iter::once(paper).chain(1..=most).find(|&divisor| fits(divisor)).ok_or_else(|| {
+    std::iter::once(paper).chain(1..=max).find(|&divisor| fits(divisor)).ok_or_else(|| {
         let widths: Vec<String> =
             widths.iter().map(|(hidden, narrow)| format!("{narrow} of {hidden}")).collect();
         format!("adapters are {} wide, which is the width divided by no whole number", widths.join(" and "))

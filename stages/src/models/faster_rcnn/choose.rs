@@ -21,7 +21,7 @@ pub struct Choice {
 /// Classes that a thread takes at once.
 const CLASSES_AT_ONCE: usize = 64;
 
-/// Chooses at most `most` proposals, most confident first, equal ones in the order of the proposals.
+/// Chooses at most `max` proposals, most confident first, equal ones in the order of the proposals.
 ///
 /// `proposals` are in pixels of the canvas, `scale` is its size over the picture's. Everything else is in pixels of the
 /// picture, as in MMF's extraction: sides are counted with one pixel more, so overlaps depend on the unit.
@@ -34,7 +34,7 @@ pub fn choose(
     probabilities: &[f32],
     classes: usize,
     threshold: f32,
-    most: usize,
+    max: usize,
 ) -> Vec<Choice> {
     let boxes: Vec<Corners> = proposals.iter().map(|corners| corners.map(|value| value / scale)).collect();
     let n = boxes.len();
@@ -71,7 +71,7 @@ pub fn choose(
         best.0 as u32
     };
     let mut order = best_first(&confidence);
-    order.truncate(most);
+    order.truncate(max);
     order
         .into_iter()
         .map(|proposal| Choice {

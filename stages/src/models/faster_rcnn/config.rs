@@ -171,10 +171,9 @@ impl Config {
         let widths = self.stage_widths.iter().map(|&width| ("stage_widths", width, MAX));
         let others = [("classes", self.classes, MAX)].into_iter().chain(widths);
         let others = others.chain(positive.map(|(name, value)| (name, value, MAX)));
-        if let Some((name, value, most)) =
-            limits.into_iter().chain(others).find(|(_, value, most)| value > most)
+        if let Some((name, value, max)) = limits.into_iter().chain(others).find(|(_, value, max)| value > max)
         {
-            return Err(format!("`{name}` is {value}, more than {most}"));
+            return Err(format!("`{name}` is {value}, more than {max}"));
         }
         if !(1..=8).contains(&stages) || self.blocks.contains(&0) {
             return Err("`blocks` must name 1 to 8 stages of at least one block".to_owned());

@@ -71,13 +71,13 @@ impl FasterRcnn {
         })
     }
 
-    /// The at most `most` regions of a picture, most confident first.
+    /// The at most `max_regions` regions of a picture, most confident first.
     ///
     /// Boxes are proposals, clipped to the canvas and not to the picture, as in the published features.
     ///
     /// # Errors
     /// A picture without pixels; features that are not finite (damaged weights); what the device reports.
-    pub fn detect(&self, picture: &Picture, most: usize) -> Result<Vec<Region>> {
+    pub fn detect(&self, picture: &Picture, max_regions: usize) -> Result<Vec<Region>> {
         let Looked { scale, proposals, described } = self.look(picture)?;
         let probabilities = cpu_vec(&described.probabilities)?;
         let Config { classes, class_nms, head_width, .. } = self.config;
@@ -88,7 +88,7 @@ impl FasterRcnn {
                 "a feature, score or box is not a finite number: check the weights".to_owned(),
             ));
         }
-        let choices = choose::choose(&proposals, scale, &probabilities, classes, class_nms, most);
+        let choices = choose::choose(&proposals, scale, &probabilities, classes, class_nms, max_regions);
         Ok(choices
             .into_iter()
             .map(|choice| Region {

@@ -35,14 +35,14 @@ impl CoAttention {
         // In the original's names 1 is the regions and 2 the text.
         let side = |of: &str, own: u8, other: u8, sites: [u32; 3]| -> Result<Side> {
             let size = if own == 1 { config.vision_layer() } else { config.text_layer() };
-            let attended = if own == 1 { config.hidden_size } else { config.v_hidden_size };
+            let key_value = if own == 1 { config.hidden_size } else { config.v_hidden_size };
             let names = [format!("query{own}"), format!("key{other}"), format!("value{other}")]
                 .map(|name| part(&format!("biattention.{name}")));
             let names = names.each_ref().map(String::as_str);
-            let widths = AttentionDims { asking: size.hidden, attended, heads: bi };
+            let dims = AttentionDims { query: size.hidden, key_value, heads: bi };
             let (first, second) = (format!("{of}_intermediate.dense"), format!("{of}_output.dense"));
             Ok(Side {
-                attention: Attention::load(params, names, widths, config.bi_num_attention_heads)?,
+                attention: Attention::load(params, names, dims, config.bi_num_attention_heads)?,
                 attention_output: Linear::load(
                     params,
                     &part(&format!("biOutput.dense{own}")),

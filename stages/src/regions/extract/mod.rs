@@ -57,7 +57,7 @@ fn default_shard() -> usize {
 }
 
 /// Pictures between two looks at whether to stop; also how many are in memory at once.
-const AT_ONCE: usize = 32;
+const BATCH: usize = 32;
 /// A canvas of this many pixels fills a gigabyte or more on its way through a big network: such pictures go
 /// one at a time, the threads sharing one picture's convolutions.
 const BIG_CANVAS: usize = 512 * 512;
@@ -95,8 +95,8 @@ impl Stage for Regions {
         job.progress.note(&format!("{} pictures: {disk} of disk", names.len()));
         check_room(job.scratch, layout, names.len())?;
         let memory = job.outside.path(KEPT).map(|dir| Memory::open(&dir, weights_dir, layout)).transpose()?;
-        let at_once = if config.min_size * config.max_size >= BIG_CANVAS { 1 } else { AT_ONCE };
-        let work = Work { job, images, detector, layout, memory, at_once };
+        let batch = if config.min_size * config.max_size >= BIG_CANVAS { 1 } else { BATCH };
+        let work = Work { job, images, detector, layout, memory, batch };
         work.extract(&names)
     }
 }
@@ -121,7 +121,7 @@ struct Work<'a> {
     layout: Layout,
     memory: Option<Memory>,
     /// Pictures that are in memory side by side.
-    at_once: usize,
+    batch: usize,
 }
 
 impl Work<'_> {
@@ -139,8 +139,8 @@ impl Work<'_> {
         for names_of_shard in shards {
             let shard = writer.begin(names_of_shard)?;
             let (mut hashes, mut is_new) = (Vec::with_capacity(names_of_shard.len()), false);
-            for (first, batch) in (0..).step_by(self.at_once).zip(names_of_shard.chunks(self.at_once)) {
-                self.job.checkpoint()?;
+            for (first, batch) in (0..).step_by(self.batch).zip(names_of_shard.chunks(self.batch)) {
+                self.job.check_cancelled()?;
                 let begun = Instant::now();
                 let extract = |(at, name): (usize, &String)| {
                     let Found { regions, hash, is_known } = self.describe(&self.images.join(name))?;

@@ -65,11 +65,13 @@ impl Tool for ShowRegions {
     }
 
     fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
-        let most = match args.get("--most").map(|most| (most, most.parse())) {
+        let max_regions = match args.get("--most").map(|max_regions| (max_regions, max_regions.parse())) {
             None => DRAWN,
-            Some((_, Ok(most @ 1..=MAX_DRAWN))) => most,
-            Some((most, _)) => {
-                return Err(StageError::Params(format!("--most is `{most}`; it must be 1 to {MAX_DRAWN}")));
+            Some((_, Ok(max_regions @ 1..=MAX_DRAWN))) => max_regions,
+            Some((max_regions, _)) => {
+                return Err(StageError::Params(format!(
+                    "--most is `{max_regions}`; it must be 1 to {MAX_DRAWN}"
+                )));
             }
         };
         let dir = desk.results.output(args.get("--detector").unwrap_or(DETECTOR))?;
@@ -86,7 +88,7 @@ impl Tool for ShowRegions {
             let unreadable = |problem: String| StageError::input("image", path, problem);
             let picture = read_picture(path).map_err(unreadable)?;
             let regions = detector
-                .detect(&picture, most)
+                .detect(&picture, max_regions)
                 .map_err(|error| StageError::failed(format!("{image}: {error}")))?;
             let named: Vec<(String, Region)> =
                 regions.into_iter().map(|region| (name(&names, region.object), region)).collect();

@@ -67,7 +67,7 @@ impl Stage for ImportDetector {
         let file = torch_file::open(path).map_err(fail)?;
         let names: Vec<String> = file.names().map(str::to_owned).collect();
         let loaded = file.load(&names.iter().map(String::as_str).collect::<Vec<_>>()).map_err(fail)?;
-        job.checkpoint()?;
+        job.check_cancelled()?;
         let tensors = take(loaded, &config).map_err(fail)?;
         job.progress.note(&format!("{} tensors, every name and shape as expected", tensors.len()));
         weights::write(job.out, &config, &tensors)?;

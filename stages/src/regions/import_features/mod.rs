@@ -82,7 +82,7 @@ impl Stage for ImportFeatures {
         for (images_of_shard, keys) in images.chunks(shard).zip(keys.chunks(shard)) {
             let shard = writer.begin(images_of_shard)?;
             for (first, batch) in (0..).step_by(AT_ONCE).zip(keys.chunks(AT_ONCE)) {
-                job.checkpoint()?;
+                job.check_cancelled()?;
                 batch.par_iter().enumerate().try_for_each(|(at, key)| {
                     let regions = source.regions(key, width, max_regions).map_err(fail)?;
                     unplaced.fetch_add(

@@ -95,13 +95,18 @@ impl Source {
         }
     }
 
-    /// The first `most` regions of an entry, `width` wide; of any width where it is 0.
-    pub(super) fn regions(&self, key: &str, width: usize, most: usize) -> Result<PictureRegions, String> {
+    /// The first `max_regions` regions of an entry, `width` wide; of any width where it is 0.
+    pub(super) fn regions(
+        &self,
+        key: &str,
+        width: usize,
+        max_regions: usize,
+    ) -> Result<PictureRegions, String> {
         let fail = |problem: String| format!("`{key}`: {problem}");
         let found = match self {
             Self::Lmdb(lmdb) => {
                 let value = lmdb.get(key.as_bytes())?.unwrap_or_default();
-                read_value(value).and_then(|found| regions(found, most))
+                read_value(value).and_then(|found| regions(found, max_regions))
             }
             Self::Npy(arrays) => {
                 let read = |name: &str| {
@@ -113,9 +118,9 @@ impl Source {
                 if let Some(problem) = file_kind::placeholder(&features) {
                     return Err(named(problem));
                 }
-                read_files(&features, info.as_deref()).and_then(|found| regions(found, most))
+                read_files(&features, info.as_deref()).and_then(|found| regions(found, max_regions))
             }
-            Self::Tsv(tsv) => tsv.regions(key, most),
+            Self::Tsv(tsv) => tsv.regions(key, max_regions),
         };
         let found = found.map_err(fail)?;
         if width > 0 && found.features.len() != width * found.boxes.len() {
@@ -150,9 +155,9 @@ fn files_below(folder: &Path) -> Result<BTreeMap<String, PathBuf>, String> {
     Ok(files)
 }
 
-fn regions(found: MmfFeatures<'_>, most: usize) -> Result<PictureRegions, String> {
+fn regions(found: MmfFeatures<'_>, max_regions: usize) -> Result<PictureRegions, String> {
     let (rows, width) = (found.features.shape[0], found.features.shape[1]);
-    let count = rows.min(most);
+    let count = rows.min(max_regions);
     let mut features = found.features.to_f32();
     features.truncate(count * width);
     let info = found.info;

@@ -77,11 +77,11 @@ impl Tsv {
         self.lines.keys().map(String::as_str)
     }
 
-    /// The first `most` regions of a picture.
+    /// The first `max_regions` regions of a picture.
     ///
     /// # Errors
     /// A line of another form.
-    pub(super) fn regions(&self, name: &str, most: usize) -> Result<PictureRegions, String> {
+    pub(super) fn regions(&self, name: &str, max_regions: usize) -> Result<PictureRegions, String> {
         let &(table, start, end) = self.lines.get(name).ok_or("has no line")?;
         let line = self.tables[table][start..end].trim_ascii_end();
         let cells: Vec<&[u8]> = line.split(|byte| *byte == b'\t').collect();
@@ -117,7 +117,7 @@ impl Tsv {
                 features.len()
             ));
         }
-        let count = rows.min(most);
+        let count = rows.min(max_regions);
         features.truncate(count * (features.len() / rows));
         let (mut objects, mut scores) = (vec![0; count], vec![0.0; count]);
         if let Some((object, score)) = columns.objects {

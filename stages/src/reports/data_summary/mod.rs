@@ -63,7 +63,7 @@ impl Stage for Data {
         }
         let mut figures = Vec::new();
         for (index, summary) in indexes.iter().zip(&summaries) {
-            job.checkpoint()?;
+            job.check_cancelled()?;
             let samples = SampleSet::read(&index.join("samples")).map_err(of_port)?;
             let svg = thumbnails::sheet(&samples.samples, &index.join("images"), params)
                 .map_err(|problem| StageError::input(INDEXES, index, problem))?;

@@ -24,11 +24,11 @@ pub(super) fn unpacked(archive: &Path, job: &Job) -> Result<PathBuf, StageError>
         return Ok(archive.to_owned());
     }
     let file = File::open(archive).map_err(|error| refuse(error.to_string()))?;
-    let most = file.metadata()?.len().saturating_mul(MAX_RATIO).max(HARMLESS);
+    let max_bytes = file.metadata()?.len().saturating_mul(MAX_RATIO).max(HARMLESS);
     let mut tar = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
     let mut found: Option<(String, PathBuf)> = None;
     for member in tar_members::members(&mut tar).map_err(refuse)? {
-        job.checkpoint()?;
+        job.check_cancelled()?;
         let mut member = member.map_err(refuse)?;
         let name = member.shown();
         if !member.kind.is_file() || !is_checkpoint(Path::new(&*String::from_utf8_lossy(&member.path))) {
@@ -40,7 +40,7 @@ pub(super) fn unpacked(archive: &Path, job: &Job) -> Result<PathBuf, StageError>
                 "{problem}; let an `unpack` step stand before this one, and name one"
             )));
         }
-        if member.size > most {
+        if member.size > max_bytes {
             return Err(refuse(format!(
                 "`{name}` has {} bytes, more than {MAX_RATIO} times its archive",
                 member.size

@@ -110,7 +110,7 @@ impl Names {
         let mut found = checkpoint.load(&theirs).map_err(&refuse)?;
         let mut tensors = HashMap::new();
         for (name, theirs) in &self.taken {
-            job.checkpoint()?;
+            job.check_cancelled()?;
             let tensor = found
                 .remove(theirs)
                 .ok_or_else(|| refuse(format!("`{theirs}` is named but has no data: the file is cut off")))?;

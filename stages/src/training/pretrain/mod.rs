@@ -113,7 +113,7 @@ impl Stage for Pretrain {
         });
         prefetch(tasks, |tasks| -> Result<(), StageError> {
             for (update, task) in tasks {
-                job.checkpoint()?;
+                job.check_cancelled()?;
                 let learn = |optimizer: &mut AdamW| -> candle_core::Result<Option<(f64, usize)>> {
                     let Some(guess) = guesser.guess(&task?, Some(&dropout.at(update)))? else {
                         return Ok(None);
@@ -228,7 +228,7 @@ impl Guesser<'_> {
         let (mut loss, mut right, mut words) = (0.0, 0.0, 0.0);
         prefetch(tasks, |tasks| -> Result<(), StageError> {
             for task in tasks {
-                job.checkpoint()?;
+                job.check_cancelled()?;
                 let score = || -> candle_core::Result<Option<(f64, f64, f64)>> {
                     let Some(Guess { logits, targets }) = self.guess(&task?, None)? else { return Ok(None) };
                     let words = targets.dim(0)? as f64;

@@ -25,8 +25,8 @@ pub(super) struct State {
     /// Updates done.
     pub update: u64,
     /// The most rows that the device's memory held side by side. Part of what a rerun must know: gradients that are added up
-    /// in other pieces are rounded otherwise.
-    pub at_once: usize,
+    /// in other micro-batches are rounded otherwise.
+    pub micro_batch_size: usize,
     /// The logged loss.
     pub meter: LossMeter,
     /// Log lines so far.
@@ -39,7 +39,7 @@ impl Default for State {
     /// Before the first update, nothing known of the device.
     fn default() -> Self {
         let (meter, train, val) = <(LossMeter, Vec<TrainPoint>, Vec<ValPoint>)>::default();
-        Self { update: 0, at_once: usize::MAX, meter, train, val }
+        Self { update: 0, micro_batch_size: usize::MAX, meter, train, val }
     }
 }
 

@@ -100,22 +100,22 @@ impl Stage for Train {
         let mut sampler =
             BatchSampler::new(&train_rows, settings.batch, settings.order, settings.seed).after(state.update);
         let micro_batch = settings.micro_batch.unwrap_or(settings.batch);
-        let lessons = state.update..settings.updates;
-        let lessons = lessons.map(|_| memes.lesson(sampler.next_batch(), micro_batch));
-        prefetch(lessons, |lessons| -> Result<(), StageError> {
+        let batches = state.update..settings.updates;
+        let batches = batches.map(|_| memes.train_batch(sampler.next_batch(), micro_batch));
+        prefetch(batches, |batches| -> Result<(), StageError> {
             let (mut watch, mut watched) = (Instant::now(), state.update);
-            for lesson in lessons {
+            for batch in batches {
                 if settings.is_patience_over(best.updates_since_best(&state.val)) {
                     break;
                 }
-                job.checkpoint()?;
-                let (update, lesson) = (state.update + 1, lesson?);
-                let at_once = state.at_once;
+                job.check_cancelled()?;
+                let (update, batch) = (state.update + 1, batch?);
+                let micro_batch_size = state.micro_batch_size;
                 let loss = trainer
-                    .update(update, &lesson, &mut state.at_once)
+                    .update(update, &batch, &mut state.micro_batch_size)
                     .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
-                if state.at_once < at_once {
-                    let rows = state.at_once;
+                if state.micro_batch_size < micro_batch_size {
+                    let rows = state.micro_batch_size;
                     job.progress.warn(&format!(
                         "update {update}: the device's memory does not hold the batch; from here on {rows} rows at a time, \
                          slower and with the same result"
@@ -129,7 +129,7 @@ impl Stage for Train {
                 state.update = update;
                 job.progress.advance(update, settings.updates, Unit::Items);
                 if is_due(update, settings.log_every, settings.updates) {
-                    state.meter.add(loss, lesson.labels.len());
+                    state.meter.add(loss, batch.labels.len());
                     job.progress.scalar(scalars::BATCH_LOSS, update, loss);
                     let (loss, loss_average) = (state.meter.median(), state.meter.average());
                     let lr = schedule.after(update);
@@ -185,7 +185,7 @@ impl Stage for Train {
     }
 }
 
-/// Puts the learner where an earlier attempt left off; at the beginning when there is none, or none of use.
+/// Puts the trainer where an earlier attempt left off; at the beginning when there is none, or none of use.
 fn resumed(trainer: &mut Trainer, job: &Job) -> (State, BestCheckpoint) {
     let restored = checkpoint::read(job.scratch).and_then(|saved| match saved {
         Some(saved) => trainer.restore(&saved).map(|()| Some(saved)),

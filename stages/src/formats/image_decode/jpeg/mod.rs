@@ -57,7 +57,7 @@ struct Frame {
     height: usize,
     is_progressive: bool,
     /// The largest factors of sampling.
-    most: (usize, usize),
+    max_sampling: (usize, usize),
     /// MCUs across and down.
     mcus: (usize, usize),
     components: Vec<Component>,
@@ -140,14 +140,16 @@ impl Frame {
         {
             return Err("a sampling factor that is not 1 to 4".into());
         }
-        let most = entries().map(factors).fold((1, 1), |most, (a, b)| (most.0.max(a), most.1.max(b)));
-        if entries().map(factors).any(|(a, b)| most.0 % a != 0 || most.1 % b != 0) {
+        let max_sampling = entries()
+            .map(factors)
+            .fold((1, 1), |max_sampling, (a, b)| (max_sampling.0.max(a), max_sampling.1.max(b)));
+        if entries().map(factors).any(|(a, b)| max_sampling.0 % a != 0 || max_sampling.1 % b != 0) {
             return Err("sampling factors that are no divisors of the largest".into());
         }
-        let mcus = (width.div_ceil(8 * most.0), height.div_ceil(8 * most.1));
+        let mcus = (width.div_ceil(8 * max_sampling.0), height.div_ceil(8 * max_sampling.1));
         let blocks: usize = entries().map(factors).map(|(a, b)| a * b * mcus.0 * mcus.1).sum();
         // A block takes a bit at least, but for those beyond the edge in a scan of one component.
-        let own = width.div_ceil(8) * height.div_ceil(8) / (most.0 * most.1);
+        let own = width.div_ceil(8) * height.div_ceil(8) / (max_sampling.0 * max_sampling.1);
         if own / 8 > length {
             return Err("the file ends early".into());
         }
@@ -158,7 +160,10 @@ impl Frame {
         let components = entries()
             .map(|entry| {
                 let sampling = factors(entry);
-                let size = ((width * sampling.0).div_ceil(most.0), (height * sampling.1).div_ceil(most.1));
+                let size = (
+                    (width * sampling.0).div_ceil(max_sampling.0),
+                    (height * sampling.1).div_ceil(max_sampling.1),
+                );
                 let blocks = (mcus.0 * sampling.0, mcus.1 * sampling.1);
                 Component {
                     id: entry[0],
@@ -174,7 +179,7 @@ impl Frame {
                 }
             })
             .collect();
-        Ok(Self { width, height, is_progressive, most, mcus, components })
+        Ok(Self { width, height, is_progressive, max_sampling, mcus, components })
     }
 
     /// Computes the samples of a progressive frame.
@@ -198,11 +203,11 @@ impl Frame {
                 stride: component.blocks.0 * 8,
                 width: component.size.0,
                 height: component.size.1,
-                across: self.most.0 / component.sampling.0,
-                down: self.most.1 / component.sampling.1,
+                across: self.max_sampling.0 / component.sampling.0,
+                down: self.max_sampling.1 / component.sampling.1,
             })
             .collect();
-        let width = self.mcus.0 * 8 * self.most.0;
+        let width = self.mcus.0 * 8 * self.max_sampling.0;
         let mut rows = vec![vec![0; width]; planes.len()];
         let mut sums = vec![0; width];
         let mut line = vec![[0; 3]; width];

@@ -45,18 +45,18 @@ fn differences_to_pil_by_sampling_mode() {
         let ours = decode(&bytes).map_err(|problem| format!("{name}: {problem}")).unwrap().rgb;
         assert_eq!(ours.len(), pils.len(), "{name}");
         let mode = name.split('-').next().unwrap_or_default().to_owned();
-        let (pictures, most, sum, count) = modes.entry(mode).or_default();
+        let (pictures, max, sum, count) = modes.entry(mode).or_default();
         *pictures += 1;
         *count += ours.len();
         for (a, b) in ours.iter().zip(&pils) {
-            *most = a.abs_diff(*b).max(*most);
+            *max = a.abs_diff(*b).max(*max);
             *sum += u64::from(a.abs_diff(*b));
         }
     }
-    for (mode, (pictures, most, sum, count)) in &modes {
-        println!("| {mode} | {pictures} | {most} | {:.4} |", *sum as f64 / *count as f64);
+    for (mode, (pictures, max, sum, count)) in &modes {
+        println!("| {mode} | {pictures} | {max} | {:.4} |", *sum as f64 / *count as f64);
     }
-    assert!(!modes.is_empty() && modes.values().all(|(_, most, ..)| *most == 0));
+    assert!(!modes.is_empty() && modes.values().all(|(_, max, ..)| *max == 0));
 }
 
 /// Cut anywhere, a file is refused; damaged anywhere, it never panics.

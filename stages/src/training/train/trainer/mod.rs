@@ -1,4 +1,4 @@
-//! One update of the model: forward, loss, backward, step, the batch whole or in pieces, which become smaller where the
+//! One update of the model: forward, loss, backward, step, the batch whole or in micro-batches, which become smaller where the
 //! device's memory does not hold them. It does not know where batches come from, nor what is done between updates.
 
 use candle_core::backprop::GradStore;
@@ -24,14 +24,19 @@ pub(super) struct Trainer {
 impl Trainer {
     /// Update number `update` (from 1). Returns the batch's mean loss.
     ///
-    /// At most `at_once` rows are computed side by side. Where the device's memory does not hold so many, it is tried
-    /// with half of them, and `at_once` says how many it were in the end: the result is the same up to rounding.
+    /// At most `micro_batch_size` rows are computed side by side. Where the device's memory does not hold so many, it is tried
+    /// with half of them, and `micro_batch_size` says how many it were in the end: the result is the same up to rounding.
     ///
     /// # Errors
     /// A device that fails in another way, or that cannot hold a single row; the model is as it was then.
-    pub(super) fn update(&mut self, update: u64, lesson: &TrainBatch, at_once: &mut usize) -> Result<f64> {
+    pub(super) fn update(
+        &mut self,
+        update: u64,
+        batch: &TrainBatch,
+        micro_batch_size: &mut usize,
+    ) -> Result<f64> {
         loop {
-            match self.gradients_of(update, lesson, *at_once) {
+            match self.gradients_of(update, batch, *micro_batch_size) {
                 Ok((loss, grads)) => {
                     if let Some(grads) = grads {
                         self.optimizer.step(&grads, self.schedule.after(update - 1))?;
@@ -39,31 +44,37 @@ impl Trainer {
                     return Ok(loss);
                 }
                 Err(error) => {
-                    let largest = lesson.largest_piece().min(*at_once);
+                    let largest = batch.largest_micro_batch().min(*micro_batch_size);
                     if largest < 2 || !is_out_of_memory(&error) {
                         return Err(error);
                     }
-                    *at_once = largest.div_ceil(2);
+                    *micro_batch_size = largest.div_ceil(2);
                 }
             }
         }
     }
 
-    /// The mean loss of the whole lesson and its gradients, of at most `at_once` rows at a time.
+    /// The mean loss of the whole batch and its gradients, of at most `micro_batch_size` rows at a time.
     fn gradients_of(
         &self,
         update: u64,
-        TrainBatch { pieces, labels }: &TrainBatch,
-        at_once: usize,
+        TrainBatch { micro_batches, labels }: &TrainBatch,
+        micro_batch_size: usize,
     ) -> Result<(f64, Option<GradStore>)> {
         let dropout = self.dropout.at(update);
         let (mut done, mut loss, mut sum) = (0, 0.0, None);
-        for piece in pieces.iter().map(|piece| piece.split(at_once)).collect::<Result<Vec<_>>>()?.concat() {
-            let piece = piece.to_device(&self.device)?;
-            let rows = piece.ids.dim(0)?;
+        for micro_batch in micro_batches
+            .iter()
+            .map(|micro_batch| micro_batch.split(micro_batch_size))
+            .collect::<Result<Vec<_>>>()?
+            .concat()
+        {
+            let micro_batch = micro_batch.to_device(&self.device)?;
+            let rows = micro_batch.ids.dim(0)?;
             let share = rows as f64 / labels.len() as f64;
             let labels = &labels[done..done + rows];
-            let (mean, grads) = self.gradients(&piece, labels, &dropout.piece(done, rows), share)?;
+            let (mean, grads) =
+                self.gradients(&micro_batch, labels, &dropout.micro_batch(done, rows), share)?;
             loss += mean * share;
             done += rows;
             sum = Some(match sum {
@@ -74,19 +85,19 @@ impl Trainer {
         Ok((loss, sum))
     }
 
-    /// The mean loss of a piece, and the gradients of `share` times it.
+    /// The mean loss of a micro-batch, and the gradients of `share` times it.
     fn gradients(
         &self,
-        piece: &Batch,
+        micro_batch: &Batch,
         labels: &[u8],
         dropout: &DropoutAt,
         share: f64,
     ) -> Result<(f64, GradStore)> {
         let labels: Vec<u32> = labels.iter().map(|&label| u32::from(label)).collect();
-        let labels = Tensor::new(labels, piece.ids.device())?;
-        let loss = cross_entropy(&self.model.logits(piece, Some(dropout))?, &labels)?;
+        let labels = Tensor::new(labels, micro_batch.ids.device())?;
+        let loss = cross_entropy(&self.model.logits(micro_batch, Some(dropout))?, &labels)?;
         let mean = f64::from(loss.to_scalar::<f32>()?);
-        // A batch in one piece is computed as if there were no pieces.
+        // A batch of one micro-batch is computed as if there were no micro-batches.
         let grads = if share < 1.0 { (loss * share)?.backward()? } else { loss.backward()? };
         Ok((mean, grads))
     }
@@ -107,7 +118,7 @@ impl Trainer {
     /// Takes back what a checkpoint kept.
     ///
     /// # Errors
-    /// A checkpoint that does not fit the model; the learner is as it was then.
+    /// A checkpoint that does not fit the model; the trainer is as it was then.
     pub(super) fn restore(&mut self, saved: &Saved) -> Result<()> {
         for (name, var) in self.params.trained() {
             let moments = saved.moments.get(name);

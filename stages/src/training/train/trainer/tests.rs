@@ -1,4 +1,4 @@
-//! What a device with too little memory changes: the size of the pieces, and nothing else.
+//! What a device with too little memory changes: the size of the micro-batches, and nothing else.
 
 use super::*;
 use crate::models::{Family, Mode, SmallConfig, Start, init_from_pretrained, init_random};
@@ -55,8 +55,8 @@ fn trainer(holds: usize, complaint: &'static str) -> Trainer {
     }
 }
 
-/// A batch of `rows`, in pieces of `most`.
-fn lesson(rows: usize, most: usize) -> TrainBatch {
+/// A batch of `rows`, in micro-batches of `micro_batch_size`.
+fn batch(rows: usize, micro_batch_size: usize) -> TrainBatch {
     let (text, regions) = (7, 3);
     let random = |name: &str, shape: &[usize]| init::normal(3, name, shape, 1.0, &Device::Cpu).unwrap();
     let ids: Vec<u32> = (0..rows * text).map(|at| (at * 13 % 30) as u32).collect();
@@ -66,23 +66,27 @@ fn lesson(rows: usize, most: usize) -> TrainBatch {
         locations: random("locations", &[rows, regions, 5]),
         mask: Tensor::ones((rows, text + regions), candle_core::DType::F32, &Device::Cpu).unwrap(),
     };
-    TrainBatch { pieces: whole.split(most).unwrap(), labels: (0..rows).map(|row| (row % 2) as u8).collect() }
+    TrainBatch {
+        micro_batches: whole.split(micro_batch_size).unwrap(),
+        labels: (0..rows).map(|row| (row % 2) as u8).collect(),
+    }
 }
 
-/// Losses and the final weights of four updates, and the rows at once in the end.
-fn trained(mut trainer: Trainer, lesson: &TrainBatch) -> (Vec<f64>, Vec<Vec<f32>>, usize) {
-    let mut at_once = usize::MAX;
-    let losses = (1..=4).map(|update| trainer.update(update, lesson, &mut at_once).unwrap()).collect();
+/// Losses and the final weights of four updates, and the last size of a micro-batch.
+fn trained(mut trainer: Trainer, batch: &TrainBatch) -> (Vec<f64>, Vec<Vec<f32>>, usize) {
+    let mut micro_batch_size = usize::MAX;
+    let losses =
+        (1..=4).map(|update| trainer.update(update, batch, &mut micro_batch_size).unwrap()).collect();
     let weights = trainer.params.trained().map(|(_, var)| var.flatten_all().unwrap().to_vec1().unwrap());
-    (losses, weights.collect(), at_once)
+    (losses, weights.collect(), micro_batch_size)
 }
 
 #[test]
 fn what_does_not_fit_is_computed_in_halves_with_the_bytes_of_that_micro_batch() {
     for (rows, holds, ends_with) in [(8, 3, 2), (7, 3, 2), (5, 1, 1), (8, 8, usize::MAX)] {
-        let (losses, weights, at_once) = trained(trainer(holds, OUT_OF_MEMORY), &lesson(rows, rows));
-        assert_eq!(at_once, ends_with, "{rows} rows where {holds} have room");
-        let asked = lesson(rows, at_once.min(rows));
+        let (losses, weights, micro_batch_size) = trained(trainer(holds, OUT_OF_MEMORY), &batch(rows, rows));
+        assert_eq!(micro_batch_size, ends_with, "{rows} rows where {holds} have room");
+        let asked = batch(rows, micro_batch_size.min(rows));
         let (expected, expected_weights, _) = trained(trainer(rows, OUT_OF_MEMORY), &asked);
         assert_eq!((losses, weights), (expected, expected_weights), "{rows} rows where {holds} have room");
     }
@@ -96,9 +100,9 @@ fn what_no_halving_helps_is_an_error_and_changes_no_weight() {
             let values = |(_, var): (_, &candle_core::Var)| var.flatten_all().unwrap().to_vec1().unwrap();
             trainer.params.trained().map(values).collect()
         };
-        let (before, mut at_once) = (weights(&trainer), usize::MAX);
-        let error = trainer.update(2, &lesson(8, 8), &mut at_once).unwrap_err().to_string();
+        let (before, mut micro_batch_size) = (weights(&trainer), usize::MAX);
+        let error = trainer.update(2, &batch(8, 8), &mut micro_batch_size).unwrap_err().to_string();
         assert!(error.contains(complaint), "{error}");
-        assert_eq!((at_once, weights(&trainer)), (tried, before));
+        assert_eq!((micro_batch_size, weights(&trainer)), (tried, before));
     }
 }
