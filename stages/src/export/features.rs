@@ -12,7 +12,7 @@ use crate::artifacts::region_features::{RegionFeatures, RegionRow};
 use crate::formats::lmdb::LmdbWriter;
 
 /// The features that a step wrote.
-pub(super) fn of(desk: &Desk, step: &str) -> Result<RegionFeatures, StageError> {
+pub(super) fn open(desk: &Desk, step: &str) -> Result<RegionFeatures, StageError> {
     Ok(RegionFeatures::open(&desk.results.output(step)?)?)
 }
 

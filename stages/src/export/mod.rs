@@ -87,19 +87,19 @@ impl Tool for Export {
                 checkpoint::huggingface(&weights()?, file()?)?;
                 file()?.display().to_string()
             }
-            "tensorboard" => tensorboard::export(&Tracked::of(desk, name)?, file()?)?.display().to_string(),
-            "wandb" => wandb::export(&Tracked::of(desk, name)?, file()?)?.display().to_string(),
-            "mlflow" => mlflow::export(&Tracked::of(desk, name)?, args.get("--out"), desk)?,
+            "tensorboard" => tensorboard::export(&Tracked::read(desk, name)?, file()?)?.display().to_string(),
+            "wandb" => wandb::export(&Tracked::read(desk, name)?, file()?)?.display().to_string(),
+            "mlflow" => mlflow::export(&Tracked::read(desk, name)?, args.get("--out"), desk)?,
             "ro-crate" => {
                 ro_crate::export(desk, name, file()?)?;
                 file()?.display().to_string()
             }
             "mmf-lmdb" => {
-                features::lmdb(&features::of(desk, name)?, file()?, desk)?;
+                features::lmdb(&features::open(desk, name)?, file()?, desk)?;
                 file()?.display().to_string()
             }
             "mmf-npy" => {
-                features::npy(&features::of(desk, name)?, file()?, desk)?;
+                features::npy(&features::open(desk, name)?, file()?, desk)?;
                 file()?.display().to_string()
             }
             other => {

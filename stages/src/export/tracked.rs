@@ -42,7 +42,7 @@ impl Tracked {
     ///
     /// # Errors
     /// No train step, or one that is not up to date.
-    pub(super) fn of(desk: &Desk, name: &str) -> Result<Self, StageError> {
+    pub(super) fn read(desk: &Desk, name: &str) -> Result<Self, StageError> {
         let step = inference::step(desk, name)?;
         let history = History::read(&desk.results.output(name)?)?;
         let unknown =

@@ -26,7 +26,7 @@ impl Kind {
     ///
     /// # Errors
     /// Another kind, or the byte order of other machines.
-    pub fn of(name: &str) -> Result<Self, String> {
+    pub fn from_name(name: &str) -> Result<Self, String> {
         match name.strip_prefix(['<', '=', '|']).unwrap_or(name) {
             "f2" => Ok(Self::F16),
             "f4" => Ok(Self::F32),
@@ -152,7 +152,7 @@ pub fn read(bytes: &[u8]) -> Result<Npy<'_>, String> {
     if kind == "|O" || kind == "O" {
         return Ok(Npy::Objects(shape, data));
     }
-    Array::new(shape, Kind::of(kind)?, fortran, Cow::Borrowed(data)).map(Npy::Array)
+    Array::new(shape, Kind::from_name(kind)?, fortran, Cow::Borrowed(data)).map(Npy::Array)
 }
 
 /// The header: a Python dict of three known keys, `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`.

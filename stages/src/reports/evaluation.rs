@@ -114,7 +114,7 @@ pub fn interval_of<const N: usize>(
         return None;
     }
     let labels = first.labels();
-    let rank = |run: &Evaluated| Ranked::of(&run.probabilities(), &labels);
+    let rank = |run: &Evaluated| Ranked::from_scores(&run.probabilities(), &labels);
     let ranked: Option<Vec<Vec<Ranked>>> =
         sets.iter().map(|set| set.iter().map(rank).collect::<Option<Vec<_>>>()).collect();
     let (ranked, (count, seed)) = (ranked?, first.metrics.resamples);
@@ -138,7 +138,7 @@ pub fn components(runs: &[Evaluated], against: &Evaluated) -> Result<Components,
     }
     let labels = against.labels();
     let components: Option<Vec<Components>> =
-        runs.iter().map(|run| Components::of(&run.probabilities(), &labels)).collect();
+        runs.iter().map(|run| Components::compute(&run.probabilities(), &labels)).collect();
     components
         .and_then(|components| Components::mean(&components))
         .ok_or("fewer than two rows of a class, or a score that is not a number")
@@ -160,7 +160,7 @@ pub mod made_up {
         let dir = root.join(format!("{dataset}-{mode}-{seed}"));
         std::fs::create_dir_all(&dir).unwrap();
         let metrics = Metrics {
-            run: RunInfo::of_kind(dataset, mode, seed, 600),
+            run: RunInfo::from_kind(dataset, mode, seed, 600),
             parameters: ParameterCounts { total: 10, trained: 5, adapters: 0 },
             dataset: dataset.into(),
             split: Split::Val,

@@ -8,7 +8,6 @@ pub(crate) mod curves;
 pub(crate) mod data_summary;
 mod evaluation;
 mod figure;
-mod look;
 mod paper_results;
 pub(crate) mod report;
 pub(crate) mod roc;

@@ -8,7 +8,6 @@ use crate::metrics::bootstrap::Interval;
 use crate::metrics::roc_curve;
 use crate::reports::caption::Profile;
 use crate::reports::figure::{self, Figure, LegendColumn, Line, Mark, Panel, Scale, Style};
-use crate::reports::look::style;
 use crate::reports::paper_results::{self, DATASETS, MODES, kind_rank};
 
 /// A curve's points lie at least so far apart: less than a pixel.
@@ -57,7 +56,7 @@ fn figure(runs: &[Run], profile: &Profile) -> Figure {
         };
         let lines = of(dataset).into_iter().filter_map(|run| {
             let points = run.curve.clone()?;
-            let style = style(&run.metrics.run.kind(), false);
+            let style = Style::for_kind(&run.metrics.run.kind(), false);
             Some(Line { style, marked: false, points, says: vec![], band: vec![], best: None })
         });
         Panel {
@@ -94,7 +93,7 @@ fn legend(title: &str, runs: &[&Run]) -> LegendColumn {
             (_, None) => format!("ROC-AUC {roc_auc:.3}"),
         };
         let name = paper_results::kind_title(&info.kind());
-        (run.curve.is_some().then(|| style(&info.kind(), false)), format!("{name}{seed}: {value}"))
+        (run.curve.is_some().then(|| Style::for_kind(&info.kind(), false)), format!("{name}{seed}: {value}"))
     };
     let mut entries: Vec<(Option<Style>, String)> = runs.iter().map(entry).collect();
     let is_there = |mode: &str| runs.iter().any(|run| run.metrics.run.kind() == mode);

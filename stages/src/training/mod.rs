@@ -12,5 +12,4 @@ mod prefetch;
 pub(crate) mod pretrain;
 mod sampler;
 mod schedule;
-mod scoring;
 pub(crate) mod train;

@@ -14,17 +14,17 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 use stage_api::testing::run_stage;
 
-use super::{Fetch, Patience};
+use super::{Fetch, RetryPolicy};
 
 /// A `fetch` that waits for nothing long.
 pub fn patient() -> Fetch {
     Fetch {
-        patience: Patience {
+        retry_policy: RetryPolicy {
             first: Duration::from_millis(1),
             longest: Duration::from_millis(4),
             longest_asked: Duration::from_secs(2),
             stall: Duration::from_millis(300),
-            ..Patience::default()
+            ..RetryPolicy::default()
         },
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use stage_api::Outside;
 
-use super::download::{Login, Source};
+use super::download::{Credentials, Source};
 
 /// The variables of the environment that hold logins, or say where they lie.
 pub const VARIABLES: &[&str] =
@@ -27,9 +27,9 @@ struct KaggleFile {
 ///
 /// # Errors
 /// A file that holds no login.
-pub fn kaggle(outside: &Outside) -> Result<Option<Login>, String> {
+pub fn kaggle(outside: &Outside) -> Result<Option<Credentials>, String> {
     if let (Some(user), Some(key)) = (outside.text("KAGGLE_USERNAME"), outside.text("KAGGLE_KEY")) {
-        return Ok(Some(Login::User(user.to_owned(), key.to_owned())));
+        return Ok(Some(Credentials::User(user.to_owned(), key.to_owned())));
     }
     let home = |folder: &str| outside.path("HOME").map(|home| home.join(folder));
     let folders = [outside.path("KAGGLE_CONFIG_DIR"), home(".kaggle"), home(".config/kaggle")];
@@ -40,11 +40,11 @@ pub fn kaggle(outside: &Outside) -> Result<Option<Login>, String> {
     // What the parser says of a wrong file may quote it.
     let login: KaggleFile =
         serde_json::from_slice(&text).map_err(|_| wrong("it is not a token as Kaggle makes them"))?;
-    Ok(Some(Login::User(login.username, login.key)))
+    Ok(Some(Credentials::User(login.username, login.key)))
 }
 
 /// The archive of a Kaggle data set (`owner/name`).
-pub fn kaggle_source(data_set: &str, login: Login) -> Source {
+pub fn kaggle_source(data_set: &str, login: Credentials) -> Source {
     Source { url: format!("https://www.kaggle.com/api/v1/datasets/download/{data_set}"), login }
 }
 

@@ -10,13 +10,13 @@ use sha2::{Digest, Sha256};
 use stage_api::{Job, StageError, Unit, secrets};
 
 use super::part::{Origin, Part, hex};
-use super::response::{self, Answer};
-use super::retry::Patience;
+use super::response::{self, Outcome};
+use super::retry::RetryPolicy;
 use crate::host::{disk_space, http};
 
 /// Who asks.
 #[derive(Clone, Default)]
-pub enum Login {
+pub enum Credentials {
     /// Anybody.
     #[default]
     None,
@@ -31,7 +31,7 @@ pub struct Source {
     /// The address.
     pub url: String,
     /// Who asks there, and nowhere that it leads on to.
-    pub login: Login,
+    pub login: Credentials,
 }
 
 impl Source {
@@ -66,7 +66,7 @@ impl From<StageError> for Failure {
 /// Downloads from one source after the other with the same settings.
 pub struct Downloader<'a> {
     client: Client,
-    patience: Patience,
+    retry_policy: RetryPolicy,
     job: &'a Job<'a>,
     /// The file's name and, where it is known, its length.
     file: (&'a str, Option<u64>),
@@ -81,10 +81,10 @@ enum Attempt {
 }
 
 /// Why an answer ended before its body did.
-enum End {
+enum Broken {
     Job(StageError),
     TooLong,
-    Broke(String),
+    Connection(String),
 }
 
 impl<'a> Downloader<'a> {
@@ -93,13 +93,13 @@ impl<'a> Downloader<'a> {
     /// # Errors
     /// When the system's certificates cannot be used.
     pub fn new(
-        patience: Patience,
+        retry_policy: RetryPolicy,
         file: (&'a str, Option<u64>),
         job: &'a Job<'a>,
     ) -> Result<Self, StageError> {
         let client = http::client()
             // Bounds each wait for an answer or for bytes, not the whole download, which may take hours.
-            .timeout(patience.stall)
+            .timeout(retry_policy.stall)
             .redirect(Policy::custom(|attempt| {
                 let from_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
                 match attempt.previous().len() {
@@ -112,7 +112,7 @@ impl<'a> Downloader<'a> {
             }))
             .build()
             .map_err(|error| StageError::from_chain(&error))?;
-        Ok(Self { client, patience, job, file })
+        Ok(Self { client, retry_policy, job, file })
     }
 
     /// Brings `part` to the whole file.
@@ -135,14 +135,14 @@ impl<'a> Downloader<'a> {
             // A connection that breaks again and again is no obstacle as long as it brings something.
             failures = if part.len() > best { 1 } else { failures + 1 };
             best = best.max(part.len());
-            if failures >= self.patience.attempts {
+            if failures >= self.retry_policy.attempts {
                 return Err(Failure::Source(format!(
                     "{problem}; {failures} attempts in a row brought nothing new"
                 )));
             }
-            let pause = self.patience.pause(&source.url, failures);
+            let pause = self.retry_policy.pause(&source.url, failures);
             let pause = match asked {
-                Some(asked) if asked > self.patience.longest_asked => {
+                Some(asked) if asked > self.retry_policy.longest_asked => {
                     let seconds = asked.as_secs();
                     return Err(Failure::Source(format!(
                         "{problem} and asks to wait {seconds} s; run again then"
@@ -152,7 +152,7 @@ impl<'a> Downloader<'a> {
                 None => pause,
             };
             self.job.progress.note(&format!("{problem}; again in {:.1} s", pause.as_secs_f64()));
-            Patience::wait(pause, self.job)?;
+            RetryPolicy::wait(pause, self.job)?;
         }
     }
 
@@ -185,16 +185,16 @@ impl<'a> Downloader<'a> {
         };
         let (answer, now) = response::read(&response, have, &known, &place);
         match answer {
-            Answer::Whole => part.restart(now.clone()).map_err(disk)?,
-            Answer::Rest => {}
-            Answer::NothingLeft => return Ok(Attempt::Arrived),
-            Answer::Anew(problem) => {
+            Outcome::Whole => part.restart(now.clone()).map_err(disk)?,
+            Outcome::Rest => {}
+            Outcome::NothingLeft => return Ok(Attempt::Arrived),
+            Outcome::Restart(problem) => {
                 part.restart(Origin { place, ..Origin::default() }).map_err(disk)?;
                 return Ok(Attempt::Again(problem, None));
             }
-            Answer::Later(problem, asked) => return Ok(Attempt::Again(problem, asked)),
-            Answer::Refused(problem) => return Err(Failure::Refused(problem)),
-            Answer::Never(problem) => return Err(Failure::Source(problem)),
+            Outcome::Retry(problem, asked) => return Ok(Attempt::Again(problem, asked)),
+            Outcome::Refused(problem) => return Err(Failure::Refused(problem)),
+            Outcome::Fatal(problem) => return Err(Failure::Source(problem)),
         }
         self.look(&response, part, now.total)?;
         self.receive(response, part, now.total)
@@ -231,25 +231,25 @@ impl<'a> Downloader<'a> {
         let mut len = part.len();
         let end = part.answer(|pieces| {
             loop {
-                self.job.check_cancelled().map_err(End::Job)?;
+                self.job.check_cancelled().map_err(Broken::Job)?;
                 // A body shorter than announced is an error of the reader, so it ends here and not as a short file.
-                match pieces.read(&mut body).map_err(|error| End::Broke(cause(&error)))? {
+                match pieces.read(&mut body).map_err(|error| Broken::Connection(cause(&error)))? {
                     0 => return Ok(()),
                     read => len += read as u64,
                 }
                 if total.is_some_and(|total| len > total) {
-                    return Err(End::TooLong);
+                    return Err(Broken::TooLong);
                 }
                 self.job.progress.advance(len, total.unwrap_or(0).max(len), Unit::Bytes);
             }
         });
         let problem = match end.map_err(disk)? {
-            Err(End::Job(error)) => return Err(Failure::Job(error)),
-            Err(End::TooLong) => {
+            Err(Broken::Job(error)) => return Err(Failure::Job(error)),
+            Err(Broken::TooLong) => {
                 part.restart(Origin::default()).map_err(disk)?;
                 "the server sent more than it announced".to_owned()
             }
-            Err(End::Broke(problem)) => format!("the connection broke at byte {len}: {problem}"),
+            Err(Broken::Connection(problem)) => format!("the connection broke at byte {len}: {problem}"),
             Ok(()) => match total {
                 Some(total) if len < total => format!("the answer ended at byte {len} of {total}"),
                 _ => return Ok(Attempt::Arrived),
@@ -259,11 +259,11 @@ impl<'a> Downloader<'a> {
     }
 }
 
-fn login(request: RequestBuilder, login: &Login) -> RequestBuilder {
+fn login(request: RequestBuilder, login: &Credentials) -> RequestBuilder {
     match login {
-        Login::None => request,
-        Login::Bearer(token) => request.bearer_auth(token),
-        Login::User(name, key) => request.basic_auth(name, Some(key)),
+        Credentials::None => request,
+        Credentials::Bearer(token) => request.bearer_auth(token),
+        Credentials::User(name, key) => request.basic_auth(name, Some(key)),
     }
 }
 

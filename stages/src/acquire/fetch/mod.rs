@@ -16,9 +16,9 @@ use stage_api::{Job, Outside, Port, Stage, StageError};
 pub use params::FetchParams;
 
 use crate::host::disk_space;
-use download::{Downloader, Failure, Login, Source};
+use download::{Credentials, Downloader, Failure, Source};
 use part::Part;
-use retry::Patience;
+use retry::RetryPolicy;
 
 /// The folder in which files are looked for before they are downloaded.
 const DOWNLOADS: &str = "REPRO_DOWNLOADS";
@@ -26,7 +26,7 @@ const DOWNLOADS: &str = "REPRO_DOWNLOADS";
 /// Fetches a file.
 #[derive(Default)]
 pub struct Fetch {
-    patience: Patience,
+    retry_policy: RetryPolicy,
 }
 
 impl Stage for Fetch {
@@ -87,7 +87,7 @@ impl Stage for Fetch {
 
 impl Fetch {
     fn download(&self, params: &FetchParams, job: &Job, mut problems: Vec<String>) -> Result<(), StageError> {
-        let downloader = Downloader::new(self.patience, (&params.name, params.size), job)?;
+        let downloader = Downloader::new(self.retry_policy, (&params.name, params.size), job)?;
         let mut part = Part::open(&job.scratch.join("download.part"), params.is_proven(), job)?;
         let mut refused = 0;
         let sources = sources(params, job.outside)?;
@@ -155,7 +155,7 @@ fn sources(params: &FetchParams, outside: &Outside) -> Result<Vec<Source>, Stage
         None => None,
         Some(name) => outside.secret(name).map_err(needs)?,
     };
-    let login = token.map_or(Login::None, Login::Bearer);
+    let login = token.map_or(Credentials::None, Credentials::Bearer);
     let remote = params.url.iter().filter(|url| credentials::local(url).is_none());
     sources.extend(remote.map(|url| Source { url: url.clone(), login: login.clone() }));
     Ok(sources)

@@ -13,7 +13,7 @@ use super::part::Origin;
 
 /// What an answer comes to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Outcome {
     /// The whole file follows.
     Whole,
     /// The file follows from the byte that was asked for.
@@ -21,17 +21,17 @@ pub enum Answer {
     /// All bytes are here already.
     NothingLeft,
     /// The bytes that are here are of no use: another version of the file, or a server that cannot continue.
-    Anew(String),
+    Restart(String),
     /// Trying again later may help; the server may say how much later.
-    Later(String, Option<Duration>),
+    Retry(String, Option<Duration>),
     /// The server wants to know who asks, and was not satisfied.
     Refused(String),
     /// Trying again gives the same.
-    Never(String),
+    Fatal(String),
 }
 
 /// Reads an answer to a request for `have` bytes onwards of the file `known`, and what it says of the file.
-pub fn read(response: &Response, have: u64, known: &Origin, place: &str) -> (Answer, Origin) {
+pub fn read(response: &Response, have: u64, known: &Origin, place: &str) -> (Outcome, Origin) {
     let (status, headers) = (response.status(), response.headers());
     let origin = Origin {
         place: place.to_owned(),
@@ -42,30 +42,30 @@ pub fn read(response: &Response, have: u64, known: &Origin, place: &str) -> (Ans
         },
     };
     let answer = match status {
-        StatusCode::OK => Answer::Whole,
+        StatusCode::OK => Outcome::Whole,
         StatusCode::PARTIAL_CONTENT if have > 0 => rest(headers, have, known, &origin),
         StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => match range(headers) {
-            Some((_, total)) if total == Some(have) => Answer::NothingLeft,
-            _ => Answer::Anew(format!("the server's file ends before byte {have}")),
+            Some((_, total)) if total == Some(have) => Outcome::NothingLeft,
+            _ => Outcome::Restart(format!("the server's file ends before byte {have}")),
         },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Answer::Refused(format!("the server answered {status}"))
+            Outcome::Refused(format!("the server answered {status}"))
         }
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => {
-            Answer::Later(format!("the server answered {status}"), retry_after(headers))
+            Outcome::Retry(format!("the server answered {status}"), retry_after(headers))
         }
         status if status.is_server_error() => {
-            Answer::Later(format!("the server answered {status}"), retry_after(headers))
+            Outcome::Retry(format!("the server answered {status}"), retry_after(headers))
         }
         StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
-            Answer::Later(format!("the server answered {status} to a request for the whole file"), None)
+            Outcome::Retry(format!("the server answered {status} to a request for the whole file"), None)
         }
-        status => Answer::Never(format!("the server answered {status}")),
+        status => Outcome::Fatal(format!("the server answered {status}")),
     };
     (answer, origin)
 }
 
-fn rest(headers: &HeaderMap, have: u64, known: &Origin, now: &Origin) -> Answer {
+fn rest(headers: &HeaderMap, have: u64, known: &Origin, now: &Origin) -> Outcome {
     let differs = |a: Option<String>, b: Option<String>| a.zip(b).is_some_and(|(a, b)| a != b);
     match range(headers) {
         Some((Some(start), _)) if start == have => {
@@ -74,11 +74,11 @@ fn rest(headers: &HeaderMap, have: u64, known: &Origin, now: &Origin) -> Answer 
             if differs(total(known), total(now))
                 || (same_place && differs(known.validator.clone(), now.validator.clone()))
             {
-                return Answer::Anew("the file changed on the server".to_owned());
+                return Outcome::Restart("the file changed on the server".to_owned());
             }
-            Answer::Rest
+            Outcome::Rest
         }
-        _ => Answer::Anew(format!("the server cannot continue at byte {have}")),
+        _ => Outcome::Restart(format!("the server cannot continue at byte {have}")),
     }
 }
 

@@ -10,7 +10,7 @@ use stage_api::{Job, StageError};
 
 /// The limits of one download.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// How many attempts in a row may bring nothing new.
     pub attempts: u32,
     /// The pause after the first of them; each further one doubles it.
@@ -23,7 +23,7 @@ pub struct Patience {
     pub stall: Duration,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempts: 6,
@@ -35,7 +35,7 @@ impl Default for Patience {
     }
 }
 
-impl Patience {
+impl RetryPolicy {
     /// The pause after the `failures`-th failure in a row (from 1) at `url`: between half of and one and a half times
     /// the doubled pause, so that many who were thrown out at one moment do not come back at one moment.
     pub fn pause(&self, url: &str, failures: u32) -> Duration {
@@ -67,14 +67,14 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_a_limit_and_are_the_same_again() {
-        let patience = Patience::default();
+        let retry_policy = RetryPolicy::default();
         for failures in 1..20 {
             let doubled =
-                Duration::from_millis(500).saturating_mul(1 << (failures - 1)).min(patience.longest);
-            let pause = patience.pause("http://a/b", failures);
+                Duration::from_millis(500).saturating_mul(1 << (failures - 1)).min(retry_policy.longest);
+            let pause = retry_policy.pause("http://a/b", failures);
             assert!(pause >= doubled / 2 && pause <= doubled * 3 / 2, "{failures}: {pause:?}");
-            assert_eq!(pause, patience.pause("http://a/b", failures));
+            assert_eq!(pause, retry_policy.pause("http://a/b", failures));
         }
-        assert_ne!(patience.pause("http://a/b", 1), patience.pause("http://c/d", 1));
+        assert_ne!(retry_policy.pause("http://a/b", 1), retry_policy.pause("http://c/d", 1));
     }
 }

@@ -243,9 +243,9 @@ fn kaggle_wants_its_token_and_says_how_to_get_one() {
     let Ok(Some(login)) = credentials::kaggle(&home) else { panic!("no login") };
     let source = credentials::kaggle_source("somebody/memes", login);
     assert_eq!(source.url, "https://www.kaggle.com/api/v1/datasets/download/somebody/memes");
-    assert!(matches!(source.login, Login::User(user, key) if user == "me" && key == "s3cret"));
+    assert!(matches!(source.login, Credentials::User(user, key) if user == "me" && key == "s3cret"));
     let variables = outside(&[("KAGGLE_USERNAME", Path::new("you")), ("KAGGLE_KEY", Path::new("k"))]);
-    assert!(matches!(credentials::kaggle(&variables), Ok(Some(Login::User(user, _))) if user == "you"));
+    assert!(matches!(credentials::kaggle(&variables), Ok(Some(Credentials::User(user, _))) if user == "you"));
 }
 
 #[test]

@@ -124,7 +124,7 @@ pub fn write_hateful_memes(
         let items: Vec<(&Meme, u32)> = split.memes.iter().zip(own).collect();
         counter.paint(
             &items,
-            |(meme, _)| Picture::of(&split.scenes[meme.scene], Some(&split.captions[meme.caption])).png(),
+            |(meme, _)| Picture::draw(&split.scenes[meme.scene], Some(&split.captions[meme.caption])).png(),
             |(_, id), file| archive.add(&format!("data/img/{id:05}.png"), &file, CompressionMethod::Stored),
         )?;
     }
@@ -189,7 +189,7 @@ pub fn write_mmhs150k(
             &items,
             |(meme, _)| {
                 let caption = written[meme.block].then(|| split.captions[meme.caption].as_str());
-                Picture::of(&split.scenes[meme.scene], caption).jpeg()
+                Picture::draw(&split.scenes[meme.scene], caption).jpeg()
             },
             |(_, id), file| archive.add(&format!("img_resized/{id}.jpg"), &file, CompressionMethod::Stored),
         )?;

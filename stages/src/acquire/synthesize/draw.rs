@@ -24,7 +24,7 @@ pub struct Picture(Vec<u8>);
 
 impl Picture {
     /// Paints `scene`, with `caption` at the top and the bottom when there is one.
-    pub fn of(scene: &Scene, caption: Option<&str>) -> Self {
+    pub fn draw(scene: &Scene, caption: Option<&str>) -> Self {
         let mut picture = Self(paint(scene));
         if let Some(caption) = caption {
             picture.write(caption);
@@ -312,7 +312,7 @@ mod tests {
         for colour in Colour::ALL {
             let thing = Thing { kind: Kind::Circle, colour };
             let object = Object { thing, centre: (50.0, 50.0), radius: 14.0, angle: 0.0 };
-            let picture = Picture::of(&Scene { objects: vec![object], look: 3 }, None);
+            let picture = Picture::draw(&Scene { objects: vec![object], look: 3 }, None);
             let at = |x: usize, y: usize| &picture.0[3 * (y * SIDE as usize + x)..][..3];
             assert_eq!(at(50, 50), colour.rgb());
             assert!(at(10, 10).iter().all(|value| (120..=245).contains(value)), "{:?}", at(10, 10));
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn files_read_back_as_the_size_they_should_have() {
-        let picture = Picture::of(&Scene { objects: Vec::new(), look: 1 }, Some("hello 😂 there"));
+        let picture = Picture::draw(&Scene { objects: Vec::new(), look: 1 }, Some("hello 😂 there"));
         for file in [picture.png().unwrap(), picture.jpeg().unwrap()] {
             let read = image::load_from_memory(&file).unwrap();
             assert_eq!((read.width(), read.height()), (SIDE, SIDE));

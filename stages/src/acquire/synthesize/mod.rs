@@ -261,7 +261,7 @@ fn write_scenes(
     std::fs::create_dir_all(&images)?;
     counter.paint(
         &scenes,
-        |(_, scene)| Picture::of(scene, None).png(),
+        |(_, scene)| Picture::draw(scene, None).png(),
         |(image, _), file| Ok(std::fs::write(images.join(image), file)?),
     )?;
     let objects: Vec<PictureObjects> = scenes

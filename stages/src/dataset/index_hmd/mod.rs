@@ -144,16 +144,16 @@ fn read_split(
         let meme = match dataset_files::meme(json) {
             Ok(meme) => meme,
             Err(bad) => {
-                let (dirt, problem) = match bad {
+                let (anomaly, problem) = match bad {
                     Bad::Json(problem) => (Anomaly::InvalidLine, problem),
                     Bad::Label(problem) => (Anomaly::BadLabel, problem),
                 };
-                entries.ledger.add(dirt, || format!("{file} line {line}: {problem}"));
+                entries.ledger.add(anomaly, || format!("{file} line {line}: {problem}"));
                 continue;
             }
         };
-        let mut drop = |dirt, problem: String| {
-            entries.ledger.add(dirt, || format!("{file} line {line}: {}: {problem}", meme.id));
+        let mut drop = |anomaly, problem: String| {
+            entries.ledger.add(anomaly, || format!("{file} line {line}: {}: {problem}", meme.id));
         };
         if ids.contains(&meme.id) {
             drop(Anomaly::Twice, format!("{file} has this id on an earlier line"));

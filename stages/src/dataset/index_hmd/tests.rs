@@ -149,7 +149,7 @@ fn drops_what_cannot_be_used_up_to_a_share() {
     assert_eq!(indexed.images, ["00007.png", "00042.png"]);
     let summary = &indexed.summary;
     let kinds: Vec<(&str, usize)> =
-        summary.dirt.iter().map(|dirt| (dirt.kind.as_str(), dirt.count)).collect();
+        summary.anomalies.iter().map(|anomaly| (anomaly.kind.as_str(), anomaly.count)).collect();
     assert_eq!(
         kinds,
         [

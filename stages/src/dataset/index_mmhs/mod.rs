@@ -166,8 +166,8 @@ fn read_split(
     let mut listed = 0;
     for (line, id) in text.lines() {
         listed += 1;
-        let mut drop = |dirt, problem: &str| {
-            entries.ledger.add(dirt, || format!("{file} line {line}: {id}: {problem}"));
+        let mut drop = |anomaly, problem: &str| {
+            entries.ledger.add(anomaly, || format!("{file} line {line}: {id}: {problem}"));
         };
         if !dataset_files::is_tweet_id(id) {
             drop(Anomaly::BadName, "is no tweet's id");

@@ -45,7 +45,9 @@ fn makes_labels_and_texts_by_the_rules() {
     assert_eq!(labels(&samples), [0, 1, 0]);
     assert_eq!(samples[0].text, "hi @you 😂 https://t.co/x READ OFF");
     assert_eq!((samples[1].text.as_str(), samples[2].text.as_str()), ("two", "three &amp; more"));
-    assert!(summary.dirt.iter().any(|dirt| dirt.kind == "unreadable OCR file" && dirt.count == 1));
+    assert!(
+        summary.anomalies.iter().any(|anomaly| anomaly.kind == "unreadable OCR file" && anomaly.count == 1)
+    );
     let (samples, _) = index(GOOD, "1\n", "(text: ocr)").unwrap();
     assert_eq!((samples[0].text.as_str(), samples[1].text.as_str()), ("READ OFF", ""));
     let (samples, _) = index(GOOD, "1\n", "(labels: soft, clean: mentions)").unwrap();
@@ -74,7 +76,12 @@ fn says_where_bad_input_is() {
     assert_eq!(samples[0].text, "last");
     // In train and in val: two samples, reported.
     assert_eq!((samples.len(), summary.overlaps[0].ids, summary.overlaps[0].both), (4, 1, Some(1)));
-    assert!(summary.dirt.iter().any(|dirt| dirt.kind == "id twice in the truth file" && dirt.count == 2));
+    assert!(
+        summary
+            .anomalies
+            .iter()
+            .any(|anomaly| anomaly.kind == "id twice in the truth file" && anomaly.count == 2)
+    );
 }
 
 #[test]

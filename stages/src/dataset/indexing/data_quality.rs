@@ -113,25 +113,25 @@ pub struct Ledger {
 
 impl Ledger {
     /// Enters a case. Of what is dropped, every case is one entry of a split.
-    pub fn add(&mut self, dirt: Anomaly, case: impl FnOnce() -> String) {
-        let (count, cases) = self.found.entry(dirt).or_default();
+    pub fn add(&mut self, anomaly: Anomaly, case: impl FnOnce() -> String) {
+        let (count, cases) = self.found.entry(anomaly).or_default();
         *count += 1;
-        if dirt.drops() || cases.len() < FEW {
+        if anomaly.drops() || cases.len() < FEW {
             cases.push(case());
         }
     }
 
     /// How many entries were dropped.
     pub fn dropped(&self) -> usize {
-        self.found.iter().filter(|(dirt, _)| dirt.drops()).map(|(_, (count, _))| count).sum()
+        self.found.iter().filter(|(anomaly, _)| anomaly.drops()).map(|(_, (count, _))| count).sum()
     }
 
     /// Tells the step's log what was found.
     pub fn tell(&self, progress: &dyn Progress) {
-        for (dirt, (count, cases)) in &self.found {
-            let (name, rule) = dirt.told();
+        for (anomaly, (count, cases)) in &self.found {
+            let (name, rule) = anomaly.told();
             progress.note(&format!("{name}: {count}, {rule}"));
-            let told = if dirt.drops() { LOGGED } else { 3 };
+            let told = if anomaly.drops() { LOGGED } else { 3 };
             cases.iter().take(told).for_each(|case| progress.note(&format!("  {case}")));
             if *count > told.min(cases.len()) {
                 progress.note(&format!("  and {} more", count - told.min(cases.len())));
@@ -149,10 +149,9 @@ impl Ledger {
             return Ok(());
         }
         let cases = || {
-            self.found
-                .iter()
-                .filter(|(dirt, _)| dirt.drops())
-                .flat_map(|(dirt, (_, cases))| cases.iter().map(|case| format!("{case} ({})", dirt.told().0)))
+            self.found.iter().filter(|(anomaly, _)| anomaly.drops()).flat_map(|(anomaly, (_, cases))| {
+                cases.iter().map(|case| format!("{case} ({})", anomaly.told().0))
+            })
         };
         let first: Vec<String> = cases().take(FEW).map(|case| format!("\n  {case}")).collect();
         let more = dropped.saturating_sub(FEW);
@@ -168,12 +167,12 @@ impl Ledger {
 
     /// What was found, for the summary.
     pub fn counts(&self) -> Vec<AnomalyCount> {
-        let count = |(dirt, (count, cases)): (&Anomaly, &(usize, Vec<String>))| {
-            let (kind, rule) = dirt.told();
+        let count = |(anomaly, (count, cases)): (&Anomaly, &(usize, Vec<String>))| {
+            let (kind, rule) = anomaly.told();
             AnomalyCount {
                 kind: kind.to_owned(),
                 rule: rule.to_owned(),
-                dropped: dirt.drops(),
+                dropped: anomaly.drops(),
                 count: *count,
                 cases: cases.clone(),
             }

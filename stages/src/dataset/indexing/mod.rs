@@ -1,5 +1,5 @@
 //! What the two `index` stages share: from the entries of the split files to samples, pictures and a summary, with one
-//! policy for dirt. It does not know the layouts of the data sets.
+//! policy for invalid samples. It does not know the layouts of the data sets.
 
 pub mod data_quality;
 pub mod overlap;
@@ -144,14 +144,14 @@ pub fn write(
         let at = wanted.binary_search(&row.picture).unwrap_or_default();
         let place = || format!("{} line {}: {}", files[row.file].name, row.line, row.sample.id);
         match &found[at] {
-            Err((dirt, problem)) => {
-                ledger.add(*dirt, || format!("{}: `{}`: {problem}", place(), row.picture))
+            Err((anomaly, problem)) => {
+                ledger.add(*anomaly, || format!("{}: `{}`: {problem}", place(), row.picture))
             }
             Ok(picture) => {
                 if !std::mem::replace(&mut told[at], true) {
-                    picture.looks.odd.iter().for_each(|dirt| ledger.add(*dirt, || row.picture.clone()));
+                    picture.looks.odd.iter().for_each(|anomaly| ledger.add(*anomaly, || row.picture.clone()));
                 }
-                odd_text(&row.sample.text).for_each(|dirt| ledger.add(dirt, place));
+                odd_text(&row.sample.text).for_each(|anomaly| ledger.add(anomaly, place));
                 kept.push((row.file, row.sample, picture));
             }
         }
@@ -189,7 +189,7 @@ pub fn write(
         listed,
         dropped: ledger.dropped(),
         max_dropped,
-        dirt: ledger.counts(),
+        anomalies: ledger.counts(),
         overlaps,
     };
     tell(&summary, job);
@@ -207,7 +207,7 @@ fn odd_text(text: &str) -> impl Iterator<Item = Anomaly> + use<> {
     ]
     .into_iter()
     .filter(|(_, is)| *is)
-    .map(|(dirt, _)| dirt)
+    .map(|(anomaly, _)| anomaly)
 }
 
 fn split_summary<'a>(file: &SplitFile, samples: impl Iterator<Item = &'a Sample> + Clone) -> SplitSummary {
@@ -220,8 +220,12 @@ fn split_summary<'a>(file: &SplitFile, samples: impl Iterator<Item = &'a Sample>
         hateful: with(Some(1)),
         harmless: with(Some(0)),
         unlabelled: with(None),
-        characters: Spread::of(samples.clone().map(|sample| sample.text.chars().count() as u64).collect()),
-        words: Spread::of(samples.map(|sample| sample.text.split_whitespace().count() as u64).collect()),
+        characters: Spread::from_values(
+            samples.clone().map(|sample| sample.text.chars().count() as u64).collect(),
+        ),
+        words: Spread::from_values(
+            samples.map(|sample| sample.text.split_whitespace().count() as u64).collect(),
+        ),
     }
 }
 
@@ -235,8 +239,8 @@ fn picture_summary(pictures: &[&Kept]) -> PictureSummary {
         distinct: pictures.iter().map(|picture| picture.digest).collect::<HashSet<_>>().len(),
         bytes: pictures.iter().map(|picture| picture.bytes).sum(),
         formats,
-        width: Spread::of(pictures.iter().map(|picture| u64::from(picture.looks.width)).collect()),
-        height: Spread::of(pictures.iter().map(|picture| u64::from(picture.looks.height)).collect()),
+        width: Spread::from_values(pictures.iter().map(|picture| u64::from(picture.looks.width)).collect()),
+        height: Spread::from_values(pictures.iter().map(|picture| u64::from(picture.looks.height)).collect()),
     }
 }
 

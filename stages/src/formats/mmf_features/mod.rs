@@ -216,7 +216,7 @@ fn kind(pickle: &Pickle, value: &Value) -> Result<Kind, String> {
         let order = state.and_then(|state| text(pickle.items(pickle.value(state))?.nth(1)?));
         Some(format!("{}{name}", order.unwrap_or_default()))
     };
-    Kind::of(&read().ok_or("is of no kind of number")?)
+    Kind::from_name(&read().ok_or("is of no kind of number")?)
 }
 
 fn named(value: &Value, name: &str) -> bool {

@@ -57,7 +57,7 @@ impl AdapterPlace {
     }
 
     /// The place of adapters that text layers have in these parts; nothing where they have none.
-    pub fn of_parts(attention: bool, output: bool) -> Option<Self> {
+    pub fn from_parts(attention: bool, output: bool) -> Option<Self> {
         match (attention, output) {
             (true, true) => Some(Self::Both),
             (true, false) => Some(Self::Attention),

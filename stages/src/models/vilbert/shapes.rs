@@ -53,7 +53,7 @@ pub fn set(config: &mut Config, shapes: &TensorShapes, known: &Known) -> Result<
         (wide, width("c_layer.0.v_output.AdaptImg")),
     ];
     let [(_, attention), (_, output), .., (_, co_attention)] = adapters;
-    if let Some(place) = AdapterPlace::of_parts(attention.is_some(), output.is_some()) {
+    if let Some(place) = AdapterPlace::from_parts(attention.is_some(), output.is_some()) {
         config.adapter_place = if co_attention.is_some() { AdapterPlace::CoAttention } else { place };
         let widths: Vec<(usize, usize)> =
             adapters.into_iter().filter_map(|(hidden, narrow)| Some((hidden, narrow?))).collect();

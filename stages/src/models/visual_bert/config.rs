@@ -226,7 +226,7 @@ impl Architecture for Config {
             shapes.get(&name).and_then(|shape| shape.first().copied())
         };
         let (attention, output) = (adapter("attention.output"), adapter("output"));
-        if let Some(place) = AdapterPlace::of_parts(attention.is_some(), output.is_some()) {
+        if let Some(place) = AdapterPlace::from_parts(attention.is_some(), output.is_some()) {
             self.adapter_place = place;
             let widths: Vec<(usize, usize)> =
                 [attention, output].into_iter().flatten().map(|narrow| (hidden, narrow)).collect();

@@ -53,7 +53,7 @@ impl Spread {
     }
 
     /// No number among several makes their mean none.
-    fn of(values: &[f64]) -> Self {
+    fn from_values(values: &[f64]) -> Self {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         if !mean.is_finite() {
             return Self::one(f64::NAN);
@@ -99,7 +99,7 @@ impl Curve {
 }
 
 /// The curves of runs, the seeds of each data set and mode together, in the order of data sets and modes.
-pub fn of_runs(histories: &[History]) -> Vec<Curve> {
+pub fn from_runs(histories: &[History]) -> Vec<Curve> {
     let mut groups: BTreeMap<(&str, String), Vec<&History>> = BTreeMap::new();
     for history in histories {
         groups.entry((&history.run.dataset, history.run.kind())).or_default().push(history);
@@ -113,7 +113,8 @@ fn merged(mut histories: Vec<&History>) -> Curve {
     let first = histories[0];
     let common = |values: Vec<BTreeMap<u64, f64>>| -> BTreeMap<u64, Spread> {
         let updates = values[0].keys().filter(|update| values.iter().all(|run| run.contains_key(update)));
-        let spread = |update: &u64| Spread::of(&values.iter().map(|run| run[update]).collect::<Vec<_>>());
+        let spread =
+            |update: &u64| Spread::from_values(&values.iter().map(|run| run[update]).collect::<Vec<_>>());
         updates.map(|update| (*update, spread(update))).collect()
     };
     let of_val = |value: fn(&crate::artifacts::history::ValPoint) -> f64| {

@@ -9,8 +9,7 @@ use stage_api::{Job, Port, Stage, StageError};
 use self::curve::{Curve, Spread};
 use crate::artifacts::history::History;
 use crate::reports::caption::Profile;
-use crate::reports::figure::{self, Figure, LegendColumn, Line, Panel, Scale};
-use crate::reports::look::style;
+use crate::reports::figure::{self, Figure, LegendColumn, Line, Panel, Scale, Style};
 use crate::reports::paper_results::{self, DATASETS};
 use crate::reports::table::thousands;
 
@@ -31,7 +30,7 @@ impl Stage for Curves {
         for dir in job.inputs.all("runs") {
             histories.push(History::read(dir)?);
         }
-        let ours = curve::of_runs(&histories);
+        let ours = curve::from_runs(&histories);
         let mut figures = Vec::new();
         for (dataset, title) in DATASETS {
             let of = |curves: &[Curve]| -> Vec<Curve> {
@@ -149,7 +148,7 @@ impl Pair {
                     None => (None, format!("{}: no run", paper_results::kind_title(kind))),
                     Some(curve) => {
                         let text = format!("{}: {}{}", curve.name(), words(curve), gaps(curve));
-                        (Some(style(kind, faint)), text)
+                        (Some(Style::for_kind(kind, faint)), text)
                     }
                 });
             LegendColumn { heading: heading.to_owned(), entries: entries.collect() }
@@ -177,7 +176,7 @@ fn line(
     };
     let edge = |(update, value): &(u64, Spread)| (curve.share(*update), value.low, value.high);
     Line {
-        style: style(&curve.mode, faint),
+        style: Style::for_kind(&curve.mode, faint),
         marked,
         says: points.iter().map(says).collect(),
         band: if curve.seeds.len() > 1 { points.iter().map(edge).collect() } else { vec![] },

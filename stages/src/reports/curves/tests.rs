@@ -32,7 +32,7 @@ fn history(dataset: &str, mode: &str, seed: u64) -> History {
         .collect();
     let best = *val.iter().rev().max_by(|a, b| a.roc_auc.total_cmp(&b.roc_auc)).unwrap();
     History {
-        run: RunInfo::of_kind(dataset, mode, seed, 600),
+        run: RunInfo::from_kind(dataset, mode, seed, 600),
         parameters: ParameterCounts { total: 10, trained: 5, adapters: 0 },
         rows: (100, 50),
         train,

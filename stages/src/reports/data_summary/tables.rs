@@ -6,7 +6,7 @@ use crate::reports::table::{Cell, Column, Table};
 /// Every table that has rows.
 pub fn all(summaries: &[DataSummary]) -> Vec<Table> {
     let mut tables = vec![splits(summaries), sizes(summaries), overlaps(summaries)];
-    tables.push(dirt(summaries));
+    tables.push(anomalies(summaries));
     tables.retain(|table| !table.rows.is_empty());
     tables
 }
@@ -150,15 +150,15 @@ fn overlaps(summaries: &[DataSummary]) -> Table {
     }
 }
 
-fn dirt(summaries: &[DataSummary]) -> Table {
+fn anomalies(summaries: &[DataSummary]) -> Table {
     let rows = summaries.iter().flat_map(|summary| {
-        summary.dirt.iter().map(|dirt| {
+        summary.anomalies.iter().map(|anomaly| {
             vec![
                 data(summary),
-                Cell::Text(dirt.kind.clone()),
-                count(dirt.count),
-                Cell::Text(dirt.rule.clone()),
-                Cell::Text(dirt.cases.first().cloned().unwrap_or_default()),
+                Cell::Text(anomaly.kind.clone()),
+                count(anomaly.count),
+                Cell::Text(anomaly.rule.clone()),
+                Cell::Text(anomaly.cases.first().cloned().unwrap_or_default()),
             ]
         })
     });

@@ -5,6 +5,7 @@
 mod axis;
 mod convert;
 mod draw;
+mod style;
 
 use std::fs;
 use std::path::Path;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use convert::Drawing;
 pub use draw::svg;
+pub use style::{Mark, Style};
 
 use crate::artifacts::{ArtifactError, Result, read_json, write_json};
 
@@ -73,30 +75,6 @@ pub struct Line {
     pub band: Vec<(f64, f64, f64)>,
     /// The point to single out.
     pub best: Option<(f64, f64)>,
-}
-
-/// How a curve looks. Colour, dash pattern and mark each tell curves apart on their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Style {
-    /// Red, green, blue.
-    pub colour: [u8; 3],
-    /// Lengths of dash, gap, dash, …; empty for a solid line.
-    pub dashes: &'static [u32],
-    /// The shape of its marks.
-    pub mark: Mark,
-    /// Drawn behind: lighter and thinner.
-    pub faint: bool,
-}
-
-/// The shape of a mark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
-    /// ●
-    Circle,
-    /// ■
-    Square,
-    /// ▲
-    Triangle,
 }
 
 /// A column of the legend: a heading and one entry a line.

@@ -1,8 +1,7 @@
 //! The curves of a run that has not finished: what it has measured so far. It does not know how far the run will go.
 
 use crate::artifacts::scalars::{LOSS, ROC_AUC, Scalars};
-use crate::reports::figure::{self, Figure, LegendColumn, Line, Panel, Scale};
-use crate::reports::look::style;
+use crate::reports::figure::{self, Figure, LegendColumn, Line, Panel, Scale, Style};
 
 /// What is drawn, and what its axis says.
 const DRAWN: [(&str, &str); 2] = [(LOSS, "training cross-entropy (nats)"), (ROC_AUC, "ROC-AUC (validation)")];
@@ -28,7 +27,7 @@ pub fn svg(step: &str, measured: &[Scalars]) -> Option<String> {
         bottom: Scale { label: "updates so far".to_owned(), end: end as f64 },
         top: None,
         lines: vec![Line {
-            style: style("", false),
+            style: Style::for_kind("", false),
             marked: false,
             points: points.iter().map(|(at, value)| (share(*at), value.unwrap_or(f64::NAN))).collect(),
             says: vec![],

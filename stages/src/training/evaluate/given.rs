@@ -77,7 +77,7 @@ pub(super) fn scored(name: &str, file: &Path, split: Split, job: &Job) -> Result
     }
     let losses = scores.iter().map(|score| metrics::log_loss([score.p0, score.p1], score.label));
     Ok(Scored {
-        run: RunInfo::of_predictions(dataset, name),
+        run: RunInfo::for_predictions(dataset, name),
         parameters: ParameterCounts { total: 0, trained: 0, adapters: 0 },
         best_update: 0,
         dataset: dataset.clone(),

@@ -32,10 +32,10 @@ use crate::host::device;
 use crate::models::{self, Config};
 use crate::nn::{AdamW, Dropout, ParamStore, decays, tune_allocator};
 use crate::training::dataset::{MemeDataset, REGIONS, TOKENS};
+use crate::training::inference::{Rows, Scores};
 use crate::training::prefetch::prefetch;
 use crate::training::sampler::BatchSampler;
 use crate::training::schedule::{LinearSchedule, is_due};
-use crate::training::scoring::{Rows, Scores};
 
 /// The port the pretrained weights come in by.
 const WEIGHTS: &str = "weights";

@@ -68,7 +68,7 @@ fn a_cut_picture_is_truncated() {
 fn what_is_no_picture_has_a_reason() {
     let mut huge = png(1);
     huge[16..20].copy_from_slice(&30_000u32.to_be_bytes());
-    for (bytes, dirt) in [
+    for (bytes, anomaly) in [
         (&b""[..], Anomaly::EmptyPicture),
         (b"<html>", Anomaly::UnreadablePicture),
         (b"RIFF\0\0\0\0WEBP", Anomaly::UnreadablePicture),
@@ -76,7 +76,7 @@ fn what_is_no_picture_has_a_reason() {
         (b"\x89PNG\r\n\x1a\n\0\0\0\0IEND\0\0\0\0", Anomaly::UnreadablePicture),
         (&huge, Anomaly::UnreadablePicture),
     ] {
-        assert_eq!(look(bytes, "a.png").unwrap_err().0, dirt, "{bytes:?}");
+        assert_eq!(look(bytes, "a.png").unwrap_err().0, anomaly, "{bytes:?}");
     }
 }
 

@@ -148,7 +148,7 @@ fn measure_norm(
     let zero = Tensor::zeros(channels, DType::F32, &Device::Cpu)?;
     let layer = Conv2d::new(weight, zero, window)?;
     let outputs = each(maps, |map| layer.forward(map, None))?;
-    let moments = Moments::of_maps(&outputs)?;
+    let moments = Moments::from_maps(&outputs)?;
     let set = |values: Vec<f32>| Tensor::from_vec(values, channels, &Device::Cpu);
     let (mean, std) = (moments.mean(), moments.std());
     tensors.insert(format!("{norm}.running_mean"), set(mean.clone())?);
@@ -182,7 +182,7 @@ fn rescale_conv(tensors: &mut Tensors, name: &str, maps: &[Tensor]) -> Result<Ma
     let channels = weight.dim(0)?;
     let zero = Tensor::zeros(channels, DType::F32, &Device::Cpu)?;
     let raw = Conv2d::new(weight.clone(), zero, Window::SAME_3)?;
-    let moments = Moments::of_maps(&each(maps, |map| raw.forward(map, None))?)?;
+    let moments = Moments::from_maps(&each(maps, |map| raw.forward(map, None))?)?;
     let (weight, bias) = moments.rescale(&weight, 1.0)?;
     let layer = Conv2d::new(weight.clone(), bias.clone(), Window::SAME_3)?;
     insert_layer(tensors, name, weight, bias);
@@ -313,7 +313,7 @@ fn rescale_affine(
     spread: f32,
 ) -> Result<Tensor> {
     let zero = Tensor::zeros(weight.dim(0)?, DType::F32, &Device::Cpu)?;
-    let moments = Moments::of_rows(&cpu_vec(&affine(inputs, weight, &zero, false)?)?, weight.dim(0)?);
+    let moments = Moments::from_rows(&cpu_vec(&affine(inputs, weight, &zero, false)?)?, weight.dim(0)?);
     let (weight, bias) = moments.rescale(weight, spread)?;
     insert_layer(tensors, name, weight.clone(), bias.clone());
     affine(inputs, &weight, &bias, true)

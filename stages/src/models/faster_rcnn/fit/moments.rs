@@ -21,7 +21,7 @@ const LANES: usize = 8;
 
 impl Moments {
     /// Of maps `[1, channels, height, width]`, over places and maps.
-    pub(super) fn of_maps(maps: &[Tensor]) -> Result<Self> {
+    pub(super) fn from_maps(maps: &[Tensor]) -> Result<Self> {
         let channels = maps.first().map_or(Ok(0), |map| map.dim(1))?;
         let places: usize = maps.iter().map(|map| map.elem_count() / channels).sum();
         let nothing = vec![0.0; channels];
@@ -32,7 +32,7 @@ impl Moments {
     }
 
     /// Of rows of `channels` values.
-    pub(super) fn of_rows(values: &[f32], channels: usize) -> Self {
+    pub(super) fn from_rows(values: &[f32], channels: usize) -> Self {
         let count = (values.len() / channels) as f64;
         let mut mean = vec![0.0; channels];
         for row in values.chunks_exact(channels) {
@@ -111,7 +111,7 @@ mod tests {
     fn rescaling_gives_the_spread() {
         let rows = [1.0f32, 10.0, 3.0, 30.0];
         let weight = Tensor::ones((2, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
-        let (weight, bias) = Moments::of_rows(&rows, 2).rescale(&weight, 2.0).unwrap();
+        let (weight, bias) = Moments::from_rows(&rows, 2).rescale(&weight, 2.0).unwrap();
         assert_eq!(cpu_vec(&weight).unwrap()[3..5], [2.0, 0.2]);
         assert_eq!(cpu_vec(&bias).unwrap(), [-4.0, -4.0]);
     }
@@ -126,7 +126,7 @@ mod tests {
             });
             Tensor::from_vec(values.collect::<Vec<f32>>(), (1, 2, 3, 5), &Device::Cpu).unwrap()
         };
-        let moments = Moments::of_maps(&[map(0), map(1)]).unwrap();
+        let moments = Moments::from_maps(&[map(0), map(1)]).unwrap();
         assert_eq!((moments.mean(), moments.std()), (vec![0.0, 4096.0], vec![1.0, 0.125]));
     }
 }

@@ -92,7 +92,7 @@ impl Stage for ImportRun {
         let checkpoint = Checkpoint::open(&archive::unpacked(&archive, job)?).map_err(refuse)?;
         let names = checkpoint.names();
         let usual: Vec<String> = names.iter().filter_map(|name| from::usual(name)).collect();
-        let family = Family::of_tensors(usual.iter().map(String::as_str));
+        let family = Family::from_tensors(usual.iter().map(String::as_str));
         // A file is read alone: only a folder's neighbours are part of the input.
         let stated = if input.is_dir() { stated_config(&archive, family)? } else { None };
         let mut config = stated.clone().unwrap_or_else(|| family.base());
