@@ -1,5 +1,5 @@
 //! `stand-in`: a file of the outside world as a rehearsal needs it: its format, its names and shapes at full size, its
-//! values from a seed. It trains nothing and knows nothing; what is made of it means nothing.
+//! values from a seed. It trains nothing, and results computed from it mean nothing.
 //!
 //! ```text
 //! <tree>/checkpoint.pth      of a detector: a file of `torch.save`, names beginning with `module.`, with what only its
@@ -155,7 +155,7 @@ fn vilbert_of(small: bool) -> Config {
     if small { vilbert::Config::small(&SMALL) } else { vilbert::Config::base() }.into()
 }
 
-/// The settings of X-152 as maskrcnn-benchmark keeps them, which beside the tensors' shapes say how proposals are chosen.
+/// The settings of X-152 as maskrcnn-benchmark keeps them, which together with the tensors' shapes say how proposals are chosen.
 pub(crate) fn settings(config: &faster_rcnn::Config) -> String {
     let tuple = |numbers: &[f64]| numbers.iter().map(|number| format!("{number}, ")).collect::<String>();
     let strides: Vec<f64> = (0..config.anchor_sizes.len()).map(|level| config.stride(level) as f64).collect();
@@ -211,7 +211,7 @@ fn detector(config: &faster_rcnn::Config, seed: u64) -> candle_core::Result<Vec<
         let anchors = Tensor::from_vec(values, (rows, 4), cpu)?;
         add(&format!("rpn.anchor_generator.cell_anchors.{level}"), anchors);
     }
-    // Attributes were learnt beside the classes; nothing reads them.
+    // Attributes were learnt together with the classes; nothing reads them.
     for (name, shape) in [("cls_embed.weight", [config.classes, 8]), ("attr_linear1.weight", [8, 8])] {
         add(&format!("roi_heads.box.predictor.{name}"), normal(seed, name, &shape, 0.01, cpu)?);
     }

@@ -1,5 +1,5 @@
 //! The summary of a data set: what an `index` stage found, kept and dropped, and how its splits relate. Written
-//! beside the samples; a researcher looks here first.
+//! next to the samples; a researcher looks here first.
 //!
 //! ```text
 //! <tree>/summary.json

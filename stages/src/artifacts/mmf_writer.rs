@@ -3,7 +3,7 @@
 
 use super::region_features::PictureRegions;
 
-/// A value of the LMDB; `name` is what the features were made from.
+/// A value of the LMDB; `name` is what the features were computed from.
 pub fn value(name: &str, regions: &PictureRegions) -> Vec<u8> {
     let mut pickle = Pickler::new(regions.features.len());
     pickle.begin_dict();

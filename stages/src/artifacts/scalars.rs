@@ -1,4 +1,4 @@
-//! The values that a step measured while it ran, as they lie beside its log. Tools read them, no stage does: they differ
+//! The values that a step measured while it ran, kept next to its log. Tools read them, no stage does: they differ
 //! from run to run. It does not know who measured them.
 
 use std::fs;
@@ -38,7 +38,7 @@ struct Scalar {
     value: Option<f64>,
 }
 
-/// The values beside `log`, by name, in the order in which the names first came; none where there is no such file. Of an
+/// The values next to `log`, by name, in the order in which the names first came; none where there is no such file. Of an
 /// update that was done again, after a kill, the later value counts.
 pub fn read(log: &Path) -> Vec<Scalars> {
     let bytes = fs::read(log.with_extension("jsonl")).unwrap_or_default();

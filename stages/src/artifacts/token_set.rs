@@ -1,5 +1,5 @@
 //! Token sets: the texts of a data set as WordPiece ids, with everything about a sample that training and
-//! evaluation need besides the picture's regions.
+//! evaluation need in addition to the picture's regions.
 //!
 //! ```text
 //! <tree>/tokens.json          data set, vocabulary size, ids of the special tokens
@@ -8,7 +8,7 @@
 //!                             rows + 1)
 //! ```
 //!
-//! Ids are stored unpadded, `[CLS]` and `[SEP]` included; whoever makes a batch pads it. Row `r` is
+//! Ids are stored unpadded, `[CLS]` and `[SEP]` included; the builder of a batch pads it. Row `r` is
 //! `ids[offsets[r]..offsets[r + 1]]`, so its length is the difference, and its mask is 1 at as many places and 0 at
 //! those that padding adds: neither is stored. The reader maps the ids into memory.
 
@@ -43,7 +43,7 @@ pub struct TokenSetInfo {
     pub unknown: u32,
 }
 
-/// One row besides its ids.
+/// One row without its ids.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenRow {
     /// The sample's id.

@@ -5,11 +5,11 @@
 mod checkpoint;
 mod features;
 mod mlflow;
+mod protobuf;
 mod ro_crate;
 mod tensorboard;
 mod tracked;
 mod wandb;
-mod wire;
 
 use std::fs;
 use std::path::Path;
@@ -116,7 +116,7 @@ impl Tool for Export {
 
 /// Writes a file and the folders above it.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
-    let told = |error| StageError::failed(format!("{}: {error}", path.display()));
-    path.parent().map_or(Ok(()), fs::create_dir_all).map_err(told)?;
-    fs::write(path, bytes).map_err(told)
+    let fail = |error| StageError::failed(format!("{}: {error}", path.display()));
+    path.parent().map_or(Ok(()), fs::create_dir_all).map_err(fail)?;
+    fs::write(path, bytes).map_err(fail)
 }

@@ -1,4 +1,4 @@
-//! What a tracker is told of a run: settings, curves, final metrics, and when it ran. It does not know in which form.
+//! What a tracker gets of a run: settings, curves, final metrics, and when it ran. It does not know in which form.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -240,8 +240,8 @@ mod tests {
         )
         .unwrap();
         let found = Value::Object(found.into_iter().collect());
-        let wanted = serde_json::json!({"mode": "pe", "patience": 3, "betas": [0.9, 0.999], "lr": 5e-5, "start": false, "by": "colour"});
-        assert_eq!(found, wanted);
+        let expected = serde_json::json!({"mode": "pe", "patience": 3, "betas": [0.9, 0.999], "lr": 5e-5, "start": false, "by": "colour"});
+        assert_eq!(found, expected);
         assert!(settings("()").unwrap().is_empty());
         assert!(settings("(mode:").unwrap_err().to_string().contains("params cannot be read"));
     }

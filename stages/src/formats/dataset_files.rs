@@ -107,7 +107,7 @@ pub struct Truth {
 /// Reads the truth file.
 ///
 /// # Errors
-/// A text that is not a JSON object; an entry that is wrong in itself is told in its place.
+/// A text that is not a JSON object; an entry that is wrong in itself is reported in its place.
 pub fn truth(json: &str) -> Result<Truth, String> {
     let json = mended(json);
     let mut reader = serde_json::Deserializer::from_str(&json);

@@ -79,8 +79,8 @@ impl<'a> Array<'a> {
         }
         let bytes = shape.iter().try_fold(kind.width(), |bytes, dim| bytes.checked_mul(*dim));
         if bytes != Some(data.len()) {
-            let wanted = bytes.map_or("more than can be".to_owned(), |bytes| bytes.to_string());
-            return Err(format!("an array of shape {shape:?} has {} bytes, not {wanted}", data.len()));
+            let expected = bytes.map_or("more than can be".to_owned(), |bytes| bytes.to_string());
+            return Err(format!("an array of shape {shape:?} has {} bytes, not {expected}", data.len()));
         }
         Ok(Self { shape, kind, fortran, data })
     }

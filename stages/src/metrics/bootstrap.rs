@@ -1,4 +1,4 @@
-//! 95% intervals by the bootstrap: rows are drawn anew with replacement, the metric is computed on each such resample,
+//! 95% intervals by the bootstrap: rows are drawn with replacement, the metric is computed on each such resample,
 //! and the interval reaches from the 2.5th to the 97.5th percentile of what came out (Efron's percentile interval, with
 //! numpy's linear interpolation between values).
 //!
@@ -36,8 +36,8 @@ pub struct Resamples<'a> {
 impl Resamples<'_> {
     /// Calls `see` with each resample: how often each row was drawn.
     pub fn each(&self, mut see: impl FnMut(&[u32])) {
-        let class = |wanted: bool| -> Vec<u32> {
-            let rows = self.labels.iter().enumerate().filter(|(_, label)| (**label == 1) == wanted);
+        let class = |positive: bool| -> Vec<u32> {
+            let rows = self.labels.iter().enumerate().filter(|(_, label)| (**label == 1) == positive);
             rows.map(|(row, _)| row as u32).collect()
         };
         let classes = [class(false), class(true)];
@@ -258,8 +258,8 @@ mod tests {
             found.calibration_error,
         ];
         for (found, values) in found.iter().zip(written) {
-            let (found, wanted) = (found.unwrap(), percentile_interval(values).unwrap());
-            assert!((found.low - wanted.low).abs() < 1e-12 && (found.high - wanted.high).abs() < 1e-12);
+            let (found, expected) = (found.unwrap(), percentile_interval(values).unwrap());
+            assert!((found.low - expected.low).abs() < 1e-12 && (found.high - expected.high).abs() < 1e-12);
         }
     }
 
@@ -279,8 +279,8 @@ mod tests {
         let predicted: Vec<u8> = probabilities.iter().map(|&row| argmax(row)).collect();
         let found = intervals(&probabilities, &predicted, &resamples).roc_auc.unwrap();
         let components = Components::compute(&probabilities, &labels).unwrap();
-        let wanted = 2.0 * metrics::delong::NORMAL_95 * components.variance().sqrt();
-        let ratio = (found.high - found.low) / wanted;
+        let expected = 2.0 * metrics::delong::NORMAL_95 * components.variance().sqrt();
+        let ratio = (found.high - found.low) / expected;
         assert!((0.9..1.1).contains(&ratio), "{ratio}");
     }
 

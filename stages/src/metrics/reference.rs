@@ -1,4 +1,4 @@
-//! All metrics beside scikit-learn, and DeLong's test beside its definition, on 1,000 random cases with ties, constants
+//! All metrics compared with scikit-learn, and DeLong's test with its definition, on 1,000 random cases with ties, constants
 //! and saturation: `tests/reference/metrics.py` draws the same cases and wrote what is expected.
 
 use super::delong::Components;

@@ -95,13 +95,13 @@ pub fn init_from_pretrained(
     if mode.has_adapters() {
         model.check_adapters()?;
     }
-    let wanted = match start {
+    let from_weights = match start {
         Start::Base => model.base_parameters(false),
         Start::Run => model.parameters(mode.has_adapters()),
     };
-    let wanted: HashSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+    let from_weights: HashSet<&str> = from_weights.iter().map(|(name, _)| name.as_str()).collect();
     let mut surplus: Vec<&str> = weights.keys().map(String::as_str).filter(|name| is_base(name)).collect();
-    surplus.retain(|name| !wanted.contains(name));
+    surplus.retain(|name| !from_weights.contains(name));
     surplus.sort_unstable();
     if let Some(name) = surplus.first() {
         let count = surplus.len();
@@ -112,7 +112,7 @@ pub fn init_from_pretrained(
     }
     let mut tensors = HashMap::new();
     for (name, shape) in model.parameters(mode.has_adapters()) {
-        let tensor = if wanted.contains(name.as_str()) {
+        let tensor = if from_weights.contains(name.as_str()) {
             let found = weights.get(&name);
             let found = found.ok_or_else(|| Error::Msg(format!("the weights lack `{name}`")))?;
             if found.dims() != shape {

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use bert::found::TensorShapes;
+pub use bert::shape_inference::TensorShapes;
 pub use bert::{AdapterPlace, MlmHead, classifier_name};
 pub use family::{Config, Family};
 pub use init::{Start, init_from_pretrained, init_mlm_head, init_random};

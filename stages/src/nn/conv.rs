@@ -12,7 +12,7 @@ use super::gemm::{Matrix, PICTURE_WORTH_SHARING, new_product, product_from};
 use super::grouped;
 use super::winograd::Filters;
 
-/// Values of an unrolled tile: what fits into a core's second-level cache beside the output.
+/// Values of an unrolled tile: what fits into a core's second-level cache together with the output.
 const TILE: usize = 1 << 16;
 /// The same where all threads work on one tile.
 const SHARED_TILE: usize = 1 << 22;
@@ -251,7 +251,7 @@ fn unroll(line: &mut [f32], x: &[f32], geometry: &Geometry, number: usize, top: 
     let &Geometry { height, width, kernel, out_width, window, .. } = geometry;
     let (channel, ky, kx) = (number / (kernel * kernel), number / kernel % kernel, number % kernel);
     let x = &x[channel * height * width..][..height * width];
-    // Columns whose input lies inside: left of `first` and from `end` on the window sees padding.
+    // Columns whose input is inside: left of `first` and from `end` on the window sees padding.
     let first = window.padding.saturating_sub(kx).div_ceil(window.stride).min(out_width);
     let end = (width + window.padding).saturating_sub(kx).div_ceil(window.stride).clamp(first, out_width);
     for (row, line) in line.chunks_mut(out_width).enumerate() {

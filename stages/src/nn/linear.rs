@@ -138,7 +138,13 @@ impl Kernel for Size {
         (Size::forward(*self, inputs[0], inputs[1], inputs[2]), ())
     }
 
-    fn backward(&self, inputs: &[&[f32]], (): &(), grad: &[f32], wanted: &[bool]) -> Vec<Option<Vec<f32>>> {
+    fn backward(
+        &self,
+        inputs: &[&[f32]],
+        (): &(),
+        grad: &[f32],
+        needs_grad: &[bool],
+    ) -> Vec<Option<Vec<f32>>> {
         let &[x, weight, _] = inputs else { return Vec::new() };
         let grad_x = || {
             let mut grad_x = vec![0f32; x.len()];
@@ -146,9 +152,9 @@ impl Kernel for Size {
             grad_x
         };
         vec![
-            wanted[0].then(grad_x),
-            wanted[1].then(|| self.weight_gradient(self.rows(grad), x)),
-            wanted[2].then(|| bias_gradient(self.rows(grad))),
+            needs_grad[0].then(grad_x),
+            needs_grad[1].then(|| self.weight_gradient(self.rows(grad), x)),
+            needs_grad[2].then(|| bias_gradient(self.rows(grad))),
         ]
     }
 }

@@ -76,7 +76,7 @@ impl Kernel for Fused {
         inputs: &[&[f32]],
         before: &Vec<f32>,
         grad: &[f32],
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Vec<Option<Vec<f32>>> {
         let &[x, weight1, _, weight2, _] = inputs else { return Vec::new() };
         let mut inner = before.clone();
@@ -91,11 +91,11 @@ impl Kernel for Fused {
             grad_x
         };
         vec![
-            wanted[0].then(grad_x),
-            wanted[1].then(|| self.first.weight_gradient(grad_inner, x)),
-            wanted[2].then(|| bias_gradient(grad_inner)),
-            wanted[3].then(|| self.second.weight_gradient(grad, &inner)),
-            wanted[4].then(|| bias_gradient(grad)),
+            needs_grad[0].then(grad_x),
+            needs_grad[1].then(|| self.first.weight_gradient(grad_inner, x)),
+            needs_grad[2].then(|| bias_gradient(grad_inner)),
+            needs_grad[3].then(|| self.second.weight_gradient(grad, &inner)),
+            needs_grad[4].then(|| bias_gradient(grad)),
         ]
     }
 }

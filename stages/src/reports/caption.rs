@@ -1,4 +1,4 @@
-//! Which profile made a table or a figure, as every caption says it. It knows no profile.
+//! Which profile a table or a figure is of, as every caption says it. It knows no profile.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

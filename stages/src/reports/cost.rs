@@ -1,5 +1,5 @@
 //! The table of memory and time by data set and mode of the authors' runs, as their logs have it. What this project's runs
-//! took differs from run to run and is in no step's output: tools put it beside, from records and logs.
+//! took differs from run to run and is in no step's output: tools add it, from records and logs.
 
 use stage_api::{Results, StepView};
 
@@ -11,7 +11,7 @@ use crate::reports::table::{Cell, Column, Table};
 /// The name of the table's files.
 pub const NAME: &str = "table-1-cost";
 
-/// The table of the published runs. It stands beside Table I.
+/// The table of the published runs. It is published with Table I.
 pub fn table(published: &[Run]) -> Table {
     let logs = "published";
     let mut runs: Vec<&Run> = published.iter().collect();
@@ -56,7 +56,7 @@ struct Took {
 }
 
 /// The table with what the runs that the report reads took here.
-pub fn beside(mut table: Table, results: &dyn Results) -> Table {
+pub fn with_runs(mut table: Table, results: &dyn Results) -> Table {
     let steps = results.steps();
     let report = steps.iter().find(|step| step.stage == "report");
     let names = report.iter().flat_map(|step| &step.inputs).filter_map(|input| input.step());

@@ -25,7 +25,7 @@ pub struct Evaluated {
 /// The runs by data set and kind ([`RunInfo::kind`](crate::artifacts::history::RunInfo::kind)), the seeds of each in order.
 pub type Runs = BTreeMap<(String, String), Vec<Evaluated>>;
 
-/// What stands in place of a run that was not given.
+/// The cell of a run that was not given.
 pub fn missing((dataset, mode): &(String, String)) -> Cell {
     Cell::Missing(format!("no run: make {dataset}-{mode}"))
 }

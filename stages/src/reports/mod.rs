@@ -1,4 +1,4 @@
-//! Tables, figures and pages about results, and the paper's own numbers beside them. It reads artifacts and computes
+//! Tables, figures and pages about results, and the paper's own numbers next to them. It reads artifacts and computes
 //! statistics; it does not know how a run was trained.
 
 mod caption;

@@ -157,7 +157,7 @@ impl TryFrom<String> for Quoted {
 impl Quoted {
     /// Half a unit of the last decimal: what is nearer than this is printed the same.
     pub fn rounding(self) -> f64 {
-        // A hair more, for the binary fraction of a number that lies at the edge itself.
+        // A hair more, for the binary fraction of a number at the edge itself.
         0.5 * libm::exp10(-f64::from(self.places)) + 1e-12
     }
 

@@ -102,7 +102,7 @@ fn legend(title: &str, runs: &[&Run]) -> LegendColumn {
     LegendColumn { heading: title.to_owned(), entries }
 }
 
-/// The curve without the points that nobody could see.
+/// The curve without the points that are too close to see.
 fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let mut kept: Vec<(f64, f64)> = Vec::new();
     let last = points.last().copied();

@@ -1,4 +1,4 @@
-//! `shift`: how runs fare on the validation split of the data set they were not trained on, beside their own. It does
+//! `shift`: how runs fare on the validation split of the data set they were not trained on, compared with their own. It does
 //! not know how a metric is computed.
 
 use std::collections::BTreeMap;

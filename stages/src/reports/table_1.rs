@@ -1,5 +1,5 @@
 //! `parameters`: Table I, how many parameters each training mode has and trains: in the paper's own models, counted from
-//! the models' definitions beside the published counts; and in the profile's. Beside it the memory and time of the authors' runs. It allocates no model.
+//! the models' definitions next to the published counts; and in the profile's. Next to it the memory and time of the authors' runs. It allocates no model.
 
 use stage_api::{Job, Port, Stage, StageError};
 

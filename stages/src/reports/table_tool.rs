@@ -1,4 +1,4 @@
-//! `repro table`: shows a table that a step has made, in a terminal or in any of its forms. It does not know what the
+//! `repro table`: shows a table that a step has written, in a terminal or in any of its forms. It does not know what the
 //! numbers mean.
 
 use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
@@ -56,7 +56,7 @@ impl Tool for ShowTable {
             return Err(StageError::Params(format!("there is no table `{wanted}`; there are {names}")));
         };
         let table = Table::read(&desk.results.output(step)?.join(format!("{name}.json")))?;
-        let table = if name == &cost::NAME { cost::beside(table, desk.results) } else { table };
+        let table = if name == &cost::NAME { cost::with_runs(table, desk.results) } else { table };
         let json = serde_json::to_string_pretty(&table).map_err(StageError::failed)?;
         let text = match args.get("--format") {
             None => table.drawn(desk.columns),

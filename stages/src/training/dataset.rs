@@ -77,15 +77,15 @@ impl<'a> MemeDataset<'a> {
         let words = self.tokens.info.vocab_size;
         if words != model.words {
             let problem = format!(
-                "the vocabulary has {words} entries, the model was made for {}; tokenize with the model's own",
+                "the vocabulary has {words} entries, the model has {}; tokenize with the model's own",
                 model.words
             );
             return Err(StageError::input(TOKENS, self.tokens_path, problem));
         }
-        let (width, wanted) = (self.regions.width, model.features);
-        if width != wanted {
+        let (width, expected) = (self.regions.width, model.features);
+        if width != expected {
             let problem = format!(
-                "features are {width} wide, the model reads {wanted}; extract them with the detector the model was pretrained with"
+                "features are {width} wide, the model reads {expected}; extract them with the detector the model was pretrained with"
             );
             return Err(StageError::input(REGIONS, self.regions_path, problem));
         }
@@ -173,7 +173,7 @@ impl<'a> MemeDataset<'a> {
     /// The longest text and the most regions among rows.
     fn extent(&self, rows: &[usize], texts: &[Vec<u32>]) -> (usize, usize) {
         let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
-        // One masked region stands in where no picture of the batch has any: no tensor may be empty.
+        // One masked region is added where no picture of the batch has any: no tensor may be empty.
         let max_regions = rows.iter().map(|&row| self.shown(row)).max().unwrap_or(0).max(1);
         (longest, max_regions)
     }

@@ -1,21 +1,21 @@
 //! Work done ahead of where it is needed, by a thread of its own: the next batch is read while a step computes. It does
-//! not know what is made.
+//! not know what the items are.
 
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-/// Calls `f` with `items` in their order, each made by another thread while `f` works on the one before it. One item at
-/// most is made that `f` does not take.
+/// Calls `f` with `items` in their order, each built by another thread while `f` works on the one before it. At
+/// most one item is built that `f` does not take.
 pub(crate) fn prefetch<T: Send, R>(
     items: impl Iterator<Item = T> + Send,
     f: impl FnOnce(&mut dyn Iterator<Item = T>) -> R,
 ) -> R {
     thread::scope(|scope| {
-        // Without room in between: whoever makes holds one item, whoever works another, and there are no more.
-        let (made, taken) = sync_channel(0);
+        // Without a buffer: the builder holds one item, `f` another, and there are no more.
+        let (built, taken) = sync_channel(0);
         scope.spawn(move || {
             for item in items {
-                if made.send(item).is_err() {
+                if built.send(item).is_err() {
                     break;
                 }
             }
@@ -40,12 +40,12 @@ mod tests {
 
     #[test]
     fn the_next_item_is_made_while_one_is_worked_on() {
-        let (making, made) = channel();
-        let items = (0..3).inspect(|item| making.send(*item).unwrap());
+        let (building, built) = channel();
+        let items = (0..3).inspect(|item| building.send(*item).unwrap());
         prefetch(items, |items| {
-            // Nobody asks for the second here: were it not made by itself, this would wait until the time is up.
+            // The second is not requested here: were it not built in advance, this would wait until the time is up.
             assert_eq!(items.next(), Some(0));
-            let so_far: Vec<_> = (0..2).map(|_| made.recv_timeout(Duration::from_secs(60))).collect();
+            let so_far: Vec<_> = (0..2).map(|_| built.recv_timeout(Duration::from_secs(60))).collect();
             assert_eq!(so_far, [Ok(0), Ok(1)]);
         });
     }

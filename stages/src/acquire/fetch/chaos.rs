@@ -197,7 +197,7 @@ impl Story {
     }
 }
 
-/// Serves one story at a port of its own until the listener's last story was told.
+/// Serves one story at a port of its own until the listener's last story has ended.
 fn serve(story: Arc<Mutex<Story>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/file.bin", listener.local_addr().unwrap());

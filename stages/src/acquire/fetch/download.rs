@@ -1,5 +1,5 @@
 //! One download over HTTP that survives whatever a network does: a broken connection is continued where it broke, a
-//! file that changed is begun anew, a busy server is waited for. It does not know what the bytes should be.
+//! file that changed is downloaded again, a busy server is waited for. It does not know what the bytes should be.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use stage_api::{Job, StageError, Unit, secrets};
 use super::part::{Origin, Part, hex};
 use super::response::{self, Outcome};
 use super::retry::RetryPolicy;
-use crate::host::{disk_space, http};
+use crate::host::{disk_space, http_client};
 
 /// Who asks.
 #[derive(Clone, Default)]
@@ -97,7 +97,7 @@ impl<'a> Downloader<'a> {
         file: (&'a str, Option<u64>),
         job: &'a Job<'a>,
     ) -> Result<Self, StageError> {
-        let client = http::client()
+        let client = http_client()
             // Bounds each wait for an answer or for bytes, not the whole download, which may take hours.
             .timeout(retry_policy.stall)
             .redirect(Policy::custom(|attempt| {

@@ -1,4 +1,4 @@
-//! What has arrived of a file: the bytes in scratch, their running SHA-256, and a note beside them of where they came
+//! What has arrived of a file: the bytes in scratch, their running SHA-256, and a note next to them of where they came
 //! from, so that only bytes of one and the same file are ever put together. It knows no HTTP.
 //!
 //! Bytes are written and hashed by two threads while the next ones arrive: one after the other, a download from a near
@@ -54,7 +54,7 @@ pub struct Part {
     answers: u32,
 }
 
-/// The bytes in scratch and the note beside them.
+/// The bytes in scratch and the note next to them.
 struct OnDisk {
     path: PathBuf,
     file: File,
@@ -101,7 +101,7 @@ impl Part {
         self.answers > 1
     }
 
-    /// Throws away what is there and begins anew with the file `origin`.
+    /// Throws away what is there and starts again with the file `origin`.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -114,7 +114,7 @@ impl Part {
     /// and hashed.
     ///
     /// # Errors
-    /// When the disk does not take them. The part must be opened anew then: the hash may be ahead of the disk.
+    /// When the disk does not take them. The part must be opened again then: the hash may be ahead of the disk.
     pub fn answer<T>(&mut self, receive: impl FnOnce(&mut Pieces) -> T) -> io::Result<T> {
         self.answers += 1;
         let (disk, hash) = (&mut self.disk, &mut self.hash);
@@ -263,7 +263,7 @@ pub fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Without this a full disk would be told after the last byte had come, hours later.
+    /// Without this a full disk would be reported after the last byte had come, hours later.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_disk_that_takes_nothing_ends_the_answer() {

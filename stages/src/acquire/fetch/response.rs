@@ -82,7 +82,7 @@ fn rest(headers: &HeaderMap, have: u64, known: &Origin, now: &Origin) -> Outcome
     }
 }
 
-/// Whether the end of the body can be told from a broken connection.
+/// Whether the end of the body differs from a broken connection.
 pub fn has_an_end(response: &Response) -> bool {
     response.content_length().is_some()
         || response.headers().contains_key(TRANSFER_ENCODING)

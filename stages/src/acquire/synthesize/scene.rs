@@ -209,7 +209,7 @@ impl World {
     ) -> Scene {
         let count = rng.random_range(self.objects.0..=self.objects.1);
         let mut shown = present;
-        // What the caption does not speak about is drawn anew, so that it tells nothing.
+        // What the caption does not speak about is drawn again, so that it reveals nothing.
         match attribute {
             Attribute::Colour => shown.kind = self.thing(rng).kind,
             Attribute::Kind => shown.colour = self.thing(rng).colour,

@@ -3,7 +3,7 @@
 //! It does not know what the files are for.
 
 mod budget;
-mod names;
+mod member_names;
 mod tar_file;
 mod zip_file;
 
@@ -200,7 +200,7 @@ fn make_folder(path: &Path) -> std::io::Result<()> {
 /// refused: one that leads out of it, to a folder, to another link.
 fn copy_links(
     links: &[(String, String)],
-    names: &names::Names,
+    names: &member_names::Names,
     budget: &Budget,
     job: &Job,
 ) -> Result<(), Refusal> {

@@ -10,7 +10,7 @@ use stage_api::{Job, StageError, Unit};
 use tar::{Archive, EntryType};
 
 use super::budget::Budget;
-use super::names::{self, Names};
+use super::member_names::{self, Names};
 use super::{Refusal, copy_links, make_folder, write_file};
 use crate::formats::tar_members::{self, Member};
 use crate::host::disk_space;
@@ -76,8 +76,8 @@ fn member(
         EntryType::Symlink | EntryType::Link => {
             let name = names.link(&path)?;
             let target = match kind {
-                EntryType::Symlink => names::resolve(&name, &target)?,
-                _ => names::plain_target(&target)?,
+                EntryType::Symlink => member_names::resolve(&name, &target)?,
+                _ => member_names::plain_target(&target)?,
             };
             links.push((name, target));
         }

@@ -11,7 +11,7 @@ use zip::read::ZipReadOptions;
 use zip::result::ZipError;
 
 use super::budget::Budget;
-use super::names::{self, Names};
+use super::member_names::{self, Names};
 use super::{Refusal, UnpackParams, copy_links, make_folder, write_file};
 use crate::formats::file_kind;
 use crate::formats::zip_reader::{self, Zip};
@@ -72,7 +72,7 @@ pub fn unpack(file: File, params: &UnpackParams, budget: &Budget, job: &Job) -> 
                 .map_err(|error| error.to_string().into())
                 .map(drop)
         })?;
-        links.push((item.name.clone(), names::resolve(&item.name, &target)?));
+        links.push((item.name.clone(), member_names::resolve(&item.name, &target)?));
     }
     write_all(&contents, &zip, password, budget, job)?;
     copy_links(&links, &names, budget, job)?;
@@ -115,7 +115,7 @@ fn judge(zip: &Zip, names: &mut Names, budget: &Budget, job: &Job) -> Result<Con
     Ok(contents)
 }
 
-/// Writes the files, each by one of the job's threads. Of several failures that of the first file is told.
+/// Writes the files, each by one of the job's threads. Of several failures that of the first file is reported.
 fn write_all(
     contents: &Contents,
     zip: &Zip,

@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use super::{Layout, PictureRegions};
 use crate::artifacts::{ArtifactError, Result};
 
-/// Values that are made bytes at once; they stay in a core's cache until they are written.
+/// Values that are turned into bytes at once; they stay in a core's cache until they are written.
 const AT_ONCE: usize = 1 << 14;
 
 /// A shard that is being filled.
@@ -120,7 +120,7 @@ impl ShardWriter {
     }
 }
 
-/// What stands before the tensors of a shard of `n` pictures, where they begin, and the bytes of the whole. The order is
+/// What comes before the tensors of a shard of `n` pictures, where they begin, and the bytes of the whole. The order is
 /// the one of safetensors' own writer: by type, then by name.
 fn header(layout: Layout, n: usize) -> std::result::Result<(Vec<u8>, Places, u64), String> {
     let Layout { width, max_regions, half, .. } = layout;

@@ -5,7 +5,7 @@
 //! `splits/{train,val,test}_ids.txt` lists ids; `img_resized/<id>.jpg` is the picture; `img_txt/<id>.json` holds
 //! the text read off the picture, where there is any.
 
-mod clean;
+mod text_cleaning;
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ use crate::dataset::{
 };
 use crate::formats::archive::Archive;
 use crate::formats::dataset_files::{self, Truth, Tweet};
-use clean::Clean;
+use text_cleaning::Clean;
 
 const TRUTH: &str = "MMHS150K_GT.json";
 
@@ -113,7 +113,7 @@ impl Stage for IndexMmhs {
                 Text::Both => "both: the tweet, then what was read off the picture",
             },
         );
-        entries.choose("clean", params.clean.told());
+        entries.choose("clean", params.clean.description());
         let truth = read_truth(&mut archive, &mut entries)?;
         let mut against = 0;
         for (name, split) in [("train", Split::Train), ("val", Split::Val), ("test", Split::Test)] {

@@ -70,7 +70,7 @@ impl Anomaly {
     pub const LONG: usize = 1000;
 
     /// Its name in the summary, and the rule.
-    fn told(self) -> (&'static str, &'static str) {
+    fn name_and_rule(self) -> (&'static str, &'static str) {
         match self {
             Self::InvalidLine => ("invalid line", "dropped"),
             Self::BadLabel => ("bad label", "dropped"),
@@ -129,12 +129,12 @@ impl Ledger {
     /// Tells the step's log what was found.
     pub fn tell(&self, progress: &dyn Progress) {
         for (anomaly, (count, cases)) in &self.found {
-            let (name, rule) = anomaly.told();
+            let (name, rule) = anomaly.name_and_rule();
             progress.note(&format!("{name}: {count}, {rule}"));
-            let told = if anomaly.drops() { LOGGED } else { 3 };
-            cases.iter().take(told).for_each(|case| progress.note(&format!("  {case}")));
-            if *count > told.min(cases.len()) {
-                progress.note(&format!("  and {} more", count - told.min(cases.len())));
+            let logged = if anomaly.drops() { LOGGED } else { 3 };
+            cases.iter().take(logged).for_each(|case| progress.note(&format!("  {case}")));
+            if *count > logged.min(cases.len()) {
+                progress.note(&format!("  and {} more", count - logged.min(cases.len())));
             }
         }
     }
@@ -150,7 +150,7 @@ impl Ledger {
         }
         let cases = || {
             self.found.iter().filter(|(anomaly, _)| anomaly.drops()).flat_map(|(anomaly, (_, cases))| {
-                cases.iter().map(|case| format!("{case} ({})", anomaly.told().0))
+                cases.iter().map(|case| format!("{case} ({})", anomaly.name_and_rule().0))
             })
         };
         let first: Vec<String> = cases().take(FEW).map(|case| format!("\n  {case}")).collect();
@@ -168,7 +168,7 @@ impl Ledger {
     /// What was found, for the summary.
     pub fn counts(&self) -> Vec<AnomalyCount> {
         let count = |(anomaly, (count, cases)): (&Anomaly, &(usize, Vec<String>))| {
-            let (kind, rule) = anomaly.told();
+            let (kind, rule) = anomaly.name_and_rule();
             AnomalyCount {
                 kind: kind.to_owned(),
                 rule: rule.to_owned(),

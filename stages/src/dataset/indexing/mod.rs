@@ -89,7 +89,7 @@ pub struct Entries {
     pub choices: BTreeMap<String, String>,
     /// What was compared with published figures.
     pub checks: Vec<String>,
-    /// Overlaps with files that no split is made of.
+    /// Overlaps with files that belong to no split.
     pub aside: Vec<Overlap>,
 }
 
@@ -132,23 +132,24 @@ pub fn write(
     std::fs::create_dir_all(&images)?;
     // Two entries may share a picture; it is read once.
     let Entries { files, rows, mut ledger, choices, checks, mut aside } = entries;
-    let mut wanted: Vec<String> = rows.iter().map(|row| row.picture.clone()).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    let found = Pictures { archive, images: &images, look, job, done: AtomicU64::new(0), wanted: &wanted };
+    let mut file_names: Vec<String> = rows.iter().map(|row| row.picture.clone()).collect();
+    file_names.sort_unstable();
+    file_names.dedup();
+    let found =
+        Pictures { archive, images: &images, look, job, done: AtomicU64::new(0), file_names: &file_names };
     let found = found.all()?;
 
     let mut kept: Vec<(usize, Sample, &Kept)> = Vec::new();
-    let mut told = vec![false; wanted.len()];
+    let mut seen = vec![false; file_names.len()];
     for row in rows {
-        let at = wanted.binary_search(&row.picture).unwrap_or_default();
+        let at = file_names.binary_search(&row.picture).unwrap_or_default();
         let place = || format!("{} line {}: {}", files[row.file].name, row.line, row.sample.id);
         match &found[at] {
             Err((anomaly, problem)) => {
                 ledger.add(*anomaly, || format!("{}: `{}`: {problem}", place(), row.picture))
             }
             Ok(picture) => {
-                if !std::mem::replace(&mut told[at], true) {
+                if !std::mem::replace(&mut seen[at], true) {
                     picture.looks.odd.iter().for_each(|anomaly| ledger.add(*anomaly, || row.picture.clone()));
                 }
                 odd_text(&row.sample.text).for_each(|anomaly| ledger.add(anomaly, place));
@@ -179,7 +180,7 @@ pub fn write(
         return Err(archive.error(&empty.file, "holds no memes that can be used"));
     }
     let used =
-        told.iter().zip(&found).filter(|(told, _)| **told).filter_map(|(_, found)| found.as_ref().ok());
+        seen.iter().zip(&found).filter(|(seen, _)| **seen).filter_map(|(_, found)| found.as_ref().ok());
     let summary = DataSummary {
         dataset: name.to_owned(),
         choices,
@@ -270,7 +271,7 @@ struct Pictures<'a> {
     job: &'a Job<'a>,
     done: AtomicU64,
     /// Their paths, sorted.
-    wanted: &'a [String],
+    file_names: &'a [String],
 }
 
 /// The archive of Hateful Memes may hold its pictures in an archive of their own.
@@ -279,21 +280,21 @@ const INNER: &str = "img.tar.gz";
 impl Pictures<'_> {
     /// What became of each.
     fn all(&self) -> Result<Vec<Result<Kept, Unusable>>, StageError> {
-        let any_here = self.wanted.iter().any(|name| self.archive.has(name));
+        let any_here = self.file_names.iter().any(|name| self.archive.has(name));
         let found = if !any_here && self.archive.has(INNER) { self.of_inner() } else { self.of_archive() }?;
         let missing =
             |name: &String| (Anomaly::MissingPicture, format!("the archive has no picture `{name}`"));
         Ok(found
             .into_iter()
-            .zip(self.wanted)
+            .zip(self.file_names)
             .map(|(found, name)| found.unwrap_or(Err(missing(name))))
             .collect())
     }
 
     /// Each thread reads the archive on its own.
     fn of_archive(&self) -> Result<Vec<Option<Result<Kept, Unusable>>>, StageError> {
-        let mut found = Vec::with_capacity(self.wanted.len());
-        for chunk in self.wanted.chunks(CHUNK) {
+        let mut found = Vec::with_capacity(self.file_names.len());
+        for chunk in self.file_names.chunks(CHUNK) {
             self.job.check_cancelled()?;
             let one = |archive: &mut Archive, name: &String| {
                 if !archive.has(name) {
@@ -311,7 +312,7 @@ impl Pictures<'_> {
 
     /// A tar can only be read from its beginning on: what one thread unpacks, all look at, some megabytes at a time.
     fn of_inner(&self) -> Result<Vec<Option<Result<Kept, Unusable>>>, StageError> {
-        let found = Mutex::new((0..self.wanted.len()).map(|_| None).collect::<Vec<_>>());
+        let found = Mutex::new((0..self.file_names.len()).map(|_| None).collect::<Vec<_>>());
         let mut archive = self.archive.clone();
         let fail = |problem: String| self.archive.error(INNER, problem);
         let mut content = std::io::BufReader::new(archive.stream(INNER)?);
@@ -324,8 +325,10 @@ impl Pictures<'_> {
         let mut held = 0;
         let flush = |batch: &mut Vec<(usize, Vec<u8>)>| -> Result<(), StageError> {
             self.job.check_cancelled()?;
-            let new: Result<Vec<_>, StageError> =
-                batch.par_iter().map(|(at, bytes)| Ok((*at, self.keep(&self.wanted[*at], bytes)?))).collect();
+            let new: Result<Vec<_>, StageError> = batch
+                .par_iter()
+                .map(|(at, bytes)| Ok((*at, self.keep(&self.file_names[*at], bytes)?)))
+                .collect();
             let mut found = found.lock().map_err(|_| StageError::failed("a thread panicked"))?;
             new?.into_iter().for_each(|(at, kept)| found[at] = Some(kept));
             batch.clear();
@@ -335,7 +338,7 @@ impl Pictures<'_> {
             let member = member.map_err(fail)?;
             let name = String::from_utf8_lossy(&member.path).trim_start_matches("./").to_owned();
             let name = if name.starts_with("img/") { name } else { format!("img/{name}") };
-            let at = self.wanted.binary_search(&name);
+            let at = self.file_names.binary_search(&name);
             let Some(at) = at.ok().filter(|_| member.kind.is_file()) else { continue };
             if !taken.insert(at) {
                 return Err(fail(format!("holds `{name}` twice")));
@@ -364,8 +367,8 @@ impl Pictures<'_> {
     /// Looks at a picture and writes it, if it can be used.
     fn keep(&self, name: &str, bytes: &[u8]) -> Result<Result<Kept, Unusable>, StageError> {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        if done.is_multiple_of(CHUNK as u64) || done == self.wanted.len() as u64 {
-            self.job.progress.advance(done, self.wanted.len() as u64, Unit::Items);
+        if done.is_multiple_of(CHUNK as u64) || done == self.file_names.len() as u64 {
+            self.job.progress.advance(done, self.file_names.len() as u64, Unit::Items);
         }
         let looks = match picture::look(bytes, name) {
             Ok(looks) => looks,

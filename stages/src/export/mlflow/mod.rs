@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use stage_api::{Desk, Outside, StageError};
 
 use super::tracked::Tracked;
-use crate::host::http;
+use crate::host::http_client;
 
 /// The variables of the environment that say where the server is, who asks, and into which experiment the run goes.
 pub(super) const VARIABLES: &[&str] = &[
@@ -53,7 +53,7 @@ pub(super) fn export(run: &Tracked, server: Option<&str>, desk: &Desk) -> Result
 
 struct Server {
     client: Client,
-    /// Without a login, so that it may be told.
+    /// Without a login, so that it may be shown.
     base: Url,
     login: Login,
 }
@@ -101,7 +101,7 @@ impl Server {
         let login = login(&base, outside);
         base.set_username("").and_then(|()| base.set_password(None)).map_err(|()| wrong())?;
         base.set_path(base.path().trim_end_matches('/').to_owned().as_str());
-        let client = http::client().timeout(PATIENCE).redirect(Policy::none()).build();
+        let client = http_client().timeout(PATIENCE).redirect(Policy::none()).build();
         Ok(Self { client: client.map_err(|error| StageError::from_chain(&error))?, base, login })
     }
 
@@ -121,8 +121,8 @@ impl Server {
         {
             Ok(found) => text(&found, "/experiment/experiment_id"),
             Err(Refusal::Missing) => {
-                let made = self.post("experiments/create", &json!({"name": name}))?;
-                text(&made, "/experiment_id")
+                let created = self.post("experiments/create", &json!({"name": name}))?;
+                text(&created, "/experiment_id")
             }
             Err(Refusal::Other(error)) => Err(error),
         }

@@ -1,4 +1,4 @@
-//! From a picture file to red, green and blue bytes, as the published features were made: palettes and greys
+//! From a picture file to red, green and blue bytes, as for the published features: palettes and greys
 //! become colours, transparency is dropped. It does not know the detector. JPEG is decoded here, the other formats by the crate `image`.
 
 mod jpeg;
@@ -36,7 +36,7 @@ pub(crate) fn read_picture(path: &Path) -> Result<Picture, String> {
 }
 
 /// Decodes a picture; the format is found by its content, since names often lie. Of an animation the first frame
-/// is taken; a turn that EXIF asks for is not made: the original (PIL without further calls) does the same.
+/// is taken; a turn that EXIF requests is ignored: the original (PIL without further calls) does the same.
 ///
 /// An alpha channel is dropped without blending: hidden colours show, as they do in the original.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Picture, String> {

@@ -7,7 +7,7 @@
 //! The format: pages of a fixed size. Pages 0 and 1 are metas, the one with the higher transaction is valid and names the
 //! root of a B+tree. A page has a header of 16 bytes and places of its nodes; a node of a branch names a page and the
 //! least key below it, a node of a leaf has a key and a value, or, when that is long, names the first of the pages on
-//! which the value lies.
+//! which the value is.
 
 mod read;
 mod write;
@@ -26,7 +26,7 @@ const BRANCH: u16 = 1;
 const LEAF: u16 = 2;
 const OVERFLOW: u16 = 4;
 const META: u16 = 8;
-/// A node whose value lies on pages of its own.
+/// A node whose value is on pages of its own.
 const LONG: u16 = 1;
 /// The root of an empty tree.
 const NONE: u64 = u64::MAX;

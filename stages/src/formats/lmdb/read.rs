@@ -87,7 +87,7 @@ impl Lmdb {
             }
             let nodes = self.nodes(page)?;
             let mut below = 0;
-            // The last node whose key is not greater; the first node of a branch stands for all that is less.
+            // The last node whose key is not greater; the first node of a branch covers all that is less.
             let (mut low, mut high) = (0, nodes.count);
             while low < high {
                 let middle = low + (high - low) / 2;
@@ -171,7 +171,7 @@ impl Lmdb {
         Ok(Nodes { start, bytes, count: (lower - HEADER) / 2, is_leaf })
     }
 
-    /// Where a page begins; it lies within the file.
+    /// Where a page begins; it is within the file.
     fn place(&self, page: u64) -> Result<usize> {
         let start = usize::try_from(page).ok().and_then(|page| page.checked_mul(self.page));
         let end = start.and_then(|start| start.checked_add(self.page));

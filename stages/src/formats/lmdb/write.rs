@@ -31,7 +31,7 @@ struct Node {
 }
 
 impl LmdbWriter {
-    /// Starts `data.mdb` in `dir`, which is made. The lock file beside it is made by readers that lock.
+    /// Starts `data.mdb` in `dir`, which is created. Readers that lock create the lock file next to it.
     ///
     /// # Errors
     /// A folder that cannot be written to.
@@ -119,7 +119,7 @@ impl LmdbWriter {
             let mut page = [0u8; PAGE];
             let (mut lower, mut upper) = (HEADER, PAGE);
             while let Some(node) = nodes.peek() {
-                // The first key of a branch is left out: it stands for all that is less.
+                // The first key of a branch is left out: it covers all that is less.
                 let key: &[u8] = if kind == BRANCH && lower == HEADER { &[] } else { &node.key };
                 let size = (NODE + key.len() + node.data.len()).next_multiple_of(2);
                 if lower + 2 + size > upper {

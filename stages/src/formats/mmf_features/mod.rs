@@ -18,7 +18,7 @@ pub struct MmfFeatures<'a> {
     pub info: MmfInfo<'a>,
 }
 
-/// What is known of a picture besides its features.
+/// What is known of a picture in addition to its features.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MmfInfo<'a> {
     /// N × 4: x1, y1, x2, y2 in pixels of the original picture.

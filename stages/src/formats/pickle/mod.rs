@@ -1,6 +1,6 @@
 //! Reads Python pickles as data: numbers, texts, bytes, lists, tuples, dicts, and numpy arrays, which come out as what
 //! they were pickled from. Nothing is imported, called or executed: a function or class is a name, and what it would
-//! be called with stays beside it.
+//! be called with is kept with it.
 //!
 //! Every value is written once, into one table, and refers to others by their place in it: a value that is referred to
 //! many times is not copied, and one nested a million deep needs no stack, to read or to free. Long bytes stay in the

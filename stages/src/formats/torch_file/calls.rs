@@ -1,9 +1,9 @@
 //! Which functions a pickle would call, were it Python that read it. Here none is called; a file that names others than
-//! those that make data was made to do harm, and is refused rather than half believed.
+//! those that build data is hostile, and is refused rather than half believed.
 
 use crate::formats::pickle::{Pickle, Value};
 
-/// What checkpoints are made of beside tensors: settings of the programs that saved them.
+/// What checkpoints hold in addition to tensors: settings of the programs that saved them.
 const DATA: [&str; 14] = [
     "torch",
     "collections",

@@ -262,7 +262,7 @@ impl TensorInfo {
 
     /// How many elements it has; nothing where that is more than any memory holds.
     fn count(&self) -> Option<usize> {
-        // Dimensions next to a zero count, too: they must not overflow where strides are made of them.
+        // Dimensions next to a zero count, too: they must not overflow where strides are computed from them.
         self.dims.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim.max(1)))?.checked_mul(8)?;
         Some(self.dims.iter().product())
     }

@@ -7,7 +7,7 @@ use crate::nn::{
     Activation, Attention, AttentionDims, DropoutAt, Kernels, LayerNorm, Linear, Mask, Mlp, ParamStore,
 };
 
-/// Which rows of the sequence are wanted of a layer.
+/// Which rows of the sequence are computed by a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rows {
     All,
@@ -99,13 +99,13 @@ impl Layer {
         dropout: Option<&DropoutAt>,
     ) -> Result<Tensor> {
         let mask = |offset: u32| dropout.map(|dropout| dropout.site(self.site + offset));
-        let wanted = match rows {
+        let queries = match rows {
             Rows::All => x.clone(),
             Rows::First => x.narrow(1, 0, 1)?.contiguous()?,
         };
-        let context = self.attention.forward(&wanted, x, bias, mask(0))?;
+        let context = self.attention.forward(&queries, x, bias, mask(0))?;
         let attended = self.attention_output.forward(&context)?;
-        let attended = self.attention_end.forward(&attended, mask(1), &wanted)?;
+        let attended = self.attention_end.forward(&attended, mask(1), &queries)?;
         self.output_end.forward(&self.feed_forward.forward(&attended)?, mask(2), &attended)
     }
 }

@@ -1,11 +1,11 @@
-//! BERT's blocks, of which the models are made. They know no model: names and widths are handed in.
+//! BERT's blocks, that the models consist of. They know no model: names and widths are handed in.
 
 mod adapter;
 pub mod checks;
 mod classifier;
-pub mod found;
 mod layer;
 mod mlm_head;
+pub mod shape_inference;
 mod shapes;
 mod text_embeddings;
 

@@ -7,13 +7,13 @@
 pub mod anchors;
 mod backbone;
 mod boxes;
-mod choose;
 pub mod config;
 pub mod fit;
 mod fpn;
 mod head;
 mod preprocess;
 mod rpn;
+mod selection;
 pub mod shapes;
 
 use candle_core::{Device, Result};
@@ -88,7 +88,7 @@ impl FasterRcnn {
                 "a feature, score or box is not a finite number: check the weights".to_owned(),
             ));
         }
-        let choices = choose::choose(&proposals, scale, &probabilities, classes, class_nms, max_regions);
+        let choices = selection::choose(&proposals, scale, &probabilities, classes, class_nms, max_regions);
         Ok(choices
             .into_iter()
             .map(|choice| Region {

@@ -1,4 +1,4 @@
-//! From a picture's bytes to the detector's canvas, as the published features were made: blue-green-red, means
+//! From a picture's bytes to the detector's canvas, as for the published features: blue-green-red, means
 //! subtracted, scaled bilinearly, padded. It does not know file formats.
 
 use candle_core::{Device, Result, Tensor};
@@ -58,7 +58,7 @@ pub fn prepare(picture: &Picture, config: &Config, device: &Device) -> Result<Ca
 }
 
 /// For each output pixel its two inputs and the weight of the second. The step between samples is exactly
-/// `1 / scale`, which is not input size over output size when the output's size was rounded. Places are reckoned in double
+/// `1 / scale`, which is not input size over output size when the output's size was rounded. Places are computed in double
 /// precision, as OpenCV does: single would shift a far pixel by hundredths of a grey level.
 fn taps(outputs: usize, inputs: usize, scale: f64) -> Vec<(usize, usize, f32)> {
     (0..outputs)

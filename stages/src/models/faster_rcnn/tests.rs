@@ -157,7 +157,7 @@ fn does_what_the_reference_does() {
             let probabilities = cpu_vec(&looked.described.probabilities).unwrap();
             let Config { classes, class_nms, .. } = case.config;
             let chosen = |scale| -> Vec<usize> {
-                let choices = choose::choose(
+                let choices = selection::choose(
                     &looked.proposals,
                     scale,
                     &probabilities,

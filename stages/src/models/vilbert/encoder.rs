@@ -112,7 +112,7 @@ impl Stacks {
     }
 }
 
-/// `layers` one after the other, of the last one the wanted `rows`.
+/// `layers` one after the other, of the last one only `rows`.
 fn run(
     layers: &[Layer],
     mut x: Tensor,

@@ -4,7 +4,7 @@ use candle_core::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::bert::{EmbeddingDims, LayerSize, Shapes, checks, defaults, found};
+use super::super::bert::{EmbeddingDims, LayerSize, Shapes, checks, defaults, shape_inference};
 use super::super::{
     AdapterPlace, Architecture, Dimensions, Family, Known, Model, ModelOverrides, Origin, Pretrained,
     SmallConfig, TensorShapes,
@@ -210,7 +210,7 @@ impl Architecture for Config {
     }
 
     fn set_from_shapes(&mut self, shapes: &TensorShapes, known: &Known) -> std::result::Result<(), String> {
-        let matrix = |name: &str| found::matrix(shapes, &format!("model.bert.{name}.weight"));
+        let matrix = |name: &str| shape_inference::matrix(shapes, &format!("model.bert.{name}.weight"));
         let hidden;
         (self.vocab_size, hidden) = matrix("embeddings.word_embeddings")?;
         self.hidden_size = hidden;
@@ -218,9 +218,10 @@ impl Architecture for Config {
         self.type_vocab_size = matrix("embeddings.token_type_embeddings")?.0;
         self.visual_embedding_dim = matrix("embeddings.projection")?.1;
         self.intermediate_size = matrix("encoder.layer.0.intermediate.dense")?.0;
-        self.num_hidden_layers = found::layers(shapes, "model.bert.encoder.layer.");
+        self.num_hidden_layers = shape_inference::layers(shapes, "model.bert.encoder.layer.");
         let name = "num_attention_heads";
-        self.num_attention_heads = found::heads(known.num_attention_heads, name, hidden, HEAD_WIDTH)?;
+        self.num_attention_heads =
+            shape_inference::heads(known.num_attention_heads, name, hidden, HEAD_WIDTH)?;
         let adapter = |part: &str| {
             let name = format!("model.bert.encoder.layer.0.{part}.AdaptComb1.weight");
             shapes.get(&name).and_then(|shape| shape.first().copied())
@@ -230,7 +231,7 @@ impl Architecture for Config {
             self.adapter_place = place;
             let widths: Vec<(usize, usize)> =
                 [attention, output].into_iter().flatten().map(|narrow| (hidden, narrow)).collect();
-            self.adapter_divisor = found::adapter_divisor(&widths)?;
+            self.adapter_divisor = shape_inference::adapter_divisor(&widths)?;
         }
         Ok(())
     }

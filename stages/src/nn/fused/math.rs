@@ -1,6 +1,6 @@
 //! Exponential and normal distribution function without branches, so that loops over them become vector code.
 //!
-//! The coefficients are minimax fits made for this file, to the true functions in double precision.
+//! The coefficients are minimax fits, computed for this file, to the true functions in double precision.
 
 /// eˣ, relative error below 3e-7; 0 below −87, where f32 has no normal numbers left, and finite up to 88.
 #[inline(always)]

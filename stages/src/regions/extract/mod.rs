@@ -2,9 +2,9 @@
 //! It does not know which detector this is nor what the regions are for.
 //!
 //! A shard is the unit of resume: an attempt that was killed leaves its whole shards in the scratch folder, and the next
-//! one goes on after them. What pictures of another extraction had in common with these comes from [`memory`].
+//! one goes on after them. What pictures of another extraction had in common with these comes from [`feature_cache`].
 
-mod memory;
+mod feature_cache;
 mod tool;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError, Unit};
 
-use self::memory::Memory;
+use self::feature_cache::FeatureCache;
 pub(crate) use self::tool::ShowRegions;
 use crate::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use crate::artifacts::weights;
@@ -94,9 +94,10 @@ impl Stage for Regions {
         let disk = disk_space::readable(layout.bytes(names.len()));
         job.progress.note(&format!("{} pictures: {disk} of disk", names.len()));
         check_room(job.scratch, layout, names.len())?;
-        let memory = job.outside.path(KEPT).map(|dir| Memory::open(&dir, weights_dir, layout)).transpose()?;
+        let cache =
+            job.outside.path(KEPT).map(|dir| FeatureCache::open(&dir, weights_dir, layout)).transpose()?;
         let batch = if config.min_size * config.max_size >= BIG_CANVAS { 1 } else { BATCH };
-        let work = Work { job, images, detector, layout, memory, batch };
+        let work = Work { job, images, detector, layout, cache, batch };
         work.extract(&names)
     }
 }
@@ -119,7 +120,7 @@ struct Work<'a> {
     images: &'a Path,
     detector: FasterRcnn,
     layout: Layout,
-    memory: Option<Memory>,
+    cache: Option<FeatureCache>,
     /// Pictures that are in memory side by side.
     batch: usize,
 }
@@ -147,7 +148,7 @@ impl Work<'_> {
                     shard.put(first + at, &regions)?;
                     Ok((hash, is_known))
                 };
-                let found: Result<Vec<(Option<memory::Hash>, bool)>, StageError> =
+                let found: Result<Vec<(Option<feature_cache::Hash>, bool)>, StageError> =
                     batch.par_iter().enumerate().map(extract).collect();
                 let found = found?;
                 let new = found.iter().filter(|(_, is_known)| !is_known).count();
@@ -162,8 +163,8 @@ impl Work<'_> {
                 progress.advance(done as u64, names.len() as u64, Unit::Items);
             }
             let path = writer.end(shard)?;
-            if let Some(memory) = self.memory.as_mut().filter(|_| is_new) {
-                memory.keep(&path, &hashes)?;
+            if let Some(cache) = self.cache.as_mut().filter(|_| is_new) {
+                cache.keep(&path, &hashes)?;
             }
         }
         if known > 0 {
@@ -186,8 +187,8 @@ impl Work<'_> {
     fn describe(&self, path: &Path) -> Result<Found, StageError> {
         let unreadable = |problem: String| StageError::input("images", path, problem);
         let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
-        let hash = self.memory.as_ref().map(|_| memory::hash(&bytes));
-        let known = self.memory.as_ref().zip(hash).and_then(|(memory, hash)| memory.find(&hash));
+        let hash = self.cache.as_ref().map(|_| feature_cache::hash(&bytes));
+        let known = self.cache.as_ref().zip(hash).and_then(|(cache, hash)| cache.find(&hash));
         if let Some(regions) = known {
             return Ok(Found { regions, hash, is_known: true });
         }
@@ -210,8 +211,8 @@ impl Work<'_> {
 /// What is known of a picture.
 struct Found {
     regions: PictureRegions,
-    /// The hash of its file, where it is wanted.
-    hash: Option<memory::Hash>,
+    /// The hash of its file, where it is needed.
+    hash: Option<feature_cache::Hash>,
     /// Whether an earlier extraction knew it.
     is_known: bool,
 }

@@ -1,5 +1,5 @@
 //! `repro regions`: the regions that a detector finds in pictures, drawn on them, so that a person can look. It writes
-//! pictures beside the store and changes nothing in it.
+//! pictures outside the store and changes nothing in it.
 
 use std::path::{Path, PathBuf};
 
@@ -113,7 +113,7 @@ fn name(names: &[String], object: u32) -> String {
     names.get(object as usize).cloned().unwrap_or_else(|| format!("class {object}"))
 }
 
-/// `NAME.regions.png` in `folder`, which is made, or beside the picture.
+/// `NAME.regions.png` in `folder`, which is created, or next to the picture.
 fn target(picture: &Path, folder: Option<&Path>) -> Result<PathBuf, StageError> {
     let name = format!("{}.regions.png", picture.file_stem().unwrap_or_default().to_string_lossy());
     let Some(folder) = folder else { return Ok(picture.with_file_name(name)) };

@@ -1,5 +1,5 @@
 //! `import-detector`: a published checkpoint as a weights artifact, with the settings that its own file says. It checks every name and shape: a
-//! detector with one random layer still makes features, and nobody would notice.
+//! detector with one random layer still computes features, and no error would show it.
 
 mod settings;
 

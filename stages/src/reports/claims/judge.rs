@@ -51,7 +51,7 @@ pub fn sized(interval: Interval, quoted: Quoted, nothing: Option<f64>) -> Verdic
     }
 }
 
-/// Whether a difference is small: it holds where the interval lies within ±[`CLOSE`], does not where it lies without.
+/// Whether a difference is small: it holds where the interval is within ±[`CLOSE`], does not where it is outside.
 pub fn close(interval: Interval) -> Verdict {
     if interval.low >= -CLOSE && interval.high <= CLOSE {
         Verdict::Holds

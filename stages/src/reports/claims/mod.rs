@@ -1,5 +1,5 @@
 //! `claims`: what the authors' README says in numbers, held against their own logs and against this run. Whether a claim
-//! holds, does not, or cannot be told at this sample size follows from intervals, by the rules in [`judge`]. It does not
+//! holds, does not, or cannot be decided at this sample size follows from intervals, by the rules in [`judge`]. It does not
 //! know how a metric is computed.
 
 mod judge;

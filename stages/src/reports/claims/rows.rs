@@ -147,7 +147,7 @@ impl<'a> Of<'a> {
         Some((auc, hanley_mcneil::variance(auc, split.positives, split.rows - split.positives)))
     }
 
-    /// The runs of a mode; without any, what stands in their place.
+    /// The runs of a mode; without any, the cell in their place.
     fn ours(&self, mode: &str) -> Result<&'a [Evaluated], Found> {
         let key = (self.dataset.to_owned(), mode.to_owned());
         match self.runs.get(&key) {

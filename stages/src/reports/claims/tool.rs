@@ -85,10 +85,10 @@ fn committed(root: &Path, profile: &str) -> Result<(String, Vec<u8>), StageError
     if found.status.success() {
         return Ok((name, found.stdout));
     }
-    let told = String::from_utf8_lossy(&found.stderr);
+    let stderr = String::from_utf8_lossy(&found.stderr);
     Err(StageError::Params(format!(
         "there is nothing to check against: `git show {name}`: {}; commit the reports, or name a file with `--against`",
-        told.trim()
+        stderr.trim()
     )))
 }
 

@@ -1,5 +1,5 @@
 //! A sheet of small pictures, blurred unless that is turned off: each is reduced to a few pixels, and the viewer's own
-//! smoothing makes a blur of them. What the few pixels do not hold, nobody gets back out of the page.
+//! smoothing makes a blur of them. What the few pixels do not hold cannot be recovered from the page.
 
 use std::fmt::Write;
 use std::io::Cursor;

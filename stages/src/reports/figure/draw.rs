@@ -83,7 +83,7 @@ fn spoken(legend: &[LegendColumn]) -> String {
     legend.iter().map(column).collect::<Vec<_>>().join(" ")
 }
 
-/// Where a plot lies on the page.
+/// Where a plot is on the page.
 #[derive(Clone, Copy)]
 struct Area {
     left: f64,
@@ -171,7 +171,7 @@ fn draw_panel(page: &mut Page, panel: &Panel, area: Area) {
             );
         }
     }
-    // Last, so that nothing lies between them and the pointer.
+    // Last, so that nothing is between them and the pointer.
     for line in &panel.lines {
         for (point, says) in line.points.iter().zip(&line.says).filter(|(point, _)| point.1.is_finite()) {
             draw_saying(page, line.style, place(point), says, area);

@@ -25,7 +25,7 @@ pub struct Figure {
     pub name: String,
     /// What it is called.
     pub title: String,
-    /// What it shows and which profile made it.
+    /// What it shows and which profile it is of.
     pub caption: String,
     /// Plots side by side.
     pub panels: Vec<Panel>,

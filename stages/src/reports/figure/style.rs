@@ -28,7 +28,7 @@ pub enum Mark {
 
 impl Style {
     /// How curves of a kind of run look. Colours are of the palette of Okabe and Ito, which colour-blind readers can tell apart; dash
-    /// pattern and mark do the same for the modes in grey print. Models beside the first have the palette's other colours.
+    /// pattern and mark do the same for the modes in grey print. Models after the first have the palette's other colours.
     pub fn for_kind(kind: &str, faint: bool) -> Self {
         let (model, mode) = parts_of_kind(kind);
         let (first, other, dashes, mark): ([u8; 3], [u8; 3], &[u32], Mark) = match mode {

@@ -1,7 +1,7 @@
 //! `report`: one HTML page with the tables and figures of its parts and the runs behind them, complete in a single file: no
 //! network, no script, no other file. It does not know which tables and figures there are.
 //!
-//! The step's page is the same bytes wherever the same is made. [`tool`] writes the same page with what it leaves out for
+//! The step's page is the same bytes wherever it is built from the same inputs. [`tool`] writes the same page with what it leaves out for
 //! that: keys, digests, times, hosts and logs of the project's steps.
 
 mod live_curves;

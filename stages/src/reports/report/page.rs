@@ -19,7 +19,7 @@ const TEMPLATE: &str = include_str!("page.html");
 pub struct Page {
     /// The page's heading.
     pub title: String,
-    /// The profile that made it.
+    /// The profile it is of.
     pub profile: String,
     /// What the profile is.
     pub about: String,
@@ -29,11 +29,11 @@ pub struct Page {
     pub parts: Vec<Part>,
     /// The runs behind them.
     pub runs: Vec<Run>,
-    /// The project; `None` on a page that must be the same bytes wherever it is made.
+    /// The project; `None` on a page that must be the same bytes wherever it is built.
     pub project: Option<Project>,
 }
 
-/// What one step made.
+/// The output of one step.
 #[derive(Debug, Default)]
 pub struct Part {
     /// The step, where it is known.
@@ -78,7 +78,7 @@ pub fn render(page: &Page) -> Result<String, Error> {
     let runs: Vec<Value> = page.runs.iter().map(|run| page.run(run)).collect();
     let project = page.project.as_ref().map(|project| {
         let steps = project.steps.iter().zip(&project.logs).map(|(step, log)| step_value(step, log));
-        // The drawing is the engine's own SVG, made with escaped text.
+        // The drawing is the engine's own SVG, built with escaped text.
         let drawing = Value::from_safe_string(project.drawing.clone());
         context! { steps => steps.collect::<Vec<_>>(), drawing }
     });
@@ -99,13 +99,13 @@ impl Page {
                 name => &table.name,
                 title => &table.title,
                 caption => &table.caption,
-                // The table's own HTML, made with escaped text.
+                // The table's own HTML, built with escaped text.
                 html => Value::from_safe_string(linked),
                 notes => &table.notes,
             }
         });
         let figures = part.figures.iter().map(|(entry, svg)| {
-            // The picture is this program's own SVG, made with escaped text, so it goes in as it is.
+            // The picture is this program's own SVG, built with escaped text, so it goes in as it is.
             context! { name => &entry.name, title => &entry.title, svg => Value::from_safe_string(svg.clone()) }
         });
         let made_by =
@@ -119,7 +119,7 @@ impl Page {
         }
     }
 
-    /// Where on the page the run of a row is told of, in the row's cell that names its mode.
+    /// Where on the page the run of a row is described, in the row's cell that names its mode.
     fn run_of(&self, table: &Table, row: &[Cell], column: usize) -> Option<String> {
         let cell = |keys: &[&str]| {
             let place = table.columns.iter().position(|column| keys.contains(&column.key.as_str()))?;
@@ -165,17 +165,17 @@ impl Page {
                     Some(context! { name => &found.name, update => thousands(*update), value })
                 });
                 let name = run.step.as_deref().unwrap_or("a run");
-                let told = context! {
+                let details = context! {
                     anchor => format!("run-{name}"), name, missing, measured => last.collect::<Vec<_>>(),
-                    // This program's own SVG, made with escaped text.
+                    // This program's own SVG, built with escaped text.
                     so_far => live_curves::svg(name, measured).map(Value::from_safe_string),
                 };
-                return context! { ..told, ..common };
+                return context! { ..details, ..common };
             }
         };
         let History { run: info, parameters, rows, val, best, .. } = history;
         let points = val.iter().map(|point| val_value(point, point.update == best.update));
-        let told = context! {
+        let details = context! {
             anchor => anchor(info),
             name => format!(
                 "{}, {}, seed {}",
@@ -190,7 +190,7 @@ impl Page {
             best => val_value(best, true),
             history => points.collect::<Vec<_>>(),
         };
-        context! { ..told, ..common }
+        context! { ..details, ..common }
     }
 }
 

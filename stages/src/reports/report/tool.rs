@@ -1,5 +1,5 @@
 //! `repro page`: the report's page with the project around it: for every number the step, key and input digests that
-//! made it, the graph of steps with state and times, hosts and logs. It does not know how the page looks.
+//! computed it, the graph of steps with state and times, hosts and logs. It does not know how the page looks.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -53,7 +53,7 @@ impl Tool for ShowPage {
     }
 }
 
-/// The page of the project as it stands.
+/// The page of the project as it is.
 fn page(results: &dyn Results) -> Result<Page, StageError> {
     let mut steps = results.steps();
     let report = steps.iter().find(|step| step.stage == "report").cloned().ok_or_else(|| {
@@ -94,15 +94,15 @@ fn page(results: &dyn Results) -> Result<Page, StageError> {
 
 /// The part with what the runs took here, where it has the table for that.
 fn with_cost(mut part: Part, results: &dyn Results) -> Part {
-    let beside = |table: Table| match table.name == cost::NAME {
-        true => cost::beside(table, results),
+    let with_runs = |table: Table| match table.name == cost::NAME {
+        true => cost::with_runs(table, results),
         false => table,
     };
-    part.tables = part.tables.into_iter().map(beside).collect();
+    part.tables = part.tables.into_iter().map(with_runs).collect();
     part
 }
 
-/// Where an input of the step `name` lies.
+/// Where an input of the step `name` is.
 fn folder(results: &dyn Results, input: &InputView, name: &str) -> Result<PathBuf, StageError> {
     let folder = results.output(name)?;
     Ok(match input.source.split_once('/') {
@@ -114,7 +114,7 @@ fn folder(results: &dyn Results, input: &InputView, name: &str) -> Result<PathBu
 /// A step and all that it rests on, by name.
 fn below(steps: &[StepView], name: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::from([name.to_owned()]);
-    // Each stands after all that it reads.
+    // Each comes after all that it reads.
     for step in steps.iter().rev() {
         if found.contains(&step.name) {
             found.extend(step.inputs.iter().filter_map(|input| input.step().map(ToOwned::to_owned)));

@@ -1,8 +1,8 @@
-//! What stands in one place of a table, and how a person and a program read it. It does not know the table around it.
+//! The content of one cell of a table, and how a person and a program read it. It does not know the table around it.
 
 use serde::{Deserialize, Serialize};
 
-/// What stands in one place of a table. Numbers keep full precision; `places` says how many decimals to show.
+/// The content of one cell of a table. Numbers keep full precision; `places` says how many decimals to show.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Cell {
@@ -135,8 +135,8 @@ impl Cell {
         }
     }
 
-    /// The endings of the CSV columns that the cell needs beside that of its value, and their values.
-    pub(super) fn beside(&self) -> Vec<(&'static str, f64)> {
+    /// The endings of the CSV columns that the cell needs in addition to that of its value, and their values.
+    pub(super) fn extra_columns(&self) -> Vec<(&'static str, f64)> {
         match self {
             Self::Mean { sd, .. } => vec![("_sd", *sd)],
             Self::Interval { low, high, .. }
@@ -164,7 +164,7 @@ fn ends(low: f64, high: f64, places: u8) -> String {
     format!("{} to {}", signed(low, places, ""), signed(high, places, ""))
 }
 
-/// `value` with a true minus sign; `plus` stands before what is not negative. What rounds to zero has no sign.
+/// `value` with a true minus sign; `plus` comes before what is not negative. What rounds to zero has no sign.
 fn signed(value: f64, places: u8, plus: &str) -> String {
     let places = usize::from(places);
     let digits = format!("{:.places$}", value.abs());

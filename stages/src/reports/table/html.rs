@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Cell, Table};
 
-/// Enough to read a table that stands alone.
+/// Enough to read a table on a page of its own.
 const STYLE: &str = "body { font: 1rem/1.5 sans-serif; margin: 2rem; color-scheme: light dark; } \
     table { border-collapse: collapse; font-variant-numeric: tabular-nums; } \
     th, td { padding: .3rem .6rem; text-align: left; vertical-align: bottom; } \
@@ -21,7 +21,7 @@ impl Table {
         self.linked_html(&|_, _| None)
     }
 
-    /// The same, with a link around what stands in a row's column where `target` gives one.
+    /// The same, with a link around the content of a row's column where `target` gives one.
     pub fn linked_html(&self, target: &dyn Fn(&[Cell], usize) -> Option<String>) -> String {
         let mut text = String::from("<table>\n<thead>\n");
         let groups = self.groups();

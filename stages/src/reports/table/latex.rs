@@ -51,7 +51,7 @@ impl Table {
     }
 }
 
-/// Text that LaTeX sets as it stands here.
+/// Text that LaTeX sets as it is here.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {

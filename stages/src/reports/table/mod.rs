@@ -22,11 +22,11 @@ pub use cell::{Cell, thousands};
 pub struct Table {
     /// Name of its files, without an ending: `table-1`.
     pub name: String,
-    /// Where it stands among the tables of its step, from 0.
+    /// Its place among the tables of its step, from 0.
     pub place: u8,
     /// What it is called: `Table I: parameters`.
     pub title: String,
-    /// What it shows and which profile made it.
+    /// What it shows and which profile it is of.
     pub caption: String,
     /// The columns, left to right.
     pub columns: Vec<Column>,
@@ -108,10 +108,14 @@ impl Table {
     /// The table in CSV, numbers in full. A column with deviations or intervals is followed by columns named `…_sd`, or
     /// `…_low` and `…_high`.
     pub fn csv(&self) -> std::result::Result<Vec<u8>, String> {
-        let beside: Vec<Vec<&str>> = (0..self.columns.len())
+        let extra_columns: Vec<Vec<&str>> = (0..self.columns.len())
             .map(|column| {
-                let mut endings: Vec<&str> =
-                    self.rows.iter().flat_map(|row| row[column].beside()).map(|(ending, _)| ending).collect();
+                let mut endings: Vec<&str> = self
+                    .rows
+                    .iter()
+                    .flat_map(|row| row[column].extra_columns())
+                    .map(|(ending, _)| ending)
+                    .collect();
                 endings
                     .sort_unstable_by_key(|ending| ["_sd", "_low", "_high"].iter().position(|e| e == ending));
                 endings.dedup();
@@ -120,15 +124,15 @@ impl Table {
             .collect();
         let mut file = csv::Writer::from_writer(Vec::new());
         let mut write = |fields: Vec<String>| file.write_record(fields).map_err(|error| error.to_string());
-        let headings = self.columns.iter().zip(&beside).flat_map(|(column, beside)| {
-            let more = beside.iter().map(|ending| format!("{}{ending}", column.key));
+        let headings = self.columns.iter().zip(&extra_columns).flat_map(|(column, extra_columns)| {
+            let more = extra_columns.iter().map(|ending| format!("{}{ending}", column.key));
             std::iter::once(column.key.clone()).chain(more).collect::<Vec<_>>()
         });
         write(headings.collect())?;
         for row in &self.rows {
-            let cells = row.iter().zip(&beside).flat_map(|(cell, beside)| {
-                let values = cell.beside();
-                let more = beside.iter().map(|ending| {
+            let cells = row.iter().zip(&extra_columns).flat_map(|(cell, extra_columns)| {
+                let values = cell.extra_columns();
+                let more = extra_columns.iter().map(|ending| {
                     let found = values.iter().find(|(name, _)| name == ending);
                     found.map_or_else(String::new, |(_, value)| value.to_string())
                 });

@@ -1,4 +1,4 @@
-//! `results`: Table II, the ROC-AUC of every evaluated run beside that of the paper's run; all other metrics with their
+//! `results`: Table II, the ROC-AUC of every evaluated run next to that of the paper's run; all other metrics with their
 //! intervals; confusion matrices; and DeLong's test between the modes. It does not know how a metric is computed.
 
 mod confusion_table;

@@ -7,14 +7,14 @@
 //! <tree>/metrics.json      loss and metrics with 95% intervals
 //! ```
 
-mod given;
-mod scored;
+mod external_predictions;
+mod scored_rows;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Outside, Port, Stage, StageError};
 
-use self::scored::Scored;
+use self::scored_rows::Scored;
 use crate::artifacts::samples::Split;
 use crate::models::Family;
 use crate::training::dataset::{REGIONS, TOKENS};
@@ -117,7 +117,9 @@ impl Stage for Evaluate {
     fn run(&self, params: &EvaluateParams, job: &Job) -> Result<(), StageError> {
         let split = inference::split(&params.split).map_err(StageError::Params)?;
         let scored = match job.inputs.optional(PREDICTIONS) {
-            Some(file) => given::scored(params.name.as_deref().unwrap_or_default(), file, split, job)?,
+            Some(file) => {
+                external_predictions::scored(params.name.as_deref().unwrap_or_default(), file, split, job)?
+            }
             None => Scored::by_run(params, split, job)?,
         };
         scored.write(params, split, job.out)

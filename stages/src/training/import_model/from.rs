@@ -16,7 +16,7 @@ pub enum From {
 }
 
 impl From {
-    /// What it is to the model that is made of it.
+    /// What it is to the model that is built from it.
     pub fn origin(self) -> Origin {
         match self {
             Self::Model(_) => Origin::Itself,

@@ -6,8 +6,8 @@
 mod archive;
 mod checkpoint;
 mod from;
-mod names;
 mod run;
+mod tensor_names;
 
 use std::marker::PhantomData;
 
@@ -20,8 +20,8 @@ use crate::artifacts::weights;
 use crate::models::{self, Config, Family, Pretrained};
 use checkpoint::Checkpoint;
 use from::From;
-use names::Names;
 pub use run::ImportRun;
+use tensor_names::TensorNames;
 
 /// Imports a checkpoint of the model whose dimensions are a `C`.
 pub struct Import<C>(PhantomData<C>);
@@ -92,8 +92,8 @@ impl<C: Pretrained> Stage for Import<C> {
         let file = archive::unpacked(&archive, job)?;
         let checkpoint = Checkpoint::open(&file).map_err(refuse)?;
         let (expected, origin) = (params.config.base_parameters(false), params.from.origin());
-        let names =
-            Names::sort(checkpoint.names(), |name| params.config.own_name(origin, name)).map_err(refuse)?;
+        let names = TensorNames::sort(checkpoint.names(), |name| params.config.own_name(origin, name))
+            .map_err(refuse)?;
         let (fresh, expected): (Vec<_>, Vec<_>) =
             expected.into_iter().partition(|(name, _)| params.config.is_fresh(origin, name));
         let surplus = |name: &str| {
@@ -107,7 +107,7 @@ impl<C: Pretrained> Stage for Import<C> {
         };
         names.check(&expected, params.from.title(), C::FAMILY, surplus).map_err(refuse)?;
         let mut tensors = names.load(checkpoint, job, refuse)?;
-        names::check_shapes(&tensors, &expected).map_err(refuse)?;
+        tensor_names::check_shapes(&tensors, &expected).map_err(refuse)?;
         names.note_left(job.progress);
         if !fresh.is_empty() {
             let start = models::init_random(&params.config, params.seed, &Device::Cpu);

@@ -1,12 +1,12 @@
-//! Predictions of a finished run for memes whose labels nobody needs to know: the stage `predict`, and `repro predict`,
-//! which does the same on results that are there, or on memes that no step has made. It does not judge them; `evaluate`
+//! Predictions of a finished run for memes that need no labels: the stage `predict`, and `repro predict`,
+//! which does the same on results that are there, or on memes that no step has produced. It does not judge them; `evaluate`
 //! does.
 //!
 //! ```text
 //! <tree>/predictions.csv   id, P(class 1), predicted class, as MMF exports them
 //! ```
 
-mod placed;
+mod user_memes;
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ use crate::host::device;
 use crate::nn::tune_allocator;
 use crate::training::dataset::{REGIONS, TOKENS};
 use crate::training::inference::{self, RUN};
-use placed::MEMES;
+use user_memes::MEMES;
 
 /// Both the stage and the tool.
 pub(crate) struct Predict;
@@ -118,7 +118,7 @@ impl Tool for Predict {
                     "--memes brings its own texts and pictures: leave out --tokens, --regions and --split";
                 return Err(StageError::Params(problem.to_owned()));
             }
-            Some(file) => placed::tokens_and_regions(Path::new(file), &step, desk, space.path())?,
+            Some(file) => user_memes::tokens_and_regions(Path::new(file), &step, desk, space.path())?,
             None => [
                 memes(&step, TOKENS, args.get("--tokens"), desk)?,
                 memes(&step, REGIONS, args.get("--regions"), desk)?,
@@ -175,7 +175,7 @@ fn own_memes(run: &StepView, port: &str, desk: &Desk) -> Option<InputView> {
         .or_else(|| desk.results.steps().iter().filter(|step| reads(step)).find_map(|step| at(step, port)))
 }
 
-/// Where a source lies, which the pipeline writes as `step`, `step/part` or `./file`.
+/// Where a source is, which the pipeline writes as `step`, `step/part` or `./file`.
 fn located(source: &str, desk: &Desk) -> Result<PathBuf, StageError> {
     match source.split_once('/') {
         Some((".", file)) => Ok(desk.results.root().join(file)),

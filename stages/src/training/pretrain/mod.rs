@@ -1,5 +1,5 @@
 //! Pretrains a small model on pictures with captions that are true of them: a masked-language model that
-//! may look at the regions. It stands in for the paper's COCO checkpoint where that cannot be had, so that FC and
+//! may look at the regions. It replaces the paper's COCO checkpoint where that cannot be had, so that FC and
 //! PE start from a base that knows something. What no text
 //! is read off, such as the pooler, is not part of this task and keeps its fresh weights.
 //!

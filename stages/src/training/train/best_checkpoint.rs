@@ -1,5 +1,5 @@
 //! The best checkpoint: the weights of the first validation with the strictly greatest ROC-AUC, as the original
-//! keeps them. It does not know how a validation is made.
+//! keeps them. It does not know how a validation is computed.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ impl BestCheckpoint {
         Ok(())
     }
 
-    /// The best validation so far and the trained tensors it was made with.
+    /// The best validation so far and the trained tensors it was computed with.
     pub(super) fn kept(&self) -> (Option<ValPoint>, impl Iterator<Item = (&String, &Tensor)>) {
         let point = self.0.as_ref().map(|(point, _)| *point);
         (point, self.0.iter().flat_map(|(_, tensors)| tensors))
@@ -43,7 +43,7 @@ impl BestCheckpoint {
         last.update.saturating_sub(best.update)
     }
 
-    /// The best validation and the complete tensors it was made with; `None` without any validation.
+    /// The best validation and the complete tensors it was computed with; `None` without any validation.
     pub(super) fn finish(self, params: &ParamStore) -> Option<(ValPoint, HashMap<String, Tensor>)> {
         let (point, trained) = self.0?;
         let mut tensors = params.tensors();

@@ -1,8 +1,8 @@
 //! The checkpoint of a run: all that its rest depends on, in one file of the step's scratch folder, so that a
 //! run that was killed goes on and ends with the same bytes. Dropout and the order of rows are functions of seed
-//! and update, so the number of the update stands for the generators.
+//! and update, so the number of the update replaces the state of generators.
 //!
-//! Written beside the old one, forced to disk, then renamed over it: there is always a whole one or none. It does
+//! Written next to the old one, forced to disk, then renamed over it: there is always a whole one or none. It does
 //! not know how a run goes on from it.
 
 use std::collections::{BTreeMap, HashMap};

@@ -197,7 +197,9 @@ fn resumed(trainer: &mut Trainer, job: &Job) -> (State, BestCheckpoint) {
             job.progress.note(&format!("goes on after update {}", saved.state.update));
             return (saved.state, saved.best);
         }
-        Err(error) => job.progress.note(&format!("begins anew: the checkpoint cannot be used: {error}")),
+        Err(error) => {
+            job.progress.note(&format!("starts from the beginning: the checkpoint cannot be used: {error}"))
+        }
     }
     (State::default(), BestCheckpoint::default())
 }

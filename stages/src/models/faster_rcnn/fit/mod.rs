@@ -40,7 +40,7 @@ pub struct Example {
     pub objects: Vec<(Corners, u32)>,
 }
 
-/// Overlap from which on an anchor or a proposal stands for an object.
+/// Overlap from which on an anchor or a proposal matches an object.
 const MATCH: f32 = 0.5;
 /// Overlap from which on an anchor helps to fit the box deltas.
 const NEAR: f32 = 0.35;

@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_large_mean_does_not_hide_the_spread() {
-        // Two maps of 3 × 5 places; the second channel lies at 4096 with a spread of 1/8.
+        // Two maps of 3 × 5 places; the second channel is at 4096 with a spread of 1/8.
         let map = |number: usize| {
             let values = (0..30).map(|i| {
                 let sign = if (i + number).is_multiple_of(2) { 1.0 } else { -1.0 };

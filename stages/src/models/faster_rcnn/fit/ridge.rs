@@ -163,7 +163,7 @@ pub(super) mod observe {
     use super::*;
     use crate::nn::cpu_tensor::cpu_vec;
 
-    /// A fit that was made.
+    /// A fit that was computed.
     #[derive(Debug)]
     pub struct Fit {
         /// Rows, inputs and columns of targets.

@@ -18,7 +18,7 @@ use serde_json::Value;
 use stage_api::{Job, Port, Stage, StageError};
 
 use super::checkpoint::{self, Checkpoint};
-use super::names::{self, Names};
+use super::tensor_names::{self, TensorNames};
 use super::{archive, from};
 use crate::artifacts::history::{History, ParameterCounts, RunInfo, ValPoint};
 use crate::artifacts::view::{Ablation, View};
@@ -97,7 +97,7 @@ impl Stage for ImportRun {
         let stated = if input.is_dir() { stated_config(&archive, family)? } else { None };
         let mut config = stated.clone().unwrap_or_else(|| family.base());
 
-        let names = Names::sort(names, |name| config.run_name(name)).map_err(refuse)?;
+        let names = TensorNames::sort(names, |name| config.run_name(name)).map_err(refuse)?;
         names.check_any(family.title()).map_err(refuse)?;
         let tensors = names.load(checkpoint, job, refuse)?;
         let shape = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.dims().to_vec());
@@ -115,7 +115,7 @@ impl Stage for ImportRun {
         let expected = config.parameters(adapters);
         let surplus = |_: &str| "is not part of a model of the dimensions that the other tensors have";
         names.check(&expected, family.title(), family, surplus).map_err(refuse)?;
-        names::check_shapes(&tensors, &expected).map_err(refuse)?;
+        tensor_names::check_shapes(&tensors, &expected).map_err(refuse)?;
         names.note_left(job.progress);
         let heads = config.known().num_attention_heads.unwrap_or_default();
         let by = if known.is_some() { "" } else { ", as wide as in the paper's model" };

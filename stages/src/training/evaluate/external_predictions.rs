@@ -6,7 +6,7 @@ use std::path::Path;
 use stage_api::{Job, StageError};
 
 use super::PREDICTIONS;
-use super::scored::Scored;
+use super::scored_rows::Scored;
 use crate::artifacts::history::{ParameterCounts, RunInfo};
 use crate::artifacts::predictions;
 use crate::artifacts::samples::Split;

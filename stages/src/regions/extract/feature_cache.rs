@@ -1,4 +1,4 @@
-//! Shards that earlier extractions made, in a folder that a person names: adding pictures to a data set then extracts
+//! Shards of earlier extractions, in a folder that a person names: adding pictures to a data set then extracts
 //! only the new ones. A picture is known by the hash of its file; shards of another detector, another number of regions
 //! or another precision are not looked at. It does not know where pictures come from.
 //!
@@ -30,10 +30,10 @@ pub(super) fn hash(bytes: &[u8]) -> Hash {
 }
 
 /// The shards of one detector and layout.
-pub(super) struct Memory {
+pub(super) struct FeatureCache {
     dir: PathBuf,
     layout: Layout,
-    /// The hash of all that decides what a picture's regions are, beside the picture.
+    /// The hash of all that decides what a picture's regions are, in addition to the picture.
     settings: String,
     shards: Vec<Kept>,
     rows: HashMap<String, (usize, usize)>,
@@ -53,17 +53,17 @@ struct Kept {
     shard: OnceLock<Option<Shard>>,
 }
 
-impl Memory {
-    /// Opens the memory in `dir`, which is made where it is missing.
+impl FeatureCache {
+    /// Opens the cache in `dir`, which is created where it is missing.
     ///
     /// # Errors
-    /// A folder that cannot be made or read, a detector that cannot be read.
+    /// A folder that cannot be created or read, a detector that cannot be read.
     pub(super) fn open(dir: &Path, detector: &Path, layout: Layout) -> Result<Self, StageError> {
         let fail = |error: io::Error| StageError::failed(format!("{}: {error}", dir.display()));
         fs::create_dir_all(dir).map_err(fail)?;
         let settings =
             settings(detector, layout).map_err(|error| StageError::input("detector", detector, error))?;
-        let mut memory =
+        let mut cache =
             Self { dir: dir.to_owned(), layout, settings, shards: Vec::new(), rows: HashMap::new() };
         let mut names: Vec<PathBuf> = Vec::new();
         for entry in fs::read_dir(dir).map_err(fail)? {
@@ -72,16 +72,16 @@ impl Memory {
         names.sort();
         for path in names {
             let is_ours =
-                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&memory.settings));
+                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&cache.settings));
             // An index that cannot be read is no knowledge.
             if is_ours
                 && path.extension().is_some_and(|ending| ending == "json")
                 && let Ok(index) = read_json::<Index>(&path)
             {
-                memory.learn(path.with_extension("safetensors"), index);
+                cache.learn(path.with_extension("safetensors"), index);
             }
         }
-        Ok(memory)
+        Ok(cache)
     }
 
     fn learn(&mut self, path: PathBuf, index: Index) {

@@ -165,7 +165,7 @@ fn folded(path: &str) -> String {
     if path.is_ascii() {
         return path.to_ascii_lowercase();
     }
-    // Case first: folding may bring forth what composes anew.
+    // Case first: folding may produce characters that compose again.
     path.nfc().collect::<String>().to_lowercase().nfc().collect()
 }
 

@@ -15,7 +15,7 @@ use crate::models::{Family, classifier_name};
 const LISTED: usize = 20;
 
 /// What becomes of the tensors of a checkpoint.
-pub(super) struct Names {
+pub(super) struct TensorNames {
     /// All, as the checkpoint spells them.
     all: Vec<String>,
     /// Those that are taken: spelt here and in the checkpoint.
@@ -24,7 +24,7 @@ pub(super) struct Names {
     left: BTreeMap<&'static str, Vec<String>>,
 }
 
-impl Names {
+impl TensorNames {
     /// Takes those that `own` gives a name here.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Memes that no step has made: a `.jsonl` file with their pictures, turned into tokens and regions by the very stages
-//! and settings that made the run's own. It does not know what is predicted from them.
+//! Memes that no step has produced: a `.jsonl` file with their pictures, turned into tokens and regions by the very stages
+//! and settings that produced the run's own. It does not know what is predicted from them.
 //!
 //! A line has `id` (a number or a text), `img` (the picture's path, from the file's folder) and `text`, as the files of
 //! Hateful Memes; whatever else it has, such as a label, is not read.
@@ -35,10 +35,10 @@ enum Id {
     Text(String),
 }
 
-/// The tokens and the regions of the memes of `file`, made below `space`, all in the split `test`.
+/// The tokens and the regions of the memes of `file`, written below `space`, all in the split `test`.
 ///
 /// # Errors
-/// A line that is no meme, a picture that is not there, a run whose own memes were not made of texts and pictures.
+/// A line that is no meme, a picture that is not there, a run whose own memes do not come from texts and pictures.
 pub(super) fn tokens_and_regions(
     file: &Path,
     run: &StepView,
@@ -102,7 +102,7 @@ fn linked(file: &Path, images: &Path) -> Result<Vec<Sample>, StageError> {
     Ok(samples)
 }
 
-/// The step that made what `run` reads at `port`, which must have run the stage of that name.
+/// The step that produced what `run` reads at `port`, which must have run the stage of that name.
 fn maker(run: &StepView, port: &str, desk: &Desk) -> Result<StepView, StageError> {
     let input = own_memes(run, port, desk);
     let name = input.as_ref().and_then(InputView::step).unwrap_or_default();

@@ -23,7 +23,7 @@ pub enum Clean {
 
 impl Clean {
     /// The choice in words.
-    pub fn told(self) -> &'static str {
+    pub fn description(self) -> &'static str {
         match self {
             Self::None => "none: tweets as they are",
             Self::Urls => "urls: links out, white space single",
