@@ -4,5 +4,16 @@
 pub(crate) mod index_hmd;
 pub(crate) mod index_mmhs;
 pub(crate) mod indexing;
-pub(crate) mod learn_vocabulary;
-pub(crate) mod tokens;
+mod learn_vocabulary;
+mod tokens;
+
+use stage_api::Registry;
+
+/// Adds the stages and tools of this room.
+pub(crate) fn register(registry: Registry) -> Registry {
+    registry
+        .with(index_hmd::IndexHmd)
+        .with(index_mmhs::IndexMmhs)
+        .with(learn_vocabulary::LearnVocabulary)
+        .with(tokens::Tokens)
+}

@@ -138,7 +138,7 @@ const MAX_DIMENSIONS: usize = 32;
 /// # Errors
 /// Another file, a header that cannot be understood, fewer bytes than it promises.
 pub fn read(bytes: &[u8]) -> Result<Npy<'_>, String> {
-    let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or("is no .npy file")?;
+    let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or("is not a .npy file")?;
     let (length, rest) = match rest {
         [1, _, a, b, rest @ ..] => (usize::from(u16::from_le_bytes([*a, *b])), rest),
         [2 | 3, _, a, b, c, d, rest @ ..] => (u32::from_le_bytes([*a, *b, *c, *d]) as usize, rest),
@@ -245,7 +245,7 @@ mod tests {
     fn says_what_is_wrong() {
         let header = |text: &str| file(text, &[0; 8]);
         for (bytes, problem) in [
-            (b"PK".to_vec(), "is no .npy file"),
+            (b"PK".to_vec(), "is not a .npy file"),
             (b"\x93NUMPY\x07\x00\x00\x00".to_vec(), "unknown version"),
             (b"\x93NUMPY\x01\x00\xff\xff{}".to_vec(), "ends within its header"),
             (header("{'descr': '>f4', 'fortran_order': False, 'shape': (2,)}"), "`>f4`"),

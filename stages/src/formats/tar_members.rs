@@ -119,7 +119,7 @@ impl Extended {
                 (b"size", b"") => self.size = None,
                 (b"size", size) => {
                     let number = std::str::from_utf8(size).ok().and_then(|text| text.parse().ok());
-                    self.size = Some(number.ok_or_else(|| "holds a size that is no number".to_owned())?);
+                    self.size = Some(number.ok_or_else(|| "holds a size that is not a number".to_owned())?);
                 }
                 (key, _) if key.starts_with(b"GNU.sparse.") => {
                     return Err("holds a sparse file; pack it without --sparse".to_owned());

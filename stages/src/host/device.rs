@@ -16,7 +16,7 @@ pub(crate) fn open(name: &str) -> Result<Device, StageError> {
         ("cpu", Ok(0)) => Ok(Device::Cpu),
         ("cuda", Ok(number)) => Device::new_cuda(number).map_err(|error| fail(&error)),
         ("metal", Ok(number)) => Device::new_metal(number).map_err(|error| fail(&error)),
-        _ => Err(fail(&"is none of cpu, cuda:0, metal")),
+        _ => Err(fail(&"is not cpu, cuda:0 or metal")),
     }
 }
 

@@ -217,12 +217,12 @@ impl InplaceOp2 for Fused<'_> {
         g_layout: &Layout,
     ) -> Result<()> {
         let (CpuStorage::F32(p), CpuStorage::F32(g)) = (p, g) else {
-            return Err(Error::msg("the optimiser wants parameters and gradients in f32"));
+            return Err(Error::msg("the optimiser needs parameters and gradients in f32"));
         };
         let (Some((p_start, p_end)), Some((g_start, g_end))) =
             (p_layout.contiguous_offsets(), g_layout.contiguous_offsets())
         else {
-            return Err(Error::msg("the optimiser wants contiguous parameters and gradients"));
+            return Err(Error::msg("the optimiser needs contiguous parameters and gradients"));
         };
         let (p, g) = (&mut p[p_start..p_end], &g[g_start..g_end]);
         let (mut moments, scalars) = (self.moments.borrow_mut(), self.scalars);

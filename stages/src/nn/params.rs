@@ -91,7 +91,7 @@ impl ParamStore {
         if tensor.dims() != shape {
             let found = tensor.dims();
             return Err(Error::Msg(format!(
-                "parameter `{name}` has shape {found:?}, the model wants {shape:?}"
+                "parameter `{name}` has shape {found:?}, the model needs {shape:?}"
             )));
         }
         Ok(tensor)

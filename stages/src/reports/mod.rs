@@ -2,17 +2,36 @@
 //! statistics; it does not know how a run was trained.
 
 mod caption;
-pub(crate) mod claims;
+mod claims;
 mod cost;
-pub(crate) mod curves;
-pub(crate) mod data_summary;
+mod curves;
+mod data_summary;
 mod evaluation;
 mod figure;
 mod paper_results;
-pub(crate) mod report;
-pub(crate) mod roc;
-pub(crate) mod shift;
+mod report;
+mod roc;
+mod shift;
 mod table;
-pub(crate) mod table_1;
-pub(crate) mod table_2;
-pub(crate) mod table_tool;
+mod table_1;
+mod table_2;
+mod table_tool;
+
+use stage_api::Registry;
+
+/// Adds the stages and tools of this room.
+pub(crate) fn register(registry: Registry) -> Registry {
+    registry
+        .with(data_summary::Data)
+        .with(table_1::Parameters)
+        .with(table_2::Results)
+        .with(shift::Shift)
+        .with(claims::Claims)
+        .with(curves::Curves)
+        .with(roc::Roc)
+        .with(report::Report)
+        .with_tool(table_tool::ShowTable)
+        .with_tool(data_summary::DataTool)
+        .with_tool(claims::CheckClaims)
+        .with_tool(report::ShowPage)
+}

@@ -129,7 +129,7 @@ impl Fetch {
         let problems = problems.join("; ");
         let name = &params.name;
         if !sources.is_empty() && refused == sources.len() {
-            let what = format!("`{name}` was refused to whoever asked: {problems}\n{}", params.request());
+            let what = format!("`{name}` was refused: {problems}\n{}", params.request());
             return Err(StageError::NeedsHuman { what });
         }
         let place = params.place.as_ref().map_or_else(String::new, |place| format!("put it at {place} or "));
@@ -189,7 +189,7 @@ fn take(path: &Path, params: &FetchParams, job: &Job) -> Result<(), Taken> {
     let size = fs::metadata(path).map_err(wrong)?.len();
     if let Some(expected) = params.size.filter(|expected| *expected != size) {
         return Err(Taken::Wrong(format!(
-            "it has {size} bytes, expected {expected}: it is not whole, or another version"
+            "it has {size} bytes, expected {expected}: it is incomplete, or another version"
         )));
     }
     disk_space::check(job.out, size).map_err(Taken::Over)?;
@@ -206,7 +206,7 @@ fn take(path: &Path, params: &FetchParams, job: &Job) -> Result<(), Taken> {
 /// Says in the log which file it was.
 fn note(params: &FetchParams, digest: &str, job: &Job) {
     let listed = params.sha256.iter().any(|known| known.eq_ignore_ascii_case(digest));
-    let remark = if params.sha256.is_empty() || listed { "" } else { ", which is none of those listed" };
+    let remark = if params.sha256.is_empty() || listed { "" } else { ", which is not listed" };
     job.progress.note(&format!("{}: sha256 {digest}{remark}", params.name));
 }
 

@@ -57,7 +57,7 @@ impl FetchParams {
     pub(super) fn check(&self) -> Result<(), String> {
         let Self { name, url, sha256, place, kaggle, token, .. } = self;
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) {
-            return Err(format!("name: `{name}` is no plain file name"));
+            return Err(format!("name: `{name}` is not a plain file name"));
         }
         let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         if let Some(digest) = sha256.iter().find(|digest| !is_digest(digest)) {

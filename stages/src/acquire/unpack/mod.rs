@@ -207,7 +207,9 @@ fn copy_links(
     for (name, target) in links {
         let source = job.out.join(target);
         let Some(length) = names.is_file(target).then(|| fs::metadata(&source).map(|meta| meta.len())) else {
-            return Err(format!("`{name}` is a link to `{target}`, which is no file of the archive").into());
+            return Err(
+                format!("`{name}` is a link to `{target}`, which is not a file of the archive").into()
+            );
         };
         let content = File::open(&source)
             .map_err(|error| StageError::failed(format!("{}: {error}", source.display())))?;

@@ -206,7 +206,7 @@ impl Server {
         let field = |name: &str| value.as_ref().and_then(|value| value.get(name)).and_then(Value::as_str);
         match status {
             _ if status.is_success() => {
-                value.ok_or_else(|| failed("its answer is no JSON; is it MLflow?".to_owned()))
+                value.ok_or_else(|| failed("its answer is not JSON; is it MLflow?".to_owned()))
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(failed(format!(
                 "it answered {status}; set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and \

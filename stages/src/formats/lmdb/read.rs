@@ -66,7 +66,7 @@ impl Lmdb {
         let page = number(free, 0, 4) as usize;
         let root = number(main, 40, 8);
         if !page.is_power_of_two() || !(256..=1 << 16).contains(&page) {
-            return Some(Err(format!("is not a whole LMDB: it says that it has pages of {page} bytes")));
+            return Some(Err(format!("is not a complete LMDB: it claims pages of {page} bytes")));
         }
         if number(main, 4, 2) != 0 {
             let problem = "has keys in another order than bytewise, or more than one value a key";
@@ -223,5 +223,5 @@ fn number(bytes: &[u8], at: usize, length: usize) -> u64 {
 }
 
 fn broken(problem: &str) -> String {
-    format!("is not a whole LMDB: {problem}; copy it again")
+    format!("is not a complete LMDB: {problem}; copy it again")
 }

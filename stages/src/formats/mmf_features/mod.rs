@@ -40,7 +40,7 @@ pub struct MmfInfo<'a> {
 pub fn read_value(bytes: &[u8]) -> Result<MmfFeatures<'_>, String> {
     let (pickle, _) = Pickle::read(bytes)?;
     let root = pickle.root();
-    let features = pickle.get(root, "features").ok_or("is no dict with `features`")?;
+    let features = pickle.get(root, "features").ok_or("is not a dict with `features`")?;
     let features = array(&pickle, features).map_err(|problem| format!("`features`: {problem}"))?;
     together(features, info(&pickle, root)?)
 }
@@ -78,14 +78,14 @@ pub fn read_keys(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let key = |value: &Value| match value {
         Value::Bytes(bytes) => Ok(bytes.to_vec()),
         Value::Text(text) => Ok(text.as_bytes().to_vec()),
-        _ => Err("holds a key that is no text".to_owned()),
+        _ => Err("holds a key that is not text".to_owned()),
     };
-    pickle.items(pickle.root()).ok_or("is no list of keys")?.map(key).collect()
+    pickle.items(pickle.root()).ok_or("is not a list of keys")?.map(key).collect()
 }
 
 fn info<'a>(pickle: &Pickle<'a>, dict: &Value<'a>) -> Result<MmfInfo<'a>, String> {
     if !matches!(dict, Value::Dict(_)) {
-        return Err("the info is no dict".to_owned());
+        return Err("the info is not a dict".to_owned());
     }
     let arrays = |name: &str| match pickle.get(dict, name) {
         None | Some(Value::None) => Ok(None),
@@ -95,7 +95,7 @@ fn info<'a>(pickle: &Pickle<'a>, dict: &Value<'a>) -> Result<MmfInfo<'a>, String
         None | Some(Value::None) => Ok(None),
         Some(value) => match whole(pickle, value) {
             Some(number) if number >= 0 => Ok(Some(number as usize)),
-            _ => Err(format!("`{name}` is no count")),
+            _ => Err(format!("`{name}` is not a count")),
         },
     };
     let side = |name: &str| Ok::<_, String>(number(name)?.and_then(|side| u32::try_from(side).ok()));
@@ -158,7 +158,7 @@ fn array<'a>(pickle: &Pickle<'a>, value: &Value<'a>) -> Result<Array<'a>, String
         Some(Ok(Content::Numbers(array))) => Ok(array),
         Some(Ok(Content::Objects(_))) => Err("an array of objects".to_owned()),
         Some(Err(problem)) => Err(problem),
-        None => Err("is no array".to_owned()),
+        None => Err("is not an array".to_owned()),
     }
 }
 

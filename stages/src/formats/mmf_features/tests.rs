@@ -73,7 +73,7 @@ fn parts_that_do_not_fit_are_refused() {
     for (bytes, problem) in [
         (&b"}."[..], "no dict with `features`"),
         (b"N.", "no dict with `features`"),
-        (b"}X\x08\0\0\0featuresK\x01s.", "`features`: is no array"),
+        (b"}X\x08\0\0\0featuresK\x01s.", "`features`: is not an array"),
     ] {
         assert!(read_value(bytes).unwrap_err().contains(problem));
     }

@@ -251,7 +251,7 @@ impl<'a> Machine<'a> {
                     Value::Object { state, .. } => *state = Some(given),
                     // Attributes of a dict of a kind of its own, such as torch's `_metadata`.
                     Value::Dict(_) => {}
-                    _ => return Err("a state for what is no object".to_owned()),
+                    _ => return Err("a state for what is not an object".to_owned()),
                 }
             }
             b'q' | b'r' => {
@@ -370,13 +370,15 @@ impl<'a> Machine<'a> {
     fn append(&mut self, items: &[Id]) -> Result<(), String> {
         match self.top()? {
             Value::List(list) => list.extend(items),
-            _ => return Err("items for what is no list".to_owned()),
+            _ => return Err("items for what is not a list".to_owned()),
         }
         Ok(())
     }
 
     fn set(&mut self, items: &[Id]) -> Result<(), String> {
-        let Value::Dict(entries) = self.top()? else { return Err("entries for what is no dict".to_owned()) };
+        let Value::Dict(entries) = self.top()? else {
+            return Err("entries for what is not a dict".to_owned());
+        };
         if !items.len().is_multiple_of(2) {
             return Err("a key without a value".to_owned());
         }

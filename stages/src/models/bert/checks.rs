@@ -39,7 +39,7 @@ pub fn layers((name, count): (&str, usize)) -> Result<()> {
 /// Heads share a width.
 pub fn heads((width, hidden): (&str, usize), (name, heads): (&str, usize)) -> Result<()> {
     if !hidden.is_multiple_of(heads) {
-        return fail(format!("`{width}` {hidden} is no multiple of `{name}` {heads}"));
+        return fail(format!("`{width}` {hidden} is not a multiple of `{name}` {heads}"));
     }
     Ok(())
 }

@@ -158,9 +158,9 @@ fn with_slices<T>(tensors: &[Tensor], f: impl FnOnce(&[&[f32]]) -> T) -> Result<
 /// The elements of a contiguous f32 tensor on the CPU.
 pub fn elements<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
     let Storage::Cpu(CpuStorage::F32(values)) = storage else {
-        return Err(Error::msg("a fused kernel wants f32 tensors on the CPU"));
+        return Err(Error::msg("a fused kernel needs f32 tensors on the CPU"));
     };
     let range = layout.contiguous_offsets();
-    let (start, end) = range.ok_or_else(|| Error::msg("a fused kernel wants contiguous tensors"))?;
+    let (start, end) = range.ok_or_else(|| Error::msg("a fused kernel needs contiguous tensors"))?;
     Ok(&values[start..end])
 }

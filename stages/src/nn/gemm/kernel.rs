@@ -229,7 +229,7 @@ mod x86 {
 
     block!("avx512f", block_avx512, tile_avx512, 16, 12, [12, 8, 4, 2, 1]);
 
-    /// The product of `ROWS` rows of a and `width` columns of b; the last register is `CUT` where `width` is no multiple of 16.
+    /// The product of `ROWS` rows of a and `width` columns of b; the last register is `CUT` where `width` is not a multiple of 16.
     ///
     /// # Safety
     /// As [`Kernel::block`].

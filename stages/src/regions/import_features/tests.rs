@@ -130,9 +130,9 @@ fn says_what_is_missing_or_wrong() {
     };
     // os.system("true"), as a pickle would have it called.
     lmdb(b"\x80\x02cposix\nsystem\nX\x04\0\0\0true\x85R.");
-    refused("`8291`: is no dict with `features`");
+    refused("`8291`: is not a dict with `features`");
     lmdb(b"\x80\x02}X\x08\0\0\0featurescposix\nsystem\nX\x04\0\0\0true\x85Rs.");
-    refused("`8291`: `features`: is no array");
+    refused("`8291`: `features`: is not an array");
     fs::write(features.join("data.mdb"), b"nothing").unwrap();
     refused("is not an LMDB of format 1 (LMDB 0.9): it begins with `nothing`");
     fs::remove_file(features.join("data.mdb")).unwrap();

@@ -103,7 +103,7 @@ impl Tsv {
             let bytes = decode(at)?;
             match bytes.as_chunks() {
                 (words, []) => Ok(words.to_vec()),
-                _ => Err(format!("column {}: {} bytes are no 32-bit numbers", at + 1, bytes.len())),
+                _ => Err(format!("column {}: {} bytes are not 32-bit numbers", at + 1, bytes.len())),
             }
         };
         let floats =

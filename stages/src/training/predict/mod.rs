@@ -96,7 +96,7 @@ impl Tool for Predict {
                 Count::Optional,
                 "the pictures' regions; the run's own by default",
             ),
-            Arg::option(MEMES, "FILE", Count::Optional, "memes that no step has made: a .jsonl file"),
+            Arg::option(MEMES, "FILE", Count::Optional, "memes that no step has produced: a .jsonl file"),
             Arg::option("--split", "NAME", Count::Optional, "train, val or test (the default)"),
             Arg::option("--out", "FILE", Count::Optional, "write the CSV there instead of printing it"),
         ];

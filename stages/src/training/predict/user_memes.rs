@@ -86,7 +86,7 @@ fn linked(file: &Path, images: &Path) -> Result<Vec<Sample>, StageError> {
             None => {
                 let ending = picture.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
                 if !["png", "jpg", "jpeg"].contains(&ending.as_str()) {
-                    return Err(refuse(format!("{} is no .png, .jpg or .jpeg file", img.display())));
+                    return Err(refuse(format!("{} is not a .png, .jpg or .jpeg file", img.display())));
                 }
                 let name = format!("{next}.{ending}");
                 symlink(&picture, images.join(&name))?;
@@ -110,7 +110,7 @@ fn maker(run: &StepView, port: &str, desk: &Desk) -> Result<StepView, StageError
     step.ok_or_else(|| {
         let run = &run.name;
         let problem =
-            format!("the {port} of `{run}` were not made by the stage `{port}`, so nothing says how");
+            format!("the {port} of `{run}` were not written by the stage `{port}`, so it is not known how");
         StageError::Params(format!(
             "{problem} to make those of {MEMES}; name steps with --tokens and --regions"
         ))
