@@ -2,13 +2,13 @@
 
 #![no_main]
 
-#[path = "../../stages/src/artifacts/mmf_features.rs"]
+#[path = "../../stages/src/formats/mmf_features/mod.rs"]
 #[allow(dead_code)]
 mod mmf_features;
-#[path = "../../stages/src/artifacts/npy.rs"]
+#[path = "../../stages/src/formats/npy.rs"]
 #[allow(dead_code)]
 mod npy;
-#[path = "../../stages/src/artifacts/pickle.rs"]
+#[path = "../../stages/src/formats/pickle/mod.rs"]
 #[allow(dead_code)]
 mod pickle;
 

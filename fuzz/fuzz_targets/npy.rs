@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../../stages/src/artifacts/npy.rs"]
+#[path = "../../stages/src/formats/npy.rs"]
 #[allow(dead_code)]
 mod npy;
 

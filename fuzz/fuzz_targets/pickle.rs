@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../../stages/src/artifacts/pickle.rs"]
+#[path = "../../stages/src/formats/pickle/mod.rs"]
 #[allow(dead_code)]
 mod pickle;
 

@@ -2,20 +2,20 @@
 
 #![no_main]
 
-#[path = "../../stages/src/file_kind.rs"]
+#[path = "../../stages/src/formats/file_kind.rs"]
 #[allow(dead_code)]
 mod file_kind;
-#[path = "../../stages/src/indexing/read.rs"]
+#[path = "../../stages/src/formats/dataset_files.rs"]
 #[allow(dead_code)]
-mod read;
+mod dataset_files;
 
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let text = read::text(bytes);
+    let text = dataset_files::text(bytes);
     for (number, line) in text.lines() {
         assert!(number > 0 && !line.is_empty());
-        if read::is_tweet_id(line) {
+        if dataset_files::is_tweet_id(line) {
             assert!(line.parse::<u128>().is_ok());
         }
     }

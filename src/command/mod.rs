@@ -217,7 +217,7 @@ fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), Stage
     };
     let ended = sandbox::run(&mut process, params.sandbox, &allowed);
     job.progress.note(std::fs::read_to_string(place.log).unwrap_or_default().trim_end());
-    job.checkpoint()?;
+    job.check_cancelled()?;
     let ended = ended.map_err(|error| StageError::Failed(not_started(params, &error)))?;
     let was = if params.sandbox == Sandbox::Strict { "was kept from" } else { "read" };
     let told = |path: &PathBuf| format!("it {was} {}, which is not among its inputs", path.display());

@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
-use stages::models::{Batch, Config, Mode, Start, complete, fresh};
+use stages::models::{Batch, Config, Mode, Start, init_from_pretrained, init_random};
 use stages::nn::{
-    AdamW, AdamWConfig, Dropout, Kernels, Linear, Params, cross_entropy, decays, init, tune_allocator,
+    AdamW, AdamWConfig, Dropout, Kernels, Linear, ParamStore, cross_entropy, decays, init, tune_allocator,
 };
 
 #[derive(Deserialize)]
@@ -58,10 +58,10 @@ fn batch(work: &Work, lengths: &[usize], number: u64, device: &Device) -> candle
 
 fn steps(work: &Work) -> candle_core::Result<Vec<f64>> {
     let device = if work.device == "cpu" { Device::Cpu } else { Device::new_cuda(0)? };
-    let base = fresh(&*work.config, 1, &device)?;
-    let tensors = complete(&base, &*work.config, work.mode, Start::Base, 1, &device)?;
+    let base = init_random(&*work.config, 1, &device)?;
+    let tensors = init_from_pretrained(&base, &*work.config, work.mode, Start::Base, 1, &device)?;
     drop(base);
-    let params = Params::new(tensors, |name| work.mode.trains(name))?;
+    let params = ParamStore::new(tensors, |name| work.mode.trains(name))?;
     let params = if work.evaluate { params.frozen() } else { params };
     let params = if work.bf16 { params.with_kernels(Kernels::Bf16) } else { params };
     let model = work.config.build(&params)?;
@@ -94,7 +94,7 @@ fn product([m, k, n]: [usize; 3]) -> candle_core::Result<Vec<f64>> {
     let bias = init::normal(1, "bias", &[n], 1.0, device)?;
     let tensors =
         [("layer.weight".to_owned(), weight), ("layer.bias".to_owned(), bias)].into_iter().collect();
-    let layer = Linear::load(&Params::new(tensors, |_| false)?, "layer", k, n)?;
+    let layer = Linear::load(&ParamStore::new(tensors, |_| false)?, "layer", k, n)?;
     let x = init::normal(1, "x", &[m, k], 1.0, device)?;
     let time = || {
         let start = Instant::now();

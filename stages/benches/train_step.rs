@@ -8,8 +8,10 @@ use candle_core::{Device, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
 use stages::artifacts::region_features::{Layout, PictureRegions, RegionFeatures, RegionRow, RegionWriter};
 use stages::models::visual_bert::{Config, VisualBert};
-use stages::models::{Batch, Mode, Model, Start, complete, fresh};
-use stages::nn::{AdamW, AdamWConfig, Dropout, Kernels, Params, cross_entropy, decays, init, tune_allocator};
+use stages::models::{Batch, Mode, Model, Start, init_from_pretrained, init_random};
+use stages::nn::{
+    AdamW, AdamWConfig, Dropout, Kernels, ParamStore, cross_entropy, decays, init, tune_allocator,
+};
 
 fn config() -> Config {
     Config {
@@ -41,19 +43,20 @@ fn train_step(c: &mut Criterion) {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(1).build_global();
     tune_allocator();
     let config = config();
-    let base = fresh(&config, 1, &Device::Cpu).expect("fresh base");
+    let base = init_random(&config, 1, &Device::Cpu).expect("fresh base");
     for (rows, mode, kernels) in [
         (16, Mode::Fc, Kernels::Fused),
         (16, Mode::Pe, Kernels::Fused),
         (16, Mode::Full, Kernels::Fused),
         (32, Mode::Full, Kernels::Fused),
-        (16, Mode::Pe, Kernels::Plain),
-        (16, Mode::Full, Kernels::Plain),
+        (16, Mode::Pe, Kernels::Composed),
+        (16, Mode::Full, Kernels::Composed),
     ] {
         let tensors: HashMap<String, Tensor> =
-            complete(&base, &config, mode, Start::Base, 1, &Device::Cpu).expect("complete weights");
+            init_from_pretrained(&base, &config, mode, Start::Base, 1, &Device::Cpu)
+                .expect("complete weights");
         let params =
-            Params::new(tensors, |name| mode.trains(name)).expect("parameters").with_kernels(kernels);
+            ParamStore::new(tensors, |name| mode.trains(name)).expect("parameters").with_kernels(kernels);
         let model = VisualBert::new(&config, &params).expect("model");
         let mut adamw = AdamW::new(&params, AdamWConfig::default(), decays).expect("optimiser");
         let dropout = Dropout::new(0.1, 1).expect("dropout");

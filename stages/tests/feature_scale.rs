@@ -16,10 +16,10 @@ use std::fs::{self, File};
 use std::time::Instant;
 
 use stage_api::testing::run_stage;
-use stages::artifacts::lmdb::LmdbWriter;
 use stages::artifacts::mmf_writer;
 use stages::artifacts::region_features::{PictureRegions, RegionFeatures};
 use stages::artifacts::samples::{Sample, SampleSet, Split};
+use stages::formats::lmdb::LmdbWriter;
 
 const REGIONS: usize = 100;
 const WIDTH: usize = 2048;

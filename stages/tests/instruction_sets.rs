@@ -9,16 +9,16 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use sha2::{Digest, Sha256};
 use stages::models::faster_rcnn::{Config as DetectorConfig, FasterRcnn, Picture, config::Proposals, shapes};
-use stages::models::{Batch, Family, Mode, Small, Start, complete, fresh};
+use stages::models::{Batch, Family, Mode, SmallConfig, Start, init_from_pretrained, init_random};
 use stages::nn::conv::{Conv2d, Window};
 use stages::nn::cpu::{InstructionSet, select, selected};
-use stages::nn::host::host_vec;
-use stages::nn::{AdamW, AdamWConfig, Dropout, Params, cross_entropy, decays, init};
+use stages::nn::cpu_tensor::cpu_vec;
+use stages::nn::{AdamW, AdamWConfig, Dropout, ParamStore, cross_entropy, decays, init};
 
 type Bits = Vec<(String, Vec<u32>)>;
 
 fn bits(tensor: &Tensor) -> Vec<u32> {
-    host_vec(tensor).unwrap().into_iter().map(f32::to_bits).collect()
+    cpu_vec(tensor).unwrap().into_iter().map(f32::to_bits).collect()
 }
 
 fn normal(name: &str, shape: &[usize], deviation: f64) -> Tensor {
@@ -39,7 +39,7 @@ fn batch(number: u64, features: usize) -> Batch {
 
 /// Some updates with dropout, then the logits of an evaluation; losses, logits and weights.
 fn training(family: Family, mode: Mode, updates: u64) -> Bits {
-    let config = family.small(&Small {
+    let config = family.small(&SmallConfig {
         words: 90,
         positions: 16,
         features: 40,
@@ -50,9 +50,9 @@ fn training(family: Family, mode: Mode, updates: u64) -> Bits {
         dropout: 0.1,
         initializer_range: 0.1,
     });
-    let base = fresh(&*config, 1, &Device::Cpu).unwrap();
-    let tensors = complete(&base, &*config, mode, Start::Base, 1, &Device::Cpu).unwrap();
-    let params = Params::new(tensors, |name| mode.trains(name)).unwrap();
+    let base = init_random(&*config, 1, &Device::Cpu).unwrap();
+    let tensors = init_from_pretrained(&base, &*config, mode, Start::Base, 1, &Device::Cpu).unwrap();
+    let params = ParamStore::new(tensors, |name| mode.trains(name)).unwrap();
     let model = config.build(&params).unwrap();
     let mut optimizer = AdamW::new(&params, AdamWConfig::default(), decays).unwrap();
     let dropout = Dropout::new(0.1, 1).unwrap();

@@ -25,7 +25,7 @@ use stages::artifacts::samples::Split;
 use stages::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
 use stages::artifacts::weights;
 use stages::models::{Batch, Config, Family, Mode};
-use stages::nn::{Dropout, Kernels, Params, cross_entropy};
+use stages::nn::{Dropout, Kernels, ParamStore, cross_entropy};
 
 /// The models, as their fixtures are called, with how many mistakes at least were tried.
 const MODELS: [(Family, &str, usize); 2] =
@@ -242,13 +242,14 @@ fn gradients_are_the_references(family: Family, model: &str) {
         let labels: Vec<u32> = size.rows.iter().map(|row| u32::from(row.label)).collect();
         let labels = Tensor::new(labels, &device()).unwrap();
         // The fused ones are for the CPU.
-        let kernels = [Kernels::Plain, Kernels::Fused];
-        let kernels = kernels.into_iter().filter(|kernels| *kernels == Kernels::Plain || device().is_cpu());
+        let kernels = [Kernels::Composed, Kernels::Fused];
+        let kernels =
+            kernels.into_iter().filter(|kernels| *kernels == Kernels::Composed || device().is_cpu());
         for (kernels, mode) in kernels.flat_map(|kernels| Mode::ALL.map(|mode| (kernels, mode))) {
             for (case, dropout) in [(mode.to_string(), None), (format!("{mode} dropout"), Some(&dropout))] {
                 let about = format!("{model} {} {case} {kernels:?}", size.name);
                 let rounding = &rounding[&size.name][&case];
-                let params = Params::new(size.weights(&tensors, mode), |name| mode.trains(name)).unwrap();
+                let params = ParamStore::new(size.weights(&tensors, mode), |name| mode.trains(name)).unwrap();
                 let params = params.with_kernels(kernels);
                 let built = size.config(family).build(&params).unwrap();
                 let logits = built.logits(&batch, dropout).unwrap();

@@ -79,7 +79,7 @@ impl<const RAISED: u32> Stage for Join<RAISED> {
         told(&params.text)?;
         let end = Instant::now() + Duration::from_millis(params.ms);
         while Instant::now() < end {
-            job.checkpoint()?;
+            job.check_cancelled()?;
             std::thread::sleep(Duration::from_millis(2));
         }
         let mut text = params.text.clone();

@@ -99,8 +99,8 @@ pub struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Returns early with [`StageError::Cancelled`] when the engine asked to stop: `job.checkpoint()?`.
-    pub fn checkpoint(&self) -> Result<(), StageError> {
+    /// Returns early with [`StageError::Cancelled`] when the engine asked to stop: `job.check_cancelled()?`.
+    pub fn check_cancelled(&self) -> Result<(), StageError> {
         if self.progress.cancelled() { Err(StageError::Cancelled) } else { Ok(()) }
     }
 }

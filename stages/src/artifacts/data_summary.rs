@@ -1,5 +1,5 @@
 //! The summary of a data set: what an `index` stage found, kept and dropped, and how its splits relate. Written
-//! beside the samples; a researcher looks here first.
+//! next to the samples; a researcher looks here first.
 //!
 //! ```text
 //! <tree>/summary.json
@@ -33,7 +33,8 @@ pub struct DataSummary {
     /// The share of dropped entries above which the step fails.
     pub max_dropped: f64,
     /// What was odd, kind by kind.
-    pub dirt: Vec<DirtCount>,
+    #[serde(rename = "dirt")]
+    pub anomalies: Vec<AnomalyCount>,
     /// What splits have in common.
     pub overlaps: Vec<Overlap>,
 }
@@ -78,7 +79,7 @@ pub struct Spread {
 
 impl Spread {
     /// The spread of `values`; all zero for none.
-    pub fn of(mut values: Vec<u64>) -> Self {
+    pub fn from_values(mut values: Vec<u64>) -> Self {
         if values.is_empty() {
             return Self::default();
         }
@@ -108,7 +109,7 @@ pub struct PictureSummary {
 
 /// One kind of oddity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DirtCount {
+pub struct AnomalyCount {
     /// Its name.
     pub kind: String,
     /// What is done about it.
@@ -160,10 +161,10 @@ mod tests {
 
     #[test]
     fn spreads_are_those_of_the_nearest_rank() {
-        let spread = Spread::of((1..=20).rev().collect());
+        let spread = Spread::from_values((1..=20).rev().collect());
         assert_eq!((spread.min, spread.median, spread.p95, spread.max), (1, 10, 19, 20));
         assert_eq!(spread.mean, 10.5);
-        assert_eq!(Spread::of(vec![7]), Spread { min: 7, median: 7, mean: 7.0, p95: 7, max: 7 });
-        assert_eq!(Spread::of(Vec::new()), Spread::default());
+        assert_eq!(Spread::from_values(vec![7]), Spread { min: 7, median: 7, mean: 7.0, p95: 7, max: 7 });
+        assert_eq!(Spread::from_values(Vec::new()), Spread::default());
     }
 }

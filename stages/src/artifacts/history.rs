@@ -36,7 +36,7 @@ pub const PREDICTIONS: &str = "predictions";
 
 impl RunInfo {
     /// Predictions of others for `dataset`, which tables call `name`.
-    pub fn of_predictions(dataset: &str, name: &str) -> Self {
+    pub fn for_predictions(dataset: &str, name: &str) -> Self {
         Self {
             dataset: dataset.to_owned(),
             model: name.to_owned(),
@@ -48,7 +48,7 @@ impl RunInfo {
 
     /// The run of a [`kind`](RunInfo::kind).
     #[cfg(test)]
-    pub fn of_kind(dataset: &str, kind: &str, seed: u64, updates: u64) -> Self {
+    pub fn from_kind(dataset: &str, kind: &str, seed: u64, updates: u64) -> Self {
         let (model, mode) = kind.rsplit_once('-').unwrap_or(("visualbert", kind));
         Self { dataset: dataset.to_owned(), model: model.to_owned(), mode: mode.to_owned(), seed, updates }
     }

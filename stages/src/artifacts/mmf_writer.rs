@@ -166,8 +166,8 @@ impl Pickler {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mmf_features::{read_files, read_keys, read_value};
     use super::*;
+    use crate::formats::mmf_features::{read_files, read_keys, read_value};
 
     /// That Python reads the same is shown by `tests/reference/mmf_exports.py`.
     #[test]

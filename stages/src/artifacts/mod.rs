@@ -5,15 +5,12 @@
 
 pub mod data_summary;
 pub mod history;
-pub mod lmdb;
 pub mod metrics;
-pub mod mmf_features;
 pub mod mmf_writer;
-pub mod npy;
-pub mod pickle;
 pub mod predictions;
 pub mod region_features;
 pub mod samples;
+pub mod scalars;
 pub mod scene_objects;
 pub mod scores;
 pub mod token_set;
@@ -27,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::file_kind;
+use crate::formats::file_kind;
 
 /// An artifact that cannot be read or written.
 #[derive(Debug, thiserror::Error)]

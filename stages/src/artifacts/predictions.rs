@@ -7,7 +7,7 @@ use csv::{ReaderBuilder, StringRecord, Trim};
 use serde::Serialize;
 
 use super::{ArtifactError, Result};
-use crate::file_kind;
+use crate::formats::file_kind;
 
 /// One scored sample.
 #[derive(Debug, Clone, PartialEq, Serialize)]

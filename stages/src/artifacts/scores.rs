@@ -1,4 +1,4 @@
-//! What a model gave each row of a split, beside the truth: CSV `id,label,p0,p1`. The predictions in MMF's format lack
+//! What a model gave each row of a split, with the truth: CSV `id,label,p0,p1`. The predictions in MMF's format lack
 //! the label and P(class 0), without which neither the ROC-AUC over both columns nor a paired test can be computed.
 
 use std::path::Path;

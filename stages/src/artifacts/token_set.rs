@@ -1,5 +1,5 @@
 //! Token sets: the texts of a data set as WordPiece ids, with everything about a sample that training and
-//! evaluation need besides the picture's regions.
+//! evaluation need in addition to the picture's regions.
 //!
 //! ```text
 //! <tree>/tokens.json          data set, vocabulary size, ids of the special tokens
@@ -8,19 +8,18 @@
 //!                             rows + 1)
 //! ```
 //!
-//! Ids are stored unpadded, `[CLS]` and `[SEP]` included; whoever makes a batch pads it. Row `r` is
+//! Ids are stored unpadded, `[CLS]` and `[SEP]` included; the builder of a batch pads it. Row `r` is
 //! `ids[offsets[r]..offsets[r + 1]]`, so its length is the difference, and its mask is 1 at as many places and 0 at
 //! those that padding adds: neither is stored. The reader maps the ids into memory.
 
-use std::fs::File;
 use std::path::Path;
 
-use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::samples::Split;
 use super::{ArtifactError, Result, read_json, read_json_lines, write_json, write_json_lines};
+use crate::formats::mapped_file::MappedFile;
 
 /// What is the same for all rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +43,7 @@ pub struct TokenSetInfo {
     pub unknown: u32,
 }
 
-/// One row besides its ids.
+/// One row without its ids.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenRow {
     /// The sample's id.
@@ -124,7 +123,7 @@ pub struct TokenSet {
     pub info: TokenSetInfo,
     /// The rows in the order of the samples.
     pub rows: Vec<TokenRow>,
-    map: Mmap,
+    map: MappedFile,
     /// Where in the map the ids begin, and bytes an id.
     ids: usize,
     width: usize,
@@ -177,10 +176,7 @@ impl TokenSet {
         let rows: Vec<TokenRow> = read_json_lines(&dir.join("rows.jsonl"))?;
         let path = dir.join(FILE);
         let fail = |problem: String| ArtifactError::new(&path, problem);
-        let file = File::open(&path).map_err(|error| fail(error.to_string()))?;
-        // SAFETY: trees are immutable: nobody changes or cuts a committed file while it is mapped.
-        #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(|error| fail(error.to_string()))?;
+        let map = MappedFile::open(&path).map_err(|error| fail(error.to_string()))?;
         let tensors = SafeTensors::deserialize(&map).map_err(|error| fail(error.to_string()))?;
         let vector = |name: &str, dtypes: &[Dtype]| {
             let tensor = tensors.tensor(name).map_err(|error| fail(error.to_string()))?;

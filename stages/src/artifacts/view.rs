@@ -1,5 +1,5 @@
 //! What of a meme a model is shown: how much of the caption, how many regions, and whether one of the two is
-//! taken away. Training writes it beside the weights, so that an evaluation shows the model the same.
+//! taken away. Training writes it next to the weights, so that an evaluation shows the model the same.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Weights of a model: `config.json` (dimensions) beside `weights.safetensors` (tensors by checkpoint name).
+//! Weights of a model: `config.json` (dimensions) next to `weights.safetensors` (tensors by checkpoint name).
 //! It does not know which model: the config's type belongs to the model.
 
 use std::collections::HashMap;

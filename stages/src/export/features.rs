@@ -12,12 +12,12 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use stage_api::{Desk, InputView, StageError};
 
-use crate::artifacts::lmdb::LmdbWriter;
 use crate::artifacts::region_features::{PictureRegions, RegionFeatures};
 use crate::artifacts::{mmf_writer, weights};
-use crate::device;
+use crate::formats::lmdb::LmdbWriter;
+use crate::host::device;
 use crate::models::faster_rcnn::{ClassScores, Config};
-use crate::nn::host::host_vec;
+use crate::nn::cpu_tensor::cpu_vec;
 
 /// The port by which a step reads the detector of its features.
 const DETECTOR: &str = "detector";
@@ -70,7 +70,7 @@ impl Features {
             let features = Tensor::from_slice(&picture.features, (rows, self.regions.width), device)?;
             let probabilities = scores.probabilities(&features)?;
             let classes = probabilities.dim(1)?;
-            host_vec(&probabilities.narrow(1, 1, classes - 1)?.contiguous()?)
+            cpu_vec(&probabilities.narrow(1, 1, classes - 1)?.contiguous()?)
         };
         compute().map(Some).map_err(StageError::failed)
     }
@@ -79,14 +79,15 @@ impl Features {
 /// Writes MMF's LMDB into the folder `out`.
 pub(super) fn lmdb(features: &Features, out: &Path, desk: &Desk) -> Result<(), StageError> {
     refuse_existing(out)?;
-    let mut writer = LmdbWriter::create(out)?;
+    let fail = |problem: String| StageError::failed(format!("{}: {problem}", out.join("data.mdb").display()));
+    let mut writer = LmdbWriter::create(out).map_err(fail)?;
     let mut keys = Vec::new();
     each(features, desk, |stem, picture, probabilities| {
         keys.push(stem.as_bytes().to_vec());
-        Ok(writer.put(stem.as_bytes(), &mmf_writer::value(stem, picture, probabilities))?)
+        writer.put(stem.as_bytes(), &mmf_writer::value(stem, picture, probabilities)).map_err(fail)
     })?;
-    writer.put(b"keys", &mmf_writer::keys(&keys))?;
-    Ok(writer.finish()?)
+    writer.put(b"keys", &mmf_writer::keys(&keys)).map_err(fail)?;
+    writer.finish().map_err(fail)
 }
 
 /// Writes `<stem>.npy` and `<stem>_info.npy` into the folder `out`.
@@ -141,9 +142,9 @@ mod tests {
     use stage_api::{AllowedEnv, Host, Results, StepView};
 
     use super::*;
-    use crate::artifacts::lmdb::Lmdb;
-    use crate::artifacts::mmf_features::{MmfFeatures, read_files, read_value};
     use crate::artifacts::region_features::{Layout, RegionWriter};
+    use crate::formats::lmdb::Lmdb;
+    use crate::formats::mmf_features::{MmfFeatures, read_files, read_value};
     use crate::models::faster_rcnn::shapes;
 
     /// `regions` with what it read at the port of the detector, and `detector`.
@@ -183,7 +184,7 @@ mod tests {
     /// The box head's last layers in double precision, one value after the other.
     fn probabilities(feature: &[f32], tensors: &HashMap<String, Tensor>) -> Vec<f64> {
         let layer = |name: &str, x: &[f64]| -> Vec<f64> {
-            let get = |kind: &str| host_vec(&tensors[&format!("roi_heads.box.{name}.{kind}")]).unwrap();
+            let get = |kind: &str| cpu_vec(&tensors[&format!("roi_heads.box.{name}.{kind}")]).unwrap();
             let (weight, bias) = (get("weight"), get("bias"));
             let rows = weight.chunks(x.len()).zip(&bias);
             rows.map(|(row, bias)| {

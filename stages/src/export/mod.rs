@@ -5,11 +5,11 @@
 mod checkpoint;
 mod features;
 mod mlflow;
+mod protobuf;
 mod ro_crate;
 mod tensorboard;
 mod tracked;
 mod wandb;
-mod wire;
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
 
 use self::features::Features;
 use self::tracked::Tracked;
-use crate::learning::finished;
+use crate::training::inference;
 
 /// The tool.
 pub(crate) struct Export;
@@ -76,7 +76,7 @@ impl Tool for Export {
             args.get("--out").map(Path::new).ok_or_else(missing)
         };
         let weights = || {
-            let step = finished::step(desk, name)?;
+            let step = inference::step(desk, name)?;
             desk.results.output(&step.name)
         };
         let out = match to {
@@ -88,9 +88,9 @@ impl Tool for Export {
                 checkpoint::huggingface(&weights()?, file()?)?;
                 file()?.display().to_string()
             }
-            "tensorboard" => tensorboard::export(&Tracked::of(desk, name)?, file()?)?.display().to_string(),
-            "wandb" => wandb::export(&Tracked::of(desk, name)?, file()?)?.display().to_string(),
-            "mlflow" => mlflow::export(&Tracked::of(desk, name)?, args.get("--out"), desk)?,
+            "tensorboard" => tensorboard::export(&Tracked::read(desk, name)?, file()?)?.display().to_string(),
+            "wandb" => wandb::export(&Tracked::read(desk, name)?, file()?)?.display().to_string(),
+            "mlflow" => mlflow::export(&Tracked::read(desk, name)?, args.get("--out"), desk)?,
             "ro-crate" => {
                 ro_crate::export(desk, name, file()?)?;
                 file()?.display().to_string()
@@ -117,7 +117,7 @@ impl Tool for Export {
 
 /// Writes a file and the folders above it.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
-    let told = |error| StageError::failed(format!("{}: {error}", path.display()));
-    path.parent().map_or(Ok(()), fs::create_dir_all).map_err(told)?;
-    fs::write(path, bytes).map_err(told)
+    let fail = |error| StageError::failed(format!("{}: {error}", path.display()));
+    path.parent().map_or(Ok(()), fs::create_dir_all).map_err(fail)?;
+    fs::write(path, bytes).map_err(fail)
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use stage_api::StageError;
 
+use super::protobuf::Message;
 use super::tracked::Tracked;
-use super::wire::Message;
 use super::write;
 
 /// The file within the run's folder. Always the same, so that another export replaces it; TensorBoard wants `tfevents` in it.
@@ -63,7 +63,7 @@ fn hparams(tag: &str, field: u32, info: Message) -> Message {
     Message::default().message(1, value)
 }
 
-/// A `google.protobuf.Value`; what is neither number, text nor flag is told as text.
+/// A `google.protobuf.Value`; what is neither number, text nor flag is written as text.
 fn setting(value: &Value) -> Message {
     match value {
         Value::Number(number) => Message::default().double(2, number.as_f64().unwrap_or(f64::NAN)),
@@ -96,7 +96,7 @@ mod tests {
     fn the_first_record_is_the_one_that_tensorflow_writes() {
         // RFC 3720, B.4: CRC-32C of 32 zero bytes.
         assert_eq!(crc32c::crc32c(&[0; 32]), 0x8a91_36aa);
-        // The length field of a record of 24 bytes, from a file that tensorboard's own writer made.
+        // The length field of a record of 24 bytes, from a file that tensorboard's own writer wrote.
         let length = 24u64.to_le_bytes();
         assert_eq!(masked(&length).to_le_bytes(), [0xa3, 0x7f, 0x4b, 0x22]);
         let file = events(&sample());

@@ -1,4 +1,4 @@
-//! What a tracker is told of a run: settings, curves, final metrics, and when it ran. It does not know in which form.
+//! What a tracker gets of a run: settings, curves, final metrics, and when it ran. It does not know in which form.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use stage_api::{Desk, RunView, StageError};
 
 use crate::artifacts::history::History;
 use crate::artifacts::metrics::Metrics;
-use crate::learning::finished::{self, RUN};
+use crate::training::inference::{self, RUN};
 
 /// A finished run.
 #[derive(Debug, Clone)]
@@ -42,8 +42,8 @@ impl Tracked {
     ///
     /// # Errors
     /// No train step, or one that is not up to date.
-    pub(super) fn of(desk: &Desk, name: &str) -> Result<Self, StageError> {
-        let step = finished::step(desk, name)?;
+    pub(super) fn read(desk: &Desk, name: &str) -> Result<Self, StageError> {
+        let step = inference::step(desk, name)?;
         let history = History::read(&desk.results.output(name)?)?;
         let unknown =
             || StageError::failed(format!("no run of step `{name}` is recorded; run `repro make {name}`"));
@@ -240,8 +240,8 @@ mod tests {
         )
         .unwrap();
         let found = Value::Object(found.into_iter().collect());
-        let wanted = serde_json::json!({"mode": "pe", "patience": 3, "betas": [0.9, 0.999], "lr": 5e-5, "start": false, "by": "colour"});
-        assert_eq!(found, wanted);
+        let expected = serde_json::json!({"mode": "pe", "patience": 3, "betas": [0.9, 0.999], "lr": 5e-5, "start": false, "by": "colour"});
+        assert_eq!(found, expected);
         assert!(settings("()").unwrap().is_empty());
         assert!(settings("(mode:").unwrap_err().to_string().contains("params cannot be read"));
     }

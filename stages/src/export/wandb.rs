@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use stage_api::StageError;
 
+use super::protobuf::Message;
 use super::tracked::{Tracked, moment};
-use super::wire::Message;
 use super::write;
 
 /// What the log begins with: a name, a magic number and the version of the format.
@@ -61,7 +61,7 @@ fn records(run: &Tracked) -> Vec<Message> {
         records.push(record(2, row.message(2, Message::default().number(1, update))));
     }
     let last = run.curves.values().flatten().map(|(name, value)| ((*name).to_owned(), *value));
-    // The later of two values stands.
+    // The later of two values counts.
     let summary: BTreeMap<String, f64> = last.chain(run.finals.iter().cloned()).collect();
     let summary = summary
         .iter()
@@ -161,7 +161,7 @@ mod tests {
             }
             let length = usize::from(u16::from_le_bytes([log[at + 4], log[at + 5]]));
             let end = at + PIECE_HEADER + length;
-            assert!((end - 1) / BLOCK == at / BLOCK, "a piece lies in one block");
+            assert!((end - 1) / BLOCK == at / BLOCK, "a piece is in one block");
             assert_eq!(crc32fast::hash(&log[at + 6..end]).to_le_bytes(), log[at..at + 4]);
             let kind = log[at + 6];
             if kind <= 2 {

@@ -1,4 +1,4 @@
-//! 95% intervals by the bootstrap: rows are drawn anew with replacement, the metric is computed on each such resample,
+//! 95% intervals by the bootstrap: rows are drawn with replacement, the metric is computed on each such resample,
 //! and the interval reaches from the 2.5th to the 97.5th percentile of what came out (Efron's percentile interval, with
 //! numpy's linear interpolation between values).
 //!
@@ -36,8 +36,8 @@ pub struct Resamples<'a> {
 impl Resamples<'_> {
     /// Calls `see` with each resample: how often each row was drawn.
     pub fn each(&self, mut see: impl FnMut(&[u32])) {
-        let class = |wanted: bool| -> Vec<u32> {
-            let rows = self.labels.iter().enumerate().filter(|(_, label)| (**label == 1) == wanted);
+        let class = |positive: bool| -> Vec<u32> {
+            let rows = self.labels.iter().enumerate().filter(|(_, label)| (**label == 1) == positive);
             rows.map(|(row, _)| row as u32).collect()
         };
         let classes = [class(false), class(true)];
@@ -90,7 +90,7 @@ pub struct Intervals {
 /// The intervals of all metrics of `probabilities` over the same resamples; `predicted` are the classes by which
 /// accuracy and F1 count (the argmax of logits, which may differ from that of saturated probabilities).
 pub fn intervals(probabilities: &[[f32; 2]], predicted: &[u8], resamples: &Resamples) -> Intervals {
-    let Some(model) = Ranked::of(probabilities, resamples.labels) else {
+    let Some(model) = Ranked::from_scores(probabilities, resamples.labels) else {
         return Intervals::default();
     };
     let bins: Vec<usize> = probabilities.iter().map(|row| calibration_bin(row[1])).collect();
@@ -136,7 +136,7 @@ pub struct Ranked {
 
 impl Ranked {
     /// `None` for a probability that is not a number.
-    pub fn of(probabilities: &[[f32; 2]], labels: &[u8]) -> Option<Self> {
+    pub fn from_scores(probabilities: &[[f32; 2]], labels: &[u8]) -> Option<Self> {
         if probabilities.iter().flatten().any(|value| value.is_nan()) {
             return None;
         }
@@ -228,7 +228,7 @@ mod tests {
         let (probabilities, labels) = model(60, 3);
         let predicted: Vec<u8> = probabilities.iter().map(|&row| argmax(row)).collect();
         let resamples = Resamples { labels: &labels, count: 40, seed: 9 };
-        let ranked = Ranked::of(&probabilities, &labels).unwrap();
+        let ranked = Ranked::from_scores(&probabilities, &labels).unwrap();
         let mut written: [Vec<f64>; 6] = Default::default();
         resamples.each(|times| {
             let rows = || times.iter().enumerate().flat_map(|(row, &times)| (0..times).map(move |_| row));
@@ -258,8 +258,8 @@ mod tests {
             found.calibration_error,
         ];
         for (found, values) in found.iter().zip(written) {
-            let (found, wanted) = (found.unwrap(), percentile_interval(values).unwrap());
-            assert!((found.low - wanted.low).abs() < 1e-12 && (found.high - wanted.high).abs() < 1e-12);
+            let (found, expected) = (found.unwrap(), percentile_interval(values).unwrap());
+            assert!((found.low - expected.low).abs() < 1e-12 && (found.high - expected.high).abs() < 1e-12);
         }
     }
 
@@ -278,9 +278,9 @@ mod tests {
         let resamples = Resamples { labels: &labels, count: 1000, seed: 1 };
         let predicted: Vec<u8> = probabilities.iter().map(|&row| argmax(row)).collect();
         let found = intervals(&probabilities, &predicted, &resamples).roc_auc.unwrap();
-        let components = Components::of(&probabilities, &labels).unwrap();
-        let wanted = 2.0 * metrics::delong::NORMAL_95 * components.variance().sqrt();
-        let ratio = (found.high - found.low) / wanted;
+        let components = Components::compute(&probabilities, &labels).unwrap();
+        let expected = 2.0 * metrics::delong::NORMAL_95 * components.variance().sqrt();
+        let ratio = (found.high - found.low) / expected;
         assert!((0.9..1.1).contains(&ratio), "{ratio}");
     }
 

@@ -36,7 +36,7 @@ const NO_VARIANCE: f64 = 1e-20;
 impl Components {
     /// The components of two-class probabilities; `None` for fewer than two rows of a class (no variance), or for a
     /// probability that is not a number.
-    pub fn of(probabilities: &[[f32; 2]], labels: &[u8]) -> Option<Self> {
+    pub fn compute(probabilities: &[[f32; 2]], labels: &[u8]) -> Option<Self> {
         if probabilities.iter().flatten().any(|value| value.is_nan()) {
             return None;
         }
@@ -157,8 +157,8 @@ mod tests {
     #[test]
     fn equal_models_do_not_differ_and_perfect_ones_have_no_variance() {
         let labels = [0, 0, 1, 1, 1];
-        let good = Components::of(&rows(&[-2.0, -1.0, 1.0, 2.0, 3.0]), &labels).unwrap();
-        let flat = Components::of(&rows(&[0.0; 5]), &labels).unwrap();
+        let good = Components::compute(&rows(&[-2.0, -1.0, 1.0, 2.0, 3.0]), &labels).unwrap();
+        let flat = Components::compute(&rows(&[0.0; 5]), &labels).unwrap();
         assert_eq!((good.auc(), good.variance(), flat.auc()), (1.0, 0.0, 0.5));
         let same = good.compare(&good.clone()).unwrap();
         assert_eq!((same.difference, same.z, same.p), (0.0, Some(0.0), Some(1.0)));
@@ -169,9 +169,9 @@ mod tests {
 
     #[test]
     fn a_class_of_one_row_and_other_rows_are_refused() {
-        assert_eq!(Components::of(&rows(&[0.0, 1.0, 2.0]), &[0, 1, 1]), None);
-        let two = Components::of(&rows(&[0.0, 1.0, 2.0, 3.0]), &[0, 1, 0, 1]).unwrap();
-        let more = Components::of(&rows(&[0.0, 1.0, 2.0, 3.0, 4.0]), &[0, 1, 0, 1, 1]).unwrap();
+        assert_eq!(Components::compute(&rows(&[0.0, 1.0, 2.0]), &[0, 1, 1]), None);
+        let two = Components::compute(&rows(&[0.0, 1.0, 2.0, 3.0]), &[0, 1, 0, 1]).unwrap();
+        let more = Components::compute(&rows(&[0.0, 1.0, 2.0, 3.0, 4.0]), &[0, 1, 0, 1, 1]).unwrap();
         assert_eq!(two.compare(&more), None);
         assert_eq!(Components::mean(&[two, more]), None);
     }
@@ -181,7 +181,7 @@ mod tests {
         let labels = [0, 1, 0, 1, 1, 0];
         let models = [[0.1, 0.2, 0.3, 0.1, 0.9, 0.4], [9.0, 0.1, 0.2, 30.0, 40.0, 30.0]].map(|x| rows(&x));
         let components: Vec<Components> =
-            models.iter().map(|model| Components::of(model, &labels).unwrap()).collect();
+            models.iter().map(|model| Components::compute(model, &labels).unwrap()).collect();
         let aucs: Vec<f64> = models.iter().map(|model| roc_auc(model, &labels).unwrap()).collect();
         for (components, auc) in components.iter().zip(&aucs) {
             assert!((components.auc() - auc).abs() < 1e-15);

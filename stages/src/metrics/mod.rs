@@ -18,17 +18,17 @@ pub const CALIBRATION_BINS: usize = 15;
 /// P(class 0) and P(class 1) of a pair of logits, in float32 as the original: values near 1 collapse, values
 /// near 0 do not, and [`roc_auc`] must see the ties that this makes.
 pub fn softmax([a, b]: [f32; 2]) -> [f32; 2] {
-    let most = a.max(b);
-    let (a, b) = (libm::expf(a - most), libm::expf(b - most));
+    let max = a.max(b);
+    let (a, b) = (libm::expf(a - max), libm::expf(b - max));
     [a / (a + b), b / (a + b)]
 }
 
 /// Cross-entropy of a pair of logits against a label (0 or 1), in nats.
 pub fn cross_entropy([a, b]: [f32; 2], label: u8) -> f64 {
     let (a, b) = (f64::from(a), f64::from(b));
-    let (wanted, other) = if label == 1 { (b, a) } else { (a, b) };
+    let (own, other) = if label == 1 { (b, a) } else { (a, b) };
     // ln(1 + e^x) without overflow.
-    let x = other - wanted;
+    let x = other - own;
     x.max(0.0) + libm::log1p(libm::exp(-x.abs()))
 }
 
@@ -84,7 +84,7 @@ pub fn accuracy(predicted: &[u8], labels: &[u8]) -> f64 {
 
 /// F1 of class 1: harmonic mean of precision and recall; 0 where that is undefined.
 pub fn binary_f1(predicted: &[u8], labels: &[u8]) -> f64 {
-    let count = |wanted: (u8, u8)| predicted.iter().zip(labels).filter(|&(&a, &b)| (a, b) == wanted).count();
+    let count = |pair: (u8, u8)| predicted.iter().zip(labels).filter(|&(&a, &b)| (a, b) == pair).count();
     let (hits, false_alarms, misses) = (count((1, 1)), count((1, 0)), count((0, 1)));
     if hits == 0 { 0.0 } else { 2.0 * hits as f64 / (2 * hits + false_alarms + misses) as f64 }
 }
@@ -156,9 +156,9 @@ mod tests {
                 let positive: Vec<bool> = labels.iter().map(|&label| label as usize == class).collect();
                 brute_force(&scores, &positive)
             };
-            let wanted = (column(0) + column(1)) / 2.0;
+            let expected = (column(0) + column(1)) / 2.0;
             let found = roc_auc(&probabilities, &labels).unwrap();
-            assert!((found - wanted).abs() < 1e-12, "case {case}: {found} instead of {wanted}");
+            assert!((found - expected).abs() < 1e-12, "case {case}: {found} instead of {expected}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! All metrics beside scikit-learn, and DeLong's test beside its definition, on 1,000 random cases with ties, constants
+//! All metrics compared with scikit-learn, and DeLong's test with its definition, on 1,000 random cases with ties, constants
 //! and saturation: `tests/reference/metrics.py` draws the same cases and wrote what is expected.
 
 use super::delong::Components;
@@ -46,7 +46,7 @@ fn metrics_equal_scikit_learn_and_delong_its_definition_on_a_thousand_cases() {
         let b = model(&mut draw, kind, &labels);
         let guess: Vec<u8> = a.iter().map(|&row| argmax(row)).collect();
         let scores: Vec<f32> = a.iter().map(|row| row[1]).collect();
-        let [a, b] = [a, b].map(|model| (Components::of(&model, &labels).unwrap(), model));
+        let [a, b] = [a, b].map(|model| (Components::compute(&model, &labels).unwrap(), model));
         let test = a.0.compare(&b.0).unwrap();
         let found = [
             accuracy(&guess, &labels),

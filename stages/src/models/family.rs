@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::{Deserialize as DeriveDeserialize, Serialize};
 
-use super::{Architecture, Small, vilbert, visual_bert};
+use super::{Architecture, SmallConfig, vilbert, visual_bert};
 
 /// A kind of model.
 #[derive(
@@ -41,12 +41,12 @@ impl Family {
     }
 
     /// The one whose checkpoint has tensors of these names.
-    pub fn of_tensors<'a>(mut names: impl Iterator<Item = &'a str>) -> Self {
+    pub fn from_tensors<'a>(mut names: impl Iterator<Item = &'a str>) -> Self {
         if names.any(|name| name.contains("bert.v_embeddings.")) { Self::Vilbert } else { Self::VisualBert }
     }
 
     /// The one that a `model_type` names: as here, or as Hugging Face does.
-    fn of_model_type(name: String) -> Result<Self, String> {
+    fn from_model_type(name: String) -> Result<Self, String> {
         if name == "visual_bert" { Ok(Self::VisualBert) } else { Self::try_from(name) }
     }
 
@@ -59,7 +59,7 @@ impl Family {
     }
 
     /// The dimensions of a small one.
-    pub fn small(self, small: &Small) -> Config {
+    pub fn small(self, small: &SmallConfig) -> Config {
         match self {
             Self::VisualBert => visual_bert::Config::small(small).into(),
             Self::Vilbert => vilbert::Config::small(small).into(),
@@ -145,7 +145,8 @@ impl<'de> Deserialize<'de> for Config {
         let mut value = serde_json::Value::deserialize(deserializer)?;
         let named = value.as_object_mut().and_then(|fields| fields.remove("model_type"));
         let named = named.map(serde_json::from_value::<String>).transpose().map_err(D::Error::custom)?;
-        let family = named.map_or(Ok(Family::default()), Family::of_model_type).map_err(D::Error::custom)?;
+        let family =
+            named.map_or(Ok(Family::default()), Family::from_model_type).map_err(D::Error::custom)?;
         match family {
             Family::VisualBert => serde_json::from_value(value).map(Self::VisualBert),
             Family::Vilbert => serde_json::from_value(value).map(Self::Vilbert),

@@ -10,16 +10,16 @@ use super::{Architecture, Mode};
 use crate::nn::init::{normal, ones, zeros};
 
 /// A fresh base, `model.bert.*`, for pretraining: weights N(0, initializer_range²), biases 0, LayerNorms 1 and 0; some
-/// tables are copies of others, as the original begins ([`Architecture::begins_as`]).
+/// tables are copies of others, as the original begins ([`Architecture::init_from`]).
 ///
 /// # Errors
 /// Dimensions that make no model.
-pub fn fresh(model: &dyn Architecture, seed: u64, device: &Device) -> Result<HashMap<String, Tensor>> {
+pub fn init_random(model: &dyn Architecture, seed: u64, device: &Device) -> Result<HashMap<String, Tensor>> {
     model.check()?;
     let mut tensors = HashMap::new();
     for (name, shape) in model.base_parameters(false) {
         // Values follow from a name, so that those of one name and shape are the same.
-        let values = initial(model, seed, &model.begins_as(&name), &shape, device)?;
+        let values = initial(model, seed, &model.init_from(&name), &shape, device)?;
         tensors.insert(name, values);
     }
     Ok(tensors)
@@ -29,7 +29,7 @@ pub fn fresh(model: &dyn Architecture, seed: u64, device: &Device) -> Result<Has
 ///
 /// # Errors
 /// Only if an allocation fails.
-pub fn fresh_mlm_head(
+pub fn init_mlm_head(
     model: &dyn Architecture,
     seed: u64,
     device: &Device,
@@ -83,7 +83,7 @@ impl TryFrom<String> for Start {
 ///
 /// # Errors
 /// A tensor that is missing, has another shape, or is none of this model's: by name.
-pub fn complete(
+pub fn init_from_pretrained(
     weights: &HashMap<String, Tensor>,
     model: &dyn Architecture,
     mode: Mode,
@@ -95,13 +95,13 @@ pub fn complete(
     if mode.has_adapters() {
         model.check_adapters()?;
     }
-    let wanted = match start {
+    let from_weights = match start {
         Start::Base => model.base_parameters(false),
         Start::Run => model.parameters(mode.has_adapters()),
     };
-    let wanted: HashSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+    let from_weights: HashSet<&str> = from_weights.iter().map(|(name, _)| name.as_str()).collect();
     let mut surplus: Vec<&str> = weights.keys().map(String::as_str).filter(|name| is_base(name)).collect();
-    surplus.retain(|name| !wanted.contains(name));
+    surplus.retain(|name| !from_weights.contains(name));
     surplus.sort_unstable();
     if let Some(name) = surplus.first() {
         let count = surplus.len();
@@ -112,7 +112,7 @@ pub fn complete(
     }
     let mut tensors = HashMap::new();
     for (name, shape) in model.parameters(mode.has_adapters()) {
-        let tensor = if wanted.contains(name.as_str()) {
+        let tensor = if from_weights.contains(name.as_str()) {
             let found = weights.get(&name);
             let found = found.ok_or_else(|| Error::Msg(format!("the weights lack `{name}`")))?;
             if found.dims() != shape {
@@ -156,9 +156,9 @@ mod tests {
 
     #[test]
     fn a_base_is_completed_with_a_head_that_does_not_depend_on_adapters() {
-        let base = fresh(&tiny(), 1, &Device::Cpu).unwrap();
-        let pe = complete(&base, &tiny(), Mode::Pe, Start::Base, 5, &Device::Cpu).unwrap();
-        let fc = complete(&base, &tiny(), Mode::Fc, Start::Base, 5, &Device::Cpu).unwrap();
+        let base = init_random(&tiny(), 1, &Device::Cpu).unwrap();
+        let pe = init_from_pretrained(&base, &tiny(), Mode::Pe, Start::Base, 5, &Device::Cpu).unwrap();
+        let fc = init_from_pretrained(&base, &tiny(), Mode::Fc, Start::Base, 5, &Device::Cpu).unwrap();
         assert_eq!(pe.len() - fc.len(), 4 * tiny().num_hidden_layers);
         let values = |tensors: &HashMap<String, Tensor>, name: &str| {
             tensors[name].flatten_all().unwrap().to_vec1::<f32>().unwrap()
@@ -176,8 +176,8 @@ mod tests {
     #[test]
     fn only_adapters_need_a_width() {
         let narrow = visual_bert::Config { adapter_divisor: 1000, ..tiny() };
-        let base = fresh(&narrow, 1, &Device::Cpu).unwrap();
-        let run = |mode| complete(&base, &narrow, mode, Start::Base, 1, &Device::Cpu);
+        let base = init_random(&narrow, 1, &Device::Cpu).unwrap();
+        let run = |mode| init_from_pretrained(&base, &narrow, mode, Start::Base, 1, &Device::Cpu);
         assert!(run(Mode::Fc).is_ok() && run(Mode::Full).is_ok());
         let error = run(Mode::Pe).unwrap_err().to_string();
         assert!(error.contains("`adapter_divisor` 1000 leaves adapters no width"), "{error}");
@@ -185,9 +185,11 @@ mod tests {
 
     #[test]
     fn a_base_that_does_not_fit_is_refused_by_name() {
-        let base = fresh(&tiny(), 1, &Device::Cpu).unwrap();
+        let base = init_random(&tiny(), 1, &Device::Cpu).unwrap();
         let refuse = |base: &HashMap<String, Tensor>| {
-            complete(base, &tiny(), Mode::Fc, Start::Base, 1, &Device::Cpu).unwrap_err().to_string()
+            init_from_pretrained(base, &tiny(), Mode::Fc, Start::Base, 1, &Device::Cpu)
+                .unwrap_err()
+                .to_string()
         };
         let name = "model.bert.pooler.dense.bias";
         let mut missing = base.clone();
@@ -201,16 +203,16 @@ mod tests {
         assert!(refuse(&surplus).contains("layer.99"));
         let mut heads = base;
         heads.insert("model.cls.predictions.bias".to_owned(), zeros(&[3], &Device::Cpu).unwrap());
-        assert!(complete(&heads, &tiny(), Mode::Fc, Start::Base, 1, &Device::Cpu).is_ok());
+        assert!(init_from_pretrained(&heads, &tiny(), Mode::Fc, Start::Base, 1, &Device::Cpu).is_ok());
     }
 
     #[test]
     fn a_run_is_trained_further_with_its_own_head_and_adapters() {
-        let base = fresh(&tiny(), 1, &Device::Cpu).unwrap();
+        let base = init_random(&tiny(), 1, &Device::Cpu).unwrap();
         let again = |weights: &HashMap<String, Tensor>, mode| {
-            complete(weights, &tiny(), mode, Start::Run, 9, &Device::Cpu)
+            init_from_pretrained(weights, &tiny(), mode, Start::Run, 9, &Device::Cpu)
         };
-        let run = complete(&base, &tiny(), Mode::Pe, Start::Base, 5, &Device::Cpu).unwrap();
+        let run = init_from_pretrained(&base, &tiny(), Mode::Pe, Start::Base, 5, &Device::Cpu).unwrap();
         let found = again(&run, Mode::Pe).unwrap();
         assert_eq!(found.len(), run.len());
         for (name, tensor) in &run {

@@ -17,13 +17,13 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use bert::found::TensorShapes;
+pub use bert::shape_inference::TensorShapes;
 pub use bert::{AdapterPlace, MlmHead, classifier_name};
 pub use family::{Config, Family};
-pub use init::{Start, complete, fresh, fresh_mlm_head};
+pub use init::{Start, init_from_pretrained, init_mlm_head, init_random};
 pub use mode::Mode;
 
-use crate::nn::{DropoutAt, Params};
+use crate::nn::{DropoutAt, ParamStore};
 
 /// What a model reads. Texts and pictures may be padded to any common length: padding changes nothing but rounding.
 #[derive(Debug, Clone)]
@@ -52,14 +52,14 @@ impl Batch {
         })
     }
 
-    /// Its rows in batches of at most `most`, in order, padded as they are.
+    /// Its rows in batches of at most `max_rows`, in order, padded as they are.
     ///
     /// # Errors
     /// Only if the device fails.
-    pub fn split(&self, most: usize) -> Result<Vec<Self>> {
+    pub fn split(&self, max_rows: usize) -> Result<Vec<Self>> {
         let rows = self.ids.dim(0)?;
         let part = |begin: usize| {
-            let length = most.min(rows - begin);
+            let length = max_rows.min(rows - begin);
             let narrow = |tensor: &Tensor| tensor.narrow(0, begin, length);
             Ok(Self {
                 ids: narrow(&self.ids)?,
@@ -68,7 +68,7 @@ impl Batch {
                 mask: narrow(&self.mask)?,
             })
         };
-        (0..rows).step_by(most).map(part).collect()
+        (0..rows).step_by(max_rows).map(part).collect()
     }
 }
 
@@ -109,19 +109,19 @@ pub trait Architecture {
     fn base_parameters(&self, adapters: bool) -> Vec<(String, Vec<usize>)>;
 
     /// The base's tensor whose initial values `name` has: itself, unless the original begins with a copy.
-    fn begins_as(&self, name: &str) -> String {
+    fn init_from(&self, name: &str) -> String {
         name.to_owned()
     }
 
     /// Replaces what a run may choose for itself.
-    fn change(&mut self, changes: &Changes);
+    fn change(&mut self, changes: &ModelOverrides);
 
     /// The model of these dimensions over `params`. The head may be absent (as in pretraining), then there are no
     /// [`logits`](Model::logits).
     ///
     /// # Errors
     /// Dimensions that make no model; a parameter that is missing or has another shape, by name.
-    fn build(&self, params: &Params) -> Result<Box<dyn Model>>;
+    fn build(&self, params: &ParamStore) -> Result<Box<dyn Model>>;
 
     /// The name of the base's tensor that a checkpoint of `origin` calls `name`; nothing for what is not of the base.
     fn own_name(&self, origin: Origin, name: &str) -> Option<String>;
@@ -215,7 +215,7 @@ pub struct Dimensions {
 
 /// What a run may choose for itself; the weights' own config decides what is absent.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Changes {
+pub struct ModelOverrides {
     /// Probability of dropout everywhere.
     pub dropout: Option<f64>,
     /// An adapter's bottleneck is the width divided by this, rounded down.
@@ -226,7 +226,7 @@ pub struct Changes {
 
 /// A model to be pretrained here: what its makers may choose. The rest is as in the paper's.
 #[derive(Debug, Clone, Copy)]
-pub struct Small {
+pub struct SmallConfig {
     /// Entries of the vocabulary.
     pub words: usize,
     /// Longest text.

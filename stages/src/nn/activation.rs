@@ -3,9 +3,9 @@
 use candle_core::{Result, Tensor};
 
 use super::cpu::per_instruction_set;
+use super::cpu_tensor::rectified;
 use super::fused::math::normal;
 use super::fused::{self, Kernel, parallel};
-use super::host::rectified;
 
 /// An elementwise function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

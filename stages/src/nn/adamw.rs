@@ -18,7 +18,7 @@ use candle_core::{CpuStorage, Device, Error, InplaceOp2, Layout, Result, Tensor,
 
 use super::cpu::per_instruction_set;
 use super::fused::parallel;
-use super::{Kernels, Params};
+use super::{Kernels, ParamStore};
 
 /// The constants of the optimiser.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,11 +84,11 @@ impl AdamW {
     ///
     /// # Errors
     /// Only if an allocation fails.
-    pub fn new(params: &Params, config: AdamWConfig, decays: impl Fn(&str) -> bool) -> Result<Self> {
+    pub fn new(params: &ParamStore, config: AdamWConfig, decays: impl Fn(&str) -> bool) -> Result<Self> {
         let slot = |(name, var): (&str, &Var)| {
             let decay = if decays(name) { config.weight_decay } else { 0.0 };
             let moments = match params.kernels() {
-                Kernels::Plain | Kernels::Bf16 => {
+                Kernels::Composed | Kernels::Bf16 => {
                     Moments::Tensors { m: var.zeros_like()?, v: var.zeros_like()? }
                 }
                 Kernels::Fused => {
@@ -217,12 +217,12 @@ impl InplaceOp2 for Fused<'_> {
         g_layout: &Layout,
     ) -> Result<()> {
         let (CpuStorage::F32(p), CpuStorage::F32(g)) = (p, g) else {
-            return Err(Error::msg("the optimiser wants parameters and gradients in f32"));
+            return Err(Error::msg("the optimiser needs parameters and gradients in f32"));
         };
         let (Some((p_start, p_end)), Some((g_start, g_end))) =
             (p_layout.contiguous_offsets(), g_layout.contiguous_offsets())
         else {
-            return Err(Error::msg("the optimiser wants contiguous parameters and gradients"));
+            return Err(Error::msg("the optimiser needs contiguous parameters and gradients"));
         };
         let (p, g) = (&mut p[p_start..p_end], &g[g_start..g_end]);
         let (mut moments, scalars) = (self.moments.borrow_mut(), self.scalars);
@@ -254,7 +254,7 @@ per_instruction_set! {
 mod tests {
     use super::*;
 
-    fn params(kernels: Kernels) -> Params {
+    fn params(kernels: Kernels) -> ParamStore {
         let device = &Device::Cpu;
         let tensors = [
             ("a.weight", Tensor::new(&[[1.0f32, -2.0], [0.5, 0.0]], device).unwrap()),
@@ -262,17 +262,17 @@ mod tests {
             ("c.unused", Tensor::new(&[5.0f32], device).unwrap()),
         ];
         let tensors = tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
-        Params::new(tensors, |_| true).unwrap().with_kernels(kernels)
+        ParamStore::new(tensors, |_| true).unwrap().with_kernels(kernels)
     }
 
     /// Gradients that differ from update to update; none for `c.unused`.
-    fn gradients(params: &Params, update: u32) -> GradStore {
+    fn gradients(params: &ParamStore, update: u32) -> GradStore {
         let weight = params.get("a.weight").unwrap().sqr().unwrap().sum_all().unwrap();
         let bias = params.get("b.bias").unwrap().sum_all().unwrap();
         (weight + (bias * f64::from(update)).unwrap()).unwrap().backward().unwrap()
     }
 
-    fn values(params: &Params) -> Vec<f32> {
+    fn values(params: &ParamStore) -> Vec<f32> {
         let flat = |(_, var): (&str, &Var)| var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         params.trained().flat_map(flat).collect()
     }
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn follows_its_definition() {
-        for kernels in [Kernels::Plain, Kernels::Fused] {
+        for kernels in [Kernels::Composed, Kernels::Fused] {
             let params = params(kernels);
             let mut adamw = AdamW::new(&params, CONFIG, decays).unwrap();
             for (t, lr) in (1..).zip(RATES) {
@@ -313,13 +313,13 @@ mod tests {
 
     #[test]
     fn restored_it_goes_on_as_if_nothing_had_happened() {
-        for kernels in [Kernels::Plain, Kernels::Fused] {
+        for kernels in [Kernels::Composed, Kernels::Fused] {
             let whole = params(kernels);
             let mut adamw = AdamW::new(&whole, CONFIG, decays).unwrap();
-            let mut halves: Option<(Params, AdamW)> = None;
+            let mut halves: Option<(ParamStore, AdamW)> = None;
             for (t, lr) in (1..).zip(RATES) {
                 if t == 3 {
-                    let again = Params::new(whole.tensors(), |_| true).unwrap().with_kernels(kernels);
+                    let again = ParamStore::new(whole.tensors(), |_| true).unwrap().with_kernels(kernels);
                     let mut restored = AdamW::new(&again, CONFIG, decays).unwrap();
                     restored.restore(&adamw.state().unwrap().into_iter().collect()).unwrap();
                     halves = Some((again, restored));

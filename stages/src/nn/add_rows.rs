@@ -36,7 +36,13 @@ impl Kernel for AddRows {
         (y, ())
     }
 
-    fn backward(&self, inputs: &[&[f32]], (): &(), grad: &[f32], wanted: &[bool]) -> Vec<Option<Vec<f32>>> {
+    fn backward(
+        &self,
+        inputs: &[&[f32]],
+        (): &(),
+        grad: &[f32],
+        needs_grad: &[bool],
+    ) -> Vec<Option<Vec<f32>>> {
         let &[_, added] = inputs else { return Vec::new() };
         let width = added.len();
         let sum = || {
@@ -46,6 +52,6 @@ impl Kernel for AddRows {
                 }
             })
         };
-        vec![wanted[0].then(|| grad.to_vec()), wanted[1].then(sum)]
+        vec![needs_grad[0].then(|| grad.to_vec()), needs_grad[1].then(sum)]
     }
 }

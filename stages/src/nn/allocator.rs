@@ -1,7 +1,7 @@
 //! Advice to the memory allocator for training. It knows nothing of tensors.
 
 /// Keeps freed memory in the process: a training step allocates and frees the same large buffers every time, and
-/// by default glibc hands each back to the system, which then clears its pages anew (about half the time of a
+/// by default glibc hands each back to the system, which then clears its pages again (about half the time of a
 /// step). To be called once, when training starts. It does nothing where there is no glibc.
 pub fn tune_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -1,5 +1,5 @@
-//! Multi-head attention: the projections to queries, keys and values, and what is attended to. Who asks and what is
-//! attended to may be one sequence or two, of one width or two.
+//! Multi-head attention: the projections to queries, keys and values, and the weighted sums of values. Queries may come from
+//! the sequence of keys and values or from another one, of the same width or of another.
 
 use candle_core::{D, Error, Result, Tensor};
 
@@ -8,7 +8,7 @@ use super::dropout::Mask;
 use super::fused::{self, Kernel, math, parallel};
 use super::gemm::{Matrix, WORTH_SHARING, product_from};
 use super::linear::{Size, bias_gradient};
-use super::{Kernels, Linear, Params};
+use super::{Kernels, Linear, ParamStore};
 
 /// softmax(q kᵀ / √d + bias), dropped out, times v, for each head.
 #[derive(Debug, Clone)]
@@ -22,82 +22,82 @@ pub struct Attention {
 
 /// Widths of an attention layer.
 #[derive(Debug, Clone, Copy)]
-pub struct Widths {
-    /// Of what asks.
-    pub asking: usize,
-    /// Of what is attended to.
-    pub attended: usize,
+pub struct AttentionDims {
+    /// Of the sequence that queries come from.
+    pub query: usize,
+    /// Of the sequence that keys and values come from.
+    pub key_value: usize,
     /// Of all heads together, and so of the result.
     pub heads: usize,
 }
 
-impl Widths {
+impl AttentionDims {
     /// A sequence of this width that attends to itself.
     pub fn all(width: usize) -> Self {
-        Self { asking: width, attended: width, heads: width }
+        Self { query: width, key_value: width, heads: width }
     }
 }
 
 impl Attention {
-    /// The layer of the parameters `names`: queries of what asks, keys and values of what is attended to.
+    /// The layer of the parameters `names`: projections to queries, keys and values.
     ///
     /// # Errors
     /// One is missing or has another shape.
     pub fn load(
-        params: &Params,
+        params: &ParamStore,
         [query, key, value]: [&str; 3],
-        widths: Widths,
+        dims: AttentionDims,
         heads: usize,
     ) -> Result<Self> {
         Ok(Self {
-            query: Linear::load(params, query, widths.asking, widths.heads)?,
-            key: Linear::load(params, key, widths.attended, widths.heads)?,
-            value: Linear::load(params, value, widths.attended, widths.heads)?,
+            query: Linear::load(params, query, dims.query, dims.heads)?,
+            key: Linear::load(params, key, dims.key_value, dims.heads)?,
+            value: Linear::load(params, value, dims.key_value, dims.heads)?,
             heads,
             kernels: params.kernels(),
         })
     }
 
-    /// What each of `wanted` [B, Q, asking] finds in `x` [B, S, attended]: [B, Q, H], heads side by side. `bias`
+    /// What each of `from` [B, Q, query width] attends to in `x` [B, S, key width]: [B, Q, H], heads side by side. `bias`
     /// [B, S] is added to every score of a key; `mask` drops probabilities, laid out as [B, heads, Q, S].
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn forward(&self, wanted: &Tensor, x: &Tensor, bias: &Tensor, mask: Option<Mask>) -> Result<Tensor> {
-        let (batch, queries, _) = wanted.dims3()?;
+    pub fn forward(&self, from: &Tensor, x: &Tensor, bias: &Tensor, mask: Option<Mask>) -> Result<Tensor> {
+        let (batch, queries, _) = from.dims3()?;
         let keys = x.dim(1)?;
         if x.dims() != [batch, keys, self.key.size.inputs] || bias.dims() != [batch, keys] {
             let (x, bias) = (x.dims(), bias.dims());
-            let problem = format!("attention of {:?} to {x:?} with a bias {bias:?}", wanted.dims());
+            let problem = format!("attention of {:?} to {x:?} with a bias {bias:?}", from.dims());
             return Err(Error::msg(problem));
         }
         if self.kernels != Kernels::Fused {
-            return self.plain(wanted, x, bias, mask);
+            return self.plain(from, x, bias, mask);
         }
-        let shape = self.query.output_shape(wanted)?;
+        let shape = self.query.output_shape(from)?;
         let (query, key) = (self.query.size, self.key.size);
         let bias = bias.flatten_all()?.to_vec1()?;
         let mask = mask.map(|mask| mask.over(batch * self.heads * queries * keys));
         // What reads one tensor is one product, and that tensor's gradient is computed in one piece.
-        let same = wanted.id() == x.id();
+        let same = from.id() == x.id();
         let sizes = Sizes { batch, queries, keys, query, key, heads: self.heads, same };
         let mut inputs = vec![x];
         for Linear { weight, bias, .. } in [&self.key, &self.value, &self.query] {
             inputs.extend([weight, bias]);
         }
         if !same {
-            inputs.push(wanted);
+            inputs.push(from);
         }
         fused::apply(Fused { sizes, bias, mask }, &inputs, &shape)
     }
 
-    fn plain(&self, wanted: &Tensor, x: &Tensor, bias: &Tensor, mask: Option<Mask>) -> Result<Tensor> {
-        let (batch, queries, _) = wanted.dims3()?;
+    fn plain(&self, from: &Tensor, x: &Tensor, bias: &Tensor, mask: Option<Mask>) -> Result<Tensor> {
+        let (batch, queries, _) = from.dims3()?;
         let (heads, keys, hidden) = (self.heads, x.dim(1)?, self.query.size.outputs);
         let size = hidden / heads;
         let split =
             |x: Tensor, len: usize| x.reshape((batch, len, heads, size))?.transpose(1, 2)?.contiguous();
-        let q = split(self.query.forward(wanted)?, queries)?;
+        let q = split(self.query.forward(from)?, queries)?;
         let (k, v) = (split(self.key.forward(x)?, keys)?, split(self.value.forward(x)?, keys)?);
         let keys_t = k.transpose(D::Minus2, D::Minus1)?.contiguous()?;
         let scores = (self.kernels.product(&q, &keys_t)? / (size as f64).sqrt())?;
@@ -118,18 +118,18 @@ struct Sizes {
     /// Of the projections to keys and to values.
     key: Size,
     heads: usize,
-    /// Whether the tensor that asks is the one that is attended to.
+    /// Whether queries, keys and values come from one tensor.
     same: bool,
 }
 
 impl Sizes {
-    /// The projections of what is attended to, side by side: keys, values and, if it asks too, queries.
-    fn beside(&self) -> Size {
+    /// The projections of one tensor, side by side: keys, values and, of a sequence that attends to itself, queries.
+    fn packed_size(&self) -> Size {
         Size { inputs: self.key.inputs, outputs: self.key.outputs * if self.same { 3 } else { 2 } }
     }
 }
 
-/// Inputs: x, then weight and bias of key, value and query, then `wanted` if it is another tensor than x.
+/// Inputs: x, then weight and bias of key, value and query, then `from` if it is another tensor than x.
 struct Fused {
     sizes: Sizes,
     bias: Vec<f32>,
@@ -137,9 +137,9 @@ struct Fused {
 }
 
 struct Saved {
-    /// [B, S, 2 or 3 H], see [`Sizes::beside`].
-    beside: Vec<f32>,
-    /// Queries of a tensor that is not attended to; nothing if there is none.
+    /// [B, S, 2 or 3 H], see [`Sizes::packed_size`].
+    packed_values: Vec<f32>,
+    /// Queries of a tensor of their own; empty if there is none.
     queries: Vec<f32>,
     /// Before dropout, [B, heads, Q, S].
     probabilities: Vec<f32>,
@@ -149,38 +149,37 @@ impl Kernel for Fused {
     type Saved = Saved;
 
     fn forward(&self, inputs: &[&[f32]], _: bool) -> (Vec<f32>, Saved) {
-        let Sizes { batch, queries: asked, keys, query, heads, .. } = self.sizes;
-        let (packed, hidden) = (self.sizes.beside(), query.outputs);
+        let Sizes { batch, queries: rows, keys, query, heads, .. } = self.sizes;
+        let (packed, hidden) = (self.sizes.packed_size(), query.outputs);
         let join = |first: usize| -> Vec<f32> {
             let parts = (0..packed.outputs / hidden).flat_map(|part| inputs[first + 2 * part]);
             parts.copied().collect()
         };
-        let beside = packed.forward(inputs[0], &join(1), &join(2));
-        let queries =
-            inputs.get(7).map(|wanted| query.forward(wanted, inputs[5], inputs[6])).unwrap_or_default();
-        let (of_one, all) = (heads * asked * keys, batch * heads * asked * keys);
+        let packed_values = packed.forward(inputs[0], &join(1), &join(2));
+        let queries = inputs.get(7).map(|from| query.forward(from, inputs[5], inputs[6])).unwrap_or_default();
+        let (of_one, all) = (heads * rows * keys, batch * heads * rows * keys);
         let mut probabilities = vec![0f32; all];
-        let mut context = vec![0f32; batch * asked * hidden];
+        let mut context = vec![0f32; batch * rows * hidden];
         parallel::zip(
             &mut probabilities,
             of_one,
             &mut context,
-            asked * hidden,
+            rows * hidden,
             |b, probabilities, context| {
                 let bias = &self.bias[b * keys..(b + 1) * keys];
                 let (mut dropped, worth) = (Vec::new(), self.worth_sharing());
                 for head in 0..heads {
-                    let [q, k, v] = self.head(b, head, &beside, &queries);
-                    let p = &mut probabilities[head * asked * keys..(head + 1) * asked * keys];
+                    let [q, k, v] = self.head(b, head, &packed_values, &queries);
+                    let p = &mut probabilities[head * rows * keys..(head + 1) * rows * keys];
                     product_from(worth, p, keys, q, k.t(), self.scale(), false);
                     softmax(p, bias);
                     let p = self.dropped(p, b * heads + head, &mut dropped);
-                    let p = Matrix::new(p, asked, keys, keys);
+                    let p = Matrix::new(p, rows, keys, keys);
                     product_from(worth, &mut context[head * v.columns..], hidden, p, v, 1.0, false);
                 }
             },
         );
-        (context, Saved { beside, queries, probabilities })
+        (context, Saved { packed_values, queries, probabilities })
     }
 
     fn backward(
@@ -188,26 +187,26 @@ impl Kernel for Fused {
         inputs: &[&[f32]],
         saved: &Saved,
         grad: &[f32],
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Vec<Option<Vec<f32>>> {
         let Sizes { batch, keys, query, key, .. } = self.sizes;
-        let (packed, hidden) = (self.sizes.beside(), query.outputs);
-        let mut grad_beside = vec![0f32; saved.beside.len()];
+        let (packed, hidden) = (self.sizes.packed_size(), query.outputs);
+        let mut grad_packed = vec![0f32; saved.packed_values.len()];
         let mut grad_queries = vec![0f32; saved.queries.len()];
         let piece = keys * packed.outputs;
         if self.sizes.same {
-            parallel::pieces(&mut grad_beside, piece, |b, beside| {
-                self.backward_of_one(b, saved, grad, beside, &mut []);
+            parallel::pieces(&mut grad_packed, piece, |b, packed_values| {
+                self.backward_of_one(b, saved, grad, packed_values, &mut []);
             });
         } else {
-            let asked = grad_queries.len() / batch.max(1);
-            parallel::zip(&mut grad_queries, asked, &mut grad_beside, piece, |b, queries, beside| {
-                self.backward_of_one(b, saved, grad, beside, queries);
+            let rows = grad_queries.len() / batch.max(1);
+            parallel::zip(&mut grad_queries, rows, &mut grad_packed, piece, |b, queries, packed_values| {
+                self.backward_of_one(b, saved, grad, packed_values, queries);
             });
         }
         let x = inputs[0];
-        let part = |at: usize| Matrix::new(&grad_beside[at * hidden..], batch * keys, hidden, packed.outputs);
-        let mut gradients = vec![wanted[0].then(|| {
+        let part = |at: usize| Matrix::new(&grad_packed[at * hidden..], batch * keys, hidden, packed.outputs);
+        let mut gradients = vec![needs_grad[0].then(|| {
             let mut grad_x = vec![0f32; x.len()];
             key.input_gradient(&mut grad_x, part(0), inputs[1], false);
             key.input_gradient(&mut grad_x, part(1), inputs[3], true);
@@ -217,22 +216,22 @@ impl Kernel for Fused {
             grad_x
         })];
         let parts = packed.outputs / hidden;
-        let is_wanted = (0..parts).any(|at| wanted[1 + 2 * at]);
-        let weights = is_wanted.then(|| packed.weight_gradient(packed.rows(&grad_beside), x));
+        let any_needs_grad = (0..parts).any(|at| needs_grad[1 + 2 * at]);
+        let weights = any_needs_grad.then(|| packed.weight_gradient(packed.rows(&grad_packed), x));
         for at in 0..parts {
-            let weights = weights.as_ref().filter(|_| wanted[1 + 2 * at]);
+            let weights = weights.as_ref().filter(|_| needs_grad[1 + 2 * at]);
             let len = hidden * packed.inputs;
             gradients.push(weights.map(|weights| weights[at * len..(at + 1) * len].to_vec()));
-            gradients.push(wanted[2 + 2 * at].then(|| bias_gradient(part(at))));
+            gradients.push(needs_grad[2 + 2 * at].then(|| bias_gradient(part(at))));
         }
-        if let Some(asking) = inputs.get(7) {
+        if let Some(from) = inputs.get(7) {
             let grad = query.rows(&grad_queries);
-            gradients.push(wanted[5].then(|| query.weight_gradient(grad, asking)));
-            gradients.push(wanted[6].then(|| bias_gradient(grad)));
-            gradients.push(wanted[7].then(|| {
-                let mut grad_asking = vec![0f32; asking.len()];
-                query.input_gradient(&mut grad_asking, grad, inputs[5], false);
-                grad_asking
+            gradients.push(needs_grad[5].then(|| query.weight_gradient(grad, from)));
+            gradients.push(needs_grad[6].then(|| bias_gradient(grad)));
+            gradients.push(needs_grad[7].then(|| {
+                let mut grad_from = vec![0f32; from.len()];
+                query.input_gradient(&mut grad_from, grad, inputs[5], false);
+                grad_from
             }));
         }
         gradients
@@ -251,17 +250,23 @@ impl Fused {
     }
 
     /// Queries, keys and values of a head for picture `b`.
-    fn head<'a>(&self, b: usize, head: usize, beside: &'a [f32], queries: &'a [f32]) -> [Matrix<'a>; 3] {
-        let Sizes { queries: asked, keys, query, heads, same, .. } = self.sizes;
-        let (hidden, width) = (query.outputs, self.sizes.beside().outputs);
+    fn head<'a>(
+        &self,
+        b: usize,
+        head: usize,
+        packed_values: &'a [f32],
+        queries: &'a [f32],
+    ) -> [Matrix<'a>; 3] {
+        let Sizes { queries: rows, keys, query, heads, same, .. } = self.sizes;
+        let (hidden, width) = (query.outputs, self.sizes.packed_size().outputs);
         let size = hidden / heads;
         let part = |at: usize| {
-            Matrix::new(&beside[b * keys * width + at * hidden + head * size..], keys, size, width)
+            Matrix::new(&packed_values[b * keys * width + at * hidden + head * size..], keys, size, width)
         };
         let q = if same {
             part(2)
         } else {
-            Matrix::new(&queries[b * asked * hidden + head * size..], asked, size, hidden)
+            Matrix::new(&queries[b * rows * hidden + head * size..], rows, size, hidden)
         };
         [q, part(0), part(1)]
     }
@@ -272,29 +277,29 @@ impl Fused {
         b: usize,
         saved: &Saved,
         grad: &[f32],
-        grad_beside: &mut [f32],
+        grad_packed: &mut [f32],
         grad_queries: &mut [f32],
     ) {
-        let Sizes { queries: asked, keys, query, heads, same, .. } = self.sizes;
-        let (hidden, width, scale) = (query.outputs, self.sizes.beside().outputs, self.scale());
-        let (mut dropped, mut grad_p) = (Vec::new(), vec![0f32; asked * keys]);
+        let Sizes { queries: rows, keys, query, heads, same, .. } = self.sizes;
+        let (hidden, width, scale) = (query.outputs, self.sizes.packed_size().outputs, self.scale());
+        let (mut dropped, mut grad_p) = (Vec::new(), vec![0f32; rows * keys]);
         let worth = self.worth_sharing();
         for head in 0..heads {
-            let [q, k, v] = self.head(b, head, &saved.beside, &saved.queries);
+            let [q, k, v] = self.head(b, head, &saved.packed_values, &saved.queries);
             let (size, index) = (v.columns, b * heads + head);
-            let grad = Matrix::new(&grad[b * asked * hidden + head * size..], asked, size, hidden);
-            let p = &saved.probabilities[index * asked * keys..(index + 1) * asked * keys];
-            let after = Matrix::new(self.dropped(p, index, &mut dropped), asked, keys, keys);
-            product_from(worth, &mut grad_beside[hidden + head * size..], width, after.t(), grad, 1.0, false);
+            let grad = Matrix::new(&grad[b * rows * hidden + head * size..], rows, size, hidden);
+            let p = &saved.probabilities[index * rows * keys..(index + 1) * rows * keys];
+            let after = Matrix::new(self.dropped(p, index, &mut dropped), rows, keys, keys);
+            product_from(worth, &mut grad_packed[hidden + head * size..], width, after.t(), grad, 1.0, false);
             product_from(worth, &mut grad_p, keys, grad, v.t(), 1.0, false);
             if let Some(mask) = &self.mask {
-                super::dropout::scale(mask, index * asked * keys, &mut grad_p);
+                super::dropout::scale(mask, index * rows * keys, &mut grad_p);
             }
             softmax_backward(&mut grad_p, p, keys);
-            let grad_p = Matrix::new(&grad_p, asked, keys, keys);
-            product_from(worth, &mut grad_beside[head * size..], width, grad_p.t(), q, scale, false);
+            let grad_p = Matrix::new(&grad_p, rows, keys, keys);
+            product_from(worth, &mut grad_packed[head * size..], width, grad_p.t(), q, scale, false);
             let (grad_q, stride) = if same {
-                (&mut grad_beside[2 * hidden + head * size..], width)
+                (&mut grad_packed[2 * hidden + head * size..], width)
             } else {
                 (&mut grad_queries[head * size..], hidden)
             };

@@ -7,12 +7,12 @@
 use candle_core::{Error, Result, Tensor};
 use rayon::prelude::*;
 
+use super::cpu_tensor::{cpu_vec, rectified, with_cpu_values};
 use super::gemm::{Matrix, PICTURE_WORTH_SHARING, new_product, product_from};
 use super::grouped;
-use super::host::{host_vec, rectified, with_host_values};
 use super::winograd::Filters;
 
-/// Values of an unrolled tile: what fits into a core's second-level cache beside the output.
+/// Values of an unrolled tile: what fits into a core's second-level cache together with the output.
 const TILE: usize = 1 << 16;
 /// The same where all threads work on one tile.
 const SHARED_TILE: usize = 1 << 22;
@@ -63,11 +63,11 @@ impl Conv2d {
         let weight = weight.contiguous()?;
         let filters = match height {
             3 if window == Window::SAME_3 && weight.device().is_cpu() => {
-                with_host_values(&weight, |weight| Filters::new(weight, out, depth))?
+                with_cpu_values(&weight, |weight| Filters::new(weight, out, depth))?
             }
             _ => None,
         };
-        Ok(Self { weight, host_bias: host_vec(&bias)?, bias, filters, window, relu: false })
+        Ok(Self { weight, host_bias: cpu_vec(&bias)?, bias, filters, window, relu: false })
     }
 
     /// The same with a ReLU behind it.
@@ -105,12 +105,12 @@ impl Conv2d {
         }
         let plane = out_height * out_width;
         let geometry = Geometry { depth, height, width, kernel, out_height, out_width, window: self.window };
-        let mut y = with_host_values(&x.contiguous()?, |x| {
-            with_host_values(&self.weight, |weight| self.convolve(x, weight, out, &geometry))
+        let mut y = with_cpu_values(&x.contiguous()?, |x| {
+            with_cpu_values(&self.weight, |weight| self.convolve(x, weight, out, &geometry))
         })??;
         match addend {
             None => self.finish(&mut y, plane, None),
-            Some(addend) => with_host_values(&addend.contiguous()?, |addend| {
+            Some(addend) => with_cpu_values(&addend.contiguous()?, |addend| {
                 self.finish(&mut y, plane, Some(addend));
             })?,
         }
@@ -251,7 +251,7 @@ fn unroll(line: &mut [f32], x: &[f32], geometry: &Geometry, number: usize, top: 
     let &Geometry { height, width, kernel, out_width, window, .. } = geometry;
     let (channel, ky, kx) = (number / (kernel * kernel), number / kernel % kernel, number % kernel);
     let x = &x[channel * height * width..][..height * width];
-    // Columns whose input lies inside: left of `first` and from `end` on the window sees padding.
+    // Columns whose input is inside: left of `first` and from `end` on the window sees padding.
     let first = window.padding.saturating_sub(kx).div_ceil(window.stride).min(out_width);
     let end = (width + window.padding).saturating_sub(kx).div_ceil(window.stride).clamp(first, out_width);
     for (row, line) in line.chunks_mut(out_width).enumerate() {
@@ -284,7 +284,7 @@ pub fn max_pool_3x3(x: &Tensor) -> Result<Tensor> {
     }
     let (out_height, out_width) = (height.div_ceil(2), width.div_ceil(2));
     let mut y = vec![0f32; channels * out_height * out_width];
-    with_host_values(&x.contiguous()?, |x| {
+    with_cpu_values(&x.contiguous()?, |x| {
         for (y, x) in y.chunks_mut(out_height * out_width).zip(x.chunks(height * width)) {
             for (row, y) in y.chunks_mut(out_width).enumerate() {
                 for line in (2 * row).saturating_sub(1)..(2 * row + 2).min(height) {
@@ -315,7 +315,7 @@ mod tests {
 
     fn difference(a: &Tensor, b: &Tensor) -> f32 {
         assert_eq!(a.dims(), b.dims());
-        let (a, b) = (host_vec(a).unwrap(), host_vec(b).unwrap());
+        let (a, b) = (cpu_vec(a).unwrap(), cpu_vec(b).unwrap());
         a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
     }
 
@@ -366,15 +366,15 @@ mod tests {
         for groups in [1, 2] {
             // The first by Winograd's way, the second without unrolling, group by group.
             let weight = wave(&[256, 64 / groups, 3, 3], 0.29);
-            let library = host_vec(&x.conv2d(&weight, 1, 1, 1, groups).unwrap()).unwrap();
+            let library = cpu_vec(&x.conv2d(&weight, 1, 1, 1, groups).unwrap()).unwrap();
             let conv = Conv2d::new(weight, bias.clone(), Window { groups, ..Window::SAME_3 }).unwrap();
             let on = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                pool.install(|| host_vec(&conv.forward(&x, None).unwrap()).unwrap())
+                pool.install(|| cpu_vec(&conv.forward(&x, None).unwrap()).unwrap())
             };
             let one = on(1);
             assert_eq!(one, on(3));
-            let largest = library.iter().fold(0f32, |most, value| most.max(value.abs()));
+            let largest = library.iter().fold(0f32, |max, value| max.max(value.abs()));
             let off = one.iter().zip(&library).map(|(y, library)| (y - library).abs()).fold(0f32, f32::max);
             assert!(off < 2e-5 * largest, "{groups} groups: {off} of {largest}");
         }

@@ -32,18 +32,18 @@ impl Dropout {
     /// The dropout of update `update`.
     pub fn at(&self, update: u64) -> DropoutAt {
         let key = mix(mix(self.seed) ^ update);
-        DropoutAt { threshold: self.threshold, scale: self.scale, key, piece: Piece::WHOLE }
+        DropoutAt { threshold: self.threshold, scale: self.scale, key, micro_batch: MicroBatch::WHOLE }
     }
 }
 
 /// Which rows of the batch are computed at once: `rows` of them, after the first `before`.
 #[derive(Debug, Clone, Copy)]
-struct Piece {
+struct MicroBatch {
     before: usize,
     rows: usize,
 }
 
-impl Piece {
+impl MicroBatch {
     const WHOLE: Self = Self { before: 0, rows: 1 };
 }
 
@@ -53,21 +53,21 @@ pub struct DropoutAt {
     threshold: u32,
     scale: f32,
     key: u64,
-    piece: Piece,
+    micro_batch: MicroBatch,
 }
 
 impl DropoutAt {
     /// The dropout of `rows` rows of the batch, those that follow the first `before`: the masks are the whole
-    /// batch's at these rows, so that a batch computed in pieces drops what it would have dropped in one.
-    pub fn piece(self, before: usize, rows: usize) -> Self {
-        Self { piece: Piece { before, rows: rows.max(1) }, ..self }
+    /// batch's at these rows, so that a batch computed in micro-batches drops what it would have dropped as a whole.
+    pub fn micro_batch(self, before: usize, rows: usize) -> Self {
+        Self { micro_batch: MicroBatch { before, rows: rows.max(1) }, ..self }
     }
 
     /// The mask of the place `site` of the model.
     pub fn site(&self, site: u32) -> Mask {
         let key = mix(self.key ^ (u64::from(site) << 32));
         let keys = [key as u32, (key >> 32) as u32];
-        Mask { threshold: self.threshold, scale: self.scale, keys, piece: self.piece, first: 0 }
+        Mask { threshold: self.threshold, scale: self.scale, keys, micro_batch: self.micro_batch, first: 0 }
     }
 }
 
@@ -77,7 +77,7 @@ pub struct Mask {
     pub(super) threshold: u32,
     pub(super) scale: f32,
     pub(super) keys: [u32; 2],
-    piece: Piece,
+    micro_batch: MicroBatch,
     /// What the tensor's element 0 is in the whole batch's tensor; see [`Mask::over`].
     pub(super) first: u32,
 }
@@ -85,7 +85,7 @@ pub struct Mask {
 impl Mask {
     /// The mask over a tensor of `elements` elements, whose first dimension is the batch's rows.
     pub(super) fn over(self, elements: usize) -> Self {
-        Self { first: (self.piece.before * (elements / self.piece.rows)) as u32, ..self }
+        Self { first: (self.micro_batch.before * (elements / self.micro_batch.rows)) as u32, ..self }
     }
 
     /// What element `element` is multiplied by: 0, or 1 / (1 − p).
@@ -100,16 +100,11 @@ impl Mask {
         if x >= self.threshold { self.scale } else { 0.0 }
     }
 
-    /// `x` under this mask, by candle's operations. They have none to hash with: the factors are computed on the host,
-    /// but for GPUs that have a kernel of their own.
+    /// `x` under this mask, by candle's operations. They have none to hash with: the factors are computed on the host.
     ///
     /// # Errors
     /// Only if the device fails.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            return super::cuda::dropout(x, *self);
-        }
         let factors: Vec<f32> = (0..x.elem_count()).map(|element| self.factor(element as u32)).collect();
         x.mul(&Tensor::from_vec(factors, x.dims(), x.device())?)
     }

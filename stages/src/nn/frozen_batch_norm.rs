@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::host::host_vec;
+use super::cpu_tensor::cpu_vec;
 
 /// The scale and shift of each channel: `y = x · s + (b − mean · s)` with `s = w / sqrt(var)`.
 ///
@@ -23,7 +23,7 @@ impl FrozenBatchNorm {
     /// # Errors
     /// A tensor that is missing or of another shape.
     pub fn load(channels: usize, vb: &VarBuilder) -> Result<Self> {
-        let read = |name: &str| vb.get(channels, name).and_then(|tensor| host_vec(&tensor));
+        let read = |name: &str| vb.get(channels, name).and_then(|tensor| cpu_vec(&tensor));
         let (weight, bias) = (read("weight")?, read("bias")?);
         let (mean, var) = (read("running_mean")?, read("running_var")?);
         let scale: Vec<f32> = weight.iter().zip(&var).map(|(w, var)| w / var.sqrt()).collect();
@@ -69,7 +69,7 @@ mod tests {
         assert!((norm.shift[0] - (0.5 - 6000.0)).abs() < 0.05 && norm.shift[1] == 0.5);
         let weight = Tensor::ones((2, 3, 1, 1), DType::F32, &Device::Cpu).unwrap();
         let (folded, bias) = norm.fold_into(&weight).unwrap();
-        assert_eq!(host_vec(&folded).unwrap()[3..], [0.5, 0.5, 0.5]);
-        assert_eq!(host_vec(&bias).unwrap(), norm.shift);
+        assert_eq!(cpu_vec(&folded).unwrap()[3..], [0.5, 0.5, 0.5]);
+        assert_eq!(cpu_vec(&bias).unwrap(), norm.shift);
     }
 }

@@ -16,7 +16,7 @@ const VECTORS: usize = 3;
 const STRIP: usize = LANES * VECTORS;
 /// Places of the window.
 const TAPS: usize = 9;
-/// Values of a band: half of a core's second-level cache; the weights, 150 KB at most, lie beside them.
+/// Values of a band: half of a core's second-level cache; the weights, 150 KB at most, share the cache.
 const BAND: usize = 1 << 16;
 
 /// Whether a group of `out` channels can go this way.
@@ -56,14 +56,14 @@ pub fn convolve(y: &mut [f32], x: &[f32], weight: &[f32], height: usize, width: 
     }
 }
 
-/// The weights of `OUTS` channels beside each other, `[out / OUTS, depth · 9]`, from `[out, depth · 9]`.
+/// The weights of `OUTS` channels next to each other, `[out / OUTS, depth · 9]`, from `[out, depth · 9]`.
 fn side_by_side(weight: &[f32], taps: usize) -> Vec<[f32; OUTS]> {
     let blocks = weight.chunks_exact(OUTS * taps);
     blocks.flat_map(|block| (0..taps).map(|tap| std::array::from_fn(|out| block[out * taps + tap]))).collect()
 }
 
 per_instruction_set! {
-    /// Sums for `OUTS` channels: `sums` is `[OUTS, stride]`, of which the first `count` are wanted (and up to a strip more are
+    /// Sums for `OUTS` channels: `sums` is `[OUTS, stride]`, of which the first `count` are used (and up to a strip more are
     /// written); `band` is `[depth, channel]`, its lines `line` apart.
     fn sum(
         sums: &mut [f32],

@@ -10,18 +10,18 @@ use super::{Activation, activation, add_rows, dropout};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernels {
     /// Composed from candle's operations: runs on every device.
-    Plain,
+    Composed,
     /// Hand-written passes over f32 on the CPU.
     Fused,
-    /// As [`Kernels::Plain`], but what goes into matrix products is rounded to bfloat16. Everything else, and what
+    /// As [`Kernels::Composed`], but what goes into matrix products is rounded to bfloat16. Everything else, and what
     /// is trained, stays in f32: PyTorch's autocast.
     Bf16,
 }
 
 impl Kernels {
     /// The faster one on `device`.
-    pub fn of(device: &Device) -> Self {
-        if device.is_cpu() { Self::Fused } else { Self::Plain }
+    pub fn for_device(device: &Device) -> Self {
+        if device.is_cpu() { Self::Fused } else { Self::Composed }
     }
 
     /// a · b.
@@ -30,7 +30,7 @@ impl Kernels {
     /// Shapes that do not fit.
     pub(super) fn product(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Plain | Self::Fused => a.matmul(b),
+            Self::Composed | Self::Fused => a.matmul(b),
             Self::Bf16 => a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(DType::F32),
         }
     }
@@ -42,9 +42,9 @@ impl Kernels {
     pub fn activate(self, x: &Tensor, activation: Activation) -> Result<Tensor> {
         match (self, activation) {
             (Self::Fused, _) => activation::fused(x, activation),
-            (Self::Plain | Self::Bf16, Activation::Gelu) => x.gelu_erf(),
-            (Self::Plain | Self::Bf16, Activation::Relu) => x.relu(),
-            (Self::Plain | Self::Bf16, Activation::Tanh) => x.tanh(),
+            (Self::Composed | Self::Bf16, Activation::Gelu) => x.gelu_erf(),
+            (Self::Composed | Self::Bf16, Activation::Relu) => x.relu(),
+            (Self::Composed | Self::Bf16, Activation::Tanh) => x.tanh(),
         }
     }
 
@@ -55,7 +55,7 @@ impl Kernels {
     pub fn add_rows(self, x: &Tensor, rows: &Tensor) -> Result<Tensor> {
         match self {
             Self::Fused => add_rows::fused(x, rows),
-            Self::Plain | Self::Bf16 => x.broadcast_add(rows),
+            Self::Composed | Self::Bf16 => x.broadcast_add(rows),
         }
     }
 
@@ -66,7 +66,11 @@ impl Kernels {
     pub fn dropout(self, x: &Tensor, mask: Option<Mask>) -> Result<Tensor> {
         match (mask.map(|mask| mask.over(x.elem_count())), self) {
             (None, _) => Ok(x.clone()),
-            (Some(mask), Self::Plain | Self::Bf16) => mask.apply(x),
+            #[cfg(feature = "cuda")]
+            (Some(mask), Self::Composed | Self::Bf16) if x.device().is_cuda() => {
+                super::cuda::dropout(x, mask)
+            }
+            (Some(mask), Self::Composed | Self::Bf16) => mask.apply(x),
             (Some(mask), Self::Fused) => dropout::fused(x, mask),
         }
     }

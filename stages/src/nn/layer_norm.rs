@@ -6,7 +6,7 @@ use super::cpu::per_instruction_set;
 use super::dropout::{self, Mask};
 use super::fused::math::{dot, sum};
 use super::fused::{self, Kernel, parallel};
-use super::{Kernels, Params};
+use super::{Kernels, ParamStore};
 
 /// Normalises the last dimension to mean 0 and variance 1 (biased), then scales and shifts it.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ impl LayerNorm {
     ///
     /// # Errors
     /// One is missing or has another shape.
-    pub fn load(params: &Params, name: &str, size: usize, eps: f64) -> Result<Self> {
+    pub fn load(params: &ParamStore, name: &str, size: usize, eps: f64) -> Result<Self> {
         Ok(Self {
             weight: params.get_shaped(&format!("{name}.weight"), &[size])?,
             bias: params.get_shaped(&format!("{name}.bias"), &[size])?,
@@ -38,7 +38,7 @@ impl LayerNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self.kernels {
             Kernels::Fused => self.fused(x, None, None),
-            Kernels::Plain | Kernels::Bf16 => self.plain(x),
+            Kernels::Composed | Kernels::Bf16 => self.plain(x),
         }
     }
 
@@ -49,7 +49,7 @@ impl LayerNorm {
     pub fn forward_sum(&self, x: &Tensor, mask: Option<Mask>, residual: &Tensor) -> Result<Tensor> {
         match self.kernels {
             Kernels::Fused => self.fused(x, mask, Some(residual)),
-            Kernels::Plain | Kernels::Bf16 => self.plain(&(self.kernels.dropout(x, mask)? + residual)?),
+            Kernels::Composed | Kernels::Bf16 => self.plain(&(self.kernels.dropout(x, mask)? + residual)?),
         }
     }
 
@@ -112,37 +112,37 @@ impl Kernel for Fused {
         inputs: &[&[f32]],
         saved: &Saved,
         grad: &[f32],
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Vec<Option<Vec<f32>>> {
         let (weight, size) = (inputs[0], self.size);
         let rows = grad.len() / size;
         let (mut grad_weight, mut grad_bias) = (None, None);
-        if wanted[0] || wanted[1] {
+        if needs_grad[0] || needs_grad[1] {
             let mut sums = parallel::sum_rows(rows, size, 2 * size, |first, end, sums| {
                 let range = first * size..end * size;
                 let (weight, bias) = sums.split_at_mut(size);
                 parameter_gradients(&grad[range.clone()], &saved.normal[range], weight, bias);
             });
-            grad_bias = wanted[1].then(|| sums.split_off(size));
+            grad_bias = needs_grad[1].then(|| sums.split_off(size));
             sums.truncate(size);
-            grad_weight = wanted[0].then_some(sums);
+            grad_weight = needs_grad[0].then_some(sums);
         }
         let mut gradients = vec![grad_weight, grad_bias, None];
-        if wanted[2..].contains(&true) {
+        if needs_grad[2..].contains(&true) {
             let mut grad_sum = grad.to_vec();
             parallel::rows(&mut grad_sum, size, |first, grad| {
                 let normal = &saved.normal[first * size..first * size + grad.len()];
                 input_gradient(grad, normal, &saved.scale[first..], weight);
             });
-            let mut grad_x = if wanted[2] { Some(grad_sum.clone()) } else { None };
+            let mut grad_x = if needs_grad[2] { Some(grad_sum.clone()) } else { None };
             if let (Some(mask), Some(grad_x)) = (&self.mask, &mut grad_x) {
                 parallel::rows(grad_x, size, |first, grad| dropout::scale(mask, first * size, grad));
             }
             gradients[2] = grad_x;
-            if let Some(wanted) = wanted.get(3) {
-                gradients.push(wanted.then_some(grad_sum));
+            if let Some(needs_grad) = needs_grad.get(3) {
+                gradients.push(needs_grad.then_some(grad_sum));
             }
-        } else if wanted.len() > 3 {
+        } else if needs_grad.len() > 3 {
             gradients.push(None);
         }
         gradients

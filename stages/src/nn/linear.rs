@@ -5,7 +5,7 @@ use candle_core::{Error, Result, Tensor};
 use super::cpu::per_instruction_set;
 use super::fused::{self, Kernel, parallel};
 use super::gemm::{Matrix, product};
-use super::{Kernels, Params};
+use super::{Kernels, ParamStore};
 
 /// y = x Wᵀ + b.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ impl Linear {
     ///
     /// # Errors
     /// One is missing or has another shape.
-    pub fn load(params: &Params, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
+    pub fn load(params: &ParamStore, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
         Self::load_tied(params, &format!("{name}.weight"), &format!("{name}.bias"), inputs, outputs)
     }
 
@@ -30,7 +30,7 @@ impl Linear {
     /// # Errors
     /// One is missing or has another shape.
     pub fn load_tied(
-        params: &Params,
+        params: &ParamStore,
         weight: &str,
         bias: &str,
         inputs: usize,
@@ -138,7 +138,13 @@ impl Kernel for Size {
         (Size::forward(*self, inputs[0], inputs[1], inputs[2]), ())
     }
 
-    fn backward(&self, inputs: &[&[f32]], (): &(), grad: &[f32], wanted: &[bool]) -> Vec<Option<Vec<f32>>> {
+    fn backward(
+        &self,
+        inputs: &[&[f32]],
+        (): &(),
+        grad: &[f32],
+        needs_grad: &[bool],
+    ) -> Vec<Option<Vec<f32>>> {
         let &[x, weight, _] = inputs else { return Vec::new() };
         let grad_x = || {
             let mut grad_x = vec![0f32; x.len()];
@@ -146,9 +152,9 @@ impl Kernel for Size {
             grad_x
         };
         vec![
-            wanted[0].then(grad_x),
-            wanted[1].then(|| self.weight_gradient(self.rows(grad), x)),
-            wanted[2].then(|| bias_gradient(self.rows(grad))),
+            needs_grad[0].then(grad_x),
+            needs_grad[1].then(|| self.weight_gradient(self.rows(grad), x)),
+            needs_grad[2].then(|| bias_gradient(self.rows(grad))),
         ]
     }
 }

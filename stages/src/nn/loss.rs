@@ -42,8 +42,8 @@ impl Kernel for CrossEntropy {
         // −ln p = ln Σ exp(x − max) − (x − max), added up in double precision.
         let total: f64 = rows
             .map(|((logits, &label), &total)| {
-                let most = largest(logits);
-                f64::from(libm::logf(total)) - f64::from(logits[label as usize] - most)
+                let max = largest(logits);
+                f64::from(libm::logf(total)) - f64::from(logits[label as usize] - max)
             })
             .sum();
         (vec![(total / self.labels.len() as f64) as f32], probabilities)

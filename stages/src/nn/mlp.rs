@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::fused::{self, Kernel};
 use super::linear::{Size, bias_gradient};
-use super::{Activation, Kernels, Linear, Params};
+use super::{Activation, Kernels, Linear, ParamStore};
 
 /// y = W₂ f(W₁ x + b₁) + b₂.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ impl Mlp {
     /// # Errors
     /// One is missing or has another shape.
     pub fn load(
-        params: &Params,
+        params: &ParamStore,
         first: &str,
         second: &str,
         (outer, inner): (usize, usize),
@@ -76,7 +76,7 @@ impl Kernel for Fused {
         inputs: &[&[f32]],
         before: &Vec<f32>,
         grad: &[f32],
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Vec<Option<Vec<f32>>> {
         let &[x, weight1, _, weight2, _] = inputs else { return Vec::new() };
         let mut inner = before.clone();
@@ -91,11 +91,11 @@ impl Kernel for Fused {
             grad_x
         };
         vec![
-            wanted[0].then(grad_x),
-            wanted[1].then(|| self.first.weight_gradient(grad_inner, x)),
-            wanted[2].then(|| bias_gradient(grad_inner)),
-            wanted[3].then(|| self.second.weight_gradient(grad, &inner)),
-            wanted[4].then(|| bias_gradient(grad)),
+            needs_grad[0].then(grad_x),
+            needs_grad[1].then(|| self.first.weight_gradient(grad_inner, x)),
+            needs_grad[2].then(|| bias_gradient(grad_inner)),
+            needs_grad[3].then(|| self.second.weight_gradient(grad, &inner)),
+            needs_grad[4].then(|| bias_gradient(grad)),
         ]
     }
 }

@@ -10,6 +10,7 @@ mod allocator;
 mod attention;
 pub mod conv;
 pub mod cpu;
+pub mod cpu_tensor;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod dropout;
@@ -17,7 +18,6 @@ pub mod frozen_batch_norm;
 mod fused;
 mod gemm;
 mod grouped;
-pub mod host;
 pub mod init;
 mod kernels;
 mod layer_norm;
@@ -32,14 +32,14 @@ mod winograd;
 pub use activation::Activation;
 pub use adamw::{AdamW, AdamWConfig, Momentum, decays};
 pub use allocator::tune_allocator;
-pub use attention::{Attention, Widths};
+pub use attention::{Attention, AttentionDims};
 pub use dropout::{Dropout, DropoutAt, Mask};
 pub use kernels::Kernels;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use loss::cross_entropy;
 pub use mlp::Mlp;
-pub use params::{Param, Params};
+pub use params::{Param, ParamStore};
 
 #[cfg(test)]
 mod tests;

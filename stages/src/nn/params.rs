@@ -30,12 +30,12 @@ impl Param {
 
 /// Parameters, ordered by name.
 #[derive(Debug, Clone)]
-pub struct Params {
+pub struct ParamStore {
     by_name: BTreeMap<String, Param>,
     kernels: Kernels,
 }
 
-impl Params {
+impl ParamStore {
     /// Takes `tensors` by name; those for which `trained` holds become variables (with a copy of their own).
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Params {
             by_name.insert(name, param);
         }
         let device = by_name.values().next().map_or(Device::Cpu, |param| param.tensor().device().clone());
-        Ok(Self { by_name, kernels: Kernels::of(&device) })
+        Ok(Self { by_name, kernels: Kernels::for_device(&device) })
     }
 
     /// The same parameters for layers computed by `kernels` instead of the device's fastest.
@@ -91,7 +91,7 @@ impl Params {
         if tensor.dims() != shape {
             let found = tensor.dims();
             return Err(Error::Msg(format!(
-                "parameter `{name}` has shape {found:?}, the model wants {shape:?}"
+                "parameter `{name}` has shape {found:?}, the model needs {shape:?}"
             )));
         }
         Ok(tensor)
@@ -122,11 +122,11 @@ mod tests {
     use super::*;
     use candle_core::Device;
 
-    fn params() -> Params {
+    fn params() -> ParamStore {
         let tensor = |value: f32| Tensor::new(&[value, 2.0], &Device::Cpu).unwrap();
         let tensors = [("b.weight", 1.0), ("a.weight", 2.0), ("c.bias", 3.0)];
         let tensors = tensors.map(|(name, value)| (name.to_owned(), tensor(value)));
-        Params::new(HashMap::from(tensors), |name| name.ends_with("weight")).unwrap()
+        ParamStore::new(HashMap::from(tensors), |name| name.ends_with("weight")).unwrap()
     }
 
     #[test]

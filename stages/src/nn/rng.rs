@@ -1,7 +1,7 @@
 //! Seeded randomness: one ChaCha stream for each purpose of a seed, and normal numbers. It does not know what the numbers
 //! are for.
 //!
-//! Streams are told apart by a name, not by the order in which they are drawn: a model with adapters gets the
+//! A name identifies a stream, not by the order in which they are drawn: a model with adapters gets the
 //! same classifier as the one without.
 
 use rand::{Rng, RngExt, SeedableRng};

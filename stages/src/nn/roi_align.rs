@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::host::with_host_values;
+use super::cpu_tensor::with_cpu_values;
 
 /// How boxes are sampled.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,7 +50,7 @@ impl RoiAlign {
                 .collect();
             return Tensor::cat(&parts?, 0);
         }
-        let rows = with_host_values(&map.contiguous()?, |map| channels_last(map, channels))?;
+        let rows = with_cpu_values(&map.contiguous()?, |map| channels_last(map, channels))?;
         let mut pooled = vec![0f32; boxes.len() * values_per_box];
         let pool = |sum: &mut Vec<f32>, (pooled, &roi): (&mut [f32], &[f32; 4])| {
             let samples = self.samples_of(roi, height, width);
@@ -170,7 +170,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::nn::host::host_vec;
+    use crate::nn::cpu_tensor::cpu_vec;
 
     const ALIGN: RoiAlign = RoiAlign { bins: 3, samples: 2, scale: 0.25 };
 
@@ -182,7 +182,7 @@ mod tests {
     /// The definition, written out for one value.
     fn direct(map: &Tensor, [x1, y1, x2, y2]: [f32; 4], channel: usize, row: usize, column: usize) -> f32 {
         let (_, _, height, width) = map.dims4().unwrap();
-        let values = host_vec(map).unwrap();
+        let values = cpu_vec(map).unwrap();
         let at = |y: usize, x: usize| f64::from(values[(channel * height + y) * width + x]);
         let bilinear = |y: f64, x: f64| {
             if y < -1.0 || y > height as f64 || x < -1.0 || x > width as f64 {
@@ -235,8 +235,8 @@ mod tests {
         let map = map(2, 1, 1);
         assert_eq!(ALIGN.forward(&map, &[]).unwrap().dims(), [0, 18]);
         let pooled = ALIGN.forward(&map, &[[0.0, 0.0, 3.0, 3.0]]).unwrap();
-        let values = host_vec(&map).unwrap();
-        for (value, expected) in host_vec(&pooled).unwrap().iter().zip(values.iter().flat_map(|v| [*v; 9])) {
+        let values = cpu_vec(&map).unwrap();
+        for (value, expected) in cpu_vec(&pooled).unwrap().iter().zip(values.iter().flat_map(|v| [*v; 9])) {
             assert!((value - expected).abs() < 1e-6);
         }
     }

@@ -9,7 +9,7 @@ use super::*;
 const DEVICE: Device = Device::Cpu;
 
 /// Parameters of the layers below, at widths that are no multiples of any vector's; the named ones are trained.
-fn params(trained: &[&str], kernels: Kernels) -> Params {
+fn params(trained: &[&str], kernels: Kernels) -> ParamStore {
     let shapes: [(&str, &[usize]); 21] = [
         ("first.weight", &[23, 18]),
         ("first.bias", &[23]),
@@ -37,7 +37,7 @@ fn params(trained: &[&str], kernels: Kernels) -> Params {
         (name.to_owned(), init::normal(1, name, shape, 0.7, &DEVICE).unwrap())
     };
     let tensors = shapes.into_iter().map(tensor).collect();
-    Params::new(tensors, |name| trained.contains(&name)).unwrap().with_kernels(kernels)
+    ParamStore::new(tensors, |name| trained.contains(&name)).unwrap().with_kernels(kernels)
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
@@ -54,12 +54,12 @@ fn assert_close(fused: &Tensor, plain: &Tensor, what: &str) {
 
 /// Holds `layer`, which reads the parameters `reads`, to the properties above: with everything trained, with each
 /// part trained alone, and with nothing trained.
-fn check(layer: impl Fn(&Params) -> Result<Tensor>, reads: &[&str]) {
+fn check(layer: impl Fn(&ParamStore) -> Result<Tensor>, reads: &[&str]) {
     let mut cases: Vec<Vec<&str>> = reads.iter().map(|&name| vec![name]).collect();
     cases.extend([reads.to_vec(), Vec::new()]);
     for trained in cases {
         let fused = run(&layer, &trained, Kernels::Fused);
-        let plain = run(&layer, &trained, Kernels::Plain);
+        let plain = run(&layer, &trained, Kernels::Composed);
         assert_close(&fused.0, &plain.0, "output");
         for ((name, fused), (_, plain)) in fused.1.iter().zip(&plain.1) {
             let (Some(fused), Some(plain)) = (fused, plain) else { panic!("{name} gets no gradient") };
@@ -70,7 +70,7 @@ fn check(layer: impl Fn(&Params) -> Result<Tensor>, reads: &[&str]) {
 
 /// The layer's output, and the gradients of what is trained.
 fn run(
-    layer: impl Fn(&Params) -> Result<Tensor>,
+    layer: impl Fn(&ParamStore) -> Result<Tensor>,
     trained: &[&str],
     kernels: Kernels,
 ) -> (Tensor, Vec<(String, Option<Tensor>)>) {
@@ -83,7 +83,7 @@ fn run(
     for (name, param) in params.iter().filter(|(name, _)| !trained.contains(name)) {
         // Candle's own products leave gradients of frozen factors behind; the fused kernels compute none.
         let computed = grads.get(param.tensor()).is_some();
-        assert!(kernels == Kernels::Plain || !computed, "{name} is frozen but has a gradient");
+        assert!(kernels == Kernels::Composed || !computed, "{name} is frozen but has a gradient");
     }
     let gradients = params.trained().map(|(name, var)| (name.to_owned(), grads.get(var).cloned()));
     let gradients = gradients.collect();
@@ -96,14 +96,14 @@ fn mask() -> Mask {
 
 #[test]
 fn linear() {
-    let layer = |params: &Params| Linear::load(params, "first", 18, 23)?.forward(&params.get("x")?);
+    let layer = |params: &ParamStore| Linear::load(params, "first", 18, 23)?.forward(&params.get("x")?);
     check(layer, &["x", "first.weight", "first.bias"]);
 }
 
 #[test]
 fn mlp() {
     for activation in [Activation::Gelu, Activation::Relu] {
-        let layer = |params: &Params| {
+        let layer = |params: &ParamStore| {
             Mlp::load(params, "first", "second", (18, 23), activation)?.forward(&params.get("x")?)
         };
         check(layer, &["x", "first.weight", "first.bias", "second.weight", "second.bias"]);
@@ -112,18 +112,19 @@ fn mlp() {
 
 #[test]
 fn layer_norm() {
-    let norm = |params: &Params| LayerNorm::load(params, "norm", 18, 1e-12);
+    let norm = |params: &ParamStore| LayerNorm::load(params, "norm", 18, 1e-12);
     check(|params| norm(params)?.forward(&params.get("x")?), &["x", "norm.weight", "norm.bias"]);
     for mask in [None, Some(mask())] {
-        let layer = |params: &Params| norm(params)?.forward_sum(&params.get("x")?, mask, &params.get("y")?);
+        let layer =
+            |params: &ParamStore| norm(params)?.forward_sum(&params.get("x")?, mask, &params.get("y")?);
         check(layer, &["x", "y", "norm.weight", "norm.bias"]);
     }
 }
 
 /// An attention layer of the parameters `name`.
-fn attention(params: &Params, name: &str, widths: Widths) -> Result<Attention> {
+fn attention(params: &ParamStore, name: &str, dims: AttentionDims) -> Result<Attention> {
     let names = ["query", "key", "value"].map(|part| format!("{name}.{part}"));
-    Attention::load(params, names.each_ref().map(String::as_str), widths, 3)
+    Attention::load(params, names.each_ref().map(String::as_str), dims, 3)
 }
 
 /// What an attention layer `name` reads of the parameters.
@@ -144,13 +145,13 @@ fn attention_of_a_sequence_to_itself() {
     let mut reads: Vec<&str> = names.iter().map(String::as_str).collect();
     reads.push("x");
     for mask in [None, Some(mask())] {
-        let attention = |params: &Params| attention(params, "self", Widths::all(18));
-        let all = |params: &Params| {
+        let attention = |params: &ParamStore| attention(params, "self", AttentionDims::all(18));
+        let all = |params: &ParamStore| {
             let x = params.get("x")?;
             attention(params)?.forward(&x, &x, &bias, mask)
         };
         check(all, &reads);
-        let first = |params: &Params| {
+        let first = |params: &ParamStore| {
             let queries = params.get("y")?.narrow(1, 0, 1)?.contiguous()?;
             attention(params)?.forward(&queries, &params.get("x")?, &bias, mask)
         };
@@ -163,10 +164,10 @@ fn attention_of_one_sequence_to_another_of_another_width() {
     let (names, bias) = (reads_of("cross"), padding());
     let mut reads: Vec<&str> = names.iter().map(String::as_str).collect();
     reads.extend(["x", "z"]);
-    let widths = Widths { asking: 18, attended: 13, heads: 24 };
+    let dims = AttentionDims { query: 18, key_value: 13, heads: 24 };
     for mask in [None, Some(mask())] {
-        let layer = |params: &Params| {
-            let found = attention(params, "cross", widths)?.forward(
+        let layer = |params: &ParamStore| {
+            let found = attention(params, "cross", dims)?.forward(
                 &params.get("x")?,
                 &params.get("z")?,
                 &bias,
@@ -184,18 +185,18 @@ fn activations_rows_added_to_each_and_dropout() {
     for activation in [Activation::Gelu, Activation::Relu, Activation::Tanh] {
         check(|params| params.kernels().activate(&params.get("x")?, activation), &["x"]);
     }
-    let row = |params: &Params| {
+    let row = |params: &ParamStore| {
         params.kernels().add_rows(&params.get("x")?, &params.get("norm.weight")?.unsqueeze(0)?)
     };
     check(row, &["x", "norm.weight"]);
-    let table = |params: &Params| params.kernels().add_rows(&params.get("x")?, &params.get("x")?.get(0)?);
+    let table = |params: &ParamStore| params.kernels().add_rows(&params.get("x")?, &params.get("x")?.get(0)?);
     check(table, &["x"]);
     check(|params| params.kernels().dropout(&params.get("x")?, Some(mask())), &["x"]);
 }
 
 #[test]
 fn tensors_that_do_not_fit_are_refused() {
-    for kernels in [Kernels::Plain, Kernels::Fused] {
+    for kernels in [Kernels::Composed, Kernels::Fused] {
         let params = params(&[], kernels);
         let (x, wide) = (params.get("x").unwrap(), Tensor::zeros((2, 5, 19), DType::F32, &DEVICE).unwrap());
         assert!(Linear::load(&params, "first", 18, 23).unwrap().forward(&wide).is_err());
@@ -204,7 +205,7 @@ fn tensors_that_do_not_fit_are_refused() {
         let norm = LayerNorm::load(&params, "norm", 18, 1e-12).unwrap();
         assert!(norm.forward(&wide).is_err());
         assert!(norm.forward_sum(&x, None, &wide).is_err());
-        let attention = attention(&params, "self", Widths::all(18)).unwrap();
+        let attention = attention(&params, "self", AttentionDims::all(18)).unwrap();
         let bias = Tensor::zeros((2, 4), DType::F32, &DEVICE).unwrap();
         assert!(attention.forward(&x, &x, &bias, None).is_err());
         assert!(attention.forward(&wide, &x, &padding(), None).is_err());

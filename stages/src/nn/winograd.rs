@@ -71,9 +71,9 @@ impl Filters {
         let Self { values, out, depth } = self;
         let (plane, across) = (height * width, width.div_ceil(OUT));
         let rows_at_once = (AT_ONCE / (PLACES * depth.max(out) * across)).clamp(1, height.div_ceil(OUT));
-        let most = PLACES * rows_at_once * across;
+        let max_tiles = PLACES * rows_at_once * across;
         // By channel, place and tile, so that threads may share out the channels.
-        let (mut tiles, mut products) = (vec![0f32; depth * most], vec![0f32; out * most]);
+        let (mut tiles, mut products) = (vec![0f32; depth * max_tiles], vec![0f32; out * max_tiles]);
         for top in (0..height).step_by(rows_at_once * OUT) {
             let rows = rows_at_once.min((height - top).div_ceil(OUT));
             let count = rows * across;

@@ -99,7 +99,7 @@ pub const CASES: &[Case] = &[
         "import-visualbert",
         "(config: (vocab_size: 5, hidden_size: 4, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 8, \
          max_position_embeddings: 6, type_vocab_size: 2, adapter_divisor: 2, visual_embedding_dim: 3))",
-        &[("archive", "./stages/src/import_model/fixtures/zip.pth")],
+        &[("archive", "./stages/tests/fixtures/import_model/zip.pth")],
     ),
     case(
         "pretrain-vilbert",
@@ -115,7 +115,7 @@ pub const CASES: &[Case] = &[
          max_position_embeddings: 6, type_vocab_size: 2, v_feature_size: 3, v_hidden_size: 6, v_num_hidden_layers: 1, \
          v_num_attention_heads: 2, v_intermediate_size: 6, bi_hidden_size: 6, bi_num_attention_heads: 2, \
          t_biattention_id: [0], v_biattention_id: [0], adapter_divisor: 2))",
-        &[("archive", "./stages/src/import_model/fixtures/vilbert.pth")],
+        &[("archive", "./stages/tests/fixtures/import_model/vilbert.pth")],
     ),
     case(
         "import-run",

@@ -20,7 +20,7 @@ pub type Case = (&'static str, Vec<u8>, &'static str, Fate);
 const OUT: &str = "leads out of the archive";
 const LINK_OUT: &str = "is a link that leads out of the archive";
 const ONE_NAME: &str = "which are one name on some systems";
-const NO_FILE: &str = "which is no file of the archive";
+const NO_FILE: &str = "which is not a file of the archive";
 
 fn named(name: impl AsRef<[u8]>) -> Vec<u8> {
     zip(&[file("good.txt", b"good"), file(name, b"evil")])

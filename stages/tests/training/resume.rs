@@ -103,7 +103,7 @@ fn a_checkpoint_of_no_use_is_told_and_the_run_begins_anew() {
         fs::write(&file, spoilt).unwrap();
         let (result, progress) = attempt(&space, &params, &damaged, 100);
         result.unwrap();
-        assert!(progress.notes.lock().unwrap()[0].contains("begins anew"));
+        assert!(progress.notes.lock().unwrap()[0].contains("starts from the beginning"));
         assert_eq!(bytes(&damaged), bytes(&whole));
     }
     let (result, progress) = attempt(&space, &params, &foreign, 100);

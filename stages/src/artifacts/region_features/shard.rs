@@ -1,20 +1,19 @@
 //! One shard of region features, mapped into memory. It knows rows, not which pictures they are of.
 
-use std::fs::File;
 use std::path::Path;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors};
 
 use super::PictureRegions;
 use crate::artifacts::{ArtifactError, Result};
+use crate::formats::mapped_file::MappedFile;
 
 /// A shard whose shapes have been checked.
 #[derive(Debug)]
 pub struct Shard {
-    map: Mmap,
+    map: MappedFile,
     rows: usize,
     width: usize,
     max_regions: usize,
@@ -36,11 +35,7 @@ impl Shard {
     /// A file that is missing or damaged, or whose tensors have other shapes.
     pub fn open(path: &Path, rows: usize, max_regions: usize, width: usize) -> Result<Self> {
         let fail = |problem: String| ArtifactError::new(path, problem);
-        let file = File::open(path).map_err(|error| fail(error.to_string()))?;
-        // SAFETY: trees are immutable, and a shard of a running step has its name only once it is whole: nobody
-        // changes or cuts it while it is mapped.
-        #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(|error| fail(error.to_string()))?;
+        let map = MappedFile::open(path).map_err(|error| fail(error.to_string()))?;
         let tensors = SafeTensors::deserialize(&map).map_err(|error| fail(error.to_string()))?;
         let offset = |name: &str, dtypes: &[Dtype], shape: &[usize]| {
             let tensor = tensors.tensor(name).map_err(|error| fail(error.to_string()))?;

@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use super::{Layout, PictureRegions};
 use crate::artifacts::{ArtifactError, Result};
 
-/// Values that are made bytes at once; they stay in a core's cache until they are written.
+/// Values that are turned into bytes at once; they stay in a core's cache until they are written.
 const AT_ONCE: usize = 1 << 14;
 
 /// A shard that is being filled.
@@ -56,9 +56,9 @@ impl ShardWriter {
     /// # Errors
     /// Regions whose parts disagree in length or are too many, a feature too large for 16 bits; a disk that is full.
     pub fn put(&self, row: usize, regions: &PictureRegions) -> Result<()> {
-        let Layout { width, max_regions: most, half, .. } = self.layout;
+        let Layout { width, max_regions, half, .. } = self.layout;
         let (count, image) = (regions.boxes.len(), &self.images[row]);
-        let fits = count <= most
+        let fits = count <= max_regions
             && regions.features.len() == count * width
             && regions.scores.len() == count
             && regions.objects.len() == count;
@@ -73,13 +73,13 @@ impl ShardWriter {
                 let problem = format!("a feature of `{image}` is too large for 16 bits; leave `half` out");
                 return Err(ArtifactError::new(&self.path, problem));
             }
-            self.values(features, row * most * width, &halves, f16::to_le_bytes)?;
+            self.values(features, row * max_regions * width, &halves, f16::to_le_bytes)?;
         } else {
-            self.values(features, row * most * width, &regions.features, f32::to_le_bytes)?;
+            self.values(features, row * max_regions * width, &regions.features, f32::to_le_bytes)?;
         }
-        self.values(boxes, row * most * 4, regions.boxes.as_flattened(), f32::to_le_bytes)?;
-        self.values(scores, row * most, &regions.scores, f32::to_le_bytes)?;
-        self.values(objects, row * most, &regions.objects, u32::to_le_bytes)?;
+        self.values(boxes, row * max_regions * 4, regions.boxes.as_flattened(), f32::to_le_bytes)?;
+        self.values(scores, row * max_regions, &regions.scores, f32::to_le_bytes)?;
+        self.values(objects, row * max_regions, &regions.objects, u32::to_le_bytes)?;
         self.values(counts, row, &[count as u32], u32::to_le_bytes)?;
         self.values(sizes, row * 2, &[regions.size.0, regions.size.1], u32::to_le_bytes)?;
         self.put.fetch_add(1, Ordering::Relaxed);
@@ -120,17 +120,17 @@ impl ShardWriter {
     }
 }
 
-/// What stands before the tensors of a shard of `n` pictures, where they begin, and the bytes of the whole. The order is
+/// What comes before the tensors of a shard of `n` pictures, where they begin, and the bytes of the whole. The order is
 /// the one of safetensors' own writer: by type, then by name.
 fn header(layout: Layout, n: usize) -> std::result::Result<(Vec<u8>, Places, u64), String> {
-    let Layout { width, max_regions: most, half, .. } = layout;
+    let Layout { width, max_regions, half, .. } = layout;
     let mut places = Places::default();
     let features = if half { Dtype::F16 } else { Dtype::F32 };
     let mut tensors = [
-        (&mut places.features, "features", features, vec![n, most, width]),
-        (&mut places.boxes, "boxes", Dtype::F32, vec![n, most, 4]),
-        (&mut places.scores, "scores", Dtype::F32, vec![n, most]),
-        (&mut places.objects, "objects", Dtype::U32, vec![n, most]),
+        (&mut places.features, "features", features, vec![n, max_regions, width]),
+        (&mut places.boxes, "boxes", Dtype::F32, vec![n, max_regions, 4]),
+        (&mut places.scores, "scores", Dtype::F32, vec![n, max_regions]),
+        (&mut places.objects, "objects", Dtype::U32, vec![n, max_regions]),
         (&mut places.counts, "counts", Dtype::U32, vec![n]),
         (&mut places.sizes, "sizes", Dtype::U32, vec![n, 2]),
     ];

@@ -11,7 +11,7 @@ use super::{MANIFEST, Manifest, PictureRegions, Shard, ShardEntry};
 use crate::artifacts::{ArtifactError, Result, write_json};
 
 /// More than any detector proposes. Room for so many regions is taken for each picture.
-const MOST_REGIONS: usize = 10_000;
+const MAX_REGIONS: usize = 10_000;
 
 /// How features lie in their shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +30,10 @@ impl Layout {
     /// Whether a layout may have so many regions a picture and pictures a shard.
     ///
     /// # Errors
-    /// What is wrong with the params `regions` and `shard` of whoever writes features.
+    /// What is wrong with the params `regions` and `shard` of a stage that writes features.
     pub fn check(regions: usize, shard: usize) -> std::result::Result<(), String> {
-        if !(1..=MOST_REGIONS).contains(&regions) {
-            return Err(format!("`regions` is {regions}; it may be 1 to {MOST_REGIONS}"));
+        if !(1..=MAX_REGIONS).contains(&regions) {
+            return Err(format!("`regions` is {regions}; it may be 1 to {MAX_REGIONS}"));
         }
         if shard == 0 { Err("`shard` must be at least 1".to_owned()) } else { Ok(()) }
     }
@@ -41,7 +41,7 @@ impl Layout {
     /// Bytes that `pictures` take.
     pub fn bytes(&self, pictures: usize) -> u64 {
         let feature = self.width * if self.half { 2 } else { 4 };
-        // Boxes, scores and objects beside each feature; count and size of each picture.
+        // Boxes, scores and objects for each feature; count and size of each picture.
         (pictures * (self.max_regions * (feature + 24) + 12)) as u64
     }
 }
@@ -84,7 +84,7 @@ impl RegionWriter {
     /// Starts the next shard, of `images`, of which there are as many as the layout says, or fewer in the last one.
     ///
     /// # Errors
-    /// A file that cannot be made.
+    /// A file that cannot be created.
     pub fn begin(&self, images: &[String]) -> Result<ShardWriter> {
         let new = self.dir.join(self.next_file()).with_extension("new");
         ShardWriter::create(new, self.layout, images)

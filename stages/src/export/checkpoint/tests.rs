@@ -5,10 +5,11 @@ use stage_api::testing::run_stage;
 
 use super::*;
 use crate::artifacts::history::History;
-use crate::import_model::ImportRun;
+use crate::formats::torch_file;
+use crate::models;
 use crate::models::visual_bert::Config;
-use crate::models::{AdapterPlace, Mode, Small, Start, complete, fresh, vilbert};
-use crate::{models, torch_file};
+use crate::models::{AdapterPlace, Mode, SmallConfig, Start, init_from_pretrained, init_random, vilbert};
+use crate::training::import_model::ImportRun;
 
 fn config() -> Config {
     Config {
@@ -29,8 +30,8 @@ fn run(dir: &Path) -> HashMap<String, Tensor> {
 }
 
 fn run_of(dir: &Path, config: &models::Config, mode: Mode) -> HashMap<String, Tensor> {
-    let base = fresh(&**config, 1, &Device::Cpu).unwrap();
-    let tensors = complete(&base, &**config, mode, Start::Base, 1, &Device::Cpu).unwrap();
+    let base = init_random(&**config, 1, &Device::Cpu).unwrap();
+    let tensors = init_from_pretrained(&base, &**config, mode, Start::Base, 1, &Device::Cpu).unwrap();
     weights::write(dir, config, &tensors).unwrap();
     tensors
 }
@@ -168,7 +169,7 @@ fn an_export_is_imported_as_the_run_it_was() {
 #[test]
 fn a_vilbert_is_imported_as_the_run_it_was() {
     let dir = tempfile::tempdir().unwrap();
-    let small = Small {
+    let small = SmallConfig {
         words: 11,
         positions: 9,
         features: 7,

@@ -97,7 +97,7 @@ fn a_run_is_begun_filled_and_finished() {
     let asked: Vec<String> = asked.iter().collect();
     let lines: Vec<&str> = asked.iter().filter_map(|text| text.lines().next()?.split(' ').nth(1)).collect();
     let api = |path: &str| format!("/api/2.0/mlflow/{path}");
-    let wanted = [
+    let expected = [
         api("experiments/get-by-name?experiment_name=my%20memes"),
         api("experiments/create"),
         api("runs/search"),
@@ -106,7 +106,7 @@ fn a_run_is_begun_filled_and_finished() {
         api("runs/log-batch"),
         api("runs/update"),
     ];
-    assert_eq!(lines, wanted);
+    assert_eq!(lines, expected);
     assert!(asked.iter().all(|text| text.to_ascii_lowercase().contains("authorization: bearer t0ken")));
     let body = |text: &String| -> Value { serde_json::from_str(text.lines().last().unwrap()).unwrap() };
     assert_eq!(body(&asked[3])["start_time"], 1_700_000_000_000u64);

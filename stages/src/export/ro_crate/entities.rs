@@ -22,7 +22,7 @@ const WHOLE: &str = "#run";
 const COMPLETED: &str = "http://schema.org/CompletedActionStatus";
 
 impl Crate<'_> {
-    /// Adds every entity that is no file. `places` has the ids of what lies in the crate, by source.
+    /// Adds every entity that is no file. `places` has the ids of what is in the crate, by source.
     pub(super) fn describe(&mut self, steps: &[Ran], name: &str, places: &BTreeMap<String, String>) {
         let workflow = self.workflow();
         self.parts.insert(workflow.clone());

@@ -1,6 +1,6 @@
 //! A step as a research object (RO-Crate 1.1, Provenance Run Crate 0.5): its files, those of every published step above it
 //! and of the project's that these read, and for every step above it what ran, on what, when and where. Results that are
-//! not in the crate are told of by their digests: they may be large, and not ours to hand on.
+//! not in the crate are named by their digests: they may be large, and not ours to hand on.
 //!
 //! ```text
 //! <out>/ro-crate-metadata.json
@@ -23,7 +23,7 @@ use stage_api::{Desk, Results, RunView, StageError, StepView};
 use super::tracked::with_times;
 use super::write;
 
-/// What stands where the project has no file of this name.
+/// The text where the project has no file of this name.
 const NO_LICENSE: &str = "No licence is given: ask the authors before you use it.";
 const LICENSE: &str = "LICENSE";
 
@@ -57,12 +57,12 @@ pub(super) fn export(desk: &Desk, name: &str, out: &Path) -> Result<(), StageErr
         let problem = format!("--out {}: the folder is not empty; name another or remove it", out.display());
         return Err(StageError::Params(problem));
     }
-    let mut made = Crate { results: desk.results, out, entities: Vec::new(), parts: BTreeSet::new() };
-    let places = made.copy_files(&steps, name)?;
-    made.describe(&steps, name, &places);
+    let mut package = Crate { results: desk.results, out, entities: Vec::new(), parts: BTreeSet::new() };
+    let places = package.copy_files(&steps, name)?;
+    package.describe(&steps, name, &places);
     let graph = json!({
         "@context": ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}],
-        "@graph": made.entities,
+        "@graph": package.entities,
     });
     write(&out.join("ro-crate-metadata.json"), format!("{graph:#}\n").as_bytes())
 }
@@ -70,13 +70,13 @@ pub(super) fn export(desk: &Desk, name: &str, out: &Path) -> Result<(), StageErr
 /// The step `name` and all steps above it, each after all that it reads.
 fn above(results: &dyn Results, name: &str) -> Result<Vec<Ran>, StageError> {
     let steps = results.steps();
-    let mut wanted = BTreeSet::from([name.to_owned()]);
+    let mut included = BTreeSet::from([name.to_owned()]);
     if !steps.iter().any(|step| step.name == name) {
         return Err(StageError::Params(format!("there is no step `{name}`; see `repro list`")));
     }
     for step in steps.iter().rev() {
-        if wanted.contains(&step.name) {
-            wanted.extend(step.inputs.iter().filter_map(|input| input.step().map(ToOwned::to_owned)));
+        if included.contains(&step.name) {
+            included.extend(step.inputs.iter().filter_map(|input| input.step().map(ToOwned::to_owned)));
         }
     }
     let ran = |step: StepView| match (step.run.clone(), step.tree.clone()) {
@@ -86,16 +86,16 @@ fn above(results: &dyn Results, name: &str) -> Result<Vec<Ran>, StageError> {
             Err(StageError::failed(problem))
         }
     };
-    steps.into_iter().filter(|step| wanted.contains(&step.name)).map(ran).collect()
+    steps.into_iter().filter(|step| included.contains(&step.name)).map(ran).collect()
 }
 
 impl Crate<'_> {
-    /// Copies what belongs into the crate; gives the ids of what lies there, by source.
+    /// Copies what belongs into the crate; gives the ids of what is there, by source.
     fn copy_files(&mut self, steps: &[Ran], name: &str) -> Result<BTreeMap<String, String>, StageError> {
         let mut places = BTreeMap::new();
         let file = self.results.file().to_owned();
         // The pipeline has an entity of its own, with more to say.
-        let text = fs::read(&file).map_err(|error| told(&file, error))?;
+        let text = fs::read(&file).map_err(|error| file_error(&file, error))?;
         write(&self.out.join(self.workflow()), &text)?;
         let license = self.results.root().join(LICENSE);
         if license.is_file() {
@@ -121,10 +121,10 @@ impl Crate<'_> {
     fn copy(&mut self, from: &Path, to: &str) -> Result<String, StageError> {
         let id = utf8_percent_encode(to, PLAIN).to_string();
         if !from.is_dir() {
-            let bytes = fs::read(from).map_err(|error| told(from, error))?;
+            let bytes = fs::read(from).map_err(|error| file_error(from, error))?;
             let copy = self.out.join(to);
             write(&copy, &bytes)?;
-            keep_executable(from, &copy).map_err(|error| told(&copy, error))?;
+            keep_executable(from, &copy).map_err(|error| file_error(&copy, error))?;
             let sum: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
             self.entities.push(json!({
                 "@id": id,
@@ -137,10 +137,10 @@ impl Crate<'_> {
             self.parts.insert(id.clone());
             return Ok(id);
         }
-        fs::create_dir_all(self.out.join(to)).map_err(|error| told(&self.out.join(to), error))?;
+        fs::create_dir_all(self.out.join(to)).map_err(|error| file_error(&self.out.join(to), error))?;
         let mut inner = Vec::new();
-        for entry in fs::read_dir(from).map_err(|error| told(from, error))? {
-            inner.push(entry.map_err(|error| told(from, error))?.path());
+        for entry in fs::read_dir(from).map_err(|error| file_error(from, error))? {
+            inner.push(entry.map_err(|error| file_error(from, error))?.path());
         }
         inner.sort();
         let mut parts = Vec::new();
@@ -161,7 +161,7 @@ impl Crate<'_> {
     }
 }
 
-/// Lets whoever may read a copy execute it, where the owner of the original may.
+/// Lets every reader of a copy execute it, where the owner of the original may.
 fn keep_executable(from: &Path, to: &Path) -> std::io::Result<()> {
     if fs::metadata(from)?.permissions().mode() & 0o100 == 0 {
         return Ok(());
@@ -170,11 +170,11 @@ fn keep_executable(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::set_permissions(to, Permissions::from_mode(mode | (mode & 0o444) >> 2))
 }
 
-fn told(path: &Path, error: std::io::Error) -> StageError {
+fn file_error(path: &Path, error: std::io::Error) -> StageError {
     StageError::failed(format!("{}: {error}", path.display()))
 }
 
-/// References to entities; a single one stands by itself, as the specification asks.
+/// References to entities; a single one is not a list, as the specification asks.
 fn refs(ids: impl IntoIterator<Item = impl AsRef<str>>) -> Value {
     let mut found: Vec<Value> = ids.into_iter().map(|id| json!({"@id": id.as_ref()})).collect();
     if found.len() == 1 { found.remove(0) } else { Value::Array(found) }

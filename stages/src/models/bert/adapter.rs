@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::nn::{Activation, Mlp, Params};
+use crate::nn::{Activation, Mlp, ParamStore};
 
 #[derive(Debug, Clone)]
 pub struct Adapter(Mlp);
@@ -12,7 +12,7 @@ pub struct Adapter(Mlp);
 impl Adapter {
     /// The adapter `<name>1`, `<name>2` of outer width `width`, if the parameters have one. It is as narrow within as
     /// its own weights.
-    pub fn load(params: &Params, name: &str, width: usize) -> Result<Option<Self>> {
+    pub fn load(params: &ParamStore, name: &str, width: usize) -> Result<Option<Self>> {
         let (down, up) = (format!("{name}1"), format!("{name}2"));
         if !params.iter().any(|(name, _)| name.starts_with(&down)) {
             return Ok(None);
@@ -57,7 +57,7 @@ impl AdapterPlace {
     }
 
     /// The place of adapters that text layers have in these parts; nothing where they have none.
-    pub fn of_parts(attention: bool, output: bool) -> Option<Self> {
+    pub fn from_parts(attention: bool, output: bool) -> Option<Self> {
         match (attention, output) {
             (true, true) => Some(Self::Both),
             (true, false) => Some(Self::Attention),

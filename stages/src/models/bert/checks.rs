@@ -6,32 +6,32 @@ use candle_core::{Error, Result};
 use super::super::{Architecture, Mode};
 
 /// No dimension is greater than this: the counting of parameters cannot overflow.
-const MOST: usize = 1 << 20;
+const MAX: usize = 1 << 20;
 /// No model has more layers than this.
-const MOST_LAYERS: usize = 1 << 10;
+const MAX_LAYERS: usize = 1 << 10;
 /// No model has more parameters than this, 16 GiB.
-const MOST_PARAMETERS: u64 = 1 << 32;
+const MAX_PARAMETERS: u64 = 1 << 32;
 
 fn fail(problem: String) -> Result<()> {
     // `Error::msg` would add a backtrace, and this is a message for users.
     Err(Error::Msg(format!("model config: {problem}")))
 }
 
-/// Dimensions by name, each from 1 to [`MOST`].
+/// Dimensions by name, each from 1 to [`MAX`].
 pub fn dimensions(named: &[(&str, usize)]) -> Result<()> {
     if let Some((name, _)) = named.iter().find(|(_, count)| *count == 0) {
         return fail(format!("`{name}` must not be 0"));
     }
-    match named.iter().find(|(_, count)| *count > MOST) {
-        Some((name, count)) => fail(format!("`{name}` is {count}, more than {MOST}")),
+    match named.iter().find(|(_, count)| *count > MAX) {
+        Some((name, count)) => fail(format!("`{name}` is {count}, more than {MAX}")),
         None => Ok(()),
     }
 }
 
 /// A number of layers.
 pub fn layers((name, count): (&str, usize)) -> Result<()> {
-    if count > MOST_LAYERS {
-        return fail(format!("`{name}` is {count}, more than {MOST_LAYERS}"));
+    if count > MAX_LAYERS {
+        return fail(format!("`{name}` is {count}, more than {MAX_LAYERS}"));
     }
     Ok(())
 }
@@ -39,7 +39,7 @@ pub fn layers((name, count): (&str, usize)) -> Result<()> {
 /// Heads share a width.
 pub fn heads((width, hidden): (&str, usize), (name, heads): (&str, usize)) -> Result<()> {
     if !hidden.is_multiple_of(heads) {
-        return fail(format!("`{width}` {hidden} is no multiple of `{name}` {heads}"));
+        return fail(format!("`{width}` {hidden} is not a multiple of `{name}` {heads}"));
     }
     Ok(())
 }
@@ -55,8 +55,8 @@ pub fn adapters(width: usize, divisor: usize) -> Result<()> {
 /// All parameters together, adapters included.
 pub fn parameters(model: &dyn Architecture) -> Result<()> {
     let parameters = model.counts(Mode::Pe).total;
-    if parameters > MOST_PARAMETERS {
-        return fail(format!("makes {parameters} parameters, more than {MOST_PARAMETERS}"));
+    if parameters > MAX_PARAMETERS {
+        return fail(format!("makes {parameters} parameters, more than {MAX_PARAMETERS}"));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::nn::{Activation, Kernels, LayerNorm, Linear, Params};
+use crate::nn::{Activation, Kernels, LayerNorm, Linear, ParamStore};
 
 /// The name here of the classifier's tensor `name` of a checkpoint: MMF's spellings now and before, then that of exports for
 /// Hugging Face; nothing for what is not of a classifier.
@@ -25,11 +25,11 @@ pub struct Classifier {
 
 impl Classifier {
     /// Whether the parameters have one.
-    pub fn is_in(params: &Params) -> bool {
+    pub fn is_in(params: &ParamStore) -> bool {
         params.iter().any(|(name, _)| name.starts_with(PREFIX))
     }
 
-    pub fn load(params: &Params, width: usize, eps: f64) -> Result<Self> {
+    pub fn load(params: &ParamStore, width: usize, eps: f64) -> Result<Self> {
         Ok(Self {
             dense: Linear::load(params, "model.classifier.0.dense", width, width)?,
             norm: LayerNorm::load(params, "model.classifier.0.LayerNorm", width, eps)?,

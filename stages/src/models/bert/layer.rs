@@ -3,9 +3,11 @@
 use candle_core::{Result, Tensor};
 
 use super::Adapter;
-use crate::nn::{Activation, Attention, DropoutAt, Kernels, LayerNorm, Linear, Mask, Mlp, Params, Widths};
+use crate::nn::{
+    Activation, Attention, AttentionDims, DropoutAt, Kernels, LayerNorm, Linear, Mask, Mlp, ParamStore,
+};
 
-/// Which rows of the sequence are wanted of a layer.
+/// Which rows of the sequence are computed by a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rows {
     All,
@@ -33,14 +35,14 @@ pub fn key_bias(mask: &Tensor) -> Result<Tensor> {
 
 /// How a part of a layer ends: the LayerNorm of its output and its input, with an adapter if there is one.
 #[derive(Debug, Clone)]
-pub struct End {
+pub struct BertOutput {
     adapter: Option<Adapter>,
     norm: LayerNorm,
     kernels: Kernels,
 }
 
-impl End {
-    pub fn load(params: &Params, name: &str, size: &LayerSize) -> Result<Self> {
+impl BertOutput {
+    pub fn load(params: &ParamStore, name: &str, size: &LayerSize) -> Result<Self> {
         Ok(Self {
             adapter: Adapter::load(params, &format!("{name}.{}", size.adapter), size.hidden)?,
             norm: LayerNorm::load(params, &format!("{name}.LayerNorm"), size.hidden, size.eps)?,
@@ -61,9 +63,9 @@ impl End {
 pub struct Layer {
     attention: Attention,
     attention_output: Linear,
-    attention_end: End,
+    attention_end: BertOutput,
     feed_forward: Mlp,
-    output_end: End,
+    output_end: BertOutput,
     site: u32,
 }
 
@@ -72,18 +74,18 @@ impl Layer {
     pub const SITES: u32 = 3;
 
     /// The layer of the parameters under `name`; its places of dropout are `site` and those after it.
-    pub fn load(params: &Params, name: &str, size: &LayerSize, site: u32) -> Result<Self> {
+    pub fn load(params: &ParamStore, name: &str, size: &LayerSize, site: u32) -> Result<Self> {
         let hidden = size.hidden;
         let part = |part: &str| format!("{name}.{part}");
         let projections = ["query", "key", "value"].map(|of| part(&format!("attention.self.{of}")));
         let projections = projections.each_ref().map(String::as_str);
         let (first, second) = (part("intermediate.dense"), part("output.dense"));
         Ok(Self {
-            attention: Attention::load(params, projections, Widths::all(hidden), size.heads)?,
+            attention: Attention::load(params, projections, AttentionDims::all(hidden), size.heads)?,
             attention_output: Linear::load(params, &part("attention.output.dense"), hidden, hidden)?,
-            attention_end: End::load(params, &part("attention.output"), size)?,
+            attention_end: BertOutput::load(params, &part("attention.output"), size)?,
             feed_forward: Mlp::load(params, &first, &second, (hidden, size.inner), Activation::Gelu)?,
-            output_end: End::load(params, &part("output"), size)?,
+            output_end: BertOutput::load(params, &part("output"), size)?,
             site,
         })
     }
@@ -97,13 +99,13 @@ impl Layer {
         dropout: Option<&DropoutAt>,
     ) -> Result<Tensor> {
         let mask = |offset: u32| dropout.map(|dropout| dropout.site(self.site + offset));
-        let wanted = match rows {
+        let queries = match rows {
             Rows::All => x.clone(),
             Rows::First => x.narrow(1, 0, 1)?.contiguous()?,
         };
-        let context = self.attention.forward(&wanted, x, bias, mask(0))?;
+        let context = self.attention.forward(&queries, x, bias, mask(0))?;
         let attended = self.attention_output.forward(&context)?;
-        let attended = self.attention_end.forward(&attended, mask(1), &wanted)?;
+        let attended = self.attention_end.forward(&attended, mask(1), &queries)?;
         self.output_end.forward(&self.feed_forward.forward(&attended)?, mask(2), &attended)
     }
 }

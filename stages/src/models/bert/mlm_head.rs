@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::super::{Architecture, Dimensions};
-use crate::nn::{Activation, Kernels, LayerNorm, Linear, Params};
+use crate::nn::{Activation, Kernels, LayerNorm, Linear, ParamStore};
 
 /// Predicts words from hidden states: a transform, then a decoder whose weights are the word embeddings.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ impl MlmHead {
     ///
     /// # Errors
     /// One is missing or has another shape.
-    pub fn new(model: &dyn Architecture, params: &Params) -> Result<Self> {
+    pub fn new(model: &dyn Architecture, params: &ParamStore) -> Result<Self> {
         let Dimensions { words, hidden, layer_norm_eps, .. } = model.dimensions();
         let name = |part: &str| format!("model.cls.predictions.{part}");
         Ok(Self {

@@ -1,20 +1,20 @@
-//! BERT's blocks, of which the models are made. They know no model: names and widths are handed in.
+//! BERT's blocks, that the models consist of. They know no model: names and widths are handed in.
 
 mod adapter;
 pub mod checks;
 mod classifier;
-pub mod found;
 mod layer;
 mod mlm_head;
+pub mod shape_inference;
 mod shapes;
-mod words;
+mod text_embeddings;
 
 pub use adapter::{Adapter, AdapterPlace};
 pub use classifier::{Classifier, classifier_name};
-pub use layer::{End, Layer, LayerSize, Rows, key_bias};
+pub use layer::{BertOutput, Layer, LayerSize, Rows, key_bias};
 pub use mlm_head::MlmHead;
 pub use shapes::Shapes;
-pub use words::{Words, WordsSize};
+pub use text_embeddings::{EmbeddingDims, TextEmbeddings};
 
 /// BERT's constants, which small models share.
 pub mod defaults {

@@ -54,11 +54,11 @@ pub fn best_first(scores: &[f32]) -> Vec<usize> {
 }
 
 /// Greedy non-maximum suppression: of `boxes`, best first, keeps each that overlaps no kept one by more than
-/// `threshold`, and stops at `most`. Returns indices, best first. Two boxes without area do not overlap.
-pub fn suppress(boxes: &[Corners], threshold: f32, most: usize) -> Vec<usize> {
+/// `threshold`, and stops at `max`. Returns indices, best first. Two boxes without area do not overlap.
+pub fn suppress(boxes: &[Corners], threshold: f32, max: usize) -> Vec<usize> {
     let mut kept: Vec<usize> = Vec::new();
     for (index, &corners) in boxes.iter().enumerate() {
-        if kept.len() == most {
+        if kept.len() == max {
             break;
         }
         if !kept.iter().any(|&other| iou(boxes[other], corners) > threshold) {
@@ -130,10 +130,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn suppression_equals_brute_force(boxes in prop::collection::vec(any_box(), 0..40), most in 0..40usize) {
+        fn suppression_equals_brute_force(boxes in prop::collection::vec(any_box(), 0..40), max in 0..40usize) {
             let mut expected = brute_force(&boxes, 0.4);
-            expected.truncate(most);
-            prop_assert_eq!(suppress(&boxes, 0.4, most), expected);
+            expected.truncate(max);
+            prop_assert_eq!(suppress(&boxes, 0.4, max), expected);
         }
 
         #[test]

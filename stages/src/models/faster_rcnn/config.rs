@@ -4,12 +4,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// No number of a config is greater than this: products of three cannot overflow.
-const MOST: usize = 1 << 20;
+const MAX: usize = 1 << 20;
 /// Some decide how much memory or time a single picture takes: the side of the canvas (a gigabyte and more), the
 /// proposals (compared in pairs), the samples of a bin.
-const MOST_SIDE: usize = 1 << 14;
-const MOST_PROPOSALS: usize = 1 << 14;
-const MOST_SAMPLES: usize = 1 << 6;
+const MAX_SIDE: usize = 1 << 14;
+const MAX_PROPOSALS: usize = 1 << 14;
+const MAX_SAMPLES: usize = 1 << 6;
 
 /// A Faster R-CNN with a ResNeXt body and a feature pyramid.
 ///
@@ -163,18 +163,17 @@ impl Config {
             return Err(format!("`{name}` must be at least 1"));
         }
         let limits = [
-            ("sampling_ratio", self.sampling_ratio, MOST_SAMPLES),
-            ("over_levels", self.proposals.over_levels, MOST_PROPOSALS),
-            ("max_size", self.max_size, MOST_SIDE),
-            ("size_divisor", self.size_divisor, MOST_SIDE),
+            ("sampling_ratio", self.sampling_ratio, MAX_SAMPLES),
+            ("over_levels", self.proposals.over_levels, MAX_PROPOSALS),
+            ("max_size", self.max_size, MAX_SIDE),
+            ("size_divisor", self.size_divisor, MAX_SIDE),
         ];
-        let widths = self.stage_widths.iter().map(|&width| ("stage_widths", width, MOST));
-        let others = [("classes", self.classes, MOST)].into_iter().chain(widths);
-        let others = others.chain(positive.map(|(name, value)| (name, value, MOST)));
-        if let Some((name, value, most)) =
-            limits.into_iter().chain(others).find(|(_, value, most)| value > most)
+        let widths = self.stage_widths.iter().map(|&width| ("stage_widths", width, MAX));
+        let others = [("classes", self.classes, MAX)].into_iter().chain(widths);
+        let others = others.chain(positive.map(|(name, value)| (name, value, MAX)));
+        if let Some((name, value, max)) = limits.into_iter().chain(others).find(|(_, value, max)| value > max)
         {
-            return Err(format!("`{name}` is {value}, more than {most}"));
+            return Err(format!("`{name}` is {value}, more than {max}"));
         }
         if !(1..=8).contains(&stages) || self.blocks.contains(&0) {
             return Err("`blocks` must name 1 to 8 stages of at least one block".to_owned());

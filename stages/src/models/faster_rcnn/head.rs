@@ -5,7 +5,7 @@ use candle_nn::VarBuilder;
 
 use super::boxes::{Corners, area};
 use super::config::Config;
-use crate::nn::host::{affine, softmax};
+use crate::nn::cpu_tensor::{affine, softmax};
 use crate::nn::roi_align::RoiAlign;
 
 /// Pooling from the pyramid, two hidden layers, class scores.

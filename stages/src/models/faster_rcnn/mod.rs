@@ -7,13 +7,13 @@
 pub mod anchors;
 mod backbone;
 mod boxes;
-mod choose;
 pub mod config;
 pub mod fit;
 mod fpn;
 mod head;
 mod preprocess;
 mod rpn;
+mod selection;
 pub mod shapes;
 
 use candle_core::{Device, Result};
@@ -22,9 +22,9 @@ use candle_nn::VarBuilder;
 pub use boxes::Corners;
 pub use config::Config;
 pub use head::ClassScores;
-pub use preprocess::Picture;
 
-use crate::nn::host::host_vec;
+pub use crate::formats::image_decode::Picture;
+use crate::nn::cpu_tensor::cpu_vec;
 use backbone::Body;
 use fpn::Pyramid;
 use head::{BoxHead, Described};
@@ -72,24 +72,24 @@ impl FasterRcnn {
         })
     }
 
-    /// The at most `most` regions of a picture, most confident first.
+    /// The at most `max_regions` regions of a picture, most confident first.
     ///
     /// Boxes are proposals, clipped to the canvas and not to the picture, as in the published features.
     ///
     /// # Errors
     /// A picture without pixels; features that are not finite (damaged weights); what the device reports.
-    pub fn detect(&self, picture: &Picture, most: usize) -> Result<Vec<Region>> {
+    pub fn detect(&self, picture: &Picture, max_regions: usize) -> Result<Vec<Region>> {
         let Looked { scale, proposals, described } = self.look(picture)?;
-        let probabilities = host_vec(&described.probabilities)?;
+        let probabilities = cpu_vec(&described.probabilities)?;
         let Config { classes, class_nms, head_width, .. } = self.config;
-        let features = host_vec(&described.features)?;
+        let features = cpu_vec(&described.features)?;
         let values = features.iter().chain(&probabilities).chain(proposals.as_flattened());
         if !values.into_iter().all(|value| value.is_finite()) {
             return Err(candle_core::Error::Msg(
                 "a feature, score or box is not a finite number: check the weights".to_owned(),
             ));
         }
-        let choices = choose::choose(&proposals, scale, &probabilities, classes, class_nms, most);
+        let choices = selection::choose(&proposals, scale, &probabilities, classes, class_nms, max_regions);
         Ok(choices
             .into_iter()
             .map(|choice| Region {

@@ -1,20 +1,10 @@
-//! From a picture's bytes to the detector's canvas, as the published features were made: blue-green-red, means
+//! From a picture's bytes to the detector's canvas, as for the published features: blue-green-red, means
 //! subtracted, scaled bilinearly, padded. It does not know file formats.
 
 use candle_core::{Device, Result, Tensor};
 
 use super::config::Config;
-
-/// A picture: 8-bit red, green, blue, row by row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture {
-    /// Pixels across.
-    pub width: usize,
-    /// Pixels down.
-    pub height: usize,
-    /// `height · width · 3` values.
-    pub rgb: Vec<u8>,
-}
+use crate::formats::image_decode::Picture;
 
 /// A picture as the network takes it.
 #[derive(Debug)]
@@ -68,7 +58,7 @@ pub fn prepare(picture: &Picture, config: &Config, device: &Device) -> Result<Ca
 }
 
 /// For each output pixel its two inputs and the weight of the second. The step between samples is exactly
-/// `1 / scale`, which is not input size over output size when the output's size was rounded. Places are reckoned in double
+/// `1 / scale`, which is not input size over output size when the output's size was rounded. Places are computed in double
 /// precision, as OpenCV does: single would shift a far pixel by hundredths of a grey level.
 fn taps(outputs: usize, inputs: usize, scale: f64) -> Vec<(usize, usize, f32)> {
     (0..outputs)
@@ -89,7 +79,7 @@ fn taps(outputs: usize, inputs: usize, scale: f64) -> Vec<(usize, usize, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::host::host_vec;
+    use crate::nn::cpu_tensor::cpu_vec;
 
     fn grey(width: usize, height: usize, value: impl Fn(usize, usize) -> u8) -> Picture {
         let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
@@ -111,7 +101,7 @@ mod tests {
         // Scale 0.5 of 10 × 33: 16.5 rounds to 16, so 16 columns fit the canvas exactly.
         let canvas = prepare(&grey(33, 10, |_, _| 200), &config, &Device::Cpu).unwrap();
         assert_eq!(canvas.pixels.dims(), [1, 3, 16, 16]);
-        let values = host_vec(&canvas.pixels).unwrap();
+        let values = cpu_vec(&canvas.pixels).unwrap();
         assert_eq!(values[4 * 16 + 15], 200.0 - config.means_bgr[0]);
         assert_eq!(values[5 * 16], 0.0);
     }
@@ -124,7 +114,7 @@ mod tests {
         let picture = grey(10, 3, |x, _| (x * x) as u8);
         let canvas = prepare(&picture, &config, &Device::Cpu).unwrap();
         assert_eq!(canvas.pixels.dims(), [1, 3, 8, 24]);
-        let values = host_vec(&canvas.pixels).unwrap();
+        let values = cpu_vec(&canvas.pixels).unwrap();
         let mean = config.means_bgr[0];
         assert!((values[22] - (81.0 - mean)).abs() < 1e-4);
         let part = 20.5 * 3.0 / 7.0 - 0.5 - 8.0;
@@ -138,7 +128,7 @@ mod tests {
         let picture = Picture { width: 1, height: 1, rgb: vec![30, 20, 10] };
         let canvas = prepare(&picture, &config, &Device::Cpu).unwrap();
         let plane = config.size_divisor * config.size_divisor;
-        let values = host_vec(&canvas.pixels).unwrap();
+        let values = cpu_vec(&canvas.pixels).unwrap();
         assert_eq!([values[0], values[plane], values[2 * plane]], [9.0, 18.0, 27.0]);
     }
 

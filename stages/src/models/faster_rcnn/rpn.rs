@@ -9,7 +9,7 @@ use super::boxes::{Corners, best_first, clip, decode, suppress};
 use super::config::{Config, Proposals};
 use super::fpn::load_biased;
 use crate::nn::conv::{Conv2d, Window};
-use crate::nn::host::host_vec;
+use crate::nn::cpu_tensor::cpu_vec;
 
 /// The head shared by all levels, and the anchors of each.
 #[derive(Debug)]
@@ -65,8 +65,8 @@ impl Rpn {
         let (_, _, height, width) = map.dims4()?;
         let hidden = self.hidden.forward(map, None)?;
         let (plane, per_cell) = (height * width, cell.len());
-        let logits = host_vec(&self.objectness.forward(&hidden, None)?)?;
-        let deltas = host_vec(&self.deltas.forward(&hidden, None)?)?;
+        let logits = cpu_vec(&self.objectness.forward(&hidden, None)?)?;
+        let deltas = cpu_vec(&self.deltas.forward(&hidden, None)?)?;
         // The head is channel-major (anchor, then place); the anchors are by place, then anchor.
         let places = (0..plane).flat_map(|place| (0..per_cell).map(move |anchor| (place, anchor)));
         Ok(LevelPrediction {

@@ -1,4 +1,4 @@
-//! The tensors a detector is made of: names as in the published checkpoint, shapes from the config. It
+//! The tensors of a detector: names as in the published checkpoint, shapes from the config. It
 //! allocates nothing, so the big model can be counted anywhere.
 
 use super::config::Config;

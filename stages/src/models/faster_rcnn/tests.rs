@@ -114,7 +114,7 @@ fn does_what_the_reference_does() {
             let at = format!("{}.{number}", case.name);
             let expected = |part: &str| &kept[&format!("{at}.{part}")];
             let thinned = |tensor: &Tensor| {
-                host_vec(tensor).unwrap().into_iter().step_by(case.every).collect::<Vec<f32>>()
+                cpu_vec(tensor).unwrap().into_iter().step_by(case.every).collect::<Vec<f32>>()
             };
             let picture = picture(size);
 
@@ -122,7 +122,7 @@ fn does_what_the_reference_does() {
             assert_eq!(canvas.scale, case.scales[number] as f32, "{at}");
             let furthest = thinned(&canvas.pixels)
                 .iter()
-                .zip(host_vec(expected("canvas")).unwrap())
+                .zip(cpu_vec(expected("canvas")).unwrap())
                 .map(|(found, expected)| (found - expected).abs())
                 .fold(0.0, f32::max);
             assert!(furthest < 1e-4, "{at}: a pixel is off by {furthest}");
@@ -130,7 +130,7 @@ fn does_what_the_reference_does() {
             let levels = detector.pyramid.forward(&detector.body.forward(&canvas.pixels).unwrap()).unwrap();
             assert_eq!(levels.len(), case.config.anchor_sizes.len());
             for (level, map) in levels.iter().enumerate() {
-                let off = off(&thinned(map), &host_vec(expected(&format!("level{level}"))).unwrap());
+                let off = off(&thinned(map), &cpu_vec(expected(&format!("level{level}"))).unwrap());
                 assert!(off < 1e-4, "{at}: level {level} is off by {off}");
             }
 
@@ -142,7 +142,7 @@ fn does_what_the_reference_does() {
             let found: Vec<Corners> = regions.iter().map(|region| region.corners).collect();
             let far = distance(&found, &corners(expected("boxes")));
             assert!(far < NEAR, "{at}: a box is off by {far}, or at another place");
-            let scores = host_vec(expected("scores")).unwrap();
+            let scores = cpu_vec(expected("scores")).unwrap();
             let objects = expected("objects").to_vec1::<i64>().unwrap();
             let features = expected("features").to_vec2::<f32>().unwrap();
             for (place, region) in regions.iter().enumerate() {
@@ -154,10 +154,10 @@ fn does_what_the_reference_does() {
             }
 
             // Overlaps measured on the canvas would give other boxes, or the same in another order.
-            let probabilities = host_vec(&looked.described.probabilities).unwrap();
+            let probabilities = cpu_vec(&looked.described.probabilities).unwrap();
             let Config { classes, class_nms, .. } = case.config;
             let chosen = |scale| -> Vec<usize> {
-                let choices = choose::choose(
+                let choices = selection::choose(
                     &looked.proposals,
                     scale,
                     &probabilities,

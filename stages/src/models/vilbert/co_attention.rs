@@ -3,10 +3,9 @@
 
 use candle_core::{Result, Tensor};
 
-use super::super::bert::End;
-use super::encoder::Biases;
-use super::{Config, Streams};
-use crate::nn::{Activation, Attention, DropoutAt, LayerNorm, Linear, Mask, Mlp, Params, Widths};
+use super::super::bert::BertOutput;
+use super::{Biases, Config, Streams};
+use crate::nn::{Activation, Attention, AttentionDims, DropoutAt, LayerNorm, Linear, Mask, Mlp, ParamStore};
 
 #[derive(Debug, Clone)]
 pub struct CoAttention {
@@ -21,7 +20,7 @@ struct Side {
     attention_output: Linear,
     attention_norm: LayerNorm,
     feed_forward: Mlp,
-    output_end: End,
+    output_end: BertOutput,
     /// Its places of dropout: of the attention, after it, after the feed-forward part.
     sites: [u32; 3],
 }
@@ -30,20 +29,20 @@ impl CoAttention {
     /// Places of dropout in a layer.
     pub const SITES: u32 = 6;
 
-    pub fn load(config: &Config, params: &Params, index: usize, site: u32) -> Result<Self> {
+    pub fn load(config: &Config, params: &ParamStore, index: usize, site: u32) -> Result<Self> {
         let part = |part: &str| format!("model.bert.encoder.c_layer.{index}.{part}");
         let bi = config.bi_hidden_size;
         // In the original's names 1 is the regions and 2 the text.
         let side = |of: &str, own: u8, other: u8, sites: [u32; 3]| -> Result<Side> {
             let size = if own == 1 { config.vision_layer() } else { config.text_layer() };
-            let attended = if own == 1 { config.hidden_size } else { config.v_hidden_size };
+            let key_value = if own == 1 { config.hidden_size } else { config.v_hidden_size };
             let names = [format!("query{own}"), format!("key{other}"), format!("value{other}")]
                 .map(|name| part(&format!("biattention.{name}")));
             let names = names.each_ref().map(String::as_str);
-            let widths = Widths { asking: size.hidden, attended, heads: bi };
+            let dims = AttentionDims { query: size.hidden, key_value, heads: bi };
             let (first, second) = (format!("{of}_intermediate.dense"), format!("{of}_output.dense"));
             Ok(Side {
-                attention: Attention::load(params, names, widths, config.bi_num_attention_heads)?,
+                attention: Attention::load(params, names, dims, config.bi_num_attention_heads)?,
                 attention_output: Linear::load(
                     params,
                     &part(&format!("biOutput.dense{own}")),
@@ -63,7 +62,7 @@ impl CoAttention {
                     (size.hidden, size.inner),
                     Activation::Gelu,
                 )?,
-                output_end: End::load(params, &part(&format!("{of}_output")), &size)?,
+                output_end: BertOutput::load(params, &part(&format!("{of}_output")), &size)?,
                 sites: sites.map(|offset| site + offset),
             })
         };

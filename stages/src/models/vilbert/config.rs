@@ -4,13 +4,13 @@ use candle_core::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::bert::{LayerSize, Shapes, WordsSize, checks, defaults};
+use super::super::bert::{EmbeddingDims, LayerSize, Shapes, checks, defaults};
 use super::super::{
-    AdapterPlace, Architecture, Changes, Dimensions, Family, Known, Model, Origin, Pretrained, Small,
-    TensorShapes,
+    AdapterPlace, Architecture, Dimensions, Family, Known, Model, ModelOverrides, Origin, Pretrained,
+    SmallConfig, TensorShapes,
 };
-use super::{Vilbert, names, shapes};
-use crate::nn::Params;
+use super::{Vilbert, checkpoint_names, shapes};
+use crate::nn::ParamStore;
 
 /// Dimensions, under the names of the original's configuration: without prefix the text's, `v_` the regions', `bi_` of
 /// co-attention.
@@ -103,7 +103,7 @@ impl Config {
 
     /// A small one: of one width throughout, and with half as many layers of regions and of co-attention as of text, as the
     /// paper's has.
-    pub fn small(small: &Small) -> Self {
+    pub fn small(small: &SmallConfig) -> Self {
         let both = (small.layers / 2).max(1);
         Self {
             vocab_size: small.words,
@@ -128,8 +128,8 @@ impl Config {
         }
     }
 
-    pub(super) fn words(&self) -> WordsSize {
-        WordsSize {
+    pub(super) fn words(&self) -> EmbeddingDims {
+        EmbeddingDims {
             words: self.vocab_size,
             positions: self.max_position_embeddings,
             types: self.type_vocab_size,
@@ -290,24 +290,24 @@ impl Architecture for Config {
         list.0
     }
 
-    fn change(&mut self, changes: &Changes) {
-        let Changes { dropout, adapter_divisor, adapter_place } = *changes;
+    fn change(&mut self, changes: &ModelOverrides) {
+        let ModelOverrides { dropout, adapter_divisor, adapter_place } = *changes;
         self.hidden_dropout_prob = dropout.unwrap_or(self.hidden_dropout_prob);
         self.attention_probs_dropout_prob = dropout.unwrap_or(self.attention_probs_dropout_prob);
         self.adapter_divisor = adapter_divisor.unwrap_or(self.adapter_divisor);
         self.adapter_place = adapter_place.unwrap_or(self.adapter_place);
     }
 
-    fn build(&self, params: &Params) -> Result<Box<dyn Model>> {
+    fn build(&self, params: &ParamStore) -> Result<Box<dyn Model>> {
         Ok(Box::new(Vilbert::new(self, params)?))
     }
 
     fn own_name(&self, origin: Origin, name: &str) -> Option<String> {
-        names::own(origin, name)
+        checkpoint_names::own(origin, name)
     }
 
     fn is_fresh(&self, origin: Origin, name: &str) -> bool {
-        names::is_fresh(origin, name)
+        checkpoint_names::is_fresh(origin, name)
     }
 
     fn known(&self) -> Known {

@@ -3,16 +3,16 @@
 use candle_core::Result;
 
 use super::super::Batch;
-use super::super::bert::Words;
+use super::super::bert::TextEmbeddings;
 use super::{Config, Streams};
-use crate::nn::{DropoutAt, Kernels, LayerNorm, Linear, Params};
+use crate::nn::{DropoutAt, Kernels, LayerNorm, Linear, ParamStore};
 
 /// The dropout site of the text's embeddings; the regions' follows.
 const SITE: u32 = 0;
 
 #[derive(Debug, Clone)]
 pub struct Embeddings {
-    words: Words,
+    words: TextEmbeddings,
     text_norm: LayerNorm,
     features: Linear,
     locations: Linear,
@@ -24,11 +24,16 @@ impl Embeddings {
     /// Places of dropout: one a stream.
     pub const SITES: u32 = 2;
 
-    pub fn load(config: &Config, params: &Params) -> Result<Self> {
+    pub fn load(config: &Config, params: &ParamStore) -> Result<Self> {
         let (hidden, wide, eps) = (config.hidden_size, config.v_hidden_size, config.layer_norm_eps);
         let regions = |part: &str| format!("model.bert.v_embeddings.{part}");
         Ok(Self {
-            words: Words::load(params, "model.bert.embeddings", config.words(), config.pad_token_id)?,
+            words: TextEmbeddings::load(
+                params,
+                "model.bert.embeddings",
+                config.words(),
+                config.pad_token_id,
+            )?,
             text_norm: LayerNorm::load(params, "model.bert.embeddings.LayerNorm", hidden, eps)?,
             features: Linear::load(params, &regions("image_embeddings"), config.v_feature_size, wide)?,
             locations: Linear::load(params, &regions("image_location_embeddings"), 5, wide)?,

@@ -7,15 +7,8 @@ use candle_core::{Result, Tensor};
 use super::super::bert::{Layer, Rows};
 use super::co_attention::CoAttention;
 use super::embeddings::Embeddings;
-use super::{Config, Streams};
-use crate::nn::{DropoutAt, Params};
-
-/// What the masks of the streams [B, T] and [B, R] add to the scores of keys.
-#[derive(Debug, Clone)]
-pub struct Biases {
-    pub text: Tensor,
-    pub vision: Tensor,
-}
+use super::{Biases, Config, Streams};
+use crate::nn::{DropoutAt, ParamStore};
 
 #[derive(Debug, Clone)]
 pub struct Encoder {
@@ -45,7 +38,7 @@ impl Encoder {
         Self::sites(config)[3]
     }
 
-    pub fn load(config: &Config, params: &Params) -> Result<Self> {
+    pub fn load(config: &Config, params: &ParamStore) -> Result<Self> {
         let co_site = Self::sites(config)[2];
         let ids = config.t_biattention_id.iter().copied().zip(config.v_biattention_id.iter().copied());
         let all = (config.num_hidden_layers, config.v_num_hidden_layers);
@@ -90,7 +83,7 @@ impl Encoder {
 }
 
 impl Stacks {
-    fn load(config: &Config, params: &Params, text: Range<usize>, vision: Range<usize>) -> Result<Self> {
+    fn load(config: &Config, params: &ParamStore, text: Range<usize>, vision: Range<usize>) -> Result<Self> {
         let [text_site, vision_site, ..] = Encoder::sites(config);
         let layer = |stack: &str, index: usize, size, first: u32| {
             let name = format!("model.bert.encoder.{stack}.{index}");
@@ -119,7 +112,7 @@ impl Stacks {
     }
 }
 
-/// `layers` one after the other, of the last one the wanted `rows`.
+/// `layers` one after the other, of the last one only `rows`.
 fn run(
     layers: &[Layer],
     mut x: Tensor,

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::super::bert::Classifier;
 use super::encoder::Encoder;
 use super::{Config, Streams};
-use crate::nn::{Activation, DropoutAt, Kernels, Linear, Params};
+use crate::nn::{Activation, DropoutAt, Kernels, Linear, ParamStore};
 
 #[derive(Debug, Clone)]
 pub struct Head {
@@ -17,7 +17,7 @@ pub struct Head {
 }
 
 impl Head {
-    pub fn load(config: &Config, params: &Params) -> Result<Self> {
+    pub fn load(config: &Config, params: &ParamStore) -> Result<Self> {
         let bi = config.bi_hidden_size;
         Ok(Self {
             text: Linear::load(params, "model.bert.t_pooler.dense", config.hidden_size, bi)?,

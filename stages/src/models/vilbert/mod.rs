@@ -4,12 +4,12 @@
 //! Names of parameters are the original checkpoint's. Some of its tensors are stored, counted and never used
 //! (`q_dense1`, `q_dense2`): they are in the list of parameters, and no block reads them.
 
+mod checkpoint_names;
 mod co_attention;
 mod config;
 mod embeddings;
 mod encoder;
 mod head;
-mod names;
 mod shapes;
 
 use candle_core::{Error, Result, Tensor};
@@ -18,9 +18,9 @@ pub use config::Config;
 
 use super::bert::{Classifier, key_bias};
 use super::{Architecture, Batch, Model};
-use crate::nn::{DropoutAt, Params};
+use crate::nn::{DropoutAt, ParamStore};
 use embeddings::Embeddings;
-use encoder::{Biases, Encoder};
+use encoder::Encoder;
 use head::Head;
 
 /// The hidden states of both streams.
@@ -29,6 +29,13 @@ struct Streams {
     /// [B, T, H].
     text: Tensor,
     /// [B, R, V].
+    vision: Tensor,
+}
+
+/// What the masks of the streams [B, T] and [B, R] add to the scores of keys.
+#[derive(Debug, Clone)]
+struct Biases {
+    text: Tensor,
     vision: Tensor,
 }
 
@@ -46,7 +53,7 @@ impl Vilbert {
     ///
     /// # Errors
     /// Dimensions that make no model; a parameter that is missing or has another shape, by name.
-    pub fn new(config: &Config, params: &Params) -> Result<Self> {
+    pub fn new(config: &Config, params: &ParamStore) -> Result<Self> {
         config.check()?;
         Ok(Self {
             embeddings: Embeddings::load(config, params)?,

@@ -1,6 +1,6 @@
 //! Dimensions read off the shapes of a finished ViLBERT's tensors.
 
-use super::super::bert::found::{self, TensorShapes};
+use super::super::bert::shape_inference::{self, TensorShapes};
 use super::super::{AdapterPlace, Known};
 use super::Config;
 
@@ -12,7 +12,7 @@ const HEAD_WIDTHS: (usize, usize) = (64, 128);
 /// # Errors
 /// A tensor that is missing or is not a matrix; a dimension that neither tells.
 pub fn set(config: &mut Config, shapes: &TensorShapes, known: &Known) -> Result<(), String> {
-    let matrix = |name: &str| found::matrix(shapes, &format!("model.bert.{name}.weight"));
+    let matrix = |name: &str| shape_inference::matrix(shapes, &format!("model.bert.{name}.weight"));
     let (hidden, wide, both);
     (config.vocab_size, hidden) = matrix("embeddings.word_embeddings")?;
     config.max_position_embeddings = matrix("embeddings.position_embeddings")?.0;
@@ -23,7 +23,7 @@ pub fn set(config: &mut Config, shapes: &TensorShapes, known: &Known) -> Result<
     (both, _) = matrix("encoder.c_layer.0.biattention.query1")?;
     (config.hidden_size, config.v_hidden_size, config.bi_hidden_size) = (hidden, wide, both);
 
-    let layers = |kind: &str| found::layers(shapes, &format!("model.bert.encoder.{kind}."));
+    let layers = |kind: &str| shape_inference::layers(shapes, &format!("model.bert.encoder.{kind}."));
     config.num_hidden_layers = layers("layer");
     config.v_num_hidden_layers = layers("v_layer");
     let co_attention = layers("c_layer");
@@ -35,11 +35,11 @@ pub fn set(config: &mut Config, shapes: &TensorShapes, known: &Known) -> Result<
 
     let (narrow, broad) = HEAD_WIDTHS;
     config.num_attention_heads =
-        found::heads(known.num_attention_heads, "num_attention_heads", hidden, narrow)?;
+        shape_inference::heads(known.num_attention_heads, "num_attention_heads", hidden, narrow)?;
     config.v_num_attention_heads =
-        found::heads(known.v_num_attention_heads, "v_num_attention_heads", wide, broad)?;
+        shape_inference::heads(known.v_num_attention_heads, "v_num_attention_heads", wide, broad)?;
     config.bi_num_attention_heads =
-        found::heads(known.bi_num_attention_heads, "bi_num_attention_heads", both, broad)?;
+        shape_inference::heads(known.bi_num_attention_heads, "bi_num_attention_heads", both, broad)?;
 
     let width = |name: &str| {
         let name = format!("model.bert.encoder.{name}1.weight");
@@ -53,11 +53,11 @@ pub fn set(config: &mut Config, shapes: &TensorShapes, known: &Known) -> Result<
         (wide, width("c_layer.0.v_output.AdaptImg")),
     ];
     let [(_, attention), (_, output), .., (_, co_attention)] = adapters;
-    if let Some(place) = AdapterPlace::of_parts(attention.is_some(), output.is_some()) {
+    if let Some(place) = AdapterPlace::from_parts(attention.is_some(), output.is_some()) {
         config.adapter_place = if co_attention.is_some() { AdapterPlace::CoAttention } else { place };
         let widths: Vec<(usize, usize)> =
             adapters.into_iter().filter_map(|(hidden, narrow)| Some((hidden, narrow?))).collect();
-        config.adapter_divisor = found::adapter_divisor(&widths)?;
+        config.adapter_divisor = shape_inference::adapter_divisor(&widths)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use candle_core::{Device, Tensor};
 
-use super::super::{AdapterPlace, Counts, Mode, Start, complete, fresh};
+use super::super::{AdapterPlace, Counts, Mode, Start, init_from_pretrained, init_random};
 use super::*;
 use crate::nn::{Kernels, cross_entropy};
 
@@ -94,7 +94,7 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 
 #[test]
 fn logits_loss_and_gradients_are_the_originals() {
-    for kernels in [Kernels::Fused, Kernels::Plain] {
+    for kernels in [Kernels::Fused, Kernels::Composed] {
         for (adapters, sizes, logits, loss) in [
             (false, (189, 9_210), [-1.572_226_89, 1.678_412_82, -1.588_930_79, 1.569_766_36], 1.665_130_35),
             (true, (213, 9_670), [-1.554_810_18, 1.558_889_06, -1.608_906_85, 1.767_536_76], 1.595_387_25),
@@ -102,7 +102,7 @@ fn logits_loss_and_gradients_are_the_originals() {
             let weights = golden_weights(adapters);
             let count = weights.values().map(Tensor::elem_count).sum::<usize>();
             assert_eq!((weights.len(), count), sizes);
-            let params = Params::new(weights, |_| true).unwrap().with_kernels(kernels);
+            let params = ParamStore::new(weights, |_| true).unwrap().with_kernels(kernels);
             let model = Vilbert::new(&tiny(), &params).unwrap();
             let found = model.logits(&golden_batch(), None).unwrap();
             for (found, expected) in values(&found).into_iter().zip(logits) {
@@ -177,10 +177,11 @@ fn adapters_are_read_wherever_the_config_puts_them() {
         [AdapterPlace::Output, AdapterPlace::Attention, AdapterPlace::Both, AdapterPlace::CoAttention]
     {
         let config = Config { adapter_place: place, ..tiny() };
-        let base = fresh(&Config { initializer_range: 0.3, ..config.clone() }, 1, &Device::Cpu).unwrap();
+        let base =
+            init_random(&Config { initializer_range: 0.3, ..config.clone() }, 1, &Device::Cpu).unwrap();
         let wide = Config { initializer_range: 0.3, ..config.clone() };
-        let tensors = complete(&base, &wide, Mode::Pe, Start::Base, 1, &Device::Cpu).unwrap();
-        let params = Params::new(tensors, |name| Mode::Pe.trains(name)).unwrap();
+        let tensors = init_from_pretrained(&base, &wide, Mode::Pe, Start::Base, 1, &Device::Cpu).unwrap();
+        let params = ParamStore::new(tensors, |name| Mode::Pe.trains(name)).unwrap();
         let model = config.build(&params).unwrap();
         let labels = Tensor::new(&[0u32, 1], &Device::Cpu).unwrap();
         let loss = cross_entropy(&model.logits(&golden_batch(), None).unwrap(), &labels).unwrap();
@@ -216,7 +217,7 @@ fn impossible_dimensions_are_refused_by_name() {
 
 #[test]
 fn a_batch_that_does_not_fit_is_refused() {
-    let params = Params::new(golden_weights(false), |_| false).unwrap();
+    let params = ParamStore::new(golden_weights(false), |_| false).unwrap();
     let model = Vilbert::new(&tiny(), &params).unwrap();
     let mut batch = golden_batch();
     batch.mask = batch.mask.narrow(1, 0, 8).unwrap();
@@ -228,7 +229,7 @@ fn a_batch_that_does_not_fit_is_refused() {
 
 #[test]
 fn the_text_alone_is_encoded_as_beside_the_regions() {
-    let params = Params::new(golden_weights(true), |_| false).unwrap();
+    let params = ParamStore::new(golden_weights(true), |_| false).unwrap();
     let model = Vilbert::new(&tiny(), &params).unwrap();
     let (streams, biases) = model.embed(&golden_batch(), None).unwrap();
     let both = model.encoder.first_rows(streams, &biases, None).unwrap();

@@ -4,13 +4,13 @@ use candle_core::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::bert::{LayerSize, Shapes, WordsSize, checks, defaults, found};
+use super::super::bert::{EmbeddingDims, LayerSize, Shapes, checks, defaults, shape_inference};
 use super::super::{
-    AdapterPlace, Architecture, Changes, Dimensions, Family, Known, Model, Origin, Pretrained, Small,
-    TensorShapes,
+    AdapterPlace, Architecture, Dimensions, Family, Known, Model, ModelOverrides, Origin, Pretrained,
+    SmallConfig, TensorShapes,
 };
-use super::{VisualBert, names};
-use crate::nn::Params;
+use super::{VisualBert, checkpoint_names};
+use crate::nn::ParamStore;
 
 /// Width of an attention head of the paper's model.
 const HEAD_WIDTH: usize = 64;
@@ -80,7 +80,7 @@ impl Config {
     }
 
     /// A small one.
-    pub fn small(small: &Small) -> Self {
+    pub fn small(small: &SmallConfig) -> Self {
         Self {
             vocab_size: small.words,
             hidden_size: small.hidden,
@@ -101,8 +101,8 @@ impl Config {
         self.hidden_size / self.adapter_divisor.max(1)
     }
 
-    pub(super) fn words(&self) -> WordsSize {
-        WordsSize {
+    pub(super) fn words(&self) -> EmbeddingDims {
+        EmbeddingDims {
             words: self.vocab_size,
             positions: self.max_position_embeddings,
             types: self.type_vocab_size,
@@ -180,29 +180,29 @@ impl Architecture for Config {
         list.0
     }
 
-    fn begins_as(&self, name: &str) -> String {
+    fn init_from(&self, name: &str) -> String {
         // The visual position and type tables are copies of the text's.
         name.replace("embeddings_visual", "embeddings")
     }
 
-    fn change(&mut self, changes: &Changes) {
-        let Changes { dropout, adapter_divisor, adapter_place } = *changes;
+    fn change(&mut self, changes: &ModelOverrides) {
+        let ModelOverrides { dropout, adapter_divisor, adapter_place } = *changes;
         self.hidden_dropout_prob = dropout.unwrap_or(self.hidden_dropout_prob);
         self.attention_probs_dropout_prob = dropout.unwrap_or(self.attention_probs_dropout_prob);
         self.adapter_divisor = adapter_divisor.unwrap_or(self.adapter_divisor);
         self.adapter_place = adapter_place.unwrap_or(self.adapter_place);
     }
 
-    fn build(&self, params: &Params) -> Result<Box<dyn Model>> {
+    fn build(&self, params: &ParamStore) -> Result<Box<dyn Model>> {
         Ok(Box::new(VisualBert::new(self, params)?))
     }
 
     fn own_name(&self, origin: Origin, name: &str) -> Option<String> {
-        names::own(origin, name)
+        checkpoint_names::own(origin, name)
     }
 
     fn is_fresh(&self, origin: Origin, name: &str) -> bool {
-        names::is_fresh(origin, name)
+        checkpoint_names::is_fresh(origin, name)
     }
 
     fn known(&self) -> Known {
@@ -210,7 +210,7 @@ impl Architecture for Config {
     }
 
     fn set_from_shapes(&mut self, shapes: &TensorShapes, known: &Known) -> std::result::Result<(), String> {
-        let matrix = |name: &str| found::matrix(shapes, &format!("model.bert.{name}.weight"));
+        let matrix = |name: &str| shape_inference::matrix(shapes, &format!("model.bert.{name}.weight"));
         let hidden;
         (self.vocab_size, hidden) = matrix("embeddings.word_embeddings")?;
         self.hidden_size = hidden;
@@ -218,19 +218,20 @@ impl Architecture for Config {
         self.type_vocab_size = matrix("embeddings.token_type_embeddings")?.0;
         self.visual_embedding_dim = matrix("embeddings.projection")?.1;
         self.intermediate_size = matrix("encoder.layer.0.intermediate.dense")?.0;
-        self.num_hidden_layers = found::layers(shapes, "model.bert.encoder.layer.");
+        self.num_hidden_layers = shape_inference::layers(shapes, "model.bert.encoder.layer.");
         let name = "num_attention_heads";
-        self.num_attention_heads = found::heads(known.num_attention_heads, name, hidden, HEAD_WIDTH)?;
+        self.num_attention_heads =
+            shape_inference::heads(known.num_attention_heads, name, hidden, HEAD_WIDTH)?;
         let adapter = |part: &str| {
             let name = format!("model.bert.encoder.layer.0.{part}.AdaptComb1.weight");
             shapes.get(&name).and_then(|shape| shape.first().copied())
         };
         let (attention, output) = (adapter("attention.output"), adapter("output"));
-        if let Some(place) = AdapterPlace::of_parts(attention.is_some(), output.is_some()) {
+        if let Some(place) = AdapterPlace::from_parts(attention.is_some(), output.is_some()) {
             self.adapter_place = place;
             let widths: Vec<(usize, usize)> =
                 [attention, output].into_iter().flatten().map(|narrow| (hidden, narrow)).collect();
-            self.adapter_divisor = found::adapter_divisor(&widths)?;
+            self.adapter_divisor = shape_inference::adapter_divisor(&widths)?;
         }
         Ok(())
     }

@@ -3,16 +3,16 @@
 use candle_core::{Error, Result, Tensor};
 
 use super::super::Batch;
-use super::super::bert::Words;
+use super::super::bert::TextEmbeddings;
 use super::Config;
-use crate::nn::{DropoutAt, Kernels, LayerNorm, Linear, Params};
+use crate::nn::{DropoutAt, Kernels, LayerNorm, Linear, ParamStore};
 
 /// The dropout site of the embeddings; the layers' come after it.
 pub const SITE: u32 = 0;
 
 #[derive(Debug, Clone)]
 pub struct Embeddings {
-    words: Words,
+    words: TextEmbeddings,
     projection: Linear,
     visual_positions: Tensor,
     visual_types: Tensor,
@@ -21,12 +21,17 @@ pub struct Embeddings {
 }
 
 impl Embeddings {
-    pub fn load(config: &Config, params: &Params) -> Result<Self> {
+    pub fn load(config: &Config, params: &ParamStore) -> Result<Self> {
         let hidden = config.hidden_size;
         let name = |part: &str| format!("model.bert.embeddings.{part}");
         let table = |part: &str, rows: usize| params.get_shaped(&name(part), &[rows, hidden]);
         Ok(Self {
-            words: Words::load(params, "model.bert.embeddings", config.words(), config.pad_token_id)?,
+            words: TextEmbeddings::load(
+                params,
+                "model.bert.embeddings",
+                config.words(),
+                config.pad_token_id,
+            )?,
             projection: Linear::load(params, &name("projection"), config.visual_embedding_dim, hidden)?,
             visual_positions: table("position_embeddings_visual.weight", config.max_position_embeddings)?,
             visual_types: table("token_type_embeddings_visual.weight", config.type_vocab_size)?,

@@ -4,7 +4,7 @@ use candle_core::{Error, Result, Tensor};
 
 use super::super::bert::{Layer, Rows, key_bias};
 use super::{Config, embeddings};
-use crate::nn::{DropoutAt, Params};
+use crate::nn::{DropoutAt, ParamStore};
 
 #[derive(Debug, Clone)]
 pub struct Encoder {
@@ -17,7 +17,7 @@ impl Encoder {
         embeddings::SITE + 1 + Layer::SITES * config.num_hidden_layers as u32
     }
 
-    pub fn load(config: &Config, params: &Params) -> Result<Self> {
+    pub fn load(config: &Config, params: &ParamStore) -> Result<Self> {
         let layer = |index: usize| {
             let site = embeddings::SITE + 1 + Layer::SITES * index as u32;
             Layer::load(params, &format!("model.bert.encoder.layer.{index}"), &config.layer(), site)

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::super::bert::Classifier;
 use super::Config;
 use super::encoder::Encoder;
-use crate::nn::{Activation, DropoutAt, Kernels, Linear, Params};
+use crate::nn::{Activation, DropoutAt, Kernels, Linear, ParamStore};
 
 #[derive(Debug, Clone)]
 pub struct Head {
@@ -16,7 +16,7 @@ pub struct Head {
 }
 
 impl Head {
-    pub fn load(config: &Config, params: &Params) -> Result<Self> {
+    pub fn load(config: &Config, params: &ParamStore) -> Result<Self> {
         let hidden = config.hidden_size;
         Ok(Self {
             pooler: Linear::load(params, "model.bert.pooler.dense", hidden, hidden)?,

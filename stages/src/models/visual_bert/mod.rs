@@ -3,11 +3,11 @@
 //! Names of parameters are the original checkpoint's, so loading needs no map. The training [`Mode`](super::Mode) is a
 //! function from parameter name to trained or not; the model itself does not know it: what is frozen leaves no graph.
 
+mod checkpoint_names;
 mod config;
 mod embeddings;
 mod encoder;
 mod head;
-mod names;
 
 use candle_core::{Error, Result, Tensor};
 
@@ -15,7 +15,7 @@ pub use config::Config;
 
 use super::bert::{Classifier, Rows};
 use super::{Architecture, Batch, Model};
-use crate::nn::{DropoutAt, Params};
+use crate::nn::{DropoutAt, ParamStore};
 use embeddings::Embeddings;
 use encoder::Encoder;
 use head::Head;
@@ -34,7 +34,7 @@ impl VisualBert {
     ///
     /// # Errors
     /// Dimensions that make no model; a parameter that is missing or has another shape, by name.
-    pub fn new(config: &Config, params: &Params) -> Result<Self> {
+    pub fn new(config: &Config, params: &ParamStore) -> Result<Self> {
         config.check()?;
         Ok(Self {
             embeddings: Embeddings::load(config, params)?,

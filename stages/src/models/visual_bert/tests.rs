@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use candle_core::{Device, Tensor};
 
-use super::super::{AdapterPlace, MlmHead, Mode, fresh, fresh_mlm_head};
+use super::super::{AdapterPlace, MlmHead, Mode, init_mlm_head, init_random};
 use super::*;
 use crate::nn::{AdamW, AdamWConfig, Dropout, Kernels, cross_entropy, init};
 
@@ -26,11 +26,11 @@ pub fn tiny() -> Config {
 }
 
 /// Parameters of `tiny` with large enough weights that every part of the model matters.
-pub fn params(mode: Mode) -> Params {
+pub fn params(mode: Mode) -> ParamStore {
     params_of(&tiny(), mode)
 }
 
-fn params_of(config: &Config, mode: Mode) -> Params {
+fn params_of(config: &Config, mode: Mode) -> ParamStore {
     let tensors = config.parameters(mode.has_adapters()).into_iter().map(|(name, shape)| {
         let mut tensor = init::normal(1, &name, &shape, 0.3, &Device::Cpu).unwrap();
         if name.ends_with("LayerNorm.weight") {
@@ -38,7 +38,7 @@ fn params_of(config: &Config, mode: Mode) -> Params {
         }
         (name, tensor)
     });
-    Params::new(tensors.collect(), |name| mode.trains(name)).unwrap()
+    ParamStore::new(tensors.collect(), |name| mode.trains(name)).unwrap()
 }
 
 /// Three memes of 5, 3 and 1 tokens and 4, 2 and 0 regions, texts padded to `length`.
@@ -145,7 +145,8 @@ fn what_is_frozen_follows_the_optimiser_and_leaves_no_graph() {
     let mut adamw = AdamW::new(&params, AdamWConfig::default(), |_| true).unwrap();
     let loss = VisualBert::new(&tiny(), &params).unwrap().logits(&batch(6), None).unwrap().sqr().unwrap();
     adamw.step(&loss.mean_all().unwrap().backward().unwrap(), 0.1).unwrap();
-    let after = |params: &Params| VisualBert::new(&tiny(), params).unwrap().logits(&batch(6), None).unwrap();
+    let after =
+        |params: &ParamStore| VisualBert::new(&tiny(), params).unwrap().logits(&batch(6), None).unwrap();
     assert!(values(&after(&frozen)) == values(&after(&params)));
     assert!(values(&after(&frozen)) != values(&before));
 }
@@ -203,9 +204,9 @@ fn a_batch_that_does_not_fit_is_refused() {
 #[test]
 fn the_word_head_reaches_the_word_embeddings() {
     let device = &Device::Cpu;
-    let mut tensors = fresh(&tiny(), 1, device).unwrap();
-    tensors.extend(fresh_mlm_head(&tiny(), 1, device).unwrap());
-    let params = Params::new(tensors, |_| true).unwrap();
+    let mut tensors = init_random(&tiny(), 1, device).unwrap();
+    tensors.extend(init_mlm_head(&tiny(), 1, device).unwrap());
+    let params = ParamStore::new(tensors, |_| true).unwrap();
     let model = VisualBert::new(&tiny(), &params).unwrap();
     let head = MlmHead::new(&tiny(), &params).unwrap();
     let hidden = model.encode(&batch(6), None).unwrap().reshape((3 * 10, 20)).unwrap();
@@ -226,7 +227,7 @@ fn the_word_head_reaches_the_word_embeddings() {
 /// The loss on [`batch`] and its gradients by name.
 fn loss_and_gradients(
     config: &Config,
-    params: &Params,
+    params: &ParamStore,
     batch: &Batch,
     dropout: Option<&DropoutAt>,
 ) -> (Tensor, Vec<(String, Tensor)>) {
@@ -241,7 +242,7 @@ fn loss_and_gradients(
 }
 
 /// The parameters, each value moved up or down by 2⁻²³ of itself.
-fn nudged(params: &Params, number: u64) -> Params {
+fn nudged(params: &ParamStore, number: u64) -> ParamStore {
     let nudge = |(name, tensor): (String, Tensor)| {
         let sign = init::normal(number, &name, tensor.dims(), 1.0, &Device::Cpu).unwrap().sign().unwrap();
         let factor = sign.affine(f64::from(f32::EPSILON), 1.0).unwrap();
@@ -249,7 +250,7 @@ fn nudged(params: &Params, number: u64) -> Params {
     };
     let trained: BTreeSet<String> = params.trained().map(|(name, _)| name.to_owned()).collect();
     let tensors = params.tensors().into_iter().map(nudge).collect();
-    Params::new(tensors, |name| trained.contains(name)).unwrap().with_kernels(params.kernels())
+    ParamStore::new(tensors, |name| trained.contains(name)).unwrap().with_kernels(params.kernels())
 }
 
 fn length(tensor: &Tensor) -> f64 {
@@ -268,7 +269,7 @@ fn fused_kernels_equal_the_plain_composition() {
     for ((mode, config), dropout) in configs.flat_map(|case| [(case.clone(), None), (case, Some(&dropout))]) {
         let fused = params_of(&config, mode);
         assert_eq!(fused.kernels(), Kernels::Fused);
-        let plain = fused.clone().with_kernels(Kernels::Plain);
+        let plain = fused.clone().with_kernels(Kernels::Composed);
         let (loss, gradients) = loss_and_gradients(&config, &fused, &batch(6), dropout);
         let (plain_loss, plain_gradients) = loss_and_gradients(&config, &plain, &batch(6), dropout);
         let case = format!("{mode}, adapters {:?}, dropout {}", config.adapter_place, dropout.is_some());
@@ -290,8 +291,9 @@ fn fused_kernels_equal_the_plain_composition() {
                 );
             }
         }
-        let encode =
-            |params: &Params| VisualBert::new(&config, params).unwrap().encode(&batch(6), dropout).unwrap();
+        let encode = |params: &ParamStore| {
+            VisualBert::new(&config, params).unwrap().encode(&batch(6), dropout).unwrap()
+        };
         assert!(distance(&encode(&fused), &encode(&plain)) < 1e-5, "{case}: encoding");
     }
 }

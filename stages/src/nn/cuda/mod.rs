@@ -32,7 +32,7 @@ impl CustomOp1 for Dropout {
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let Some((start, end)) = layout.contiguous_offsets() else {
-            return Err(Error::msg("dropout wants a contiguous tensor"));
+            return Err(Error::msg("dropout needs a contiguous tensor"));
         };
         let device = x.device();
         let function = device.get_or_load_custom_func("dropout", "dropout", compiled()?)?;

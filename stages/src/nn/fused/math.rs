@@ -1,6 +1,6 @@
 //! Exponential and normal distribution function without branches, so that loops over them become vector code.
 //!
-//! The coefficients are minimax fits made for this file, to the true functions in double precision.
+//! The coefficients are minimax fits, computed for this file, to the true functions in double precision.
 
 /// eˣ, relative error below 3e-7; 0 below −87, where f32 has no normal numbers left, and finite up to 88.
 #[inline(always)]
@@ -82,7 +82,7 @@ pub fn dot(x: &[f32], y: &[f32]) -> f32 {
 /// The largest of some values; what is not a number is passed over. Lanes spare the wait for one comparison after the other.
 #[inline(always)]
 pub fn largest(x: &[f32]) -> f32 {
-    let more = |most: f32, value: f32| if value > most { value } else { most };
+    let more = |max: f32, value: f32| if value > max { value } else { max };
     let mut lanes = [f32::NEG_INFINITY; 16];
     let xs = x.chunks_exact(16);
     let rest = xs.remainder().iter().copied().fold(f32::NEG_INFINITY, more);
@@ -97,9 +97,9 @@ pub fn largest(x: &[f32]) -> f32 {
 /// `x` ← softmax(`x`) for one row; returns Σ exp(x − max).
 #[inline(always)]
 pub fn softmax(x: &mut [f32]) -> f32 {
-    let most = largest(x);
+    let max = largest(x);
     for x in x.iter_mut() {
-        *x = exp(*x - most);
+        *x = exp(*x - max);
     }
     let total = sum(x);
     let scale = 1.0 / total;

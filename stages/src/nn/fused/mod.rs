@@ -2,8 +2,8 @@
 //!
 //! Composed from candle's operations a training step spends most of its time in passes over memory: every
 //! operation allocates its result, every gradient is accumulated as zeros plus a sum, and frozen weights get
-//! gradients that nobody reads. A [`Kernel`] covers a whole layer, says what it keeps for its backward pass, and
-//! computes the wanted gradients alone.
+//! unused gradients. A [`Kernel`] covers a whole layer, says what it keeps for its backward pass, and
+//! computes the required gradients alone.
 //!
 //! Candle's custom operations take three inputs at most, a layer may have more. [`apply`] therefore hangs the
 //! inputs into the graph by a chain of one-element nodes; in the backward pass the kernel leaves all gradients in
@@ -20,19 +20,19 @@ use candle_core::{
 
 /// A layer's forward and backward pass over f32 slices of contiguous tensors.
 pub trait Kernel: Send + Sync + 'static {
-    /// What the backward pass needs besides the inputs.
+    /// What the backward pass needs in addition to the inputs.
     type Saved: Send + Sync + 'static;
 
     /// The output's elements, and what the backward pass needs; without `keep` there will be none.
     fn forward(&self, inputs: &[&[f32]], keep: bool) -> (Vec<f32>, Self::Saved);
 
-    /// The gradient of each input that is `wanted`, given that of the output.
+    /// The gradient of each input that is `needs_grad`, given that of the output.
     fn backward(
         &self,
         inputs: &[&[f32]],
         saved: &Self::Saved,
         grad: &[f32],
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Vec<Option<Vec<f32>>>;
 }
 
@@ -43,8 +43,8 @@ pub trait Kernel: Send + Sync + 'static {
 /// An input that is not f32 on the CPU.
 pub fn apply<K: Kernel>(kernel: K, inputs: &[&Tensor], shape: &[usize]) -> Result<Tensor> {
     let inputs = inputs.iter().map(|input| input.contiguous()).collect::<Result<Vec<_>>>()?;
-    let wanted: Vec<bool> = inputs.iter().map(Tensor::track_op).collect();
-    let keep = wanted.contains(&true);
+    let needs_grad: Vec<bool> = inputs.iter().map(Tensor::track_op).collect();
+    let keep = needs_grad.contains(&true);
     let (value, saved) = with_slices(&inputs, |slices| kernel.forward(slices, keep))?;
     if !keep {
         return Tensor::from_vec(value, shape, &Device::Cpu);
@@ -52,7 +52,7 @@ pub fn apply<K: Kernel>(kernel: K, inputs: &[&Tensor], shape: &[usize]) -> Resul
     let gradients = Gradients::default();
     let nothing = Tensor::zeros(1, DType::F32, &Device::Cpu)?;
     let mut arguments = nothing.clone();
-    let places: Vec<usize> = (0..inputs.len()).filter(|&place| wanted[place]).collect();
+    let places: Vec<usize> = (0..inputs.len()).filter(|&place| needs_grad[place]).collect();
     for pair in places.chunks(2) {
         let places = [Some(pair[0]), pair.get(1).copied()];
         let second = places[1].map_or(&nothing, |place| &inputs[place]);
@@ -61,7 +61,7 @@ pub fn apply<K: Kernel>(kernel: K, inputs: &[&Tensor], shape: &[usize]) -> Resul
     }
     let value = Mutex::new(Some(value));
     let shape = Shape::from(shape);
-    arguments.apply_op1(Node { kernel, inputs, saved, wanted, value, shape, gradients })
+    arguments.apply_op1(Node { kernel, inputs, saved, needs_grad, value, shape, gradients })
 }
 
 /// Where a kernel's gradients wait for the links that hand them on, by place of the input.
@@ -71,7 +71,7 @@ struct Node<K: Kernel> {
     kernel: K,
     inputs: Vec<Tensor>,
     saved: K::Saved,
-    wanted: Vec<bool>,
+    needs_grad: Vec<bool>,
     value: Mutex<Option<Vec<f32>>>,
     shape: Shape,
     gradients: Gradients,
@@ -92,7 +92,7 @@ impl<K: Kernel> CustomOp1 for Node<K> {
         let grad = [grad.contiguous()?];
         let gradients = with_slices(&grad, |grad| {
             with_slices(&self.inputs, |inputs| {
-                self.kernel.backward(inputs, &self.saved, grad[0], &self.wanted)
+                self.kernel.backward(inputs, &self.saved, grad[0], &self.needs_grad)
             })
         })??;
         let gradients = gradients.into_iter().zip(&self.inputs).map(|(gradient, input)| {
@@ -158,9 +158,9 @@ fn with_slices<T>(tensors: &[Tensor], f: impl FnOnce(&[&[f32]]) -> T) -> Result<
 /// The elements of a contiguous f32 tensor on the CPU.
 pub fn elements<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
     let Storage::Cpu(CpuStorage::F32(values)) = storage else {
-        return Err(Error::msg("a fused kernel wants f32 tensors on the CPU"));
+        return Err(Error::msg("a fused kernel needs f32 tensors on the CPU"));
     };
     let range = layout.contiguous_offsets();
-    let (start, end) = range.ok_or_else(|| Error::msg("a fused kernel wants contiguous tensors"))?;
+    let (start, end) = range.ok_or_else(|| Error::msg("a fused kernel needs contiguous tensors"))?;
     Ok(&values[start..end])
 }

@@ -90,7 +90,7 @@ pub fn sum_rows(
     total
 }
 
-/// Calls `f(index, piece)` for each of the pieces that a buffer is made of.
+/// Calls `f(index, piece)` for each of the pieces of a buffer.
 pub fn pieces(a: &mut [f32], piece: usize, f: impl Fn(usize, &mut [f32]) + Send + Sync) {
     let piece = piece.max(1);
     if !share(a.len()) {
@@ -100,7 +100,7 @@ pub fn pieces(a: &mut [f32], piece: usize, f: impl Fn(usize, &mut [f32]) + Send 
     }
 }
 
-/// Calls `f(index, piece_of_a, piece_of_b)` for each of the pieces that two buffers are made of.
+/// Calls `f(index, piece_of_a, piece_of_b)` for each of the pieces of two buffers.
 pub fn zip(
     a: &mut [f32],
     a_piece: usize,

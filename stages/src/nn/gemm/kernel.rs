@@ -12,7 +12,7 @@ pub struct Output {
     pub stride: usize,
 }
 
-// SAFETY: an output is only an address; whoever writes through it vouches for that.
+// SAFETY: an output is only an address; the code that writes through it vouches for that.
 #[allow(unsafe_code)]
 unsafe impl Send for Output {}
 // SAFETY: as above.
@@ -70,7 +70,7 @@ pub struct Right {
     pub panel: usize,
 }
 
-// SAFETY: a right factor is only an address; whoever reads through it vouches for that.
+// SAFETY: a right factor is only an address; the code that reads through it vouches for that.
 #[allow(unsafe_code)]
 unsafe impl Send for Right {}
 // SAFETY: as above.
@@ -107,7 +107,7 @@ pub trait Kernel {
     /// Adds the product of `a` and `b` to `out`, or stores it; `sizes` are rows, columns and steps.
     ///
     /// # Safety
-    /// The CPU supports the kernel; the factors can be read as far as the sizes say; the result can be written so far, by nobody
+    /// The CPU supports the kernel; the factors can be read as far as the sizes say; the result can be written so far, by no one
     /// else at the same time, and holds values if `how.add`.
     #[allow(unsafe_code, reason = "instructions that not every CPU has, and a result that tasks share")]
     unsafe fn block(out: Output, a: Left, b: Right, sizes: (usize, usize, usize), how: How);
@@ -229,7 +229,7 @@ mod x86 {
 
     block!("avx512f", block_avx512, tile_avx512, 16, 12, [12, 8, 4, 2, 1]);
 
-    /// The product of `ROWS` rows of a and `width` columns of b; the last register is `CUT` where `width` is no multiple of 16.
+    /// The product of `ROWS` rows of a and `width` columns of b; the last register is `CUT` where `width` is not a multiple of 16.
     ///
     /// # Safety
     /// As [`Kernel::block`].
@@ -248,7 +248,7 @@ mod x86 {
         let last: __mmask16 = if CUT { (1 << (width % LANES)) - 1 } else { !0 };
         let mask = |vector: usize| if vector + 1 == VECTORS { last } else { !0 };
         let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-        // SAFETY: the caller vouches for all that is read and written; what lies beyond `width` is masked or padding.
+        // SAFETY: the caller vouches for all that is read and written; what is beyond `width` is masked or padding.
         unsafe {
             for row in 0..ROWS {
                 // A row that begins within a cache line ends in the next.
@@ -327,7 +327,7 @@ mod x86 {
         let places = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
         let last = _mm256_cmpgt_epi32(_mm256_set1_epi32((width % LANES) as i32), places);
         let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
-        // SAFETY: the caller vouches for all that is read and written; what lies beyond `width` is masked or padding.
+        // SAFETY: the caller vouches for all that is read and written; what is beyond `width` is masked or padding.
         unsafe {
             for row in 0..ROWS {
                 let at = out.from(row, 0).at.cast::<i8>();

@@ -220,7 +220,7 @@ unsafe fn multiply_with<K: Kernel>(is_shared: bool, out: Output, a: Matrix, b: M
     let depth = k.div_ceil(k.div_ceil(DEPTH));
     let depths = || (0..k).step_by(depth).map(|first| (first, depth.min(k - first)));
     if tasks > 1 && packs_b && shares_rows(m, n, tasks, packs_a) {
-        // All pack columns of b, then each takes rows. Within the pool, as every call from outside wakes it anew.
+        // All pack columns of b, then each takes rows. Within the pool, as every call from outside wakes it again.
         rayon::scope(|_| {
             let mut panels = PACKED.with_borrow_mut(|packed| std::mem::take(&mut packed.b));
             for left in (0..n).step_by(WIDTH) {

@@ -23,10 +23,11 @@ use super::boxes::{Corners, encode, iou};
 use super::config::Config;
 use super::fpn::Pyramid;
 use super::head::Pooler;
-use super::preprocess::{Picture, prepare};
+use super::preprocess::prepare;
 use super::rpn::{Rpn, cells};
+use crate::formats::image_decode::Picture;
 use crate::nn::conv::{Conv2d, Window, max_pool_3x3};
-use crate::nn::host::{affine, host_vec};
+use crate::nn::cpu_tensor::{affine, cpu_vec};
 use moments::Moments;
 use ridge::ridge;
 
@@ -39,7 +40,7 @@ pub struct Example {
     pub objects: Vec<(Corners, u32)>,
 }
 
-/// Overlap from which on an anchor or a proposal stands for an object.
+/// Overlap from which on an anchor or a proposal matches an object.
 const MATCH: f32 = 0.5;
 /// Overlap from which on an anchor helps to fit the box deltas.
 const NEAR: f32 = 0.35;
@@ -147,7 +148,7 @@ fn measure_norm(
     let zero = Tensor::zeros(channels, DType::F32, &Device::Cpu)?;
     let layer = Conv2d::new(weight, zero, window)?;
     let outputs = each(maps, |map| layer.forward(map, None))?;
-    let moments = Moments::of_maps(&outputs)?;
+    let moments = Moments::from_maps(&outputs)?;
     let set = |values: Vec<f32>| Tensor::from_vec(values, channels, &Device::Cpu);
     let (mean, std) = (moments.mean(), moments.std());
     tensors.insert(format!("{norm}.running_mean"), set(mean.clone())?);
@@ -181,7 +182,7 @@ fn rescale_conv(tensors: &mut Tensors, name: &str, maps: &[Tensor]) -> Result<Ma
     let channels = weight.dim(0)?;
     let zero = Tensor::zeros(channels, DType::F32, &Device::Cpu)?;
     let raw = Conv2d::new(weight.clone(), zero, Window::SAME_3)?;
-    let moments = Moments::of_maps(&each(maps, |map| raw.forward(map, None))?)?;
+    let moments = Moments::from_maps(&each(maps, |map| raw.forward(map, None))?)?;
     let (weight, bias) = moments.rescale(&weight, 1.0)?;
     let layer = Conv2d::new(weight.clone(), bias.clone(), Window::SAME_3)?;
     insert_layer(tensors, name, weight, bias);
@@ -312,7 +313,7 @@ fn rescale_affine(
     spread: f32,
 ) -> Result<Tensor> {
     let zero = Tensor::zeros(weight.dim(0)?, DType::F32, &Device::Cpu)?;
-    let moments = Moments::of_rows(&host_vec(&affine(inputs, weight, &zero, false)?)?, weight.dim(0)?);
+    let moments = Moments::from_rows(&cpu_vec(&affine(inputs, weight, &zero, false)?)?, weight.dim(0)?);
     let (weight, bias) = moments.rescale(weight, spread)?;
     insert_layer(tensors, name, weight.clone(), bias.clone());
     affine(inputs, &weight, &bias, true)

@@ -6,7 +6,7 @@
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
-use crate::nn::host::with_host_values;
+use crate::nn::cpu_tensor::with_cpu_values;
 
 /// Mean and variance of each channel.
 pub(super) struct Moments {
@@ -21,7 +21,7 @@ const LANES: usize = 8;
 
 impl Moments {
     /// Of maps `[1, channels, height, width]`, over places and maps.
-    pub(super) fn of_maps(maps: &[Tensor]) -> Result<Self> {
+    pub(super) fn from_maps(maps: &[Tensor]) -> Result<Self> {
         let channels = maps.first().map_or(Ok(0), |map| map.dim(1))?;
         let places: usize = maps.iter().map(|map| map.elem_count() / channels).sum();
         let nothing = vec![0.0; channels];
@@ -32,7 +32,7 @@ impl Moments {
     }
 
     /// Of rows of `channels` values.
-    pub(super) fn of_rows(values: &[f32], channels: usize) -> Self {
+    pub(super) fn from_rows(values: &[f32], channels: usize) -> Self {
         let count = (values.len() / channels) as f64;
         let mut mean = vec![0.0; channels];
         for row in values.chunks_exact(channels) {
@@ -79,7 +79,7 @@ impl Moments {
 fn channel_sums(maps: &[Tensor], about: &[f64], f: impl Fn(f64, f64) -> f64 + Sync) -> Result<Vec<f64>> {
     let of_map = |map: &Tensor| {
         let plane = map.elem_count() / about.len();
-        with_host_values(&map.contiguous()?, |values| {
+        with_cpu_values(&map.contiguous()?, |values| {
             let planes = values.chunks_exact(plane).zip(about);
             planes.map(|(plane, &about)| sum(plane, |value| f(value, about))).collect::<Vec<f64>>()
         })
@@ -105,20 +105,20 @@ fn sum(values: &[f32], f: impl Fn(f64) -> f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::host::host_vec;
+    use crate::nn::cpu_tensor::cpu_vec;
 
     #[test]
     fn rescaling_gives_the_spread() {
         let rows = [1.0f32, 10.0, 3.0, 30.0];
         let weight = Tensor::ones((2, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
-        let (weight, bias) = Moments::of_rows(&rows, 2).rescale(&weight, 2.0).unwrap();
-        assert_eq!(host_vec(&weight).unwrap()[3..5], [2.0, 0.2]);
-        assert_eq!(host_vec(&bias).unwrap(), [-4.0, -4.0]);
+        let (weight, bias) = Moments::from_rows(&rows, 2).rescale(&weight, 2.0).unwrap();
+        assert_eq!(cpu_vec(&weight).unwrap()[3..5], [2.0, 0.2]);
+        assert_eq!(cpu_vec(&bias).unwrap(), [-4.0, -4.0]);
     }
 
     #[test]
     fn a_large_mean_does_not_hide_the_spread() {
-        // Two maps of 3 × 5 places; the second channel lies at 4096 with a spread of 1/8.
+        // Two maps of 3 × 5 places; the second channel is at 4096 with a spread of 1/8.
         let map = |number: usize| {
             let values = (0..30).map(|i| {
                 let sign = if (i + number).is_multiple_of(2) { 1.0 } else { -1.0 };
@@ -126,7 +126,7 @@ mod tests {
             });
             Tensor::from_vec(values.collect::<Vec<f32>>(), (1, 2, 3, 5), &Device::Cpu).unwrap()
         };
-        let moments = Moments::of_maps(&[map(0), map(1)]).unwrap();
+        let moments = Moments::from_maps(&[map(0), map(1)]).unwrap();
         assert_eq!((moments.mean(), moments.std()), (vec![0.0, 4096.0], vec![1.0, 0.125]));
     }
 }

@@ -8,7 +8,7 @@
 use candle_core::{Device, Error, Result, Tensor};
 
 use super::gram::Panels;
-use crate::nn::host::with_host_values;
+use crate::nn::cpu_tensor::with_cpu_values;
 
 /// Added to the penalty: inputs that do not vary at all have a solution, too.
 const LEAST_PENALTY: f64 = 1e-12;
@@ -62,7 +62,7 @@ impl NormalEquations {
         // A row's share is the product of its two roots, so the covariances come out symmetric.
         let roots: Vec<f64> = shares.iter().map(|share| share.sqrt()).collect();
         let centred = |tensor: &Tensor, columns: usize| {
-            with_host_values(&tensor.contiguous()?, |values| {
+            with_cpu_values(&tensor.contiguous()?, |values| {
                 let mean = weighted_mean(values, columns, &shares);
                 (Panels::new(values, &mean, &roots), mean)
             })
@@ -161,9 +161,9 @@ pub(super) mod observe {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::nn::host::host_vec;
+    use crate::nn::cpu_tensor::cpu_vec;
 
-    /// A fit that was made.
+    /// A fit that was computed.
     #[derive(Debug)]
     pub struct Fit {
         /// Rows, inputs and columns of targets.
@@ -216,7 +216,7 @@ pub(super) mod observe {
 
     /// Every value up or down by a unit in the last place, as a hash of its number decides.
     pub fn by_a_unit(tensor: &Tensor) -> Tensor {
-        let values = host_vec(tensor).unwrap().into_iter().zip(0u64..).map(|(value, at)| {
+        let values = cpu_vec(tensor).unwrap().into_iter().zip(0u64..).map(|(value, at)| {
             let up = at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 & 1 == 0;
             if value == 0.0 {
                 value
@@ -231,7 +231,7 @@ pub(super) mod observe {
 
     /// The norm of the difference as a share of the norm of what is expected.
     pub fn off(found: &Tensor, expected: &Tensor) -> f64 {
-        let (found, expected) = (host_vec(found).unwrap(), host_vec(expected).unwrap());
+        let (found, expected) = (cpu_vec(found).unwrap(), cpu_vec(expected).unwrap());
         let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
         let mut differences = found.iter().zip(&expected).map(|(a, b)| f64::from(*a) - f64::from(*b));
         norm(&mut differences) / norm(&mut expected.iter().copied().map(f64::from))
@@ -279,7 +279,7 @@ pub(super) mod observe {
 mod tests {
     use super::observe::{by_a_unit, off};
     use super::*;
-    use crate::nn::host::host_vec;
+    use crate::nn::cpu_tensor::cpu_vec;
 
     #[test]
     fn ridge_finds_an_exact_linear_map() {
@@ -290,7 +290,7 @@ mod tests {
         let weights: Vec<f32> = (0..20).map(|i| 1.0 + (i % 3) as f32).collect();
         for weights in [None, Some(weights.as_slice())] {
             let (weight, bias) = ridge(&x, &y, weights, 1e-9).unwrap();
-            let found = [host_vec(&weight).unwrap(), host_vec(&bias).unwrap()].concat();
+            let found = [cpu_vec(&weight).unwrap(), cpu_vec(&bias).unwrap()].concat();
             for (found, expected) in found.iter().zip([2.0, 0.0, -1.0, 0.0, 1.0, 0.0, 0.5, -3.0]) {
                 assert!((found - expected).abs() < 1e-6, "{found} {expected}");
             }
@@ -361,7 +361,7 @@ mod tests {
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let (weight, bias) = pool.install(|| ridge(&x, &y, None, 1e-2)).unwrap();
-            [host_vec(&weight).unwrap(), host_vec(&bias).unwrap()].concat()
+            [cpu_vec(&weight).unwrap(), cpu_vec(&bias).unwrap()].concat()
         };
         assert!(run(1) == run(3));
     }

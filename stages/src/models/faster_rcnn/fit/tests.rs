@@ -7,7 +7,7 @@ use stage_api::testing::run_stage;
 
 use super::ridge::observe::fits;
 use super::*;
-use crate::make_detector::read_examples;
+use crate::regions::make_detector::read_examples;
 
 /// What `make-detector` reads of scenes that `synthesize` draws.
 fn examples(params: &str, count: usize) -> (Config, Vec<Example>) {

@@ -1,0 +1,198 @@
+//! `repro regions`: the regions that a detector finds in pictures, drawn on them, so that a person can look. It writes
+//! pictures outside the store and changes nothing in it.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+use candle_nn::VarBuilder;
+use font8x8::UnicodeFonts;
+use image::{Rgb, RgbImage, imageops};
+use serde_json::json;
+use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
+
+use crate::artifacts::{read_json, weights};
+use crate::formats::image_decode::read_picture;
+use crate::host::device;
+use crate::models::faster_rcnn::{Config, FasterRcnn, Region};
+
+/// The tool.
+pub(crate) struct ShowRegions;
+
+/// The step whose detector is used unless another is named.
+const DETECTOR: &str = "detector";
+/// Regions that are drawn unless the caller says how many.
+const DRAWN: usize = 8;
+const MAX_DRAWN: usize = 1000;
+/// A smaller picture is enlarged, so that names can be read on it.
+const SHORTEST: u32 = 480;
+/// Side of a letter, in pixels.
+const LETTER: u32 = 8;
+
+/// Colours of the palette of Okabe and Ito, one after the other.
+const COLOURS: [[u8; 3]; 7] = [
+    [0xe6, 0x9f, 0x00],
+    [0x56, 0xb4, 0xe9],
+    [0x00, 0x9e, 0x73],
+    [0xf0, 0xe4, 0x42],
+    [0x00, 0x72, 0xb2],
+    [0xd5, 0x5e, 0x00],
+    [0xcc, 0x79, 0xa7],
+];
+
+impl Tool for ShowRegions {
+    fn name(&self) -> &'static str {
+        "regions"
+    }
+
+    fn about(&self) -> &'static str {
+        "Draw what the detector finds in pictures\n\nWrites NAME.regions.png for each picture: its most telling regions \
+         with the name and the score of what is seen there; classes that the detector has no names for have numbers."
+    }
+
+    fn args(&self) -> &'static [Arg] {
+        const ARGS: &[Arg] = &[
+            Arg::positional("image", Count::Many, "a picture"),
+            Arg::option(
+                "--detector",
+                "STEP",
+                Count::Optional,
+                "the step that made the detector; `detector` by default",
+            ),
+            Arg::option("--most", "N", Count::Optional, "regions a picture (8)"),
+            Arg::option("--out", "FOLDER", Count::Optional, "where to write; beside each picture by default"),
+        ];
+        ARGS
+    }
+
+    fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
+        let max_regions = match args.get("--most").map(|max_regions| (max_regions, max_regions.parse())) {
+            None => DRAWN,
+            Some((_, Ok(max_regions @ 1..=MAX_DRAWN))) => max_regions,
+            Some((max_regions, _)) => {
+                return Err(StageError::Params(format!(
+                    "--most is `{max_regions}`; it must be 1 to {MAX_DRAWN}"
+                )));
+            }
+        };
+        let dir = desk.results.output(args.get("--detector").unwrap_or(DETECTOR))?;
+        let device = device::open(&desk.host.device)?;
+        let config: Config = weights::read_config(&dir)?;
+        let tensors = weights::read_tensors(&dir, &device)?;
+        let detector = FasterRcnn::load(&config, &VarBuilder::from_tensors(tensors, DType::F32, &device))
+            .map_err(|error| StageError::input("detector", &dir, error))?;
+        let classes = dir.join("classes.json");
+        let names: Vec<String> = if classes.exists() { read_json(&classes)? } else { Vec::new() };
+        let (mut text, mut found) = (String::new(), Vec::new());
+        for image in args.all("image") {
+            let path = Path::new(image);
+            let unreadable = |problem: String| StageError::input("image", path, problem);
+            let picture = read_picture(path).map_err(unreadable)?;
+            let regions = detector
+                .detect(&picture, max_regions)
+                .map_err(|error| StageError::failed(format!("{image}: {error}")))?;
+            let named: Vec<(String, Region)> =
+                regions.into_iter().map(|region| (name(&names, region.object), region)).collect();
+            let out = target(path, args.get("--out").map(Path::new))?;
+            let (width, height) = (picture.width as u32, picture.height as u32);
+            let pixels = RgbImage::from_raw(width, height, picture.rgb)
+                .ok_or_else(|| unreadable("its pixels do not fit its size".to_owned()))?;
+            draw(pixels, &named)
+                .save(&out)
+                .map_err(|error| StageError::failed(format!("{}: {error}", out.display())))?;
+            text += &format!("{}\n", out.display());
+            let listed = named.iter().map(|(name, region)| {
+                json!({"object": name, "class": region.object, "score": region.confidence, "box": region.corners})
+            });
+            found.push(json!({"image": image, "out": out, "regions": listed.collect::<Vec<_>>()}));
+        }
+        Ok(Answer { text, json: serde_json::Value::from(found).to_string(), stale: false })
+    }
+}
+
+fn name(names: &[String], object: u32) -> String {
+    names.get(object as usize).cloned().unwrap_or_else(|| format!("class {object}"))
+}
+
+/// `NAME.regions.png` in `folder`, which is created, or next to the picture.
+fn target(picture: &Path, folder: Option<&Path>) -> Result<PathBuf, StageError> {
+    let name = format!("{}.regions.png", picture.file_stem().unwrap_or_default().to_string_lossy());
+    let Some(folder) = folder else { return Ok(picture.with_file_name(name)) };
+    std::fs::create_dir_all(folder)
+        .map_err(|error| StageError::failed(format!("{}: {error}", folder.display())))?;
+    Ok(folder.join(name))
+}
+
+/// The picture with boxes and names; the most telling region is drawn last, on top.
+fn draw(picture: RgbImage, regions: &[(String, Region)]) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let factor = SHORTEST.div_ceil(width.min(height)).clamp(1, (4096 / width.max(height)).max(1));
+    let mut canvas =
+        imageops::resize(&picture, width * factor, height * factor, imageops::FilterType::Nearest);
+    for (number, (name, region)) in regions.iter().enumerate().rev() {
+        let colour = Rgb(COLOURS[number % COLOURS.len()]);
+        let limit = |value: f32, size: u32| (value.max(0.0) * factor as f32).min(size as f32 - 1.0) as u32;
+        let [x1, y1, x2, y2] = region.corners;
+        let (left, right) = (limit(x1, canvas.width()), limit(x2 + 1.0, canvas.width()));
+        let (top, bottom) = (limit(y1, canvas.height()), limit(y2 + 1.0, canvas.height()));
+        fill(&mut canvas, (left, top, right, top + 2), colour);
+        fill(&mut canvas, (left, bottom.saturating_sub(2), right, bottom), colour);
+        fill(&mut canvas, (left, top, left + 2, bottom), colour);
+        fill(&mut canvas, (right.saturating_sub(2), top, right, bottom), colour);
+        label(&mut canvas, left, top, &format!("{name} {:.2}", region.confidence), colour);
+    }
+    canvas
+}
+
+/// Fills a rectangle: left, top, right, bottom, the latter two not included.
+fn fill(canvas: &mut RgbImage, (left, top, right, bottom): (u32, u32, u32, u32), colour: Rgb<u8>) {
+    for y in top..bottom.min(canvas.height()) {
+        for x in left..right.min(canvas.width()) {
+            canvas.put_pixel(x, y, colour);
+        }
+    }
+}
+
+/// Writes into the corner of a box, in black on its colour.
+fn label(canvas: &mut RgbImage, left: u32, top: u32, text: &str, colour: Rgb<u8>) {
+    let wide = LETTER * text.chars().count() as u32 + 4;
+    let left = left.min(canvas.width().saturating_sub(wide));
+    let top = top.min(canvas.height().saturating_sub(LETTER + 4));
+    fill(canvas, (left, top, left + wide, top + LETTER + 4), colour);
+    for (number, letter) in text.chars().enumerate() {
+        let rows = font8x8::BASIC_FONTS.get(letter).unwrap_or([0xff; 8]);
+        for (row, bits) in rows.iter().enumerate() {
+            for column in (0..LETTER).filter(|column| bits >> column & 1 == 1) {
+                let (x, y) = (left + 2 + LETTER * number as u32 + column, top + 2 + row as u32);
+                if x < canvas.width() && y < canvas.height() {
+                    canvas.put_pixel(x, y, Rgb([0; 3]));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(corners: [f32; 4], object: u32) -> Region {
+        Region { corners, confidence: 0.875, object, feature: Vec::new() }
+    }
+
+    #[test]
+    fn boxes_are_drawn_where_they_are_and_names_within_the_picture() {
+        let names = ["red disc".to_owned()];
+        let regions = [region([10.0, 20.0, 49.0, 59.0], 0), region([90.0, 90.0, 200.0, 200.0], 7)];
+        let named: Vec<_> = regions.map(|region| (name(&names, region.object), region)).into();
+        assert_eq!(named[1].0, "class 7");
+        let drawn = draw(RgbImage::new(100, 120), &named);
+        assert_eq!(drawn.dimensions(), (500, 600));
+        assert_eq!(drawn[(50, 299)].0, COLOURS[0]);
+        assert_eq!(drawn[(150, 298)].0, COLOURS[0]);
+        assert_eq!(drawn[(150, 200)].0, [0; 3]);
+        assert_eq!(drawn[(498, 590)].0, COLOURS[1]);
+        for (width, height) in [(1, 1), (5000, 20), (20, 5000)] {
+            draw(RgbImage::new(width, height), &named);
+        }
+    }
+}

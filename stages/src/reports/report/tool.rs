@@ -1,0 +1,151 @@
+//! `repro page`: the report's page with the project around it: for every number the step, key and input digests that
+//! computed it, the graph of steps with state and times, hosts and logs. It does not know how the page looks.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use stage_api::{Answer, Arg, Count, Desk, InputView, Results, StageError, StepView, Tool, ToolArgs};
+
+use super::page::{Page, Part, Project, Run};
+use super::{PARTS, RUNS, ReportParams, part, rendered, run};
+use crate::artifacts::scalars;
+use crate::reports::cost;
+use crate::reports::table::Table;
+
+/// Lines of a log that the page shows.
+const LOG_LINES: usize = 20;
+
+/// The tool.
+pub struct ShowPage;
+
+impl Tool for ShowPage {
+    fn name(&self) -> &'static str {
+        "page"
+    }
+
+    fn about(&self) -> &'static str {
+        "Write the report's page with the origin of every number\n\n\
+         The page of `repro make` is the same bytes on every machine. This one has in addition what is known of the steps \
+         here: keys, digests, state, times, hosts, logs and the graph. It goes to standard output, or to the file that \
+         `--out` names. What is not up to date is missing on it, with what to run."
+    }
+
+    fn args(&self) -> &'static [Arg] {
+        const ARGS: &[Arg] = &[Arg::option(
+            "--out",
+            "FILE",
+            Count::Optional,
+            "where the page goes instead of standard output",
+        )];
+        ARGS
+    }
+
+    fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
+        let html = rendered(&page(desk.results)?)?;
+        let Some(out) = args.get("--out") else {
+            let json = serde_json::json!({"html": html}).to_string();
+            return Ok(Answer { text: html, json, stale: false });
+        };
+        fs::write(out, &html).map_err(|error| StageError::Params(format!("--out {out}: {error}")))?;
+        let json = serde_json::json!({"file": out, "bytes": html.len()}).to_string();
+        Ok(Answer { text: format!("{out}\n"), json, stale: false })
+    }
+}
+
+/// The page of the project as it is.
+fn page(results: &dyn Results) -> Result<Page, StageError> {
+    let mut steps = results.steps();
+    let report = steps.iter().find(|step| step.stage == "report").cloned().ok_or_else(|| {
+        StageError::Params(
+            "the pipeline has no step of the stage `report`, whose page this would be".to_owned(),
+        )
+    })?;
+    let params: ReportParams =
+        ron::from_str(&report.params).map_err(|error| StageError::Params(error.to_string()))?;
+    let (mut parts, mut runs) = (Vec::new(), Vec::new());
+    for input in &report.inputs {
+        let Some(name) = input.step() else { continue };
+        let (step, folder) = (Some(name.to_owned()), folder(results, input, name));
+        match input.port.as_str() {
+            PARTS => parts.push(match folder {
+                Ok(dir) => with_cost(part(&dir, step)?, results),
+                Err(error) => Part { step, missing: Some(error.to_string()), ..Part::default() },
+            }),
+            RUNS => runs.push(match folder {
+                Ok(dir) => run(&dir, step)?,
+                Err(error) => {
+                    // The log of a step that does not run is of an earlier run of it.
+                    let mut running = steps.iter().filter(|other| other.state == "running");
+                    let log = running.find(|other| other.name == name).and_then(|step| step.log.as_deref());
+                    Run { step, found: Err((error.to_string(), log.map(scalars::read).unwrap_or_default())) }
+                }
+            }),
+            _ => {}
+        }
+    }
+    let below = below(&steps, &report.name);
+    steps.retain(|step| below.contains(&step.name));
+    let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
+    let drawing = results.drawing(&names);
+    let logs = steps.iter().map(|step| step.log.as_deref().map(tail).unwrap_or_default()).collect();
+    Ok(Page { project: Some(Project { steps, logs, drawing }), ..params.page(parts, runs) })
+}
+
+/// The part with what the runs took here, where it has the table for that.
+fn with_cost(mut part: Part, results: &dyn Results) -> Part {
+    let with_runs = |table: Table| match table.name == cost::NAME {
+        true => cost::with_runs(table, results),
+        false => table,
+    };
+    part.tables = part.tables.into_iter().map(with_runs).collect();
+    part
+}
+
+/// Where an input of the step `name` is.
+fn folder(results: &dyn Results, input: &InputView, name: &str) -> Result<PathBuf, StageError> {
+    let folder = results.output(name)?;
+    Ok(match input.source.split_once('/') {
+        Some((_, part)) => folder.join(part),
+        None => folder,
+    })
+}
+
+/// A step and all that it rests on, by name.
+fn below(steps: &[StepView], name: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::from([name.to_owned()]);
+    // Each comes after all that it reads.
+    for step in steps.iter().rev() {
+        if found.contains(&step.name) {
+            found.extend(step.inputs.iter().filter_map(|input| input.step().map(ToOwned::to_owned)));
+        }
+    }
+    found
+}
+
+/// The last lines of a log; nothing when it is gone.
+fn tail(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_step_rests_on_is_below_it() {
+        let step = |name: &str, sources: &[&str]| StepView {
+            name: name.into(),
+            inputs: sources
+                .iter()
+                .map(|source| InputView { source: (*source).into(), ..InputView::default() })
+                .collect(),
+            ..StepView::default()
+        };
+        let steps = [step("a", &["./x"]), step("b", &["a/part"]), step("c", &["a"]), step("d", &["b"])];
+        assert_eq!(below(&steps, "d"), ["a", "b", "d"].map(String::from).into());
+    }
+}

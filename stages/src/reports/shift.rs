@@ -1,0 +1,159 @@
+//! `shift`: how runs fare on the validation split of the data set they were not trained on, compared with their own. It does
+//! not know how a metric is computed.
+
+use std::collections::BTreeMap;
+
+use stage_api::{Job, Port, Stage, StageError};
+
+use crate::artifacts::metrics::Metrics;
+use crate::artifacts::samples::Split;
+use crate::metrics::bootstrap::Interval;
+use crate::reports::caption::Profile;
+use crate::reports::paper_results::{self, DATASETS};
+use crate::reports::table::{Cell, Column, Table};
+
+/// Makes the matrix of data shift.
+pub struct Shift;
+
+impl Stage for Shift {
+    type Params = Profile;
+    const NAME: &'static str = "shift";
+    const ABOUT: &'static str = "Data shift: ROC-AUC of every run on the other data set's validation split";
+    const VERSION: u32 = 3;
+    const INPUTS: &'static [Port] = &[Port::many("runs")];
+
+    fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
+        let mut found = Found::new();
+        for dir in job.inputs.all("runs") {
+            let metrics = Metrics::read(dir)?;
+            if metrics.split != Split::Val {
+                return Err(StageError::input("runs", dir, "was evaluated on another split than validation"));
+            }
+            let run = &metrics.run;
+            let key = (run.dataset.clone(), run.kind(), metrics.dataset.clone());
+            if let Some(other) = found.insert(key, metrics) {
+                let (run, on) = (other.run, other.dataset);
+                let problem = format!("{} {} on {on} is given twice", run.dataset, run.kind());
+                return Err(StageError::input("runs", dir, problem));
+            }
+        }
+        Ok(table(&found, profile).write(job.out)?)
+    }
+}
+
+/// Evaluations by the data set trained on, kind of run, and the data set evaluated on.
+type Found = BTreeMap<(String, String, String), Metrics>;
+
+fn table(found: &Found, profile: &Profile) -> Table {
+    let mut columns = vec![Column::words("trained_on", "Trained on"), Column::words("mode", "Mode")];
+    for (dataset, title) in DATASETS {
+        let group = format!("scored on {title}");
+        columns.push(Column::numbers(&format!("{dataset}_roc_auc"), &group, "ROC-AUC"));
+        columns.push(Column::numbers(&format!("{dataset}_roc_auc_interval"), &group, "95% interval"));
+    }
+    columns.push(Column::numbers("change", "", "Change by the shift"));
+    let kinds = paper_results::kinds(found.keys().map(|(_, kind, _)| kind.as_str()));
+    let rows = DATASETS.iter().flat_map(|(dataset, _)| kinds.iter().map(|kind| row(found, dataset, kind)));
+    Table {
+        name: "table-shift".to_owned(),
+        place: 0,
+        title: "Data shift: runs on the data set they were not trained on".to_owned(),
+        caption: format!(
+            "ROC-AUC on both validation splits, of the checkpoint that was best on its own. This run: {}.",
+            profile.in_words()
+        ),
+        columns,
+        rows: rows.collect(),
+        notes: vec![
+            "Change: ROC-AUC on the other data set minus that on its own. 95% intervals: percentile bootstrap over the rows, \
+             stratified by class. The two data sets call different things hateful, so a fall is not only a matter of style."
+                .to_owned(),
+        ],
+    }
+}
+
+fn row(found: &Found, trained_on: &str, mode: &str) -> Vec<Cell> {
+    let of = |on: &str| found.get(&(trained_on.to_owned(), mode.to_owned(), on.to_owned()));
+    let mut cells = vec![
+        Cell::Text(paper_results::title(&DATASETS, trained_on).to_owned()),
+        Cell::Text(paper_results::kind_title(mode)),
+    ];
+    for (on, _) in DATASETS {
+        cells.extend(match of(on) {
+            Some(metrics) => [
+                Cell::Number { value: metrics.roc_auc, places: 4 },
+                metrics.intervals.roc_auc.map_or(Cell::None, |Interval { low, high }| Cell::Interval {
+                    low,
+                    high,
+                    places: 4,
+                }),
+            ],
+            None if on == trained_on => {
+                [Cell::Missing(format!("no run: make {trained_on}-{mode}")), Cell::None]
+            }
+            None => [Cell::Missing(format!("no run: make {trained_on}-{mode}-on-{on}")), Cell::None],
+        });
+    }
+    let other = DATASETS.iter().find(|(dataset, _)| *dataset != trained_on).and_then(|(on, _)| of(on));
+    cells.push(match (of(trained_on), other) {
+        (Some(own), Some(other)) => Cell::Difference { value: other.roc_auc - own.roc_auc, places: 4 },
+        _ => Cell::None,
+    });
+    cells
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use stage_api::testing::run_stage;
+
+    use super::*;
+    use crate::reports::evaluation::made_up::write;
+
+    /// An evaluation of `dataset`'s run in `mode` on the data set `on`.
+    fn evaluation(root: &std::path::Path, dataset: &str, mode: &str, on: &str, roc_auc: f64) -> PathBuf {
+        let dir = write(&root.join(on), dataset, mode, 1, roc_auc, 0.3);
+        Metrics { dataset: on.to_owned(), ..Metrics::read(&dir).unwrap() }.write(&dir).unwrap();
+        dir
+    }
+
+    fn make(root: &std::path::Path, dirs: &[PathBuf]) -> Result<Table, StageError> {
+        let inputs: Vec<_> = dirs.iter().map(|dir| ("runs", dir.as_path())).collect();
+        let out = root.join("out");
+        run_stage(&Shift, "(profile: \"mini\")", &inputs, &out)?;
+        Ok(Table::read(&out.join("table-shift.json"))?)
+    }
+
+    #[test]
+    fn each_run_stands_on_both_data_sets_with_what_the_shift_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let dirs = [
+            evaluation(root, "hmd", "pe", "hmd", 0.75),
+            evaluation(root, "hmd", "pe", "mmh", 0.5),
+            evaluation(root, "mmh", "pe", "hmd", 0.625),
+        ];
+        let table = make(root, &dirs).unwrap();
+        let shown = |row: usize| -> Vec<String> { table.rows[row].iter().map(Cell::shown).collect() };
+        let interval = "0.5000 to 0.9000";
+        assert_eq!(
+            shown(1),
+            ["Hateful Memes", "PE", "0.7500", interval, "0.5000", interval, "\u{2212}0.2500"]
+        );
+        // Trained on the second, its own evaluation missing: no change, and the cell says what to make.
+        assert_eq!(shown(4)[2..], ["0.6250", interval, "no run: make mmh-pe", "–", "–"]);
+        assert_eq!(shown(0)[2..5], ["no run: make hmd-fc", "–", "no run: make hmd-fc-on-mmh"]);
+    }
+
+    #[test]
+    fn another_split_and_a_run_given_twice_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = evaluation(dir.path(), "hmd", "fc", "mmh", 0.6);
+        let error = make(dir.path(), &[run.clone(), run.clone()]).unwrap_err().to_string();
+        assert!(error.contains("hmd fc on mmh is given twice"), "{error}");
+        Metrics { split: Split::Test, ..Metrics::read(&run).unwrap() }.write(&run).unwrap();
+        let error = make(dir.path(), &[run]).unwrap_err().to_string();
+        assert!(error.contains("another split than validation"), "{error}");
+    }
+}

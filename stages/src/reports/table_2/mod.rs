@@ -1,0 +1,208 @@
+//! `results`: Table II, the ROC-AUC of every evaluated run next to that of the paper's run; all other metrics with their
+//! intervals; confusion matrices; and DeLong's test between the modes. It does not know how a metric is computed.
+
+mod confusion_table;
+mod metrics_table;
+mod tests_table;
+
+use std::collections::BTreeMap;
+
+use stage_api::{Job, Port, Stage, StageError};
+
+use crate::reports::caption::Profile;
+use crate::reports::evaluation::{self, Evaluated, Runs, missing};
+use crate::reports::paper_results::{self, Claim, DATASETS, MODES, Paper, kind_rank, rank};
+use crate::reports::table::{Cell, Column, Table, thousands};
+
+/// Makes Table II.
+pub struct Results;
+
+impl Stage for Results {
+    type Params = Profile;
+    const NAME: &'static str = "results";
+    const ABOUT: &'static str =
+        "Table II: ROC-AUC by data set and mode beside the published, all metrics, DeLong's test";
+    const VERSION: u32 = 3;
+    const INPUTS: &'static [Port] =
+        &[Port::one("published"), Port::one("quoted"), Port::one("splits"), Port::many("runs")];
+
+    fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
+        let inputs = job.inputs;
+        let paper = Paper::read(inputs.one("published")?, inputs.one("quoted")?, inputs.one("splits")?)?;
+        let runs = evaluation::read(&job.inputs.all("runs"))?;
+        table(&paper, &runs, profile).write(job.out)?;
+        confusion_table::table(&paper, &runs, profile).write(job.out)?;
+        metrics_table::table(&paper, &runs, profile).write(job.out)?;
+        tests_table::table(&runs, profile).write(job.out)?;
+        Ok(())
+    }
+}
+
+/// A data set and a kind of run.
+type Key = (String, String);
+
+/// The rows of a table: the paper's runs and whatever else was evaluated, in the paper's order.
+fn rows(paper: &Paper, runs: &Runs) -> Vec<Key> {
+    let mut keys: Vec<Key> = paper.runs.iter().map(|run| (run.dataset.clone(), run.mode.clone())).collect();
+    keys.extend(runs.keys().filter(|(dataset, mode)| paper.run(dataset, mode).is_none()).cloned());
+    keys.sort_by_key(|(dataset, kind)| (rank(&DATASETS, dataset), kind_rank(kind)));
+    keys
+}
+
+/// The first cells of a row: data set and mode.
+fn names((dataset, kind): &Key) -> Vec<Cell> {
+    let dataset = paper_results::title(&DATASETS, dataset).to_owned();
+    vec![Cell::Text(dataset), Cell::Text(paper_results::kind_title(kind))]
+}
+
+/// The value of one run, or mean and sample standard deviation of several.
+fn mean(ours: &[Evaluated], of: impl Fn(&Evaluated) -> f64) -> Cell {
+    let values: Vec<f64> = ours.iter().map(of).collect();
+    match crate::metrics::mean_and_sd(&values) {
+        (value, Some(sd)) => Cell::Mean { value, sd, places: 4 },
+        (value, None) => Cell::Number { value, places: 4 },
+    }
+}
+
+fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
+    let (ours, theirs) = ("this run", "published");
+    let mut columns = vec![
+        Column::words("dataset", "Data set"),
+        Column::words("mode", "Mode"),
+        Column::numbers("published_roc_auc", theirs, "Best ROC-AUC"),
+        Column::numbers("published_best_update", theirs, "at update"),
+        Column::numbers("published_share", theirs, "Share of the state of the art"),
+        Column::numbers("roc_auc", ours, "Best ROC-AUC"),
+        Column::numbers("roc_auc_interval", ours, "95% interval"),
+        Column::numbers("best_update", ours, "at update"),
+        Column::words("seeds", "Seed"),
+        Column::numbers("roc_auc_difference", "", "Difference in ROC-AUC"),
+    ];
+    // A share of the paper's state of the art means something on the paper's rows alone.
+    let has_shares = runs.values().flatten().any(|run| run.is_on_the_papers_split(paper));
+    if has_shares {
+        let at = columns.len() - 1;
+        columns.insert(at, Column::numbers("share", ours, "Share of the state of the art"));
+    }
+    let row = |of: &Key| row(of, runs.get(of).map_or(&[][..], Vec::as_slice), paper, has_shares);
+    Table {
+        name: "table-2".to_owned(),
+        place: 0,
+        title: "Table II: detection of hateful memes on the validation splits".to_owned(),
+        caption: format!(
+            "ROC-AUC of the checkpoint with the best validation. This run: {}. Published: the authors' training logs, \
+             one run of 22,000 updates each.",
+            profile.in_words()
+        ),
+        columns,
+        rows: rows(paper, runs).iter().map(row).collect(),
+        notes: notes(paper, runs),
+    }
+}
+
+fn row(of: &Key, ours: &[Evaluated], paper: &Paper, has_shares: bool) -> Vec<Cell> {
+    let number = |value: f64| Cell::Number { value, places: 4 };
+    let (theirs, best) = (paper.run(&of.0, &of.1), paper.state_of_the_art(&of.0));
+    let share = |auc: f64| best.map_or(Cell::None, |best| Cell::Share { value: auc / best, places: 1 });
+    let mut cells = names(of);
+    cells.extend(match theirs {
+        Some(run) => [number(run.best_roc_auc), Cell::Count(run.best_update), share(run.best_roc_auc)],
+        None => [Cell::None, Cell::None, Cell::None],
+    });
+    if ours.is_empty() {
+        cells.push(missing(of));
+        cells.extend(std::iter::repeat_n(Cell::None, 4 + usize::from(has_shares)));
+        return cells;
+    }
+    let auc = evaluation::mean_roc_auc(ours);
+    let interval = |interval| match interval {
+        Some(crate::metrics::bootstrap::Interval { low, high }) => Cell::Interval { low, high, places: 4 },
+        None => Cell::None,
+    };
+    cells.extend([
+        mean(ours, |run| run.metrics.roc_auc),
+        interval(evaluation::roc_auc_interval(ours)),
+        match ours {
+            // It was not trained here.
+            [one] if one.metrics.run.updates == 0 => Cell::None,
+            [one] => Cell::Count(one.metrics.best_update),
+            many => Cell::Text(listed(many, |run| thousands(run.metrics.best_update))),
+        },
+        match paper_results::is_given(&of.1) {
+            true => Cell::None,
+            false => Cell::Text(listed(ours, |run| run.metrics.run.seed.to_string())),
+        },
+    ]);
+    if has_shares {
+        let is_theirs = ours.iter().all(|run| run.is_on_the_papers_split(paper));
+        cells.push(if is_theirs { share(auc) } else { Cell::None });
+    }
+    cells
+        .push(theirs.map_or(Cell::None, |run| Cell::Difference { value: auc - run.best_roc_auc, places: 4 }));
+    cells
+}
+
+fn listed(runs: &[Evaluated], text: impl Fn(&Evaluated) -> String) -> String {
+    runs.iter().map(text).collect::<Vec<_>>().join("; ")
+}
+
+fn notes(paper: &Paper, runs: &Runs) -> Vec<String> {
+    let mut rows = BTreeMap::new();
+    let mut notes: Vec<String> = Vec::new();
+    for metrics in runs.values().flatten().map(|run| &run.metrics) {
+        let title = paper_results::title(&DATASETS, &metrics.run.dataset);
+        rows.insert((rank(&DATASETS, &metrics.run.dataset), title), (metrics.rows, metrics.positives));
+        if metrics.predicted_positives == 0 || metrics.predicted_positives == metrics.rows {
+            let class = if metrics.predicted_positives == 0 { "not hateful" } else { "hateful" };
+            let mode = paper_results::kind_title(&metrics.run.kind());
+            let seed = match paper_results::is_given(&metrics.run.kind()) {
+                true => String::new(),
+                false => format!(", seed {}", metrics.run.seed),
+            };
+            notes.push(format!("{title}, {mode}{seed}: every row is predicted {class}."));
+        }
+    }
+    if !rows.is_empty() {
+        let sizes = rows.iter().map(|((_, title), (rows, positives))| {
+            format!("{title}: {} rows, {} of them hateful", thousands(*rows), thousands(*positives))
+        });
+        notes.insert(0, format!("Validation splits of this run. {}.", sizes.collect::<Vec<_>>().join("; ")));
+    }
+    if runs.values().any(|seeds| seeds.len() > 1) {
+        notes.push(
+            "± is the sample standard deviation over the seeds; the interval is that of their mean."
+                .to_owned(),
+        );
+    }
+    notes.push(
+        "95% intervals: percentile bootstrap over the rows, stratified by class. They hold for this split and these \
+         weights; they do not cover the choice of the best checkpoint on the same rows."
+            .to_owned(),
+    );
+    let implied = paper.quotes(Claim::ShareOfStateOfTheArt).filter_map(|quoted| {
+        let best = paper.state_of_the_art(&quoted.dataset)?;
+        let (title, mode) =
+            (paper_results::title(&DATASETS, &quoted.dataset), paper_results::title(&MODES, &quoted.mode));
+        let share = quoted.value.value * 100.0;
+        Some(format!("{title} {best:.4}, of which {mode} is said to reach {share:.1} %"))
+    });
+    let implied: Vec<String> = implied.collect();
+    let split = |split: &paper_results::ValidationSplit| {
+        let title = paper_results::title(&DATASETS, &split.dataset);
+        format!("{title} {} and {}", thousands(split.rows), thousands(split.positives))
+    };
+    let splits: Vec<String> = paper.splits.iter().map(split).collect();
+    if !implied.is_empty() {
+        notes.push(format!(
+            "The authors do not name the state of the art; it is the published ROC-AUC divided by the share that they quote: \
+             {}. A run of ours is held against it only on a validation split with as many rows and as many hateful ones as \
+             the paper's: {}.",
+            implied.join("; "),
+            splits.join("; ")
+        ));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! `import-visualbert` and `import-vilbert`: turn a checkpoint into the weights every run starts from: the original's (MMF)
+//! pretrained one, Hugging Face's where it has the model, or any BERT of Hugging Face, which gets fresh visual parts. Kept
+//! are exactly the tensors of the base, `model.bert.*`; the log names the others. `import-run` takes a finished model whole.
+//! None of them knows where the checkpoint came from, nor what its model's tensors are called: the model does.
+
+mod archive;
+mod checkpoint;
+mod from;
+mod run;
+mod tensor_names;
+
+use std::marker::PhantomData;
+
+use candle_core::Device;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use stage_api::{Job, Port, Stage, StageError};
+
+use crate::artifacts::weights;
+use crate::models::{self, Config, Family, Pretrained};
+use checkpoint::Checkpoint;
+use from::From;
+pub use run::ImportRun;
+use tensor_names::TensorNames;
+
+/// Imports a checkpoint of the model whose dimensions are a `C`.
+pub struct Import<C>(PhantomData<C>);
+
+impl<C> Import<C> {
+    /// The stage.
+    pub fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+/// Settings of [`Import`].
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, bound = "C: Pretrained")]
+#[schemars(bound = "C: Pretrained")]
+pub struct ImportParams<C> {
+    /// Dimensions of the checkpoint's model; the paper's by default.
+    #[serde(default = "C::base_size")]
+    config: C,
+    /// What the checkpoint is: the model's own name, or `"bert"`: then what a BERT lacks is fresh, or, as the original
+    /// begins, a copy of the text's.
+    #[serde(default = "itself::<C>")]
+    from: From,
+    /// Decides what is fresh.
+    #[serde(default)]
+    seed: u64,
+}
+
+fn itself<C: Pretrained>() -> From {
+    From::Model(C::FAMILY)
+}
+
+/// The stage's name and what it does, by the model.
+const fn called(family: Family) -> (&'static str, &'static str) {
+    match family {
+        Family::VisualBert => (
+            "import-visualbert",
+            "The base of VisualBERT out of a checkpoint of the original, checked by name and shape",
+        ),
+        Family::Vilbert => (
+            "import-vilbert",
+            "The base of ViLBERT out of a checkpoint of the original, checked by name and shape",
+        ),
+    }
+}
+
+impl<C: Pretrained> Stage for Import<C> {
+    type Params = ImportParams<C>;
+    const NAME: &'static str = called(C::FAMILY).0;
+    const ABOUT: &'static str = called(C::FAMILY).1;
+    const VERSION: u32 = 3;
+    const INPUTS: &'static [Port] = &[Port::one("archive")];
+
+    fn check(&self, params: &ImportParams<C>) -> Result<(), String> {
+        params.config.check().map_err(|error| error.to_string())?;
+        match params.from {
+            From::Model(other) if other != C::FAMILY => {
+                Err(format!("from is `{}`; expected `{}` or `bert`", other.as_str(), C::FAMILY.as_str()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn run(&self, params: &ImportParams<C>, job: &Job) -> Result<(), StageError> {
+        let archive = checkpoint::find(job.inputs.one("archive")?)
+            .map_err(|(path, problem)| StageError::input("archive", path, problem))?;
+        let refuse = |problem: String| StageError::input("archive", &archive, problem);
+        let file = archive::unpacked(&archive, job)?;
+        let checkpoint = Checkpoint::open(&file).map_err(refuse)?;
+        let (expected, origin) = (params.config.base_parameters(false), params.from.origin());
+        let names = TensorNames::sort(checkpoint.names(), |name| params.config.own_name(origin, name))
+            .map_err(refuse)?;
+        let (fresh, expected): (Vec<_>, Vec<_>) =
+            expected.into_iter().partition(|(name, _)| params.config.is_fresh(origin, name));
+        let surplus = |name: &str| {
+            if name.contains("Adapt") {
+                "belongs to an adapter, which a base does not have; `import-run` takes a finished model"
+            } else if params.config.is_fresh(origin, name) {
+                "is not part of a BERT; does `from` belong to it?"
+            } else {
+                "is not part of a model of these dimensions; does `config` belong to it?"
+            }
+        };
+        names.check(&expected, params.from.title(), C::FAMILY, surplus).map_err(refuse)?;
+        let mut tensors = names.load(checkpoint, job, refuse)?;
+        tensor_names::check_shapes(&tensors, &expected).map_err(refuse)?;
+        names.note_left(job.progress);
+        if !fresh.is_empty() {
+            let start = models::init_random(&params.config, params.seed, &Device::Cpu);
+            let mut start = start.map_err(StageError::failed)?;
+            job.progress.note(&format!("{} tensors that a BERT lacks begin fresh or as copies", fresh.len()));
+            for (name, _) in fresh {
+                let copied = tensors.get(&params.config.init_from(&name)).cloned();
+                let values = copied.or_else(|| start.remove(&name));
+                tensors.extend(values.map(|values| (name, values)));
+            }
+        }
+        job.progress.note(&format!("{} tensors imported", tensors.len()));
+        let config: Config = params.config.clone().into();
+        Ok(weights::write(job.out, &config, &tensors)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;
