@@ -2,12 +2,12 @@
 //! each kind. `just golden` renews the files; what changed in them is then read like any other change.
 
 use super::process::{Run, finished};
-use super::snapshot::{compare, in_plain_surroundings, subcommands};
+use super::snapshot::{compare, in_plain_environment, subcommands};
 use super::support::TestSpace;
 
 fn run(space: &TestSpace, args: &[&str]) -> Run {
     let mut command = space.command(args);
-    in_plain_surroundings(&mut command);
+    in_plain_environment(&mut command);
     finished(command.output().unwrap())
 }
 

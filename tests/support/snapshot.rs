@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// Prepares the program for texts that depend on neither its file's name, nor the terminal, nor the user's settings.
-pub fn in_plain_surroundings(command: &mut Command) {
+pub fn in_plain_environment(command: &mut Command) {
     command.arg0("repro").env("COLUMNS", "100");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"REPRO_")) {
         command.env_remove(name);
