@@ -10,8 +10,8 @@ use super::snapshot::{compare, in_plain_surroundings, subcommands};
 fn the_help_of_every_tool_is_as_kept() {
     let help = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_repro"));
-        let run =
-            finished(command.arg0("repro").args(args).env("COLUMNS", "100").output().unwrap()).expect(0);
+        in_plain_surroundings(command.args(args));
+        let run = finished(command.output().unwrap()).expect(0);
         format!("$ repro {}\n{}\n", args.join(" "), run.out)
     };
     let engine = include_str!("../snapshots/help.snap");
