@@ -19,7 +19,7 @@ pub fn failures(context: &Context, plan: &Plan, registry: &Registry) -> Vec<Fail
             let stage = registry.get(&step.stage)?;
             let ports: Vec<&str> = step.inputs.iter().map(|input| input.port.as_str()).collect();
             let outside = Outside::select(stage.outside(), std::env::vars_os());
-            let problem = stage.needs_human_erased(&step.params, &ports, &outside)?;
+            let problem = stage.load(&step.params).ok()?.needs_human(&ports, &outside)?;
             let problem = secrets::shown(&problem);
             Some(Failure { step: step.name.clone(), problem, log: None, needs_human: true })
         })

@@ -151,7 +151,7 @@ pub fn run(registry: Registry) -> ExitCode {
 
 /// The grammar of the command line: the engine's own subcommands and the tools that come with the stages.
 fn grammar(registry: &Registry) -> clap::Command {
-    registry.tools().fold(Cli::command(), |command, tool| command.subcommand(tool::command(tool)))
+    registry.tools().fold(Cli::command(), |command, tool| command.subcommand(tool.command()))
 }
 
 /// Runs what the command line asks for.
@@ -162,7 +162,8 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
     if let Some((name, arguments)) = matches.subcommand()
         && let Some(tool) = registry.tool(name)
     {
-        return Ok(tool::run(tool, arguments, &Global::from_arg_matches(matches)?, registry));
+        let tool = tool.load(arguments)?;
+        return Ok(tool::run(&*tool, &Global::from_arg_matches(matches)?, registry));
     }
     let cli = Cli::from_arg_matches(matches)?;
     let global = &cli.global;

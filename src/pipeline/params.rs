@@ -1,23 +1,23 @@
-//! A step's params: what the profile says for its stage and its name under the step's own, handed to the stage
-//! and taken back in canonical form. It knows where each value stands in the file, not what it means.
+//! A step's params: what the profile says for its stage and its name under the step's own, loaded into the stage.
+//! It knows where each value stands in the file, not what it means.
 
-use stage_api::{AnyStage, ParamsError};
+use stage_api::{AnyStage, LoadedStage, ParamsError};
 
 use super::error::{PipelineError, Text};
 use super::expand::{Vars, substitute_ron};
 use super::file::{self, Fields, Raw};
 
-/// The canonical params of a step.
+/// The stage of a step with its params.
 ///
 /// `layers` hold what the profile says, later ones over earlier ones; `name` is where the step's name stands: what to point at when a param is missing.
-pub(super) fn canonical<'a>(
-    stage: &dyn AnyStage,
+pub(super) fn load<'r, 'a>(
+    stage: &'r dyn AnyStage,
     layers: &[Raw<'a>],
     own: Option<Raw<'a>>,
     vars: &Vars,
     name: Raw<'a>,
     text: &Text<'a>,
-) -> Result<String, PipelineError> {
+) -> Result<Box<dyn LoadedStage + 'r>, PipelineError> {
     let mut merged = Fields::default();
     for raw in layers.iter().chain(own.as_ref()) {
         let layer = file::fields(*raw, text)?;
@@ -26,7 +26,7 @@ pub(super) fn canonical<'a>(
     }
 
     let (ron, ends) = written(&merged, vars);
-    stage.canonical_params(&ron).map_err(|error| {
+    stage.load(&ron).map_err(|error| {
         let refused = place(&error, &ron, &ends, &merged);
         let at = refused.map_or_else(|| own.unwrap_or(name), |index| merged.0[index].1);
         let message = match &error.unknown {
@@ -65,8 +65,9 @@ fn without(
     text: &Text,
 ) -> Option<String> {
     let (field, _) = params.0.remove(refused);
-    let accepted = stage.canonical_params(&written(&params, vars).0).ok()?;
-    let accepted = file::fields(Raw(&accepted), &Text::new(text.path, &accepted)).ok()?;
+    let accepted = stage.load(&written(&params, vars).0).ok()?;
+    let canonical = accepted.canonical_params();
+    let accepted = file::fields(Raw(canonical), &Text::new(text.path, canonical)).ok()?;
     let (_, value) = accepted.0.into_iter().find(|(name, _)| *name == field)?;
     Some(format!("by default of the stage, `{field}` is {}", value.0))
 }

@@ -88,7 +88,7 @@ fn every_value_that_it_offers_is_one_that_the_stage_takes_and_every_param_is_exp
                 // Written as a string, and, where the type is an enum of RON, as a name.
                 let refused: Vec<String> = [format!("({name}: \"{value}\")"), format!("({name}: {value})")]
                     .iter()
-                    .filter_map(|text| known.canonical_params(text).err())
+                    .filter_map(|text| known.load(text).err())
                     .map(|error| error.message)
                     .collect();
                 let is_of_another_field =

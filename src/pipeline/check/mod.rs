@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
-use stage_api::{AnyStage, Registry};
+use stage_api::{AnyStage, LoadedStage, Registry};
 
 use super::error::{PipelineError, Text};
 use super::expand::{Vars, combinations, string};
@@ -32,8 +32,10 @@ struct Named<'a> {
 }
 
 /// A step whose inputs are still names.
-struct Unwired<'f, 'a> {
+struct Unwired<'f, 'a, 'r> {
     node: NodeIndex,
+    stage: &'r dyn AnyStage,
+    loaded: Box<dyn LoadedStage + 'r>,
     entry: &'f EntryForm<'a>,
     vars: Vars,
 }
@@ -78,8 +80,7 @@ pub(super) fn check<'a>(
             if entry.from.is_some() {
                 aliases.push((entry, vars));
             } else {
-                let node = checker.add_step(entry, &vars, chosen, registry)?;
-                unwired.push(Unwired { node, entry, vars });
+                unwired.push(checker.add_step(entry, vars, chosen, registry)?);
             }
         }
     }
@@ -88,7 +89,7 @@ pub(super) fn check<'a>(
         checker.add_alias(entry, &vars)?;
     }
     for step in &unwired {
-        checker.wire(step, registry)?;
+        checker.wire(step)?;
     }
     checker.refuse_idle_defaults(chosen)?;
     if let Some(rehearsal) = rehearsal {
@@ -200,22 +201,22 @@ impl<'a> Checker<'_, 'a> {
         Ok(name)
     }
 
-    fn add_step(
+    fn add_step<'f, 'r>(
         &mut self,
-        entry: &EntryForm<'a>,
-        vars: &Vars,
+        entry: &'f EntryForm<'a>,
+        vars: Vars,
         profile: &ProfileForm<'a>,
-        registry: &Registry,
-    ) -> Result<NodeIndex, PipelineError> {
+        registry: &'r Registry,
+    ) -> Result<Unwired<'f, 'a, 'r>, PipelineError> {
         let text = self.text;
         let Some(stage_at) = entry.stage else {
             return Err(
                 self.error(entry.name, "a step says `stage:`, an alias says `from:`; this is neither")
             );
         };
-        let stage_name = string(stage_at, vars, text)?;
+        let stage_name = string(stage_at, &vars, text)?;
         let stage = known_stage(registry, stage_at, &stage_name, text)?;
-        let name = string(entry.name, vars, text)?;
+        let name = string(entry.name, &vars, text)?;
         let mut layers = Vec::new();
         // What is said for the stage, then what is said for steps by name.
         for by_name in [false, true] {
@@ -228,31 +229,30 @@ impl<'a> Checker<'_, 'a> {
                 }
             }
         }
-        let params = params::canonical(stage, &layers, entry.params, vars, entry.name, text)?;
+        let loaded = params::load(stage, &layers, entry.params, &vars, entry.name, text)?;
         let needs = entry.needs.map(|raw| self.needs(raw)).transpose()?.unwrap_or_default();
-        let publish = entry.publish.map(|raw| self.publish_folder(raw, vars)).transpose()?;
+        let publish = entry.publish.map(|raw| self.publish_folder(raw, &vars)).transpose()?;
         let tolerance: Option<f64> = entry.tolerance.map(|raw| raw.parse(text)).transpose()?;
         if let (Some(raw), Some(share)) = (entry.tolerance, tolerance)
             && !(share > 0.0 && share < 1.0)
         {
             return Err(self.error(raw, "a tolerance is a share between 0 and 1, like 1e-3"));
         }
-        let surroundings = stage.surroundings(&params).map_err(|e| self.error(entry.name, e.message))?;
         let node = self.graph.add_node(Step {
             name: String::new(),
             stage: stage_name,
             version: stage.version(),
-            unproven: stage.is_unproven_erased(&params),
-            params,
-            surroundings,
+            unproven: loaded.is_unproven(),
+            params: loaded.canonical_params().to_owned(),
+            surroundings: loaded.surroundings(),
             inputs: Vec::new(),
             needs,
             publish,
             tolerance,
             line: text.line(text.span(entry.name.0).start),
         });
-        self.graph[node].name = self.name(entry.name, vars, Meaning::Step(node))?;
-        Ok(node)
+        self.graph[node].name = self.name(entry.name, &vars, Meaning::Step(node))?;
+        Ok(Unwired { node, stage, loaded, entry, vars })
     }
 }
 

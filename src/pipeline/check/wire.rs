@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
-use stage_api::{AnyStage, Port, Registry};
+use stage_api::Port;
 
 use super::{Checker, Meaning, Unwired, normal};
 use crate::pipeline::error::{PipelineError, Text};
@@ -67,12 +67,9 @@ impl<'a> Checker<'_, 'a> {
         })
     }
 
-    pub(super) fn wire(&mut self, step: &Unwired<'_, 'a>, registry: &Registry) -> Result<(), PipelineError> {
-        let Unwired { node, entry, vars } = step;
-        let stage_name = self.graph[*node].stage.clone();
-        let stage = registry.get(&stage_name);
-        let ports = stage.map(AnyStage::inputs).unwrap_or_default();
-        let is_open = stage.is_some_and(AnyStage::open_inputs);
+    pub(super) fn wire(&mut self, step: &Unwired<'_, 'a, '_>) -> Result<(), PipelineError> {
+        let Unwired { node, stage, loaded, entry, vars } = step;
+        let (stage_name, ports, is_open) = (stage.name(), stage.inputs(), stage.open_inputs());
         let mut connected: Vec<String> = Vec::new();
         for (port_at, value) in &entry.inputs.0 {
             let port_name = port_at.string(self.text)?;
@@ -132,8 +129,7 @@ impl<'a> Checker<'_, 'a> {
                 .hint(format!("stage `{stage_name}` reads {}", all.join(", "))));
         }
         let connected: Vec<&str> = connected.iter().map(String::as_str).collect();
-        let wiring = stage.map_or(Ok(()), |stage| stage.check_wiring(&self.graph[*node].params, &connected));
-        wiring.map_err(|problem| {
+        loaded.check_wiring(&connected).map_err(|problem| {
             self.error(
                 entry.params.unwrap_or(entry.name),
                 format!("params of stage `{stage_name}`: {problem}"),
@@ -141,7 +137,7 @@ impl<'a> Checker<'_, 'a> {
         })
     }
 
-    pub(super) fn refuse_cycles(&self, steps: &[Unwired<'_, 'a>]) -> Result<(), PipelineError> {
+    pub(super) fn refuse_cycles(&self, steps: &[Unwired<'_, 'a, '_>]) -> Result<(), PipelineError> {
         let Some(cycle) = find_cycle(&self.graph) else { return Ok(()) };
         let names: Vec<&str> = cycle.iter().map(|node| self.graph[*node].name.as_str()).collect();
         let at = steps.iter().find(|step| step.node == cycle[0]).map(|step| step.entry.name);

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stage_api::secrets;
+use stage_api::{ParamEnum, secrets};
 
 use super::download::is_secret_safe;
 use super::logins::{KAGGLE_HOW, local};
@@ -43,8 +43,9 @@ pub struct Params {
 }
 
 /// What becomes of a file whose digest is none of those listed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
 #[serde(rename_all = "snake_case")]
+#[param(unquoted)]
 pub enum Unlisted {
     /// It is refused.
     #[default]

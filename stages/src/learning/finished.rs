@@ -1,12 +1,11 @@
 //! A finished run at work: its model, and what it predicts for memes. It does not know what predictions are used for.
 
 use candle_core::Device;
-use stage_api::{Desk, Job, StageError, StepView};
+use stage_api::{Job, StageError, StepView, ToolContext};
 
 use super::memes::Memes;
 use super::scoring::{Rows, Scores};
 use crate::artifacts::predictions::Prediction;
-use crate::artifacts::samples::Split;
 use crate::artifacts::view::View;
 use crate::artifacts::weights;
 use crate::metrics;
@@ -23,8 +22,8 @@ const MAKERS: [&str; 2] = ["train", "import-run"];
 ///
 /// # Errors
 /// There is none, or it runs another stage.
-pub(crate) fn step(desk: &Desk, name: &str) -> Result<StepView, StageError> {
-    let step = desk.results.steps().into_iter().find(|step| step.name == name);
+pub(crate) fn step(context: &ToolContext, name: &str) -> Result<StepView, StageError> {
+    let step = context.results.steps().into_iter().find(|step| step.name == name);
     let step =
         step.ok_or_else(|| StageError::Params(format!("there is no step `{name}`; see `repro list`")))?;
     if !MAKERS.contains(&step.stage.as_str()) {
@@ -73,15 +72,4 @@ pub(crate) fn predictions(memes: &Memes, rows: &[usize], scores: &Scores) -> Vec
         label: metrics::argmax(pair),
     });
     predicted.collect()
-}
-
-/// The split of that name.
-///
-/// # Errors
-/// There is none.
-pub(crate) fn split(name: &str) -> Result<Split, String> {
-    [Split::Train, Split::Val, Split::Test]
-        .into_iter()
-        .find(|&split| split.name() == name)
-        .ok_or_else(|| format!("split \"{name}\" is not one of \"train\", \"val\", \"test\""))
 }
