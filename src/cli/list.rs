@@ -64,7 +64,10 @@ fn steps(global: &Global, registry: &Registry) -> Result<(), CliError> {
         let steps: Vec<_> = pipeline
             .graph
             .node_weights()
-            .map(|step| json!({"name": step.name, "stage": step.stage, "params": secrets::shown(&step.params), "line": step.line}))
+            .map(|step| {
+                json!({"name": step.name, "stage": step.stage, "params": secrets::shown(&step.params),
+                         "file": pipeline.file_of(step), "line": step.line})
+            })
             .collect();
         return print_json(&json!({"profile": pipeline.profile, "targets": targets, "steps": steps}));
     }

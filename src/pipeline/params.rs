@@ -9,7 +9,8 @@ use super::file::{self, Fields, Raw};
 
 /// The stage of a step with its params.
 ///
-/// `layers` hold what the profile says, later ones over earlier ones; `name` is where the step's name stands: what to point at when a param is missing.
+/// `layers` hold the defaults, later ones over earlier ones; `name` is where the step's name is: what to point at when a
+/// param is missing.
 pub(super) fn load<'r, 'a>(
     stage: &'r dyn AnyStage,
     layers: &[Raw<'a>],
@@ -18,13 +19,7 @@ pub(super) fn load<'r, 'a>(
     name: Raw<'a>,
     text: &Text<'a>,
 ) -> Result<Box<dyn LoadedStage + 'r>, PipelineError> {
-    let mut merged = Fields::default();
-    for raw in layers.iter().chain(own.as_ref()) {
-        let layer = file::fields(*raw, text)?;
-        merged.0.retain(|(field, _)| layer.0.iter().all(|(over, _)| over != field));
-        merged.0.extend(layer.0);
-    }
-
+    let merged = merged(layers.iter().copied().chain(own), text)?;
     let (ron, ends) = written(&merged, vars);
     stage.load(&ron).map_err(|error| {
         let refused = place(&error, &ron, &ends, &merged);
@@ -42,6 +37,20 @@ pub(super) fn load<'r, 'a>(
             },
         }
     })
+}
+
+/// The fields of all layers; those of a later one replace those of an earlier one.
+pub(super) fn merged<'a>(
+    layers: impl Iterator<Item = Raw<'a>>,
+    text: &Text<'a>,
+) -> Result<Fields<'a>, PipelineError> {
+    let mut merged = Fields::default();
+    for raw in layers {
+        let layer = file::fields(raw, text)?;
+        merged.0.retain(|(field, _)| layer.0.iter().all(|(over, _)| over != field));
+        merged.0.extend(layer.0);
+    }
+    Ok(merged)
 }
 
 /// The params as one line, and where in it each field ends.
@@ -67,7 +76,7 @@ fn without(
     let (field, _) = params.0.remove(refused);
     let accepted = stage.load(&written(&params, vars).0).ok()?;
     let canonical = accepted.canonical_params();
-    let accepted = file::fields(Raw(canonical), &Text::new(text.path, canonical)).ok()?;
+    let accepted = file::fields(Raw(canonical), &Text::new(text.path(), canonical)).ok()?;
     let (_, value) = accepted.0.into_iter().find(|(name, _)| *name == field)?;
     Some(format!("by default of the stage, `{field}` is {}", value.0))
 }

@@ -6,7 +6,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use stage_api::Port;
 
 use super::{Checker, Meaning, Unwired, normal};
-use crate::pipeline::error::{PipelineError, Text};
+use crate::pipeline::error::PipelineError;
 use crate::pipeline::expand::{Vars, string, strings};
 use crate::pipeline::file::{EntryForm, Raw};
 use crate::pipeline::{Source, Step, StepInput};
@@ -42,7 +42,7 @@ impl<'a> Checker<'_, 'a> {
         let Some(named) = self.names.get(name) else {
             let error = self.error(at, format!("there is no step `{name}`"));
             // A file of the project is named by its path from the pipeline's folder.
-            return Err(match normal(reference).filter(|path| (self.is_there)(Path::new(path))) {
+            return Err(match normal(reference).filter(|path| self.folder.has(Path::new(path))) {
                 Some(path) => {
                     error.hint(format!("there is a file or folder `{path}`: read it as `./{path}`"))
                 }
@@ -87,7 +87,7 @@ impl<'a> Checker<'_, 'a> {
             if list && !port.many {
                 return Err(self.error(*value, format!("input `{port_name}` takes one source, not a list")));
             }
-            let raws: Vec<Raw> = if list { raw_list(*value, self.text)? } else { vec![*value] };
+            let raws: Vec<Raw> = if list { value.list(self.text)? } else { vec![*value] };
             let mut references = Vec::new();
             for raw in raws {
                 let found = if port.many {
@@ -102,11 +102,11 @@ impl<'a> Checker<'_, 'a> {
             }
             for (raw, reference) in references {
                 let source = self.source(raw, &reference)?;
-                let position = self.text.position(self.text.span(raw.0).start);
+                let position = self.text.position(raw.0);
                 match &source {
                     // What a person may place by hand is connected once it is there.
                     Source::File(path) if port.optional => {
-                        let is_there = (self.is_there)(path);
+                        let is_there = self.folder.has(path);
                         self.looked_for.push((path.clone(), is_there));
                         if !is_there {
                             continue;
@@ -144,16 +144,10 @@ impl<'a> Checker<'_, 'a> {
         let message = format!("the steps wait for each other: {} -> {}", names.join(" -> "), names[0]);
         Err(match at {
             Some(at) => self.error(at, message),
-            None => PipelineError::of_file(self.text.path, message),
+            None => PipelineError::of_file(self.text.path(), message),
         }
         .hint("an arrow goes from a step to one that reads it; one of these inputs must come from elsewhere"))
     }
-}
-
-fn raw_list<'a>(raw: Raw<'a>, text: &Text<'a>) -> Result<Vec<Raw<'a>>, PipelineError> {
-    let values: Vec<&'a ron::value::RawValue> =
-        ron::from_str(raw.0).map_err(|error| text.error(text.span(raw.0), error.code.to_string()))?;
-    Ok(values.into_iter().map(|value| Raw(value.trim().get_ron())).collect())
 }
 
 /// The nodes of a cycle in the order of its arrows, if there is one.
