@@ -38,6 +38,7 @@ impl Grounds {
     /// down.
     pub fn of(pipeline: &Pipeline, workspace: &Workspace, plan: &Plan) -> Option<Self> {
         let mut files = vec![(pipeline.file.clone(), pipeline.text)];
+        files.extend(pipeline.other_files.iter().map(|(path, digest)| (workspace.locate(path), *digest)));
         let mut machine: Vec<(Environment, Vec<(String, String)>)> = Vec::new();
         for node in plan.needed() {
             let step = &pipeline.graph[node];

@@ -42,7 +42,9 @@ pub struct Workspace {
 pub struct UnusableFile {
     /// The step that reads it.
     pub step: String,
-    /// Where the pipeline file names it: line and column.
+    /// As [`Step::file`].
+    pub declared_in: Option<PathBuf>,
+    /// Where that file names it: line and column.
     pub position: (usize, usize),
     /// The file, as the pipeline names it.
     pub path: PathBuf,
@@ -154,6 +156,7 @@ impl Workspace {
                     };
                     return Some(UnusableFile {
                         step: step.name.clone(),
+                        declared_in: step.file.clone(),
                         position: input.position,
                         path: path.clone(),
                         problem,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use repro::pipeline::{Pipeline, PipelineError, Source};
+use repro::pipeline::{Folder, Pipeline, PipelineError, Source};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, NoParams, Port, Registry, Stage, StageError};
@@ -69,7 +69,7 @@ const GOOD: &str = r#"(
     default_profile: "mini",
     profiles: [
         (name: "mini", about: "small", sources: [(name: "raw", stage: "make"), (name: "data", from: "raw/part")],
-         defaults: [("train", (lr: 1e-3, seed: 7))]),
+         defaults: {"train": (lr: 1e-3, seed: 7)}),
         (name: "paper", about: "large", sources: [(name: "data", stage: "make")]),
     ],
     steps: [
@@ -79,7 +79,7 @@ const GOOD: &str = r#"(
         (name: "one", stage: "train", inputs: {"data": "data/inner"}, params: (mode: "{profile}")),
         (name: "table", stage: "gather", inputs: {"runs": ["run-{fc,pe}-1", "one"]}, publish: "tables"),
     ],
-    targets: [("runs", ["run-{fc,pe}-{1,2}"]), ("all", ["table", "runs"])],
+    targets: {"runs": ["run-{fc,pe}-{1,2}"], "all": ["table", "runs"]},
 )"#;
 
 #[test]
@@ -142,8 +142,8 @@ fn the_profile_chooses_sources_and_defaults() {
 
 #[test]
 fn defaults_for_steps_by_name_go_over_those_for_the_stage() {
-    let text = GOOD
-        .replace("[(\"train\", (lr", "[(\"run-*-2\", (lr: 2.0)), (\"run-pe-*\", (lr: 3.0)), (\"train\", (lr");
+    let text =
+        GOOD.replace("{\"train\": (lr", "{\"run-*-2\": (lr: 2.0), \"run-pe-*\": (lr: 3.0), \"train\": (lr");
     assert_ne!(text, GOOD);
     let pipeline = load(&text, None).unwrap();
     let params = |name: &str| {
@@ -156,10 +156,98 @@ fn defaults_for_steps_by_name_go_over_those_for_the_stage() {
 
 #[test]
 fn defaults_for_nothing_are_errors() {
-    let (at, message, hint) = broken(r#"("train", (lr"#, r#"("trian", (lr"#);
+    let (at, message, hint) = broken(r#""train": (lr"#, r#""trian": (lr"#);
     assert!(at.starts_with("\"trian\""), "{at}");
     assert_eq!(message, "these defaults are for no step: no stage or step is called `trian`");
     assert_eq!(hint, "did you mean `train`?");
+}
+
+#[test]
+fn defaults_of_the_file_are_for_every_profile_and_the_profiles_own_override_them() {
+    let text = GOOD.replace(
+        "    steps: [",
+        "    defaults: {\"{train,make}\": (), \"train\": (seed: 5, lr: 9.0), \"one\": (mode: \"{about}\")},\n    steps: [",
+    );
+    let error = load(&text, None).unwrap_err().to_string();
+    assert!(error.ends_with("`train` is given twice"), "{error}");
+    let text = text.replace("\"{train,make}\": (), ", "").replace("(mode: \"{profile}\")", "()");
+    let params = |profile| {
+        let pipeline = load(&text, Some(profile)).unwrap();
+        pipeline.graph.node_weights().find(|step| step.name == "one").map(|step| step.params.clone()).unwrap()
+    };
+    assert_eq!(params("mini"), r#"(mode:"small",seed:7,lr:0.001)"#);
+    assert_eq!(params("paper"), r#"(mode:"large",seed:5,lr:9.0)"#);
+}
+
+#[test]
+fn needs_may_be_said_once_for_a_stage() {
+    let with = |needs: &str| {
+        load(&GOOD.replace("    steps: [", &format!("    needs: {needs},\n    steps: [")), None)
+    };
+    let pipeline = with("{\"train\": (cpu: 2, gpu: 0.5), \"one\": (memory: \"1 GiB\")}").unwrap();
+    let needs = |name: &str| {
+        pipeline
+            .graph
+            .node_weights()
+            .find(|step| step.name == name)
+            .map(|step| step.needs.to_string())
+            .unwrap()
+    };
+    assert_eq!(needs("run-fc-1"), "cpu 2, gpu 1", "a step's own needs override them");
+    assert_eq!(needs("one"), "cpu 2, memory 1 GiB, gpu 0.5");
+    assert_eq!(needs("table"), "cpu 1");
+    for (wrong, problem) in [
+        ("{\"tarin\": (cpu: 2)}", "these needs are for no step: no stage or step is called `tarin`"),
+        ("{\"train\": (cpuu: 2)}", "there is no pool `cpuu`"),
+        ("{\"train\": (gpu_memory: \"1 GiB\")}", "a step needs either `gpu` or `gpu_memory`"),
+    ] {
+        let error = with(wrong).expect_err(wrong);
+        assert!(error.position.is_some() && error.message.contains(problem), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn a_profile_in_a_file_of_its_own_is_like_one_in_the_pipeline_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let inline = r#"(name: "paper", about: "large", sources: [(name: "data", stage: "make")])"#;
+    let text = GOOD.replace(inline, "\"./paper.ron\"");
+    assert_ne!(text, GOOD);
+    let (file, other) = (dir.path().join("pipeline.ron"), dir.path().join("paper.ron"));
+    let registry = Registry::new().with(Make).with(Train).with(Gather);
+    let load = |profile| Pipeline::parse(&file, &text, Some(profile), &registry);
+
+    let error = load("mini").unwrap_err();
+    assert_eq!((error.position, &error.file), (Some((6, 9)), &file));
+    assert!(error.message.starts_with("./paper.ron: cannot be read: "), "{error}");
+
+    std::fs::write(&other, format!("// large\n{inline}\n")).unwrap();
+    let pipeline = load("paper").unwrap();
+    assert_eq!(
+        (&pipeline.profiles[..], pipeline.about.as_str()),
+        (&["mini".to_owned(), "paper".to_owned()][..], "large")
+    );
+    let step = |name: &str| pipeline.graph.node_weights().find(|step| step.name == name).unwrap();
+    assert_eq!((pipeline.file_of(step("data")), step("data").line), (other.clone(), 2));
+    assert_eq!(pipeline.file_of(step("one")), file);
+
+    // It is kept with the pipeline, and a change of it is seen.
+    let kept = pipeline.to_bytes().unwrap();
+    assert!(Pipeline::from_bytes(&kept, &file).is_some());
+    for (wrong, position, message) in [
+        (inline.replace("\"make\"", "\"maek\""), (1, 68), "there is no stage `maek`"),
+        (inline.replace("about", "abuot"), (1, 18), "unknown field `abuot`"),
+        (inline.replace("sources: [", "sources [\n"), (1, 42), ""),
+        (inline.replace("\"data\"", "\"./data\""), (1, 51), "`./data` is no name"),
+    ] {
+        std::fs::write(&other, &wrong).unwrap();
+        let error = load("paper").unwrap_err();
+        assert_eq!((error.position, &error.file), (Some(position), &other), "{error}");
+        assert!(error.message.contains(message), "{error}");
+        assert!(Pipeline::from_bytes(&kept, &file).is_none());
+    }
+    let outside = GOOD.replace(inline, "\"../paper.ron\"");
+    let error = Pipeline::parse(&file, &outside, None, &registry).unwrap_err();
+    assert!(error.message.contains("`../paper.ron` is no `./file` of the project"), "{error}");
 }
 
 #[test]
@@ -327,7 +415,7 @@ fn names_given_twice_are_errors() {
     let (_, message, hint) = broken(r#"name: "one""#, r#"name: "run-pe-2""#);
     assert_eq!(message, "the name `run-pe-2` is given twice");
     assert_eq!(hint, "it was first given on line 10");
-    let (_, message, _) = broken(r#"("all", "#, r#"("table", "#);
+    let (_, message, _) = broken(r#""all": "#, r#""table": "#);
     assert_eq!(message, "`table` already names a step or a target");
 }
 
@@ -363,10 +451,17 @@ fn a_path_that_leaves_its_folder_is_refused() {
 #[test]
 fn a_file_of_the_project_that_is_named_without_its_folder_is_told() {
     let text = GOOD.replace(r#""data": "data/inner""#, r#""data": "sub/data.txt""#);
-    let is_there = |path: &Path| path == Path::new("sub/data.txt");
+    struct WithData;
+    impl Folder for WithData {
+        fn has(&self, path: &Path) -> bool {
+            path == Path::new("sub/data.txt")
+        }
+        fn read(&self, _: &Path) -> Result<String, String> {
+            Err("is not there".to_owned())
+        }
+    }
     let registry = Registry::new().with(Make).with(Train).with(Gather);
-    let error =
-        Pipeline::parse_where(Path::new("pipeline.ron"), &text, None, &registry, &is_there).unwrap_err();
+    let error = Pipeline::parse_in(&WithData, Path::new("pipeline.ron"), &text, None, &registry).unwrap_err();
     assert_eq!(
         error.hint.as_deref(),
         Some("there is a file or folder `sub/data.txt`: read it as `./sub/data.txt`")

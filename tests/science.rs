@@ -31,9 +31,13 @@ fn made(targets: &[impl AsRef<OsStr>]) -> (tempfile::TempDir, PathBuf) {
     let project = tempfile::tempdir().expect("a folder");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::copy(root.join("pipeline.ron"), project.path().join("pipeline.ron")).expect("copied");
-    fs::create_dir(project.path().join("paper")).expect("a folder");
-    for file in ["runs.csv", "curves.csv", "quoted.csv", "vilbert.csv"] {
-        fs::copy(root.join("paper").join(file), project.path().join("paper").join(file)).expect("copied");
+    for folder in ["paper", "profiles"] {
+        fs::create_dir(project.path().join(folder)).expect("a folder");
+        for file in fs::read_dir(root.join(folder)).expect("a folder") {
+            let file = file.expect("a file").path();
+            let to = project.path().join(folder).join(file.file_name().expect("a name"));
+            fs::copy(&file, to).expect("copied");
+        }
     }
     let cache = std::env::var_os("REPRO_TEST_CACHE").map_or(project.path().join("cache"), PathBuf::from);
     let made = Command::new(env!("CARGO_BIN_EXE_repro"))

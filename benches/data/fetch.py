@@ -54,9 +54,9 @@ def main():
                 file.write(block[: min(len(block), size - at)])
         url = serve(served)
         (folder / "pipeline.ron").write_text(
-            f'(default_profile: "p", profiles: [(name: "p", about: "", sources: [], defaults: [])],'
+            f'(default_profile: "p", profiles: [(name: "p", about: "", sources: [], defaults: {{}})],'
             f' steps: [(name: "get", stage: "fetch", params: (name: "file.bin", url: ["{url}"]))],'
-            f' targets: [("all", ["get"])])'
+            f' targets: {{"all": ["get"]}})'
         )
         curl, stage, whole = [], [], []
         for _ in range(ROUNDS):

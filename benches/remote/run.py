@@ -20,8 +20,8 @@ from pathlib import Path
 
 KEY, SECRET = "AKEXAMPLE", "no-secret-at-all"
 WORK = {"one file of 1 GiB": (1, 1 << 20), "10,000 files of 4 KiB": (10_000, 4)}
-STEPS = """(default_profile: "mini", profiles: [(name: "mini", about: "bytes", sources: [], defaults: [])],
-steps: [(name: "bytes", stage: "fill", params: (seed: 1, files: %d, kilobytes: %d))], targets: [])"""
+STEPS = """(default_profile: "mini", profiles: [(name: "mini", about: "bytes", sources: [], defaults: {})],
+steps: [(name: "bytes", stage: "fill", params: (seed: 1, files: %d, kilobytes: %d))], targets: {})"""
 
 
 class Server:

@@ -79,7 +79,10 @@ impl CliError {
             Self::File { pipeline, file } => with_hint(
                 format!(
                     "{}:{}:{}: step `{}` reads ./{}: {}",
-                    pipeline.display(),
+                    file.declared_in
+                        .as_ref()
+                        .map_or(pipeline.clone(), |other| pipeline.with_file_name(other))
+                        .display(),
                     file.position.0,
                     file.position.1,
                     file.step,

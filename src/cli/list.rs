@@ -38,7 +38,7 @@ fn stages(global: &Global, registry: &Registry) -> Result<(), CliError> {
                 .map(|port| json!({"name": port.name, "many": port.many, "optional": port.optional}))
                 .collect();
             // What it takes when nothing is said; nothing where a param must be given.
-            let params = stage.canonical_params("()").ok();
+            let params = stage.load("()").ok().map(|loaded| loaded.canonical_params().to_owned());
             json!({"name": stage.name(), "version": stage.version(), "about": stage.about(), "inputs": ports, "params": params})
         });
         return print_json(&stages.collect::<Vec<_>>());
@@ -64,7 +64,10 @@ fn steps(global: &Global, registry: &Registry) -> Result<(), CliError> {
         let steps: Vec<_> = pipeline
             .graph
             .node_weights()
-            .map(|step| json!({"name": step.name, "stage": step.stage, "params": secrets::shown(&step.params), "line": step.line}))
+            .map(|step| {
+                json!({"name": step.name, "stage": step.stage, "params": secrets::shown(&step.params),
+                         "file": pipeline.file_of(step), "line": step.line})
+            })
             .collect();
         return print_json(&json!({"profile": pipeline.profile, "targets": targets, "steps": steps}));
     }

@@ -402,9 +402,11 @@ fn publish(
         let graph = &context.pipeline.graph;
         let step = error.step().and_then(|name| graph.node_weights().find(|step| step.name == name));
         match step {
-            Some(step) => {
-                CliError::usage(format!("{}:{}: {error}", context.pipeline.file.display(), step.line))
-            }
+            Some(step) => CliError::usage(format!(
+                "{}:{}: {error}",
+                context.pipeline.file_of(step).display(),
+                step.line
+            )),
             None => error.into(),
         }
     })

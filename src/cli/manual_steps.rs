@@ -19,7 +19,7 @@ pub fn failures(context: &Context, plan: &Plan, registry: &Registry) -> Vec<Fail
             let stage = registry.get(&step.stage)?;
             let ports: Vec<&str> = step.inputs.iter().map(|input| input.port.as_str()).collect();
             let allowed_env = AllowedEnv::select(stage.allowed_env(), std::env::vars_os());
-            let problem = stage.needs_human_erased(&step.params, &ports, &allowed_env)?;
+            let problem = stage.load(&step.params).ok()?.needs_human(&ports, &allowed_env)?;
             let problem = secrets::shown(&problem);
             Some(Failure { step: step.name.clone(), problem, log: None, needs_human: true })
         })

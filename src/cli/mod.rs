@@ -152,9 +152,7 @@ pub fn run(registry: Registry) -> ExitCode {
 
 /// The grammar of the command line: the engine's own subcommands and the tools that come with the stages.
 fn grammar(registry: &Registry) -> clap::Command {
-    help::grouped(
-        registry.tools().fold(Cli::command(), |command, tool| command.subcommand(tool::command(tool))),
-    )
+    help::grouped(registry.tools().fold(Cli::command(), |command, tool| command.subcommand(tool.command())))
 }
 
 /// Runs what the command line asks for.
@@ -167,7 +165,8 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
     if let Some((name, arguments)) = matches.subcommand()
         && let Some(tool) = registry.tool(name)
     {
-        return Ok(tool::run(tool, arguments, &global, registry));
+        let tool = tool.load(arguments)?;
+        return Ok(tool::run(&*tool, &global, registry));
     }
     let cli = Cli::from_arg_matches(matches)?;
     let global = &cli.global;

@@ -84,7 +84,7 @@ impl Rehearse {
         };
         let is_left_out = |node: NodeIndex| {
             let name = &pipeline.graph[node].name;
-            rehearsal.leaves_out.iter().any(|(left_out, _)| left_out == name)
+            rehearsal.leaves_out.contains_key(name)
         };
         let nodes: Vec<NodeIndex> =
             pipeline.graph.node_indices().filter(|node| !is_left_out(*node)).collect();

@@ -121,9 +121,9 @@ impl ResourceArgs {
         for node in plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh) {
             let step = &context.pipeline.graph[node];
             if let Some(problem) = resources.refuses_step(step) {
-                let file = context.pipeline.file.display();
+                let file = context.pipeline.file_of(step);
                 return Err(CliError::Usage {
-                    message: format!("{file}:{}: step `{}`: {problem}", step.line, step.name),
+                    message: format!("{}:{}: step `{}`: {problem}", file.display(), step.line, step.name),
                     hint: Some(
                         "run it on a larger machine, lower its `needs`, or say with --memory or --gpus what there is"
                             .to_owned(),

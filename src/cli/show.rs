@@ -36,6 +36,7 @@ struct Shown {
     stage: String,
     version: u32,
     profile: String,
+    file: PathBuf,
     line: usize,
     params: String,
     needs: String,
@@ -102,6 +103,7 @@ impl Show {
             stage: step.stage.clone(),
             version: step.version,
             profile: context.pipeline.profile.clone(),
+            file: context.pipeline.file_of(step),
             line: step.line,
             params: secrets::shown(&step.params),
             needs: step.needs.to_string(),
@@ -152,7 +154,8 @@ fn text(shown: &Shown, step: &Step) -> String {
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "{name:8} {value}");
     };
-    line("step", &format!("{} (line {}, profile {})", shown.step, shown.line, shown.profile));
+    let place = format!("{}:{}, profile {}", shown.file.display(), shown.line, shown.profile);
+    line("step", &format!("{} ({place})", shown.step));
     line("stage", &format!("{} {}", shown.stage, shown.version));
     line("state", format::state(shown.state));
     line("params", &shown.params);

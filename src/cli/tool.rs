@@ -1,16 +1,15 @@
-//! Subcommands that come with the stages: puts their arguments into the command line's grammar, lends them the
-//! results of the pipeline's steps, prints what they answer. What they mean is theirs to know.
+//! Subcommands that come with the stages: gives them the results of the pipeline's steps and prints what they answer.
+//! It does not know their arguments nor what their answers mean.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{ArgAction, ArgMatches, Command};
 use petgraph::graph::NodeIndex;
 use stage_api::{
-    AllowedEnv, Answer, Arg, Count, Desk, Host, InputView, Progress, Registry, Results, RunView, StageError,
-    StepView, Tool, ToolArgs, Unit, secrets,
+    AllowedEnv, Answer, Host, InputView, LoadedTool, Progress, Registry, Results, RunView, StageError,
+    StepView, ToolContext, Unit, secrets,
 };
 
 use super::context::Context;
@@ -23,54 +22,12 @@ use crate::record::{RunRecord, source_name};
 use crate::run::{Allocation, Gpu, machine};
 use crate::workspace::Workspace;
 
-/// The grammar of a tool's subcommand.
-pub fn command(tool: &dyn Tool) -> Command {
-    let (short, _) = tool.about().split_once("\n\n").unwrap_or((tool.about(), ""));
-    let command = Command::new(tool.name()).about(short.to_owned()).long_about(tool.about().to_owned());
-    tool.args().iter().fold(command, |command, arg| command.arg(clap_arg(arg)))
-}
-
-fn clap_arg(arg: &Arg) -> clap::Arg {
-    let built = clap::Arg::new(arg.name).help(arg.about);
-    let built = match arg.name.strip_prefix("--") {
-        Some(name) if arg.is_flag() => return built.long(name).action(ArgAction::SetTrue),
-        Some(name) => built.long(name).value_name(arg.value),
-        None => built,
-    };
-    let built = built.required(matches!(arg.count, Count::One | Count::Many));
-    match arg.count {
-        Count::One | Count::Optional => built.action(ArgAction::Set),
-        Count::Many | Count::Any if arg.is_named() => built.action(ArgAction::Append),
-        Count::Many | Count::Any => built.action(ArgAction::Append).num_args(1..),
-    }
-}
-
-/// What was given, by the names that the tool knows.
-fn arguments(tool: &dyn Tool, matches: &ArgMatches) -> ToolArgs {
-    let mut given = ToolArgs::default();
-    for arg in tool.args() {
-        if arg.is_flag() {
-            if matches.get_flag(arg.name) {
-                given.0.insert(arg.name, Vec::new());
-            }
-        } else if let Some(values) = matches.get_many::<String>(arg.name) {
-            given.0.insert(arg.name, values.cloned().collect());
-        }
-    }
-    given
-}
-
 /// Runs a tool and prints its answer.
-pub fn run(
-    tool: &dyn Tool,
-    matches: &ArgMatches,
-    global: &Global,
-    registry: &Registry,
-) -> Result<ExitCode, CliError> {
+pub fn run(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
     if let Some(error) = without_backtraces() {
         print_err!("warning: errors may have backtraces: {error}");
     }
-    let answer = answer(tool, &arguments(tool, matches), global, registry)?;
+    let answer = answer(tool, global, registry)?;
     match global.json {
         true => print_bytes(escaped_json(&(answer.json.trim_end().to_owned() + "\n")).as_bytes())?,
         false => print_data(&answer.text)?,
@@ -78,13 +35,8 @@ pub fn run(
     Ok(if answer.stale { ExitCode::from(4) } else { ExitCode::SUCCESS })
 }
 
-/// What a tool answers to arguments, the project being as it is now.
-pub fn answer(
-    tool: &dyn Tool,
-    arguments: &ToolArgs,
-    global: &Global,
-    registry: &Registry,
-) -> Result<Answer, CliError> {
+/// What a tool answers, the project being as it is now.
+pub fn answer(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Result<Answer, CliError> {
     registry.check_host()?;
     let context = Context::load(global, registry)?;
     let workspace = context.workspace()?;
@@ -92,14 +44,14 @@ pub fn answer(
     let plan = plan(&context.pipeline, &workspace, &Request { targets: everything, forced: BTreeSet::new() });
     let results = Judged { context: &context, workspace: &workspace, plan: &plan };
     let host = host();
-    let job_dir = Desk {
+    let tool_context = ToolContext {
         results: &results,
         host: &host,
         allowed_env: &AllowedEnv::select(tool.allowed_env(), std::env::vars_os()),
         progress: &Told,
         columns: std::io::stdout().is_terminal().then(columns).flatten(),
     };
-    tool.run(arguments, &job_dir).map_err(|error| CliError::Tool { tool: tool.name(), error })
+    tool.run(&tool_context).map_err(|error| CliError::Tool { tool: tool.name(), error })
 }
 
 /// Starts the program over with `RUST_LIB_BACKTRACE=0` where the environment asks for backtraces: libraries would put them

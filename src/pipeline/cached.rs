@@ -18,6 +18,7 @@ const CHECKSUM: usize = 8;
 #[derive(Serialize, Deserialize)]
 struct Kept {
     text: Digest,
+    other_files: Vec<(PathBuf, Digest)>,
     profile: String,
     about: String,
     profiles: Vec<String>,
@@ -34,6 +35,7 @@ impl Pipeline {
     pub fn to_bytes(&self) -> Option<Vec<u8>> {
         let kept = Kept {
             text: self.text,
+            other_files: self.other_files.clone(),
             profile: self.profile.clone(),
             about: self.about.clone(),
             profiles: self.profiles.clone(),
@@ -48,8 +50,8 @@ impl Pipeline {
         Some([&xxh3_64(&body).to_le_bytes(), &body[..]].concat())
     }
 
-    /// The pipeline that was kept, as the one in `file`; `None` when a byte is not as it was written, or when a file
-    /// that the check looked for has come or gone.
+    /// The pipeline that was kept, as the one in `file`; `None` when a byte is not as it was written, when a file that
+    /// the pipeline file names has changed, or when one that the check looked for has come or gone.
     pub fn from_bytes(bytes: &[u8], file: &Path) -> Option<Self> {
         let (checksum, body) = bytes.split_at_checked(CHECKSUM)?;
         if checksum != xxh3_64(body).to_le_bytes() {
@@ -58,6 +60,12 @@ impl Pipeline {
         let kept: Kept = postcard::from_bytes(body).ok()?;
         let root = super::root_of(file);
         if kept.looked_for.iter().any(|(path, was_there)| root.join(path).exists() != *was_there) {
+            return None;
+        }
+        let is_same = |(path, digest): &(PathBuf, Digest)| {
+            super::read(&root.join(path)).is_ok_and(|text| Digest::of_bytes(text.as_bytes()) == *digest)
+        };
+        if !kept.other_files.iter().all(is_same) {
             return None;
         }
         let mut graph = DiGraph::with_capacity(kept.steps.len(), 2 * kept.steps.len());
@@ -86,6 +94,7 @@ impl Pipeline {
             file: file.to_owned(),
             root,
             text: kept.text,
+            other_files: kept.other_files,
             profile: kept.profile,
             about: kept.about,
             profiles: kept.profiles,

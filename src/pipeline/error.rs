@@ -6,52 +6,129 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use miette::{Diagnostic, LabeledSpan, SourceCode};
+use ron::error::SpannedError;
 
 use super::excerpt::Excerpt;
 
-/// The text of a pipeline file with its path, for errors that point into it.
+/// The text of a pipeline file and of the files that it names, each with its path, for errors that point into them.
 #[derive(Debug, Clone)]
 pub(super) struct Text<'a> {
-    pub path: &'a Path,
-    pub text: &'a str,
+    /// The pipeline file first.
+    files: Vec<FileText<'a>>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct FileText<'a> {
+    path: &'a Path,
+    text: &'a str,
     /// Where each line begins, so that ten thousand steps do not each count lines from the top.
     lines: Vec<usize>,
 }
 
+/// A part of one of the files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Span {
+    file: usize,
+    range: Range<usize>,
+}
+
 impl<'a> Text<'a> {
+    pub fn new(path: &'a Path, text: &'a str) -> Self {
+        Self { files: vec![FileText::new(path, text)] }
+    }
+
+    /// Adds a file that the pipeline file names.
+    pub fn add(&mut self, path: &'a Path, text: &'a str) {
+        self.files.push(FileText::new(path, text));
+    }
+
+    /// The path of the pipeline file.
+    pub fn path(&self) -> &'a Path {
+        self.files[0].path
+    }
+
+    /// The place of `part`, which must be a slice of one of the texts.
+    pub fn span(&self, part: &str) -> Span {
+        let found =
+            self.files.iter().position(|file| file.text.as_bytes().as_ptr_range().contains(&part.as_ptr()));
+        let file = found.unwrap_or(0);
+        let text = self.files[file].text;
+        let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize).min(text.len());
+        Span { file, range: start..(start + part.len()).min(text.len()) }
+    }
+
+    /// The file of a part, relative to the pipeline file's folder, when it is not that file itself.
+    pub fn other_file(&self, part: &str) -> Option<PathBuf> {
+        let file = self.span(part).file;
+        let root = self.path().parent().unwrap_or(Path::new(""));
+        (file > 0)
+            .then(|| self.files[file].path.strip_prefix(root).unwrap_or(self.files[file].path).to_owned())
+    }
+
+    /// The line of a part, from 1.
+    pub fn line(&self, part: &str) -> usize {
+        let span = self.span(part);
+        self.files[span.file].line(span.range.start)
+    }
+
+    /// The line and column of a part, both from 1, columns in characters.
+    pub fn position(&self, part: &str) -> (usize, usize) {
+        let span = self.span(part);
+        self.files[span.file].position(span.range.start)
+    }
+
+    /// An error about `span`.
+    pub fn error(&self, span: Span, message: impl Into<String>) -> PipelineError {
+        self.files[span.file].error(span.range, message.into())
+    }
+
+    /// An error of the parser in `part`, with its place there.
+    pub fn parse_error(&self, part: &str, error: &SpannedError) -> PipelineError {
+        use ron::Error::{NoSuchEnumVariant, NoSuchStructField};
+        let Span { file, range: whole } = self.span(part);
+        let within = FileText::new(self.files[file].path, part);
+        let start = within.offset(error.span.start.line, error.span.start.col);
+        let end = within.offset(error.span.end.line, error.span.end.col).max(start);
+        let span =
+            |range: Range<usize>| Span { file, range: whole.start + range.start..whole.start + range.end };
+        match &error.code {
+            NoSuchStructField { expected, found, .. } | NoSuchEnumVariant { expected, found, .. } => {
+                // The parser reports where it stood after the name; the name itself is what to point at.
+                let at = part[..end].rfind(found.as_str()).unwrap_or(start);
+                self.error(span(at..at + found.len()), format!("unknown field `{found}`"))
+                    .nearest(found, expected.iter().copied())
+            }
+            code => self.error(span(start..end), code.to_string()),
+        }
+    }
+}
+
+impl<'a> FileText<'a> {
     pub fn new(path: &'a Path, text: &'a str) -> Self {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         Self { path, text, lines: std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect() }
     }
 
-    /// The byte range of `part`, which must be a slice of this text.
-    pub fn span(&self, part: &str) -> Range<usize> {
-        let start = (part.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
-        let start = start.min(self.text.len());
-        start..(start + part.len()).min(self.text.len())
-    }
-
     /// The byte offset of a line and column, both from 1, columns in characters.
-    pub fn offset(&self, line: usize, column: usize) -> usize {
+    fn offset(&self, line: usize, column: usize) -> usize {
         let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
         let rest = &self.text[start..];
         start + rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(at, _)| at)
     }
 
     /// The line of a byte offset, from 1.
-    pub fn line(&self, offset: usize) -> usize {
+    fn line(&self, offset: usize) -> usize {
         self.lines.partition_point(|start| *start <= offset)
     }
 
     /// The line and column of a byte offset, both from 1, columns in characters.
-    pub fn position(&self, offset: usize) -> (usize, usize) {
+    fn position(&self, offset: usize) -> (usize, usize) {
         let offset = floor_boundary(self.text, offset);
         let line = self.line(offset);
         (line, self.text[self.lines[line - 1]..offset].chars().count() + 1)
     }
 
-    /// An error about `span`.
-    pub fn error(&self, span: Range<usize>, message: impl Into<String>) -> PipelineError {
+    pub fn error(&self, span: Range<usize>, message: String) -> PipelineError {
         let (line, column) = self.position(span.start);
         let start = self.lines[line - 1];
         // A line before it and one after it show where it is.
@@ -68,7 +145,7 @@ impl<'a> Text<'a> {
         PipelineError {
             file: self.path.to_owned(),
             position: Some((line, column)),
-            message: message.into(),
+            message,
             hint: None,
             source: Some(Box::new(excerpt)),
         }

@@ -108,7 +108,7 @@ fn starred(lines: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::error::{PipelineError, Text};
+    use super::super::error::{FileText, PipelineError};
 
     fn picture(error: &PipelineError) -> String {
         let mut text = String::new();
@@ -135,10 +135,10 @@ mod tests {
             for times in [0, 1, 59, 60, 61, 200, 40_000] {
                 let line = filler.repeat(times);
                 let text = format!("one\n{line}(wrong){line}\nthree\n");
-                let file = Text::new("pipeline.ron".as_ref(), &text);
+                let file = FileText::new("pipeline.ron".as_ref(), &text);
                 let at = text.find("(wrong)").unwrap();
                 for span in [at..at + 7, at..at, at..text.len(), at..usize::MAX] {
-                    let shown = picture(&file.error(span, "is wrong"));
+                    let shown = picture(&file.error(span, "is wrong".to_owned()));
                     assert!(shown.contains("(wrong)") && shown.contains("three"), "{shown}");
                     assert!(shown.len() < 8000 && !shown.contains('\u{1b}'), "{filler:?} {times}: {shown}");
                     let place = format!("pipeline.ron:2:{}", line.chars().count() + 1);
@@ -151,9 +151,9 @@ mod tests {
     #[test]
     fn the_ends_of_a_file_are_shown() {
         for text in ["", "\n", "x", "x\n", "\n\n"] {
-            let file = Text::new("pipeline.ron".as_ref(), text);
+            let file = FileText::new("pipeline.ron".as_ref(), text);
             for at in 0..=text.len() + 1 {
-                picture(&file.error(at..at, "is wrong"));
+                picture(&file.error(at..at, "is wrong".to_owned()));
             }
         }
     }

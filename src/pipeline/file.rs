@@ -29,6 +29,13 @@ impl<'a> Raw<'a> {
     pub fn string(&self, text: &Text) -> Result<String, PipelineError> {
         self.parse(text)
     }
+
+    /// The part as a list of parts.
+    pub fn list(&self, text: &Text) -> Result<Vec<Raw<'a>>, PipelineError> {
+        let values: Vec<&'a RawValue> =
+            ron::from_str(self.0).map_err(|error| text.error(text.span(self.0), error.code.to_string()))?;
+        Ok(values.into_iter().map(|value| Raw(value.trim().get_ron())).collect())
+    }
 }
 
 /// A map or a struct as the pairs it is written as, in order. Maps keep duplicates, so that they can be refused.
@@ -119,7 +126,7 @@ pub(super) struct ProfileForm<'a> {
     #[serde(borrow, default)]
     pub sources: Vec<EntryForm<'a>>,
     #[serde(borrow, default)]
-    pub defaults: Vec<(Raw<'a>, Raw<'a>)>,
+    pub defaults: Pairs<'a>,
     #[serde(borrow, default)]
     pub seeds: Option<Raw<'a>>,
 }
@@ -130,35 +137,26 @@ pub(super) struct ProfileForm<'a> {
 pub(super) struct FileForm<'a> {
     #[serde(borrow)]
     pub default_profile: Raw<'a>,
+    /// Each a [`ProfileForm`], or the path of a file that holds one.
     #[serde(borrow)]
-    pub profiles: Vec<ProfileForm<'a>>,
+    pub profiles: Vec<Raw<'a>>,
     #[serde(borrow, default)]
     pub pools: Pairs<'a>,
+    #[serde(borrow, default)]
+    pub defaults: Pairs<'a>,
+    #[serde(borrow, default)]
+    pub needs: Pairs<'a>,
     #[serde(borrow, default)]
     pub seeds: Option<Raw<'a>>,
     #[serde(borrow, default)]
     pub steps: Vec<EntryForm<'a>>,
     #[serde(borrow, default)]
-    pub targets: Vec<(Raw<'a>, Vec<Raw<'a>>)>,
+    pub targets: Pairs<'a>,
 }
 
-/// Parses the file's form.
-pub(super) fn parse<'a>(text: &Text<'a>) -> Result<FileForm<'a>, PipelineError> {
-    use ron::Error::{NoSuchEnumVariant, NoSuchStructField};
-    options().from_str(text.text).map_err(|error| {
-        let (start, end) = (error.span.start, error.span.end);
-        let start = text.offset(start.line, start.col);
-        let end = text.offset(end.line, end.col).max(start);
-        match &error.code {
-            NoSuchStructField { expected, found, .. } | NoSuchEnumVariant { expected, found, .. } => {
-                // The parser reports where it stood after the name; the name itself is what to point at.
-                let at = text.text[..end].rfind(found.as_str()).unwrap_or(start);
-                text.error(at..at + found.len(), format!("unknown field `{found}`"))
-                    .nearest(found, expected.iter().copied())
-            }
-            code => text.error(start..end, code.to_string()),
-        }
-    })
+/// Parses the whole of a file, or a part of it that is as large.
+pub(super) fn parse<'a, T: Deserialize<'a>>(part: &'a str, text: &Text) -> Result<T, PipelineError> {
+    options().from_str(part).map_err(|error| text.parse_error(part, &error))
 }
 
 /// Parses the fields of params or needs.

@@ -34,7 +34,7 @@ pub struct StepInput {
     pub port: String,
     /// Where it comes from.
     pub source: Source,
-    /// Where the pipeline file says so: line and column, from 1.
+    /// Where the file that declares the step says so: line and column, from 1.
     pub position: (usize, usize),
 }
 
@@ -75,7 +75,9 @@ pub struct Step {
     pub publish: Option<PathBuf>,
     /// The share by which numbers may be off when it runs again and is compared. Not part of its key.
     pub tolerance: Option<f64>,
-    /// Where it stands in the pipeline file: line, from 1.
+    /// The file that declares it, relative to the pipeline file's folder, when it is not that file itself.
+    pub file: Option<PathBuf>,
+    /// Its line in that file, from 1.
     pub line: usize,
 }
 
@@ -95,6 +97,8 @@ pub struct Pipeline {
     pub root: PathBuf,
     /// The digest of its text.
     pub text: Digest,
+    /// The files that it names for profiles, relative to its folder, with the digests of their texts.
+    pub other_files: Vec<(PathBuf, Digest)>,
     /// The chosen profile.
     pub profile: String,
     /// What the file says about that profile.
@@ -118,6 +122,37 @@ pub struct Pipeline {
 /// No pipeline file has so many bytes; what is no file at all (`/dev/zero`) may have no end.
 const LONGEST: u64 = 64 << 20;
 
+/// The folder of a pipeline file, as it is or as it was at some revision. Paths are relative to it.
+pub trait Folder {
+    /// Whether there is such a file or folder.
+    fn has(&self, path: &Path) -> bool;
+    /// The text of a file.
+    ///
+    /// # Errors
+    /// A sentence that says why it cannot be read.
+    fn read(&self, path: &Path) -> Result<String, String>;
+}
+
+impl Folder for PathBuf {
+    fn has(&self, path: &Path) -> bool {
+        self.join(path).exists()
+    }
+    fn read(&self, path: &Path) -> Result<String, String> {
+        read(&self.join(path))
+    }
+}
+
+/// The text of a file.
+fn read(file: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let read = File::open(file).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
+    match read {
+        Ok(length) if length as u64 <= LONGEST => Ok(text),
+        Ok(_) => Err("has more than 64 MiB: it is no pipeline file".to_owned()),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}
+
 impl Pipeline {
     /// Reads and checks the pipeline file for one profile, or for the file's default one.
     ///
@@ -132,18 +167,13 @@ impl Pipeline {
     /// # Errors
     /// When it cannot be read, or has more than 64 MiB.
     pub fn read(file: &Path) -> Result<String, PipelineError> {
-        let mut text = String::new();
-        let read = File::open(file).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
-        let problem = match read {
-            Ok(length) if length as u64 <= LONGEST => return Ok(text),
-            Ok(_) => "has more than 64 MiB: it is no pipeline file".to_owned(),
-            Err(error) => format!("cannot be read: {error}"),
-        };
-        Err(PipelineError::of_file(file, problem)
-            .hint("run `repro` in the folder of the project, or name the pipeline file with --file"))
+        read(file).map_err(|problem| {
+            PipelineError::of_file(file, problem)
+                .hint("run `repro` in the folder of the project, or name the pipeline file with --file")
+        })
     }
 
-    /// Checks the text of a pipeline file; `file` says where it stands and what `./` means in it.
+    /// Checks the text of a pipeline file; `file` is its path, whose folder is what `./` means in it.
     ///
     /// # Errors
     /// As for [`Pipeline::load`].
@@ -153,28 +183,58 @@ impl Pipeline {
         profile: Option<&str>,
         registry: &Registry,
     ) -> Result<Self, PipelineError> {
-        let root = root_of(file);
-        Self::parse_where(file, text, profile, registry, &|path| root.join(path).exists())
+        Self::parse_in(&root_of(file), file, text, profile, registry)
     }
 
-    /// As [`Pipeline::parse`], where `is_there` says which files of the project, relative to its root, there are.
+    /// As [`Pipeline::parse`], with another folder than the one on the disk.
     ///
     /// # Errors
     /// As for [`Pipeline::load`].
-    pub fn parse_where(
+    pub fn parse_in(
+        folder: &dyn Folder,
         file: &Path,
         text: &str,
         profile: Option<&str>,
         registry: &Registry,
-        is_there: &dyn Fn(&Path) -> bool,
     ) -> Result<Self, PipelineError> {
         let digest = Digest::of_bytes(text.as_bytes());
-        // Some editors begin a file with a byte order mark.
-        let text = error::Text::new(file, text.trim_start_matches('\u{feff}'));
-        let mut pipeline = check::check(&file::parse(&text)?, profile, &text, registry, is_there)?;
-        pipeline.text = digest;
+        let main = without_mark(text);
+        let mut text = error::Text::new(file, main);
+        let form: file::FileForm = file::parse(main, &text)?;
+        // A profile in a file of its own.
+        let mut others = Vec::new();
+        for raw in form.profiles.iter().filter(|raw| raw.0.starts_with('"')) {
+            let path = check::project_file(*raw, &text)?;
+            let other = folder.read(&path).map_err(|problem| {
+                text.error(text.span(raw.0), format!("./{}: {problem}", path.display()))
+            })?;
+            others.push((path, other));
+        }
+        let places: Vec<PathBuf> = others.iter().map(|(path, _)| file.with_file_name(path)).collect();
+        for (place, (_, other)) in places.iter().zip(&others) {
+            text.add(place, without_mark(other));
+        }
+        let mut rest = others.iter();
+        let profiles = form.profiles.iter().map(|raw| match raw.0.starts_with('"') {
+            true => file::parse(rest.next().map_or("", |(_, other)| without_mark(other)), &text),
+            false => file::parse(raw.0, &text),
+        });
+        let profiles = profiles.collect::<Result<Vec<_>, _>>()?;
+        let mut pipeline = check::check(&form, &profiles, profile, &text, registry, folder)?;
+        let digests = others.iter().map(|(path, other)| (path.clone(), Digest::of_bytes(other.as_bytes())));
+        (pipeline.text, pipeline.other_files) = (digest, digests.collect());
         Ok(pipeline)
     }
+
+    /// The file that declares a step.
+    pub fn file_of(&self, step: &Step) -> PathBuf {
+        step.file.as_ref().map_or_else(|| self.file.clone(), |file| self.file.with_file_name(file))
+    }
+}
+
+/// Some editors begin a file with a byte order mark.
+fn without_mark(text: &str) -> &str {
+    text.trim_start_matches('\u{feff}')
 }
 
 impl Pipeline {

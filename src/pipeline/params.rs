@@ -1,32 +1,27 @@
-//! A step's params: what the profile says for its stage and its name under the step's own, handed to the stage
-//! and taken back in canonical form. It knows where each value stands in the file, not what it means.
+//! A step's params: what the profile says for its stage and its name under the step's own, loaded into the stage.
+//! It knows where each value stands in the file, not what it means.
 
-use stage_api::{AnyStage, ParamsError};
+use stage_api::{AnyStage, LoadedStage, ParamsError};
 
 use super::error::{PipelineError, Text};
 use super::expand::{Vars, substitute_ron};
 use super::file::{self, Fields, Raw};
 
-/// The canonical params of a step.
+/// The stage of a step with its params.
 ///
-/// `layers` hold what the profile says, later ones over earlier ones; `name` is where the step's name stands: what to point at when a param is missing.
-pub(super) fn canonical<'a>(
-    stage: &dyn AnyStage,
+/// `layers` hold the defaults, later ones over earlier ones; `name` is where the step's name is: what to point at when a
+/// param is missing.
+pub(super) fn load<'r, 'a>(
+    stage: &'r dyn AnyStage,
     layers: &[Raw<'a>],
     own: Option<Raw<'a>>,
     vars: &Vars,
     name: Raw<'a>,
     text: &Text<'a>,
-) -> Result<String, PipelineError> {
-    let mut merged = Fields::default();
-    for raw in layers.iter().chain(own.as_ref()) {
-        let layer = file::fields(*raw, text)?;
-        merged.0.retain(|(field, _)| layer.0.iter().all(|(over, _)| over != field));
-        merged.0.extend(layer.0);
-    }
-
+) -> Result<Box<dyn LoadedStage + 'r>, PipelineError> {
+    let merged = merged(layers.iter().copied().chain(own), text)?;
     let (ron, ends) = written(&merged, vars);
-    stage.canonical_params(&ron).map_err(|error| {
+    stage.load(&ron).map_err(|error| {
         let refused = place(&error, &ron, &ends, &merged);
         let at = refused.map_or_else(|| own.unwrap_or(name), |index| merged.0[index].1);
         let message = match &error.unknown {
@@ -42,6 +37,20 @@ pub(super) fn canonical<'a>(
             },
         }
     })
+}
+
+/// The fields of all layers; those of a later one replace those of an earlier one.
+pub(super) fn merged<'a>(
+    layers: impl Iterator<Item = Raw<'a>>,
+    text: &Text<'a>,
+) -> Result<Fields<'a>, PipelineError> {
+    let mut merged = Fields::default();
+    for raw in layers {
+        let layer = file::fields(raw, text)?;
+        merged.0.retain(|(field, _)| layer.0.iter().all(|(over, _)| over != field));
+        merged.0.extend(layer.0);
+    }
+    Ok(merged)
 }
 
 /// The params as one line, and where in it each field ends.
@@ -65,8 +74,9 @@ fn without(
     text: &Text,
 ) -> Option<String> {
     let (field, _) = params.0.remove(refused);
-    let accepted = stage.canonical_params(&written(&params, vars).0).ok()?;
-    let accepted = file::fields(Raw(&accepted), &Text::new(text.path, &accepted)).ok()?;
+    let accepted = stage.load(&written(&params, vars).0).ok()?;
+    let canonical = accepted.canonical_params();
+    let accepted = file::fields(Raw(canonical), &Text::new(text.path(), canonical)).ok()?;
     let (_, value) = accepted.0.into_iter().find(|(name, _)| *name == field)?;
     Some(format!("by default of the stage, `{field}` is {}", value.0))
 }

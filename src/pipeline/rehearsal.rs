@@ -1,6 +1,9 @@
 //! What a profile says that rehearses another: which one, what of it is left out, and how much more work the real run has.
 //! It does not know what any step does.
 
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,13 +15,14 @@ pub struct Rehearsal {
     pub profile: String,
     /// Steps that do not run in the rehearsal, each with the reason.
     #[serde(default)]
-    pub leaves_out: Vec<(String, String)>,
+    pub leaves_out: BTreeMap<String, String>,
     /// What the rehearsal cannot show, a sentence each.
     #[serde(default)]
     pub cannot: Vec<String>,
     /// How the real run of steps differs in size, by name, where `*` stands for any characters; the last that fits counts.
     #[serde(default)]
-    pub real: Vec<(String, Real)>,
+    #[schemars(with = "BTreeMap<String, Real>")]
+    pub real: IndexMap<String, Real>,
 }
 
 /// The size of a step in the real run.

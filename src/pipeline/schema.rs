@@ -15,14 +15,9 @@ pub fn schema(registry: &Registry) -> Value {
         registry.iter().map(|stage| (stage.name().to_owned(), params(stage))).collect();
     let stages: Vec<&str> = registry.iter().map(AnyStage::name).collect();
     let steps: Vec<Value> = registry.iter().map(of_stage).collect();
-    let of_defaults = |name: &&str| {
-        json!({
-            "if": {"prefixItems": [{"const": name}]},
-            "then": {"prefixItems": [true, {"$ref": format!("#/$defs/params/{name}")}]},
-        })
-    };
-    let mut defaults = vec![pair(json!({"type": "string"}), json!({"type": "object"}))];
-    defaults.extend(stages.iter().map(of_defaults));
+    let of_defaults = stages.iter().map(|name| (*name, json!({"$ref": format!("#/$defs/params/{name}")})));
+    let of_defaults: Map<String, Value> =
+        of_defaults.map(|(name, params)| (name.to_owned(), params)).collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A pipeline file of repro",
@@ -31,12 +26,22 @@ pub fn schema(registry: &Registry) -> Value {
         "additionalProperties": false,
         "properties": {
             "default_profile": {"type": "string", "description": "The profile that is meant when none is named."},
-            "profiles": {"type": "array", "items": {"$ref": "#/$defs/profile"}},
+            "profiles": {
+                "description": "Each here, or the `./file` that holds it.",
+                "type": "array",
+                "items": {"anyOf": [{"$ref": "#/$defs/profile"}, {"type": "string", "pattern": "^\\./"}]},
+            },
+            "defaults": {"$ref": "#/$defs/defaults"},
+            "needs": {
+                "description": "Needs of all steps of a stage, or of steps by name, where `*` means any characters.",
+                "type": "object",
+                "additionalProperties": {"$ref": "#/$defs/needs"},
+            },
             "steps": {"type": "array", "items": {"$ref": "#/$defs/entry"}},
             "targets": {
                 "description": "Names for lists of steps and of targets above them.",
-                "type": "array",
-                "items": pair(json!({"type": "string"}), json!({"type": "array", "items": {"type": "string"}})),
+                "type": "object",
+                "additionalProperties": {"type": "array", "items": {"type": "string"}},
             },
             "pools": {
                 "description": "Pools that steps share, each with its places.",
@@ -62,11 +67,7 @@ pub fn schema(registry: &Registry) -> Value {
                     "about": {"description": "A sentence that captions repeat.", "type": "string"},
                     "rehearses": rehearsal,
                     "sources": {"type": "array", "items": {"$ref": "#/$defs/entry"}},
-                    "defaults": {
-                        "description": "Params for all steps of a stage, or for steps by name, where `*` stands for any characters.",
-                        "type": "array",
-                        "items": {"allOf": defaults},
-                    },
+                    "defaults": {"$ref": "#/$defs/defaults"},
                     "seeds": {"$ref": "#/$defs/seeds"},
                 },
             },
@@ -91,17 +92,7 @@ pub fn schema(registry: &Registry) -> Value {
                         "additionalProperties": sources(),
                     },
                     "params": {"description": "Settings of the stage.", "type": ["object", "null"]},
-                    "needs": {
-                        "description": "What it takes of the machine while it runs.",
-                        "type": "object",
-                        "properties": {
-                            "cpu": {"description": "Threads.", "type": "integer", "minimum": 1},
-                            "memory": {"description": "With its unit: `8 GiB`.", "type": "string"},
-                            "gpu": {"description": "Whole GPUs, or a share of one.", "type": "number", "minimum": 0},
-                            "gpu_memory": {"description": "Memory of one GPU, with its unit.", "type": "string"},
-                        },
-                        "additionalProperties": {"description": "Places in a pool.", "type": "integer", "minimum": 1},
-                    },
+                    "needs": {"$ref": "#/$defs/needs"},
                     "publish": {"description": "The folder below `reports/PROFILE/`; `.` is that folder.", "type": "string"},
                     "tolerance": {
                         "description": "The share by which numbers of two runs may differ in `repro verify --rerun`.",
@@ -110,6 +101,23 @@ pub fn schema(registry: &Registry) -> Value {
                     },
                 },
                 "allOf": steps,
+            },
+            "defaults": {
+                "description": "Params of all steps of a stage, or of steps by name, where `*` means any characters.",
+                "type": "object",
+                "properties": of_defaults,
+                "additionalProperties": {"type": "object"},
+            },
+            "needs": {
+                "description": "What it takes of the machine while it runs.",
+                "type": "object",
+                "properties": {
+                    "cpu": {"description": "Threads.", "type": "integer", "minimum": 1},
+                    "memory": {"description": "With its unit: `8 GiB`.", "type": "string"},
+                    "gpu": {"description": "Whole GPUs, or a share of one.", "type": "number", "minimum": 0},
+                    "gpu_memory": {"description": "Memory of one GPU, with its unit.", "type": "string"},
+                },
+                "additionalProperties": {"description": "Places in a pool.", "type": "integer", "minimum": 1},
             },
             "params": params,
         },
@@ -122,10 +130,6 @@ fn source() -> Value {
 
 fn sources() -> Value {
     json!({"anyOf": [source(), {"type": "array", "items": source()}]})
-}
-
-fn pair(first: Value, second: Value) -> Value {
-    json!({"type": "array", "prefixItems": [first, second], "minItems": 2, "maxItems": 2})
 }
 
 /// What holds of a step of this stage.

@@ -109,7 +109,7 @@ pub fn perform(
         progress: &progress,
     };
     // Nothing of the stage is used after a panic: its folder is thrown away.
-    let outcome = match catch_unwind(AssertUnwindSafe(|| stage.run_erased(&task.params, &job))) {
+    let outcome = match catch_unwind(AssertUnwindSafe(|| stage.load(&task.params)?.run(&job))) {
         Ok(result) => Outcome::of(result),
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(ToString::to_string);

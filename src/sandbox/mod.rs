@@ -14,11 +14,12 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use stage_api::ParamEnum;
 
 /// How a program is watched.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
 #[serde(rename_all = "lowercase")]
+#[param(unquoted)]
 pub enum Sandbox {
     /// Not at all.
     #[default]

@@ -34,7 +34,7 @@ fn show_tells_all_that_is_known_of_a_step() {
     space.make().expect(0);
     let show = space.run(&["show", "middle"]).expect(0).out;
     for words in [
-        "step     middle (line 5, profile mini)",
+        "step     middle (pipeline.ron:5, profile mini)",
         "stage    join 1",
         "needs    cpu 2, memory 1.0 GiB",
         "state    fresh",
@@ -177,9 +177,9 @@ fn diff_compares_two_profiles_without_git_and_says_what_is_no_noise() {
     space.write(
         "pipeline.ron",
         r#"(default_profile: "small",
-            profiles: [(name: "small", about: "", sources: [], defaults: [("join", (text: "s"))]),
-                (name: "large", about: "", sources: [], defaults: [("join", (text: "l"))])],
-            steps: [(name: "a", stage: "join", params: ())], targets: [])"#,
+            profiles: [(name: "small", about: "", sources: [], defaults: {"join": (text: "s")}),
+                (name: "large", about: "", sources: [], defaults: {"join": (text: "l")})],
+            steps: [(name: "a", stage: "join", params: ())], targets: {})"#,
     );
     let table = |auc: f64| {
         format!(
@@ -257,7 +257,7 @@ fn the_log_of_a_killed_run_is_still_there() {
 fn bash_completes_targets_steps_and_options() {
     let space = made();
     let text = space.read("pipeline.ron");
-    space.write("pipeline.ron", &text.replace("targets: []", "targets: [(\"everything\", [\"end\"])]"));
+    space.write("pipeline.ron", &text.replace("targets: {}", "targets: {\"everything\": [\"end\"]}"));
     let program = space.command(&[]).get_program().to_owned();
     let complete = |words: &str| {
         let script = format!(

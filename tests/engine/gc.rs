@@ -100,14 +100,14 @@ fn a_step_that_cannot_be_judged_keeps_what_it_wrote_last() {
 #[test]
 fn results_of_other_profiles_stay_and_a_wrong_pipeline_removes_nothing() {
     let profile = |name: &str, text: &str| {
-        format!("(name: \"{name}\", about: \"\", sources: [], defaults: [(\"join\", (text: \"{text}\"))])")
+        format!("(name: \"{name}\", about: \"\", sources: [], defaults: {{\"join\": (text: \"{text}\")}})")
     };
     let space = TestSpace::new("");
     let file = |steps: &str| {
         let profiles = [profile("mini", "m"), profile("paper", "p")].join(", ");
         space.write(
             "pipeline.ron",
-            &format!("(default_profile: \"mini\", profiles: [{profiles}], steps: [{steps}], targets: [])"),
+            &format!("(default_profile: \"mini\", profiles: [{profiles}], steps: [{steps}], targets: {{}})"),
         );
     };
     file("(name: \"a\", stage: \"join\")");

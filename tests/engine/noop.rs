@@ -53,8 +53,8 @@ fn a_target_may_be_asked_for_besides() {
     (name: "c", stage: "join", params: (text: "c")),
 "#,
     );
-    let targets = "targets: [(\"more\", [\"b\"]), (\"all\", [\"a\"])]";
-    space.write("pipeline.ron", &space.read("pipeline.ron").replace("targets: []", targets));
+    let targets = "targets: {\"more\": [\"b\"], \"all\": [\"a\"]}";
+    space.write("pipeline.ron", &space.read("pipeline.ron").replace("targets: {}", targets));
     assert_eq!(space.make().expect(0).ran(), ["a"]);
     assert_eq!(space.run(&["make", "--with", "more"]).expect(0).ran(), ["b"]);
     let done = space.run(&["make", "--with", "more"]).expect(0);

@@ -129,9 +129,9 @@ fn what_is_not_published_any_more_goes_though_nothing_runs() {
 #[test]
 fn reports_of_a_profile_that_is_gone_go_and_those_of_another_stay() {
     let space = TestSpace::new(A);
-    let profile = |name: &str| format!("(name: \"{name}\", about: \"toys\", sources: [], defaults: [])");
+    let profile = |name: &str| format!("(name: \"{name}\", about: \"toys\", sources: [], defaults: {{}})");
     let text = space.read("pipeline.ron");
-    let two = text.replace("defaults: [])]", &format!("defaults: []), {}]", profile("large")));
+    let two = text.replace("defaults: {})]", &format!("defaults: {{}}), {}]", profile("large")));
     space.write("pipeline.ron", &two);
     space.make().expect(0);
     space.run(&["make", "--profile", "large"]).expect(0);

@@ -15,17 +15,17 @@ fn pipeline(more: &str) -> String {
                     (name: "outside", stage: "join", inputs: {{"in": "./placed.txt"}}),
                     (name: "other", stage: "join", params: (text: "o")),
                  ],
-                 defaults: [("join", (text: "real"))]),
+                 defaults: {{"join": (text: "real")}}),
                 (name: "trial", about: "a trial",
-                 rehearses: (profile: "real", leaves_out: [("aside", "nobody reads it")], cannot: ["the network"],
-                             real: [("work", (work: 1000, teraflop: 0.5))]),
+                 rehearses: (profile: "real", leaves_out: {{"aside": "no step reads it"}}, cannot: ["the network"],
+                             real: {{"work": (work: 1000, teraflop: 0.5)}}),
                  sources: [(name: "outside", stage: "join", params: (text: "made up"))]{more}),
             ],
             steps: [
                 (name: "work", stage: "join", inputs: {{"in": ["outside", "other"]}}, publish: "made"),
                 (name: "aside", stage: "join", params: (text: "aside")),
             ],
-            targets: [("all", ["work"])],
+            targets: {{"all": ["work"]}},
         )"#
     )
 }
@@ -41,7 +41,7 @@ fn a_rehearsal_runs_the_same_steps_on_its_own_sources_in_a_cache_of_its_own() {
     assert!(!space.path("cache/state").exists(), "the profile's own cache is untouched");
     assert!(space.path("cache/rehearsal/state").exists());
     for words in
-        ["| work ", "| yes ", "a100 (19.5", "7 (7", "the step `aside`: nobody reads it", "- the network"]
+        ["| work ", "| yes ", "a100 (19.5", "7 (7", "the step `aside`: no step reads it", "- the network"]
     {
         assert!(done.out.contains(words), "{words}\n{}", done.out);
     }
@@ -78,7 +78,7 @@ fn a_rehearsal_of_nothing_is_refused_with_its_place() {
     );
     let told = space.run(&["list", "--profile", "trial"]).expect(2).err;
     assert!(told.contains("no profile `rael` to rehearse") && told.contains("`real`"), "{told}");
-    space.write("pipeline.ron", &pipeline("").replace(r#"("work", (work"#, r#"("wrok", (work"#));
+    space.write("pipeline.ron", &pipeline("").replace(r#""work": (work"#, r#""wrok": (work"#));
     let told = space.run(&["list", "--profile", "trial"]).expect(2).err;
     assert!(told.contains("speaks of `wrok`") && told.contains("`work`"), "{told}");
     space.steps(r#"(name: "a", stage: "join")"#);

@@ -28,8 +28,8 @@ impl TestSpace {
         self.write(
             "pipeline.ron",
             &format!(
-                "(default_profile: \"mini\", profiles: [(name: \"mini\", about: \"toys\", sources: [], defaults: [])],\n\
-                 steps: [\n{steps}\n], targets: [])"
+                "(default_profile: \"mini\", profiles: [(name: \"mini\", about: \"toys\", sources: [], defaults: {{}})],\n\
+                 steps: [\n{steps}\n], targets: {{}})"
             ),
         );
     }

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{
-    Answer, Arg, Count, Desk, HostCheck, HostError, Job, Port, Registry, Stage, StageError, Tool, ToolArgs,
-    Unit,
+    Answer, HostCheck, HostError, Job, Port, Registry, Stage, StageError, Tool, ToolContext, Unit,
 };
 
 /// The stage that docs/adding-a-stage.md adds.
@@ -248,32 +247,33 @@ fn read(path: &Path) -> Result<String, StageError> {
 /// `read STEP…`: what the steps wrote, one line each.
 struct Read;
 
+/// Prints the texts that steps wrote
+#[derive(clap::Args)]
+struct ReadArgs {
+    /// The steps
+    #[arg(required = true)]
+    steps: Vec<String>,
+    /// The text between name and text
+    #[arg(long, value_name = "TEXT", default_value = " ")]
+    between: String,
+    /// End with code 4 when a text is empty
+    #[arg(long)]
+    check: bool,
+}
+
 impl Tool for Read {
-    fn name(&self) -> &'static str {
-        "read"
-    }
-    fn about(&self) -> &'static str {
-        "Prints the texts that steps wrote"
-    }
-    fn args(&self) -> &'static [Arg] {
-        const {
-            &[
-                Arg::positional("step", Count::Many, "the steps"),
-                Arg::option("--between", "TEXT", Count::Optional, "what stands between name and text"),
-                Arg::flag("--check", "ends with code 4 when a text is empty"),
-            ]
-        }
-    }
-    fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
+    type Args = ReadArgs;
+    const NAME: &'static str = "read";
+    fn run(&self, args: &ReadArgs, context: &ToolContext) -> Result<Answer, StageError> {
         let mut answer =
-            Answer { json: format!("{{\"steps\": {}}}", desk.results.steps().len()), ..Answer::default() };
-        for step in args.all("step") {
+            Answer { json: format!("{{\"steps\": {}}}", context.results.steps().len()), ..Answer::default() };
+        for step in &args.steps {
             if step == "nonsense" {
                 return Err(StageError::Params("`nonsense` is none".to_owned()));
             }
-            let text = read(&desk.results.output(step)?.join("text"))?;
-            answer.stale |= args.has("--check") && text.is_empty();
-            answer.text += &format!("{step}{}{text}\n", args.get("--between").unwrap_or(" "));
+            let text = read(&context.results.output(step)?.join("text"))?;
+            answer.stale |= args.check && text.is_empty();
+            answer.text += &format!("{step}{}{text}\n", args.between);
         }
         Ok(answer)
     }
@@ -282,20 +282,17 @@ impl Tool for Read {
 /// A tool whose page tells how each step stands.
 struct Page;
 
+/// Writes a page about the steps
+#[derive(clap::Args)]
+struct PageArgs {}
+
 impl Tool for Page {
-    fn name(&self) -> &'static str {
-        "page"
-    }
-    fn about(&self) -> &'static str {
-        "Writes a page about the steps"
-    }
-    fn args(&self) -> &'static [Arg] {
-        &[]
-    }
-    fn run(&self, _: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
-        let steps = desk.results.steps();
+    type Args = PageArgs;
+    const NAME: &'static str = "page";
+    fn run(&self, _: &PageArgs, context: &ToolContext) -> Result<Answer, StageError> {
+        let steps = context.results.steps();
         let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
-        let mut text = format!("<html><body>\n{}", desk.results.drawing(&names));
+        let mut text = format!("<html><body>\n{}", context.results.drawing(&names));
         for step in &steps {
             let inputs: Vec<String> = step
                 .inputs

@@ -43,11 +43,11 @@ fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
     }
     let small = fs::read_to_string(project.path("examples/own-data.ron")).unwrap();
     let (made, own) = small.split_once("name: \"own\"").unwrap();
-    let config = made.split_once("(\"start\", ").unwrap().1.split_once(")),").unwrap().0;
-    let parts: Vec<&str> = own.split("(\"start\", ").collect();
+    let config = made.split_once("\"start\": ").unwrap().1.split_once(")),").unwrap().0;
+    let parts: Vec<&str> = own.split("\"start\": ").collect();
     let parts = parts.iter().enumerate().map(|(number, part)| match number {
         0 => (*part).to_owned(),
-        _ => format!("(\"start\", {config})),{}", part.split_once(")),").unwrap().1),
+        _ => format!("\"start\": {config})),{}", part.split_once(")),").unwrap().1),
     });
     let own = parts.collect::<String>().replace("updates: 120, warm_up: 12", "updates: 4, warm_up: 1");
     fs::write(project.path("examples/own-data.ron"), format!("{made}name: \"own\"{own}")).unwrap();
@@ -111,8 +111,9 @@ fn the_rehearsal_has_the_steps_of_the_paper_profile_and_its_models_and_settings(
     }
     assert!(rehearsal["finetuned"].1.contains("of:\"run\""), "{}", rehearsal["finetuned"].1);
     // What it runs asks no network.
-    let pipeline = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline.ron")).unwrap();
-    let left_out = pipeline.split_once("leaves_out: [").unwrap().1.split_once("],").unwrap().0;
+    let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/rehearsal.ron");
+    let profile = fs::read_to_string(profile).unwrap();
+    let left_out = profile.split_once("leaves_out: {").unwrap().1.split_once("},").unwrap().0;
     for (name, (stage, params)) in &rehearsal {
         let asks = stage == "fetch" && params.contains("http") && !left_out.contains(&format!("\"{name}\""));
         assert!(!asks, "{name} would be downloaded: {params}");

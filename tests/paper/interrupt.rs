@@ -42,7 +42,7 @@ fn kill_9_at_a_random_moment_changes_nothing_in_the_end() {
 }
 
 /// A run that takes longer than anybody waits.
-const LONG: &str = r#"("hmd-fc-train", (updates: 1000000, evaluate_every: 1000000)),"#;
+const LONG: &str = r#""hmd-fc-train": (updates: 1000000, evaluate_every: 1000000),"#;
 
 /// The process of the long run, once it is there.
 fn long_step(project: &Project) -> i32 {
@@ -62,7 +62,7 @@ fn the_crash_of_a_step_ends_that_step_alone() {
     let made = made();
     let project = made.project.copy();
     project.defaults(LONG);
-    project.defaults(r#"("mmh-fc-train", (lr: 0.5)),"#);
+    project.defaults(r#""mmh-fc-train": (lr: 0.5),"#);
     let child = project.spawn(&["make", "all", "--keep-going"]);
     kill_process(Pid::from_raw(long_step(&project)).unwrap(), Signal::KILL).unwrap();
     let run = finished(child.wait_with_output().unwrap()).expect(1);

@@ -39,9 +39,9 @@ fn fetching(url: &str, more: &str) -> Project {
     let project = Project::new();
     project.write(&format!(
         r#"(
-            default_profile: "p", profiles: [(name: "p", about: "a download", sources: [], defaults: [])],
+            default_profile: "p", profiles: [(name: "p", about: "a download", sources: [], defaults: {{}})],
             steps: [(name: "get", stage: "fetch", params: (name: "memes.bin", url: ["{url}"]{more}))],
-            targets: [("all", ["get"])],
+            targets: {{"all": ["get"]}},
         )"#
     ));
     project

@@ -14,11 +14,11 @@ use super::process::{Run, finished};
 
 /// Sizes for tests, which as the last defaults by name go over all others. The figures that come out mean nothing.
 const SMALL: &str = r#"
-    ("memes", (hmd_train: 16, hmd_dev_seen: 8, hmd_dev_unseen: 4, hmd_test_seen: 4, hmd_test_unseen: 4,
-               mmh_train: 16, mmh_val: 16, mmh_test: 16, scenes: 16, scenes_val: 4)),
-    ("detector", (examples: 8)),
-    ("visualbert", (updates: 4, warm_up: 1, batch: 8, evaluate_every: 2)),
-    ("*-train", (updates: 4, warm_up: 1, batch: 8, evaluate_every: 2, log_every: 1)),
+    "memes": (hmd_train: 16, hmd_dev_seen: 8, hmd_dev_unseen: 4, hmd_test_seen: 4, hmd_test_unseen: 4,
+              mmh_train: 16, mmh_val: 16, mmh_test: 16, scenes: 16, scenes_val: 4),
+    "detector": (examples: 8),
+    "visualbert": (updates: 4, warm_up: 1, batch: 8, evaluate_every: 2),
+    "*-train": (updates: 4, warm_up: 1, batch: 8, evaluate_every: 2, log_every: 1),
 "#;
 
 /// A project.
@@ -32,6 +32,7 @@ impl Project {
         let project = Self { folder: tempfile::tempdir().unwrap() };
         let origin = Path::new(env!("CARGO_MANIFEST_DIR"));
         copy(&origin.join("paper"), &project.path("paper"));
+        copy(&origin.join("profiles"), &project.path("profiles"));
         let text = fs::read_to_string(origin.join("pipeline.ron")).unwrap();
         project.write(&with_defaults(&text, SMALL));
         project
@@ -125,10 +126,10 @@ pub fn made() -> Arc<Made> {
 
 /// `text`, a pipeline, with `more` after the last of the defaults of its first profile.
 fn with_defaults(text: &str, more: &str) -> String {
-    let start = text.find("defaults: [").unwrap() + "defaults: [".len();
+    let start = text.find("defaults: {").unwrap() + "defaults: {".len();
     let mut open = 1;
     let end = text[start..].find(|c| {
-        open += i32::from(c == '[') - i32::from(c == ']');
+        open += i32::from(c == '{') - i32::from(c == '}');
         open == 0
     });
     let (before, after) = text.split_at(start + end.unwrap());

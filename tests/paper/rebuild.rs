@@ -75,7 +75,7 @@ fn table_1_holds_the_integers_of_the_papers_model() {
 fn a_learning_rate_reruns_its_run_and_what_reads_it() {
     let made = made();
     let project = made.project.copy();
-    project.defaults(r#"("hmd-pe-train", (lr: 0.03125)),"#);
+    project.defaults(r#""hmd-pe-train": (lr: 0.03125),"#);
     let why = project.run(&["why", "hmd-pe-train"]).expect(0).out;
     assert!(why.starts_with("hmd-pe-train must run:\n"), "{why}");
     let changes: Vec<&str> = why.lines().skip(1).map(str::trim).collect();

@@ -15,7 +15,7 @@ use super::error::CliError;
 use super::git::Git;
 use super::{Global, format, print, print_json};
 use crate::diff::{Certainty, Change, StepChange, ValueChange, steps, values};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Folder, Pipeline};
 
 /// Values of one report that are shown; `--json` has them all.
 const SHOWN: usize = 40;
@@ -79,6 +79,26 @@ impl Diff {
     }
 }
 
+/// The folder of the project at a revision.
+struct Then<'a> {
+    git: &'a Git,
+    revision: &'a str,
+    root: &'a Path,
+}
+
+impl Folder for Then<'_> {
+    /// What a person may place by hand git does not keep: there is only what is here now.
+    fn has(&self, path: &Path) -> bool {
+        self.git.has(self.revision, path) || !self.git.tracks(path) && self.root.join(path).exists()
+    }
+
+    fn read(&self, path: &Path) -> Result<String, String> {
+        let found = self.git.file(self.revision, &path.to_string_lossy()).map_err(|error| error.message())?;
+        let bytes = found.ok_or_else(|| "is not in this revision".to_owned())?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
 fn at_revision(git: &Git, context: &Context, registry: &Registry, name: &str) -> Result<State, CliError> {
     let pipeline = &context.pipeline;
     let revision = git.revision(name)?;
@@ -88,12 +108,8 @@ fn at_revision(git: &Git, context: &Context, registry: &Registry, name: &str) ->
         Some(bytes) => {
             let text = String::from_utf8_lossy(&bytes).into_owned();
             let text = text.trim_start_matches('\u{feff}');
-            // What a person may place by hand git does not keep: there is only what is here now.
-            let was_there = |path: &Path| {
-                let then = git.has(&revision, path);
-                then || !git.tracks(path) && pipeline.root.join(path).exists()
-            };
-            Pipeline::parse_where(&path, text, Some(&pipeline.profile), registry, &was_there)
+            let folder = Then { git, revision: &revision, root: &pipeline.root };
+            Pipeline::parse_in(&folder, &path, text, Some(&pipeline.profile), registry)
                 .map_err(|error| format!("at {name}, {error}"))
         }
         None => Err(format!("at {name} there is no {file}")),

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use stage_api::{Registry, Tool, ToolArgs};
+use stage_api::{LoadedTool, Registry};
 
 use super::context::Context;
 use super::error::CliError;
@@ -42,7 +42,7 @@ pub struct Serve {
 
 /// What the responses are built from.
 struct Server<'a> {
-    page: &'a dyn Tool,
+    page: &'a dyn LoadedTool,
     global: &'a Global,
     registry: &'a Registry,
     /// The folder of the reports, whose files are served too.
@@ -56,6 +56,8 @@ impl Serve {
         let page = registry
             .tool("page")
             .ok_or_else(|| CliError::usage("the stages of this program have no page to serve"))?;
+        let defaults = page.command().try_get_matches_from([page.name()]).and_then(|given| page.load(&given));
+        let page = defaults.map_err(|error| CliError::usage(format!("`page` needs arguments: {error}")))?;
         let context = Context::load(global, registry)?;
         let reports = context.workspace()?.reports().folder().to_owned();
         let failed = |error: io::Error| CliError::Usage {
@@ -64,7 +66,7 @@ impl Serve {
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
-        let server = Server { page, global, registry, reports, port, served: AtomicUsize::new(0) };
+        let server = Server { page: &*page, global, registry, reports, port, served: AtomicUsize::new(0) };
         // Errors of the page appear here, not first in a browser.
         server.html()?;
         print(&format!("http://127.0.0.1:{port}/\n"))?;
@@ -115,7 +117,7 @@ impl Server<'_> {
 
     /// The page as it is now.
     fn html(&self) -> Result<String, CliError> {
-        tool::answer(self.page, &ToolArgs::default(), self.global, self.registry).map(|answer| answer.text)
+        tool::answer(self.page, self.global, self.registry).map(|answer| answer.text)
     }
 
     /// Sends the name of the page as it is, and again each time when it is another one, until the browser goes away.

@@ -1,6 +1,7 @@
 //! From a file's form to a checked [`Pipeline`]: names, ports, params and the absence of cycles. Everything
 //! that can be wrong with a pipeline is found here, before anything runs.
 
+mod defaults;
 mod needs;
 mod publish;
 mod rehearse;
@@ -11,14 +12,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
-use stage_api::{AnyStage, Registry};
+use stage_api::{AnyStage, LoadedStage, Registry};
 
 use super::error::{PipelineError, Text};
 use super::expand::{Vars, combinations, string};
 use super::file::{EntryForm, FileForm, ProfileForm, Raw};
 use super::params;
-use super::{Pipeline, Source, Step};
+use super::{Folder, Pipeline, Source, Step};
 use crate::digest::Digest;
+use defaults::{Rule, layers, rules};
+use rehearse::Chosen;
 
 /// What a name of the file stands for.
 enum Meaning {
@@ -32,43 +35,52 @@ struct Named<'a> {
 }
 
 /// A step whose inputs are still names.
-struct Unwired<'f, 'a> {
+struct Unwired<'f, 'a, 'r> {
     node: NodeIndex,
+    stage: &'r dyn AnyStage,
+    loaded: Box<dyn LoadedStage + 'r>,
     entry: &'f EntryForm<'a>,
     vars: Vars,
 }
 
 struct Checker<'t, 'a> {
     text: &'t Text<'a>,
-    is_there: &'t dyn Fn(&Path) -> bool,
+    folder: &'t dyn Folder,
     looked_for: Vec<(PathBuf, bool)>,
     graph: DiGraph<Step, ()>,
     names: HashMap<String, Named<'a>>,
     /// The declared pools.
     pools: BTreeMap<String, usize>,
+    /// Defaults of params.
+    defaults: Vec<Rule<'a>>,
+    /// Defaults of needs.
+    needs: Vec<Rule<'a>>,
 }
 
-/// Checks `form` for the profile called `profile`, or for its default one.
+/// Checks `form` with its `profiles` for the one called `profile`, or for its default one.
 pub(super) fn check<'a>(
     form: &FileForm<'a>,
+    profiles: &[ProfileForm<'a>],
     profile: Option<&str>,
     text: &Text<'a>,
     registry: &Registry,
-    is_there: &dyn Fn(&Path) -> bool,
+    folder: &dyn Folder,
 ) -> Result<Pipeline, PipelineError> {
-    let own = choose_profile(form, profile, text)?;
-    let (chosen, rehearsal) = &rehearse::laid_over(own, form, text)?;
+    let own = choose_profile(form, profiles, profile, text)?;
+    let Chosen { profile: chosen, defaults, rehearsal } = &rehearse::laid_over(own, profiles, text)?;
     let said = |name: &str, value: Raw| (name.to_owned(), value.0.to_owned());
     let seeds = seeds(chosen.seeds.or(form.seeds), text)?;
     let vars: Vars =
         vec![said("profile", chosen.name), said("about", chosen.about), ("seeds".to_owned(), seeds)];
     let mut checker = Checker {
         text,
-        is_there,
+        folder,
         looked_for: Vec::new(),
         graph: DiGraph::new(),
         names: HashMap::new(),
         pools: BTreeMap::new(),
+        defaults: rules(std::iter::once(&form.defaults).chain(defaults), &vars, text)?,
+        needs: rules([&form.needs], &vars, text)?,
     };
     checker.pools = checker.pools(form)?;
     let mut unwired = Vec::new();
@@ -78,8 +90,7 @@ pub(super) fn check<'a>(
             if entry.from.is_some() {
                 aliases.push((entry, vars));
             } else {
-                let node = checker.add_step(entry, &vars, chosen, registry)?;
-                unwired.push(Unwired { node, entry, vars });
+                unwired.push(checker.add_step(entry, vars, registry)?);
             }
         }
     }
@@ -88,9 +99,10 @@ pub(super) fn check<'a>(
         checker.add_alias(entry, &vars)?;
     }
     for step in &unwired {
-        checker.wire(step, registry)?;
+        checker.wire(step)?;
     }
-    checker.refuse_idle_defaults(chosen)?;
+    checker.refuse_idle(&checker.defaults, "defaults")?;
+    checker.refuse_idle(&checker.needs, "needs")?;
     if let Some(rehearsal) = rehearsal {
         checker.refuse_idle_rehearsal(own, rehearsal)?;
     }
@@ -98,16 +110,17 @@ pub(super) fn check<'a>(
     checker.refuse_clashing_reports(&unwired)?;
     let targets = checker.targets(form, &vars)?;
     Ok(Pipeline {
-        file: text.path.to_owned(),
-        root: super::root_of(text.path),
-        // Filled in by who has read the text.
+        file: text.path().to_owned(),
+        root: super::root_of(text.path()),
+        // Filled in by the caller, who has read the texts.
         text: Digest::of_bytes(b""),
+        other_files: Vec::new(),
         looked_for: checker.looked_for,
         profile: chosen.name.string(text)?,
         about: chosen.about.string(text)?,
-        profiles: form.profiles.iter().map(|profile| profile.name.string(text)).collect::<Result<_, _>>()?,
+        profiles: profiles.iter().map(|profile| profile.name.string(text)).collect::<Result<_, _>>()?,
         rehearsal: rehearsal.clone(),
-        rehearsals: rehearse::pairs(form, text)?,
+        rehearsals: rehearse::pairs(profiles, text)?,
         pools: checker.pools,
         graph: checker.graph,
         targets,
@@ -115,12 +128,13 @@ pub(super) fn check<'a>(
 }
 
 fn choose_profile<'f, 'a>(
-    form: &'f FileForm<'a>,
+    form: &FileForm<'a>,
+    profiles: &'f [ProfileForm<'a>],
     wanted: Option<&str>,
     text: &Text,
 ) -> Result<&'f ProfileForm<'a>, PipelineError> {
     let mut by_name: Vec<(String, &ProfileForm)> = Vec::new();
-    for profile in &form.profiles {
+    for profile in profiles {
         let name = profile.name.string(text)?;
         plain_name(profile.name, &name, text)?;
         if by_name.iter().any(|(other, _)| *other == name) {
@@ -136,7 +150,7 @@ fn choose_profile<'f, 'a>(
         let message = format!("there is no profile `{name}`");
         let error = match at {
             Some(raw) => text.error(text.span(raw.0), message),
-            None => PipelineError::of_file(text.path, message),
+            None => PipelineError::of_file(text.path(), message),
         };
         error.nearest(&name, by_name.iter().map(|(known, _)| known.as_str()))
     })
@@ -191,7 +205,7 @@ impl<'a> Checker<'_, 'a> {
         let name = string(at, vars, self.text)?;
         plain_name(at, &name, self.text)?;
         if let Some(first) = self.names.get(&name) {
-            let line = self.text.line(self.text.span(first.at.0).start);
+            let line = self.text.line(first.at.0);
             return Err(self
                 .error(at, format!("the name `{name}` is given twice"))
                 .hint(format!("it was first given on line {line}")));
@@ -200,59 +214,48 @@ impl<'a> Checker<'_, 'a> {
         Ok(name)
     }
 
-    fn add_step(
+    fn add_step<'f, 'r>(
         &mut self,
-        entry: &EntryForm<'a>,
-        vars: &Vars,
-        profile: &ProfileForm<'a>,
-        registry: &Registry,
-    ) -> Result<NodeIndex, PipelineError> {
+        entry: &'f EntryForm<'a>,
+        vars: Vars,
+        registry: &'r Registry,
+    ) -> Result<Unwired<'f, 'a, 'r>, PipelineError> {
         let text = self.text;
         let Some(stage_at) = entry.stage else {
             return Err(
                 self.error(entry.name, "a step says `stage:`, an alias says `from:`; this is neither")
             );
         };
-        let stage_name = string(stage_at, vars, text)?;
+        let stage_name = string(stage_at, &vars, text)?;
         let stage = known_stage(registry, stage_at, &stage_name, text)?;
-        let name = string(entry.name, vars, text)?;
-        let mut layers = Vec::new();
-        // What is said for the stage, then what is said for steps by name.
-        for by_name in [false, true] {
-            for (of, params) in &profile.defaults {
-                let of = of.string(text)?;
-                let applies =
-                    if by_name { of != stage_name && matches(&of, &name) } else { of == stage_name };
-                if applies {
-                    layers.push(*params);
-                }
-            }
-        }
-        let params = params::canonical(stage, &layers, entry.params, vars, entry.name, text)?;
-        let needs = entry.needs.map(|raw| self.needs(raw)).transpose()?.unwrap_or_default();
-        let publish = entry.publish.map(|raw| self.publish_folder(raw, vars)).transpose()?;
+        let name = string(entry.name, &vars, text)?;
+        let defaults = layers(&self.defaults, &stage_name, &name);
+        let loaded = params::load(stage, &defaults, entry.params, &vars, entry.name, text)?;
+        let needs = layers(&self.needs, &stage_name, &name).into_iter().chain(entry.needs);
+        let needs = self.needs(params::merged(needs, text)?, entry.needs.unwrap_or(entry.name))?;
+        let publish = entry.publish.map(|raw| self.publish_folder(raw, &vars)).transpose()?;
         let tolerance: Option<f64> = entry.tolerance.map(|raw| raw.parse(text)).transpose()?;
         if let (Some(raw), Some(share)) = (entry.tolerance, tolerance)
             && !(share > 0.0 && share < 1.0)
         {
             return Err(self.error(raw, "a tolerance is a share between 0 and 1, like 1e-3"));
         }
-        let environment = stage.environment(&params).map_err(|e| self.error(entry.name, e.message))?;
         let node = self.graph.add_node(Step {
             name: String::new(),
             stage: stage_name,
             version: stage.version(),
-            unproven: stage.is_unproven_erased(&params),
-            params,
-            environment,
+            unproven: loaded.is_unproven(),
+            params: loaded.canonical_params().to_owned(),
+            environment: loaded.environment(),
             inputs: Vec::new(),
             needs,
             publish,
             tolerance,
-            line: text.line(text.span(entry.name.0).start),
+            file: text.other_file(entry.name.0),
+            line: text.line(entry.name.0),
         });
-        self.graph[node].name = self.name(entry.name, vars, Meaning::Step(node))?;
-        Ok(node)
+        self.graph[node].name = self.name(entry.name, &vars, Meaning::Step(node))?;
+        Ok(Unwired { node, stage, loaded, entry, vars })
     }
 }
 
@@ -263,6 +266,16 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
         Some((head, rest)) => name.strip_prefix(head).is_some_and(|tail| {
             tail.char_indices().map(|(at, _)| at).chain([tail.len()]).any(|at| matches(rest, &tail[at..]))
         }),
+    }
+}
+
+/// The file of the project that `./path` names.
+pub(super) fn project_file(raw: Raw, text: &Text) -> Result<PathBuf, PipelineError> {
+    let reference = raw.string(text)?;
+    let path = reference.strip_prefix("./").map(|path| normal(path).filter(|path| !path.is_empty()));
+    match path {
+        Some(Some(path)) => Ok(PathBuf::from(path)),
+        _ => Err(text.error(text.span(raw.0), format!("`{reference}` is no `./file` of the project"))),
     }
 }
 

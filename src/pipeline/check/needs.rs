@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Checker;
 use crate::pipeline::Needs;
 use crate::pipeline::error::PipelineError;
-use crate::pipeline::file::{self, FileForm, Raw};
+use crate::pipeline::file::{Fields, FileForm, Raw};
 use crate::pipeline::needs::{BUILT_IN_POOLS, Gpus, size};
 
 impl<'a> Checker<'_, 'a> {
@@ -40,10 +40,11 @@ impl<'a> Checker<'_, 'a> {
         Ok(pools)
     }
 
-    /// What a step asks for: `(cpu: 2, memory: "8 GiB", gpu: 1, net: 1)`.
-    pub(super) fn needs(&self, raw: Raw<'a>) -> Result<Needs, PipelineError> {
+    /// What a step needs: `(cpu: 2, memory: "8 GiB", gpu: 1, net: 1)`; `at` is what to point at when they do not fit
+    /// together.
+    pub(super) fn needs(&self, fields: Fields<'a>, at: Raw<'a>) -> Result<Needs, PipelineError> {
         let mut needs = Needs::default();
-        for (name, value) in file::fields(raw, self.text)?.0 {
+        for (name, value) in fields.0 {
             match name.as_str() {
                 "cpu" => {
                     needs.cpu = value.parse(self.text)?;
@@ -76,7 +77,7 @@ impl<'a> Checker<'_, 'a> {
             }
         }
         if needs.gpu.is_some() && needs.gpu_memory > 0 {
-            return Err(self.error(raw, "a step needs either `gpu` or `gpu_memory`, a part of one GPU"));
+            return Err(self.error(at, "a step needs either `gpu` or `gpu_memory`, a part of one GPU"));
         }
         Ok(needs)
     }

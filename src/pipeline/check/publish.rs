@@ -29,7 +29,7 @@ impl<'a> Checker<'_, 'a> {
 
     /// Refuses folders of reports that are one folder to some file systems only, a folder inside that of another step, and
     /// declared outputs that take the place of one another.
-    pub(super) fn refuse_clashing_reports(&self, steps: &[Unwired<'_, 'a>]) -> Result<(), PipelineError> {
+    pub(super) fn refuse_clashing_reports(&self, steps: &[Unwired<'_, 'a, '_>]) -> Result<(), PipelineError> {
         let published: Vec<(&Step, &Path, Raw)> = steps
             .iter()
             .filter_map(|unwired| {

@@ -3,18 +3,28 @@
 use super::{Checker, matches};
 use crate::pipeline::Rehearsal;
 use crate::pipeline::error::{PipelineError, Text};
-use crate::pipeline::file::{FileForm, ProfileForm, Raw};
+use crate::pipeline::file::{Pairs, ProfileForm, Raw};
+
+/// The profile as it counts.
+pub(super) struct Chosen<'a> {
+    pub profile: ProfileForm<'a>,
+    /// Its defaults, those of a rehearsed profile first.
+    pub defaults: Vec<Pairs<'a>>,
+    pub rehearsal: Option<Rehearsal>,
+}
 
 /// The profile as it counts: one that rehearses another has that one's sources and defaults before its own, without the
 /// sources whose names it gives itself.
 pub(super) fn laid_over<'a>(
     own: &ProfileForm<'a>,
-    form: &FileForm<'a>,
+    profiles: &[ProfileForm<'a>],
     text: &Text<'a>,
-) -> Result<(ProfileForm<'a>, Option<Rehearsal>), PipelineError> {
-    let Some(raw) = own.rehearses else { return Ok((own.clone(), None)) };
+) -> Result<Chosen<'a>, PipelineError> {
+    let Some(raw) = own.rehearses else {
+        return Ok(Chosen { profile: own.clone(), defaults: vec![own.defaults.clone()], rehearsal: None });
+    };
     let rehearsal: Rehearsal = raw.parse(text)?;
-    let (base, at) = base(&rehearsal, raw, form, text)?;
+    let (base, at) = base(&rehearsal, raw, profiles, text)?;
     if base.rehearses.is_some() {
         let problem = format!("`{}` is a rehearsal itself", rehearsal.profile);
         return Err(text.error(text.span(at.0), problem));
@@ -23,19 +33,19 @@ pub(super) fn laid_over<'a>(
     let is_own = |name: &Raw| own.sources.iter().any(|source| source.name.0 == name.0);
     let kept = base.sources.iter().filter(|source| !is_own(&source.name)).cloned();
     profile.sources = kept.chain(own.sources.iter().cloned()).collect();
-    profile.defaults = base.defaults.iter().chain(&own.defaults).copied().collect();
     profile.seeds = own.seeds.or(base.seeds);
-    Ok((profile, Some(rehearsal)))
+    let defaults = vec![base.defaults.clone(), own.defaults.clone()];
+    Ok(Chosen { profile, defaults, rehearsal: Some(rehearsal) })
 }
 
 fn base<'f, 'a>(
     rehearsal: &Rehearsal,
     raw: Raw<'a>,
-    form: &'f FileForm<'a>,
+    profiles: &'f [ProfileForm<'a>],
     text: &Text<'a>,
 ) -> Result<(&'f ProfileForm<'a>, Raw<'a>), PipelineError> {
     let mut names = Vec::new();
-    for profile in &form.profiles {
+    for profile in profiles {
         let name = profile.name.string(text)?;
         if name == rehearsal.profile {
             return Ok((profile, raw));
@@ -47,8 +57,8 @@ fn base<'f, 'a>(
 }
 
 /// Which profile rehearses which: the rehearsed one first.
-pub(super) fn pairs(form: &FileForm, text: &Text) -> Result<Vec<(String, String)>, PipelineError> {
-    let rehearsing = form.profiles.iter().filter_map(|profile| Some((profile, profile.rehearses?)));
+pub(super) fn pairs(profiles: &[ProfileForm], text: &Text) -> Result<Vec<(String, String)>, PipelineError> {
+    let rehearsing = profiles.iter().filter_map(|profile| Some((profile, profile.rehearses?)));
     rehearsing
         .map(|(profile, raw)| Ok((raw.parse::<Rehearsal>(text)?.profile, profile.name.string(text)?)))
         .collect()

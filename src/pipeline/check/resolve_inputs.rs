@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
-use stage_api::{AnyStage, Port, Registry};
+use stage_api::Port;
 
 use super::{Checker, Meaning, Unwired, normal};
-use crate::pipeline::error::{PipelineError, Text};
+use crate::pipeline::error::PipelineError;
 use crate::pipeline::expand::{Vars, string, strings};
 use crate::pipeline::file::{EntryForm, Raw};
 use crate::pipeline::{Source, Step, StepInput};
@@ -42,7 +42,7 @@ impl<'a> Checker<'_, 'a> {
         let Some(named) = self.names.get(name) else {
             let error = self.error(at, format!("there is no step `{name}`"));
             // A file of the project is named by its path from the pipeline's folder.
-            return Err(match normal(reference).filter(|path| (self.is_there)(Path::new(path))) {
+            return Err(match normal(reference).filter(|path| self.folder.has(Path::new(path))) {
                 Some(path) => {
                     error.hint(format!("there is a file or folder `{path}`: read it as `./{path}`"))
                 }
@@ -67,12 +67,9 @@ impl<'a> Checker<'_, 'a> {
         })
     }
 
-    pub(super) fn wire(&mut self, step: &Unwired<'_, 'a>, registry: &Registry) -> Result<(), PipelineError> {
-        let Unwired { node, entry, vars } = step;
-        let stage_name = self.graph[*node].stage.clone();
-        let stage = registry.get(&stage_name);
-        let ports = stage.map(AnyStage::inputs).unwrap_or_default();
-        let is_open = stage.is_some_and(AnyStage::open_inputs);
+    pub(super) fn wire(&mut self, step: &Unwired<'_, 'a, '_>) -> Result<(), PipelineError> {
+        let Unwired { node, stage, loaded, entry, vars } = step;
+        let (stage_name, ports, is_open) = (stage.name(), stage.inputs(), stage.open_inputs());
         let mut connected: Vec<String> = Vec::new();
         for (port_at, value) in &entry.inputs.0 {
             let port_name = port_at.string(self.text)?;
@@ -90,7 +87,7 @@ impl<'a> Checker<'_, 'a> {
             if list && !port.many {
                 return Err(self.error(*value, format!("input `{port_name}` takes one source, not a list")));
             }
-            let raws: Vec<Raw> = if list { raw_list(*value, self.text)? } else { vec![*value] };
+            let raws: Vec<Raw> = if list { value.list(self.text)? } else { vec![*value] };
             let mut references = Vec::new();
             for raw in raws {
                 let found = if port.many {
@@ -105,11 +102,11 @@ impl<'a> Checker<'_, 'a> {
             }
             for (raw, reference) in references {
                 let source = self.source(raw, &reference)?;
-                let position = self.text.position(self.text.span(raw.0).start);
+                let position = self.text.position(raw.0);
                 match &source {
                     // What a person may place by hand is connected once it is there.
                     Source::File(path) if port.optional => {
-                        let is_there = (self.is_there)(path);
+                        let is_there = self.folder.has(path);
                         self.looked_for.push((path.clone(), is_there));
                         if !is_there {
                             continue;
@@ -132,8 +129,7 @@ impl<'a> Checker<'_, 'a> {
                 .hint(format!("stage `{stage_name}` reads {}", all.join(", "))));
         }
         let connected: Vec<&str> = connected.iter().map(String::as_str).collect();
-        let wiring = stage.map_or(Ok(()), |stage| stage.check_wiring(&self.graph[*node].params, &connected));
-        wiring.map_err(|problem| {
+        loaded.check_wiring(&connected).map_err(|problem| {
             self.error(
                 entry.params.unwrap_or(entry.name),
                 format!("params of stage `{stage_name}`: {problem}"),
@@ -141,23 +137,17 @@ impl<'a> Checker<'_, 'a> {
         })
     }
 
-    pub(super) fn refuse_cycles(&self, steps: &[Unwired<'_, 'a>]) -> Result<(), PipelineError> {
+    pub(super) fn refuse_cycles(&self, steps: &[Unwired<'_, 'a, '_>]) -> Result<(), PipelineError> {
         let Some(cycle) = find_cycle(&self.graph) else { return Ok(()) };
         let names: Vec<&str> = cycle.iter().map(|node| self.graph[*node].name.as_str()).collect();
         let at = steps.iter().find(|step| step.node == cycle[0]).map(|step| step.entry.name);
         let message = format!("the steps wait for each other: {} -> {}", names.join(" -> "), names[0]);
         Err(match at {
             Some(at) => self.error(at, message),
-            None => PipelineError::of_file(self.text.path, message),
+            None => PipelineError::of_file(self.text.path(), message),
         }
         .hint("an arrow goes from a step to one that reads it; one of these inputs must come from elsewhere"))
     }
-}
-
-fn raw_list<'a>(raw: Raw<'a>, text: &Text<'a>) -> Result<Vec<Raw<'a>>, PipelineError> {
-    let values: Vec<&'a ron::value::RawValue> =
-        ron::from_str(raw.0).map_err(|error| text.error(text.span(raw.0), error.code.to_string()))?;
-    Ok(values.into_iter().map(|value| Raw(value.trim().get_ron())).collect())
 }
 
 /// The nodes of a cycle in the order of its arrows, if there is one.

@@ -1,30 +1,15 @@
-//! What is checked once all steps are known: targets, and defaults that no step takes.
+//! Targets: names for lists of steps.
 
 use std::collections::BTreeMap;
 
 use petgraph::graph::NodeIndex;
 
-use super::{Checker, Meaning, matches};
+use super::{Checker, Meaning};
 use crate::pipeline::error::PipelineError;
 use crate::pipeline::expand::{Vars, strings};
-use crate::pipeline::file::{FileForm, ProfileForm};
+use crate::pipeline::file::FileForm;
 
 impl<'a> Checker<'_, 'a> {
-    /// Refuses defaults that no step takes: a misspelt name would leave a setting without effect.
-    pub(super) fn refuse_idle_defaults(&self, profile: &ProfileForm<'a>) -> Result<(), PipelineError> {
-        for (at, _) in &profile.defaults {
-            let of = at.string(self.text)?;
-            if !self.graph.node_weights().any(|step| step.stage == of || matches(&of, &step.name)) {
-                let stages = self.graph.node_weights().map(|step| step.stage.as_str());
-                let steps = self.graph.node_weights().map(|step| step.name.as_str());
-                return Err(self
-                    .error(*at, format!("these defaults are for no step: no stage or step is called `{of}`"))
-                    .nearest(&of, stages.chain(steps)));
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn targets(
         &self,
         form: &FileForm,
@@ -36,16 +21,16 @@ impl<'a> Checker<'_, 'a> {
                 targets.insert(name.clone(), vec![node]);
             }
         }
-        for (name_at, members) in &form.targets {
+        for (name_at, members) in &form.targets.0 {
             let name = name_at.string(self.text)?;
             let mut nodes = Vec::new();
-            for member_at in members {
-                for member in strings(*member_at, vars, self.text)? {
+            for member_at in members.list(self.text)? {
+                for member in strings(member_at, vars, self.text)? {
                     let Some(found) = targets.get(&member) else {
                         let message =
                             format!("target `{name}`: there is no step or target above called `{member}`");
                         return Err(self
-                            .error(*member_at, message)
+                            .error(member_at, message)
                             .nearest(&member, targets.keys().map(String::as_str)));
                     };
                     nodes.extend(

@@ -77,6 +77,12 @@ impl From<std::io::Error> for StageError {
     }
 }
 
+impl From<ParamsError> for StageError {
+    fn from(error: ParamsError) -> Self {
+        Self::Params(error.message)
+    }
+}
+
 /// Params that a stage does not accept. The position is within the text that was parsed, so that the engine
 /// can point at the place in `pipeline.ron`.
 #[derive(Debug, Clone, PartialEq, Eq)]

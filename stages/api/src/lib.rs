@@ -1,8 +1,9 @@
 //! The contract between the engine and the stages it runs.
 //!
-//! A **stage** is a kind of work (`tokens`, `train`, …). Its author implements [`Stage`]; the engine holds
-//! [`AnyStage`], the same thing with the params' type erased, and runs it on a [`Job`]: folders to read, an
-//! empty folder to fill, and a place to say how far it is. A [`Tool`] is a subcommand that comes with the stages.
+//! A **stage** is a kind of work (`tokens`, `train`, …). Its author implements [`Stage`]; the engine holds an
+//! [`AnyStage`], the same thing with the params' type erased. It loads params into it once ([`LoadedStage`]) and runs
+//! that on a [`Job`]: folders to read, an empty folder to fill, and a place to report progress. A [`Tool`] is a
+//! subcommand that comes with the stages; its arguments are a type that derives [`clap::Args`].
 //!
 //! This crate knows neither the pipeline, the cache and the terminal on one side nor tensors on the other.
 
@@ -11,6 +12,7 @@ mod error;
 mod host_check;
 mod job;
 mod params;
+mod registry;
 pub mod secrets;
 mod stage;
 pub mod testing;
@@ -20,5 +22,8 @@ pub use allowed_env::AllowedEnv;
 pub use error::{ParamsError, StageError};
 pub use host_check::{HostCheck, HostError};
 pub use job::{Host, Input, Inputs, Job, Progress, Unit};
-pub use stage::{AnyStage, Environment, NoParams, Port, Registry, Stage, schema_of};
-pub use tool::{Answer, Arg, Count, Desk, InputView, Results, RunView, StepView, Tool, ToolArgs};
+pub use params::quoted_or_not;
+pub use registry::Registry;
+pub use stage::{AnyStage, Environment, LoadedStage, NoParams, Port, Stage, schema_of};
+pub use stage_api_derive::ParamEnum;
+pub use tool::{Answer, AnyTool, InputView, LoadedTool, Results, RunView, StepView, Tool, ToolContext};

@@ -1,8 +1,9 @@
 //! Params from RON and back. It knows the spelling of params, not their meaning.
 
 use ron::error::SpannedError;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use ron::value::RawValue;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ParamsError;
 
@@ -14,6 +15,18 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, ParamsError> {
 /// Writes params on one line.
 pub(crate) fn write<T: Serialize>(params: &T) -> Result<String, ParamsError> {
     options().to_string(params).map_err(|error| rejected(format!("params cannot be written: {error}")))
+}
+
+/// The name of an enum's value in RON, with quotes or without: what `#[param(unquoted)]` of [`crate::ParamEnum`] reads.
+///
+/// # Errors
+/// What is not a string or a name.
+pub fn quoted_or_not<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let written = <&RawValue>::deserialize(deserializer)?.trim().get_ron();
+    match written.starts_with('"') {
+        true => ron::from_str(written).map_err(|error| D::Error::custom(error.code)),
+        false => Ok(written.to_owned()),
+    }
 }
 
 /// A value that parsed and was then refused by the stage's own check: no position within the text is known.

@@ -1,6 +1,4 @@
-//! What a stage is. An author implements [`Stage`]; the engine uses [`AnyStage`] and a [`Registry`] of them.
-
-use std::collections::BTreeMap;
+//! What a stage is. An author implements [`Stage`]; the engine finds an [`AnyStage`] by name and loads params into it.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
@@ -8,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::params;
-use crate::{AllowedEnv, HostCheck, HostError, Job, ParamsError, StageError, Tool};
+use crate::{AllowedEnv, Job, ParamsError, StageError};
 
 /// A named input of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,42 +171,40 @@ pub trait AnyStage: Send + Sync {
     fn version(&self) -> u32;
     /// [`Stage::INPUTS`].
     fn inputs(&self) -> &'static [Port];
-    /// [`Stage::OUTSIDE`].
-    fn allowed_env(&self) -> &'static [&'static str];
-    /// [`Stage::needs_human`] for params in canonical form; `None` for params that do not parse.
-    fn needs_human_erased(
-        &self,
-        canonical_params: &str,
-        ports: &[&str],
-        allowed_env: &AllowedEnv,
-    ) -> Option<String>;
-    /// [`Stage::is_unproven`] for params in canonical form.
-    fn is_unproven_erased(&self, canonical_params: &str) -> bool;
     /// [`Stage::OPEN_INPUTS`].
     fn open_inputs(&self) -> bool;
-    /// The params' canonical text: parsed by the stage's own type and written again, so defaults are in and
-    /// comments and spacing are out. Two texts with one meaning have one canonical form.
+    /// [`Stage::OUTSIDE`].
+    fn allowed_env(&self) -> &'static [&'static str];
+    /// What the params may be, as a JSON Schema that needs no other one.
+    fn params_schema(&self) -> Schema;
+    /// Parses params by the stage's own type and checks them.
     ///
     /// # Errors
     /// Text that the stage's type or its check does not accept.
-    fn canonical_params(&self, ron: &str) -> Result<String, ParamsError>;
-    /// What the params may be, as a JSON Schema that stands alone.
-    fn params_schema(&self) -> Schema;
-    /// [`Stage::check_wiring`] on params in canonical form.
+    fn load(&self, ron: &str) -> Result<Box<dyn LoadedStage + '_>, ParamsError>;
+}
+
+/// A stage together with params that it accepts.
+pub trait LoadedStage {
+    /// The params' canonical text: written again by the stage's own type, so defaults are in and comments and spacing
+    /// are out. Two texts with one meaning have one canonical form.
+    fn canonical_params(&self) -> &str;
+    /// [`Stage::check_wiring`].
     ///
     /// # Errors
     /// What [`Stage::check_wiring`] returns.
-    fn check_wiring(&self, canonical_params: &str, ports: &[&str]) -> Result<(), String>;
-    /// [`Stage::environment`] of params in canonical form.
+    fn check_wiring(&self, ports: &[&str]) -> Result<(), String>;
+    /// [`Stage::environment`].
+    fn environment(&self) -> Environment;
+    /// [`Stage::is_unproven`].
+    fn is_unproven(&self) -> bool;
+    /// [`Stage::needs_human`].
+    fn needs_human(&self, ports: &[&str], allowed_env: &AllowedEnv) -> Option<String>;
+    /// [`Stage::run`].
     ///
     /// # Errors
-    /// Params that do not parse.
-    fn environment(&self, canonical_params: &str) -> Result<Environment, ParamsError>;
-    /// Runs the stage on params in canonical form.
-    ///
-    /// # Errors
-    /// What [`Stage::run`] returns, or [`StageError::Params`] for params that do not parse.
-    fn run_erased(&self, canonical_params: &str, job: &Job) -> Result<(), StageError>;
+    /// What [`Stage::run`] returns.
+    fn run(&self, job: &Job) -> Result<(), StageError>;
 }
 
 impl<S: Stage> AnyStage for S {
@@ -224,118 +220,46 @@ impl<S: Stage> AnyStage for S {
     fn inputs(&self) -> &'static [Port] {
         S::INPUTS
     }
-    fn allowed_env(&self) -> &'static [&'static str] {
-        S::OUTSIDE
-    }
-    fn needs_human_erased(
-        &self,
-        canonical_params: &str,
-        ports: &[&str],
-        allowed_env: &AllowedEnv,
-    ) -> Option<String> {
-        self.needs_human(&params::parse(canonical_params).ok()?, ports, allowed_env)
-    }
-    fn is_unproven_erased(&self, canonical_params: &str) -> bool {
-        params::parse(canonical_params).is_ok_and(|params| self.is_unproven(&params))
-    }
-    fn canonical_params(&self, ron: &str) -> Result<String, ParamsError> {
-        let params: S::Params = params::parse(ron)?;
-        self.check(&params).map_err(params::rejected)?;
-        params::write(&params)
-    }
     fn open_inputs(&self) -> bool {
         S::OPEN_INPUTS
+    }
+    fn allowed_env(&self) -> &'static [&'static str] {
+        S::OUTSIDE
     }
     fn params_schema(&self) -> Schema {
         schema_of::<S::Params>()
     }
-    fn check_wiring(&self, canonical_params: &str, ports: &[&str]) -> Result<(), String> {
-        let params: S::Params = params::parse(canonical_params).map_err(|error| error.message)?;
-        Stage::check_wiring(self, &params, ports)
-    }
-    fn environment(&self, canonical_params: &str) -> Result<Environment, ParamsError> {
-        Ok(Stage::environment(self, &params::parse(canonical_params)?))
-    }
-    fn run_erased(&self, canonical_params: &str, job: &Job) -> Result<(), StageError> {
-        let params: S::Params =
-            params::parse(canonical_params).map_err(|error| StageError::Params(error.message))?;
-        self.run(&params, job)
+    fn load(&self, ron: &str) -> Result<Box<dyn LoadedStage + '_>, ParamsError> {
+        let params: S::Params = params::parse(ron)?;
+        self.check(&params).map_err(params::rejected)?;
+        let canonical = params::write(&params)?;
+        Ok(Box::new(Loaded { stage: self, params, canonical }))
     }
 }
 
-/// The stages a program knows, the tools that come with them, and what to look at before they run.
-#[derive(Default)]
-pub struct Registry {
-    stages: BTreeMap<&'static str, Box<dyn AnyStage>>,
-    tools: BTreeMap<&'static str, Box<dyn Tool>>,
-    host_checks: Vec<HostCheck>,
+struct Loaded<'s, S: Stage> {
+    stage: &'s S,
+    params: S::Params,
+    canonical: String,
 }
 
-impl Registry {
-    /// A registry without stages.
-    pub fn new() -> Self {
-        Self::default()
+impl<S: Stage> LoadedStage for Loaded<'_, S> {
+    fn canonical_params(&self) -> &str {
+        &self.canonical
     }
-
-    /// Adds a stage.
-    ///
-    /// # Panics
-    /// When the name is taken: a mistake of the program, not of its user.
-    #[must_use]
-    pub fn with(mut self, stage: impl Stage) -> Self {
-        let name = stage.name();
-        assert!(self.stages.insert(name, Box::new(stage)).is_none(), "two stages are called `{name}`");
-        self
+    fn check_wiring(&self, ports: &[&str]) -> Result<(), String> {
+        self.stage.check_wiring(&self.params, ports)
     }
-
-    /// Adds a tool.
-    ///
-    /// # Panics
-    /// When the name is taken: a mistake of the program, not of its user.
-    #[must_use]
-    pub fn with_tool(mut self, tool: impl Tool) -> Self {
-        let name = tool.name();
-        assert!(self.tools.insert(name, Box::new(tool)).is_none(), "two tools are called `{name}`");
-        self
+    fn environment(&self) -> Environment {
+        self.stage.environment(&self.params)
     }
-
-    /// Adds a look at the machine before any step runs.
-    #[must_use]
-    pub fn with_host_check(mut self, check: HostCheck) -> Self {
-        self.host_checks.push(check);
-        self
+    fn is_unproven(&self) -> bool {
+        self.stage.is_unproven(&self.params)
     }
-
-    /// The looks at the machine before any step runs, in the order in which they were added.
-    pub fn host_checks(&self) -> &[HostCheck] {
-        &self.host_checks
+    fn needs_human(&self, ports: &[&str], allowed_env: &AllowedEnv) -> Option<String> {
+        self.stage.needs_human(&self.params, ports, allowed_env)
     }
-
-    /// Whether this machine can follow all settings.
-    ///
-    /// # Errors
-    /// The first setting that it cannot follow.
-    pub fn check_host(&self) -> Result<(), HostError> {
-        self.host_checks.iter().try_for_each(|check| (check.find)().map(drop))
-    }
-
-    /// The stage of that name.
-    pub fn get(&self, name: &str) -> Option<&dyn AnyStage> {
-        self.stages.get(name).map(AsRef::as_ref)
-    }
-
-    /// All stages, by name.
-    pub fn iter(&self) -> impl Iterator<Item = &dyn AnyStage> {
-        self.stages.values().map(AsRef::as_ref)
-    }
-
-    /// The tool of that name.
-    pub fn tool(&self, name: &str) -> Option<&dyn Tool> {
-        self.tools.get(name).map(AsRef::as_ref)
-    }
-
-    /// All tools, by name.
-    pub fn tools(&self) -> impl Iterator<Item = &dyn Tool> {
-        self.tools.values().map(AsRef::as_ref)
+    fn run(&self, job: &Job) -> Result<(), StageError> {
+        self.stage.run(&self.params, job)
     }
 }

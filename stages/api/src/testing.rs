@@ -57,7 +57,7 @@ pub fn run_stage_outside(
     out: &Path,
     allowed_env: &AllowedEnv,
 ) -> Result<Recorder, StageError> {
-    let canonical = stage.canonical_params(params).map_err(|error| StageError::Params(error.message))?;
+    let loaded = stage.load(params)?;
     let scratch = out.with_extension("scratch");
     std::fs::create_dir_all(out)?;
     std::fs::create_dir_all(&scratch)?;
@@ -69,9 +69,13 @@ pub fn run_stage_outside(
     );
     let host = Host { device: device(), threads: 1 };
     let recorder = Recorder::default();
-    stage.run_erased(
-        &canonical,
-        &Job { inputs: &inputs, out, scratch: &scratch, host: &host, allowed_env, progress: &recorder },
-    )?;
+    loaded.run(&Job {
+        inputs: &inputs,
+        out,
+        scratch: &scratch,
+        host: &host,
+        allowed_env,
+        progress: &recorder,
+    })?;
     Ok(recorder)
 }

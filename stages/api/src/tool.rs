@@ -5,81 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use clap::{Args, FromArgMatches};
+
 use crate::{AllowedEnv, Host, Progress, StageError};
-
-/// An argument of a tool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arg {
-    /// Its name: `run`, or `--out` for an option.
-    pub name: &'static str,
-    /// What follows an option (`FILE`); empty for a positional argument and for a flag.
-    pub value: &'static str,
-    /// One sentence for the help.
-    pub about: &'static str,
-    /// How often it may be given.
-    pub count: Count,
-}
-
-/// How often an argument may be given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Count {
-    /// Exactly once.
-    One,
-    /// Once or not at all.
-    Optional,
-    /// At least once.
-    Many,
-    /// Any number of times.
-    Any,
-}
-
-impl Arg {
-    /// A positional argument.
-    pub const fn positional(name: &'static str, count: Count, about: &'static str) -> Self {
-        Self { name, value: "", about, count }
-    }
-
-    /// An option with a value: `--out FILE`.
-    pub const fn option(name: &'static str, value: &'static str, count: Count, about: &'static str) -> Self {
-        Self { name, value, about, count }
-    }
-
-    /// A flag: `--check`.
-    pub const fn flag(name: &'static str, about: &'static str) -> Self {
-        Self { name, value: "", about, count: Count::Optional }
-    }
-
-    /// Whether it is given by name (`--check`, `--out FILE`) rather than by place.
-    pub fn is_named(&self) -> bool {
-        self.name.starts_with("--")
-    }
-
-    /// Whether it is given by name and without a value.
-    pub fn is_flag(&self) -> bool {
-        self.is_named() && self.value.is_empty()
-    }
-}
-
-/// The arguments that were given, by name as in [`Arg::name`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ToolArgs(pub BTreeMap<&'static str, Vec<String>>);
-
-impl ToolArgs {
-    /// All values of an argument, in order.
-    pub fn all(&self, name: &str) -> &[String] {
-        self.0.get(name).map_or(&[], Vec::as_slice)
-    }
-
-    /// The value of an argument that is given at most once.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.all(name).first().map(String::as_str)
-    }
-
-    /// Whether a flag was given.
-    pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-}
 
 /// A step of the pipeline as a tool sees it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -171,12 +99,12 @@ pub trait Results {
 }
 
 /// What a tool gets to work with.
-pub struct Desk<'a> {
+pub struct ToolContext<'a> {
     /// The results of the project's steps.
     pub results: &'a dyn Results,
     /// The hardware to use.
     pub host: &'a Host,
-    /// What the tool asked for in [`Tool::allowed_env`].
+    /// What the tool asked for in [`Tool::OUTSIDE`].
     pub allowed_env: &'a AllowedEnv,
     /// Where to say how far the work is.
     pub progress: &'a dyn Progress,
@@ -197,19 +125,72 @@ pub struct Answer {
 
 /// A subcommand that comes with the stages.
 pub trait Tool: Send + Sync + 'static {
+    /// What it takes. The doc comment of the type is the help of the subcommand: a sentence for the overview, then more
+    /// paragraphs.
+    type Args: Args + Send + Sync;
     /// What it is called on the command line.
-    fn name(&self) -> &'static str;
-    /// What it does: a sentence for the overview, more paragraphs for its own help.
-    fn about(&self) -> &'static str;
-    /// What it takes.
-    fn args(&self) -> &'static [Arg];
+    const NAME: &'static str;
     /// The environment variables it may read, as in [`crate::Stage::OUTSIDE`].
-    fn allowed_env(&self) -> &'static [&'static str] {
-        &[]
-    }
+    const OUTSIDE: &'static [&'static str] = &[];
+
     /// Does it. Relative paths among the arguments are relative to the current folder.
     ///
     /// # Errors
     /// See [`StageError`]; [`StageError::Params`] for arguments that make no sense.
-    fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError>;
+    fn run(&self, args: &Self::Args, context: &ToolContext) -> Result<Answer, StageError>;
+}
+
+/// A [`Tool`] with the type of its arguments erased; implemented for every tool.
+pub trait AnyTool: Send + Sync {
+    /// [`Tool::NAME`].
+    fn name(&self) -> &'static str;
+    /// Its subcommand with all arguments.
+    fn command(&self) -> clap::Command;
+    /// Parses arguments that [`AnyTool::command`] has matched.
+    ///
+    /// # Errors
+    /// Arguments that do not fit together.
+    fn load(&self, matches: &clap::ArgMatches) -> Result<Box<dyn LoadedTool + '_>, clap::Error>;
+}
+
+/// A tool together with its arguments.
+pub trait LoadedTool: Send + Sync {
+    /// [`Tool::NAME`].
+    fn name(&self) -> &'static str;
+    /// [`Tool::OUTSIDE`].
+    fn allowed_env(&self) -> &'static [&'static str];
+    /// [`Tool::run`].
+    ///
+    /// # Errors
+    /// What [`Tool::run`] returns.
+    fn run(&self, context: &ToolContext) -> Result<Answer, StageError>;
+}
+
+impl<T: Tool> AnyTool for T {
+    fn name(&self) -> &'static str {
+        T::NAME
+    }
+    fn command(&self) -> clap::Command {
+        T::Args::augment_args(clap::Command::new(T::NAME))
+    }
+    fn load(&self, matches: &clap::ArgMatches) -> Result<Box<dyn LoadedTool + '_>, clap::Error> {
+        Ok(Box::new(Loaded { tool: self, args: T::Args::from_arg_matches(matches)? }))
+    }
+}
+
+struct Loaded<'t, T: Tool> {
+    tool: &'t T,
+    args: T::Args,
+}
+
+impl<T: Tool> LoadedTool for Loaded<'_, T> {
+    fn name(&self) -> &'static str {
+        T::NAME
+    }
+    fn allowed_env(&self) -> &'static [&'static str] {
+        T::OUTSIDE
+    }
+    fn run(&self, context: &ToolContext) -> Result<Answer, StageError> {
+        self.tool.run(&self.args, context)
+    }
 }

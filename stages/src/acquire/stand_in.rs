@@ -21,7 +21,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stage_api::{Job, Port, Stage, StageError};
+use stage_api::{Job, ParamEnum, Port, Stage, StageError};
 
 use crate::formats::torch_writer;
 use crate::models::faster_rcnn::anchors::cell_anchors;
@@ -50,9 +50,8 @@ pub struct StandInParams {
     small: bool,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(!try_from, !into, rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, JsonSchema, ParamEnum)]
+#[serde(rename_all = "lowercase")]
 enum Of {
     Detector,
     VisualBert,
@@ -60,41 +59,6 @@ enum Of {
     Run,
     Bert,
     Vocabulary,
-}
-
-impl TryFrom<String> for Of {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        Ok(match text.as_str() {
-            "detector" => Self::Detector,
-            "visualbert" => Self::VisualBert,
-            "vilbert" => Self::Vilbert,
-            "run" => Self::Run,
-            "bert" => Self::Bert,
-            "vocabulary" => Self::Vocabulary,
-            _ => {
-                return Err(format!(
-                    "nothing stands in for `{text}`: expected `detector`, `visualbert`, `vilbert`, `run`, `bert` \
-                     or `vocabulary`"
-                ));
-            }
-        })
-    }
-}
-
-impl From<Of> for String {
-    fn from(of: Of) -> Self {
-        match of {
-            Of::Detector => "detector",
-            Of::VisualBert => "visualbert",
-            Of::Vilbert => "vilbert",
-            Of::Run => "run",
-            Of::Bert => "bert",
-            Of::Vocabulary => "vocabulary",
-        }
-        .to_owned()
-    }
 }
 
 impl Stage for StandIn {

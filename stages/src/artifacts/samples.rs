@@ -12,12 +12,14 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stage_api::ParamEnum;
 
 use super::{Result, read_json, read_json_lines, write_json, write_json_lines};
 
 /// The split a sample belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, ParamEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// Trained on.
@@ -26,17 +28,6 @@ pub enum Split {
     Val,
     /// Held out.
     Test,
-}
-
-impl Split {
-    /// Its name in files and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Val => "val",
-            Self::Test => "test",
-        }
-    }
 }
 
 /// One meme.

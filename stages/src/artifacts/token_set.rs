@@ -145,7 +145,7 @@ impl TokenSet {
         match row.label {
             Some(label @ (0 | 1)) => Ok(label),
             Some(other) => Err(format!("row `{}` has label {other}; it must be 0 or 1", row.id)),
-            None => Err(format!("row `{}` of split `{}` has no label", row.id, row.split.name())),
+            None => Err(format!("row `{}` of split `{}` has no label", row.id, row.split.as_str())),
         }
     }
 

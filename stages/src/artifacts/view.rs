@@ -5,13 +5,13 @@ use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stage_api::ParamEnum;
 
 use super::{ArtifactError, Result, read_json, write_json};
 
 /// The part of a meme that is taken away, to see what the other part alone is worth.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(!try_from, !into, rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Ablation {
     /// Nothing: caption and regions are shown.
     #[default]
@@ -20,30 +20,6 @@ pub enum Ablation {
     Text,
     /// Every region is zero, what it shows and where it is; how many regions there are stays visible.
     Regions,
-}
-
-impl TryFrom<String> for Ablation {
-    type Error = String;
-
-    fn try_from(name: String) -> std::result::Result<Self, String> {
-        match name.as_str() {
-            "none" => Ok(Self::None),
-            "text" => Ok(Self::Text),
-            "regions" => Ok(Self::Regions),
-            _ => Err(format!("ablation \"{name}\" is not one of \"none\", \"text\", \"regions\"")),
-        }
-    }
-}
-
-impl From<Ablation> for String {
-    fn from(ablation: Ablation) -> Self {
-        let name = match ablation {
-            Ablation::None => "none",
-            Ablation::Text => "text",
-            Ablation::Regions => "regions",
-        };
-        name.to_owned()
-    }
 }
 
 /// What of a meme a model is shown.

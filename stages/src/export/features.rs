@@ -10,7 +10,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use stage_api::{Desk, InputView, StageError};
+use stage_api::{InputView, StageError, ToolContext};
 
 use crate::artifacts::region_features::{PictureRegions, RegionFeatures};
 use crate::artifacts::{mmf_writer, weights};
@@ -34,18 +34,18 @@ impl Features {
     ///
     /// # Errors
     /// Results that are not there, or that do not belong together.
-    pub(super) fn open(desk: &Desk, step: &str) -> Result<Self, StageError> {
-        let regions = RegionFeatures::open(&desk.results.output(step)?)?;
-        let view = desk.results.steps().into_iter().find(|view| view.name == step);
+    pub(super) fn open(context: &ToolContext, step: &str) -> Result<Self, StageError> {
+        let regions = RegionFeatures::open(&context.results.output(step)?)?;
+        let view = context.results.steps().into_iter().find(|view| view.name == step);
         let input = view.as_ref().and_then(|view| view.inputs.iter().find(|input| input.port == DETECTOR));
         let Some(detector) = input.and_then(InputView::step) else {
-            desk.progress.note(&format!(
+            context.progress.note(&format!(
                 "`cls_prob` is None: `{step}` reads no step's detector, which would give the classes' probabilities"
             ));
             return Ok(Self { regions, classes: None });
         };
         let part = input.and_then(|input| input.source.split_once('/')).map_or("", |(_, part)| part);
-        let dir = desk.results.output(detector)?.join(part);
+        let dir = context.results.output(detector)?.join(part);
         let fail = |problem: String| StageError::input(DETECTOR, &dir, problem);
         let config: Config = weights::read_config(&dir)?;
         if config.head_width != regions.width {
@@ -54,7 +54,7 @@ impl Features {
                 config.head_width, regions.width
             )));
         }
-        let device = device::open(&desk.host.device)?;
+        let device = device::open(&context.host.device)?;
         let tensors = weights::read_tensors(&dir, &device)?;
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &device);
         let scores =
@@ -77,12 +77,12 @@ impl Features {
 }
 
 /// Writes MMF's LMDB into the folder `out`.
-pub(super) fn lmdb(features: &Features, out: &Path, desk: &Desk) -> Result<(), StageError> {
+pub(super) fn lmdb(features: &Features, out: &Path, context: &ToolContext) -> Result<(), StageError> {
     refuse_existing(out)?;
     let fail = |problem: String| StageError::failed(format!("{}: {problem}", out.join("data.mdb").display()));
     let mut writer = LmdbWriter::create(out).map_err(fail)?;
     let mut keys = Vec::new();
-    each(features, desk, |stem, picture, probabilities| {
+    each(features, context, |stem, picture, probabilities| {
         keys.push(stem.as_bytes().to_vec());
         writer.put(stem.as_bytes(), &mmf_writer::value(stem, picture, probabilities)).map_err(fail)
     })?;
@@ -91,10 +91,10 @@ pub(super) fn lmdb(features: &Features, out: &Path, desk: &Desk) -> Result<(), S
 }
 
 /// Writes `<stem>.npy` and `<stem>_info.npy` into the folder `out`.
-pub(super) fn npy(features: &Features, out: &Path, desk: &Desk) -> Result<(), StageError> {
+pub(super) fn npy(features: &Features, out: &Path, context: &ToolContext) -> Result<(), StageError> {
     refuse_existing(out)?;
     fs::create_dir_all(out).map_err(|error| StageError::failed(format!("{}: {error}", out.display())))?;
-    each(features, desk, |stem, picture, probabilities| {
+    each(features, context, |stem, picture, probabilities| {
         let (values, info) = mmf_writer::files(picture, probabilities);
         super::write(&out.join(format!("{stem}.npy")), &values)?;
         super::write(&out.join(format!("{stem}_info.npy")), &info)
@@ -111,13 +111,13 @@ fn refuse_existing(out: &Path) -> Result<(), StageError> {
 /// Calls `write` with the stem of each picture's name, which MMF looks it up by, its regions and their probabilities.
 fn each(
     features: &Features,
-    desk: &Desk,
+    context: &ToolContext,
     mut write: impl FnMut(&str, &PictureRegions, Option<&[f32]>) -> Result<(), StageError>,
 ) -> Result<(), StageError> {
     let images = features.regions.images();
     let mut stems = HashSet::new();
     for (number, (image, at)) in images.iter().enumerate() {
-        if desk.progress.cancelled() {
+        if context.progress.cancelled() {
             return Err(StageError::Cancelled);
         }
         let stem = image.split('.').next().unwrap_or(image);
@@ -128,7 +128,7 @@ fn each(
         }
         let picture = features.regions.picture(*at);
         write(stem, &picture, features.probabilities(&picture)?.as_deref())?;
-        desk.progress.advance(number as u64 + 1, images.len() as u64, stage_api::Unit::Items);
+        context.progress.advance(number as u64 + 1, images.len() as u64, stage_api::Unit::Items);
     }
     Ok(())
 }
@@ -235,11 +235,16 @@ mod tests {
         let export = |project: &Project, name: &str| {
             let recorder = Recorder::default();
             let allowed_env = &AllowedEnv::default();
-            let desk =
-                Desk { results: project, host: &host, allowed_env, progress: &recorder, columns: None };
-            let features = Features::open(&desk, "regions")?;
-            npy(&features, &dir.path().join(name).join("npy"), &desk)?;
-            lmdb(&features, &dir.path().join(name).join("lmdb"), &desk)?;
+            let context = ToolContext {
+                results: project,
+                host: &host,
+                allowed_env,
+                progress: &recorder,
+                columns: None,
+            };
+            let features = Features::open(&context, "regions")?;
+            npy(&features, &dir.path().join(name).join("npy"), &context)?;
+            lmdb(&features, &dir.path().join(name).join("lmdb"), &context)?;
             Ok::<_, StageError>(recorder.notes.into_inner().unwrap())
         };
         let check = |name: &str, look: &dyn Fn(&str, usize, MmfFeatures<'_>)| {

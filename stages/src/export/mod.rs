@@ -14,8 +14,9 @@ mod wandb;
 use std::fs;
 use std::path::Path;
 
+use clap::{Args, ValueEnum};
 use serde_json::json;
-use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
+use stage_api::{Answer, StageError, Tool, ToolContext};
 
 use self::features::Features;
 use self::tracked::Tracked;
@@ -24,90 +25,86 @@ use crate::training::inference;
 /// The tool.
 pub(crate) struct Export;
 
+/// Hand results to other programs
+///
+/// A finished run as a checkpoint: `mmf`, a .pth file with the state under `model`, under MMF's names; `huggingface`, a
+/// folder with config.json, model.safetensors, and the code of the head and the adapters, which transformers does not
+/// have (loaded with trust_remote_code).
+///
+/// Its settings, curves, best point and evaluations for a tracker: `tensorboard`, event files in a folder of the run below
+/// PATH; `wandb`, an offline run below PATH, to be uploaded with `wandb sync`; `mlflow`, sent to the tracking server whose
+/// address PATH is, or MLFLOW_TRACKING_URI without --out, into the experiment MLFLOW_EXPERIMENT_NAME, with the login of
+/// MLflow's own variables.
+///
+/// Any step as a research object: `ro-crate`, a folder with its files, those of every published step above it, and the
+/// provenance of all steps (Provenance Run Crate).
+///
+/// A step's region features for MMF: `mmf-lmdb`, a folder with its LMDB, `mmf-npy`, a folder of .npy files.
+#[derive(Args)]
+pub(crate) struct ExportArgs {
+    /// The step that trained or imported it: hmd-pe-train; for ro-crate any step: report; for features hmd-regions.
+    run: String,
+    /// The form to write.
+    #[arg(long, value_name = "FORM")]
+    to: Form,
+    /// The file (mmf), folder or server (mlflow) to write to; only mlflow can do without.
+    #[arg(long, value_name = "PATH")]
+    out: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    Mmf,
+    Huggingface,
+    Tensorboard,
+    Wandb,
+    Mlflow,
+    RoCrate,
+    MmfLmdb,
+    MmfNpy,
+}
+
 impl Tool for Export {
-    fn name(&self) -> &'static str {
-        "export"
-    }
+    type Args = ExportArgs;
+    const NAME: &'static str = "export";
+    const OUTSIDE: &'static [&'static str] = mlflow::VARIABLES;
 
-    fn about(&self) -> &'static str {
-        "Hand results to other programs\n\nA finished run as a checkpoint: `mmf`, a .pth file with the state under \
-         `model`, under MMF's names; `huggingface`, a folder with config.json, model.safetensors, and the code of the \
-         head and the adapters, which transformers does not have (loaded with trust_remote_code).\n\nIts settings, \
-         curves, best point and evaluations for a tracker: `tensorboard`, event files in a folder of the run below PATH; \
-         `wandb`, an offline run below PATH, to be uploaded with `wandb sync`; `mlflow`, sent to the tracking server whose \
-         address PATH is, or MLFLOW_TRACKING_URI without --out, into the experiment MLFLOW_EXPERIMENT_NAME, with the \
-         login of MLflow's own variables.\n\nAny step as a research object: `ro-crate`, a folder with its files, those of \
-         every published step above it, and the provenance of all steps (Provenance Run Crate).\n\nA step's region features \
-         for MMF: `mmf-lmdb`, a folder with its LMDB, `mmf-npy`, a folder of .npy files."
-    }
-
-    fn args(&self) -> &'static [Arg] {
-        const ARGS: &[Arg] = &[
-            Arg::positional(
-                "run",
-                Count::One,
-                "the step that trained or imported it: hmd-pe-train; for ro-crate any step: report; for features hmd-regions",
-            ),
-            Arg::option(
-                "--to",
-                "FORM",
-                Count::One,
-                "mmf, huggingface, tensorboard, wandb, mlflow, ro-crate, mmf-lmdb or mmf-npy",
-            ),
-            Arg::option(
-                "--out",
-                "PATH",
-                Count::Optional,
-                "the file (mmf), folder or server (mlflow) to write to; only mlflow can do without",
-            ),
-        ];
-        ARGS
-    }
-
-    fn allowed_env(&self) -> &'static [&'static str] {
-        mlflow::VARIABLES
-    }
-
-    fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
-        let name = args.get("run").unwrap_or_default();
-        let to = args.get("--to").unwrap_or_default();
+    fn run(&self, args: &ExportArgs, context: &ToolContext) -> Result<Answer, StageError> {
+        let name = args.run.as_str();
+        let to = args.to.to_possible_value().map_or_else(String::new, |form| form.get_name().to_owned());
         let file = || {
             let missing = || StageError::Params(format!("--to {to} needs --out PATH"));
-            args.get("--out").map(Path::new).ok_or_else(missing)
+            args.out.as_deref().map(Path::new).ok_or_else(missing)
         };
         let weights = || {
-            let step = inference::step(desk, name)?;
-            desk.results.output(&step.name)
+            let step = inference::step(context, name)?;
+            context.results.output(&step.name)
         };
-        let out = match to {
-            "mmf" => {
+        let out = match args.to {
+            Form::Mmf => {
                 checkpoint::mmf(&weights()?, file()?)?;
                 file()?.display().to_string()
             }
-            "huggingface" => {
+            Form::Huggingface => {
                 checkpoint::huggingface(&weights()?, file()?)?;
                 file()?.display().to_string()
             }
-            "tensorboard" => tensorboard::export(&Tracked::read(desk, name)?, file()?)?.display().to_string(),
-            "wandb" => wandb::export(&Tracked::read(desk, name)?, file()?)?.display().to_string(),
-            "mlflow" => mlflow::export(&Tracked::read(desk, name)?, args.get("--out"), desk)?,
-            "ro-crate" => {
-                ro_crate::export(desk, name, file()?)?;
+            Form::Tensorboard => {
+                tensorboard::export(&Tracked::read(context, name)?, file()?)?.display().to_string()
+            }
+            Form::Wandb => wandb::export(&Tracked::read(context, name)?, file()?)?.display().to_string(),
+            Form::Mlflow => mlflow::export(&Tracked::read(context, name)?, args.out.as_deref(), context)?,
+            Form::RoCrate => {
+                ro_crate::export(context, name, file()?)?;
                 file()?.display().to_string()
             }
-            "mmf-lmdb" => {
-                features::lmdb(&Features::open(desk, name)?, file()?, desk)?;
+            Form::MmfLmdb => {
+                features::lmdb(&Features::open(context, name)?, file()?, context)?;
                 file()?.display().to_string()
             }
-            "mmf-npy" => {
-                features::npy(&Features::open(desk, name)?, file()?, desk)?;
+            Form::MmfNpy => {
+                features::npy(&Features::open(context, name)?, file()?, context)?;
                 file()?.display().to_string()
-            }
-            other => {
-                return Err(StageError::Params(format!(
-                    "--to is `{other}`; it must be mmf, huggingface, tensorboard, wandb, mlflow, ro-crate, mmf-lmdb or \
-                     mmf-npy"
-                )));
             }
         };
         let json = json!({"to": to, "out": out}).to_string();

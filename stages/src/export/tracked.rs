@@ -8,7 +8,7 @@ use ron::value::RawValue;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use stage_api::{Desk, RunView, StageError};
+use stage_api::{RunView, StageError, ToolContext};
 
 use crate::artifacts::history::History;
 use crate::artifacts::metrics::Metrics;
@@ -42,23 +42,23 @@ impl Tracked {
     ///
     /// # Errors
     /// No train step, or one that is not up to date.
-    pub(super) fn read(desk: &Desk, name: &str) -> Result<Self, StageError> {
-        let step = inference::step(desk, name)?;
-        let history = History::read(&desk.results.output(name)?)?;
+    pub(super) fn read(context: &ToolContext, name: &str) -> Result<Self, StageError> {
+        let step = inference::step(context, name)?;
+        let history = History::read(&context.results.output(name)?)?;
         let unknown =
             || StageError::failed(format!("no run of step `{name}` is recorded; run `repro make {name}`"));
         let mut finals = Vec::new();
-        for reader in desk.results.steps() {
+        for reader in context.results.steps() {
             let reads = reader.inputs.iter().any(|input| input.port == RUN && input.step() == Some(name));
             if reads && reader.stage == "evaluate" && reader.run.is_some() {
-                let found = Metrics::read(&desk.results.output(&reader.name)?)?;
+                let found = Metrics::read(&context.results.output(&reader.name)?)?;
                 finals.extend(evaluation(&reader.name, &found));
             }
         }
         let run = with_times(step.run.clone().ok_or_else(unknown)?, name)?;
         Ok(Self {
             name: step.name,
-            profile: desk.results.profile().to_owned(),
+            profile: context.results.profile().to_owned(),
             key: step.key.ok_or_else(unknown)?,
             tree: step.tree.ok_or_else(unknown)?,
             settings: [facts(&history), settings(&step.params)?].concat(),

@@ -1,17 +1,15 @@
 //! Which models there are: the one place that lists them all.
 
 use schemars::JsonSchema;
-use serde::de::{Deserialize, Deserializer, Error};
-use serde::{Deserialize as DeriveDeserialize, Serialize};
+use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, Error, IntoDeserializer};
+use stage_api::ParamEnum;
 
 use super::{Architecture, SmallConfig, vilbert, visual_bert};
 
-/// A kind of model.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, DeriveDeserialize, JsonSchema,
-)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(!try_from, !into, rename_all = "lowercase")]
+/// A kind of model, the paper's first one first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema, ParamEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Family {
     /// One encoder over the tokens followed by the regions.
     #[default]
@@ -21,17 +19,6 @@ pub enum Family {
 }
 
 impl Family {
-    /// All, the paper's first model first.
-    pub const ALL: [Self; 2] = [Self::VisualBert, Self::Vilbert];
-
-    /// Its name in params and files.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::VisualBert => "visualbert",
-            Self::Vilbert => "vilbert",
-        }
-    }
-
     /// Its name in tables.
     pub const fn title(self) -> &'static str {
         match self {
@@ -46,8 +33,8 @@ impl Family {
     }
 
     /// The one that a `model_type` names: as here, or as Hugging Face does.
-    fn from_model_type(name: String) -> Result<Self, String> {
-        if name == "visual_bert" { Ok(Self::VisualBert) } else { Self::try_from(name) }
+    fn from_model_type<E: Error>(name: String) -> Result<Self, E> {
+        if name == "visual_bert" { Ok(Self::VisualBert) } else { Self::deserialize(name.into_deserializer()) }
     }
 
     /// The paper's dimensions.
@@ -64,24 +51,6 @@ impl Family {
             Self::VisualBert => visual_bert::Config::small(small).into(),
             Self::Vilbert => vilbert::Config::small(small).into(),
         }
-    }
-}
-
-impl From<Family> for String {
-    fn from(family: Family) -> Self {
-        family.as_str().to_owned()
-    }
-}
-
-impl TryFrom<String> for Family {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|family| family.as_str() == text);
-        known.ok_or_else(|| {
-            let names = Self::ALL.map(|family| format!("`{}`", family.as_str()));
-            format!("unknown model `{text}`: expected {}", names.join(" or "))
-        })
     }
 }
 
@@ -145,8 +114,7 @@ impl<'de> Deserialize<'de> for Config {
         let mut value = serde_json::Value::deserialize(deserializer)?;
         let named = value.as_object_mut().and_then(|fields| fields.remove("model_type"));
         let named = named.map(serde_json::from_value::<String>).transpose().map_err(D::Error::custom)?;
-        let family =
-            named.map_or(Ok(Family::default()), Family::from_model_type).map_err(D::Error::custom)?;
+        let family = named.map_or(Ok(Family::default()), Family::from_model_type)?;
         match family {
             Family::VisualBert => serde_json::from_value(value).map(Self::VisualBert),
             Family::Vilbert => serde_json::from_value(value).map(Self::Vilbert),
@@ -173,7 +141,7 @@ mod tests {
         text["model_type"] = "visual_bert".into();
         assert_eq!(serde_json::from_value::<Config>(text).unwrap(), Family::VisualBert.base());
         let error = |text: &str| serde_json::from_str::<Config>(text).unwrap_err().to_string();
-        assert!(error("{\"model_type\": \"gpt\"}").contains("`gpt`: expected `visualbert` or `vilbert`"));
+        assert!(error("{\"model_type\": \"gpt\"}").contains("`gpt`, expected `visualbert` or `vilbert`"));
         assert!(error("{\"model_type\": \"vilbert\"}").contains("missing field"));
         assert!(error("{\"vocab_size\": 3}").contains("missing field"));
         assert!(error("[]").contains("expected struct Config"));

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use candle_core::{Device, Error, Result, Tensor};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use stage_api::ParamEnum;
 
 use super::{Architecture, Mode};
 use crate::nn::init::{normal, ones, zeros};
@@ -42,37 +42,14 @@ pub fn init_mlm_head(
 }
 
 /// Where the head and the adapters of a run come from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(!try_from, !into, rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Start {
     /// Fresh ones: the weights are a pretrained base, and a head among them is left out, as the original does.
     #[default]
     Base,
     /// The weights' own: they are those of a finished run, which is trained further.
     Run,
-}
-
-impl From<Start> for String {
-    fn from(start: Start) -> Self {
-        match start {
-            Start::Base => "base",
-            Start::Run => "run",
-        }
-        .to_owned()
-    }
-}
-
-impl TryFrom<String> for Start {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<Self, String> {
-        match text.as_str() {
-            "base" => Ok(Self::Base),
-            "run" => Ok(Self::Run),
-            _ => Err(format!("unknown start `{text}`: expected `base` or `run`")),
-        }
-    }
 }
 
 /// All parameters of a run in `mode`: the base from `weights`; the head and the adapters from there too, or fresh

@@ -1,12 +1,11 @@
 //! Which of a model's parameters a run trains: a function from their names.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use stage_api::ParamEnum;
 
-/// Which parameters a run trains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(!try_from, !into, rename_all = "lowercase")]
+/// Which parameters a run trains, in the order of the paper's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, ParamEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The classification head alone.
     Fc,
@@ -17,18 +16,6 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// All modes, in the order of the paper's tables.
-    pub const ALL: [Self; 3] = [Self::Fc, Self::Pe, Self::Full];
-
-    /// `fc`, `pe` or `full`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fc => "fc",
-            Self::Pe => "pe",
-            Self::Full => "full",
-        }
-    }
-
     /// Whether the model has adapters.
     pub fn has_adapters(self) -> bool {
         self == Self::Pe
@@ -47,21 +34,6 @@ impl Mode {
 impl std::fmt::Display for Mode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-impl From<Mode> for String {
-    fn from(mode: Mode) -> Self {
-        mode.as_str().to_owned()
-    }
-}
-
-impl TryFrom<String> for Mode {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|mode| mode.as_str() == text);
-        known.ok_or_else(|| format!("unknown training mode `{text}`: expected `fc`, `pe` or `full`"))
     }
 }
 

@@ -1,7 +1,9 @@
 //! `repro table`: shows a table that a step has written, in a terminal or in any of its forms. It does not know what the
 //! numbers mean.
 
-use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+use stage_api::{Answer, StageError, Tool, ToolContext};
 
 use crate::reports::cost;
 use crate::reports::table::Table;
@@ -23,52 +25,47 @@ const TABLES: [(&str, &str, &str); 10] = [
 /// The tool.
 pub(crate) struct ShowTable;
 
+/// Show a table of the paper
+///
+/// The table comes from the newest result of its step; `repro make` makes it.
+#[derive(Args)]
+pub(crate) struct TableArgs {
+    /// Which table.
+    #[arg(value_parser = PossibleValuesParser::new(TABLES.map(|(called, _, _)| called)))]
+    table: String,
+    /// Print the table in this form instead of drawing it.
+    #[arg(long, value_name = "FORM")]
+    format: Option<Format>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Md,
+    Latex,
+    Html,
+    Csv,
+    Json,
+}
+
 impl Tool for ShowTable {
-    fn name(&self) -> &'static str {
-        "table"
-    }
+    type Args = TableArgs;
+    const NAME: &'static str = "table";
 
-    fn about(&self) -> &'static str {
-        "Show a table of the paper\n\nThe table comes from the newest result of its step; `repro make` makes it."
-    }
-
-    fn args(&self) -> &'static [Arg] {
-        const ARGS: &[Arg] = &[
-            Arg::positional(
-                "table",
-                Count::One,
-                "1, cost, 2, metrics, tests, confusion, claims, shift, seeds or vilbert",
-            ),
-            Arg::option(
-                "--format",
-                "FORM",
-                Count::Optional,
-                "md, latex, html, csv or json instead of a drawing",
-            ),
-        ];
-        ARGS
-    }
-
-    fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
-        let wanted = args.get("table").unwrap_or_default();
-        let Some((_, step, name)) = TABLES.iter().find(|(called, _, _)| *called == wanted) else {
-            let names = TABLES.map(|(called, _, _)| called).join(", ");
-            return Err(StageError::Params(format!("there is no table `{wanted}`; there are {names}")));
-        };
-        let table = Table::read(&desk.results.output(step)?.join(format!("{name}.json")))?;
-        let table = if name == &cost::NAME { cost::with_runs(table, desk.results) } else { table };
+    fn run(&self, args: &TableArgs, context: &ToolContext) -> Result<Answer, StageError> {
+        let known = TABLES.iter().find(|(called, _, _)| *called == args.table);
+        let (_, step, name) = known.ok_or_else(|| StageError::Params("there is no such table".to_owned()))?;
+        let table = Table::read(&context.results.output(step)?.join(format!("{name}.json")))?;
+        let table = if name == &cost::NAME { cost::with_runs(table, context.results) } else { table };
         let json = serde_json::to_string_pretty(&table).map_err(StageError::failed)?;
-        let text = match args.get("--format") {
-            None => table.drawn(desk.columns),
-            Some("md") => table.markdown(),
-            Some("latex") => table.latex(),
-            Some("html") => table.html_page(),
-            Some("csv") => String::from_utf8_lossy(&table.csv().map_err(StageError::failed)?).into_owned(),
-            Some("json") => format!("{json}\n"),
-            Some(other) => {
-                let problem = format!("there is no form `{other}`; there are md, latex, html, csv, json");
-                return Err(StageError::Params(problem));
+        let text = match args.format {
+            None => table.drawn(context.columns),
+            Some(Format::Md) => table.markdown(),
+            Some(Format::Latex) => table.latex(),
+            Some(Format::Html) => table.html_page(),
+            Some(Format::Csv) => {
+                String::from_utf8_lossy(&table.csv().map_err(StageError::failed)?).into_owned()
             }
+            Some(Format::Json) => format!("{json}\n"),
         };
         Ok(Answer { text, json, stale: false })
     }

@@ -109,7 +109,7 @@ impl<'a> MemeDataset<'a> {
     pub(crate) fn rows_of(&self, split: Split) -> Result<Vec<usize>, StageError> {
         let rows = self.tokens.rows_of(split);
         if rows.is_empty() {
-            let problem = format!("the split `{}` has no rows", split.name());
+            let problem = format!("the split `{}` has no rows", split.as_str());
             return Err(StageError::input(TOKENS, self.tokens_path, problem));
         }
         let mut features = Vec::new();

@@ -4,12 +4,11 @@
 use std::cmp::Reverse;
 
 use candle_core::Device;
-use stage_api::{Desk, Job, StageError, StepView};
+use stage_api::{Job, StageError, StepView, ToolContext};
 
 use super::dataset::MemeDataset;
 use super::prefetch::prefetch;
 use crate::artifacts::predictions::Prediction;
-use crate::artifacts::samples::Split;
 use crate::artifacts::view::View;
 use crate::artifacts::weights;
 use crate::metrics;
@@ -26,8 +25,8 @@ const MAKERS: [&str; 2] = ["train", "import-run"];
 ///
 /// # Errors
 /// There is none, or it runs another stage.
-pub(crate) fn step(desk: &Desk, name: &str) -> Result<StepView, StageError> {
-    let step = desk.results.steps().into_iter().find(|step| step.name == name);
+pub(crate) fn step(context: &ToolContext, name: &str) -> Result<StepView, StageError> {
+    let step = context.results.steps().into_iter().find(|step| step.name == name);
     let step =
         step.ok_or_else(|| StageError::Params(format!("there is no step `{name}`; see `repro list`")))?;
     if !MAKERS.contains(&step.stage.as_str()) {
@@ -76,17 +75,6 @@ pub(crate) fn predictions(memes: &MemeDataset, rows: &[usize], scores: &Scores) 
         label: metrics::argmax(pair),
     });
     predicted.collect()
-}
-
-/// The split of that name.
-///
-/// # Errors
-/// There is none.
-pub(crate) fn split(name: &str) -> Result<Split, String> {
-    [Split::Train, Split::Val, Split::Test]
-        .into_iter()
-        .find(|&split| split.name() == name)
-        .ok_or_else(|| format!("split \"{name}\" is not one of \"train\", \"val\", \"test\""))
 }
 
 /// The logits of some rows.

@@ -3,42 +3,19 @@
 
 use rand::seq::SliceRandom;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use stage_api::ParamEnum;
 
 use crate::nn::rng;
 
 /// The order of rows within an epoch: `"shuffled"` anew each epoch, or `"sequential"`, as in the data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(!try_from, !into, rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema, ParamEnum)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Order {
     /// A fresh shuffle each epoch, as the original.
     #[default]
     Shuffled,
     /// The data set's own.
     Sequential,
-}
-
-impl TryFrom<String> for Order {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.as_str() {
-            "shuffled" => Ok(Self::Shuffled),
-            "sequential" => Ok(Self::Sequential),
-            _ => Err(format!("unknown order `{text}`: expected `shuffled` or `sequential`")),
-        }
-    }
-}
-
-impl From<Order> for String {
-    fn from(order: Order) -> Self {
-        match order {
-            Order::Shuffled => "shuffled",
-            Order::Sequential => "sequential",
-        }
-        .to_owned()
-    }
 }
 
 /// Batches of row numbers without end. The order of an epoch depends on the seed and the epoch alone.

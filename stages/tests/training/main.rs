@@ -281,10 +281,10 @@ fn params_are_refused_with_their_name() {
         ("pretrain", "(mask_hidden: 0.9, mask_replaced: 0.2)", "mask_replaced"),
         ("evaluate", "(split: \"dev\")", "dev"),
     ] {
-        let error = registry.get(stage).unwrap().canonical_params(text).unwrap_err();
+        let error = registry.get(stage).unwrap().load(text).err().unwrap();
         assert!(error.message.contains(expected), "{stage} {text}: {}", error.message);
     }
-    assert!(registry.get("train").unwrap().canonical_params("(mode: \"fc\")").is_ok());
+    assert!(registry.get("train").unwrap().load("(mode: \"fc\")").is_ok());
 }
 
 #[test]
@@ -314,8 +314,8 @@ fn a_request_to_stop_is_heeded() {
         Job { inputs: &inputs, out, scratch: out, host: &host, allowed_env: &allowed_env, progress: &Stop };
     let registry = stages::registry();
     let train = registry.get("train").unwrap();
-    let canonical = train.canonical_params(&params("fc", "")).unwrap();
-    assert!(matches!(train.run_erased(&canonical, &job), Err(StageError::Cancelled)));
+    let train = train.load(&params("fc", "")).unwrap();
+    assert!(matches!(train.run(&job), Err(StageError::Cancelled)));
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn attempt(space: &Space, params: &str, out: &Path, updates: u64) -> (Result<(),
     };
     let registry = stages::registry();
     let train = registry.get("train").unwrap();
-    let result = train.run_erased(&train.canonical_params(params).unwrap(), &job);
+    let result = train.load(params).unwrap().run(&job);
     (result, progress)
 }
 

@@ -20,7 +20,7 @@ pub fn name(steps: &[Drawn], number: usize) -> String {
 /// The whole file of a pipeline with these steps.
 pub fn whole(steps: &str) -> String {
     format!(
-        "(default_profile: \"mini\", profiles: [(name: \"mini\", about: \"drawn\")], steps: [\n{steps}], targets: [])\n"
+        "(default_profile: \"mini\", profiles: [(name: \"mini\", about: \"drawn\")], steps: [\n{steps}], targets: {{}})\n"
     )
 }
 

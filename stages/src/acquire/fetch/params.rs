@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stage_api::secrets;
+use stage_api::{ParamEnum, secrets};
 
 use super::credentials::{KAGGLE_HOW, local};
 use super::download::is_secret_safe;
@@ -43,8 +43,9 @@ pub struct FetchParams {
 }
 
 /// What becomes of a file whose digest is none of those listed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
 #[serde(rename_all = "snake_case")]
+#[param(unquoted)]
 pub enum Unlisted {
     /// It is refused.
     #[default]

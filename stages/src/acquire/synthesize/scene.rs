@@ -5,7 +5,7 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use stage_api::ParamEnum;
 
 /// Side of a picture in pixels.
 pub const SIDE: u32 = 112;
@@ -100,8 +100,9 @@ impl Colour {
 }
 
 /// What a meme's caption speaks about and what therefore decides its label.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
 #[serde(rename_all = "snake_case")]
+#[param(unquoted)]
 pub enum Attribute {
     /// "the red one": the colour alone.
     #[default]

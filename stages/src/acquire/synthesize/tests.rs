@@ -141,7 +141,7 @@ fn params_that_cannot_balance_are_refused() {
         ("(min_objects: 5, max_objects: 4)", "`min_objects` is 5; it may be 1 to 4"),
         ("(joke_share: 0.8, question_share: 0.3)", "may not exceed it together"),
     ] {
-        let error = stage_api::AnyStage::canonical_params(&Synthesize, params).unwrap_err();
+        let error = stage_api::AnyStage::load(&Synthesize, params).err().unwrap();
         assert!(error.message.contains(problem), "{error}");
     }
 }

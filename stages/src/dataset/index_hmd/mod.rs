@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stage_api::{Job, Port, Stage, StageError};
+use stage_api::{Job, ParamEnum, Port, Stage, StageError};
 
 use crate::artifacts::data_summary::Overlap;
 use crate::artifacts::samples::{Sample, Split};
@@ -26,8 +26,9 @@ pub struct IndexHmd;
 
 /// Which file is the validation split. The paper's logs fit `dev_seen` (500 rows, 253 of class 0), MMF's default
 /// would be `dev_unseen`. Without effect on an archive of phase 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
 #[serde(rename_all = "snake_case")]
+#[param(unquoted)]
 pub enum Validation {
     /// `dev_seen.jsonl`.
     #[default]
@@ -37,8 +38,9 @@ pub enum Validation {
 }
 
 /// Which file is the test split. Without effect on an archive of phase 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
 #[serde(rename_all = "snake_case")]
+#[param(unquoted)]
 pub enum Test {
     /// `test_seen.jsonl`.
     #[default]

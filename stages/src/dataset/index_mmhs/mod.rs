@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stage_api::{Job, Port, Stage, StageError};
+use stage_api::{Job, ParamEnum, Port, Stage, StageError};
 
 use crate::artifacts::samples::{Sample, Split};
 use crate::dataset::indexing::data_quality::Anomaly;
@@ -28,8 +28,9 @@ const TRUTH: &str = "MMHS150K_GT.json";
 pub struct IndexMmhs;
 
 /// How three annotators' labels become one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
 #[serde(rename_all = "snake_case")]
+#[param(unquoted)]
 pub enum Labels {
     /// Hateful if anybody says so. Of all rules only this one gives the 3,719 positives among 5,000 validation
     /// tweets that the paper's logs show.
@@ -43,8 +44,9 @@ pub enum Labels {
 }
 
 /// What the text of a sample is. The paper does not say; the tweet is what every entry has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
 #[serde(rename_all = "snake_case")]
+#[param(unquoted)]
 pub enum Text {
     /// The tweet.
     #[default]

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use stage_api::ParamEnum;
 
 /// A choice.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema, ParamEnum)]
 #[serde(rename_all = "snake_case")]
+#[param(unquoted)]
 pub enum Clean {
     /// Nothing: the tweet byte for byte.
     None,

@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use stage_api::{Job, StageError, Unit};
+use stage_api::{Job, ParamEnum, StageError, Unit};
 
 use crate::artifacts::data_summary::{DataSummary, Overlap, PictureSummary, SplitSummary, Spread};
 use crate::artifacts::samples::{Sample, SampleSet, Split};
@@ -26,8 +25,9 @@ use data_quality::{Anomaly, Ledger};
 use picture::{Looks, Unusable};
 
 /// How closely pictures are looked at.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
 #[serde(rename_all = "snake_case")]
+#[param(unquoted)]
 pub enum Look {
     /// Headers and structure up to the end mark: no pixel is decoded.
     #[default]

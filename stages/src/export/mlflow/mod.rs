@@ -8,7 +8,7 @@ use reqwest::blocking::{Client, RequestBuilder};
 use reqwest::redirect::Policy;
 use reqwest::{StatusCode, Url};
 use serde_json::{Value, json};
-use stage_api::{AllowedEnv, Desk, StageError};
+use stage_api::{AllowedEnv, StageError, ToolContext};
 
 use super::tracked::Tracked;
 use crate::host::http_client;
@@ -34,12 +34,16 @@ const LONGEST_PARAM: usize = 6000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sends the run, unless it is there already, and says at which address it is.
-pub(super) fn export(run: &Tracked, server: Option<&str>, desk: &Desk) -> Result<String, StageError> {
-    let server = Server::new(server, desk.allowed_env)?;
-    let name = desk.allowed_env.text("MLFLOW_EXPERIMENT_NAME").unwrap_or(DEFAULT_EXPERIMENT);
+pub(super) fn export(
+    run: &Tracked,
+    server: Option<&str>,
+    context: &ToolContext,
+) -> Result<String, StageError> {
+    let server = Server::new(server, context.allowed_env)?;
+    let name = context.allowed_env.text("MLFLOW_EXPERIMENT_NAME").unwrap_or(DEFAULT_EXPERIMENT);
     let experiment = server.experiment(name)?;
     if let Some(id) = server.finished(&experiment, &run.key)? {
-        desk.progress.note("the server has this run already; nothing was sent");
+        context.progress.note("the server has this run already; nothing was sent");
         return Ok(server.address(&experiment, &id));
     }
     let id = server.begin(&experiment, run)?;

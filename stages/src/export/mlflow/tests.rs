@@ -35,14 +35,14 @@ impl Results for Nothing {
 
 fn send(server: Option<&str>, variables: &[(&str, &str)]) -> Result<String, StageError> {
     let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-    let desk = Desk {
+    let context = ToolContext {
         results: &Nothing,
         host: &Host { device: "cpu".to_owned(), threads: 1 },
         allowed_env: &AllowedEnv::select(VARIABLES, variables),
         progress: &Recorder::default(),
         columns: None,
     };
-    export(&sample(), server, &desk)
+    export(&sample(), server, &context)
 }
 
 /// A server that gives these answers (status, body) one after the other, and what it was asked: request line, headers and

@@ -18,7 +18,7 @@ use std::path::{Component, Path};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use stage_api::{Desk, Results, RunView, StageError, StepView};
+use stage_api::{Results, RunView, StageError, StepView, ToolContext};
 
 use super::tracked::with_times;
 use super::write;
@@ -51,13 +51,13 @@ struct Crate<'a> {
 ///
 /// # Errors
 /// A step above it that is not up to date; a folder that holds something; files that cannot be copied.
-pub(super) fn export(desk: &Desk, name: &str, out: &Path) -> Result<(), StageError> {
-    let steps = above(desk.results, name)?;
+pub(super) fn export(context: &ToolContext, name: &str, out: &Path) -> Result<(), StageError> {
+    let steps = above(context.results, name)?;
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         let problem = format!("--out {}: the folder is not empty; name another or remove it", out.display());
         return Err(StageError::Params(problem));
     }
-    let mut package = Crate { results: desk.results, out, entities: Vec::new(), parts: BTreeSet::new() };
+    let mut package = Crate { results: context.results, out, entities: Vec::new(), parts: BTreeSet::new() };
     let places = package.copy_files(&steps, name)?;
     package.describe(&steps, name, &places);
     let graph = json!({

@@ -64,14 +64,14 @@ fn project(dir: &Path) -> Project {
 }
 
 fn make(project: &Project, name: &str, out: &Path) -> Result<Value, StageError> {
-    let desk = Desk {
+    let context = ToolContext {
         results: project,
         host: &Host { device: "cpu".to_owned(), threads: 1 },
         allowed_env: &AllowedEnv::default(),
         progress: &Recorder::default(),
         columns: None,
     };
-    export(&desk, name, out)?;
+    export(&context, name, out)?;
     Ok(serde_json::from_slice(&fs::read(out.join("ro-crate-metadata.json")).unwrap()).unwrap())
 }
 

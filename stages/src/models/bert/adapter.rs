@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use stage_api::ParamEnum;
 
 use crate::nn::{Activation, Mlp, ParamStore};
 
@@ -28,9 +28,8 @@ impl Adapter {
 }
 
 /// Where adapters are, if the model has any.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(!try_from, !into, rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum AdapterPlace {
     /// After the feed-forward part, as in the paper.
     #[default]
@@ -44,13 +43,6 @@ pub enum AdapterPlace {
 }
 
 impl AdapterPlace {
-    const ALL: [(Self, &'static str); 4] = [
-        (Self::Output, "output"),
-        (Self::Attention, "attention"),
-        (Self::Both, "both"),
-        (Self::CoAttention, "co-attention"),
-    ];
-
     /// Whether it is the paper's.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
@@ -73,26 +65,5 @@ impl AdapterPlace {
             Self::Attention => &["attention.output"],
             Self::Both => &["attention.output", "output"],
         }
-    }
-}
-
-impl From<AdapterPlace> for String {
-    fn from(place: AdapterPlace) -> Self {
-        let (_, name) = AdapterPlace::ALL[place as usize];
-        name.to_owned()
-    }
-}
-
-impl TryFrom<String> for AdapterPlace {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|(_, name)| *name == text);
-        let unknown = || {
-            format!(
-                "unknown place `{text}` of adapters: expected `output`, `attention`, `both` or `co-attention`"
-            )
-        };
-        known.map(|(place, _)| place).ok_or_else(unknown)
     }
 }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 use candle_nn::VarBuilder;
+use clap::Args;
 use font8x8::UnicodeFonts;
 use image::{Rgb, RgbImage, imageops};
 use serde_json::json;
-use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
+use stage_api::{Answer, StageError, Tool, ToolContext};
 
 use crate::artifacts::{read_json, weights};
 use crate::formats::image_decode::read_picture;
@@ -21,8 +22,8 @@ pub(crate) struct ShowRegions;
 /// The step whose detector is used unless another is named.
 const DETECTOR: &str = "detector";
 /// Regions that are drawn unless the caller says how many.
-const DRAWN: usize = 8;
-const MAX_DRAWN: usize = 1000;
+const DRAWN: u16 = 8;
+const MAX_DRAWN: i64 = 1000;
 /// A smaller picture is enlarged, so that names can be read on it.
 const SHORTEST: u32 = 480;
 /// Side of a letter, in pixels.
@@ -39,43 +40,33 @@ const COLOURS: [[u8; 3]; 7] = [
     [0xcc, 0x79, 0xa7],
 ];
 
+/// Draw what the detector finds in pictures
+///
+/// Writes NAME.regions.png for each picture: its most telling regions with the name and the score of what is seen there;
+/// classes that the detector has no names for have numbers.
+#[derive(Args)]
+pub struct RegionsArgs {
+    /// A picture.
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<PathBuf>,
+    /// The step that made the detector.
+    #[arg(long, value_name = "STEP", default_value = DETECTOR)]
+    detector: String,
+    /// Regions a picture.
+    #[arg(long, value_name = "N", default_value_t = DRAWN, value_parser = clap::value_parser!(u16).range(1..=MAX_DRAWN))]
+    most: u16,
+    /// Where to write; the folder of each picture by default.
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
 impl Tool for ShowRegions {
-    fn name(&self) -> &'static str {
-        "regions"
-    }
+    type Args = RegionsArgs;
+    const NAME: &'static str = "regions";
 
-    fn about(&self) -> &'static str {
-        "Draw what the detector finds in pictures\n\nWrites NAME.regions.png for each picture: its most telling regions \
-         with the name and the score of what is seen there; classes that the detector has no names for have numbers."
-    }
-
-    fn args(&self) -> &'static [Arg] {
-        const ARGS: &[Arg] = &[
-            Arg::positional("image", Count::Many, "a picture"),
-            Arg::option(
-                "--detector",
-                "STEP",
-                Count::Optional,
-                "the step that made the detector; `detector` by default",
-            ),
-            Arg::option("--most", "N", Count::Optional, "regions a picture (8)"),
-            Arg::option("--out", "FOLDER", Count::Optional, "where to write; beside each picture by default"),
-        ];
-        ARGS
-    }
-
-    fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
-        let max_regions = match args.get("--most").map(|max_regions| (max_regions, max_regions.parse())) {
-            None => DRAWN,
-            Some((_, Ok(max_regions @ 1..=MAX_DRAWN))) => max_regions,
-            Some((max_regions, _)) => {
-                return Err(StageError::Params(format!(
-                    "--most is `{max_regions}`; it must be 1 to {MAX_DRAWN}"
-                )));
-            }
-        };
-        let dir = desk.results.output(args.get("--detector").unwrap_or(DETECTOR))?;
-        let device = device::open(&desk.host.device)?;
+    fn run(&self, args: &RegionsArgs, context: &ToolContext) -> Result<Answer, StageError> {
+        let dir = context.results.output(&args.detector)?;
+        let device = device::open(&context.host.device)?;
         let config: Config = weights::read_config(&dir)?;
         let tensors = weights::read_tensors(&dir, &device)?;
         let detector = FasterRcnn::load(&config, &VarBuilder::from_tensors(tensors, DType::F32, &device))
@@ -83,16 +74,15 @@ impl Tool for ShowRegions {
         let classes = dir.join("classes.json");
         let names: Vec<String> = if classes.exists() { read_json(&classes)? } else { Vec::new() };
         let (mut text, mut found) = (String::new(), Vec::new());
-        for image in args.all("image") {
-            let path = Path::new(image);
+        for path in &args.images {
             let unreadable = |problem: String| StageError::input("image", path, problem);
             let picture = read_picture(path).map_err(unreadable)?;
             let regions = detector
-                .detect(&picture, max_regions)
-                .map_err(|error| StageError::failed(format!("{image}: {error}")))?;
+                .detect(&picture, usize::from(args.most))
+                .map_err(|error| StageError::failed(format!("{}: {error}", path.display())))?;
             let named: Vec<(String, Region)> =
                 regions.into_iter().map(|region| (name(&names, region.object), region)).collect();
-            let out = target(path, args.get("--out").map(Path::new))?;
+            let out = target(path, args.out.as_deref())?;
             let (width, height) = (picture.width as u32, picture.height as u32);
             let pixels = RgbImage::from_raw(width, height, picture.rgb)
                 .ok_or_else(|| unreadable("its pixels do not fit its size".to_owned()))?;
@@ -103,7 +93,7 @@ impl Tool for ShowRegions {
             let listed = named.iter().map(|(name, region)| {
                 json!({"object": name, "class": region.object, "score": region.confidence, "box": region.corners})
             });
-            found.push(json!({"image": image, "out": out, "regions": listed.collect::<Vec<_>>()}));
+            found.push(json!({"image": path, "out": out, "regions": listed.collect::<Vec<_>>()}));
         }
         Ok(Answer { text, json: serde_json::Value::from(found).to_string(), stale: false })
     }

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use stage_api::{Answer, Arg, Count, Desk, StageError, Tool, ToolArgs};
+use clap::Args;
+use stage_api::{Answer, StageError, Tool, ToolContext};
 
 use super::judge::Verdict;
 use super::{CLAIM, NAME, VERDICT};
@@ -18,40 +19,34 @@ const STEP: &str = "claims";
 /// The tool.
 pub struct CheckClaims;
 
+/// Show which of the paper's claims hold
+///
+/// With `--check` each claim is held against the committed reports: the program ends with code 4 when one that held there
+/// no longer does. The baseline is reports/PROFILE/tables/claims.json of the git revision HEAD, or the file that
+/// `--against` names.
+#[derive(Args)]
+pub struct ClaimsArgs {
+    /// End with code 4 when a claim that held no longer does.
+    #[arg(long)]
+    check: bool,
+    /// What `--check` compares with, instead of the committed one.
+    #[arg(long, value_name = "FILE", requires = "check")]
+    against: Option<String>,
+}
+
 impl Tool for CheckClaims {
-    fn name(&self) -> &'static str {
-        "claims"
-    }
+    type Args = ClaimsArgs;
+    const NAME: &'static str = "claims";
 
-    fn about(&self) -> &'static str {
-        "Show which of the paper's claims hold\n\n\
-         With `--check` each claim is held against the committed reports: the program ends with code 4 when one that held \
-         there no longer does. The baseline is reports/PROFILE/tables/claims.json of the git revision HEAD, or the file \
-         that `--against` names."
-    }
-
-    fn args(&self) -> &'static [Arg] {
-        const ARGS: &[Arg] = &[
-            Arg::flag("--check", "end with code 4 when a claim that held no longer does"),
-            Arg::option(
-                "--against",
-                "FILE",
-                Count::Optional,
-                "what `--check` compares with, instead of the committed one",
-            ),
-        ];
-        ARGS
-    }
-
-    fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
-        let table = Table::read(&desk.results.output(STEP)?.join(format!("{NAME}.json")))?;
+    fn run(&self, args: &ClaimsArgs, context: &ToolContext) -> Result<Answer, StageError> {
+        let table = Table::read(&context.results.output(STEP)?.join(format!("{NAME}.json")))?;
         let mut json = serde_json::to_value(&table).map_err(StageError::failed)?;
-        let mut text = table.drawn(desk.columns);
+        let mut text = table.drawn(context.columns);
         let mut stale = false;
-        if args.has("--check") {
-            let (whence, bytes) = match args.get("--against") {
-                Some(path) => (path.to_owned(), read(Path::new(path))?),
-                None => committed(desk.results.root(), desk.results.profile())?,
+        if args.check {
+            let (whence, bytes) = match &args.against {
+                Some(path) => (path.clone(), read(Path::new(path))?),
+                None => committed(context.results.root(), context.results.profile())?,
             };
             let before: Table = serde_json::from_slice(&bytes)
                 .map_err(|error| StageError::failed(format!("{whence} is not a table of claims: {error}")))?;
@@ -65,8 +60,6 @@ impl Tool for CheckClaims {
             }
             stale = !lost.is_empty();
             json["lost"] = lost.into_keys().collect();
-        } else if args.get("--against").is_some() {
-            return Err(StageError::Params("`--against` goes with `--check`".to_owned()));
         }
         let json = serde_json::to_string_pretty(&json).map_err(StageError::failed)?;
         Ok(Answer { text, json, stale })

@@ -7,9 +7,10 @@ mod thumbnails;
 
 use std::path::Path;
 
+use clap::Args;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stage_api::{Answer, Arg, Count, Desk, Job, Port, Stage, StageError, Tool, ToolArgs};
+use stage_api::{Answer, Job, Port, Stage, StageError, Tool, ToolContext};
 
 use crate::artifacts::data_summary::DataSummary;
 use crate::artifacts::samples::SampleSet;
@@ -87,37 +88,35 @@ fn write(path: &Path, text: &str) -> Result<(), StageError> {
 /// The tool `repro data`.
 pub struct DataTool;
 
+/// Show what the data sets hold: counts, class balance, text lengths, picture sizes, drops, leakage
+///
+/// Reads what the index steps found. Without STEP, every one of them that is up to date. No text and no picture of the
+/// data is shown.
+#[derive(Args)]
+pub struct DataArgs {
+    /// A step that indexes a data set: mmh-samples.
+    #[arg(value_name = "STEP")]
+    steps: Vec<String>,
+}
+
 impl Tool for DataTool {
-    fn name(&self) -> &'static str {
-        "data"
-    }
+    type Args = DataArgs;
+    const NAME: &'static str = "data";
 
-    fn about(&self) -> &'static str {
-        "Show what the data sets hold: counts, class balance, text lengths, picture sizes, drops, leakage\n\n\
-         Reads what the index steps found. Without STEP, every one of them that is up to date. No text and no picture \
-         of the data is shown."
-    }
-
-    fn args(&self) -> &'static [Arg] {
-        const ARGS: &[Arg] =
-            &[Arg::positional("step", Count::Any, "A step that indexes a data set: mmh-samples")];
-        ARGS
-    }
-
-    fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
+    fn run(&self, args: &DataArgs, context: &ToolContext) -> Result<Answer, StageError> {
         let mut found = Vec::new();
-        for step in args.all("step") {
-            let summary = DataSummary::read(&desk.results.output(step)?).map_err(|error| {
+        for step in &args.steps {
+            let summary = DataSummary::read(&context.results.output(step)?).map_err(|error| {
                 StageError::Params(format!("step `{step}` is no index of a data set ({error})"))
             })?;
             found.push((step.clone(), summary));
         }
         if found.is_empty() {
-            let steps = desk.results.steps();
+            let steps = context.results.steps();
             for step in steps.iter().filter(|step| step.stage.starts_with("index-")) {
-                match desk.results.output(&step.name) {
+                match context.results.output(&step.name) {
                     Ok(output) => found.push((step.name.clone(), DataSummary::read(&output)?)),
-                    Err(problem) => desk.progress.note(&problem.to_string()),
+                    Err(problem) => context.progress.note(&problem.to_string()),
                 }
             }
         }
@@ -131,7 +130,7 @@ impl Tool for DataTool {
         let summaries: Vec<DataSummary> = found.into_iter().map(|(_, summary)| summary).collect();
         let text = tables::all(&summaries)
             .iter()
-            .map(|table| table.drawn(desk.columns))
+            .map(|table| table.drawn(context.columns))
             .collect::<Vec<_>>()
             .join("\n");
         Ok(Answer { text, json: json.map_err(StageError::failed)?, stale: false })

@@ -93,20 +93,21 @@ impl Results for One {
 fn the_tool_answers_with_text_and_json() {
     let dir = tempfile::tempdir().unwrap();
     let (host, recorder) = (Host { device: "cpu".to_owned(), threads: 1 }, Recorder::default());
-    let ask = |results: &One, args: &ToolArgs| {
+    let ask = |results: &One, args: &DataArgs| {
         let allowed_env = &AllowedEnv::default();
-        DataTool.run(args, &Desk { results, host: &host, allowed_env, progress: &recorder, columns: None })
+        DataTool
+            .run(args, &ToolContext { results, host: &host, allowed_env, progress: &recorder, columns: None })
     };
-    let answer = ask(&One(Some(indexed(dir.path()))), &ToolArgs::default()).unwrap();
+    let answer = ask(&One(Some(indexed(dir.path()))), &DataArgs { steps: Vec::new() }).unwrap();
     let row = answer.text.lines().find(|line| line.contains("train.jsonl")).unwrap();
     let cells: Vec<&str> = row.split_whitespace().collect();
     assert_eq!(cells.join(" "), "HMD train.jsonl 2 2 1 1 0 50.0 %");
     let json: serde_json::Value = serde_json::from_str(&answer.json).unwrap();
     assert_eq!(json["hmd-samples"]["overlaps"][0]["texts"], 1);
     assert!(!answer.text.contains("script"), "no text of the data is shown");
-    let error = ask(&One(None), &ToolArgs::default()).unwrap_err().to_string();
+    let error = ask(&One(None), &DataArgs { steps: Vec::new() }).unwrap_err().to_string();
     assert!(error.contains("repro make hmd-samples"), "{error}");
-    let named = ToolArgs([("step", vec!["x".to_owned()])].into());
+    let named = DataArgs { steps: vec!["x".to_owned()] };
     let error = ask(&One(Some(dir.path().to_owned())), &named).unwrap_err().to_string();
     assert!(error.contains("step `x` is no index of a data set"), "{error}");
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use stage_api::{Answer, Arg, Count, Desk, InputView, Results, StageError, StepView, Tool, ToolArgs};
+use clap::Args;
+use stage_api::{Answer, InputView, Results, StageError, StepView, Tool, ToolContext};
 
 use super::page::{Page, Part, Project, Run};
 use super::{PARTS, RUNS, ReportParams, part, rendered, run};
@@ -19,31 +20,25 @@ const LOG_LINES: usize = 20;
 /// The tool.
 pub struct ShowPage;
 
+/// Write the report's page with the origin of every number
+///
+/// The page of `repro make` is the same bytes on every machine. This one has in addition what is known of the steps here:
+/// keys, digests, state, times, hosts, logs and the graph. It goes to standard output, or to the file that `--out` names.
+/// What is not up to date is missing on it, with what to run.
+#[derive(Args)]
+pub struct PageArgs {
+    /// Where the page goes instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<String>,
+}
+
 impl Tool for ShowPage {
-    fn name(&self) -> &'static str {
-        "page"
-    }
+    type Args = PageArgs;
+    const NAME: &'static str = "page";
 
-    fn about(&self) -> &'static str {
-        "Write the report's page with the origin of every number\n\n\
-         The page of `repro make` is the same bytes on every machine. This one has in addition what is known of the steps \
-         here: keys, digests, state, times, hosts, logs and the graph. It goes to standard output, or to the file that \
-         `--out` names. What is not up to date is missing on it, with what to run."
-    }
-
-    fn args(&self) -> &'static [Arg] {
-        const ARGS: &[Arg] = &[Arg::option(
-            "--out",
-            "FILE",
-            Count::Optional,
-            "where the page goes instead of standard output",
-        )];
-        ARGS
-    }
-
-    fn run(&self, args: &ToolArgs, desk: &Desk) -> Result<Answer, StageError> {
-        let html = rendered(&page(desk.results)?)?;
-        let Some(out) = args.get("--out") else {
+    fn run(&self, args: &PageArgs, context: &ToolContext) -> Result<Answer, StageError> {
+        let html = rendered(&page(context.results)?)?;
+        let Some(out) = &args.out else {
             let json = serde_json::json!({"html": html}).to_string();
             return Ok(Answer { text: html, json, stale: false });
         };

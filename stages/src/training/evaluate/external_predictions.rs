@@ -30,7 +30,7 @@ pub(super) fn scored(name: &str, file: &Path, split: Split, job: &Job) -> Result
     let refuse = |problem: String| StageError::input(PREDICTIONS, file, problem);
     let given = predictions::read(file).map_err(|error| refuse(error.problem))?;
 
-    let (rows, dataset, in_split) = (data.rows_of(split), &data.info.dataset, split.name());
+    let (rows, dataset, in_split) = (data.rows_of(split), &data.info.dataset, split.as_str());
     if rows.is_empty() {
         return Err(from_tokens(format!("the split `{in_split}` has no rows")));
     }
@@ -40,7 +40,7 @@ pub(super) fn scored(name: &str, file: &Path, split: Split, job: &Job) -> Result
         if !known.contains(id) {
             let problem = match data.rows.iter().find(|row| row.id == id) {
                 Some(row) => {
-                    format!("`{id}` is in the split `{}`, not in `{in_split}`", row.split.name())
+                    format!("`{id}` is in the split `{}`, not in `{in_split}`", row.split.as_str())
                 }
                 None => format!("`{id}` is not an id of `{dataset}`"),
             };

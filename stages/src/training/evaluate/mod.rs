@@ -18,7 +18,7 @@ use self::scored_rows::Scored;
 use crate::artifacts::samples::Split;
 use crate::models::Family;
 use crate::training::dataset::{REGIONS, TOKENS};
-use crate::training::inference::{self, RUN};
+use crate::training::inference::RUN;
 
 /// The port that predictions of others come in by: a CSV file.
 const PREDICTIONS: &str = "predictions";
@@ -34,7 +34,7 @@ pub(crate) struct Evaluate;
 pub(crate) struct EvaluateParams {
     /// `"train"`, `"val"` or `"test"`.
     #[serde(default = "val")]
-    split: String,
+    split: Split,
     /// Rows a batch.
     #[serde(default = "sixteen")]
     batch: usize,
@@ -52,8 +52,8 @@ pub(crate) struct EvaluateParams {
     name: Option<String>,
 }
 
-fn val() -> String {
-    Split::Val.name().to_owned()
+fn val() -> Split {
+    Split::Val
 }
 
 fn sixteen() -> usize {
@@ -83,8 +83,7 @@ impl Stage for Evaluate {
         if !(100..=1_000_000).contains(&params.resamples) {
             return Err("resamples must be from 100 to 1,000,000".to_owned());
         }
-        params.name.as_deref().map_or(Ok(()), check_name)?;
-        inference::split(&params.split).map(drop)
+        params.name.as_deref().map_or(Ok(()), check_name)
     }
 
     fn check_wiring(&self, params: &EvaluateParams, ports: &[&str]) -> Result<(), String> {
@@ -115,7 +114,7 @@ impl Stage for Evaluate {
     }
 
     fn run(&self, params: &EvaluateParams, job: &Job) -> Result<(), StageError> {
-        let split = inference::split(&params.split).map_err(StageError::Params)?;
+        let split = params.split;
         let scored = match job.inputs.optional(PREDICTIONS) {
             Some(file) => {
                 external_predictions::scored(params.name.as_deref().unwrap_or_default(), file, split, job)?

@@ -82,7 +82,7 @@ impl Scored {
         let Some(roc_auc) = metrics::roc_auc(&probabilities, &labels) else {
             let problem = format!(
                 "ROC-AUC is undefined on split `{}`: one class only, or logits that are not numbers",
-                params.split
+                split.as_str()
             );
             return Err(StageError::failed(problem));
         };

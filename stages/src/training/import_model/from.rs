@@ -1,25 +1,35 @@
 //! The param that says what a checkpoint is of, and what is common to the names in all of them.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use stage_api::ParamEnum;
 
 use crate::models::{Family, Origin};
 
 /// What a checkpoint is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema, ParamEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum From {
-    /// The model of that kind.
-    Model(Family),
+    /// A VisualBERT.
+    VisualBert,
+    /// A ViLBERT.
+    Vilbert,
     /// A BERT, as Hugging Face saves it: no visual parts.
     Bert,
 }
 
 impl From {
+    /// The checkpoint of a model of this kind.
+    pub fn model(family: Family) -> Self {
+        match family {
+            Family::VisualBert => Self::VisualBert,
+            Family::Vilbert => Self::Vilbert,
+        }
+    }
+
     /// What it is to the model that is built from it.
     pub fn origin(self) -> Origin {
         match self {
-            Self::Model(_) => Origin::Itself,
+            Self::VisualBert | Self::Vilbert => Origin::Itself,
             Self::Bert => Origin::Bert,
         }
     }
@@ -27,29 +37,9 @@ impl From {
     /// Its name in messages.
     pub fn title(self) -> &'static str {
         match self {
-            Self::Model(family) => family.title(),
+            Self::VisualBert => Family::VisualBert.title(),
+            Self::Vilbert => Family::Vilbert.title(),
             Self::Bert => "BERT",
-        }
-    }
-}
-
-impl std::convert::From<From> for String {
-    fn from(from: From) -> Self {
-        match from {
-            From::Model(family) => family.as_str().to_owned(),
-            From::Bert => "bert".to_owned(),
-        }
-    }
-}
-
-impl TryFrom<String> for From {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match Family::try_from(text.clone()) {
-            _ if text == "bert" => Ok(Self::Bert),
-            Ok(family) => Ok(Self::Model(family)),
-            Err(_) => Err(format!("unknown checkpoint `{text}`: expected the model's own name or `bert`")),
         }
     }
 }

@@ -51,7 +51,7 @@ pub struct ImportParams<C> {
 }
 
 fn itself<C: Pretrained>() -> From {
-    From::Model(C::FAMILY)
+    From::model(C::FAMILY)
 }
 
 /// The stage's name and what it does, by the model.
@@ -78,10 +78,11 @@ impl<C: Pretrained> Stage for Import<C> {
     fn check(&self, params: &ImportParams<C>) -> Result<(), String> {
         params.config.check().map_err(|error| error.to_string())?;
         match params.from {
-            From::Model(other) if other != C::FAMILY => {
+            From::Bert => Ok(()),
+            own if own == itself::<C>() => Ok(()),
+            other => {
                 Err(format!("from is `{}`; expected `{}` or `bert`", other.as_str(), C::FAMILY.as_str()))
             }
-            _ => Ok(()),
         }
     }
 

@@ -10,16 +10,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use stage_api::{AllowedEnv, Desk, Input, InputView, Inputs, Job, StageError, StepView};
+use stage_api::{AllowedEnv, Input, InputView, Inputs, Job, StageError, StepView, ToolContext};
 
 use super::{located, own_memes};
 use crate::artifacts::samples::{Sample, SampleSet, Split};
 use crate::formats::dataset_files;
 use crate::formats::file_kind;
 use crate::training::dataset::{REGIONS, TOKENS};
-
-/// The option that names the file.
-pub(super) const MEMES: &str = "--memes";
 
 #[derive(Deserialize)]
 struct Line {
@@ -42,17 +39,17 @@ enum Id {
 pub(super) fn tokens_and_regions(
     file: &Path,
     run: &StepView,
-    desk: &Desk,
+    context: &ToolContext,
     space: &Path,
 ) -> Result<[PathBuf; 2], StageError> {
     // Both are looked for before the long work begins.
-    let (tokens, regions) = (maker(run, TOKENS, desk)?, maker(run, REGIONS, desk)?);
+    let (tokens, regions) = (maker(run, TOKENS, context)?, maker(run, REGIONS, context)?);
     let (samples, images) = (space.join("samples"), space.join("images"));
     fs::create_dir_all(&images)?;
     SampleSet { dataset: "memes".to_owned(), samples: linked(file, &images)? }.write(&samples)?;
     Ok([
-        make(&tokens, ("samples", &samples), &space.join("tokens"), desk)?,
-        make(&regions, ("images", &images), &space.join("regions"), desk)?,
+        make(&tokens, ("samples", &samples), &space.join("tokens"), context)?,
+        make(&regions, ("images", &images), &space.join("regions"), context)?,
     ])
 }
 
@@ -103,16 +100,16 @@ fn linked(file: &Path, images: &Path) -> Result<Vec<Sample>, StageError> {
 }
 
 /// The step that produced what `run` reads at `port`, which must have run the stage of that name.
-fn maker(run: &StepView, port: &str, desk: &Desk) -> Result<StepView, StageError> {
-    let input = own_memes(run, port, desk);
+fn maker(run: &StepView, port: &str, context: &ToolContext) -> Result<StepView, StageError> {
+    let input = own_memes(run, port, context);
     let name = input.as_ref().and_then(InputView::step).unwrap_or_default();
-    let step = desk.results.steps().into_iter().find(|step| step.name == name && step.stage == port);
+    let step = context.results.steps().into_iter().find(|step| step.name == name && step.stage == port);
     step.ok_or_else(|| {
         let run = &run.name;
         let problem =
             format!("the {port} of `{run}` were not written by the stage `{port}`, so it is not known how");
         StageError::Params(format!(
-            "{problem} to make those of {MEMES}; name steps with --tokens and --regions"
+            "{problem} to make those of --memes; name steps with --tokens and --regions"
         ))
     })
 }
@@ -122,10 +119,10 @@ fn make(
     step: &StepView,
     (port, path): (&str, &Path),
     out: &Path,
-    desk: &Desk,
+    context: &ToolContext,
 ) -> Result<PathBuf, StageError> {
     let input = |input: &InputView| {
-        let own = if input.port == port { path.to_owned() } else { located(&input.source, desk)? };
+        let own = if input.port == port { path.to_owned() } else { located(&input.source, context)? };
         Ok(Input { port: input.port.clone(), path: own })
     };
     let inputs = Inputs(step.inputs.iter().map(input).collect::<Result<_, StageError>>()?);
@@ -133,9 +130,10 @@ fn make(
     fs::create_dir_all(out)?;
     fs::create_dir_all(&scratch)?;
     let (scratch, allowed_env) = (scratch.as_path(), &AllowedEnv::default());
-    let job = Job { inputs: &inputs, out, scratch, host: desk.host, allowed_env, progress: desk.progress };
+    let job =
+        Job { inputs: &inputs, out, scratch, host: context.host, allowed_env, progress: context.progress };
     let stages = crate::registry();
     let stage = stages.get(&step.stage).ok_or_else(|| StageError::failed("the stage is gone"))?;
-    stage.run_erased(&step.params, &job)?;
+    stage.load(&step.params)?.run(&job)?;
     Ok(out.to_owned())
 }

@@ -169,7 +169,7 @@ impl Stage for Train {
             .ok_or_else(|| StageError::failed("no validation took place".to_owned()))?;
         let run = RunInfo {
             dataset: memes.tokens.info.dataset.clone(),
-            model: config.family().into(),
+            model: config.family().as_str().to_owned(),
             mode: mode.to_string(),
             seed: settings.seed,
             updates: state.update,

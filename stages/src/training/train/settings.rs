@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stage_api::ParamEnum;
 
 use crate::artifacts::view::{Ablation, View};
 use crate::models::{AdapterPlace, Mode, ModelOverrides, Start};
@@ -88,37 +89,14 @@ pub(crate) struct TrainParams {
 }
 
 /// What the factors of matrix products are rounded to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(!try_from, !into, rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Precision {
     /// Not at all.
     #[default]
     F32,
     /// bfloat16.
     Bf16,
-}
-
-impl TryFrom<String> for Precision {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.as_str() {
-            "f32" => Ok(Self::F32),
-            "bf16" => Ok(Self::Bf16),
-            _ => Err(format!("unknown precision `{text}`: expected `f32` or `bf16`")),
-        }
-    }
-}
-
-impl From<Precision> for String {
-    fn from(precision: Precision) -> Self {
-        match precision {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        }
-        .to_owned()
-    }
 }
 
 mod defaults {

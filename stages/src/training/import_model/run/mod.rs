@@ -129,7 +129,7 @@ impl Stage for ImportRun {
         History {
             run: RunInfo {
                 dataset: params.dataset.clone(),
-                model: family.into(),
+                model: family.as_str().to_owned(),
                 mode: mode.to_string(),
                 seed: params.seed,
                 updates: 0,

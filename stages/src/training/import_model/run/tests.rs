@@ -142,7 +142,7 @@ fn what_shapes_do_not_tell_comes_from_params_or_a_config() {
         ),
         (|stated| stated["hidden_act"] = json!("relu"), "`hidden_act` is \"relu\""),
         (|stated| stated["model_type"] = json!("vilbert"), "missing field"),
-        (|stated| stated["model_type"] = json!("bert"), "unknown model `bert`"),
+        (|stated| stated["model_type"] = json!("bert"), "unknown variant `bert`"),
         (|stated| *stated = json!([]), "config.json"),
     ] {
         let error = stated(change).unwrap_err();
