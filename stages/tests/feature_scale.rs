@@ -1,6 +1,6 @@
 //! A feature set as MMF has it, 10,000 pictures of 100 regions of 2,048 values (8.2 GB as LMDB), written and imported; the
 //! rate from page cache and the memory of the process's own are printed and held against limits. So much the system does
-//! not keep before the disk has taken it, so beside it stands how fast the file is copied there: an import is to reach half
+//! not keep before the disk has taken it, so it also shows how fast the file is copied there: an import is to reach half
 //! a gigabyte a second, or nearly what the disk takes. Runs only on request, and takes 17 GB of disk; with another number
 //! than 1 so many pictures, of which 2,000 and fewer must reach the rate:
 //!

@@ -31,7 +31,7 @@ use stages::nn::{Dropout, Kernels, ParamStore, cross_entropy};
 const MODELS: [(Family, &str, usize); 2] =
     [(Family::VisualBert, "visual_bert", 25), (Family::Vilbert, "vilbert", 25)];
 
-/// What a reference says besides tensors.
+/// What a reference says in addition to tensors.
 #[derive(Deserialize)]
 struct Reference {
     dropout: f64,
@@ -69,7 +69,7 @@ struct Row {
     ids: Vec<u32>,
     label: u8,
     split: Split,
-    /// Width and height, where the model is told of places.
+    /// Width and height, where the model reads places.
     #[serde(default = "square")]
     picture: (u32, u32),
 }
@@ -99,7 +99,7 @@ type Rounding = BTreeMap<String, BTreeMap<String, BTreeMap<String, f64>>>;
 /// Root mean squares of the reference's rounding that a tensor may be off by. Of the reference's own 28,672 distances the
 /// largest is 3.1.
 const ROUNDING_FACTOR: f64 = 4.0;
-/// Units of single precision, 2⁻²⁴ of a tensor's norm, that it may be off by besides: the fixtures are rounded to it, and a
+/// Units of single precision, 2⁻²⁴ of a tensor's norm, that it may be off by in addition: the fixtures are rounded to it, and a
 /// value that the reference computes exactly may take another route here.
 const ROUNDING_UNITS: f64 = 4.0;
 

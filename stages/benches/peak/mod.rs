@@ -1,4 +1,4 @@
-//! Memory of a process, for the benches that run beside PyTorch. It knows nothing of their work.
+//! Memory of a process, for the benches that are compared with PyTorch. It knows nothing of their work.
 
 /// The most memory the process has had at once, in MB (Linux).
 pub fn peak() -> f64 {

@@ -237,15 +237,15 @@ fn pack(archive: &Path, folder: &str, checkpoint: &Path, about: &str) -> std::io
     tar.into_inner()?.finish()?.flush()
 }
 
-/// A vocabulary of `lines` pieces. Words are spelt letter by letter, so texts have about as many pieces as characters.
+/// A vocabulary of `lines` tokens. Words are spelt letter by letter, so texts have about as many tokens as characters.
 fn vocabulary(lines: usize) -> String {
     let special = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
     let letters = || (' '..='~').filter(|c| !c.is_whitespace() && !c.is_ascii_uppercase());
-    let pieces = std::iter::once("[PAD]".to_owned())
+    let tokens = std::iter::once("[PAD]".to_owned())
         .chain((0..99).map(|number| format!("[unused{number}]")))
         .chain(special)
         .chain(letters().map(String::from))
         .chain(letters().map(|letter| format!("##{letter}")))
         .chain((0..).map(|number| format!("word{number}")));
-    pieces.take(lines).map(|piece| piece + "\n").collect()
+    tokens.take(lines).map(|token| token + "\n").collect()
 }

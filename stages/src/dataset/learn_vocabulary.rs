@@ -29,7 +29,7 @@ pub struct LearnVocabulary;
 pub struct LearnVocabularyParams {
     /// Most entries. Special tokens and single letters count, and are all in, however small this is.
     pub size: usize,
-    /// A piece is made only of neighbours that occur together so often.
+    /// A token is built only of neighbours that occur together so often.
     pub min_frequency: u64,
 }
 
@@ -68,7 +68,7 @@ fn learn(text: &str, params: &LearnVocabularyParams) -> tokenizers::Result<Vec<S
         letters.extend(words(line)?.iter().flat_map(|word| word.chars().skip(1)).collect::<Vec<_>>());
     }
     // The trainer numbers letters within words in the order of a hash map with a random key, and breaks ties
-    // between pieces by number. Naming them beforehand makes the result the same each time.
+    // between tokens by number. Naming them beforehand makes the result the same each time.
     let inner = letters.into_iter().map(|letter| format!("##{letter}"));
     let special = SPECIAL.into_iter().map(str::to_owned).chain(inner);
     let mut trainer = WordPieceTrainer::builder()
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_same_text_gives_the_same_vocabulary() {
-        // Many ties: words of equal frequency that share pieces.
+        // Many ties: words of equal frequency that share tokens.
         let words: Vec<String> = (0..300u32)
             .map(|n| (0..5).map(|i| char::from(b'a' + (((n * 7919) >> (2 * i)) % 7) as u8)).collect())
             .collect();

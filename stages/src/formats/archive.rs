@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_data_set_wherever_it_lies_in_the_archive() {
+    fn finds_the_data_set_anywhere_in_the_archive() {
         for root in ["", "data/", "a/b/"] {
             let name = |file: &str| format!("{root}{file}");
             let (landmark, picture) = (name("train.jsonl"), name("img/1.png"));

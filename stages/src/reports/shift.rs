@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn each_run_stands_on_both_data_sets_with_what_the_shift_changes() {
+    fn each_run_is_on_both_data_sets_with_what_the_shift_changes() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         let dirs = [

@@ -149,7 +149,7 @@ fn judge(
     file: &Path,
     changed: &BTreeSet<&str>,
 ) -> Finding {
-    // Whoever stands above and changed silently is to blame for whatever follows.
+    // A case above that changed silently explains what follows.
     if let Some(above) = basis.above.keys().find(|above| changed.contains(above.as_str())) {
         return Finding::Follows(above.clone());
     }

@@ -228,12 +228,12 @@ mod tests {
         assert_eq!(differences(&kept, &parts(&values(20), "x", &[1, 2, 3])), [""; 0]);
         let mut bit = values(20);
         bit[7] = f32::from_bits(bit[7].to_bits() ^ 1);
-        let told = ["a.json: 1 of 20 values differ", "b.safetensors: w: 1 of 20 values differ"];
-        assert_eq!(differences(&kept, &parts(&bit, "x", &[1, 2, 3])), told);
+        let reported = ["a.json: 1 of 20 values differ", "b.safetensors: w: 1 of 20 values differ"];
+        assert_eq!(differences(&kept, &parts(&bit, "x", &[1, 2, 3])), reported);
         let mut swapped = values(20);
         swapped.swap(1, 2);
-        let told = ["a.json: 2 of 20 values differ", "b.safetensors: w: 2 of 20 values differ"];
-        assert_eq!(differences(&kept, &parts(&swapped, "x", &[1, 2, 3])), told);
+        let reported = ["a.json: 2 of 20 values differ", "b.safetensors: w: 2 of 20 values differ"];
+        assert_eq!(differences(&kept, &parts(&swapped, "x", &[1, 2, 3])), reported);
         assert_eq!(
             differences(&kept, &parts(&values(20), "y", &[1, 2, 3])),
             ["a.json: other bytes, the same values"]
@@ -244,8 +244,8 @@ mod tests {
         );
         assert_eq!(differences(&kept, &parts(&values(20), "x", &[1, 2])), ["p/*.png: 2 files instead of 3"]);
         assert_eq!(differences(&kept, &parts(&values(20), "x", &[])), ["p/*.png: is gone"]);
-        let told = ["a.json: 19 values instead of 20", "b.safetensors: w: 19 values instead of 20"];
-        assert_eq!(differences(&kept, &parts(&values(19), "x", &[1, 2, 3])), told);
+        let reported = ["a.json: 19 values instead of 20", "b.safetensors: w: 19 values instead of 20"];
+        assert_eq!(differences(&kept, &parts(&values(19), "x", &[1, 2, 3])), reported);
     }
 
     #[test]
@@ -255,8 +255,8 @@ mod tests {
         for at in [0, 1, 500] {
             many[at] += 1.0;
         }
-        let told = differences(&kept, &parts(&many, "x", &[]));
-        assert_eq!(told[1], "b.safetensors: w: values differ, in 2 of 32 runs of 32");
+        let reported = differences(&kept, &parts(&many, "x", &[]));
+        assert_eq!(reported[1], "b.safetensors: w: values differ, in 2 of 32 runs of 32");
     }
 
     #[test]

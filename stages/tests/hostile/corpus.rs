@@ -42,7 +42,10 @@ fn tarred(name: &[u8]) -> Vec<u8> {
 
 /// All of them.
 pub fn corpus() -> Vec<Case> {
-    [names(), links(), zip_bombs(), zip_lies(), tar_members(), tar_lies()].into_iter().flatten().collect()
+    [names(), links(), zip_bombs(), zip_forgeries(), tar_members(), tar_forgeries()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn names() -> Vec<Case> {
@@ -131,7 +134,7 @@ fn zip_bombs() -> Vec<Case> {
     ]
 }
 
-fn zip_lies() -> Vec<Case> {
+fn zip_forgeries() -> Vec<Case> {
     let whole = zip(&[file("a", &[b'x'; 5000])]);
     let mut cut = whole.clone();
     cut.truncate(whole.len() / 2);
@@ -272,7 +275,7 @@ fn tar_members() -> Vec<Case> {
             "tar-pax-size-no-number",
             with(vec![pax("size", b"x"), plain("x", b"")]),
             "()",
-            Refused("no number"),
+            Refused("not a number"),
         ),
         (
             "tar-long-name-parent",
@@ -284,7 +287,7 @@ fn tar_members() -> Vec<Case> {
     ]
 }
 
-fn tar_lies() -> Vec<Case> {
+fn tar_forgeries() -> Vec<Case> {
     let whole_tar = |name: &str| tar(&[plain(name, name.as_bytes())]);
     let good = plain("good.txt", b"good");
     let whole = gzip(&tar(&[plain("a", &[b'x'; 5000])]));

@@ -1,5 +1,5 @@
 //! Pretraining, training and evaluation end to end, on a few made-up memes: which tensors change, which
-//! checkpoint is kept, that bytes repeat, and what bad input is told.
+//! checkpoint is kept, that bytes repeat, and how bad input is reported.
 
 use std::collections::HashMap;
 use std::fs;
@@ -186,9 +186,9 @@ fn bad_data_is_refused_before_the_first_update() {
     // No writer makes a set whose ids its own vocabulary does not have; somebody's hand may.
     let space = Space::new();
     let file = space.tokens.join("tokens.json");
-    let told = fs::read_to_string(&file).unwrap();
-    let narrowed = told.replace(&format!("\"vocab_size\": {WORDS}"), "\"vocab_size\": 9");
-    assert_ne!(narrowed, told);
+    let config = fs::read_to_string(&file).unwrap();
+    let narrowed = config.replace(&format!("\"vocab_size\": {WORDS}"), "\"vocab_size\": 9");
+    assert_ne!(narrowed, config);
     fs::write(&file, narrowed).unwrap();
     let error = trained(&space);
     assert!(error.contains("tokens") && error.contains("outside the vocabulary of 9"), "{error}");

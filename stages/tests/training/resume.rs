@@ -90,7 +90,7 @@ fn a_run_that_is_cut_short_goes_on_and_ends_with_the_same_bytes() {
 }
 
 #[test]
-fn a_checkpoint_of_no_use_is_told_and_the_run_begins_anew() {
+fn a_checkpoint_of_no_use_is_reported_and_the_run_starts_from_the_beginning() {
     let space = Space::new();
     let (params, other) = (params("pe", ""), params("full", ""));
     let whole = space.train(&params, "whole").unwrap();

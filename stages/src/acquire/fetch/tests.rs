@@ -79,11 +79,11 @@ fn what_an_address_holds_of_a_login_or_a_signature_is_not_shown_and_not_noted() 
         let url = format!("{url}?sig=S1GNED");
         let params = format!("(name: \"file.bin\", url: [\"{url}\"], sha256: [\"{}\"])", sha256(BODY));
         let result = run_stage(&patient(), &params, &[], &dir.path().join("out"));
-        let told = match result {
+        let message = match result {
             Ok(said) => said.notes.into_inner().unwrap().join("\n"),
             Err(error) => error.to_string(),
         };
-        assert!(told.contains("file.bin") && !told.contains("S1GNED"), "{told}");
+        assert!(message.contains("file.bin") && !message.contains("S1GNED"), "{message}");
         let mut folders = vec![dir.path().to_owned()];
         while let Some(folder) = folders.pop() {
             for item in fs::read_dir(folder).unwrap().flatten() {
@@ -163,7 +163,7 @@ fn a_file_behind_a_licence_asks_for_a_person_until_it_is_placed() {
     );
     let Err(StageError::NeedsHuman { what }) = run_stage(&patient(), &params, &[], &dir.path().join("none"))
     else {
-        panic!("nobody was asked")
+        panic!("no person was asked")
     };
     for part in ["https://example.org/licence", "downloads/memes.zip", &sha256(BODY)] {
         assert!(what.contains(part), "{what}");
@@ -208,14 +208,14 @@ fn a_file_among_the_downloads_is_taken_and_checked_the_same_way() {
 }
 
 #[test]
-fn a_file_of_unlisted_digest_is_taken_where_people_pack_anew_and_the_log_says_so() {
+fn a_file_of_unlisted_digest_is_taken_where_people_repack_and_the_log_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let placed = dir.path().join("placed.zip");
     fs::write(&placed, BODY).unwrap();
     let params = format!("(name: \"a.zip\", place: \"x\", sha256: [\"{}\"], unlisted: note)", "0".repeat(64));
     let recorder = run_stage(&patient(), &params, &[("placed", &placed)], &dir.path().join("out")).unwrap();
     let notes = recorder.notes.lock().unwrap().join("\n");
-    assert!(notes.contains(&sha256(BODY)) && notes.contains("none of those listed"), "{notes}");
+    assert!(notes.contains(&sha256(BODY)) && notes.contains("is not listed"), "{notes}");
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn kaggle_wants_its_token_and_says_how_to_get_one() {
         allowed_env,
     ) {
         Err(StageError::NeedsHuman { what }) => what,
-        _ => panic!("nobody was asked"),
+        _ => panic!("no person was asked"),
     };
     let what = run(&AllowedEnv::default());
     assert!(what.contains("kaggle.json") && what.contains("REPRO_DOWNLOADS"), "{what}");
@@ -251,7 +251,7 @@ fn kaggle_wants_its_token_and_says_how_to_get_one() {
 #[test]
 fn what_an_earlier_process_left_is_believed_only_as_far_as_it_can_be_proven() {
     let dir = tempfile::tempdir().unwrap();
-    // (digest known, what lies there, what the server is asked for)
+    // (digest known, what is there, what the server is asked for)
     for (number, (known, note, asked)) in [
         (true, "{\"origin\":{\"place\":\"PLACE\",\"validator\":null,\"total\":25},\"kept\":0}", vec![10]),
         (
@@ -283,7 +283,7 @@ fn what_an_earlier_process_left_is_believed_only_as_far_as_it_can_be_proven() {
 }
 
 #[test]
-fn what_is_no_file_or_too_large_or_asks_for_too_long_a_wait_is_told() {
+fn what_is_no_file_or_too_large_or_asks_for_too_long_a_wait_is_reported() {
     fn page(_: u64, stream: &mut TcpStream) {
         write!(
             stream,
@@ -311,7 +311,7 @@ fn what_is_no_file_or_too_large_or_asks_for_too_long_a_wait_is_told() {
         (endless, "", "does not say how long"),
         (tomorrow, "", "asks to wait 86400 s"),
         (whole, ", size: 7", "has 25 bytes, expected 7"),
-        (forbidden, "", "refused to whoever asked"),
+        (forbidden, "", "was refused"),
     ];
     for (number, (answer, more, words)) in cases.into_iter().enumerate() {
         let (url, server) = serve(vec![answer]);

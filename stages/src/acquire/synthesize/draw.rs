@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thing_has_its_colour_where_it_stands_and_the_rest_is_pale() {
+    fn a_thing_has_its_colour_at_its_place_and_the_rest_is_pale() {
         for colour in Colour::ALL {
             let thing = Thing { kind: Kind::Circle, colour };
             let object = Object { thing, centre: (50.0, 50.0), radius: 14.0, angle: 0.0 };

@@ -85,7 +85,7 @@ fn goes_on_after_whole_shards_only() {
     let mut writer = RegionWriter::durable(&first, LAYOUT);
     assert!(writer.take_up(&names[..2]));
     assert!(!writer.take_up(&names[2..]));
-    // What has the name and is no shard is written anew.
+    // What has the name and is no shard is written again.
     fs::write(first.join("shard-00001.safetensors"), "short").unwrap();
     assert!(!writer.take_up(&names[2..]));
     writer.write(&[named("c.png", 3, 3.0)]).unwrap();
@@ -155,8 +155,8 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 fn a_layout_has_regions_and_pictures_in_bounds() {
     Layout::check(1, 1).unwrap();
     Layout::check(10_000, 1024).unwrap();
-    for (regions, shard, told) in [(0, 1, "`regions` is 0"), (10_001, 1, "1 to 10000"), (1, 0, "`shard`")] {
+    for (regions, shard, words) in [(0, 1, "`regions` is 0"), (10_001, 1, "1 to 10000"), (1, 0, "`shard`")] {
         let error = Layout::check(regions, shard).unwrap_err();
-        assert!(error.contains(told), "{error}");
+        assert!(error.contains(words), "{error}");
     }
 }

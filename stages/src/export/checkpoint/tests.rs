@@ -109,7 +109,7 @@ fn an_export_for_hugging_face_has_its_names() {
 }
 
 #[test]
-fn a_model_that_transformers_lacks_is_told() {
+fn a_model_that_transformers_lacks_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let config = models::Config::Vilbert(vilbert::Config::base());
     weights::write(dir.path(), &config, &HashMap::new()).unwrap();
@@ -118,7 +118,7 @@ fn a_model_that_transformers_lacks_is_told() {
 }
 
 #[test]
-fn what_cannot_be_written_is_told() {
+fn what_cannot_be_written_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     run(dir.path());
     let error = mmf(dir.path(), &dir.path().join("no/such/folder.pth")).unwrap_err().to_string();

@@ -137,7 +137,7 @@ fn a_run_that_cannot_be_filled_is_marked_as_failed() {
 }
 
 #[test]
-fn what_is_wrong_with_a_server_is_told_without_its_login() {
+fn what_is_wrong_with_a_server_is_reported_without_its_login() {
     let secrets = [("MLFLOW_TRACKING_USERNAME", "me"), ("MLFLOW_TRACKING_PASSWORD", "s3cret")];
     let (address, asked) = server(vec![(401, "")]);
     let error = send(Some(&address.replace("//", "//you:pa55@")), &secrets).unwrap_err().to_string();
@@ -153,7 +153,7 @@ fn what_is_wrong_with_a_server_is_told_without_its_login() {
 
     let (address, _asked) = server(vec![(200, "<html>")]);
     let error = send(Some(&address), &[]).unwrap_err().to_string();
-    assert!(error.contains("no JSON"), "{error}");
+    assert!(error.contains("not JSON"), "{error}");
     let (address, _asked) = server(vec![(404, "<html>")]);
     assert!(send(Some(&address), &[]).unwrap_err().to_string().contains("404"));
 }

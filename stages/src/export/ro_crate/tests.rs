@@ -91,7 +91,7 @@ fn a_crate_holds_what_is_published_and_tells_of_the_rest() {
     assert_eq!(entity("results/table/in/a%20b.csv")["contentSize"], "5");
     assert!(out.join("paper.csv").is_file() && out.join("results/page").is_dir());
     assert!(!out.join("secret.zip").exists() && !out.join("results/raw").exists());
-    assert!(!out.join("results/other").exists(), "what does not lead there is not told of");
+    assert!(!out.join("results/other").exists(), "what does not lead there is left out");
     assert_eq!(entity("#tree-raw")["identifier"], "repro tree tree-raw");
     assert_eq!(entity("#part-d1")["isPartOf"]["@id"], "#tree-raw");
     assert_eq!(entity("#file-d1")["name"], "./secret.zip");
@@ -128,7 +128,7 @@ fn times_that_are_no_dates_are_an_error() {
 }
 
 #[test]
-fn what_stands_in_the_way_is_told() {
+fn what_prevents_a_crate_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let mut project = project(dir.path());
     let full = make(&project, "page", dir.path()).unwrap_err();

@@ -69,7 +69,7 @@ fn damage_is_an_error_or_goes_unseen_and_no_more() {
     let path = dir.path().join("data.mdb");
     let whole = fs::read(&path).unwrap();
     let mut refused = 0;
-    // The metas and the tree, which lies behind the values.
+    // The metas and the tree, which follows the values.
     let tree = whole.len() - 4 * 4096..whole.len();
     for at in (0..8192).step_by(3).chain(tree.step_by(5)) {
         let mut damaged = whole.clone();

@@ -71,8 +71,8 @@ fn parts_that_do_not_fit_are_refused() {
     other[at..at + 4].copy_from_slice(b"bbux");
     assert_eq!(read_value(&other).unwrap().info.boxes, None);
     for (bytes, problem) in [
-        (&b"}."[..], "no dict with `features`"),
-        (b"N.", "no dict with `features`"),
+        (&b"}."[..], "is not a dict with `features`"),
+        (b"N.", "is not a dict with `features`"),
         (b"}X\x08\0\0\0featuresK\x01s.", "`features`: is not an array"),
     ] {
         assert!(read_value(bytes).unwrap_err().contains(problem));

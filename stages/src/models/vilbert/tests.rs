@@ -188,7 +188,7 @@ fn adapters_are_read_wherever_the_config_puts_them() {
         let grads = loss.backward().unwrap();
         for (name, var) in params.trained() {
             let Some(grad) = grads.get(var) else { panic!("{place:?}: `{name}` gets no gradient") };
-            // Of what stands behind a ReLU all may be shut.
+            // Of what follows a ReLU all may be shut.
             let moves = values(grad).iter().any(|&value| value != 0.0);
             assert!(moves || !name.ends_with("2.bias"), "{place:?}: `{name}` gets only zeros");
         }
@@ -228,7 +228,7 @@ fn a_batch_that_does_not_fit_is_refused() {
 }
 
 #[test]
-fn the_text_alone_is_encoded_as_beside_the_regions() {
+fn the_text_alone_is_encoded_as_with_the_regions() {
     let params = ParamStore::new(golden_weights(true), |_| false).unwrap();
     let model = Vilbert::new(&tiny(), &params).unwrap();
     let (streams, biases) = model.embed(&golden_batch(), None).unwrap();
@@ -236,7 +236,7 @@ fn the_text_alone_is_encoded_as_beside_the_regions() {
     let text = model.encode(&golden_batch(), None).unwrap();
     assert_eq!(text.dims(), [2, 5, 8]);
     let first = text.narrow(1, 0, 1).unwrap();
-    for (alone, beside) in values(&first).into_iter().zip(values(&both.text)) {
-        assert!((alone - beside).abs() < 1e-5, "{alone} and {beside}");
+    for (alone, with_regions) in values(&first).into_iter().zip(values(&both.text)) {
+        assert!((alone - with_regions).abs() < 1e-5, "{alone} and {with_regions}");
     }
 }

@@ -137,7 +137,7 @@ fn finds_objects_and_tells_their_colours() {
         nearest == Some(*colour)
     });
     let right = right.count();
-    assert!(right * 10 >= unseen.len() * 9, "{right} of {} colours are told", unseen.len());
+    assert!(right * 10 >= unseen.len() * 9, "{right} of {} colours are found", unseen.len());
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn names_the_picture_it_cannot_read() {
     assert!(error.contains("x.png") && error.contains("cannot be read as a picture"), "{error}");
 }
 
-/// What an attempt that was killed left is taken as it is: here shards that can be told from those made now.
+/// What an attempt that was killed left is taken as it is: here shards that differ from those of this run.
 #[test]
 fn a_killed_extraction_goes_on_after_its_last_whole_shard() {
     let dir = tempfile::tempdir().unwrap();
@@ -286,8 +286,8 @@ fn only_new_pictures_are_extracted() {
     add(0..10);
     assert_eq!(known(extract_to("first", params, true)), None);
     add(10..14);
-    let told = known(extract_to("second", params, true)).unwrap();
-    assert!(told.starts_with("10 pictures"), "{told}");
+    let message = known(extract_to("second", params, true)).unwrap();
+    assert!(message.starts_with("10 pictures"), "{message}");
     extract_to("plain", params, false);
     assert!(files("second") == files("plain"), "what is remembered is what would be made");
     assert_eq!(known(extract_to("other", "(regions: 5, shard: 8)", true)), None);
@@ -319,7 +319,7 @@ fn an_extraction_says_what_it_takes() {
 }
 
 #[test]
-fn a_disk_that_half_the_bits_would_fit_on_is_told_so() {
+fn a_full_disk_that_half_the_bits_would_fit_on_has_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     let disk = rustix::fs::statvfs(dir.path()).unwrap();
     let layout = Layout { width: 2048, max_regions: 100, shard: 1024, half: false };
@@ -327,7 +327,7 @@ fn a_disk_that_half_the_bits_would_fit_on_is_told_so() {
         (disk.f_bavail as f64 * disk.f_frsize as f64 * share) as usize / layout.bytes(1) as usize
     };
     check_room(dir.path(), layout, pictures(0.5)).unwrap();
-    let told = |pictures: usize| check_room(dir.path(), layout, pictures).unwrap_err().to_string();
-    assert!(told(pictures(1.5)).contains("`half: true`"), "{}", told(pictures(1.5)));
-    assert!(!told(pictures(4.0)).contains("`half: true`"), "{}", told(pictures(4.0)));
+    let message = |pictures: usize| check_room(dir.path(), layout, pictures).unwrap_err().to_string();
+    assert!(message(pictures(1.5)).contains("`half: true`"), "{}", message(pictures(1.5)));
+    assert!(!message(pictures(4.0)).contains("`half: true`"), "{}", message(pictures(4.0)));
 }

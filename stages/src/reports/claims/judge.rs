@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn close_is_told_only_by_an_interval_on_one_side_of_the_margin() {
+    fn close_is_decided_only_by_an_interval_on_one_side_of_the_margin() {
         assert_eq!(close(interval(-0.0082, 0.0002)), Verdict::Holds);
         assert_eq!(close(interval(-0.0428, 0.0287)), Verdict::Open);
         assert_eq!(close(interval(-0.09, -0.03)), Verdict::Fails);

@@ -1,4 +1,4 @@
-//! The curves of made-up runs beside the published ones.
+//! The curves of invented runs next to the published ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_one_file_with_text_escaped_and_nothing_from_elsewhere() {
+    fn the_page_is_one_file_with_text_escaped_and_no_other_source() {
         let dir = tempfile::tempdir().unwrap();
         let part = part(dir.path(), "<script>alert(1)</script>");
         let out = dir.path().join("out");

@@ -1,4 +1,4 @@
-//! Tables of made-up evaluations beside the published runs.
+//! Tables of invented evaluations next to the published runs.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ fn cell<'a>(table: &'a Table, row: usize, key: &str) -> &'a Cell {
 }
 
 #[test]
-fn several_seeds_become_mean_and_deviation_beside_the_published_value() {
+fn several_seeds_become_mean_and_deviation_next_to_the_published_value() {
     let dir = tempfile::tempdir().unwrap();
     let seeds = [(1, 0.70), (2, 0.72), (3, 0.77)];
     let dirs: Vec<_> = seeds.map(|(seed, auc)| write(dir.path(), "hmd", "pe", seed, auc, 0.2)).into();
@@ -79,7 +79,7 @@ fn a_missing_run_says_what_to_make() {
 }
 
 #[test]
-fn modes_are_told_apart_when_the_rows_tell_them_apart() {
+fn modes_differ_when_the_rows_show_it() {
     let dir = tempfile::tempdir().unwrap();
     let dirs = [("fc", 0.0), ("pe", 0.6), ("full", 0.6)]
         .map(|(mode, quality)| write(dir.path(), "hmd", mode, 1, 0.6, quality));

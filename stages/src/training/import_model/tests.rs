@@ -134,7 +134,7 @@ fn any_bert_becomes_a_base_with_visual_tables_like_its_texts() {
     safetensors(&file, |name| {
         (!name.contains("_visual") && !name.contains("projection")).then(|| name.to_owned())
     });
-    // Without being told so, a BERT is not taken for a VisualBERT.
+    // Without `from`, a BERT is not taken for a VisualBERT.
     let error = import(&file, 3, &dir.path().join("none")).unwrap_err().to_string();
     assert!(error.contains("missing") && error.contains("VisualBERT"), "{error}");
 }
@@ -185,7 +185,7 @@ fn import_vilbert(
 fn a_vilbert_is_taken_by_its_exact_names() {
     let dir = tempfile::tempdir().unwrap();
     let base = vilbert().base_parameters(false);
-    // As MMF saves it: pretraining heads and a buffer beside the base.
+    // As MMF saves it: pretraining heads and a buffer with the base.
     let mut names = base.clone();
     names.push(("model.cls.predictions.bias".to_owned(), vec![5]));
     names.push(("model.bert.embeddings.position_ids".to_owned(), vec![1, 6]));

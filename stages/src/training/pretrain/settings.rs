@@ -50,7 +50,7 @@ pub(crate) struct PretrainParams {
     pub evaluate_every: u64,
     /// Most regions the model is shown.
     pub max_regions: usize,
-    /// Longest text the model is shown, in pieces.
+    /// Longest text the model is shown, in tokens.
     pub max_text: usize,
 }
 

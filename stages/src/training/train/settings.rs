@@ -37,7 +37,7 @@ pub(crate) struct TrainParams {
     /// Rows an update.
     #[serde(default = "defaults::batch")]
     pub batch: usize,
-    /// Rows computed at once; the gradients of an update are added up over its pieces. All of `batch` when
+    /// Rows computed at once; the gradients of an update are added up over its micro-batches. All of `batch` when
     /// absent: fewer need less memory and give the same result up to rounding.
     #[serde(default)]
     pub micro_batch: Option<usize>,
@@ -77,7 +77,7 @@ pub(crate) struct TrainParams {
     /// Most regions the model is shown.
     #[serde(default = "defaults::max_regions")]
     pub max_regions: usize,
-    /// Longest text the model is shown, in pieces.
+    /// Longest text the model is shown, in tokens.
     #[serde(default = "defaults::max_text")]
     pub max_text: usize,
     /// `"none"`, `"text"` (captions emptied) or `"regions"` (features zeroed).

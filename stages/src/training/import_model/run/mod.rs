@@ -47,7 +47,7 @@ pub struct ImportRunParams {
     /// When absent, what the folder's `config.json` says, or what follows from the paper's model.
     #[serde(default)]
     config: Option<Known>,
-    /// Longest text the model is shown, in pieces.
+    /// Longest text the model is shown, in tokens.
     #[serde(default = "max_text")]
     max_text: usize,
     /// Most regions the model is shown.

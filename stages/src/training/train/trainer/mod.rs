@@ -71,11 +71,11 @@ impl Trainer {
         {
             let micro_batch = micro_batch.to_device(&self.device)?;
             let rows = micro_batch.ids.dim(0)?;
-            let share = rows as f64 / labels.len() as f64;
+            let weight = rows as f64 / labels.len() as f64;
             let labels = &labels[done..done + rows];
             let (mean, grads) =
-                self.gradients(&micro_batch, labels, &dropout.micro_batch(done, rows), share)?;
-            loss += mean * share;
+                self.gradients(&micro_batch, labels, &dropout.micro_batch(done, rows), weight)?;
+            loss += mean * weight;
             done += rows;
             sum = Some(match sum {
                 None => grads,
@@ -85,20 +85,20 @@ impl Trainer {
         Ok((loss, sum))
     }
 
-    /// The mean loss of a micro-batch, and the gradients of `share` times it.
+    /// The mean loss of a micro-batch, and the gradients of `weight` times it.
     fn gradients(
         &self,
         micro_batch: &Batch,
         labels: &[u8],
         dropout: &DropoutAt,
-        share: f64,
+        weight: f64,
     ) -> Result<(f64, GradStore)> {
         let labels: Vec<u32> = labels.iter().map(|&label| u32::from(label)).collect();
         let labels = Tensor::new(labels, micro_batch.ids.device())?;
         let loss = cross_entropy(&self.model.logits(micro_batch, Some(dropout))?, &labels)?;
         let mean = f64::from(loss.to_scalar::<f32>()?);
         // A batch of one micro-batch is computed as if there were no micro-batches.
-        let grads = if share < 1.0 { (loss * share)?.backward()? } else { loss.backward()? };
+        let grads = if weight < 1.0 { (loss * weight)?.backward()? } else { loss.backward()? };
         Ok((mean, grads))
     }
 
