@@ -20,7 +20,7 @@ use repro::pipeline::Pipeline;
 use repro::plan::{Request, judge};
 use repro::record::Machine;
 use repro::run::{
-    Capacity, Cluster, Event, Execution, Executor, Observer, Options, Outcome, Report, Reporter, Running,
+    Capacity, Cluster, Event, Execution, Executor, Observer, Outcome, Report, Reporter, Running, Session,
     Site, Task,
 };
 use repro::workspace::Workspace;
@@ -218,19 +218,22 @@ fn make(pipeline: &Pipeline, folder: &Path, number: usize, ends_badly: bool) -> 
         pools: pipeline.pools.clone(),
         cluster: Some(Cluster { jobs: 2 * GPUS, site: Site::default() }),
     };
-    let options = Options { capacity, keep_going: true, wait: true, estimated_seconds: None, shared: None };
     let executor = SimulatedCluster(sender);
     let began = Instant::now();
-    let summary = repro::run::run(
+    let session = Session {
         pipeline,
-        &workspace,
-        &writer,
-        &mut plan,
-        &executor,
-        &options,
-        channel(),
-        &mut Silent,
-    );
+        workspace: &workspace,
+        writer: &writer,
+        executor: &executor,
+        observer: &mut Silent,
+        messages: channel(),
+        capacity,
+        keep_going: true,
+        wait: true,
+        estimated_seconds: None,
+        shared: None,
+    };
+    let summary = repro::run::run(session, &mut plan);
     let hours = began.elapsed().as_secs_f64() / HOUR.as_secs_f64();
     writer.sync()?;
     drop(executor);

@@ -30,7 +30,7 @@ use crate::grounds::Grounds;
 use crate::plan::{Known, Plan, Verdict};
 use crate::publish::{Part, Published};
 use crate::remote::Shared;
-use crate::run::{self, Capacity, Message, Options, Summary};
+use crate::run::{self, Capacity, Message, Session, Summary};
 use crate::store::{ContentStore, Damage, Facts, StoreError, Writer};
 use crate::workspace::Workspace;
 
@@ -237,19 +237,21 @@ impl Make {
         let guess = estimate(&context.pipeline, plan, workspace.history(), capacity);
         let estimated_seconds = guess.unknown.is_empty().then_some(guess.seconds);
         let capacity = capacity.clone();
-        let options =
-            Options { capacity, keep_going: self.keep_going, wait: !self.no_wait, estimated_seconds, shared };
         let mut observer = console::observer(global.json);
-        Ok(run::run(
-            &context.pipeline,
+        let session = Session {
+            pipeline: &context.pipeline,
             workspace,
             writer,
-            plan,
-            &*executor,
-            &options,
-            (sender, messages),
-            &mut *observer,
-        ))
+            executor: &*executor,
+            observer: &mut *observer,
+            messages: (sender, messages),
+            capacity,
+            keep_going: self.keep_going,
+            wait: !self.no_wait,
+            estimated_seconds,
+            shared,
+        };
+        Ok(run::run(session, plan))
     }
 }
 
@@ -324,7 +326,7 @@ fn warn_of_losses(store: &ContentStore) {
 
 /// Looks at what is yet to be published, and says what of it is damaged; whether anything is.
 fn warn_of_damage(context: &Context, workspace: &Workspace, plan: &mut Plan) -> Result<bool, StoreError> {
-    let damaged = run::doubt_unpublished(&context.pipeline, workspace, plan)?;
+    let damaged = run::verify_unpublished(&context.pipeline, workspace, plan)?;
     damaged.iter().for_each(|step| tell!("warning: {}", words::damaged(step)));
     Ok(!damaged.is_empty())
 }

@@ -18,7 +18,7 @@ use crate::pipeline::needs::bytes;
 use crate::pipeline::{Source, Step};
 use crate::plan::{Known, judge};
 use crate::record::{RunRecord, source_name};
-use crate::store::{ResultError, Verdict};
+use crate::store::{RerunVerdict, ResultError};
 use crate::tree;
 use crate::workspace::Workspace;
 
@@ -64,7 +64,7 @@ struct ShownResult {
     files: Vec<ShownFile>,
     record: RunRecord,
     /// What running it again on the same has shown, if that was tried.
-    verified: Option<Verdict>,
+    verified: Option<RerunVerdict>,
 }
 
 #[derive(Serialize)]

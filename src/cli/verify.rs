@@ -15,7 +15,7 @@ use super::{Global, print, print_json, words};
 use crate::pipeline::needs::bytes;
 use crate::plan::Verdict;
 use crate::run::{Subprocess, rerun};
-use crate::store::{ContentStore, Outcome, Verdict as Proof, Verified};
+use crate::store::{ContentStore, RerunOutcome, RerunVerdict, Verified};
 
 /// Hash what the cache holds and name what is damaged; or run a step again and compare
 ///
@@ -102,9 +102,9 @@ impl Verify {
                 rerun::rerun(&context.pipeline, &workspace, &writer, &plan, node, &executor, &capacity);
             let outcome =
                 compared.map_err(|problem| CliError::usage(format!("step `{}`: {problem}", step.name)))?;
-            all_same &= !matches!(outcome, Outcome::Differs { .. });
+            all_same &= !matches!(outcome, RerunOutcome::Differs { .. });
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let proof = Proof { when_ms: now.as_millis() as u64, outcome };
+            let proof = RerunVerdict { when_ms: now.as_millis() as u64, outcome };
             if let Some(text) = &plan.of(node).key_text {
                 workspace.store().keep_verdict(&text.key(), &proof)?;
             }

@@ -35,7 +35,6 @@ mod log;
 mod snapshot;
 mod stat_cache;
 mod state;
-mod verdict;
 mod verified;
 mod verify;
 mod writer;
@@ -56,9 +55,8 @@ pub use lock::{Claim, Claimed, Holder, Lock, Share};
 pub use log::Damage;
 pub use snapshot::{Change, Gone, Snapshot};
 pub use stat_cache::{Stamp, StatCache, stamp_of};
-pub use verdict::{Outcome, Verdict};
 pub use verified::{ResultError, VerifiedPath};
-pub use verify::{DamagedTree, Verified};
+pub use verify::{DamagedTree, RerunOutcome, RerunVerdict, Verified};
 pub use writer::Writer;
 
 use crate::digest::Digest;

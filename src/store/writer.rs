@@ -364,6 +364,10 @@ impl Writer {
     /// # Errors
     /// When something cannot be removed.
     pub fn discard(&self, work: WorkDir) -> Result<(), StoreError> {
+        // One where a job still works is left to it.
+        if work.is_away && !away::end(&work.desk).map_err(StoreError::io(&work.desk, "give up"))? {
+            return Ok(());
+        }
         self.desks.leave(&self.store, work)
     }
 
