@@ -9,14 +9,14 @@ use repro::command::Command;
 use repro::digest::Digest;
 use repro::key::StageKey;
 use repro::pipeline::{Pipeline, Step};
-use repro::plan::{Known, Request, judge};
+use repro::plan::{BuildState, Request, judge};
 use repro::record::RunRecord;
 use stage_api::Registry;
 
 /// Every key has a result, made up from the key.
 struct Everything;
 
-impl Known for Everything {
+impl BuildState for Everything {
     fn tree(&self, key: &StageKey) -> Option<Digest> {
         Some(key.0)
     }

@@ -203,7 +203,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn make(pipeline: &Pipeline, folder: &Path, number: usize, ends_badly: bool) -> Result<(), Box<dyn Error>> {
     let (since, cpu) = (Instant::now(), cpu_seconds()?);
-    let workspace = Workspace::open(pipeline, &folder.join("cache"), &folder.join("reports"))?;
+    let mut workspace = Workspace::open(&folder.join("cache"))?;
+    workspace.load(pipeline, false)?;
     let writer = workspace.store().lock(&mut |_| {})?;
     let targets: Vec<NodeIndex> = pipeline.graph.node_indices().collect();
     let mut plan = judge(pipeline, &workspace, &Request { targets, ..Request::default() });

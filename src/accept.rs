@@ -8,7 +8,7 @@ use petgraph::graph::NodeIndex;
 
 use crate::key::Difference;
 use crate::pipeline::Pipeline;
-use crate::plan::{Known, Plan, Reason, Verdict};
+use crate::plan::{BuildState, Plan, Reason, Verdict};
 use crate::record::{Acceptance, RunRecord};
 use crate::workspace::Workspace;
 

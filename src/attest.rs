@@ -12,7 +12,7 @@ use petgraph::graph::NodeIndex;
 
 use crate::evidence::Proof;
 use crate::pipeline::{Pipeline, Source};
-use crate::plan::{Known, Plan, Verdict};
+use crate::plan::{BuildState, Plan, Verdict};
 use crate::record::RunRecord;
 use crate::store::{ResultError, VerifiedPath};
 use crate::workspace::Workspace;

@@ -12,7 +12,7 @@ use crate::evidence::Evidence;
 use crate::explain::{Cause, changes_since};
 use crate::key::StageKey;
 use crate::pipeline::{Pipeline, Source};
-use crate::plan::{Known, Plan};
+use crate::plan::{BuildState, Plan};
 use crate::record::{Machine, RunRecord};
 use crate::workspace::Workspace;
 

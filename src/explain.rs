@@ -13,7 +13,7 @@ use crate::digest::Digest;
 use crate::key::{Difference, KeyText};
 use crate::params::ParamChange;
 use crate::pipeline::{Pipeline, Step};
-use crate::plan::{Known, Plan, Reason, Verdict};
+use crate::plan::{BuildState, Plan, Reason, Verdict};
 use crate::record::{RecordedInput, RunRecord};
 use crate::store;
 use crate::tree::Manifest;

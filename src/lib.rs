@@ -9,8 +9,8 @@
 //!
 //! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
 //! `escape` → `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `versions` →
-//! `store` → `pins`, `evidence` → `plan` → `publish` → `workspace` → `grounds` → `remote` → `run` → `explain`, `estimate`,
-//! `rehearse`, `doctor`, `accept`, `attest`, `diff`, `divergence` → `cli`.
+//! `store` → `recorder` → `pins`, `evidence` → `plan` → `publish` → `workspace` → `project`, `up_to_date` → `remote` → `run` →
+//! `explain`, `estimate`, `rehearse`, `doctor`, `accept`, `attest`, `diff`, `divergence` → `git`, `committed` → `make` → `cli`.
 //!
 //! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
 
@@ -18,6 +18,7 @@ pub mod accept;
 pub mod attest;
 pub mod cli;
 pub mod command;
+pub mod committed;
 pub mod compare;
 pub mod diff;
 pub mod digest;
@@ -27,19 +28,23 @@ pub mod escape;
 pub mod estimate;
 pub mod evidence;
 pub mod explain;
-pub mod grounds;
+pub mod git;
 pub mod key;
+pub mod make;
 pub mod params;
 pub mod pins;
 pub mod pipeline;
 pub mod plan;
+pub mod project;
 pub mod publish;
 pub mod record;
+pub mod recorder;
 pub mod rehearse;
 pub mod remote;
 pub mod run;
 pub mod sandbox;
 pub mod store;
 pub mod tree;
+pub mod up_to_date;
 pub mod versions;
 pub mod workspace;

@@ -17,7 +17,7 @@ use crate::pipeline::{Pipeline, Source, Step};
 use crate::record::{RecordedInput, RunRecord, source_name};
 
 /// All that judging may ask.
-pub trait Known {
+pub trait BuildState {
     /// The tree that the newest execution of a key wrote.
     fn tree(&self, key: &StageKey) -> Option<Digest>;
     /// Whether a tree may be believed to be this step's: nothing that is noted of the step speaks against it.
@@ -95,7 +95,7 @@ pub struct Judgement {
 /// The judgement of every step, kept up to date while steps run.
 pub struct Plan<'a> {
     pipeline: &'a Pipeline,
-    known: &'a dyn Known,
+    known: &'a dyn BuildState,
     order: Vec<NodeIndex>,
     position: Vec<usize>,
     forced: BTreeSet<NodeIndex>,
@@ -123,7 +123,7 @@ pub fn in_order(pipeline: &Pipeline) -> Vec<NodeIndex> {
 }
 
 /// Judges every step that the request needs.
-pub fn judge<'a>(pipeline: &'a Pipeline, known: &'a dyn Known, request: &Request) -> Plan<'a> {
+pub fn judge<'a>(pipeline: &'a Pipeline, known: &'a dyn BuildState, request: &Request) -> Plan<'a> {
     let graph = &pipeline.graph;
     let order = in_order(pipeline);
     let mut position = vec![0; graph.node_count()];

@@ -1,6 +1,6 @@
 //! What the engine knows of the disk in one place: the store, the evidence, the project's files, the reports. What the
 //! store does not know the evidence may. It answers what
-//! judging asks ([`Known`]) and remembers the answers, so that each record and manifest is read once.
+//! judging asks ([`BuildState`]) and remembers the answers, so that each record and manifest is read once.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -12,24 +12,23 @@ use crate::evidence::Evidence;
 use crate::key::StageKey;
 use crate::pins::Pins;
 use crate::pipeline::{Pipeline, Source, Step};
-use crate::plan::Known;
+use crate::plan::BuildState;
 use crate::publish::Reports;
 use crate::record::RunRecord;
-use crate::store::{ContentStore, Facts, ResultError, Snapshot, StatCache, StoreError, VerifiedPath};
+use crate::recorder::Recorder;
+use crate::store::{ContentStore, ResultError, Snapshot, StoreError, VerifiedPath};
 use crate::tree::{Manifest, TreeError};
-use crate::versions::Versions;
 
 /// The disk as one pipeline sees it.
 pub struct Workspace {
     store: ContentStore,
+    recorder: Recorder,
     evidence: Evidence,
     reports: Reports,
     root: PathBuf,
     profile: String,
     pins: RefCell<Pins>,
     files: RefCell<BTreeMap<PathBuf, Result<Digest, TreeError>>>,
-    digests: RefCell<StatCache>,
-    versions: RefCell<Versions>,
     /// The step's key that a tree was last found by: its record names the tree's parts.
     owners: RefCell<HashMap<Digest, StageKey>>,
     outputs: RefCell<HashMap<Digest, BTreeMap<String, Digest>>>,
@@ -51,41 +50,50 @@ pub struct UnusableFile {
 }
 
 impl Workspace {
-    /// The workspace of `pipeline` with its store in `cache` and its reports in `reports` (a folder per profile
-    /// below it). Creates nothing.
+    /// Opens the store in `cache`, which is enough to ask whether a request is up to date. Creates nothing.
     ///
     /// # Errors
     /// When the store cannot be used.
-    pub fn open(pipeline: &Pipeline, cache: &Path, reports: &Path) -> Result<Self, StoreError> {
-        Self::with(pipeline, Facts::open(cache)?, reports, Evidence::default())
-    }
-
-    /// As [`Workspace::open`], with what the store knows already read, and with evidence.
-    ///
-    /// # Errors
-    /// When the noted digests beside the pipeline file cannot be read.
-    pub fn with(
-        pipeline: &Pipeline,
-        facts: Facts,
-        reports: &Path,
-        evidence: Evidence,
-    ) -> Result<Self, StoreError> {
-        let Facts { store, digests, versions } = facts;
+    pub fn open(cache: &Path) -> Result<Self, StoreError> {
+        let store = ContentStore::open(cache)?;
         Ok(Self {
-            reports: Reports::new(reports.to_owned(), pipeline, store.root()),
-            root: pipeline.root.clone(),
-            profile: pipeline.profile.clone(),
-            pins: RefCell::new(Pins::load(&pipeline.file)?),
+            recorder: Recorder::new(&store),
+            store,
+            evidence: Evidence::default(),
+            reports: Reports::default(),
+            root: PathBuf::new(),
+            profile: String::new(),
+            pins: RefCell::default(),
             files: RefCell::default(),
-            digests: RefCell::new(digests),
-            versions: RefCell::new(versions),
             owners: RefCell::default(),
             outputs: RefCell::default(),
             manifests: RefCell::default(),
             history: OnceCell::new(),
-            store,
-            evidence,
         })
+    }
+
+    /// Reads what a plan of `pipeline` needs besides the store: the lock file and, where it counts, the evidence.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub fn load(&mut self, pipeline: &Pipeline, with_evidence: bool) -> Result<(), StoreError> {
+        self.root.clone_from(&pipeline.root);
+        self.profile.clone_from(&pipeline.profile);
+        self.recorder.note_file(&pipeline.absolute_file(), Some(pipeline.text));
+        for (path, was_there) in &pipeline.looked_for {
+            self.recorder.note_presence(&self.root.join(path), *was_there);
+        }
+        if with_evidence {
+            self.evidence = Evidence::load(&Evidence::folder(pipeline))?;
+            if let Some((file, digest)) = self.evidence.file() {
+                self.recorder.note_file(&file, digest);
+            }
+        }
+        let pins = Pins::load(&pipeline.file)?;
+        self.recorder.note_file(&pipeline.absolute_file().with_extension("lock"), pins.text());
+        self.pins = RefCell::new(pins);
+        self.reports = Reports::new(self.root.join("reports"), pipeline, self.store.root());
+        Ok(())
     }
 
     /// The files of the reports that a published step writes, with their digests.
@@ -122,22 +130,17 @@ impl Workspace {
         &self.reports
     }
 
-    /// Keeps the digests of files and the versions of tools for the next time.
+    /// What reads files of the project, reports and the environment.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Keeps the digests of files and the versions of tools for the next process.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn keep_facts(&self) -> Result<(), StoreError> {
-        self.store.keep_facts(&mut self.digests.borrow_mut(), &self.versions.borrow_mut().take_new())
-    }
-
-    /// Asks the version commands again when they are next wanted; says whether any had been wanted before.
-    pub fn ask_versions_again(&self) -> bool {
-        self.versions.borrow_mut().ask_again()
-    }
-
-    /// The stat cache of project and report files.
-    pub fn digests(&self) -> std::cell::RefMut<'_, StatCache> {
-        self.digests.borrow_mut()
+    pub fn save(&self) -> Result<(), StoreError> {
+        self.recorder.save(&self.store)
     }
 
     /// The first file of the project that a step of `steps` reads and that is missing or cannot be hashed.
@@ -171,7 +174,7 @@ impl Workspace {
 
     /// Whether a file of the project still is what it was when it was first asked about.
     pub fn is_unchanged(&self, path: &Path) -> bool {
-        let now = self.digests.borrow_mut().digest(&self.locate(path)).ok();
+        let now = self.recorder.digest(&self.locate(path)).ok();
         now == self.file(path)
     }
 
@@ -183,7 +186,7 @@ impl Workspace {
     /// What is in a folder of the project; `None` for a file.
     pub fn project_folder(&self, path: &Path) -> Option<Manifest> {
         let folder = self.locate(path);
-        if folder.is_dir() { self.digests.borrow_mut().manifest(&folder).ok() } else { None }
+        if folder.is_dir() { self.recorder.stat_cache().manifest(&folder).ok() } else { None }
     }
 
     /// Takes note that a tree was just written.
@@ -194,12 +197,6 @@ impl Workspace {
     /// The record of a key.
     pub fn record(&self, key: &StageKey) -> Option<RunRecord> {
         self.store.record(key).or_else(|| self.evidence.record(key).cloned())
-    }
-
-    /// The lock file that outputs are held against, and its digest when it was read; `None` when it was not there.
-    pub fn lock_file(&self) -> (PathBuf, Option<Digest>) {
-        let pins = self.pins.borrow();
-        (pins.file().to_owned(), pins.text())
     }
 
     /// Holds the outputs of a step that just ran against what is noted of it, and notes what is not.
@@ -228,7 +225,7 @@ impl Workspace {
     }
 }
 
-impl Known for Workspace {
+impl BuildState for Workspace {
     fn tree(&self, key: &StageKey) -> Option<Digest> {
         let of_evidence = || self.evidence.record(key).map(|record| record.tree);
         let tree = self.store.tree_of(key).or_else(of_evidence)?;
@@ -269,7 +266,7 @@ impl Known for Workspace {
     }
 
     fn surroundings(&self, step: &Step) -> Result<Vec<(String, String)>, String> {
-        self.versions.borrow_mut().surroundings(&step.surroundings)
+        self.recorder.environment(&step.surroundings)
     }
 
     fn has_bytes(&self, tree: &Digest, path: Option<&str>) -> bool {
@@ -278,9 +275,7 @@ impl Known for Workspace {
 
     fn file(&self, path: &Path) -> Option<Digest> {
         let mut files = self.files.borrow_mut();
-        let digest = files
-            .entry(path.to_owned())
-            .or_insert_with(|| self.digests.borrow_mut().digest(&self.locate(path)));
+        let digest = files.entry(path.to_owned()).or_insert_with(|| self.recorder.digest(&self.locate(path)));
         digest.as_ref().ok().copied()
     }
 
@@ -288,9 +283,7 @@ impl Known for Workspace {
         match (&step.publish, self.manifest(tree)) {
             (None, _) => true,
             (Some(_), None) => false,
-            (Some(below), Some(manifest)) => {
-                self.reports.hold(below, &manifest, &mut self.digests.borrow_mut())
-            }
+            (Some(below), Some(manifest)) => self.reports.hold(below, &manifest, &self.recorder),
         }
     }
 }

@@ -1,35 +1,14 @@
-//! What only a person can do, asked for before anything runs: every step that must run is looked at, so that all of it is
-//! said on one screen.
-
-use stage_api::{Outside, Registry, secrets};
+//! What `make` prints of steps that a person must do something for first, all on one screen.
 
 use super::Global;
-use super::console;
-use super::context::Context;
+use super::console::Console;
 use super::error::CliError;
-use crate::plan::{Plan, Verdict};
-use crate::run::{Event, Failure};
-
-/// The needed steps that a person must do something for first.
-pub fn failures(context: &Context, plan: &Plan, registry: &Registry) -> Vec<Failure> {
-    let must_run = plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh);
-    let steps = must_run.map(|node| &context.pipeline.graph[node]);
-    steps
-        .filter_map(|step| {
-            let stage = registry.get(&step.stage)?;
-            let ports: Vec<&str> = step.inputs.iter().map(|input| input.port.as_str()).collect();
-            let outside = Outside::select(stage.outside(), std::env::vars_os());
-            let problem = stage.needs_human_erased(&step.params, &ports, &outside)?;
-            let problem = secrets::shown(&problem);
-            Some(Failure { step: step.name.clone(), problem, log: None, needs_human: true })
-        })
-        .collect()
-}
+use crate::run::{Event, Failure, Observer};
 
 /// Tells all of it, and how to go on then.
 pub fn tell(global: &Global, targets: &[String], failures: &[Failure]) -> Result<(), CliError> {
     if global.json {
-        let mut observer = console::observer(true);
+        let mut observer = Console::new(true);
         for failure in failures {
             observer.on(&Event::Failed { step: &failure.step, problem: &failure.problem });
         }

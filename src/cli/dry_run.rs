@@ -1,42 +1,50 @@
-//! What `repro make --dry-run` says: what would run, why, and how long it would take.
+//! What `repro make --dry-run` prints: what would run, why, and how long it would take.
 
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::context::Context;
 use super::error::CliError;
+use super::make_summary::print_error;
 use super::{Global, print, print_json, status, words};
 use crate::estimate::{Estimate, estimate};
 use crate::explain::{Explanation, explain};
-use crate::plan::{Plan, Verdict};
+use crate::make::{MakeOptions, MakeRequest, admit, plan};
+use crate::plan::Verdict;
+use crate::project::Project;
 use crate::run::Capacity;
-use crate::workspace::Workspace;
 
-/// Tells it; runs nothing.
+/// Prints it; runs nothing.
 pub fn dry_run(
     global: &Global,
-    context: &Context,
-    workspace: &Workspace,
-    plan: &Plan,
-    capacity: &Capacity,
+    project: &Project,
+    request: &MakeRequest,
+    options: &MakeOptions,
 ) -> Result<ExitCode, CliError> {
+    let pipeline = project.pipeline()?;
+    project.registry().check_host()?;
+    options.limits.check_pools(pipeline)?;
+    let workspace = &project.workspace()?;
+    let plan = plan(project, workspace, request)?;
+    let capacity = &match admit(project, workspace, &plan, options) {
+        Ok(capacity) => capacity,
+        Err(error) => return print_error(global, request, error),
+    };
     let not_fresh = plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh);
-    let steps: Vec<Explanation> =
-        not_fresh.map(|node| explain(&context.pipeline, workspace, plan, node)).collect();
-    let guess = estimate(&context.pipeline, plan, workspace.history(), capacity);
+    let steps: Vec<Explanation> = not_fresh.map(|node| explain(pipeline, workspace, &plan, node)).collect();
+    let guess = estimate(pipeline, &plan, workspace.history(), capacity);
     if global.json {
         print_json(&json!({"steps": steps, "estimate": guess}))?;
     } else if steps.is_empty() {
         tell!("nothing to do: {} fresh", words::count(plan.needed().count(), "step"));
     } else {
-        print(&(status::table(&steps) + &told(&guess, capacity)))?;
+        print(&(status::table(&steps) + &estimate_text(&guess, capacity)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// An estimate in words.
-fn told(guess: &Estimate, capacity: &Capacity) -> String {
+fn estimate_text(guess: &Estimate, capacity: &Capacity) -> String {
     const SHOWN: usize = 8;
     if guess.unknown.len() == guess.steps.len() {
         return "no estimate: none of these steps has run before\n".to_owned();

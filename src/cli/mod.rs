@@ -14,10 +14,8 @@ macro_rules! tell {
 
 mod accept;
 mod ask;
-mod committed;
 mod completions;
 mod console;
-mod context;
 mod diff;
 mod doctor;
 mod dry_run;
@@ -25,15 +23,14 @@ mod elsewhere;
 mod error;
 mod evidence;
 mod gc;
-mod git;
 mod graph;
 mod guard;
 mod job;
 mod limits;
 mod list;
 mod log;
-mod made;
 mod make;
+mod make_summary;
 mod man;
 mod plot;
 mod pull;
@@ -59,6 +56,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use stage_api::{Registry, secrets};
 
 use crate::escape::{escaped, escaped_json};
+use crate::project::{Location, Project};
 use error::CliError;
 
 /// Rebuilds a scientific paper: a pipeline of content-hashed steps, run only where something changed.
@@ -89,6 +87,19 @@ struct Global {
     /// Print for a machine: JSON on standard output.
     #[arg(long, global = true)]
     json: bool,
+}
+
+impl Global {
+    /// The project that the options name; its pipeline is not read yet.
+    fn project<'r>(&self, registry: &'r Registry) -> Result<Project<'r>, CliError> {
+        let location = Location {
+            file: self.file.clone(),
+            profile: self.profile.clone(),
+            cache: self.cache.clone(),
+            no_evidence: self.no_evidence,
+        };
+        Ok(Project::locate(&location, registry)?)
+    }
 }
 
 #[derive(Subcommand)]

@@ -8,7 +8,6 @@ use petgraph::graph::NodeIndex;
 use serde_json::json;
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
 use super::sharing::{Sharing, tell_news};
 use super::{Global, print_json, words};
@@ -34,16 +33,17 @@ pub struct Pull {
 
 impl Pull {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let shared = self.sharing.demand()?;
-        let context = Context::load(global, registry)?;
-        let targets = context.targets(&self.targets)?;
-        let workspace = context.workspace()?;
+        let shared = self.sharing.open()?;
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
+        let targets = project.targets(&self.targets)?;
+        let workspace = project.workspace()?;
         let writer = workspace
             .store()
             .lock(&mut |holder| tell!("waiting for {holder}, which has this cache to itself"))?;
         workspace.store().refresh()?;
-        workspace.store().register(&context.file())?;
-        let mut plan = context.judge(&workspace, targets.clone(), BTreeSet::new())?;
+        workspace.store().register(&pipeline.absolute_file())?;
+        let mut plan = project.plan(&workspace, targets.clone(), BTreeSet::new())?;
         let (mut fetched, mut size, mut has_trouble) = (Vec::new(), 0, false);
         let mut tell = |news: News| {
             match news {
@@ -55,7 +55,7 @@ impl Pull {
             }
             tell_news(news);
         };
-        let pipeline = &context.pipeline;
+
         let all = || plan.needed().collect::<BTreeSet<NodeIndex>>();
         let nodes = all();
         shared.supply(pipeline, &workspace, &writer, &mut plan, nodes, &mut tell);

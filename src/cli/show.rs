@@ -9,14 +9,13 @@ use clap::Args;
 use serde::Serialize;
 use stage_api::{Registry, secrets};
 
-use super::context::Context;
 use super::error::CliError;
 use super::{Global, print, print_json, words};
 use crate::digest::Digest;
 use crate::explain::{State, explain};
 use crate::pipeline::needs::bytes;
 use crate::pipeline::{Source, Step};
-use crate::plan::{Known, judge};
+use crate::plan::{BuildState, judge};
 use crate::record::{RunRecord, source_name};
 use crate::store::{RerunVerdict, ResultError};
 use crate::tree;
@@ -77,13 +76,14 @@ struct ShownFile {
 
 impl Show {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let context = Context::load(global, registry)?;
-        let node = context.step(&self.step)?;
-        let workspace = context.workspace()?;
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
+        let node = project.step(&self.step)?;
+        let workspace = project.workspace()?;
         let request = crate::plan::Request { targets: vec![node], forced: BTreeSet::new() };
         // A missing file of the project does not hide what is known.
-        let plan = judge(&context.pipeline, &workspace, &request);
-        let step = &context.pipeline.graph[node];
+        let plan = judge(pipeline, &workspace, &request);
+        let step = &pipeline.graph[node];
         let key_text = plan.of(node).key_text.as_ref();
         let digests: Vec<Digest> = key_text.map(|text| text.input_digests().collect()).unwrap_or_default();
         let input_digest = |at: usize, source: &Source| match source {
@@ -92,7 +92,7 @@ impl Show {
         };
         let inputs = step.inputs.iter().enumerate().map(|(at, input)| ShownInput {
             port: input.port.clone(),
-            source: source_name(&context.pipeline, &input.source),
+            source: source_name(pipeline, &input.source),
             digest: input_digest(at, &input.source),
         });
         let current = key_text.and_then(|text| workspace.record(&text.key()));
@@ -101,12 +101,12 @@ impl Show {
             step: step.name.clone(),
             stage: step.stage.clone(),
             version: step.version,
-            profile: context.pipeline.profile.clone(),
+            profile: pipeline.profile.clone(),
             line: step.line,
             params: secrets::shown(&step.params),
             needs: step.needs.to_string(),
             publish: step.publish.clone(),
-            state: explain(&context.pipeline, &workspace, &plan, node).state,
+            state: explain(pipeline, &workspace, &plan, node).state,
             inputs: inputs.collect(),
             key: key_text.map(|text| text.key().to_string()),
             result: current.or_else(|| workspace.last(step)).map(|r| result(&workspace, r, is_current)),

@@ -7,7 +7,7 @@ use petgraph::graph::NodeIndex;
 use stage_api::Input;
 
 use crate::pipeline::{Pipeline, Source, StepInput};
-use crate::plan::{Known, Plan, Verdict};
+use crate::plan::{BuildState, Plan, Verdict};
 use crate::store::{ResultError, StoreError};
 use crate::tree::TreeError;
 use crate::workspace::Workspace;

@@ -17,7 +17,6 @@ use std::time::Duration;
 use clap::Args;
 use stage_api::{Registry, Tool, ToolArgs};
 
-use super::context::Context;
 use super::error::CliError;
 use super::{Global, print, tool};
 use crate::digest::Digest;
@@ -56,8 +55,8 @@ impl Serve {
         let page = registry
             .tool("page")
             .ok_or_else(|| CliError::usage("the stages of this program have no page to serve"))?;
-        let context = Context::load(global, registry)?;
-        let reports = context.workspace()?.reports().folder().to_owned();
+        let project = global.project(registry)?;
+        let reports = project.workspace()?.reports().folder().to_owned();
         let failed = |error: io::Error| CliError::Usage {
             message: format!("127.0.0.1:{} cannot be served: {error}", self.port),
             hint: Some("choose another port with `--port`, or `--port 0` for one that is free".to_owned()),

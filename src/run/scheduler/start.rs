@@ -101,12 +101,7 @@ impl Scheduler<'_> {
             return;
         };
         let observer = &mut *self.session.observer;
-        let mut tell = |news: News| {
-            observer.on(&match news {
-                News::Fetched { step, bytes } => Event::Fetched { step, bytes },
-                News::Trouble { step, text } => Event::Warned { step, text },
-            });
-        };
+        let mut tell = |news: News| observer.on(&Event::from(news));
         let touched = shared.supply(
             self.session.pipeline,
             self.session.workspace,

@@ -9,7 +9,7 @@ use stage_api::{Host, Input, Inputs};
 use super::{Active, Scheduler};
 use crate::key::StageKey;
 use crate::pipeline::{Source, Step};
-use crate::plan::{Known, Plan};
+use crate::plan::{BuildState, Plan};
 use crate::record::{Machine, RecordedInput, RunRecord};
 use crate::run::event::Event;
 use crate::run::executor::{Execution, Task};
