@@ -1,161 +1,103 @@
 //! `make`: brings targets of a project up to date. It reads from top to bottom: up-to-date check, plan, fetch, schedule,
 //! publish, push, remember. It prints nothing; an [`Observer`] hears what happens.
 
+mod options;
+mod outcome;
+
 use std::collections::BTreeSet;
-use std::io;
-use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 
 use petgraph::graph::NodeIndex;
-use stage_api::{HostError, Outside, Registry, secrets};
+use stage_api::{Outside, Registry, secrets};
+
+pub use options::{MakeOptions, MakeRequest, RemoteAddress, StopHandle};
+pub use outcome::{MakeError, MakeSummary};
 
 use crate::committed::{Committed, Reproduction};
 use crate::digest::Digest;
 use crate::estimate::estimate;
-use crate::explain::{Explanation, explain};
+use crate::explain::explain;
 use crate::key::KeyText;
 use crate::pipeline::Pipeline;
 use crate::plan::{BuildState, Plan, Verdict};
 use crate::project::{Project, ProjectError};
-use crate::publish::{Part, PublishError, Published};
-use crate::remote::{News, Offered, Remote, RemoteError, Shared};
-use crate::run::{
-    Backend, Capacity, Event, Failure, LimitError, Message, Observer, ResourceLimits, Session, Summary, run,
-    verify_unpublished,
-};
+use crate::publish::{Part, Published};
+use crate::remote::{News, Shared};
+use crate::run::{Capacity, Event, Failure, Observer, Session, Summary, run, verify_unpublished};
 use crate::store::{Damage, StoreError, Writer};
 use crate::up_to_date;
 use crate::workspace::Workspace;
-
-/// What to bring up to date.
-#[derive(Debug, Clone, Default)]
-pub struct MakeRequest {
-    /// Targets or steps by name; without any the target `all`, or every step.
-    pub targets: Vec<String>,
-    /// Steps to run though their results are known.
-    pub force: Vec<String>,
-}
-
-/// How to do it. The default is to run on all of this machine and to stop at the first failure.
-#[derive(Clone, Default)]
-pub struct MakeOptions<'a> {
-    /// What may be used.
-    pub limits: ResourceLimits,
-    /// Where steps run.
-    pub backend: Backend,
-    /// A store of other machines' results.
-    pub remote: Option<RemoteAddress>,
-    /// Whether what does not depend on a failed step still runs.
-    pub keep_going: bool,
-    /// Whether to leave steps that another process runs instead of waiting for them.
-    pub no_wait: bool,
-    /// Whether to leave the reports as they are and only compare them.
-    pub check: bool,
-    /// Is called when steps are about to start, with what stops them.
-    pub on_start: Option<&'a dyn Fn(StopHandle) -> io::Result<()>>,
-}
-
-/// Which store of other machines' results to use.
-#[derive(Debug, Clone)]
-pub struct RemoteAddress {
-    /// Its address, or a folder.
-    pub url: String,
-    /// Whether nothing is pushed to it.
-    pub is_readonly: bool,
-}
-
-/// Stops a run from another thread.
-pub struct StopHandle {
-    sender: Sender<Message>,
-    stop_fetching: Option<Box<dyn Fn() + Send>>,
-}
-
-impl StopHandle {
-    /// Asks running steps to stop; ends them when called again. Returns `false` when the run is over.
-    pub fn stop(&self) -> bool {
-        self.stop_fetching.iter().for_each(|stop| stop());
-        self.sender.send(Message::Stop).is_ok()
-    }
-}
-
-/// What came of it.
-#[derive(Debug, Default)]
-pub struct MakeSummary {
-    /// What ran and what failed.
-    pub run: Summary,
-    /// Whether everything was up to date before.
-    pub had_nothing_to_do: bool,
-    /// How many steps are fresh now.
-    pub fresh: usize,
-    /// How many of them are fresh by the evidence alone.
-    pub by_evidence: usize,
-    /// What was published; `None` where something is missing, and under `check`.
-    pub published: Option<Published>,
-    /// Under `check`, the reports that differ from the results.
-    pub differing: Vec<PathBuf>,
-    /// What was pushed, and where.
-    pub pushed: Option<(String, Offered)>,
-    /// How the results compare with the committed ones, where there are any.
-    pub reproduction: Option<Reproduction>,
-    /// The folder of the reports.
-    pub reports: PathBuf,
-}
-
-/// Why a make ends before its first step, or cannot publish.
-#[derive(Debug, thiserror::Error)]
-pub enum MakeError {
-    /// The project cannot be used.
-    #[error(transparent)]
-    Project(#[from] ProjectError),
-    /// The store cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// This machine cannot follow a setting.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// The limits cannot be kept.
-    #[error(transparent)]
-    Limit(#[from] LimitError),
-    /// The store of other machines' results cannot be used.
-    #[error(transparent)]
-    Remote(#[from] RemoteError),
-    /// Steps must or may run that need a denied pool.
-    #[error("{} that need the pool `{pool}` are not fresh", steps.len())]
-    Denied {
-        /// The pool.
-        pool: String,
-        /// The steps, and why each is not fresh.
-        steps: Vec<Explanation>,
-    },
-    /// A person must do something first.
-    #[error("{} need a manual step first", .0.len())]
-    ManualSteps(Vec<Failure>),
-    /// The backend cannot be used.
-    #[error("{0}")]
-    Backend(String),
-    /// The caller cannot stop the run.
-    #[error("signals cannot be caught: {0}")]
-    Signals(io::Error),
-    /// The reports cannot be written.
-    #[error(transparent)]
-    Publish(PublishError),
-    /// What the pipeline publishes cannot be in one folder.
-    #[error("{}:{line}: {error}", pipeline.display())]
-    Reports {
-        /// The pipeline file.
-        pipeline: PathBuf,
-        /// The line of the step to change.
-        line: usize,
-        /// Why.
-        error: PublishError,
-    },
-}
 
 /// Brings what `request` names up to date.
 ///
 /// # Errors
 /// What keeps it from beginning or from publishing. A step that fails is no error: the summary has it.
+///
+/// # Examples
+/// A project of one step, which runs as a thread of this process:
+///
+/// ```
+/// use std::fs;
+/// use std::sync::Arc;
+///
+/// use repro::make::{MakeOptions, MakeRequest, make};
+/// use repro::project::{Location, Project};
+/// use repro::run::{Backend, Event, Observer};
+/// use schemars::JsonSchema;
+/// use serde::{Deserialize, Serialize};
+/// use stage_api::{Job, Port, Registry, Stage, StageError};
+///
+/// /// Writes a greeting.
+/// struct Greet;
+///
+/// #[derive(Serialize, Deserialize, JsonSchema)]
+/// struct GreetParams {
+///     name: String,
+/// }
+///
+/// impl Stage for Greet {
+///     type Params = GreetParams;
+///     const NAME: &'static str = "greet";
+///     const ABOUT: &'static str = "Writes a greeting.";
+///     const VERSION: u32 = 1;
+///     const INPUTS: &'static [Port] = &[];
+///
+///     fn run(&self, params: &GreetParams, job: &Job) -> Result<(), StageError> {
+///         Ok(fs::write(job.out.join("greeting"), format!("hello {}", params.name))?)
+///     }
+/// }
+///
+/// struct Silent;
+///
+/// impl Observer for Silent {
+///     fn on(&mut self, _: &Event) {}
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let file = folder.path().join("pipeline.ron");
+/// fs::write(
+///     &file,
+///     r#"(
+///         default_profile: "paper",
+///         profiles: [(name: "paper", about: "an example")],
+///         steps: [(name: "greeting", stage: "greet", params: (name: "world"), publish: ".")],
+///     )"#,
+/// )?;
+/// let registry = Arc::new(Registry::new().with(Greet));
+/// let options = MakeOptions { backend: Backend::Threads(registry.clone()), ..MakeOptions::default() };
+///
+/// let project = Project::locate(&Location::of(file), &registry)?;
+/// let summary = make(&project, &MakeRequest::default(), &options, &mut Silent)?;
+/// assert_eq!(summary.run.ran.len(), 1);
+/// assert_eq!(fs::read_to_string(summary.reports.join("greeting"))?, "hello world");
+///
+/// let again = make(&project, &MakeRequest::default(), &options, &mut Silent)?;
+/// assert!(again.had_nothing_to_do);
+/// # Ok(())
+/// # }
+/// ```
 pub fn make(
     project: &Project,
     request: &MakeRequest,
@@ -440,16 +382,6 @@ impl<'a> Make<'a> {
         });
         let removed = published.map_or(&[][..], |published| &published.removed);
         committed.verdict(self.pipeline, self.workspace, plan, removed)
-    }
-}
-
-impl RemoteAddress {
-    /// Opens the store.
-    ///
-    /// # Errors
-    /// When it cannot be named like that.
-    pub fn open(&self) -> Result<Rc<Shared>, RemoteError> {
-        Ok(Rc::new(Shared::new(Remote::open(&self.url, self.is_readonly)?)))
     }
 }
 
