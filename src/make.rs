@@ -361,7 +361,7 @@ impl<'a> Make<'a> {
             match step {
                 Some(step) => {
                     let (pipeline, line) = (self.pipeline.file.clone(), self.pipeline.graph[step].line);
-                    MakeError::Reports { pipeline, line, error }
+                    MakeError::Reports { pipeline, line, error: Box::new(error) }
                 }
                 None => MakeError::Publish(error),
             }

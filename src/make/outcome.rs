@@ -82,6 +82,6 @@ pub enum MakeError {
         /// The line of the step to change.
         line: usize,
         /// Why.
-        error: PublishError,
+        error: Box<PublishError>,
     },
 }
