@@ -1,11 +1,10 @@
-//! Reads the disk and the environment while a plan is made, and notes each question with its answer. The up-to-date
-//! check stores the notes and asks the same again. It does not know what the answers are for.
+//! Reads the disk and the environment while a plan is made, and notes each question with its answer, so that
+//! [`crate::up_to_date`] can ask the same again. It does not know what the answers are for.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use stage_api::Surroundings;
 
 use crate::digest::Digest;
@@ -13,29 +12,17 @@ use crate::store::{ContentStore, StatCache, StoreError};
 use crate::tree::TreeError;
 use crate::versions::Versions;
 
-const KIND: &str = "repro dependency snapshot v1";
-
-/// What a plan has read outside of the state log, and what it found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DependencySnapshot {
-    /// Files and folders that were read.
-    files: Vec<String>,
-    /// The digest of their digests.
-    content: Digest,
-    /// Paths of which only the presence counts, and whether they were there.
-    presence: Vec<(String, bool)>,
-    /// What counts of the machine, and what it was.
-    environment: Vec<(Surroundings, Vec<(String, String)>)>,
-}
-
 /// The questions so far, each with its newest answer.
-#[derive(Debug, Default)]
-struct Notes {
-    files: BTreeMap<PathBuf, Digest>,
-    presence: BTreeMap<PathBuf, bool>,
-    environment: Vec<(Surroundings, Vec<(String, String)>)>,
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Files and folders that were read, with their digests.
+    pub files: BTreeMap<PathBuf, Digest>,
+    /// Paths of which only the presence counts, and whether they were there.
+    pub presence: BTreeMap<PathBuf, bool>,
+    /// What counts of the machine, and what it was.
+    pub environment: Vec<(Surroundings, Vec<(String, String)>)>,
     /// Whether something could not be read: the same question may have another answer soon.
-    is_unsure: bool,
+    pub is_unsure: bool,
 }
 
 /// The one way by which planning and publishing read files of the project, reports and the environment.
@@ -119,35 +106,14 @@ impl Recorder {
         self.digests.borrow_mut()
     }
 
-    /// All that was read so far; `None` when some of it could not be read or has a name that is not UTF-8.
-    pub fn snapshot(&self) -> Option<DependencySnapshot> {
-        let notes = self.notes.borrow();
-        let text = |path: &PathBuf| path.to_str().map(ToOwned::to_owned);
-        let presence = notes.presence.iter().map(|(path, is_there)| Some((text(path)?, *is_there)));
-        let snapshot = DependencySnapshot {
-            files: notes.files.keys().map(text).collect::<Option<_>>()?,
-            content: content(notes.files.values().copied()),
-            presence: presence.collect::<Option<_>>()?,
-            environment: notes.environment.clone(),
-        };
-        (!notes.is_unsure).then_some(snapshot)
+    /// All that was read so far.
+    pub fn notes(&self) -> Notes {
+        self.notes.borrow().clone()
     }
 
-    /// Asks all questions of `snapshot` again; returns whether every answer is the same.
-    pub fn still_holds(&self, snapshot: &DependencySnapshot) -> bool {
-        let mut digests = Vec::with_capacity(snapshot.files.len());
-        for file in &snapshot.files {
-            match self.digests.borrow_mut().digest(Path::new(file)) {
-                Ok(digest) => digests.push(digest),
-                Err(_) => return false,
-            }
-        }
-        content(digests.into_iter()) == snapshot.content
-            && snapshot.presence.iter().all(|(path, was_there)| Path::new(path).exists() == *was_there)
-            && snapshot
-                .environment
-                .iter()
-                .all(|(of, was)| self.versions.borrow_mut().surroundings(of).as_ref() == Ok(was))
+    /// Versions of tools, for reads that no plan depends on.
+    pub fn versions(&self) -> RefMut<'_, Versions> {
+        self.versions.borrow_mut()
     }
 
     /// Keeps in `store` what was learned of files and tools, so that the next process need not read them.
@@ -160,46 +126,20 @@ impl Recorder {
     }
 }
 
-fn content(digests: impl Iterator<Item = Digest>) -> Digest {
-    let all: Vec<u8> = digests.flat_map(|digest| digest.bytes()).collect();
-    Digest::of_kind(KIND, &all)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
-    fn a_snapshot_holds_until_an_answer_changes() {
+    fn what_cannot_be_read_is_not_noted_as_missing() {
         let folder = tempfile::tempdir().unwrap();
-        let store = ContentStore::open(&folder.path().join("cache")).unwrap();
-        let (read, missing) = (folder.path().join("read"), folder.path().join("missing"));
-        fs::write(&read, "1").unwrap();
-        let recorder = Recorder::new(&store);
-        recorder.digest(&read).unwrap();
+        let recorder = Recorder::new(&ContentStore::open(&folder.path().join("cache")).unwrap());
+        let (socket, missing) = (folder.path().join("socket"), folder.path().join("missing"));
+        let _open = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         recorder.digest(&missing).unwrap_err();
-        assert!(!recorder.exists(&missing));
-        let snapshot = recorder.snapshot().unwrap();
-        let holds = || Recorder::new(&store).still_holds(&snapshot);
-        assert!(holds());
-        fs::write(&missing, "").unwrap();
-        assert!(!holds());
-        fs::remove_file(&missing).unwrap();
-        assert!(holds());
-        fs::write(&read, "2").unwrap();
-        assert!(!holds());
-    }
-
-    #[test]
-    fn what_cannot_be_read_gives_no_snapshot() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = ContentStore::open(&folder.path().join("cache")).unwrap();
-        let recorder = Recorder::new(&store);
-        let socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket"));
-        recorder.digest(&folder.path().join("socket")).unwrap_err();
-        assert_eq!(recorder.snapshot(), None);
-        drop(socket);
+        assert!(!recorder.notes().is_unsure);
+        recorder.digest(&socket).unwrap_err();
+        assert!(recorder.notes().is_unsure);
+        assert_eq!(recorder.notes().presence, BTreeMap::from([(missing, false)]));
     }
 }
