@@ -42,7 +42,7 @@ enum Standing {
 type Published = BTreeMap<NodeIndex, Vec<(String, Standing)>>;
 
 impl Committed {
-    /// What is committed of a profile: its evidence, and its reports where the project lies in a git repository.
+    /// What is committed of a profile: its evidence, and its reports where the project is in a git repository.
     ///
     /// # Errors
     /// Evidence that cannot be read.
@@ -160,9 +160,9 @@ impl Committed {
             key.is_some_and(|key| workspace.store().tree_of(&key).is_some())
         };
         let reports = self.reports.as_ref().map(|reports| {
-            let of = |wanted: Standing| -> Vec<String> {
+            let of = |how: Standing| -> Vec<String> {
                 let files = compared.published.values().flatten();
-                files.filter(|(_, standing)| *standing == wanted).map(|(path, _)| path.clone()).collect()
+                files.filter(|(_, standing)| *standing == how).map(|(path, _)| path.clone()).collect()
             };
             let (root, folder) = (&pipeline.root, workspace.reports().folder());
             let removed: BTreeSet<PathBuf> = removed.iter().map(|file| folder.join(file)).collect();
@@ -213,7 +213,7 @@ pub struct Compared {
 /// How a run compares with what the project committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reproduction {
-    /// The reports that the run made; absent where HEAD has none.
+    /// The reports of the run; absent where HEAD has none.
     pub reports: Option<ComparedReports>,
     /// The steps that ran with this cache.
     pub steps: ComparedSteps,

@@ -3,6 +3,7 @@
 
 mod options;
 mod outcome;
+mod reports;
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -14,15 +15,12 @@ use stage_api::{Outside, Registry, secrets};
 pub use options::{MakeOptions, MakeRequest, RemoteAddress, StopHandle};
 pub use outcome::{MakeError, MakeSummary};
 
-use crate::committed::{Committed, Reproduction};
-use crate::digest::Digest;
 use crate::estimate::estimate;
 use crate::explain::explain;
 use crate::key::KeyText;
 use crate::pipeline::Pipeline;
-use crate::plan::{BuildState, Plan, Verdict};
+use crate::plan::{Plan, Verdict};
 use crate::project::{Project, ProjectError};
-use crate::publish::{Part, Published};
 use crate::remote::{News, Shared};
 use crate::run::{Capacity, Event, Failure, Observer, Session, Summary, run, verify_unpublished};
 use crate::store::{Damage, StoreError, Writer};
@@ -151,7 +149,7 @@ pub fn make(
             remote.supply(pipeline, &workspace, &writer, &mut plan, nodes, tell);
             writer.sync()?;
         }
-        let capacity = this.admit(&plan)?;
+        let capacity = admit(project, &workspace, &plan, options)?;
         if !options.keep_going {
             let needed = manual_steps(pipeline, &plan, project.registry());
             if !needed.is_empty() {
@@ -225,7 +223,16 @@ pub fn admit(
     plan: &Plan,
     options: &MakeOptions,
 ) -> Result<Capacity, MakeError> {
-    Make { project, pipeline: project.pipeline()?, workspace, options }.admit(plan)
+    let pipeline = project.pipeline()?;
+    let capacity = options.limits.capacity(pipeline, options.backend.site())?;
+    capacity.check_plan(pipeline, plan)?;
+    match options.limits.denied(pipeline, plan) {
+        Some((pool, nodes)) => {
+            let steps = nodes.into_iter().map(|node| explain(pipeline, workspace, plan, node));
+            Err(MakeError::Denied { pool: pool.to_owned(), steps: steps.collect() })
+        }
+        None => Ok(capacity),
+    }
 }
 
 /// The needed steps that a person must do something for first.
@@ -252,32 +259,6 @@ struct Make<'a> {
 }
 
 impl<'a> Make<'a> {
-    /// Whether everything is fresh and published, and nothing else is published any more.
-    fn is_published(&self, plan: &Plan) -> bool {
-        let is_published = |node: NodeIndex| {
-            let step = &self.pipeline.graph[node];
-            let has_report = |tree| self.workspace.is_published(step, &tree);
-            *plan.verdict(node) == Verdict::Fresh
-                && (step.publish.is_none() || plan.of(node).tree.is_some_and(has_report))
-        };
-        let reports = self.workspace.reports();
-        plan.needed().all(is_published)
-            && reports.left_over(self.pipeline, &self.parts(plan), self.workspace.recorder()).is_empty()
-    }
-
-    fn admit(&self, plan: &Plan) -> Result<Capacity, MakeError> {
-        let limits = &self.options.limits;
-        let capacity = limits.capacity(self.pipeline, self.options.backend.site())?;
-        capacity.check_plan(self.pipeline, plan)?;
-        match limits.denied(self.pipeline, plan) {
-            Some((pool, nodes)) => {
-                let steps = nodes.into_iter().map(|node| explain(self.pipeline, self.workspace, plan, node));
-                Err(MakeError::Denied { pool: pool.to_owned(), steps: steps.collect() })
-            }
-            None => Ok(capacity),
-        }
-    }
-
     fn schedule(
         &self,
         writer: &Writer,
@@ -336,52 +317,6 @@ impl<'a> Make<'a> {
             reports: self.workspace.reports().folder().to_owned(),
             ..MakeSummary::default()
         }
-    }
-
-    /// What there is to publish.
-    fn parts(&self, plan: &Plan) -> Vec<Part<'a>> {
-        let part = |node: NodeIndex| {
-            let step = &self.pipeline.graph[node];
-            let below = step.publish.as_deref()?;
-            let tree = plan.of(node).tree?;
-            let manifest = self.workspace.manifest(&tree)?.as_ref().clone();
-            Some(Part { step: &step.name, below, manifest, tree })
-        };
-        plan.needed().filter_map(part).collect()
-    }
-
-    fn publish(&self, writer: &Writer, parts: &[Part]) -> Result<Published, MakeError> {
-        // Two at once would each forget what the other wrote.
-        let _alone = writer.alone("publish.lock")?;
-        let open = |tree: &Digest| self.workspace.open_result(tree, None);
-        let reports = self.workspace.reports();
-        let published = reports.publish(writer, self.pipeline, parts, &open, self.workspace.recorder());
-        published.map_err(|error| {
-            let step = error.step().and_then(|name| self.project.step(name).ok());
-            match step {
-                Some(step) => {
-                    let (pipeline, line) = (self.pipeline.file.clone(), self.pipeline.graph[step].line);
-                    MakeError::Reports { pipeline, line, error: Box::new(error) }
-                }
-                None => MakeError::Publish(error),
-            }
-        })
-    }
-
-    /// How a complete run compares with what the project committed. A difference is no failure.
-    fn compare(
-        &self,
-        plan: &Plan,
-        published: Option<&Published>,
-        observer: &mut dyn Observer,
-    ) -> Option<Reproduction> {
-        let committed = Committed::load(self.pipeline).unwrap_or_else(|error| {
-            let text = format!("results are not compared with the evidence: {error}");
-            observer.on(&Event::Notice { text: &text });
-            Committed::without_evidence(self.pipeline)
-        });
-        let removed = published.map_or(&[][..], |published| &published.removed);
-        committed.verdict(self.pipeline, self.workspace, plan, removed)
     }
 }
 

@@ -34,7 +34,7 @@ impl Location {
     }
 }
 
-/// A project on the disk.
+/// A project on the disk. Its pipeline is that of the first time it was asked for.
 pub struct Project<'r> {
     registry: &'r Registry,
     file: PathBuf,

@@ -1,4 +1,4 @@
-//! Reads the disk and the environment while a plan is made, and notes each question with its answer, so that
+//! Reads the disk and the environment for a plan, and notes each question with its answer, so that
 //! [`crate::up_to_date`] can ask the same again. It does not know what the answers are for.
 
 use std::cell::{RefCell, RefMut};

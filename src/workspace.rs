@@ -72,7 +72,7 @@ impl Workspace {
         })
     }
 
-    /// Reads what a plan of `pipeline` needs besides the store: the lock file and, where it counts, the evidence.
+    /// Reads what a plan of `pipeline` needs in addition to the store: the lock file and, where it counts, the evidence.
     ///
     /// # Errors
     /// When one of them cannot be read.

@@ -103,7 +103,7 @@ impl ContentStore {
     /// The pipeline files that have used this store.
     ///
     /// # Errors
-    /// When it cannot be told which they are.
+    /// When they cannot be read.
     pub fn users(&self) -> Result<Vec<PathBuf>, StoreError> {
         let mut users = Vec::new();
         for (_, path) in self.list(USERS)? {

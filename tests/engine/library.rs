@@ -60,7 +60,7 @@ fn make_in(space: &TestSpace, sender: Sender<String>) -> MakeSummary {
     make(&project, &MakeRequest::default(), &options, &mut Ear(sender)).unwrap()
 }
 
-fn made() -> TestSpace {
+fn built() -> TestSpace {
     let space = TestSpace::new(STEPS);
     space.write("one", "1");
     space.write("two", "2");
@@ -73,7 +73,7 @@ fn made() -> TestSpace {
 
 #[test]
 fn a_second_make_has_nothing_to_do_and_says_nothing() {
-    let space = made();
+    let space = built();
     // The first time by a plan, then by what that has read.
     for _ in 0..2 {
         let (sender, heard) = channel();
@@ -86,7 +86,7 @@ fn a_second_make_has_nothing_to_do_and_says_nothing() {
 
 #[test]
 fn what_was_removed_while_make_waited_is_built_again() {
-    let space = made();
+    let space = built();
     space.write("two", "3");
     let store = ContentStore::open(&space.path("cache")).unwrap();
     let alone = store.alone(&mut |_| {}).unwrap();
