@@ -20,7 +20,7 @@ use repro::pipeline::Pipeline;
 use repro::plan::{Request, plan};
 use repro::record::Machine;
 use repro::run::{
-    Cluster, Event, Execution, Executor, Observer, Options, Outcome, Report, Reporter, Resources, Running,
+    Cluster, Event, Execution, Executor, Observer, Outcome, Report, Reporter, Resources, Running, Session,
     Site, Task,
 };
 use repro::workspace::Workspace;
@@ -203,7 +203,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn make(pipeline: &Pipeline, folder: &Path, number: usize, ends_badly: bool) -> Result<(), Box<dyn Error>> {
     let (since, cpu) = (Instant::now(), cpu_seconds()?);
-    let workspace = Workspace::open(pipeline, &folder.join("cache"), &folder.join("reports"))?;
+    let mut workspace = Workspace::open(&folder.join("cache"))?;
+    workspace.load(pipeline, false)?;
     let writer = workspace.store().lock(&mut |_| {})?;
     let targets: Vec<NodeIndex> = pipeline.graph.node_indices().collect();
     let mut plan = plan(pipeline, &workspace, &Request { targets, ..Request::default() });
@@ -218,20 +219,22 @@ fn make(pipeline: &Pipeline, folder: &Path, number: usize, ends_badly: bool) -> 
         pools: pipeline.pools.clone(),
         cluster: Some(Cluster { jobs: 2 * GPUS, site: Site::default() }),
     };
-    let options =
-        Options { resources, keep_going: true, wait: true, estimated_seconds: None, remote_cache: None };
     let executor = SimulatedCluster(sender);
     let began = Instant::now();
-    let summary = repro::run::run(
+    let session = Session {
         pipeline,
-        &workspace,
-        &writer,
-        &mut plan,
-        &executor,
-        &options,
-        channel(),
-        &mut Silent,
-    );
+        workspace: &workspace,
+        writer: &writer,
+        executor: &executor,
+        observer: &mut Silent,
+        messages: channel(),
+        resources,
+        keep_going: true,
+        wait: true,
+        estimated_seconds: None,
+        remote_cache: None,
+    };
+    let summary = repro::run::run(session, &mut plan);
     let hours = began.elapsed().as_secs_f64() / HOUR.as_secs_f64();
     writer.sync()?;
     drop(executor);

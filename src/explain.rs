@@ -54,7 +54,7 @@ pub struct Explanation {
     /// Its newest record under any key.
     pub last: Option<RunRecord>,
     /// What running it again on the same has shown, if that was tried.
-    pub verified: Option<store::Verdict>,
+    pub verified: Option<store::RerunVerdict>,
 }
 
 /// One reason for a step to run.

@@ -20,7 +20,7 @@ const HEAD: &str = "# What the pipeline downloaded, by BLAKE3 digest, noted at f
                     # Keep this file with the pipeline. A line that is removed is noted anew when its step runs again.\n";
 
 /// The noted digests.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Lockfile {
     file: PathBuf,
     /// The digest of the file as it was read or written last, if it was there.

@@ -16,7 +16,8 @@ use crate::key::{Difference, KeyText, StageKey};
 use crate::pipeline::{Pipeline, Source, Step};
 use crate::record::{RecordedInput, RunRecord, source_name};
 
-/// All that judging may ask.
+/// All that planning asks of the store, the project and the reports. What an answer was read from outside of the state
+/// log, [`crate::recorder::Recorder`] notes.
 pub trait BuildState {
     /// The tree that the newest execution of a key wrote.
     fn tree(&self, key: &StageKey) -> Option<Digest>;
@@ -123,6 +124,68 @@ pub fn in_order(pipeline: &Pipeline) -> Vec<NodeIndex> {
 }
 
 /// Judges every step that the request needs.
+///
+/// # Examples
+/// Where no step has run yet, the first one is stale and the second one waits for it:
+///
+/// ```
+/// use std::path::Path;
+///
+/// use repro::command::Command;
+/// use repro::digest::Digest;
+/// use repro::key::StageKey;
+/// use repro::pipeline::{Pipeline, Step};
+/// use repro::plan::{BuildState, Reason, Request, Verdict, judge};
+/// use repro::record::RunRecord;
+/// use stage_api::Registry;
+///
+/// /// No step has run, and nothing is published.
+/// struct Empty;
+///
+/// impl BuildState for Empty {
+///     fn tree(&self, _: &StageKey) -> Option<Digest> {
+///         None
+///     }
+///     fn last(&self, _: &Step) -> Option<RunRecord> {
+///         None
+///     }
+///     fn output(&self, _: &Digest, _: &str) -> Option<Digest> {
+///         None
+///     }
+///     fn has_bytes(&self, _: &Digest, _: Option<&str>) -> bool {
+///         false
+///     }
+///     fn file(&self, _: &Path) -> Option<Digest> {
+///         None
+///     }
+///     fn surroundings(&self, _: &Step) -> Result<Vec<(String, String)>, String> {
+///         Ok(Vec::new())
+///     }
+///     fn is_published(&self, _: &Step, _: &Digest) -> bool {
+///         false
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let text = r#"(
+///     default_profile: "paper",
+///     profiles: [(name: "paper", about: "an example")],
+///     steps: [
+///         (name: "numbers", stage: "command", params: (run: ["seq", "9"], stdout: "text")),
+///         (name: "sum", stage: "command", inputs: {"in": ["numbers/text"]}, params: (run: ["wc", "{input.in}"])),
+///     ],
+/// )"#;
+/// let registry = Registry::new().with(Command);
+/// let pipeline = Pipeline::parse(Path::new("pipeline.ron"), text, None, &registry)?;
+/// let step = |name: &str| pipeline.targets[name][0];
+/// let (numbers, sum) = (step("numbers"), step("sum"));
+///
+/// let plan = judge(&pipeline, &Empty, &Request { targets: vec![sum], ..Request::default() });
+/// assert_eq!(*plan.verdict(numbers), Verdict::Stale(Reason::NeverRun));
+/// assert_eq!(*plan.verdict(sum), Verdict::Waiting { on: vec![numbers] });
+/// # Ok(())
+/// # }
+/// ```
 pub fn plan<'a>(pipeline: &'a Pipeline, known: &'a dyn BuildState, request: &Request) -> Plan<'a> {
     let graph = &pipeline.graph;
     let order = in_order(pipeline);

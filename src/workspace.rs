@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::digest::Digest;
-use crate::environment::Versions;
 use crate::evidence::Evidence;
 use crate::key::StageKey;
 use crate::lockfile::Lockfile;
@@ -16,20 +15,20 @@ use crate::pipeline::{Pipeline, Source, Step};
 use crate::plan::BuildState;
 use crate::publish::Reports;
 use crate::record::RunRecord;
-use crate::store::{ContentStore, Facts, ResultError, Snapshot, StatCache, StoreError, VerifiedPath};
+use crate::recorder::Recorder;
+use crate::store::{ContentStore, ResultError, Snapshot, StoreError, VerifiedPath};
 use crate::tree::{Manifest, TreeError};
 
 /// The disk as one pipeline sees it.
 pub struct Workspace {
     store: ContentStore,
+    recorder: Recorder,
     evidence: Evidence,
     reports: Reports,
     root: PathBuf,
     profile: String,
     lockfile: RefCell<Lockfile>,
     files: RefCell<BTreeMap<PathBuf, Result<Digest, TreeError>>>,
-    digests: RefCell<StatCache>,
-    versions: RefCell<Versions>,
     /// The step's key that a tree was last found by: its record names the tree's parts.
     owners: RefCell<HashMap<Digest, StageKey>>,
     outputs: RefCell<HashMap<Digest, BTreeMap<String, Digest>>>,
@@ -53,41 +52,53 @@ pub struct UnusableFile {
 }
 
 impl Workspace {
-    /// The workspace of `pipeline` with its store in `cache` and its reports in `reports` (a folder per profile
-    /// below it). Creates nothing.
+    /// Opens the store in `cache`, which is enough to ask whether a request is up to date. Creates nothing.
     ///
     /// # Errors
     /// When the store cannot be used.
-    pub fn open(pipeline: &Pipeline, cache: &Path, reports: &Path) -> Result<Self, StoreError> {
-        Self::with(pipeline, Facts::open(cache)?, reports, Evidence::default())
-    }
-
-    /// As [`Workspace::open`], with what the store knows already read, and with evidence.
-    ///
-    /// # Errors
-    /// When the noted digests beside the pipeline file cannot be read.
-    pub fn with(
-        pipeline: &Pipeline,
-        facts: Facts,
-        reports: &Path,
-        evidence: Evidence,
-    ) -> Result<Self, StoreError> {
-        let Facts { store, digests, versions } = facts;
+    pub fn open(cache: &Path) -> Result<Self, StoreError> {
+        let store = ContentStore::open(cache)?;
         Ok(Self {
-            reports: Reports::new(reports.to_owned(), pipeline, store.root()),
-            root: pipeline.root.clone(),
-            profile: pipeline.profile.clone(),
-            lockfile: RefCell::new(Lockfile::load(&pipeline.file)?),
+            recorder: Recorder::new(&store),
+            store,
+            evidence: Evidence::default(),
+            reports: Reports::default(),
+            root: PathBuf::new(),
+            profile: String::new(),
+            lockfile: RefCell::default(),
             files: RefCell::default(),
-            digests: RefCell::new(digests),
-            versions: RefCell::new(versions),
             owners: RefCell::default(),
             outputs: RefCell::default(),
             manifests: RefCell::default(),
             history: OnceCell::new(),
-            store,
-            evidence,
         })
+    }
+
+    /// Reads what a plan of `pipeline` needs in addition to the store: the lock file and, where it counts, the evidence.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub fn load(&mut self, pipeline: &Pipeline, with_evidence: bool) -> Result<(), StoreError> {
+        self.root.clone_from(&pipeline.root);
+        self.profile.clone_from(&pipeline.profile);
+        self.recorder.note_file(&pipeline.absolute_file(), Some(pipeline.text));
+        for (path, digest) in &pipeline.other_files {
+            self.recorder.note_file(&self.root.join(path), Some(*digest));
+        }
+        for (path, was_there) in &pipeline.looked_for {
+            self.recorder.note_presence(&self.root.join(path), *was_there);
+        }
+        if with_evidence {
+            self.evidence = Evidence::load(&Evidence::folder(pipeline))?;
+            if let Some((file, digest)) = self.evidence.file() {
+                self.recorder.note_file(&file, digest);
+            }
+        }
+        let lockfile = Lockfile::load(&pipeline.file)?;
+        self.recorder.note_file(&pipeline.absolute_file().with_extension("lock"), lockfile.text());
+        self.lockfile = RefCell::new(lockfile);
+        self.reports = Reports::new(self.root.join("reports"), pipeline, self.store.root());
+        Ok(())
     }
 
     /// The files of the reports that a published step writes, with their digests.
@@ -124,22 +135,17 @@ impl Workspace {
         &self.reports
     }
 
-    /// Keeps the digests of files and the versions of tools for the next time.
+    /// What reads files of the project, reports and the environment.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Keeps the digests of files and the versions of tools for the next process.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn keep_facts(&self) -> Result<(), StoreError> {
-        self.store.keep_facts(&mut self.digests.borrow_mut(), &self.versions.borrow_mut().take_new())
-    }
-
-    /// Asks the version commands again when they are next wanted; says whether any had been wanted before.
-    pub fn ask_versions_again(&self) -> bool {
-        self.versions.borrow_mut().ask_again()
-    }
-
-    /// The stat cache of project and report files.
-    pub fn digests(&self) -> std::cell::RefMut<'_, StatCache> {
-        self.digests.borrow_mut()
+    pub fn save(&self) -> Result<(), StoreError> {
+        self.recorder.save(&self.store)
     }
 
     /// The first file of the project that a step of `steps` reads and that is missing or cannot be hashed.
@@ -174,7 +180,7 @@ impl Workspace {
 
     /// Whether a file of the project still is what it was when it was first asked about.
     pub fn is_unchanged(&self, path: &Path) -> bool {
-        let now = self.digests.borrow_mut().digest(&self.locate(path)).ok();
+        let now = self.recorder.digest(&self.locate(path)).ok();
         now == self.file(path)
     }
 
@@ -186,7 +192,7 @@ impl Workspace {
     /// What is in a folder of the project; `None` for a file.
     pub fn project_folder(&self, path: &Path) -> Option<Manifest> {
         let folder = self.locate(path);
-        if folder.is_dir() { self.digests.borrow_mut().manifest(&folder).ok() } else { None }
+        if folder.is_dir() { self.recorder.stat_cache().manifest(&folder).ok() } else { None }
     }
 
     /// Takes note that a tree was just written.
@@ -197,12 +203,6 @@ impl Workspace {
     /// The record of a key.
     pub fn record(&self, key: &StageKey) -> Option<RunRecord> {
         self.store.record(key).or_else(|| self.evidence.record(key).cloned())
-    }
-
-    /// The lock file that outputs are held against, and its digest when it was read; `None` when it was not there.
-    pub fn lock_file(&self) -> (PathBuf, Option<Digest>) {
-        let lockfile = self.lockfile.borrow();
-        (lockfile.file().to_owned(), lockfile.text())
     }
 
     /// Holds the outputs of a step that just ran against what is noted of it, and notes what is not.
@@ -274,7 +274,7 @@ impl BuildState for Workspace {
     }
 
     fn environment(&self, step: &Step) -> Result<Vec<(String, String)>, String> {
-        self.versions.borrow_mut().environment(&step.environment)
+        self.recorder.environment(&step.environment)
     }
 
     fn has_bytes(&self, tree: &Digest, path: Option<&str>) -> bool {
@@ -283,9 +283,7 @@ impl BuildState for Workspace {
 
     fn file(&self, path: &Path) -> Option<Digest> {
         let mut files = self.files.borrow_mut();
-        let digest = files
-            .entry(path.to_owned())
-            .or_insert_with(|| self.digests.borrow_mut().digest(&self.locate(path)));
+        let digest = files.entry(path.to_owned()).or_insert_with(|| self.recorder.digest(&self.locate(path)));
         digest.as_ref().ok().copied()
     }
 
@@ -293,9 +291,7 @@ impl BuildState for Workspace {
         match (&step.publish, self.manifest(tree)) {
             (None, _) => true,
             (Some(_), None) => false,
-            (Some(below), Some(manifest)) => {
-                self.reports.hold(below, &manifest, &mut self.digests.borrow_mut())
-            }
+            (Some(below), Some(manifest)) => self.reports.hold(below, &manifest, &self.recorder),
         }
     }
 }

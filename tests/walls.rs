@@ -85,6 +85,15 @@ fn only_the_command_line_prints() {
 }
 
 #[test]
+fn planning_reads_through_the_recorder() {
+    let mut planning = sources("src");
+    planning.retain(|(path, _)| ["src/plan.rs", "src/workspace.rs"].iter().any(|file| path.ends_with(file)));
+    assert_eq!(planning.len(), 2);
+    let words = ["std::fs", "File::open", ".exists()", "metadata(", "env::var", "Command::new"];
+    refuse(&planning, &words, "what is read elsewhere would be missing in the up-to-date check");
+}
+
+#[test]
 fn stages_do_not_know_the_engine() {
     let stages = [sources("stages/src"), sources("stages/api/src")].concat();
     refuse(&stages, &["repro::", "extern crate repro"], "a stage knows no pipeline, no cache");

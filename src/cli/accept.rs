@@ -7,7 +7,6 @@ use clap::Args;
 use serde_json::json;
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
 use super::{Global, print, print_json};
 use crate::accept::{Accepted, Refusal, Word, accept};
@@ -41,7 +40,8 @@ impl Accept {
                 hint: Some("say in a sentence why the result is the same; it is kept and shown".to_owned()),
             });
         }
-        let context = Context::load(global, registry)?;
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
         let word = Word {
             because: self.because.trim().to_owned(),
             who: person(),
@@ -50,13 +50,13 @@ impl Accept {
         };
         let mut nodes = Vec::new();
         for name in &self.steps {
-            nodes.push(context.step(name)?);
+            nodes.push(project.step(name)?);
         }
         let mut tell = |owner: &str| print_err!("waiting for {owner}, which writes the same cache");
-        let writer = context.workspace()?.store().lock(&mut tell)?;
+        let writer = project.workspace()?.store().lock(&mut tell)?;
         let mut said = Vec::new();
         // Each after what it reads: an accepted step gives the next one its inputs.
-        let order = in_order(&context.pipeline);
+        let order = in_order(pipeline);
         nodes.sort_by_key(|node| order.iter().position(|other| other == node));
         let mut refused = None;
         let named = word.params.iter().map(|name| format!("param {name}"));
@@ -65,10 +65,10 @@ impl Accept {
             named.chain(word.inputs.iter().map(|port| format!("input {port}"))).collect();
         let alone = nodes.len() == 1;
         for node in nodes {
-            let workspace = context.workspace()?;
-            let plan = context.plan(&workspace, vec![node], BTreeSet::new())?;
-            let step = &context.pipeline.graph[node].name;
-            let record = match accept(&context.pipeline, &workspace, &plan, node, &word) {
+            let workspace = project.workspace()?;
+            let plan = project.plan(&workspace, vec![node], BTreeSet::new())?;
+            let step = &pipeline.graph[node].name;
+            let record = match accept(pipeline, &workspace, &plan, node, &word) {
                 Ok(Accepted { idle, .. }) if alone && !idle.is_empty() => {
                     let idle = idle.into_iter().collect::<Vec<_>>().join(", ");
                     refused = Some(CliError::Usage {

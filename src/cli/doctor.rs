@@ -6,11 +6,13 @@ use std::process::ExitCode;
 use clap::Args;
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
-use super::{Global, format, manual_steps, print, print_json};
+use super::{Global, format, print, print_json};
 use crate::doctor::{Finding, Standing, examine};
+use crate::make::manual_steps;
+use crate::pipeline::Pipeline;
 use crate::plan::plan;
+use crate::project::Project;
 
 /// Check this machine, the cache and a profile's downloads before a run.
 ///
@@ -23,9 +25,10 @@ pub struct Doctor {
 
 impl Doctor {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let context = Context::load(global, registry)?;
-        let mut found = examine(context.cache(), registry.host_checks());
-        found.extend(self.allowed_env(&context, registry)?);
+        let project = global.project(registry)?;
+        project.pipeline()?;
+        let mut found = examine(project.cache(), registry.host_checks());
+        found.extend(self.allowed_env(&project)?);
         if global.json {
             print_json(&found)?;
         } else {
@@ -43,16 +46,17 @@ impl Doctor {
 
     /// What the profile needs from outside: files and licences that only a person can get, and the variables of the
     /// environment that its steps may see.
-    fn allowed_env(&self, context: &Context, registry: &Registry) -> Result<Vec<Finding>, CliError> {
+    fn allowed_env(&self, project: &Project) -> Result<Vec<Finding>, CliError> {
+        let (pipeline, registry) = (project.pipeline()?, project.registry());
         let nodes = match self.targets.is_empty() {
-            true => context.pipeline.graph.node_indices().collect(),
-            false => context.targets(&self.targets)?,
+            true => pipeline.graph.node_indices().collect(),
+            false => project.targets(&self.targets)?,
         };
         // A cache that cannot be read is a finding already.
-        let Ok(workspace) = context.workspace() else { return Ok(Vec::new()) };
+        let Ok(workspace) = project.workspace() else { return Ok(Vec::new()) };
         let request = crate::plan::Request { targets: nodes, forced: BTreeSet::new() };
-        let plan = plan(&context.pipeline, &workspace, &request);
-        let needed = manual_steps::failures(context, &plan, registry);
+        let plan = plan(pipeline, &workspace, &request);
+        let needed = manual_steps(pipeline, &plan, registry);
         let mut found: Vec<Finding> = needed
             .iter()
             .map(|failure| {
@@ -63,26 +67,26 @@ impl Doctor {
             })
             .collect();
         if found.is_empty() {
-            let profile = &context.pipeline.profile;
+            let profile = &pipeline.profile;
             found.push(Finding::good(
                 "outside",
                 format!("nothing is missing that only a person can get for `{profile}`"),
             ));
         }
-        found.push(credentials(context, registry, plan.needed()));
+        found.push(credentials(pipeline, registry, plan.needed()));
         Ok(found)
     }
 }
 
 /// Which variables of the environment are set that the steps may see. Values are never looked at.
 fn credentials(
-    context: &Context,
+    pipeline: &Pipeline,
     registry: &Registry,
     nodes: impl Iterator<Item = petgraph::graph::NodeIndex>,
 ) -> Finding {
     let mut by_name: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for node in nodes {
-        let step = &context.pipeline.graph[node];
+        let step = &pipeline.graph[node];
         let wanted = registry.get(&step.stage).map(|stage| stage.allowed_env()).unwrap_or_default();
         for (name, _) in std::env::vars_os() {
             let Some(name) = name.to_str() else { continue };

@@ -1,42 +1,50 @@
-//! What `repro make --dry-run` says: what would run, why, and how long it would take.
+//! What `repro make --dry-run` prints: what would run, why, and how long it would take.
 
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::context::Context;
 use super::error::CliError;
+use super::make_summary::print_error;
 use super::{Global, format, print, print_json, status};
 use crate::estimate::{Estimate, estimate};
 use crate::explain::{Explanation, explain};
-use crate::plan::{Plan, Verdict};
+use crate::make::{MakeOptions, MakeRequest, admit, plan};
+use crate::plan::Verdict;
+use crate::project::Project;
 use crate::run::Resources;
-use crate::workspace::Workspace;
 
-/// Tells it; runs nothing.
+/// Prints it; runs nothing.
 pub fn dry_run(
     global: &Global,
-    context: &Context,
-    workspace: &Workspace,
-    plan: &Plan,
-    resources: &Resources,
+    project: &Project,
+    request: &MakeRequest,
+    options: &MakeOptions,
 ) -> Result<ExitCode, CliError> {
+    let pipeline = project.pipeline()?;
+    project.registry().check_host()?;
+    options.limits.check_pools(pipeline)?;
+    let workspace = &project.workspace()?;
+    let plan = plan(project, workspace, request)?;
+    let resources = &match admit(project, workspace, &plan, options) {
+        Ok(resources) => resources,
+        Err(error) => return print_error(global, request, error),
+    };
     let not_fresh = plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh);
-    let steps: Vec<Explanation> =
-        not_fresh.map(|node| explain(&context.pipeline, workspace, plan, node)).collect();
-    let guess = estimate(&context.pipeline, plan, workspace.history(), resources);
+    let steps: Vec<Explanation> = not_fresh.map(|node| explain(pipeline, workspace, &plan, node)).collect();
+    let guess = estimate(pipeline, &plan, workspace.history(), resources);
     if global.json {
         print_json(&json!({"steps": steps, "estimate": guess}))?;
     } else if steps.is_empty() {
         print_err!("nothing to do: {} fresh", format::count(plan.needed().count(), "step"));
     } else {
-        print(&(status::table(&steps) + &describe(&guess, resources)))?;
+        print(&(status::table(&steps) + &estimate_text(&guess, resources)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// An estimate in words.
-fn describe(guess: &Estimate, resources: &Resources) -> String {
+fn estimate_text(guess: &Estimate, resources: &Resources) -> String {
     const SHOWN: usize = 8;
     if guess.unknown.len() == guess.steps.len() {
         return "no estimate: none of these steps has run before\n".to_owned();

@@ -6,8 +6,12 @@ use std::process::ExitCode;
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use stage_api::{HostError, StageError};
 
+use crate::git::GitError;
+use crate::make::MakeError;
 use crate::pipeline::{PipelineError, nearest};
+use crate::project::ProjectError;
 use crate::publish::PublishError;
+use crate::run::LimitError;
 use crate::store::StoreError;
 use crate::workspace::UnusableFile;
 
@@ -176,15 +180,54 @@ fn picture(error: &PipelineError) -> Option<String> {
     Some(lines.join("\n"))
 }
 
-impl From<HostError> for CliError {
-    fn from(HostError { message, hint }: HostError) -> Self {
-        Self::Usage { message, hint: Some(hint) }
+impl From<ProjectError> for CliError {
+    fn from(error: ProjectError) -> Self {
+        match error {
+            ProjectError::Pipeline(error) => Self::Pipeline(error),
+            ProjectError::Store(error) => Self::Store(error),
+            ProjectError::Name { message, hint } => Self::Usage { message, hint },
+            ProjectError::File { pipeline, file } => Self::File { pipeline, file },
+        }
     }
 }
 
-impl From<PipelineError> for CliError {
-    fn from(error: PipelineError) -> Self {
-        Self::Pipeline(Box::new(error))
+impl From<MakeError> for CliError {
+    fn from(error: MakeError) -> Self {
+        match error {
+            MakeError::Project(error) => error.into(),
+            MakeError::Store(error) => error.into(),
+            MakeError::Host(error) => error.into(),
+            MakeError::Limit(error) => error.into(),
+            MakeError::Remote(error) => error.into(),
+            MakeError::Publish(error) => error.into(),
+            MakeError::Backend(message) => {
+                let hint = message.starts_with("--executor");
+                let hint = hint.then(|| "without it the steps run on this machine".to_owned());
+                Self::Usage { message, hint }
+            }
+            error @ (MakeError::Denied { .. }
+            | MakeError::ManualSteps(_)
+            | MakeError::Signals(_)
+            | MakeError::Reports { .. }) => Self::usage(error.to_string()),
+        }
+    }
+}
+
+impl From<LimitError> for CliError {
+    fn from(LimitError { message, hint }: LimitError) -> Self {
+        Self::Usage { message, hint }
+    }
+}
+
+impl From<GitError> for CliError {
+    fn from(GitError { message, hint }: GitError) -> Self {
+        Self::Usage { message, hint }
+    }
+}
+
+impl From<HostError> for CliError {
+    fn from(HostError { message, hint }: HostError) -> Self {
+        Self::Usage { message, hint: Some(hint) }
     }
 }
 

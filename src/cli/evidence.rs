@@ -7,7 +7,6 @@ use clap::Args;
 use serde_json::json;
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
 use super::{Global, format, print, print_json};
 use crate::digest::Digest;
@@ -33,16 +32,16 @@ pub struct Evidence {
 
 impl Evidence {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let context = Context::load(global, registry)?;
-        let targets = context.targets(&self.targets)?;
-        let workspace = context.workspace()?;
-        let plan = context.plan(&workspace, targets, BTreeSet::new())?;
-        let Collected { proofs, by_result } =
-            match collect(&context.pipeline, &workspace, &plan, self.largest) {
-                Ok(attested) => attested,
-                Err(refusal) => return refused(&refusal, self.largest),
-            };
-        let folder = context.evidence_folder();
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
+        let targets = project.targets(&self.targets)?;
+        let workspace = project.workspace()?;
+        let plan = project.plan(&workspace, targets, BTreeSet::new())?;
+        let Collected { proofs, by_result } = match collect(pipeline, &workspace, &plan, self.largest) {
+            Ok(attested) => attested,
+            Err(refusal) => return refused(&refusal, self.largest),
+        };
+        let folder = evidence::Evidence::folder(pipeline);
         let writer = workspace
             .store()
             .lock(&mut |owner| print_err!("waiting for {owner}, which has this cache to itself"))?;

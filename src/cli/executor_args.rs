@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::error::CliError;
-use crate::run::{Executor, Site, Slurm, Subprocess};
+use crate::run::{Backend, Site};
 
 /// Options that say where steps run.
 #[derive(Args, Default)]
@@ -28,30 +28,15 @@ enum Place {
 }
 
 impl ExecutorArgs {
-    /// What is known of the cluster, if steps go to one.
-    pub fn site(&self) -> Result<Option<Site>, CliError> {
+    /// Where steps run.
+    ///
+    /// # Errors
+    /// A site file that cannot be read or is wrong.
+    pub fn backend(&self) -> Result<Backend, CliError> {
         match (self.executor, &self.slurm_site) {
-            (Place::Local, _) => Ok(None),
-            (Place::Slurm, None) => Ok(Some(Site::default())),
-            (Place::Slurm, Some(file)) => Site::load(file).map(Some).map_err(CliError::usage),
-        }
-    }
-
-    /// What starts steps, with results in `store`.
-    pub fn executor(site: Option<&Site>, store: &std::path::Path) -> Result<Box<dyn Executor>, CliError> {
-        match site {
-            Some(site) => {
-                Ok(Box::new(Slurm::new(store, site.clone()).map_err(|problem| CliError::Usage {
-                    message: format!("--executor slurm: {problem}"),
-                    hint: Some("without it the steps run on this machine".to_owned()),
-                })?))
-            }
-            None => {
-                let program = Subprocess::this_program().map_err(|error| {
-                    CliError::usage(format!("this program's file cannot be found: {error}"))
-                })?;
-                Ok(Box::new(program))
-            }
+            (Place::Local, _) => Ok(Backend::Processes),
+            (Place::Slurm, None) => Ok(Backend::Slurm(Site::default())),
+            (Place::Slurm, Some(file)) => Site::load(file).map(Backend::Slurm).map_err(CliError::usage),
         }
     }
 }

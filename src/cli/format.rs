@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::explain::{Cause, FileChange, State, VariableChange};
 use crate::params::ParamChange;
 use crate::record::RunRecord;
-use crate::store::{Outcome, Verdict};
+use crate::store::{RerunOutcome, RerunVerdict};
 
 /// That another process runs a step.
 pub fn held_by_others(step: &str, by: Option<&str>) -> String {
@@ -47,12 +47,14 @@ pub fn damaged(step: &str) -> String {
 }
 
 /// What running a step again has shown.
-pub fn verdict(verdict: &Verdict) -> String {
+pub fn verdict(verdict: &RerunVerdict) -> String {
     let when = ago(verdict.when_ms);
     match &verdict.outcome {
-        Outcome::Same => format!("the same bytes when run again ({when})"),
-        Outcome::Within { tolerance } => format!("the same to within {tolerance:e} when run again ({when})"),
-        Outcome::Differs { tolerance, files } => {
+        RerunOutcome::Same => format!("the same bytes when run again ({when})"),
+        RerunOutcome::Within { tolerance } => {
+            format!("the same to within {tolerance:e} when run again ({when})")
+        }
+        RerunOutcome::Differs { tolerance, files } => {
             let beyond = tolerance.map_or(String::new(), |tolerance| format!(" by more than {tolerance:e}"));
             let mut text = format!("something else{beyond} when run again ({when})");
             for Difference { path, how } in files.iter().take(5) {

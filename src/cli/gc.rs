@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
 use super::{Global, format, print, print_json};
 use crate::command::quoted;
 use crate::pipeline::needs::{bytes, size};
 use crate::plan::{BuildState, Request, Verdict, plan};
+use crate::project::Project;
 use crate::store::{ContentStore, Kind, Limits, Roots, Sweep};
 
 /// Remove results that no pipeline names, and leftovers of killed runs.
@@ -58,18 +58,18 @@ fn keep(text: &str) -> Result<Keep, String> {
 
 impl Gc {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<std::process::ExitCode, CliError> {
-        let context = Context::load(global, registry)?;
-        let store = context.workspace()?.store().clone();
+        let project = global.project(registry)?;
+        let store = project.workspace()?.store().clone();
         if self.dry_run || !store.root().exists() {
-            let (roots, _) = self.roots(&context, &store, registry)?;
+            let (roots, _) = self.roots(&project, &store)?;
             let sweep = store.sweep(&roots, &self.limits())?;
             self.tell(global, &sweep)?;
             return Ok(std::process::ExitCode::SUCCESS);
         }
         let mut tell = |owner: &str| print_err!("waiting for {owner}, which uses this cache");
         let sweeper = store.alone(&mut tell)?;
-        // Planned under the exclusive lock: the results of every run are known.
-        let (roots, gone) = self.roots(&context, sweeper.store(), registry)?;
+        // Judged with nobody else at work: what a run has just made is known.
+        let (roots, gone) = self.roots(&project, sweeper.store())?;
         let sweep = sweeper.store().sweep(&roots, &self.limits())?;
         self.tell(global, &sweep)?;
         for user in gone {
@@ -80,18 +80,13 @@ impl Gc {
     }
 
     /// All that is named: by this pipeline, and by the others that have used the cache. Also the pipelines that have used the
-    /// cache and cannot be read, if `--force` is given.
-    fn roots(
-        &self,
-        context: &Context,
-        store: &ContentStore,
-        registry: &Registry,
-    ) -> Result<(Roots, Vec<PathBuf>), CliError> {
+    /// cache and cannot be asked, if that is not to stop it.
+    fn roots(&self, project: &Project, store: &ContentStore) -> Result<(Roots, Vec<PathBuf>), CliError> {
         let (mut roots, mut gone) = (Roots::default(), Vec::new());
-        name_all(&mut roots, context, registry)?;
-        for user in store.users()?.into_iter().filter(|user| *user != context.file()) {
-            let named = context.of_file(user.clone(), registry);
-            match named.and_then(|other| name_all(&mut roots, &other, registry)) {
+        name_all(&mut roots, project)?;
+        for user in store.users()?.into_iter().filter(|user| *user != project.absolute_file()) {
+            let other = project.with_file(user.clone());
+            match name_all(&mut roots, &other) {
                 Ok(()) => {}
                 Err(_) if self.force => gone.push(user),
                 Err(_) => {
@@ -157,19 +152,20 @@ impl Gc {
 }
 
 /// Adds what a pipeline names, in every profile.
-fn name_all(roots: &mut Roots, context: &Context, registry: &Registry) -> Result<(), CliError> {
-    for profile in &context.pipeline.profiles {
-        let context = context.of_profile(profile, registry)?;
-        let workspace = context.workspace()?;
-        let targets = context.pipeline.graph.node_indices().collect();
-        let plan = plan(&context.pipeline, &workspace, &Request { targets, ..Request::default() });
+fn name_all(roots: &mut Roots, project: &Project) -> Result<(), CliError> {
+    for profile in &project.pipeline()?.profiles {
+        let project = project.with_profile(profile);
+        let pipeline = project.pipeline()?;
+        let workspace = project.workspace()?;
+        let targets = pipeline.graph.node_indices().collect();
+        let plan = plan(pipeline, &workspace, &Request { targets, ..Request::default() });
         for node in plan.needed() {
             let step_plan = plan.of(node);
             roots.keys.extend(step_plan.key_text.as_ref().map(|text| text.key()));
             roots.trees.extend(step_plan.tree);
             if matches!(step_plan.verdict, Verdict::Waiting { .. } | Verdict::Broken(_)) {
-                // Its key is unknown now, so its last result may be the result of that key.
-                let last = workspace.last(&context.pipeline.graph[node]);
+                // What it would run on is not known now, so what it made last may be what it would make.
+                let last = workspace.last(&pipeline.graph[node]);
                 roots.trees.extend(last.as_ref().map(|record| record.tree));
                 roots.keys.extend(last.map(|record| record.key_text.key()));
             }

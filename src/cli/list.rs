@@ -6,7 +6,6 @@ use clap::Args;
 use serde_json::json;
 use stage_api::{Registry, secrets};
 
-use super::context::Context;
 use super::error::CliError;
 use super::{Global, print, print_json};
 
@@ -52,7 +51,8 @@ fn stages(global: &Global, registry: &Registry) -> Result<(), CliError> {
 }
 
 fn steps(global: &Global, registry: &Registry) -> Result<(), CliError> {
-    let pipeline = Context::load(global, registry)?.pipeline;
+    let project = global.project(registry)?;
+    let pipeline = project.pipeline()?;
     let name = |node: &petgraph::graph::NodeIndex| pipeline.graph[*node].name.as_str();
     // A step is a target by its own name; as a target it is listed only where it is declared as one.
     let is_step = |target: &str| pipeline.graph.node_weights().any(|step| step.name == target);

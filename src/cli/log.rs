@@ -11,7 +11,6 @@ use clap::Args;
 use serde_json::json;
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
 use super::{Global, print_bytes, print_json};
 use crate::escape::escaped_bytes;
@@ -36,17 +35,18 @@ pub struct Log {
 
 impl Log {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let context = Context::load(global, registry)?;
-        let node = context.step(&self.step)?;
-        let workspace = context.workspace()?;
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
+        let node = project.step(&self.step)?;
+        let workspace = project.workspace()?;
         let request = Request { targets: vec![node], forced: BTreeSet::new() };
-        let plan = plan(&context.pipeline, &workspace, &request);
+        let plan = plan(pipeline, &workspace, &request);
         let key = plan.of(node).key_text.as_ref().map(|text| text.key());
         let running_log = || running(&workspace, &self.step, key.as_ref());
         let running = running_log();
-        let found = running.clone().or_else(|| last(&workspace, &context.pipeline.graph[node], key.as_ref()));
+        let found = running.clone().or_else(|| last(&workspace, &pipeline.graph[node], key.as_ref()));
         let Some(path) = found.filter(|log| log.exists()) else {
-            if workspace.last(&context.pipeline.graph[node]).is_some() {
+            if workspace.last(&pipeline.graph[node]).is_some() {
                 return self.silent(global);
             }
             return Err(CliError::Usage {

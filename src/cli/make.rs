@@ -1,41 +1,26 @@
 //! `repro make`.
 
-use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use std::io;
 use std::process::ExitCode;
-use std::rc::Rc;
-use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use clap::Args;
-use petgraph::graph::NodeIndex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stage_api::Registry;
 
-use super::committed::{Committed, Reproduction};
-use super::context::{Context, Project};
+use super::console::Console;
 use super::dry_run::dry_run;
 use super::error::CliError;
 use super::executor_args::ExecutorArgs;
-use super::made::{Made, by_evidence};
-use super::manual_steps;
-use super::remote_args::{RemoteArgs, print_remote_event};
+use super::remote_args::RemoteArgs;
 use super::resource_args::ResourceArgs;
-use super::{Global, console, format, status};
-use crate::digest::Digest;
-use crate::estimate::estimate;
-use crate::explain::explain;
-use crate::grounds::Grounds;
-use crate::plan::{BuildState, Plan, Verdict};
-use crate::publish::{Part, Published};
-use crate::remote::RemoteCache;
-use crate::run::{self, Message, Options, Resources, Summary};
-use crate::store::{ContentStore, Damage, Facts, StoreError, Writer};
-use crate::workspace::Workspace;
+use super::{Global, make_summary};
+use crate::make::{MakeOptions, MakeRequest, StopHandle, make};
+use crate::run::Backend;
 
 /// Brings targets up to date: runs what must run, keeps the results, publishes the reports.
-#[derive(Args, Default)]
+#[derive(Args)]
 pub struct Make {
     /// Targets or steps; `all` when none is given.
     targets: Vec<String>,
@@ -66,348 +51,51 @@ pub struct Make {
 }
 
 impl Make {
-    /// Makes these targets as far as that goes, on this machine alone.
-    pub fn everything(targets: Vec<String>, resource_args: ResourceArgs) -> Self {
-        Self { targets, resource_args, keep_going: true, ..Self::default() }
-    }
-
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
         let since = Instant::now();
-        let project = Project::locate(global, registry)?;
-        // Most of the time nothing has changed since there was nothing to do.
-        let mut facts = project.facts();
-        let asked = self.asked();
-        if let Ok(facts) = &mut facts
-            && let Some(steps) = self.known_done(&project, &asked, facts)
-        {
-            keep(facts.keep());
-            return nothing_to_do(global, Made::nothing(steps, since), 0);
-        }
-        let context = Context::of(project, registry)?;
-        registry.check_host()?;
-        self.resource_args.check(&context)?;
-        let targets = context.targets(&asked)?;
-        let forced = self.force.iter().map(|name| context.step(name)).collect::<Result<BTreeSet<_>, _>>()?;
-        // A step that is forced is asked for, whether or not a target needs it.
-        let targets = targets.into_iter().chain(forced.iter().copied()).collect::<Vec<_>>();
-
-        // First without the lock: most of the time there is nothing to do, and nothing to wait for.
-        let (mut workspace, anew) = (&context.workspace_with(facts?)?, OnceCell::new());
-        let mut plan = context.plan(workspace, targets.clone(), forced.clone())?;
-        if !self.dry_run && is_done(&context, workspace, &plan) {
-            keep(context.keep(workspace.store()));
-            keep(workspace.store().register(&context.file()));
-            let parts = parts(&context, workspace, &plan);
-            let is_noted = workspace.reports().is_noted(&parts);
-            // Reports that a clone brought, say: from now on this pipeline knows them as its own.
-            if !is_noted && !self.check {
-                let writer = workspace.store().lock(&mut tell_of_waiting)?;
-                publish(&context, workspace, &writer, &parts)?;
-            }
-            let is_final = forced.is_empty() && (is_noted || !self.check);
-            let grounds = is_final.then(|| Grounds::of(&context.pipeline, workspace, &plan)).flatten();
-            keep(workspace.keep_facts());
-            if let Some(grounds) = grounds {
-                keep(grounds.keep(&context.request(&asked), workspace));
-            }
-            let made = Made::nothing(plan.needed().count(), since);
-            return nothing_to_do(global, made, by_evidence(workspace, &plan));
-        }
-        // What other machines have made counts before anything is refused or begun.
-        let remote_cache = if self.dry_run { None } else { self.remote_args.open()? };
-        if let Some(remote_cache) = &remote_cache {
-            let writer = workspace.store().lock(&mut tell_of_waiting)?;
-            if writer.has_waited() {
-                return self.run(global, registry);
-            }
-            let nodes = plan.needed().collect();
-            remote_cache.fetch_missing(
-                &context.pipeline,
-                workspace,
-                &writer,
-                &mut plan,
-                nodes,
-                &mut print_remote_event,
-            );
-            writer.sync()?;
-        }
-        let resources = self.resource_args.resources(&context, self.executor.site()?)?;
-        self.resource_args.refuse_impossible(&context, &plan, &resources)?;
-        let reason = |node| status::root_reason(&explain(&context.pipeline, workspace, &plan, node));
-        if let Some(code) = self.resource_args.denied(global, &context, &plan, reason)? {
-            return Ok(code);
-        }
+        let project = global.project(registry)?;
+        let request = MakeRequest { targets: self.requested(), force: self.force.clone() };
+        let backend = self.executor.backend()?;
+        // A terminal that goes away ends what runs on this machine; jobs of a cluster outlive it, and the next run finds them.
+        let jobs_outlive = matches!(backend, Backend::Slurm(_));
+        let options = MakeOptions {
+            limits: self.resource_args.limits(),
+            backend,
+            remote: self.remote_args.address(),
+            keep_going: self.keep_going,
+            no_wait: self.no_wait,
+            check: self.check,
+            on_start: Some(&|handle| stop_on_signals(handle, jobs_outlive)),
+        };
         if self.dry_run {
-            return dry_run(global, &context, workspace, &plan, &resources);
+            return dry_run(global, &project, &request, &options);
         }
-
-        // What only people can do is said at once and as a whole, not one by one as the steps come to it.
-        if !self.keep_going {
-            let needed = manual_steps::failures(&context, &plan, registry);
-            if !needed.is_empty() {
-                manual_steps::tell(global, &asked, &needed)?;
-                return Ok(ExitCode::from(3));
-            }
+        let done = make(&project, &request, &options, &mut Console::new(global.json));
+        match done {
+            Ok(summary) => make_summary::print(global, &project, &request, &summary, since),
+            Err(error) => make_summary::print_error(global, &request, error),
         }
-
-        // Then beside others that write. What one who had to be waited for has removed is known no more.
-        let writer = workspace.store().lock(&mut tell_of_waiting)?;
-        if writer.has_waited() {
-            let opened = context.workspace()?;
-            workspace = anew.get_or_init(|| opened);
-        }
-        keep(context.keep(workspace.store()));
-        workspace.store().register(&context.file())?;
-        // Something is to be done: what the version commands say is asked anew, once.
-        if workspace.ask_versions_again() || writer.has_waited() {
-            plan = context.plan(workspace, targets, forced)?;
-        }
-        warn_of_losses(workspace.store());
-        warn_of_leftovers(&writer);
-        warn_of_damage(&context, workspace, &mut plan)?;
-        let schedule = |plan: &mut Plan| {
-            self.schedule(global, &context, workspace, &writer, plan, &resources, remote_cache.clone())
-        };
-        let mut summary = schedule(&mut plan)?;
-        // A step may have written into another one's result since that was kept.
-        if summary.is_complete() && warn_of_damage(&context, workspace, &mut plan)? {
-            let again = schedule(&mut plan)?;
-            let ran = std::mem::take(&mut summary.ran);
-            summary = Summary { ran: ran.into_iter().chain(again.ran).collect(), ..again };
-        }
-        writer.sync()?;
-        warn_of_leftovers(&writer);
-        let fresh: Vec<NodeIndex> =
-            plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).collect();
-        let mut made = Made { summary, ..Made::nothing(fresh.len(), since) };
-        if made.summary.is_complete() {
-            let parts = parts(&context, workspace, &plan);
-            if self.check {
-                let mut digests = workspace.digests();
-                made.differing = workspace.reports().differing(&context.pipeline, &parts, &mut digests);
-            } else {
-                made.published = Some(publish(&context, workspace, &writer, &parts)?);
-            }
-        }
-        if made.summary.is_complete() && made.differing.is_empty() {
-            made.reproduction = reproduction(&context, workspace, &plan, made.published.as_ref());
-        }
-        let may_offer = |remote_cache: &Rc<RemoteCache>| {
-            !(made.summary.interrupted
-                || remote_cache.is_unreachable()
-                || remote_cache.remote().is_readonly())
-        };
-        if let Some(remote_cache) = remote_cache.filter(may_offer) {
-            let offered = remote_cache.offer(&context.pipeline, workspace, &plan, fresh.into_iter(), false);
-            made.offered = Some((remote_cache.remote().place().to_owned(), offered));
-        }
-        keep(workspace.keep_facts());
-        if global.json {
-            made.print()?;
-        }
-        Ok(made.tell(&asked, workspace, &plan))
     }
 
-    /// The names of what is asked for.
-    fn asked(&self) -> Vec<String> {
+    /// The names of what to bring up to date.
+    fn requested(&self) -> Vec<String> {
         let all = (self.targets.is_empty() && !self.with.is_empty()).then(|| "all".to_owned());
         all.iter().chain(&self.targets).chain(&self.with).cloned().collect()
     }
-
-    /// How many steps were asked for, if they were found done before and all that this rests on is as it was.
-    fn known_done(&self, project: &Project, asked: &[String], facts: &mut Facts) -> Option<usize> {
-        if self.dry_run || !self.force.is_empty() || self.resource_args.names_pools() {
-            return None;
-        }
-        let grounds = Grounds::known(&project.request(asked), facts)?;
-        grounds.hold(facts).then_some(grounds.steps)
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "what a run has opened, one after the other")]
-    fn schedule(
-        &self,
-        global: &Global,
-        context: &Context,
-        workspace: &Workspace,
-        writer: &Writer,
-        plan: &mut Plan,
-        resources: &Resources,
-        remote_cache: Option<Rc<RemoteCache>>,
-    ) -> Result<Summary, CliError> {
-        if plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh) {
-            return Ok(Summary::default());
-        }
-        let site = resources.cluster.as_ref().map(|cluster| &cluster.site);
-        let executor = ExecutorArgs::executor(site, workspace.store().root())?;
-        let (sender, messages) = channel();
-        let stop_fetching = remote_cache.as_ref().map(|remote_cache| remote_cache.remote().stopper());
-        stop_on_signals(sender.clone(), site.is_some(), stop_fetching)
-            .map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
-        let guess = estimate(&context.pipeline, plan, workspace.history(), resources);
-        let estimated_seconds = guess.unknown.is_empty().then_some(guess.seconds);
-        let resources = resources.clone();
-        let options = Options {
-            resources,
-            keep_going: self.keep_going,
-            wait: !self.no_wait,
-            estimated_seconds,
-            remote_cache,
-        };
-        let mut observer = console::observer(global.json);
-        Ok(run::run(
-            &context.pipeline,
-            workspace,
-            writer,
-            plan,
-            &*executor,
-            &options,
-            (sender, messages),
-            &mut *observer,
-        ))
-    }
 }
 
-/// From here on, signals are messages to the scheduler. A terminal that goes away ends what runs on this machine; jobs
-/// elsewhere outlive it, and the next run finds them.
-fn stop_on_signals(
-    sender: Sender<Message>,
-    jobs_outlive: bool,
-    stop_fetching: Option<impl Fn() + Send + 'static>,
-) -> std::io::Result<()> {
+/// From here on, signals stop the run.
+pub fn stop_on_signals(handle: StopHandle, jobs_outlive: bool) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if !jobs_outlive {
         signals.add_signal(SIGHUP)?;
     }
     std::thread::spawn(move || {
         for _ in signals.forever() {
-            if let Some(stop) = &stop_fetching {
-                stop();
-            }
-            if sender.send(Message::Stop).is_err() {
+            if !handle.stop() {
                 return;
             }
         }
     });
     Ok(())
-}
-
-fn publishing<'a>(context: &'a Context, plan: &'a Plan) -> impl Iterator<Item = NodeIndex> + 'a {
-    plan.needed().filter(|node| context.pipeline.graph[*node].publish.is_some())
-}
-
-/// Whether everything is fresh and published, and nothing else is published any more.
-fn is_done(context: &Context, workspace: &Workspace, plan: &Plan) -> bool {
-    plan.needed().all(|node| *plan.verdict(node) == Verdict::Fresh)
-        && publishing(context, plan).all(|node| {
-            plan.of(node)
-                .tree
-                .is_some_and(|tree| workspace.is_published(&context.pipeline.graph[node], &tree))
-        })
-        && workspace.reports().left_over(&context.pipeline, &parts(context, workspace, plan)).is_empty()
-}
-
-fn nothing_to_do(global: &Global, made: Made, by_evidence: usize) -> Result<ExitCode, CliError> {
-    if global.json {
-        made.print()?;
-    }
-    let how = match by_evidence {
-        0 => String::new(),
-        number => format!(" ({number} by the evidence; --no-evidence runs them here)"),
-    };
-    print_err!("nothing to do: {} fresh{how}", format::count(made.fresh, "step"));
-    Ok(ExitCode::SUCCESS)
-}
-
-fn tell_of_waiting(owner: &str) {
-    print_err!("waiting for {owner}, which has this cache to itself");
-}
-
-/// What the cache has lost, told once: the run that follows does it again.
-fn warn_of_losses(store: &ContentStore) {
-    for Damage { file, at, step } in store.damaged() {
-        let what = match step {
-            Some(step) => format!("a record of `{step}`"),
-            None => "an entry".to_owned(),
-        };
-        print_err!("warning: {}: {what} is damaged (byte {at}) and counts as absent", file.display());
-    }
-    for step in store.lost() {
-        print_err!("warning: what `{step}` wrote is not whole on the disk; it runs again");
-    }
-}
-
-/// Looks at what is yet to be published, and says what of it is damaged; whether anything is.
-fn warn_of_damage(context: &Context, workspace: &Workspace, plan: &mut Plan) -> Result<bool, StoreError> {
-    let damaged = run::doubt_unpublished(&context.pipeline, workspace, plan)?;
-    damaged.iter().for_each(|step| print_err!("warning: {}", format::damaged(step)));
-    Ok(!damaged.is_empty())
-}
-
-/// What dead runs left and a person should know of.
-fn warn_of_leftovers(writer: &Writer) {
-    for warning in writer.take_warnings() {
-        print_err!("warning: {warning}");
-    }
-}
-
-/// What cannot be kept for the next time costs time then, nothing else.
-fn keep(kept: Result<(), StoreError>) {
-    if let Err(error) = kept {
-        print_err!("warning: {error}; the next run takes a little longer");
-    }
-}
-
-/// What there is to publish.
-fn parts<'a>(context: &'a Context, workspace: &Workspace, plan: &Plan) -> Vec<Part<'a>> {
-    let graph = &context.pipeline.graph;
-    let part = |node: NodeIndex| {
-        let tree = plan.of(node).tree?;
-        Some(Part {
-            step: &graph[node].name,
-            below: graph[node].publish.as_deref()?,
-            manifest: workspace.manifest(&tree)?.as_ref().clone(),
-            tree,
-        })
-    };
-    publishing(context, plan).filter_map(part).collect()
-}
-
-/// How a complete run compares with what the project committed. That is no reason for a run to fail.
-fn reproduction(
-    context: &Context,
-    workspace: &Workspace,
-    plan: &Plan,
-    published: Option<&Published>,
-) -> Option<Reproduction> {
-    let committed = Committed::load(context).unwrap_or_else(|error| {
-        print_err!("warning: results are not compared with the evidence: {error}");
-        Committed::without_evidence(context)
-    });
-    let removed = published.map_or(&[][..], |published| &published.removed);
-    committed.verdict(context, workspace, plan, removed)
-}
-
-fn publish(
-    context: &Context,
-    workspace: &Workspace,
-    writer: &Writer,
-    parts: &[Part],
-) -> Result<Published, CliError> {
-    // Two at once would each forget what the other wrote.
-    let _alone = writer.alone("publish.lock")?;
-    let open = |tree: &Digest| workspace.open_result(tree, None);
-    let published =
-        workspace.reports().publish(writer, &context.pipeline, parts, &open, &mut workspace.digests());
-    published.map_err(|error| {
-        let graph = &context.pipeline.graph;
-        let step = error.step().and_then(|name| graph.node_weights().find(|step| step.name == name));
-        match step {
-            Some(step) => CliError::usage(format!(
-                "{}:{}: {error}",
-                context.pipeline.file_of(step).display(),
-                step.line
-            )),
-            None => error.into(),
-        }
-    })
 }

@@ -12,10 +12,8 @@ macro_rules! print_err {
 }
 
 mod accept;
-mod committed;
 mod completions;
 mod console;
-mod context;
 mod diff;
 mod doctor;
 mod dry_run;
@@ -24,7 +22,6 @@ mod evidence;
 mod executor_args;
 mod format;
 mod gc;
-mod git;
 mod graph;
 mod guard;
 mod help;
@@ -32,8 +29,8 @@ mod hints;
 mod job;
 mod list;
 mod log;
-mod made;
 mod make;
+mod make_summary;
 mod man;
 mod manual_steps;
 mod plot;
@@ -60,6 +57,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use stage_api::{Registry, secrets};
 
 use crate::escape::{escaped, escaped_json};
+use crate::project::{Location, Project};
 use error::CliError;
 
 /// Rebuild a scientific paper: a pipeline of content-hashed steps that runs only what changed.
@@ -90,6 +88,19 @@ struct Global {
     /// Print JSON to standard output.
     #[arg(long, global = true)]
     json: bool,
+}
+
+impl Global {
+    /// The project that the options name; its pipeline is not read yet.
+    fn project<'r>(&self, registry: &'r Registry) -> Result<Project<'r>, CliError> {
+        let location = Location {
+            file: self.file.clone(),
+            profile: self.profile.clone(),
+            cache: self.cache.clone(),
+            no_evidence: self.no_evidence,
+        };
+        Ok(Project::locate(&location, registry)?)
+    }
 }
 
 #[derive(Subcommand)]

@@ -8,7 +8,6 @@ use petgraph::graph::NodeIndex;
 use serde_json::json;
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
 use super::remote_args::{RemoteArgs, print_remote_event};
 use super::{Global, format, print_json};
@@ -33,16 +32,17 @@ pub struct Pull {
 
 impl Pull {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let remote_cache = self.remote_args.demand()?;
-        let context = Context::load(global, registry)?;
-        let targets = context.targets(&self.targets)?;
-        let workspace = context.workspace()?;
+        let remote_cache = self.remote_args.open()?;
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
+        let targets = project.targets(&self.targets)?;
+        let workspace = project.workspace()?;
         let writer = workspace
             .store()
             .lock(&mut |owner| print_err!("waiting for {owner}, which has this cache to itself"))?;
         workspace.store().refresh()?;
-        workspace.store().register(&context.file())?;
-        let mut plan = context.plan(&workspace, targets.clone(), BTreeSet::new())?;
+        workspace.store().register(&pipeline.absolute_file())?;
+        let mut plan = project.plan(&workspace, targets.clone(), BTreeSet::new())?;
         let (mut fetched, mut size, mut has_trouble) = (Vec::new(), 0, false);
         let mut tell = |news: RemoteEvent| {
             match news {
@@ -54,7 +54,7 @@ impl Pull {
             }
             print_remote_event(news);
         };
-        let pipeline = &context.pipeline;
+
         let all = || plan.needed().collect::<BTreeSet<NodeIndex>>();
         let nodes = all();
         remote_cache.fetch_missing(pipeline, &workspace, &writer, &mut plan, nodes, &mut tell);

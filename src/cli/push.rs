@@ -8,7 +8,6 @@ use petgraph::graph::NodeIndex;
 use serde_json::json;
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
 use super::remote_args::{RemoteArgs, tell_offered};
 use super::{Global, format, print_json};
@@ -32,7 +31,7 @@ pub struct Push {
 
 impl Push {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let remote_cache = self.remote_args.demand()?;
+        let remote_cache = self.remote_args.open()?;
         let place = remote_cache.remote().place();
         if remote_cache.remote().is_readonly() {
             return Err(CliError::Usage {
@@ -40,19 +39,20 @@ impl Push {
                 hint: Some("omit --remote-readonly; a web server accepts no uploads".to_owned()),
             });
         }
-        let context = Context::load(global, registry)?;
-        let targets = context.targets(&self.targets)?;
-        let workspace = context.workspace()?;
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
+        let targets = project.targets(&self.targets)?;
+        let workspace = project.workspace()?;
         // Nobody removes results meanwhile.
         let _writer = workspace
             .store()
             .lock(&mut |owner| print_err!("waiting for {owner}, which has this cache to itself"))?;
         workspace.store().refresh()?;
-        let plan = context.plan(&workspace, targets, BTreeSet::new())?;
+        let plan = project.plan(&workspace, targets, BTreeSet::new())?;
         let (fresh, open): (Vec<NodeIndex>, Vec<NodeIndex>) =
             plan.needed().partition(|node| *plan.verdict(*node) == Verdict::Fresh);
-        let offered = remote_cache.offer(&context.pipeline, &workspace, &plan, fresh.into_iter(), self.again);
-        let name = |node: &NodeIndex| context.pipeline.graph[*node].name.as_str();
+        let offered = remote_cache.offer(pipeline, &workspace, &plan, fresh.into_iter(), self.again);
+        let name = |node: &NodeIndex| pipeline.graph[*node].name.as_str();
         if global.json {
             let conflicts: Vec<_> = offered
                 .conflicts

@@ -11,11 +11,12 @@ use petgraph::graph::NodeIndex;
 use serde_json::json;
 use stage_api::Registry;
 
-use super::context::Context;
+use super::console::Console;
 use super::error::CliError;
-use super::make::Make;
+use super::make::stop_on_signals;
 use super::resource_args::ResourceArgs;
-use super::{Global, format, hints, print, print_json};
+use super::{Global, format, hints, make_summary, print, print_json};
+use crate::make::{MakeOptions, MakeRequest, make};
 use crate::pipeline::needs::bytes;
 use crate::pipeline::{Pipeline, Rehearsal};
 use crate::rehearse::{GPUS, Outcome, REACHED, Rehearsed, Sum, rehearsed, sum};
@@ -77,8 +78,8 @@ impl Rehearse {
             json: global.json,
         };
         hints::repeat_all(global);
-        let context = Context::load(global, registry)?;
-        let pipeline = &context.pipeline;
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
         let Some(rehearsal) = &pipeline.rehearsal else {
             return Err(CliError::usage(format!("the profile `{}` rehearses none", pipeline.profile)));
         };
@@ -88,15 +89,25 @@ impl Rehearse {
         };
         let nodes: Vec<NodeIndex> =
             pipeline.graph.node_indices().filter(|node| !is_left_out(*node)).collect();
-        let names = nodes.iter().map(|node| pipeline.graph[*node].name.clone()).collect();
-        let code = Make::everything(names, self.resource_args.clone())
-            .run(&Global { json: false, ..global.clone() }, registry)?;
+        let targets = nodes.iter().map(|node| pipeline.graph[*node].name.clone()).collect();
+        let request = MakeRequest { targets, ..MakeRequest::default() };
+        let options = MakeOptions {
+            limits: self.resource_args.limits(),
+            keep_going: true,
+            on_start: Some(&|handle| stop_on_signals(handle, false)),
+            ..MakeOptions::default()
+        };
+        let text = &Global { json: false, ..global.clone() };
+        let code = match make(&project, &request, &options, &mut Console::new(false)) {
+            Ok(summary) => make_summary::print(text, &project, &request, &summary, since)?,
+            Err(error) => make_summary::print_error(text, &request, error)?,
+        };
 
-        let workspace = &context.workspace()?;
-        let plan = context.plan(workspace, nodes, BTreeSet::new())?;
+        let workspace = &project.workspace()?;
+        let plan = project.plan(workspace, nodes, BTreeSet::new())?;
         let record = |node: NodeIndex| workspace.record(&plan.of(node).key_text.as_ref()?.key());
         let steps = rehearsed(pipeline, &plan, record);
-        let resources = self.resource_args.resources(&context, None)?;
+        let resources = self.resource_args.limits().resources(pipeline, None)?;
         let sums = declared(pipeline).into_iter().map(|(target, nodes)| {
             let above = with_all_above(pipeline, nodes);
             (target, sum(pipeline, &plan, &resources, &steps, |node| above.contains(&node)))
@@ -120,23 +131,20 @@ impl Rehearse {
 /// The profile that rehearses the requested one, and the folder of the project. Without a request, the only profile that
 /// can be rehearsed.
 fn rehearsal_of(global: &Global, registry: &Registry) -> Result<(String, PathBuf), CliError> {
-    let context = Context::load(global, registry)?;
-    let pairs = &context.pipeline.rehearsals;
+    let project = global.project(registry)?;
+    let pipeline = project.pipeline()?;
+    let pairs = &pipeline.rehearsals;
     let wanted = global.profile.as_deref().filter(|profile| !profile.is_empty());
     let found = pairs.iter().find(|(base, own)| match wanted {
         Some(wanted) => wanted == base || wanted == own,
         None => pairs.len() == 1,
     });
     if let Some((_, own)) = found {
-        return Ok((own.clone(), context.pipeline.root.clone()));
+        return Ok((own.clone(), pipeline.root.clone()));
     }
     let known: Vec<&str> = pairs.iter().map(|(base, _)| base.as_str()).collect();
     Err(CliError::Usage {
-        message: format!(
-            "{}: no profile rehearses `{}`",
-            context.pipeline.file.display(),
-            context.pipeline.profile
-        ),
+        message: format!("{}: no profile rehearses `{}`", pipeline.file.display(), pipeline.profile),
         hint: Some(match known.as_slice() {
             [] => {
                 "a profile with `rehearses: (profile: …)` does; docs/pipeline-ron.md has its form".to_owned()

@@ -6,8 +6,9 @@ use clap::Args;
 
 use super::error::CliError;
 use super::format;
+use crate::make::RemoteAddress;
 use crate::pipeline::needs::bytes;
-use crate::remote::{PushSummary, Remote, RemoteCache, RemoteError, RemoteEvent};
+use crate::remote::{PushSummary, RemoteCache, RemoteError, RemoteEvent};
 
 /// Options that name a shared store.
 #[derive(Args, Default)]
@@ -23,19 +24,22 @@ pub struct RemoteArgs {
 
 impl RemoteArgs {
     /// The shared store, if one is named.
-    pub fn open(&self) -> Result<Option<Rc<RemoteCache>>, CliError> {
+    pub fn address(&self) -> Option<RemoteAddress> {
         // A variable that is set to nothing counts as not set.
-        let place = self.remote.as_ref().filter(|place| !place.is_empty());
-        let open = |place: &String| Ok(Rc::new(RemoteCache::new(Remote::open(place, self.remote_readonly)?)));
-        place.map(open).transpose()
+        let url = self.remote.clone().filter(|url| !url.is_empty());
+        url.map(|url| RemoteAddress { url, is_readonly: self.remote_readonly })
     }
 
-    /// The remote cache; an error if no `--remote` is given.
-    pub fn demand(&self) -> Result<Rc<RemoteCache>, CliError> {
-        self.open()?.ok_or_else(|| CliError::Usage {
+    /// Opens the shared store.
+    ///
+    /// # Errors
+    /// When none is named, or it cannot be named like that.
+    pub fn open(&self) -> Result<Rc<RemoteCache>, CliError> {
+        let address = self.address().ok_or_else(|| CliError::Usage {
             message: "no shared store is named".to_owned(),
             hint: Some("name one with --remote, or in the variable REPRO_REMOTE".to_owned()),
-        })
+        })?;
+        Ok(address.open()?)
     }
 }
 

@@ -9,7 +9,6 @@ use clap::Args;
 use serde::Serialize;
 use stage_api::{Registry, secrets};
 
-use super::context::Context;
 use super::error::CliError;
 use super::{Global, format, print, print_json};
 use crate::digest::Digest;
@@ -18,7 +17,7 @@ use crate::pipeline::needs::bytes;
 use crate::pipeline::{Source, Step};
 use crate::plan::{BuildState, plan};
 use crate::record::{RunRecord, source_name};
-use crate::store::{ResultError, Verdict};
+use crate::store::{RerunVerdict, ResultError};
 use crate::tree;
 use crate::workspace::Workspace;
 
@@ -65,7 +64,7 @@ struct ShownResult {
     files: Vec<ShownFile>,
     record: RunRecord,
     /// What running it again on the same has shown, if that was tried.
-    verified: Option<Verdict>,
+    verified: Option<RerunVerdict>,
 }
 
 #[derive(Serialize)]
@@ -78,13 +77,14 @@ struct ShownFile {
 
 impl Show {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let context = Context::load(global, registry)?;
-        let node = context.step(&self.step)?;
-        let workspace = context.workspace()?;
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
+        let node = project.step(&self.step)?;
+        let workspace = project.workspace()?;
         let request = crate::plan::Request { targets: vec![node], forced: BTreeSet::new() };
         // A missing file of the project does not hide what is known.
-        let plan = plan(&context.pipeline, &workspace, &request);
-        let step = &context.pipeline.graph[node];
+        let plan = plan(pipeline, &workspace, &request);
+        let step = &pipeline.graph[node];
         let key_text = plan.of(node).key_text.as_ref();
         let digests: Vec<Digest> = key_text.map(|text| text.input_digests().collect()).unwrap_or_default();
         let input_digest = |at: usize, source: &Source| match source {
@@ -93,7 +93,7 @@ impl Show {
         };
         let inputs = step.inputs.iter().enumerate().map(|(at, input)| ShownInput {
             port: input.port.clone(),
-            source: source_name(&context.pipeline, &input.source),
+            source: source_name(pipeline, &input.source),
             digest: input_digest(at, &input.source),
         });
         let current = key_text.and_then(|text| workspace.record(&text.key()));
@@ -102,13 +102,13 @@ impl Show {
             step: step.name.clone(),
             stage: step.stage.clone(),
             version: step.version,
-            profile: context.pipeline.profile.clone(),
-            file: context.pipeline.file_of(step),
+            profile: pipeline.profile.clone(),
+            file: pipeline.file_of(step),
             line: step.line,
             params: secrets::shown(&step.params),
             needs: step.needs.to_string(),
             publish: step.publish.clone(),
-            state: explain(&context.pipeline, &workspace, &plan, node).state,
+            state: explain(pipeline, &workspace, &plan, node).state,
             inputs: inputs.collect(),
             key: key_text.map(|text| text.key().to_string()),
             result: current.or_else(|| workspace.last(step)).map(|r| result(&workspace, r, is_current)),

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use clap::Args;
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
 use super::{Global, format, print, print_json};
 use crate::explain::{Explanation, State, explain};
@@ -23,12 +22,13 @@ pub struct Status {
 
 impl Status {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let context = Context::load(global, registry)?;
-        let targets = context.targets(&self.targets)?;
-        let workspace = context.workspace()?;
-        let plan = context.plan(&workspace, targets, BTreeSet::new())?;
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
+        let targets = project.targets(&self.targets)?;
+        let workspace = project.workspace()?;
+        let plan = project.plan(&workspace, targets, BTreeSet::new())?;
         let steps: Vec<Explanation> =
-            plan.needed().map(|node| explain(&context.pipeline, &workspace, &plan, node)).collect();
+            plan.needed().map(|node| explain(pipeline, &workspace, &plan, node)).collect();
         if global.json {
             print_json(&steps)?;
         } else {

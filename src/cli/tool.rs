@@ -12,12 +12,13 @@ use stage_api::{
     StepView, ToolContext, Unit, secrets,
 };
 
-use super::context::Context;
 use super::error::CliError;
 use super::{Global, format, graph, log, print_bytes, print_data};
 use crate::escape::escaped_json;
 use crate::explain::{State, explain};
+use crate::pipeline::Pipeline;
 use crate::plan::{Plan, Request, in_order, plan};
+use crate::project::Project;
 use crate::record::{RunRecord, source_name};
 use crate::run::{Allocation, Gpu, machine};
 use crate::workspace::Workspace;
@@ -38,11 +39,12 @@ pub fn run(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Resul
 /// What a tool answers, the project being as it is now.
 pub fn answer(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Result<Answer, CliError> {
     registry.check_host()?;
-    let context = Context::load(global, registry)?;
-    let workspace = context.workspace()?;
-    let everything = context.pipeline.graph.node_indices().collect();
-    let plan = plan(&context.pipeline, &workspace, &Request { targets: everything, forced: BTreeSet::new() });
-    let results = Judged { context: &context, workspace: &workspace, plan: &plan };
+    let project = global.project(registry)?;
+    let pipeline = project.pipeline()?;
+    let workspace = project.workspace()?;
+    let everything = pipeline.graph.node_indices().collect();
+    let plan = plan(pipeline, &workspace, &Request { targets: everything, forced: BTreeSet::new() });
+    let results = Judged { project: &project, pipeline, workspace: &workspace, plan: &plan };
     let host = host();
     let tool_context = ToolContext {
         results: &results,
@@ -110,14 +112,15 @@ impl Progress for Told {
 
 /// The pipeline's steps with what is known of each.
 struct Judged<'a> {
-    context: &'a Context,
+    project: &'a Project<'a>,
+    pipeline: &'a Pipeline,
     workspace: &'a Workspace,
     plan: &'a Plan<'a>,
 }
 
 impl Judged<'_> {
     fn step(&self, node: NodeIndex) -> StepView {
-        let pipeline = &self.context.pipeline;
+        let pipeline = self.pipeline;
         let (step, step_plan) = (&pipeline.graph[node], self.plan.of(node));
         let key = step_plan.key_text.as_ref().map(|text| text.key());
         let mut digests = step_plan.key_text.iter().flat_map(|text| text.input_digests());
@@ -162,15 +165,15 @@ fn run_view(record: RunRecord) -> RunView {
 
 impl Results for Judged<'_> {
     fn root(&self) -> &Path {
-        &self.context.pipeline.root
+        &self.pipeline.root
     }
 
     fn file(&self) -> &Path {
-        &self.context.pipeline.file
+        &self.pipeline.file
     }
 
     fn profile(&self) -> &str {
-        &self.context.pipeline.profile
+        &self.pipeline.profile
     }
 
     fn steps(&self) -> Vec<StepView> {
@@ -178,7 +181,7 @@ impl Results for Judged<'_> {
     }
 
     fn drawing(&self, steps: &[&str]) -> String {
-        let pipeline = &self.context.pipeline;
+        let pipeline = self.pipeline;
         let mut nodes = in_order(pipeline);
         nodes.retain(|node| steps.contains(&pipeline.graph[*node].name.as_str()));
         graph::svg_with_states(pipeline, &nodes, &|node| {
@@ -189,7 +192,7 @@ impl Results for Judged<'_> {
     }
 
     fn output(&self, step: &str) -> Result<PathBuf, StageError> {
-        let node = self.context.step(step).map_err(|error| match error {
+        let node = self.project.step(step).map_err(|error| match CliError::from(error) {
             CliError::Usage { message, hint } => {
                 StageError::Params(format!("{message}; {}", hint.unwrap_or_default()))
             }

@@ -8,14 +8,14 @@ use clap::Args;
 use petgraph::graph::NodeIndex;
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
 use super::resource_args::ResourceArgs;
 use super::{Global, format, print, print_json};
 use crate::pipeline::needs::bytes;
 use crate::plan::Verdict;
+use crate::project::Project;
 use crate::run::{Subprocess, rerun};
-use crate::store::{ContentStore, Outcome, Verdict as Proof, Verified};
+use crate::store::{ContentStore, RerunOutcome, RerunVerdict, Verified};
 
 /// Check the cache for damaged results, or run a step again and compare.
 ///
@@ -36,15 +36,15 @@ pub struct Verify {
 
 impl Verify {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let context = Context::load(global, registry)?;
+        let project = global.project(registry)?;
         for step in &self.steps {
-            context.step(step)?;
+            project.step(step)?;
         }
         if self.rerun {
             registry.check_host()?;
-            return self.again(global, &context);
+            return self.again(global, &project);
         }
-        let store = context.workspace()?.store().clone();
+        let store = project.workspace()?.store().clone();
         let wanted =
             |step: &str, _: &str| self.steps.is_empty() || self.steps.iter().any(|name| name == step);
         let terminal = std::io::stderr().is_terminal() && !global.json;
@@ -67,13 +67,14 @@ impl Verify {
     }
 
     /// Runs the named steps again.
-    fn again(&self, global: &Global, context: &Context) -> Result<ExitCode, CliError> {
-        let workspace = context.workspace()?;
+    fn again(&self, global: &Global, project: &Project) -> Result<ExitCode, CliError> {
+        let pipeline = project.pipeline()?;
+        let workspace = project.workspace()?;
         let nodes =
-            self.steps.iter().map(|step| context.step(step)).collect::<Result<Vec<NodeIndex>, _>>()?;
-        let plan = context.plan(&workspace, nodes.clone(), Default::default())?;
+            self.steps.iter().map(|step| project.step(step)).collect::<Result<Vec<NodeIndex>, _>>()?;
+        let plan = project.plan(&workspace, nodes.clone(), Default::default())?;
         for node in &nodes {
-            let step = &context.pipeline.graph[*node];
+            let step = &pipeline.graph[*node];
             let refuse = |problem: &str| CliError::Usage {
                 message: format!("step `{}` cannot be verified: {problem}", step.name),
                 hint: Some(format!("`repro make {} --force {0}` first", step.name)),
@@ -81,14 +82,14 @@ impl Verify {
             if *plan.verdict(*node) != Verdict::Fresh {
                 return Err(refuse("it is not fresh"));
             }
-            let sources = context.pipeline.graph.neighbors_directed(*node, petgraph::Direction::Incoming);
+            let sources = pipeline.graph.neighbors_directed(*node, petgraph::Direction::Incoming);
             let trees = sources.chain([*node]).filter_map(|node| plan.of(node).tree);
             if !trees.into_iter().all(|tree| workspace.store().has_bytes(&tree)) {
                 return Err(refuse("its result, or something that it reads, is no longer in the cache"));
             }
         }
-        let resources = self.resource_args.resources(context, None)?;
-        self.resource_args.refuse_impossible(context, &plan, &resources)?;
+        let resources = self.resource_args.limits().resources(pipeline, None)?;
+        resources.check_plan(pipeline, &plan)?;
         let executor = Subprocess::this_program()
             .map_err(|error| CliError::usage(format!("this program's file cannot be found: {error}")))?;
         let writer = workspace
@@ -96,15 +97,14 @@ impl Verify {
             .lock(&mut |owner| print_err!("waiting for {owner}, which has this cache to itself"))?;
         let (mut proofs, mut all_same) = (Vec::new(), true);
         for node in nodes {
-            let step = &context.pipeline.graph[node];
+            let step = &pipeline.graph[node];
             print_err!("running {} again", step.name);
-            let compared =
-                rerun::rerun(&context.pipeline, &workspace, &writer, &plan, node, &executor, &resources);
+            let compared = rerun::rerun(pipeline, &workspace, &writer, &plan, node, &executor, &resources);
             let outcome =
                 compared.map_err(|problem| CliError::usage(format!("step `{}`: {problem}", step.name)))?;
-            all_same &= !matches!(outcome, Outcome::Differs { .. });
+            all_same &= !matches!(outcome, RerunOutcome::Differs { .. });
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let proof = Proof { when_ms: now.as_millis() as u64, outcome };
+            let proof = RerunVerdict { when_ms: now.as_millis() as u64, outcome };
             if let Some(text) = &plan.of(node).key_text {
                 workspace.store().keep_verdict(&text.key(), &proof)?;
             }

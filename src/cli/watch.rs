@@ -12,7 +12,6 @@ use console::Term;
 use serde_json::json;
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
 use super::plot::plot;
 use super::{Global, log, print, print_json};
@@ -39,14 +38,14 @@ type Series = Vec<(String, Vec<(u64, f64)>)>;
 
 impl Watch {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let context = Context::load(global, registry)?;
-        let node = context.step(&self.step)?;
-        let workspace = context.workspace()?;
-        let plan =
-            plan(&context.pipeline, &workspace, &Request { targets: vec![node], forced: BTreeSet::new() });
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
+        let node = project.step(&self.step)?;
+        let workspace = project.workspace()?;
+        let plan = plan(pipeline, &workspace, &Request { targets: vec![node], forced: BTreeSet::new() });
         let key = plan.of(node).key_text.as_ref().map(|text| text.key());
         let running = || log::running(&workspace, &self.step, key.as_ref());
-        let found = running().or_else(|| log::last(&workspace, &context.pipeline.graph[node], key.as_ref()));
+        let found = running().or_else(|| log::last(&workspace, &pipeline.graph[node], key.as_ref()));
         let path = found.map(|log| log.with_extension("jsonl"));
         let missing = || CliError::Usage {
             message: format!("step `{}` has measured nothing", self.step),

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use clap::Args;
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
 use super::{Global, format, print, print_json};
 use crate::explain::{Explanation, State, explain};
@@ -20,11 +19,12 @@ pub struct Why {
 
 impl Why {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let context = Context::load(global, registry)?;
-        let node = context.step(&self.step)?;
-        let workspace = context.workspace()?;
-        let plan = context.plan(&workspace, vec![node], BTreeSet::new())?;
-        let explanation = explain(&context.pipeline, &workspace, &plan, node);
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
+        let node = project.step(&self.step)?;
+        let workspace = project.workspace()?;
+        let plan = project.plan(&workspace, vec![node], BTreeSet::new())?;
+        let explanation = explain(pipeline, &workspace, &plan, node);
         if global.json {
             print_json(&explanation)?;
         } else {

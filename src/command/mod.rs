@@ -6,7 +6,6 @@
 //! variables it declares and a few that every program needs. The text of its version command and the values of the
 //! variables it declares are part of its key.
 
-mod ended;
 mod launch;
 
 use std::collections::BTreeMap;
@@ -19,8 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Environment, Job, Stage, StageError};
 
-pub use ended::outcome_of;
-pub use launch::{Place, found, launch, not_started, quoted};
+pub use launch::{Place, check_end, found, launch, not_started, quoted};
 
 use crate::sandbox::{self, Allowed, Sandbox};
 
@@ -195,7 +193,7 @@ impl Stage for Command {
             }
             std::thread::sleep(Duration::from_millis(2));
         };
-        let result = outcome_of(params, &place, status);
+        let result = check_end(params, &place, status);
         job.progress.note(std::fs::read_to_string(&log).unwrap_or_default().trim_end());
         result
     }
@@ -223,7 +221,7 @@ fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), Stage
     let told = |path: &PathBuf| format!("it {was} {}, which is not among its inputs", path.display());
     let undeclared: Vec<String> = ended.undeclared.iter().map(told).collect();
     undeclared.iter().for_each(|told| job.progress.warn(told));
-    outcome_of(params, place, ended.status).map_err(|error| match error {
+    check_end(params, place, ended.status).map_err(|error| match error {
         StageError::Failed(problem) if params.sandbox == Sandbox::Strict => StageError::Failed(format!(
             "{problem}\n  {}in `sandbox: strict` it may open only its inputs, `{{out}}`, `{{scratch}}`, folders of the \
              system and those of `sandbox_read`",

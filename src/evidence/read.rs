@@ -20,6 +20,7 @@ use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::key::StageKey;
+use crate::pipeline::Pipeline;
 use crate::record::RunRecord;
 use crate::store::{StoreError, VerifiedPath, files};
 use crate::tree::{Manifest, is_executable};
@@ -49,6 +50,11 @@ pub struct Proof {
 }
 
 impl Evidence {
+    /// Where evidence of the pipeline's profile is.
+    pub fn folder(pipeline: &Pipeline) -> PathBuf {
+        pipeline.root.join("reports/evidence").join(&pipeline.profile)
+    }
+
     /// Reads the evidence in `folder`, which need not exist.
     ///
     /// # Errors

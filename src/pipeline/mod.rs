@@ -238,6 +238,11 @@ fn without_mark(text: &str) -> &str {
 }
 
 impl Pipeline {
+    /// The pipeline file, within its folder as that is named here.
+    pub fn absolute_file(&self) -> PathBuf {
+        self.root.join(self.file.file_name().unwrap_or_default())
+    }
+
     /// Where the steps that publish do so, by name.
     pub fn publishing(&self) -> HashMap<&str, &Path> {
         let steps = self.graph.node_weights();

@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::recorder::Recorder;
 use crate::store::files;
 
 /// The files of a step, below the folder of its profile, with what was written: the digests of their bytes, and of the executable bit
@@ -27,7 +28,7 @@ pub(super) struct Ledger {
 }
 
 /// The ledgers of a cache.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Ledgers {
     folder: PathBuf,
     /// The folder that the cache is in.
@@ -41,6 +42,8 @@ pub(super) struct Ledgers {
 pub(super) struct Other {
     /// Its pipeline file, an absolute path.
     pub pipeline: PathBuf,
+    /// Whether that is there.
+    pub is_there: bool,
     /// The file that holds the ledger.
     pub file: PathBuf,
     pub ledger: Ledger,
@@ -62,13 +65,15 @@ impl Ledgers {
     }
 
     /// One's own ledger; empty where there is none or it cannot be read: then files of earlier steps stay.
-    pub fn own(&self) -> Ledger {
+    pub fn own(&self, recorder: &Recorder) -> Ledger {
+        self.note(recorder);
         let empty = || Ledger { pipeline: self.named().to_owned(), profiles: BTreeMap::new() };
         read(&self.own_file()).filter(|ledger| ledger.pipeline == self.named()).unwrap_or_else(empty)
     }
 
     /// The ledgers of other pipelines in the folder of this one.
-    pub fn others(&self) -> Vec<Other> {
+    pub fn others(&self, recorder: &Recorder) -> Vec<Other> {
+        self.note(recorder);
         let (own, mut found) = (self.own_file(), Vec::new());
         for item in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let file = item.path();
@@ -77,11 +82,17 @@ impl Ledgers {
             };
             let pipeline = self.base.join(&ledger.pipeline);
             if pipeline.parent() == self.pipeline.parent() {
-                found.push(Other { pipeline, file, ledger });
+                let is_there = recorder.exists(&pipeline);
+                found.push(Other { pipeline, is_there, file, ledger });
             }
         }
         found.sort_by(|a, b| a.file.cmp(&b.file));
         found
+    }
+
+    /// Notes that the ledgers are read. Where they cannot be, that shows as ledgers that are not there.
+    fn note(&self, recorder: &Recorder) {
+        let _ = recorder.digest(&self.folder);
     }
 
     /// Keeps one's own ledger.

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::pipeline::Pipeline;
-use crate::store::{ResultError, StatCache, VerifiedPath, Writer, files};
+use crate::recorder::Recorder;
+use crate::store::{ResultError, VerifiedPath, Writer, files};
 use crate::tree::{Entry, Manifest, shown};
 use clash::Owner;
 use ledger::{Files, Ledger, Ledgers, Other};
@@ -24,7 +25,7 @@ use ledger::{Files, Ledger, Ledgers, Other};
 pub const UNFINISHED: &str = ".unfinished";
 
 /// The reports of one profile.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Reports {
     /// The folder of all profiles.
     root: PathBuf,
@@ -149,7 +150,7 @@ struct Leftover {
 impl Reports {
     /// The reports of the pipeline's profile in `root` (`reports`), which need not exist, with the store in `cache`.
     pub fn new(root: PathBuf, pipeline: &Pipeline, cache: &Path) -> Self {
-        let file = pipeline.root.join(pipeline.file.file_name().unwrap_or_default());
+        let file = pipeline.absolute_file();
         let (folder, profile) = (root.join(&pipeline.profile), pipeline.profile.clone());
         Self { root, folder, profile, ledgers: Ledgers::new(cache, file) }
     }
@@ -164,40 +165,34 @@ impl Reports {
         published_files(below, manifest).map(|(file, _, digest)| (self.folder.join(file), digest)).collect()
     }
 
-    /// The file that says what this pipeline has published, and the files of the other pipelines in its folder that have
-    /// published something and are there.
-    pub fn rests_on(&self) -> (PathBuf, Vec<PathBuf>) {
-        let others = self.ledgers.others().into_iter().map(|other| other.pipeline);
-        (self.ledgers.own_file(), others.filter(|pipeline| pipeline.exists()).collect())
-    }
-
     /// Whether all files of a tree stand in the reports as the tree has them.
-    pub fn hold(&self, below: &Path, manifest: &Manifest, digests: &mut StatCache) -> bool {
+    pub fn hold(&self, below: &Path, manifest: &Manifest, recorder: &Recorder) -> bool {
         published_files(below, manifest)
-            .all(|(file, _, identity)| has(&self.folder.join(file), identity, digests))
+            .all(|(file, _, identity)| has(&self.folder.join(file), identity, recorder))
     }
 
     /// Whether all that `parts` have is known to be published.
-    pub fn is_noted(&self, parts: &[Part]) -> bool {
-        let ledger = self.ledgers.own();
+    pub fn is_noted(&self, parts: &[Part], recorder: &Recorder) -> bool {
+        let ledger = self.ledgers.own(recorder);
         let noted = ledger.profiles.get(&self.profile);
         parts.iter().all(|part| noted.and_then(|steps| steps.get(part.step)) == Some(&part.files()))
     }
 
     /// The files that this pipeline published and publishes no more.
-    pub fn left_over(&self, pipeline: &Pipeline, parts: &[Part]) -> Vec<PathBuf> {
-        let left = self.to_remove(pipeline, parts, &mut self.ledgers.own(), &self.ledgers.others());
+    pub fn left_over(&self, pipeline: &Pipeline, parts: &[Part], recorder: &Recorder) -> Vec<PathBuf> {
+        let (mut own, others) = (self.ledgers.own(recorder), self.ledgers.others(recorder));
+        let left = self.to_remove(pipeline, parts, &mut own, &others);
         left.into_iter().map(|left| left.path).collect()
     }
 
     /// The files that are not as `parts` have them, and those that nothing publishes any more.
-    pub fn differing(&self, pipeline: &Pipeline, parts: &[Part], digests: &mut StatCache) -> Vec<PathBuf> {
+    pub fn differing(&self, pipeline: &Pipeline, parts: &[Part], recorder: &Recorder) -> Vec<PathBuf> {
         let files = parts.iter().flat_map(|part| published_files(part.below, &part.manifest));
         let mut found: Vec<PathBuf> = files
-            .filter(|(file, _, identity)| !has(&self.folder.join(file), *identity, digests))
+            .filter(|(file, _, identity)| !has(&self.folder.join(file), *identity, recorder))
             .map(|(file, ..)| file)
             .collect();
-        let left = self.left_over(pipeline, parts).into_iter();
+        let left = self.left_over(pipeline, parts, recorder).into_iter();
         found.extend(left.map(|path| path.strip_prefix(&self.folder).map_or(path.clone(), Path::to_owned)));
         found.sort_unstable();
         found.dedup();
@@ -215,19 +210,19 @@ impl Reports {
         pipeline: &Pipeline,
         parts: &[Part],
         open: &dyn Fn(&Digest) -> Result<VerifiedPath, ResultError>,
-        digests: &mut StatCache,
+        recorder: &Recorder,
     ) -> Result<Published, PublishError> {
-        let others = self.ledgers.others();
+        let others = self.ledgers.others(recorder);
         let owners = clash::owners(parts)?;
         clash::refuse_foreign(&owners, &self.profile, &others)?;
-        let stale = self.stale(&owners, open, digests)?;
-        let old = self.ledgers.own();
+        let stale = self.stale(&owners, open, recorder)?;
+        let old = self.ledgers.own(recorder);
         let mut ledger = old.clone();
         let left = self.to_remove(pipeline, parts, &mut ledger, &others);
         let mut published = Published::default();
         // First what goes: a folder may come where a file was.
         for Leftover { path, digest } in left {
-            if has(&path, digest, digests) {
+            if has(&path, digest, recorder) {
                 self.remove(&path)?;
                 published.removed.push(path);
             } else {
@@ -253,7 +248,7 @@ impl Reports {
         if ledger != old {
             self.ledgers.keep(&ledger).map_err(io(&self.ledgers.own_file(), "write"))?;
         }
-        for gone in others.iter().filter(|other| !other.pipeline.exists()) {
+        for gone in others.iter().filter(|other| !other.is_there) {
             files::remove(&gone.file).map_err(io(&gone.file, "remove"))?;
         }
         Ok(published)
@@ -265,11 +260,11 @@ impl Reports {
         &self,
         owners: &BTreeMap<PathBuf, Owner>,
         open: &dyn Fn(&Digest) -> Result<VerifiedPath, ResultError>,
-        digests: &mut StatCache,
+        recorder: &Recorder,
     ) -> Result<Vec<Stale>, PublishError> {
         let (mut stale, mut opened) = (Vec::new(), HashMap::new());
         for (file, owner) in owners {
-            if has(&self.folder.join(file), owner.identity, digests) {
+            if has(&self.folder.join(file), owner.identity, recorder) {
                 continue;
             }
             let failed = |source| PublishError::Result { step: owner.step.to_owned(), source };
@@ -320,7 +315,7 @@ impl Reports {
         current.keep_only(ledger);
         let mut kept: BTreeSet<PathBuf> = self.files_of(ledger).map(|(path, _)| path).collect();
         for other in others {
-            match other.pipeline.exists() {
+            match other.is_there {
                 true => kept.extend(self.files_of(&other.ledger).map(|(path, _)| path)),
                 false => left.extend(self.files_of(&other.ledger)),
             }
@@ -434,8 +429,8 @@ impl Part<'_> {
 }
 
 /// Whether a file has these bytes and may be executed where the identity says so.
-fn has(path: &Path, identity: Digest, digests: &mut StatCache) -> bool {
-    path.is_file() && digests.digest(path).is_ok_and(|found| found == identity)
+fn has(path: &Path, identity: Digest, recorder: &Recorder) -> bool {
+    path.is_file() && recorder.digest(path).is_ok_and(|found| found == identity)
 }
 
 /// Each file of a tree: where it goes, what it is in the tree, its identity.

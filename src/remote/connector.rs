@@ -1,13 +1,17 @@
 //! The HTTP client of a shared store. It sends credentials to the store alone: headers that sign a request, such as
 //! `x-amz-security-token`, follow no redirect to another host, scheme or port.
 
+use std::time::Duration;
+
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, Url};
 
-use super::open::{CONNECT, SILENCE};
-
+/// How long the other side may send nothing. Also how long a chunk may take to be sent.
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
+/// How long it may take to connect.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// How often a request may be led on.
 const MOST_REDIRECTS: usize = 10;
 

@@ -15,15 +15,11 @@ use stage_api::secrets;
 use tokio::sync::Semaphore;
 use url::{Position, Url};
 
-use super::connector::Connector;
+use super::connector::{CONNECT, Connector, SILENCE};
 use super::{AT_ONCE, Inner, Remote, RemoteError, in_words};
 
 /// A bucket has many readers; the machine need not have many threads for it.
 const THREADS: usize = 2;
-/// How long the other side may say nothing. Also how long a chunk may take to be sent.
-pub(super) const SILENCE: Duration = Duration::from_secs(60);
-/// How long a connection may take to come about.
-pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
 /// How often and how long a request is repeated that the store could not answer.
 fn retry() -> RetryConfig {

@@ -2,15 +2,12 @@
 //! commands that is most of what they cost.
 
 use std::io;
-use std::process::Child;
 use std::sync::{Arc, Mutex};
-
-use rustix::process::Pid;
 
 use super::descendants::Descendants;
 use super::executor::{Outcome, Report, Reporter, Running, Task};
 use super::guard::Guard;
-use super::subprocess::{Group, wait};
+use super::process_group::{Group, pid, wait};
 use crate::command::{self, CommandParams, Place};
 
 /// Starts the command of `task`.
@@ -38,16 +35,11 @@ pub(super) fn start(
         guard.leave(pid);
         let ended = match status {
             Err(error) => Outcome::Failed(format!("it has not ended as a whole: {error}")),
-            Ok(status) => Outcome::of(command::outcome_of(&params, &place(&task), status)),
+            Ok(status) => Outcome::of(command::check_end(&params, &place(&task), status)),
         };
         reporter.send(Report::Ended(ended));
     })?;
     Ok(Box::new(Group(group)))
-}
-
-fn pid(child: &Child) -> io::Result<Pid> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    pid.ok_or_else(|| io::Error::other("the system gave a process number out of range"))
 }
 
 fn place(task: &Task) -> Place<'_> {

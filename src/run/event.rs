@@ -4,6 +4,7 @@ use serde::Serialize;
 use stage_api::Unit;
 
 use crate::digest::Digest;
+use crate::remote::RemoteEvent;
 
 /// Something that happened. Steps are named as in the pipeline.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -117,11 +118,30 @@ pub enum Event<'a> {
         /// What went wrong.
         problem: &'a str,
     },
-    /// The run was interrupted; running steps receive the request to stop.
+    /// The run waits for a process that has the cache to itself.
+    Waiting {
+        /// That process.
+        owner: &'a str,
+    },
+    /// A person should know something of the cache or the reports.
+    Notice {
+        /// What.
+        text: &'a str,
+    },
+    /// The run was asked to stop; running steps are told so.
     Stopping,
 }
 
-/// A receiver of events.
+impl<'a> From<RemoteEvent<'a>> for Event<'a> {
+    fn from(news: RemoteEvent<'a>) -> Self {
+        match news {
+            RemoteEvent::Fetched { step, bytes } => Self::Fetched { step, bytes },
+            RemoteEvent::Trouble { step, text } => Self::Warned { step, text },
+        }
+    }
+}
+
+/// Hears what happens.
 pub trait Observer {
     /// Called on the scheduler's thread, in order.
     fn on(&mut self, event: &Event);

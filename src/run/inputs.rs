@@ -78,7 +78,9 @@ impl ProjectInputs {
         let left = work.snapshot();
         for gone in gone {
             let name = shown(workspace, gone.path());
-            let known = |stamp: &Stamp| Some((stamp.size(), workspace.digests().had(gone.path(), stamp)?));
+            let known = |stamp: &Stamp| {
+                Some((stamp.size(), workspace.recorder().stat_cache().had(gone.path(), stamp)?))
+            };
             let found = left.path_of(&gone).or_else(|| copy_of(&left, gone.file().and_then(known)?));
             let moved = found.map(|found| (found, rename_or_copy(found, gone.path())));
             put_back.is_lost |= !matches!(moved, Some((_, Ok(()))));

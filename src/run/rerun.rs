@@ -3,18 +3,16 @@
 
 use std::sync::mpsc::channel;
 
-use petgraph::graph::NodeIndex;
-use stage_api::{Host, Inputs};
-
 use super::executor::{Executor, Message, Outcome, Report, Reporter, Task};
 use super::inputs::ProjectInputs;
 use super::resources::Resources;
-use super::scheduler::task::located;
+use super::results::located;
 use crate::compare;
 use crate::pipeline::Pipeline;
 use crate::plan::Plan;
 use crate::store::{self, TryClaim, Writer};
 use crate::workspace::Workspace;
+use petgraph::graph::NodeIndex;
 
 /// Runs the fresh step `node` again and compares.
 ///
@@ -28,7 +26,7 @@ pub fn rerun(
     node: NodeIndex,
     executor: &dyn Executor,
     resources: &Resources,
-) -> Result<store::Outcome, String> {
+) -> Result<store::RerunOutcome, String> {
     let step = &pipeline.graph[node];
     let (Some(key_text), Some(tree)) = (&plan.of(node).key_text, plan.of(node).tree) else {
         return Err("its result is not known".to_owned());
@@ -44,24 +42,12 @@ pub fn rerun(
         located(workspace, plan, input)
             .map_err(|error| format!("the input `{}` cannot be used: {error}", input.port))
     });
-    let inputs = Inputs(inputs.collect::<Result<_, _>>()?);
+    let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
     let old =
         workspace.open_result(&tree, None).map_err(|error| format!("its result cannot be used: {error}"))?;
     let project_inputs = ProjectInputs::at_start(workspace, step)?;
     let work = writer.begin_aside(key_text.key(), claim).map_err(told)?;
-    let task = Task {
-        step: step.name.clone(),
-        stage: step.stage.clone(),
-        params: step.params.clone(),
-        inputs,
-        out: work.out.clone(),
-        scratch: work.scratch.clone(),
-        folder: work.folder.clone(),
-        log: work.log.clone(),
-        host: Host { device: allocation.device().to_owned(), threads: allocation.threads },
-        gpus: (!resources.gpus.is_empty()).then(|| allocation.gpu_ids()),
-        needs: step.needs.clone(),
-    };
+    let task = Task::for_step(step, inputs, &work, &allocation, resources);
     let (sender, messages) = channel();
     let running = executor.start(task, Reporter::new(sender, node));
     let _running = running.map_err(|error| format!("its process cannot be started: {error}"))?;
@@ -81,18 +67,18 @@ pub fn rerun(
     let unchanged = project_inputs.are_unchanged(workspace, &work);
     let compared = match outcome {
         _ if !put_back.notes.is_empty() => Err(put_back.notes.join("; ")),
-        Some(Outcome::Done) if unchanged.is_err() => unchanged.map(|()| store::Outcome::Same),
+        Some(Outcome::Done) if unchanged.is_err() => unchanged.map(|()| store::RerunOutcome::Same),
         Some(Outcome::Done) => {
             let new = writer.hash(&work).map_err(told)?;
             if new.digest() == tree {
-                Ok(store::Outcome::Same)
+                Ok(store::RerunOutcome::Same)
             } else {
                 let was = workspace.manifest(&tree).ok_or("what it wrote is not known file by file")?;
                 let tolerance = step.tolerance;
                 compare::outputs((&old, &was), (&work.out, &new), tolerance)
                     .map(|files| match tolerance {
-                        Some(tolerance) if files.is_empty() => store::Outcome::Within { tolerance },
-                        tolerance => store::Outcome::Differs { tolerance, files },
+                        Some(tolerance) if files.is_empty() => store::RerunOutcome::Within { tolerance },
+                        tolerance => store::RerunOutcome::Differs { tolerance, files },
                     })
                     .map_err(|error| format!("its output cannot be read: {error}"))
             }

@@ -7,18 +7,17 @@ use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, Command as Process, ExitStatus, Stdio};
+use std::process::{Command as Process, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-
-use rustix::process::{Pid, Signal, kill_process_group};
 
 use stage_api::Stage;
 
 use super::child::JobFile;
-use super::descendants::{Descendants, Mark};
+use super::descendants::Descendants;
 use super::direct;
 use super::executor::{Executor, Outcome, Report, Reporter, Running, Task};
 use super::guard::Guard;
+use super::process_group::{Group, pid, wait};
 use crate::command::{Command, CommandParams};
 
 /// Steps as processes.
@@ -101,8 +100,7 @@ impl Executor for Subprocess {
         let descendants = self.descendants();
         let (mark, child) = descendants.marked(|| command.spawn());
         let mut child = child?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| io::Error::other("the system gave a process number out of range"))?;
+        let pid = pid(&child)?;
         if let Some(guard) = &guard {
             guard.watch(pid);
         }
@@ -120,7 +118,7 @@ impl Executor for Subprocess {
                 guard.leave(pid);
             }
             let said = listener.join().ok().flatten();
-            reporter.send(Report::Ended(judge(status, said)));
+            reporter.send(Report::Ended(outcome_of(status, said)));
         });
         Ok(Box::new(Group(group)))
     }
@@ -141,27 +139,8 @@ fn listen(lines: impl BufRead, reporter: &Reporter) -> Option<Outcome> {
     ended
 }
 
-/// Waits for the child, then ends all that it has left running: it could hold the pipe open, or write into a result.
-pub(super) fn wait(
-    mut child: Child,
-    pid: Pid,
-    group: &Mutex<Option<Pid>>,
-    descendants: &Descendants,
-    mark: Mark,
-) -> io::Result<ExitStatus> {
-    // Not reaped yet, the child keeps its number, so the group below is certainly its own.
-    descendants.wait_for(pid, mark);
-    let mut group = group.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let _ = kill_process_group(pid, Signal::KILL);
-    *group = None;
-    descendants.remove(pid);
-    let status = child.wait()?;
-    descendants.end(mark).map_err(io::Error::other)?;
-    Ok(status)
-}
-
 /// How a step ended, from its exit and from what it said.
-fn judge(status: io::Result<ExitStatus>, said: Option<Outcome>) -> Outcome {
+fn outcome_of(status: io::Result<ExitStatus>, said: Option<Outcome>) -> Outcome {
     match (status, said) {
         (Err(error), _) => Outcome::Failed(format!("it has not ended as a whole: {error}")),
         (Ok(status), said) => match (status.signal(), said) {
@@ -185,26 +164,4 @@ fn signal_text(signal: i32) -> String {
         _ => return format!("its process was killed by signal {signal}"),
     };
     format!("its process was killed by signal {signal} ({what})")
-}
-
-/// The process group of a child, until it is reaped.
-pub(super) struct Group(pub(super) Arc<Mutex<Option<Pid>>>);
-
-impl Group {
-    fn signal(&self, signal: Signal) {
-        let group = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(pid) = *group {
-            // It may have ended this moment.
-            let _ = kill_process_group(pid, signal);
-        }
-    }
-}
-
-impl Running for Group {
-    fn stop(&self) {
-        self.signal(Signal::TERM);
-    }
-    fn kill(&self) {
-        self.signal(Signal::KILL);
-    }
 }

@@ -24,17 +24,16 @@
 //! names, never a record of a tree that was not whole. Readers take no lock.
 
 mod error;
-mod facts;
 pub mod files;
 mod gc;
 mod job_dir;
 mod leftovers;
 mod lock;
 mod log;
+mod metadata;
 mod snapshot;
 mod stat_cache;
 mod state;
-mod verdict;
 mod verified;
 mod verify;
 mod work_dir;
@@ -48,16 +47,14 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 pub use error::StoreError;
-pub use facts::Facts;
 pub use gc::{Garbage, Kind, Limits, Roots, Sweep, Sweeper};
 pub use job_dir::{ENDED, JobLock, TryLock, has_ended, notes};
 pub use lock::{Claim, Lock, LockMode, LockOwner, TryClaim};
 pub use log::Damage;
 pub use snapshot::{Change, Gone, Snapshot};
 pub use stat_cache::{Stamp, StatCache, stamp_of};
-pub use verdict::{Outcome, Verdict};
 pub use verified::{ResultError, VerifiedPath};
-pub use verify::{DamagedTree, Verified};
+pub use verify::{DamagedTree, RerunOutcome, RerunVerdict, Verified};
 pub use work_dir::WorkDir;
 pub use writer::Writer;
 

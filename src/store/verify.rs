@@ -1,15 +1,18 @@
-//! Hashes what the store holds and says what is not what its name says. It repairs nothing: what is damaged is put
-//! away, so that the step that made it runs again.
+//! Verifies results: hashes what the store holds, and keeps how a rerun of a step compared with its result. It repairs
+//! nothing: a damaged result is put away, so that its step runs again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::verified::{ResultError, VerifiedPath};
-use super::{ContentStore, StoreError, Writer};
+use super::{ContentStore, StoreError, Writer, files};
+use crate::compare::Difference;
 use crate::digest::Digest;
+use crate::key::StageKey;
 
 /// A result whose bytes are not what they were.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,7 +38,55 @@ pub struct Verified {
     pub unreadable: Vec<DamagedTree>,
 }
 
+/// A comparison of two runs of one key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RerunVerdict {
+    /// When the two were compared, in milliseconds since 1970.
+    pub when_ms: u64,
+    /// How they compare.
+    pub outcome: RerunOutcome,
+}
+
+/// How two runs of one key compare.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum RerunOutcome {
+    /// The bytes were the same.
+    Same,
+    /// The numbers were the same to within the declared tolerance.
+    Within {
+        /// That tolerance.
+        tolerance: f64,
+    },
+    /// They were not.
+    Differs {
+        /// The declared tolerance, if one is declared.
+        tolerance: Option<f64>,
+        /// The files that differ.
+        files: Vec<Difference>,
+    },
+}
+
 impl ContentStore {
+    /// How the last rerun of a key compared with its result.
+    pub fn verdict(&self, key: &StageKey) -> Option<RerunVerdict> {
+        let text = fs::read_to_string(self.root.join("verdicts").join(key.to_string())).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Keeps how a rerun compared, in place of an earlier one.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn keep_verdict(&self, key: &StageKey, verdict: &RerunVerdict) -> Result<(), StoreError> {
+        let folder = self.root.join("verdicts");
+        let path = folder.join(key.to_string());
+        fs::create_dir_all(&folder)
+            .and_then(|()| Ok(serde_json::to_vec(verdict)?))
+            .and_then(|text| files::write_whole(&path, &text, false))
+            .map_err(StoreError::io(&path, "write"))
+    }
+
     /// Hashes the results of records for which `wanted` holds (of a step and its profile), on all cores; `told`
     /// hears after each how many of how many are done.
     pub fn verify(

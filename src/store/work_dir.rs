@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::lock::Claim;
-use super::{ContentStore, Snapshot, StoreError, files, is_folder, job_dir};
+use super::{ContentStore, Snapshot, StoreError, files, is_folder};
 use crate::key::StageKey;
 
 /// In a desk: the log, and the folder that a command begins in.
@@ -38,7 +38,7 @@ pub struct WorkDir {
     /// Whether the log is kept when the step has ended.
     keeps_log: bool,
     /// Whether a job elsewhere works at it.
-    is_job: bool,
+    pub(super) is_job: bool,
     _claim: Claim,
 }
 
@@ -118,11 +118,8 @@ impl WorkDirs {
         Ok(WorkDir::new(key, work_dir, claim, [out, scratch, log, folder]))
     }
 
-    /// Clears a desk of what a run wrote; its scratch and its log stay. One where a job still works is left to it.
+    /// Clears a desk of what a run wrote; its scratch and its log stay.
     pub(super) fn leave(&self, store: &ContentStore, work: WorkDir) -> Result<(), StoreError> {
-        if work.is_job && !job_dir::end(&work.work_dir).map_err(StoreError::io(&work.work_dir, "give up"))? {
-            return Ok(());
-        }
         if work.keeps_log {
             keep_logs(store, &work.work_dir, &work.key)?;
         }

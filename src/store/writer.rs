@@ -364,6 +364,10 @@ impl Writer {
     /// # Errors
     /// When something cannot be removed.
     pub fn discard(&self, work: WorkDir) -> Result<(), StoreError> {
+        // One where a job still works is left to it.
+        if work.is_job && !job_dir::end(&work.work_dir).map_err(StoreError::io(&work.work_dir, "give up"))? {
+            return Ok(());
+        }
         self.work_dirs.leave(&self.store, work)
     }
 

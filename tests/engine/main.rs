@@ -13,6 +13,7 @@ mod faults;
 mod gc;
 mod inputs;
 mod interrupt;
+mod library;
 mod noop;
 mod oracle;
 mod outputs;

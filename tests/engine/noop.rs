@@ -34,7 +34,7 @@ fn lines(space: &TestSpace, word: &str) -> usize {
 #[test]
 fn the_second_time_nothing_is_judged_hashed_or_written() {
     let space = done();
-    assert_eq!(lines(&space, "judged "), 1);
+    assert_eq!(lines(&space, "up-to-date "), 1);
     let before = space.read("cache/state");
     assert_eq!(space.make().expect(0).err, "nothing to do: 2 steps fresh\n");
     assert_eq!(space.read("cache/state"), before);
@@ -78,7 +78,7 @@ fn a_touched_source_costs_one_hash() {
     for _ in 0..2 {
         assert_eq!(space.make().expect(0).err, "nothing to do: 2 steps fresh\n");
         assert_eq!(lines(&space, "file "), known + 1);
-        assert_eq!(lines(&space, "judged "), 1, "the judgement still stands");
+        assert_eq!(lines(&space, "up-to-date "), 1, "the snapshot still holds");
     }
 }
 

@@ -14,15 +14,42 @@ use crate::run::{Event, Observer};
 /// How often a long step says how far it is where lines stay for good.
 const SAID_EVERY: Duration = Duration::from_secs(60);
 
-/// The observer that fits where the output goes.
-pub fn observer(json: bool) -> Box<dyn Observer> {
-    let is_dumb = || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    if json {
-        Box::new(JsonLines)
-    } else if std::io::stderr().is_terminal() && !is_dumb() {
-        Box::new(live::Live::start())
-    } else {
-        Box::new(Plain::default())
+/// The observer that fits where the output goes. The view of a run begins with its first event.
+pub struct Console {
+    json: bool,
+    run: Option<Box<dyn Observer>>,
+}
+
+impl Console {
+    pub fn new(json: bool) -> Self {
+        Self { json, run: None }
+    }
+
+    fn start(json: bool) -> Box<dyn Observer> {
+        let is_dumb = || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        if json {
+            Box::new(JsonLines)
+        } else if std::io::stderr().is_terminal() && !is_dumb() {
+            Box::new(live::Live::start())
+        } else {
+            Box::new(Plain::default())
+        }
+    }
+}
+
+impl Observer for Console {
+    fn on(&mut self, event: &Event) {
+        let text = match event {
+            Event::Waiting { owner } => format!("waiting for {owner}, which has this cache to itself"),
+            Event::Notice { text } => format!("warning: {text}"),
+            event => {
+                let json = self.json;
+                return self.run.get_or_insert_with(|| Self::start(json)).on(event);
+            }
+        };
+        // Between runs; a live view would be drawn over it.
+        self.run = None;
+        print_err!("{text}");
     }
 }
 
@@ -87,7 +114,11 @@ impl Observer for Plain {
             Event::Warned { step, text } => print_err!("warning: step `{step}`: {text}"),
             Event::Failed { step, .. } => print_err!("{step} failed"),
             Event::Stopping => print_err!("stopping; once more to stop at once"),
-            Event::Judged { .. } | Event::Scalar { .. } | Event::Placed { .. } => {}
+            Event::Judged { .. }
+            | Event::Scalar { .. }
+            | Event::Placed { .. }
+            | Event::Waiting { .. }
+            | Event::Notice { .. } => {}
         }
     }
 }

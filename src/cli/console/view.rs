@@ -102,7 +102,7 @@ impl View {
             Event::Scalar { step, name, value: Some(value), .. } => {
                 self.running.get_mut(step)?.scalar = format!("{name} {value:.4}");
             }
-            Event::Scalar { value: None, .. } => {}
+            Event::Scalar { value: None, .. } | Event::Waiting { .. } | Event::Notice { .. } => {}
             Event::Keeping { step, files, bytes } => {
                 let row = self.running.get_mut(step)?;
                 (row.progress, row.keeping) = (None, Some(format::keeping(files, bytes)));

@@ -6,21 +6,22 @@ use std::process::ExitCode;
 use petgraph::graph::NodeIndex;
 use serde_json::json;
 
-use crate::cli::committed::Committed;
-use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::{Global, format, print, print_json};
+use crate::committed::Committed;
 use crate::divergence::{Divergence, Execution};
 use crate::plan::{Request, plan};
+use crate::project::Project;
 
 /// Files of one step that are shown; `--json` has them all.
 const SHOWN: usize = 20;
 
-pub fn run(global: &Global, context: &Context) -> Result<ExitCode, CliError> {
-    let workspace = context.workspace()?;
-    let committed = Committed::load(context)?;
+pub fn run(global: &Global, project: &Project) -> Result<ExitCode, CliError> {
+    let pipeline = project.pipeline()?;
+    let workspace = project.workspace()?;
+    let committed = Committed::load(pipeline)?;
     if committed.is_empty() {
-        let profile = &context.pipeline.profile;
+        let profile = &pipeline.profile;
         return Err(CliError::Usage {
             message: format!(
                 "no result of the profile `{profile}` is committed: there is neither evidence nor a report"
@@ -31,12 +32,12 @@ pub fn run(global: &Global, context: &Context) -> Result<ExitCode, CliError> {
             ),
         });
     }
-    let everything = context.pipeline.graph.node_indices().collect();
-    let plan = plan(&context.pipeline, &workspace, &Request { targets: everything, forced: BTreeSet::new() });
-    let compared = committed.compare(context, &workspace, &plan);
-    let first = committed.first(context, &workspace, &plan, &compared);
+    let everything = pipeline.graph.node_indices().collect();
+    let plan = plan(pipeline, &workspace, &Request { targets: everything, forced: BTreeSet::new() });
+    let compared = committed.compare(pipeline, &workspace, &plan);
+    let first = committed.first(pipeline, &workspace, &plan, &compared);
     let names = |nodes: &[NodeIndex]| -> Vec<&str> {
-        nodes.iter().map(|node| context.pipeline.graph[*node].name.as_str()).collect()
+        nodes.iter().map(|node| pipeline.graph[*node].name.as_str()).collect()
     };
     let steps = &compared.steps;
     let (same, differing, unknown) = (names(&steps.same), names(&steps.differing), names(&steps.unknown));

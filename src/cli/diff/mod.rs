@@ -10,12 +10,12 @@ use clap::Args;
 use serde_json::{Value, json};
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
-use super::git::Git;
 use super::{Global, format, print, print_json};
 use crate::diff::{Certainty, Change, StepChange, ValueChange, steps, values};
+use crate::git::Git;
 use crate::pipeline::{Folder, Pipeline};
+use crate::project::Project;
 
 /// Values of one report that are shown; `--json` has them all.
 const SHOWN: usize = 40;
@@ -46,17 +46,18 @@ struct State {
 
 impl Diff {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        // The pipeline file on disk also decides the profile and the project's folder.
-        let context = Context::load(global, registry)?;
+        // What is here now also says which profile is meant and where the project lies.
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
         if self.first {
-            return first::run(global, &context);
+            return first::run(global, &project);
         }
-        let state = |name: &String| match context.pipeline.profiles.contains(name) {
-            true => as_it_is(&context.of_profile(name, registry)?),
-            false => at_revision(&Git::open(&context.pipeline.root)?, &context, registry, name),
+        let state = |name: &String| match pipeline.profiles.contains(name) {
+            true => as_it_is(&project.with_profile(name)),
+            false => at_revision(&Git::open(&pipeline.root)?, &project, name),
         };
         let old = state(&self.old)?;
-        let new = self.new.as_ref().map_or_else(|| as_it_is(&context), state)?;
+        let new = self.new.as_ref().map_or_else(|| as_it_is(&project), state)?;
         let changes = match (&old.pipeline, &new.pipeline) {
             (Ok(old), Ok(new)) => steps(old, new),
             (Err(problem), _) | (_, Err(problem)) => {
@@ -87,20 +88,21 @@ struct Then<'a> {
 }
 
 impl Folder for Then<'_> {
-    /// What a person may place by hand git does not keep: there is only what is here now.
+    /// Git does not have files that a person may place by hand: for them the folder on disk counts.
     fn has(&self, path: &Path) -> bool {
         self.git.has(self.revision, path) || !self.git.tracks(path) && self.root.join(path).exists()
     }
 
     fn read(&self, path: &Path) -> Result<String, String> {
-        let found = self.git.file(self.revision, &path.to_string_lossy()).map_err(|error| error.message())?;
+        let found =
+            self.git.file(self.revision, &path.to_string_lossy()).map_err(|error| error.to_string())?;
         let bytes = found.ok_or_else(|| "is not in this revision".to_owned())?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
-fn at_revision(git: &Git, context: &Context, registry: &Registry, name: &str) -> Result<State, CliError> {
-    let pipeline = &context.pipeline;
+fn at_revision(git: &Git, project: &Project, name: &str) -> Result<State, CliError> {
+    let pipeline = project.pipeline()?;
     let revision = git.revision(name)?;
     let file = pipeline.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let path = pipeline.root.join(&file);
@@ -109,7 +111,7 @@ fn at_revision(git: &Git, context: &Context, registry: &Registry, name: &str) ->
             let text = String::from_utf8_lossy(&bytes).into_owned();
             let text = text.trim_start_matches('\u{feff}');
             let folder = Then { git, revision: &revision, root: &pipeline.root };
-            Pipeline::parse_in(&folder, &path, text, Some(&pipeline.profile), registry)
+            Pipeline::parse_in(&folder, &path, text, Some(&pipeline.profile), project.registry())
                 .map_err(|error| format!("at {name}, {error}"))
         }
         None => Err(format!("at {name} there is no {file}")),
@@ -124,8 +126,9 @@ fn at_revision(git: &Git, context: &Context, registry: &Registry, name: &str) ->
     Ok(State { pipeline: parsed, reports })
 }
 
-fn as_it_is(context: &Context) -> Result<State, CliError> {
-    let below = context.pipeline.root.join("reports").join(&context.pipeline.profile);
+fn as_it_is(project: &Project) -> Result<State, CliError> {
+    let pipeline = project.pipeline()?;
+    let below = pipeline.root.join("reports").join(&pipeline.profile);
     let mut reports = BTreeMap::new();
     let mut folders = vec![below.clone()];
     while let Some(folder) = folders.pop() {
@@ -144,7 +147,7 @@ fn as_it_is(context: &Context) -> Result<State, CliError> {
             }
         }
     }
-    Ok(State { pipeline: Ok(context.pipeline.clone()), reports })
+    Ok(State { pipeline: Ok(pipeline.clone()), reports })
 }
 
 /// Keeps a report under its name, relative to the profile's reports.

@@ -13,11 +13,11 @@ use petgraph::graph::NodeIndex;
 use serde_json::json;
 use stage_api::Registry;
 
-use super::context::Context;
 use super::error::CliError;
 use super::{Global, print_data, print_json};
 use crate::pipeline::Pipeline;
 use crate::plan::in_order;
+use crate::project::Project;
 use crate::record::source_name;
 
 /// Draw the graph of steps as text, SVG, Graphviz or Mermaid.
@@ -44,9 +44,10 @@ enum Format {
 
 impl Graph {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let context = Context::load(global, registry)?;
-        let pipeline = &context.pipeline;
-        let nodes = self.nodes(&context)?;
+        let project = global.project(registry)?;
+        let pipeline = project.pipeline()?;
+
+        let nodes = self.nodes(&project)?;
         if global.json {
             let steps = nodes.iter().map(|node| &pipeline.graph[*node]).map(|step| {
                 let inputs: Vec<_> = step
@@ -69,13 +70,14 @@ impl Graph {
     }
 
     /// The steps to draw, each after all that it reads.
-    fn nodes(&self, context: &Context) -> Result<Vec<NodeIndex>, CliError> {
-        let graph = &context.pipeline.graph;
-        let all = in_order(&context.pipeline);
+    fn nodes(&self, project: &Project) -> Result<Vec<NodeIndex>, CliError> {
+        let pipeline = project.pipeline()?;
+        let graph = &pipeline.graph;
+        let all = in_order(pipeline);
         if self.targets.is_empty() {
             return Ok(all);
         }
-        let mut open = context.targets(&self.targets)?;
+        let mut open = project.targets(&self.targets)?;
         let mut needed = BTreeSet::new();
         while let Some(node) = open.pop() {
             if needed.insert(node) {

@@ -17,7 +17,6 @@ use std::time::Duration;
 use clap::Args;
 use stage_api::{LoadedTool, Registry};
 
-use super::context::Context;
 use super::error::CliError;
 use super::{Global, print, tool};
 use crate::digest::Digest;
@@ -58,8 +57,8 @@ impl Serve {
             .ok_or_else(|| CliError::usage("the stages of this program have no page to serve"))?;
         let defaults = page.command().try_get_matches_from([page.name()]).and_then(|given| page.load(&given));
         let page = defaults.map_err(|error| CliError::usage(format!("`page` needs arguments: {error}")))?;
-        let context = Context::load(global, registry)?;
-        let reports = context.workspace()?.reports().folder().to_owned();
+        let project = global.project(registry)?;
+        let reports = project.workspace()?.reports().folder().to_owned();
         let failed = |error: io::Error| CliError::Usage {
             message: format!("127.0.0.1:{} cannot be served: {error}", self.port),
             hint: Some("choose another port with `--port`, or `--port 0` for one that is free".to_owned()),

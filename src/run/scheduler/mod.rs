@@ -1,9 +1,9 @@
 //! Decides what starts when: every step that must run, whose inputs are there and for which there is room. When
 //! one ends it is kept, and what reads it is judged again. It knows no processes; the executor does.
 
-mod pace;
+mod active;
 mod start;
-pub(super) mod task;
+mod task;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,58 +16,47 @@ use petgraph::graph::NodeIndex;
 use stage_api::secrets;
 
 use super::event::{Event, Observer};
-use super::executor::{Execution, Executor, Message, Outcome, Report, Running};
-use super::inputs::{ProjectInputs, PutBack};
-use super::resources::{Allocation, Resources};
+use super::executor::{Executor, Message, Outcome, Report};
+use super::inputs::PutBack;
+use super::resources::Resources;
 use super::summary::{Failure, Summary};
-use crate::key::{KeyText, StageKey};
+use crate::key::StageKey;
 use crate::pipeline::Pipeline;
 use crate::plan::{Plan, Verdict};
-use crate::record::RecordedInput;
 use crate::remote::RemoteCache;
 use crate::store::{LockOwner, WorkDir, Writer};
 use crate::workspace::Workspace;
-use pace::Pace;
+use active::{Active, Throughput};
 
 /// How long a step may take to end once it was asked to.
 const GRACE: Duration = Duration::from_secs(3);
 /// How soon to look again whether another process is done with a step.
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
 
-/// How to run.
-#[derive(Debug, Clone)]
-pub struct Options {
+/// All that a run works with.
+pub struct Session<'a> {
+    /// The steps.
+    pub pipeline: &'a Pipeline,
+    /// What is known of them.
+    pub workspace: &'a Workspace,
+    /// The store, open for writing.
+    pub writer: &'a Writer,
+    /// What starts steps.
+    pub executor: &'a dyn Executor,
+    /// Who hears what happens.
+    pub observer: &'a mut dyn Observer,
+    /// Where executors report to; another holder of the sender may send [`Message::Stop`].
+    pub messages: (Sender<Message>, Receiver<Message>),
     /// What may be in use at one time.
     pub resources: Resources,
     /// Whether steps that do not depend on a failed one still start.
     pub keep_going: bool,
     /// Whether to wait for steps that another process runs.
     pub wait: bool,
-    /// How long the run would take by earlier ones, for whoever watches.
+    /// How long the run would take by earlier ones, for the observer.
     pub estimated_seconds: Option<f64>,
     /// A store of other machines' results to ask before a step runs.
     pub remote_cache: Option<Rc<RemoteCache>>,
-}
-
-/// A step that is running.
-struct Active {
-    running: Box<dyn Running>,
-    work: WorkDir,
-    key_text: KeyText,
-    inputs: Vec<RecordedInput>,
-    /// Where it found each of them.
-    places: Vec<PathBuf>,
-    /// The files of the project that it reads, as they were when it started.
-    project_inputs: ProjectInputs,
-    /// The steps whose results, which it reads, were found damaged while it ran.
-    damaged: BTreeSet<String>,
-    allocation: Allocation,
-    since: Instant,
-    started_ms: u64,
-    peak_memory: Option<u64>,
-    pace: Option<Pace>,
-    /// How it ran, when that was elsewhere.
-    execution: Option<Execution>,
 }
 
 /// Of two ready steps the one with the longer chain behind it starts first, as the whole run waits for that chain;
@@ -75,13 +64,7 @@ struct Active {
 type Rank = (Reverse<usize>, usize);
 
 struct Scheduler<'a> {
-    pipeline: &'a Pipeline,
-    workspace: &'a Workspace,
-    writer: &'a Writer,
-    executor: &'a dyn Executor,
-    observer: &'a mut dyn Observer,
-    options: &'a Options,
-    sender: Sender<Message>,
+    session: Session<'a>,
     free: Resources,
     /// Steps that another process runs, and who.
     held_by_others: BTreeMap<NodeIndex, Option<LockOwner>>,
@@ -99,44 +82,24 @@ struct Scheduler<'a> {
     summary: Summary,
 }
 
-/// Runs what `plan` says must run. `messages` is where executors report to; whoever else has the sender may
-/// send [`Message::Stop`].
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the parts are the caller's to choose; a struct would be made for one call"
-)]
-pub fn run(
-    pipeline: &Pipeline,
-    workspace: &Workspace,
-    writer: &Writer,
-    plan: &mut Plan,
-    executor: &dyn Executor,
-    options: &Options,
-    (sender, messages): (Sender<Message>, Receiver<Message>),
-    observer: &mut dyn Observer,
-) -> Summary {
+/// Runs what `plan` says must run.
+pub fn run(session: Session, plan: &mut Plan) -> Summary {
     let mut scheduler = Scheduler {
-        pipeline,
-        workspace,
-        writer,
-        executor,
-        observer,
-        options,
-        sender,
-        free: options.resources.clone(),
+        free: session.resources.clone(),
         held_by_others: BTreeMap::new(),
         active: BTreeMap::new(),
-        chains: chains(pipeline),
+        chains: chains(session.pipeline),
         candidates: BTreeSet::new(),
         unasked: BTreeSet::new(),
         tried: BTreeSet::new(),
         kept: BTreeSet::new(),
         begun: 0,
         summary: Summary::default(),
+        session,
     };
     scheduler.consider(plan, plan.needed().collect::<Vec<_>>());
     scheduler.announce(plan);
-    scheduler.work(plan, &messages);
+    scheduler.work(plan);
     scheduler.conclude(plan)
 }
 
@@ -144,34 +107,36 @@ impl Scheduler<'_> {
     fn announce(&mut self, plan: &Plan) {
         let count =
             |test: fn(&Verdict) -> bool| plan.needed().filter(|node| test(plan.verdict(*node))).count();
-        self.observer.on(&Event::Judged {
+        self.session.observer.on(&Event::Judged {
             needed: count(|_| true),
             stale: count(|verdict| matches!(verdict, Verdict::Stale(_))),
             waiting: count(|verdict| matches!(verdict, Verdict::Waiting { .. })),
-            estimated_seconds: self.options.estimated_seconds,
+            estimated_seconds: self.session.estimated_seconds,
         });
     }
 
-    fn work(&mut self, plan: &mut Plan, messages: &Receiver<Message>) {
+    fn work(&mut self, plan: &mut Plan) {
         let mut deadline = None;
         loop {
             self.start_ready(plan);
-            if self.active.is_empty() && (self.held_by_others.is_empty() || !self.options.wait) {
+            if self.active.is_empty() && (self.held_by_others.is_empty() || !self.session.wait) {
                 return;
             }
             let message = match deadline {
-                None if !self.held_by_others.is_empty() => match messages.recv_timeout(LOOK_AGAIN) {
-                    Err(RecvTimeoutError::Timeout) => continue,
-                    other => other,
-                },
-                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => messages.recv_timeout(Instant::now().max(at) - Instant::now()),
+                None if !self.held_by_others.is_empty() => {
+                    match self.session.messages.1.recv_timeout(LOOK_AGAIN) {
+                        Err(RecvTimeoutError::Timeout) => continue,
+                        other => other,
+                    }
+                }
+                None => self.session.messages.1.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => self.session.messages.1.recv_timeout(Instant::now().max(at) - Instant::now()),
             };
             match message {
                 Ok(Message::Step { node, report }) => self.hear(plan, node, report),
                 Ok(Message::Stop) if deadline.is_none() => {
                     self.summary.interrupted = true;
-                    self.observer.on(&Event::Stopping);
+                    self.session.observer.on(&Event::Stopping);
                     self.active.values().for_each(|active| active.running.stop());
                     deadline = Some(Instant::now() + GRACE);
                 }
@@ -188,32 +153,32 @@ impl Scheduler<'_> {
     fn consider(&mut self, plan: &Plan, nodes: Vec<NodeIndex>) {
         let chains = &self.chains;
         let rank = |node: NodeIndex| (Reverse(chains[node.index()]), plan.position(node));
-        if self.options.remote_cache.is_some() {
+        if self.session.remote_cache.is_some() {
             self.unasked.extend(&nodes);
         }
         self.candidates.extend(nodes.into_iter().map(rank));
     }
 
     fn hear(&mut self, plan: &mut Plan, node: NodeIndex, report: Report) {
-        let step = &self.pipeline.graph[node].name;
+        let step = &self.session.pipeline.graph[node].name;
         match report {
             Report::Progress { done, total, unit } => {
                 if let Some(active) = self.active.get_mut(&node) {
-                    active.pace.get_or_insert_with(|| Pace::from(done)).reached(done);
+                    active.throughput.get_or_insert_with(|| Throughput::from(done)).reached(done);
                 }
-                self.observer.on(&Event::Progress { step, done, total, unit });
+                self.session.observer.on(&Event::Progress { step, done, total, unit });
             }
             Report::Scalar { name, step: at, value } => {
-                self.observer.on(&Event::Scalar { step, name: &name, at, value });
+                self.session.observer.on(&Event::Scalar { step, name: &name, at, value });
             }
-            Report::Placed(place) => self.observer.on(&Event::Placed { step, place: &place }),
+            Report::Placed(place) => self.session.observer.on(&Event::Placed { step, place: &place }),
             Report::Ran(execution) => {
                 if let Some(active) = self.active.get_mut(&node) {
                     active.execution = Some(execution);
                 }
             }
             Report::Warned(text) => {
-                self.observer.on(&Event::Warned { step, text: &secrets::shown(&text) });
+                self.session.observer.on(&Event::Warned { step, text: &secrets::shown(&text) });
             }
             Report::Memory(bytes) => {
                 if let Some(active) = self.active.get_mut(&node) {
@@ -231,7 +196,7 @@ impl Scheduler<'_> {
     fn ended(&mut self, plan: &mut Plan, node: NodeIndex, active: Active, outcome: Outcome) {
         self.free.release(active.allocation.clone());
         // Room became free: whatever waited for room is asked again; nothing else is touched.
-        let log = self.writer.store().log(&active.work.key);
+        let log = self.session.writer.store().log(&active.work.key);
         let outcome = match outcome {
             Outcome::Done => match self.keep(plan, node, active) {
                 Ok(()) => {
@@ -242,14 +207,14 @@ impl Scheduler<'_> {
                 Err(problem) => Outcome::Failed(problem),
             },
             other => {
-                let put_back = active.project_inputs.put_back(self.workspace, &active.work);
+                let put_back = active.project_inputs.put_back(self.session.workspace, &active.work);
                 match (self.drop_work(active.work, put_back), other) {
                     (Some(taken), Outcome::Failed(problem)) if !self.summary.interrupted => {
                         Outcome::Failed(format!("{problem}\n  {taken}"))
                     }
                     (Some(taken), other) => {
-                        let step = &self.pipeline.graph[node].name;
-                        self.observer.on(&Event::Warned { step, text: &taken });
+                        let step = &self.session.pipeline.graph[node].name;
+                        self.session.observer.on(&Event::Warned { step, text: &taken });
                         other
                     }
                     (None, other) => other,
@@ -272,25 +237,25 @@ impl Scheduler<'_> {
     fn drop_work(&mut self, work: WorkDir, put_back: PutBack) -> Option<String> {
         let PutBack { mut notes, is_lost } = put_back;
         if is_lost {
-            notes.push(match self.writer.keep_aside(work) {
+            notes.push(match self.session.writer.keep_aside(work) {
                 Ok(kept) => format!("what the step wrote is kept in {}", kept.display()),
                 Err(error) => error.to_string(),
             });
         } else {
             // The next run clears what cannot be cleared now.
-            let _ = self.writer.discard(work);
+            let _ = self.session.writer.discard(work);
         }
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 
     fn fail(&mut self, node: NodeIndex, problem: String, log: Option<PathBuf>, needs_human: bool) {
-        let (step, problem) = (self.pipeline.graph[node].name.clone(), secrets::shown(&problem));
-        self.observer.on(&Event::Failed { step: &step, problem: &problem });
+        let (step, problem) = (self.session.pipeline.graph[node].name.clone(), secrets::shown(&problem));
+        self.session.observer.on(&Event::Failed { step: &step, problem: &problem });
         self.summary.failures.push(Failure { step, problem, log, needs_human });
     }
 
     fn conclude(mut self, plan: &Plan) -> Summary {
-        let name = |node: NodeIndex| self.pipeline.graph[node].name.clone();
+        let name = |node: NodeIndex| self.session.pipeline.graph[node].name.clone();
         self.summary.held_by_others = std::mem::take(&mut self.held_by_others)
             .into_iter()
             .map(|(node, owner)| (name(node), owner))
@@ -298,7 +263,7 @@ impl Scheduler<'_> {
         self.summary.not_reached = plan
             .needed()
             .filter(|node| *plan.verdict(*node) != Verdict::Fresh)
-            .map(|node| self.pipeline.graph[node].name.clone())
+            .map(|node| self.session.pipeline.graph[node].name.clone())
             .filter(|name| !self.summary.failures.iter().any(|failure| failure.step == *name))
             .collect();
         self.summary

@@ -5,20 +5,19 @@ use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use petgraph::graph::NodeIndex;
-use stage_api::{Host, Input, Inputs};
+use stage_api::Input;
 
-use super::task::located;
 use super::{Active, Rank, Scheduler};
 use crate::digest::Digest;
 use crate::key::KeyText;
 use crate::pipeline::Source;
 use crate::plan::{Plan, Verdict};
 use crate::remote::RemoteEvent;
-use crate::run::damage::doubt;
 use crate::run::event::Event;
 use crate::run::executor::{Reporter, Task};
 use crate::run::inputs::ProjectInputs;
 use crate::run::resources::Allocation;
+use crate::run::results::{located, verify_tree};
 use crate::store::{Claim, LockOwner, ResultError, StoreError, TryClaim};
 
 impl Scheduler<'_> {
@@ -39,7 +38,7 @@ impl Scheduler<'_> {
             && let Some(rank) = self.candidates.pop_first()
         {
             let node = plan.at(rank.1);
-            let stopped = !self.summary.failures.is_empty() && !self.options.keep_going;
+            let stopped = !self.summary.failures.is_empty() && !self.session.keep_going;
             if self.summary.interrupted || stopped {
                 return self.held_by_others.clear();
             }
@@ -57,13 +56,13 @@ impl Scheduler<'_> {
                 later.insert(rank);
                 continue;
             }
-            let step = &self.pipeline.graph[node];
-            if let Some(problem) = self.options.resources.refuses_step(step) {
+            let step = &self.session.pipeline.graph[node];
+            if let Some(problem) = self.session.resources.refuses_step(step) {
                 self.tried.insert(node);
                 self.fail(node, problem, None, false);
                 continue;
             }
-            let Some(allocation) = self.free.acquire_for(step, &self.options.resources) else {
+            let Some(allocation) = self.free.acquire_for(step, &self.session.resources) else {
                 // Asked again when something ends.
                 later.insert(rank);
                 continue;
@@ -97,19 +96,20 @@ impl Scheduler<'_> {
     fn ask_the_shared_store(&mut self, plan: &mut Plan) {
         let nodes = std::mem::take(&mut self.unasked);
         let Some(remote_cache) =
-            self.options.remote_cache.as_ref().filter(|_| !nodes.is_empty() && !self.summary.interrupted)
+            self.session.remote_cache.as_ref().filter(|_| !nodes.is_empty() && !self.summary.interrupted)
         else {
             return;
         };
-        let observer = &mut *self.observer;
-        let mut tell = |news: RemoteEvent| {
-            observer.on(&match news {
-                RemoteEvent::Fetched { step, bytes } => Event::Fetched { step, bytes },
-                RemoteEvent::Trouble { step, text } => Event::Warned { step, text },
-            });
-        };
-        let touched =
-            remote_cache.fetch_missing(self.pipeline, self.workspace, self.writer, plan, nodes, &mut tell);
+        let observer = &mut *self.session.observer;
+        let mut tell = |news: RemoteEvent| observer.on(&Event::from(news));
+        let touched = remote_cache.fetch_missing(
+            self.session.pipeline,
+            self.session.workspace,
+            self.session.writer,
+            plan,
+            nodes,
+            &mut tell,
+        );
         self.consider(plan, touched.into_iter().collect());
         // All of this was asked just now.
         self.unasked.clear();
@@ -117,11 +117,11 @@ impl Scheduler<'_> {
 
     /// What a step reads, the bytes of results checked. What is damaged counts as gone, and its step runs again.
     fn open_inputs(&mut self, plan: &mut Plan, node: NodeIndex) -> Option<Vec<Input>> {
-        let step = &self.pipeline.graph[node];
+        let step = &self.session.pipeline.graph[node];
         let mut opened = Vec::with_capacity(step.inputs.len());
         let mut damaged = BTreeSet::new();
         for input in &step.inputs {
-            match (located(self.workspace, plan, input), &input.source) {
+            match (located(self.session.workspace, plan, input), &input.source) {
                 (Ok(input), _) => opened.push(input),
                 (Err(ResultError::Damaged(_) | ResultError::Missing), Source::Step { step, .. }) => {
                     damaged.insert(*step);
@@ -135,9 +135,9 @@ impl Scheduler<'_> {
             }
         }
         for source in &damaged {
-            let name = &self.pipeline.graph[*source].name;
+            let name = &self.session.pipeline.graph[*source].name;
             let tree = plan.of(*source).tree;
-            match doubt(self.workspace, plan, *source) {
+            match verify_tree(self.session.workspace, plan, *source) {
                 Ok(Some(touched)) => self.run_again(plan, *source, tree, touched),
                 Ok(None) if *plan.verdict(*source) == Verdict::Fresh => {
                     self.tried.insert(node);
@@ -162,15 +162,18 @@ impl Scheduler<'_> {
     /// A sentence that says what cannot be read.
     pub(super) fn damaged_inputs(&mut self, plan: &mut Plan, node: NodeIndex) -> Result<Vec<String>, String> {
         let sources: Vec<NodeIndex> =
-            self.pipeline.graph.neighbors_directed(node, petgraph::Direction::Incoming).collect();
+            self.session.pipeline.graph.neighbors_directed(node, petgraph::Direction::Incoming).collect();
         let mut damaged = Vec::new();
         for source in sources {
             let tree = plan.of(source).tree;
-            let touched = doubt(self.workspace, plan, source).map_err(|error| {
-                format!("the result of `{}`, which it reads: {error}", self.pipeline.graph[source].name)
+            let touched = verify_tree(self.session.workspace, plan, source).map_err(|error| {
+                format!(
+                    "the result of `{}`, which it reads: {error}",
+                    self.session.pipeline.graph[source].name
+                )
             })?;
             if let Some(touched) = touched {
-                damaged.push(format!("`{}`", self.pipeline.graph[source].name));
+                damaged.push(format!("`{}`", self.session.pipeline.graph[source].name));
                 self.run_again(plan, source, tree, touched);
             }
         }
@@ -189,14 +192,15 @@ impl Scheduler<'_> {
         if let Some(key_text) = &plan.of(source).key_text {
             self.kept.remove(&key_text.key());
         }
-        let name = &self.pipeline.graph[source].name;
+        let name = &self.session.pipeline.graph[source].name;
         for (node, active) in &mut self.active {
-            let mut sources = self.pipeline.graph.neighbors_directed(*node, petgraph::Direction::Incoming);
+            let mut sources =
+                self.session.pipeline.graph.neighbors_directed(*node, petgraph::Direction::Incoming);
             if sources.any(|read| read == source || tree.is_some() && plan.of(read).tree == tree) {
                 active.damaged.insert(format!("`{name}`"));
             }
         }
-        self.observer.on(&Event::Damaged { step: name });
+        self.session.observer.on(&Event::Damaged { step: name });
         self.consider(plan, touched.into_iter().collect());
     }
 
@@ -205,10 +209,10 @@ impl Scheduler<'_> {
         let Some(key) = plan.of(node).key_text.as_ref().map(KeyText::key) else {
             return Ok(TryClaim::HeldBy(None));
         };
-        let claimed = self.writer.claim(key)?;
+        let claimed = self.session.writer.claim(key)?;
         if matches!(claimed, TryClaim::Acquired(_)) {
             self.held_by_others.remove(&node);
-            self.workspace.store().refresh()?;
+            self.session.workspace.store().refresh()?;
             let touched = plan.invalidate(node).into_iter().filter(|other| *other != node).collect();
             self.consider(plan, touched);
         }
@@ -219,8 +223,9 @@ impl Scheduler<'_> {
     fn leave(&mut self, node: NodeIndex, owner: Option<LockOwner>) {
         if !self.held_by_others.contains_key(&node) {
             let by = owner.as_ref().map(ToString::to_string);
-            self.observer
-                .on(&Event::HeldByOther { step: &self.pipeline.graph[node].name, by: by.as_deref() });
+            self.session
+                .observer
+                .on(&Event::HeldByOther { step: &self.session.pipeline.graph[node].name, by: by.as_deref() });
         }
         self.held_by_others.insert(node, owner);
     }
@@ -239,9 +244,9 @@ impl Scheduler<'_> {
         allocation: Allocation,
         claim: Claim,
     ) {
-        let step = &self.pipeline.graph[node];
+        let step = &self.session.pipeline.graph[node];
         let Some(key_text) = plan.of(node).key_text.clone() else { return };
-        let project_inputs = match ProjectInputs::at_start(self.workspace, step) {
+        let project_inputs = match ProjectInputs::at_start(self.session.workspace, step) {
             Ok(inputs) => inputs,
             Err(problem) => {
                 self.free.release(allocation);
@@ -250,8 +255,8 @@ impl Scheduler<'_> {
             }
         };
         let begun = match allocation.is_job {
-            true => self.writer.begin_job(key_text.key(), claim),
-            false => self.writer.begin(key_text.key(), claim),
+            true => self.session.writer.begin_job(key_text.key(), claim),
+            false => self.session.writer.begin(key_text.key(), claim),
         };
         let work = match begun {
             Ok(work) => work,
@@ -261,22 +266,10 @@ impl Scheduler<'_> {
             }
         };
         let places = inputs.iter().map(|input| input.path.clone()).collect();
-        let task = Task {
-            step: step.name.clone(),
-            stage: step.stage.clone(),
-            params: step.params.clone(),
-            inputs: Inputs(inputs),
-            out: work.out.clone(),
-            scratch: work.scratch.clone(),
-            folder: work.folder.clone(),
-            log: work.log.clone(),
-            host: Host { device: allocation.device().to_owned(), threads: allocation.threads },
-            gpus: (!self.options.resources.gpus.is_empty()).then(|| allocation.gpu_ids()),
-            needs: self.options.resources.needs_of(step).into_owned(),
-        };
+        let task = Task::for_step(step, inputs, &work, &allocation, &self.session.resources);
         self.begun += 1;
         let open = plan.needed().filter(|node| !matches!(plan.verdict(*node), Verdict::Fresh)).count();
-        self.observer.on(&Event::Started {
+        self.session.observer.on(&Event::Started {
             step: &step.name,
             device: &task.host.device,
             threads: task.host.threads,
@@ -288,7 +281,7 @@ impl Scheduler<'_> {
         let started_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
         let recorded = plan.recorded_inputs(node);
-        match self.executor.start(task, Reporter::new(self.sender.clone(), node)) {
+        match self.session.executor.start(task, Reporter::new(self.session.messages.0.clone(), node)) {
             Ok(running) => {
                 let active = Active {
                     running,
@@ -302,7 +295,7 @@ impl Scheduler<'_> {
                     since,
                     started_ms,
                     peak_memory: None,
-                    pace: None,
+                    throughput: None,
                     execution: None,
                 };
                 self.active.insert(node, active);
@@ -311,7 +304,7 @@ impl Scheduler<'_> {
                 self.free.release(allocation);
                 self.tried.insert(node);
                 // The next run clears what cannot be cleared now.
-                let _ = self.writer.discard(work);
+                let _ = self.session.writer.discard(work);
                 self.fail(node, format!("its process cannot be started: {error}"), None, false);
             }
         }

@@ -1,54 +1,56 @@
-//! What a step is given and what is noted of it: where its inputs lie, the task for the executor, the record of
-//! what it wrote.
+//! What the executor is given of a step, and the record of what the step wrote.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use petgraph::graph::NodeIndex;
-use stage_api::Input;
+use stage_api::{Host, Input, Inputs};
 
 use super::{Active, Scheduler};
 use crate::key::StageKey;
-use crate::pipeline::{Source, StepInput};
+use crate::pipeline::{Source, Step};
 use crate::plan::{BuildState, Plan};
 use crate::record::{Machine, RecordedInput, RunRecord};
 use crate::run::event::Event;
-use crate::run::executor::Execution;
+use crate::run::executor::{Execution, Task};
 use crate::run::machine;
+use crate::run::resources::{Allocation, Resources};
 use crate::run::summary::RanStep;
-use crate::store::{ResultError, VerifiedPath};
-use crate::workspace::Workspace;
+use crate::store::{VerifiedPath, WorkDir};
 
 /// From so many files or bytes on, hashing and keeping an output takes a second or more, and is said.
 const MANY_FILES: usize = 10_000;
 const MANY_BYTES: u64 = 512 << 20;
 
-/// Where an input of a step is, the bytes of a result checked.
-///
-/// # Errors
-/// Why the result cannot be used.
-pub(in crate::run) fn located(
-    workspace: &Workspace,
-    plan: &Plan,
-    input: &StepInput,
-) -> Result<Input, ResultError> {
-    let path = match &input.source {
-        Source::File(path) => workspace.locate(path),
-        Source::Step { step, output } => {
-            let opened = match plan.of(*step).tree {
-                Some(tree) => workspace.open_result(&tree, output.as_deref()),
-                None => Err(ResultError::Missing),
-            };
-            opened?.into()
+impl Task {
+    /// The task of running `step` in `work` with its share of `resources`.
+    pub(in crate::run) fn for_step(
+        step: &Step,
+        inputs: Vec<Input>,
+        work: &WorkDir,
+        allocation: &Allocation,
+        resources: &Resources,
+    ) -> Self {
+        Self {
+            step: step.name.clone(),
+            stage: step.stage.clone(),
+            params: step.params.clone(),
+            inputs: Inputs(inputs),
+            out: work.out.clone(),
+            scratch: work.scratch.clone(),
+            folder: work.folder.clone(),
+            log: work.log.clone(),
+            host: Host { device: allocation.device().to_owned(), threads: allocation.threads },
+            gpus: (!resources.gpus.is_empty()).then(|| allocation.gpu_ids()),
+            needs: resources.needs_of(step).into_owned(),
         }
-    };
-    Ok(Input { port: input.port.clone(), path })
+    }
 }
 
 impl Scheduler<'_> {
     /// Commits the output of a step that ended well.
     pub(super) fn keep(&mut self, plan: &mut Plan, node: NodeIndex, active: Active) -> Result<(), String> {
-        let step = &self.pipeline.graph[node];
+        let step = &self.session.pipeline.graph[node];
         let Active {
             work,
             key_text,
@@ -59,7 +61,7 @@ impl Scheduler<'_> {
             since,
             started_ms,
             peak_memory,
-            pace,
+            throughput,
             execution,
             damaged,
             ..
@@ -73,8 +75,8 @@ impl Scheduler<'_> {
             };
             Execution { machine, started_ms, seconds: since.elapsed().as_secs_f64() }
         });
-        if let Err(problem) = project_inputs.are_unchanged(self.workspace, &work) {
-            let put_back = project_inputs.put_back(self.workspace, &work);
+        if let Err(problem) = project_inputs.are_unchanged(self.session.workspace, &work) {
+            let put_back = project_inputs.put_back(self.session.workspace, &work);
             return Err(match self.drop_work(work, put_back) {
                 Some(taken) => {
                     format!("{taken}; a step copies its inputs instead of moving or removing them")
@@ -83,35 +85,35 @@ impl Scheduler<'_> {
             });
         }
         if let Err(problem) = self.results_are_unchanged(plan, node, damaged, inputs.iter().zip(&places)) {
-            let _ = self.writer.discard(work);
+            let _ = self.session.writer.discard(work);
             return Err(problem);
         }
         let mut announce = |files, bytes| {
             if files >= MANY_FILES || bytes >= MANY_BYTES {
-                self.observer.on(&Event::Keeping { step: &step.name, files, bytes });
+                self.session.observer.on(&Event::Keeping { step: &step.name, files, bytes });
             }
         };
-        let manifest = match self.writer.hash_announced(&work, &mut announce) {
+        let manifest = match self.session.writer.hash_announced(&work, &mut announce) {
             Ok(manifest) => manifest,
             Err(error) => {
-                let _ = self.writer.discard(work);
+                let _ = self.session.writer.discard(work);
                 return Err(error.to_string());
             }
         };
         // Before the commit: a record without its pin would never be checked.
         if step.is_pinned()
-            && let Err(problem) = self.workspace.pin(step, &manifest.top_level())
+            && let Err(problem) = self.session.workspace.pin(step, &manifest.top_level())
         {
-            let _ = self.writer.discard(work);
+            let _ = self.session.writer.discard(work);
             return Err(problem);
         }
         let key: StageKey = key_text.key();
-        let log = self.writer.store().log(&key);
-        let log = log.strip_prefix(self.writer.store().root()).unwrap_or(&log);
+        let log = self.session.writer.store().log(&key);
+        let log = log.strip_prefix(self.session.writer.store().root()).unwrap_or(&log);
         let record = RunRecord {
             key_text,
             step: step.name.clone(),
-            profile: self.pipeline.profile.clone(),
+            profile: self.session.pipeline.profile.clone(),
             tree: manifest.digest(),
             outputs: manifest.top_level(),
             inputs,
@@ -119,27 +121,31 @@ impl Scheduler<'_> {
             started_ms,
             seconds,
             peak_memory,
-            work: pace.map(|pace| pace.work()),
+            work: throughput.map(|throughput| throughput.work()),
             machine,
             log: log.to_string_lossy().into_owned(),
             accepted: None,
         };
         for input in &step.inputs {
             if let Source::File(path) = &input.source
-                && let Some(folder) = self.workspace.project_folder(path)
+                && let Some(folder) = self.session.workspace.project_folder(path)
             {
                 // Without it a later change is told by the folder only.
-                let _ = self.writer.keep_manifest(&folder);
+                let _ = self.session.writer.keep_manifest(&folder);
             }
         }
         // Asked before the new record is there to be found.
-        let same = self.workspace.last(step).is_some_and(|last| last.tree == record.tree);
-        let committed = self.writer.commit(work, &manifest, &record).and_then(|()| self.writer.sync_some());
+        let same = self.session.workspace.last(step).is_some_and(|last| last.tree == record.tree);
+        let committed = self
+            .session
+            .writer
+            .commit(work, &manifest, &record)
+            .and_then(|()| self.session.writer.sync_some());
         committed.map_err(|error| error.to_string())?;
-        self.observer.on(&Event::Finished { step: &step.name, seconds, tree: record.tree, same });
+        self.session.observer.on(&Event::Finished { step: &step.name, seconds, tree: record.tree, same });
         self.summary.ran.push(RanStep { step: step.name.clone(), seconds });
         self.kept.insert(key);
-        self.workspace.learn(&record.tree);
+        self.session.workspace.learn(&record.tree);
         Ok(())
     }
 

@@ -41,7 +41,7 @@ impl State {
                 lines.push((line.start, text.to_owned()));
             }
         }
-        let valid = self.planned.values().filter(|(_, events)| *events == self.events.len());
+        let valid = self.up_to_date.values().filter(|(_, events)| *events == self.events.len());
         lines.extend(valid.map(|(line, _)| (line.start, self.log.text(line).to_owned())));
         // They are few.
         lines.extend(self.versions.iter().map(|line| (line.start, self.log.text(line).to_owned())));

@@ -9,7 +9,7 @@
 //! forgotten <key>            the execution of that key above counts no more
 //! file <stamp> <digest> …    the digest of a file of the project, by its stamp
 //! version {…}                what a version command printed
-//! judged <request> {…}       on what grounds everything that was requested was found done, by the executions above
+//! up-to-date <request> {…}   what a request depends on that was up to date by the executions above
 //! ```
 //!
 //! A later line goes over an earlier one of the same key or path. It decodes only what is asked for: judging needs
@@ -65,8 +65,8 @@ pub(super) struct State {
     manifests: Vec<Line>,
     /// By tree: what is in it; as of so many lines.
     trees: (HashMap<Digest, Line>, usize),
-    /// By request: on what grounds it was last found done, and by how many events.
-    planned: HashMap<Digest, (Line, usize)>,
+    /// By request: the line that it was last found up to date, and by how many events.
+    up_to_date: HashMap<Digest, (Line, usize)>,
     /// By key: its newest execution, an index into `events`; as of so many events.
     keys: (HashMap<Digest, usize>, usize),
     /// Events whose record was decoded.
@@ -104,7 +104,7 @@ impl State {
             versions: Vec::new(),
             manifests: Vec::new(),
             trees: Default::default(),
-            planned: HashMap::new(),
+            up_to_date: HashMap::new(),
             keys: Default::default(),
             readable: HashSet::new(),
             steps: Default::default(),
@@ -128,7 +128,7 @@ impl State {
                 self.versions.clear();
                 self.manifests.clear();
                 self.trees = Default::default();
-                self.planned.clear();
+                self.up_to_date.clear();
                 self.synced = 0;
                 self.keys = Default::default();
                 self.readable.clear();
@@ -151,10 +151,10 @@ impl State {
                 "file" => self.files.push(line.clone()),
                 "tree" => self.manifests.push(line.clone()),
                 "version" => self.versions.push(line.clone()),
-                "judged" => {
+                "up-to-date" => {
                     let request = text.split(' ').nth(1).and_then(|request| request.parse().ok());
                     if let Some(request) = request {
-                        self.planned.insert(request, (line.clone(), self.events.len()));
+                        self.up_to_date.insert(request, (line.clone(), self.events.len()));
                     }
                 }
                 // Of a later program that writes this same layout.
@@ -228,21 +228,21 @@ impl State {
         self.versions.iter().filter_map(|line| self.log.text(line).strip_prefix("version "))
     }
 
-    /// On what grounds `request` was found done, if that was by all the executions that are known now.
-    pub fn planned(&self, request: &Digest) -> Option<&str> {
-        let (line, events) = self.planned.get(request)?;
+    /// What was kept of `request` when it was found up to date, if that was by all the executions that are known now.
+    pub fn up_to_date(&self, request: &Digest) -> Option<&str> {
+        let (line, events) = self.up_to_date.get(request)?;
         // What a damaged line said may have been an execution.
         let is_valid = *events == self.events.len() && self.log.damaged().is_empty();
         is_valid.then(|| self.log.text(line).splitn(3, ' ').nth(2))?
     }
 
-    /// Notes the grounds on which a request was found done by what was known at `mark`; with the lock held.
-    pub fn judge(&mut self, mark: Mark, line: String) -> io::Result<()> {
+    /// Notes that a request is up to date by what was known at `mark`; with the lock held.
+    pub fn keep_up_to_date(&mut self, mark: Mark, request: &Digest, note: &str) -> io::Result<()> {
         let known = self.events.len();
         self.refresh()?;
         // Another process has executed something since: then nothing is certain.
         let is_same = self.log.file() == mark.file && self.events.len() == known;
-        if is_same { self.append(&[line], false) } else { Ok(()) }
+        if is_same { self.append(&[format!("up-to-date {request} {note}")], false) } else { Ok(()) }
     }
 
     /// Whether executions were recorded that no `synced` vouches for.

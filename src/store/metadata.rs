@@ -1,47 +1,16 @@
-//! What the store keeps so that a run with nothing to do costs nothing: digests of files by their stamps, versions of
-//! tools, checked pipelines, and on what grounds everything was last found done.
+//! What the store keeps next to results: digests of files by their stamps, versions of tools, checked pipelines, the
+//! dependencies of requests that were found up to date, and which pipelines use the store.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{ContentStore, PIPELINES, StatCache, StoreError, files};
 use crate::digest::Digest;
-use crate::environment::{Version, Versions};
+use crate::environment::Version;
 
 const USERS: &str = "users";
 /// A pipeline file has a few profiles, and a person goes back and forth between a few texts of it.
 const KEPT_PIPELINES: usize = 8;
-
-/// What is known without looking at a pipeline: executions, digests of files, versions of tools.
-#[derive(Debug)]
-pub struct Facts {
-    /// The store.
-    pub store: ContentStore,
-    /// Digests of files by their stamps.
-    pub digests: StatCache,
-    /// What counts of the machine.
-    pub versions: Versions,
-}
-
-impl Facts {
-    /// What the store in `cache` knows.
-    ///
-    /// # Errors
-    /// When the store cannot be used.
-    pub fn open(cache: &Path) -> Result<Self, StoreError> {
-        let store = ContentStore::open(cache)?;
-        let (digests, versions) = (store.stat_cache(), Versions::new(store.versions().into_iter()));
-        Ok(Self { store, digests, versions })
-    }
-
-    /// Keeps what was learned about files and tools.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub fn keep(&mut self) -> Result<(), StoreError> {
-        self.store.keep_facts(&mut self.digests, &self.versions.take_new())
-    }
-}
 
 impl ContentStore {
     /// What version commands printed, as far as it is known, oldest first.
@@ -49,22 +18,22 @@ impl ContentStore {
         self.state.borrow().versions().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// On what grounds `request` was found done, if no execution was recorded since.
-    pub fn planned(&self, request: &Digest) -> Option<String> {
-        self.state.borrow().planned(request).map(ToOwned::to_owned)
+    /// What was kept of `request` when it was last found up to date, if no execution was recorded since.
+    pub fn up_to_date(&self, request: &Digest) -> Option<String> {
+        self.state.borrow().up_to_date(request).map(ToOwned::to_owned)
     }
 
-    /// Keeps the grounds on which `request` was found done by what is known here.
+    /// Keeps that `request` is up to date by all executions known here, with the text `note`.
     ///
     /// # Errors
     /// When the state log cannot be written.
-    pub fn keep_judged(&self, request: &Digest, grounds: &str) -> Result<(), StoreError> {
+    pub fn keep_up_to_date(&self, request: &Digest, note: &str) -> Result<(), StoreError> {
         // An execution that is not on the disk for good may yet be lost.
         if self.state.borrow().has_unsynced() {
             return Ok(());
         }
         let mark = self.state.borrow().mark();
-        self.with_state(|state| state.judge(mark, format!("judged {request} {grounds}")))?;
+        self.with_state(|state| state.keep_up_to_date(mark, request, note))?;
         self.tidy()
     }
 
@@ -103,7 +72,7 @@ impl ContentStore {
     ///
     /// # Errors
     /// When the state log cannot be written.
-    pub fn keep_facts(&self, cache: &mut StatCache, versions: &[Version]) -> Result<(), StoreError> {
+    pub fn keep_metadata(&self, cache: &mut StatCache, versions: &[Version]) -> Result<(), StoreError> {
         let mut lines: Vec<String> = cache.new_lines().iter().map(|line| format!("file {line}")).collect();
         lines.extend(
             versions.iter().filter_map(|a| Some(format!("version {}", serde_json::to_string(a).ok()?))),
@@ -134,7 +103,7 @@ impl ContentStore {
     /// The pipeline files that have used this store.
     ///
     /// # Errors
-    /// When it cannot be told which they are.
+    /// When they cannot be read.
     pub fn users(&self) -> Result<Vec<PathBuf>, StoreError> {
         let mut users = Vec::new();
         for (_, path) in self.list(USERS)? {

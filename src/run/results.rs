@@ -1,25 +1,44 @@
-//! Doubts results of earlier runs before they are used: what is not what its name says counts as gone, so that its
-//! step runs again. It is asked only of results that a step is about to read or that are about to be published; a
-//! result is hashed once in a run.
+//! Results of steps before they are used: where they are, and whether their bytes are intact. A corrupted result counts as
+//! gone, so that its step runs again. A result is hashed once in a run.
 
 use std::collections::BTreeSet;
 
 use petgraph::graph::NodeIndex;
+use stage_api::Input;
 
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Source, StepInput};
 use crate::plan::{BuildState, Plan, Verdict};
 use crate::store::{ResultError, StoreError};
 use crate::tree::TreeError;
 use crate::workspace::Workspace;
 
-/// Hashes the result of a fresh step; if it is damaged, the step is judged again. Returns the steps that touches.
+/// Where an input of a step is, the bytes of a result checked.
 ///
-/// That it is damaged may be known by now, from another step that wrote the same: the step is judged again all the
-/// same, as it was judged before that.
+/// # Errors
+/// Why the result cannot be used.
+pub(super) fn located(workspace: &Workspace, plan: &Plan, input: &StepInput) -> Result<Input, ResultError> {
+    let path = match &input.source {
+        Source::File(path) => workspace.locate(path),
+        Source::Step { step, output } => {
+            let opened = match plan.of(*step).tree {
+                Some(tree) => workspace.open_result(&tree, output.as_deref()),
+                None => Err(ResultError::Missing),
+            };
+            opened?.into()
+        }
+    };
+    Ok(Input { port: input.port.clone(), path })
+}
+
+/// Hashes the result of a fresh step and plans the step again if the result is corrupted. Returns the steps that this
+/// touches.
+///
+/// The corruption may be known by now, from another step that wrote the same tree. The step is planned again all the
+/// same, as its verdict is from before that.
 ///
 /// # Errors
 /// When the result cannot be read: then nothing is known of it, and nothing runs again.
-pub(super) fn doubt(
+pub(super) fn verify_tree(
     workspace: &Workspace,
     plan: &mut Plan,
     node: NodeIndex,
@@ -41,11 +60,11 @@ pub(super) fn doubt(
     Ok(Some(touched))
 }
 
-/// Doubts every result that is yet to be published. Returns the steps whose results are damaged.
+/// Hashes every result that is yet to be published. Returns the steps whose results are corrupted.
 ///
 /// # Errors
 /// When one cannot be read.
-pub fn doubt_unpublished(
+pub fn verify_unpublished(
     pipeline: &Pipeline,
     workspace: &Workspace,
     plan: &mut Plan,
@@ -57,7 +76,7 @@ pub fn doubt_unpublished(
         let is_open = plan.of(node).tree.is_some_and(|tree| !workspace.is_published(step, &tree));
         if step.publish.is_some()
             && is_open
-            && doubt(workspace, plan, node).map_err(StoreError::Unreadable)?.is_some()
+            && verify_tree(workspace, plan, node).map_err(StoreError::Unreadable)?.is_some()
         {
             damaged.push(step.name.clone());
         }

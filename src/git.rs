@@ -4,23 +4,36 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::cli::error::CliError;
 use crate::pipeline::nearest;
 
-/// The repository that contains a folder.
+/// Why git does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct GitError {
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// The repository that a folder is in.
+#[derive(Debug)]
 pub struct Git {
     folder: PathBuf,
 }
 
 impl Git {
     /// Finds the repository around `folder`.
-    pub fn open(folder: &Path) -> Result<Self, CliError> {
+    ///
+    /// # Errors
+    /// When git cannot be run or refuses.
+    pub fn open(folder: &Path) -> Result<Self, GitError> {
         let git = Self { folder: folder.to_owned() };
         if git.run(&["rev-parse", "--git-dir"])?.status.success() {
             return Ok(git);
         }
-        Err(CliError::Usage {
-            message: format!("{} is not in a git repository", folder.display()),
+        Err(GitError {
+            message: format!("{} lies in no git repository", folder.display()),
             hint: Some(
                 "`repro diff` compares revisions: run it in a clone of the project, or name two profiles"
                     .to_owned(),
@@ -28,15 +41,18 @@ impl Git {
         })
     }
 
-    fn run(&self, args: &[&str]) -> Result<Output, CliError> {
-        Command::new("git").arg("-C").arg(&self.folder).args(args).output().map_err(|error| CliError::Usage {
+    fn run(&self, args: &[&str]) -> Result<Output, GitError> {
+        Command::new("git").arg("-C").arg(&self.folder).args(args).output().map_err(|error| GitError {
             message: format!("`git` cannot be run: {error}"),
             hint: Some("install git, or put it on the PATH".to_owned()),
         })
     }
 
     /// The commit that a name means.
-    pub fn revision(&self, name: &str) -> Result<String, CliError> {
+    ///
+    /// # Errors
+    /// When git cannot be run or refuses.
+    pub fn revision(&self, name: &str) -> Result<String, GitError> {
         let commit = format!("{name}^{{commit}}");
         let found = self.run(&["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])?;
         if found.status.success() {
@@ -44,14 +60,17 @@ impl Git {
         }
         let names = self.run(&["for-each-ref", "--format=%(refname:short)"])?;
         let names = String::from_utf8_lossy(&names.stdout).into_owned();
-        Err(CliError::Usage {
+        Err(GitError {
             message: format!("git knows no revision `{name}`"),
             hint: nearest(name, names.lines().chain(["HEAD"])),
         })
     }
 
     /// A file of a revision, its path relative to the folder; `None` when the revision does not have it.
-    pub fn file(&self, revision: &str, path: &str) -> Result<Option<Vec<u8>>, CliError> {
+    ///
+    /// # Errors
+    /// When git cannot be run or refuses.
+    pub fn file(&self, revision: &str, path: &str) -> Result<Option<Vec<u8>>, GitError> {
         let found = self.run(&["show", &format!("{revision}:./{path}")])?;
         Ok(found.status.success().then_some(found.stdout))
     }
@@ -69,7 +88,10 @@ impl Git {
     }
 
     /// The objects of a revision's files below a folder, by path relative to the folder here.
-    pub fn objects(&self, revision: &str, below: &str) -> Result<BTreeMap<String, String>, CliError> {
+    ///
+    /// # Errors
+    /// When git cannot be run or refuses.
+    pub fn objects(&self, revision: &str, below: &str) -> Result<BTreeMap<String, String>, GitError> {
         let found = self.run(&["ls-tree", "-r", "-z", revision, "--", &format!("{below}/")])?;
         let text = String::from_utf8_lossy(&found.stdout);
         let entry = |entry: &str| {
@@ -82,7 +104,10 @@ impl Git {
 
     /// The objects that files here would become in a commit, in their order; paths relative to the folder. What git's
     /// settings and attributes change on the way into a commit, they change here too.
-    pub fn hash_files(&self, paths: &[&str]) -> Result<Vec<String>, CliError> {
+    ///
+    /// # Errors
+    /// When git cannot be run or refuses.
+    pub fn hash_files(&self, paths: &[&str]) -> Result<Vec<String>, GitError> {
         let mut objects = Vec::with_capacity(paths.len());
         // Well below what a command line may hold.
         for some in paths.chunks(500) {
@@ -90,7 +115,10 @@ impl Git {
             let text = String::from_utf8_lossy(&found.stdout);
             if !found.status.success() || text.lines().count() != some.len() {
                 let problem = String::from_utf8_lossy(&found.stderr);
-                return Err(CliError::usage(format!("`git hash-object` failed: {}", problem.trim())));
+                return Err(GitError {
+                    message: format!("`git hash-object` failed: {}", problem.trim()),
+                    hint: None,
+                });
             }
             objects.extend(text.lines().map(ToOwned::to_owned));
         }
@@ -98,13 +126,19 @@ impl Git {
     }
 
     /// The bytes of an object, as they are in the repository.
-    pub fn object(&self, object: &str) -> Result<Option<Vec<u8>>, CliError> {
+    ///
+    /// # Errors
+    /// When git cannot be run or refuses.
+    pub fn object(&self, object: &str) -> Result<Option<Vec<u8>>, GitError> {
         let found = self.run(&["cat-file", "blob", object])?;
         Ok(found.status.success().then_some(found.stdout))
     }
 
     /// The files of a revision below a folder, their paths relative to the repository's folder here.
-    pub fn files(&self, revision: &str, below: &str) -> Result<Vec<String>, CliError> {
+    ///
+    /// # Errors
+    /// When git cannot be run or refuses.
+    pub fn files(&self, revision: &str, below: &str) -> Result<Vec<String>, GitError> {
         let found =
             self.run(&["ls-tree", "-r", "-z", "--name-only", revision, "--", &format!("{below}/")])?;
         let names = String::from_utf8_lossy(&found.stdout).into_owned();

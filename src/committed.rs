@@ -6,22 +6,16 @@ use std::path::{Path, PathBuf};
 
 use petgraph::graph::NodeIndex;
 use serde::Serialize;
-use serde_json::{Value, json};
 
-use super::context::Context;
-use super::format;
-use super::git::Git;
 use crate::compare::{self, Difference};
 use crate::digest::Digest;
 use crate::divergence::{self, Comparison, Divergence};
 use crate::evidence::Evidence;
+use crate::git::Git;
 use crate::pipeline::Pipeline;
 use crate::plan::{BuildState, Plan};
 use crate::store::StoreError;
 use crate::workspace::Workspace;
-
-/// Files that `make` names; all of them are in `--json` and in `git status`.
-const SHOWN: usize = 5;
 
 /// What the project committed.
 pub struct Committed {
@@ -52,14 +46,14 @@ impl Committed {
     ///
     /// # Errors
     /// Evidence that cannot be read.
-    pub fn load(context: &Context) -> Result<Self, StoreError> {
-        let evidence = Evidence::load(&context.evidence_folder())?;
-        Ok(Self { evidence, ..Self::without_evidence(context) })
+    pub fn load(pipeline: &Pipeline) -> Result<Self, StoreError> {
+        let evidence = Evidence::load(&Evidence::folder(pipeline))?;
+        Ok(Self { evidence, ..Self::without_evidence(pipeline) })
     }
 
     /// The reports alone.
-    pub fn without_evidence(context: &Context) -> Self {
-        let reports = HeadReports::load(&context.pipeline.root, &context.pipeline.profile);
+    pub fn without_evidence(pipeline: &Pipeline) -> Self {
+        let reports = HeadReports::load(&pipeline.root, &pipeline.profile);
         Self { evidence: Evidence::default(), reports }
     }
 
@@ -70,8 +64,7 @@ impl Committed {
 
     /// Compares the steps of a plan. A published step that the evidence does not record is compared by its reports, if
     /// these are its result of now.
-    pub fn compare(&self, context: &Context, workspace: &Workspace, plan: &Plan) -> Compared {
-        let pipeline = &context.pipeline;
+    pub fn compare(&self, pipeline: &Pipeline, workspace: &Workspace, plan: &Plan) -> Compared {
         let published = self.published(pipeline, workspace, plan);
         let is_same = |node: NodeIndex, tree: &Digest| match self.evidence.last(&pipeline.graph[node].name) {
             Some(record) => Some(record.tree == *tree),
@@ -116,12 +109,11 @@ impl Committed {
     /// How the first steps that differ do so.
     pub fn first(
         &self,
-        context: &Context,
+        pipeline: &Pipeline,
         workspace: &Workspace,
         plan: &Plan,
         compared: &Compared,
     ) -> Vec<Divergence> {
-        let pipeline = &context.pipeline;
         let divergence = |node: &NodeIndex| match self.evidence.last(&pipeline.graph[*node].name) {
             Some(record) => {
                 Divergence::from_record(pipeline, workspace, plan, *node, (&self.evidence, record))
@@ -154,13 +146,13 @@ impl Committed {
     /// reports that the run removed, relative to the reports folder.
     pub fn verdict(
         &self,
-        context: &Context,
+        pipeline: &Pipeline,
         workspace: &Workspace,
         plan: &Plan,
         removed: &[PathBuf],
     ) -> Option<Reproduction> {
-        let compared = self.compare(context, workspace, plan);
-        let graph = &context.pipeline.graph;
+        let compared = self.compare(pipeline, workspace, plan);
+        let graph = &pipeline.graph;
         let names = |nodes: &[NodeIndex]| nodes.iter().map(|node| graph[*node].name.clone()).collect();
         // What is known by the evidence alone is the same in any case.
         let has_run = |node: &&NodeIndex| {
@@ -168,11 +160,11 @@ impl Committed {
             key.is_some_and(|key| workspace.store().tree_of(&key).is_some())
         };
         let reports = self.reports.as_ref().map(|reports| {
-            let of = |wanted: Standing| -> Vec<String> {
+            let of = |how: Standing| -> Vec<String> {
                 let files = compared.published.values().flatten();
-                files.filter(|(_, standing)| *standing == wanted).map(|(path, _)| path.clone()).collect()
+                files.filter(|(_, standing)| *standing == how).map(|(path, _)| path.clone()).collect()
             };
-            let (root, folder) = (&context.pipeline.root, workspace.reports().folder());
+            let (root, folder) = (&pipeline.root, workspace.reports().folder());
             let removed: BTreeSet<PathBuf> = removed.iter().map(|file| folder.join(file)).collect();
             // Reports of steps that this run did not need are no concern of it.
             let all_needed = graph
@@ -184,14 +176,14 @@ impl Committed {
                 !file.exists() && (all_needed || removed.contains(&file))
             };
             let gone = reports.objects.keys().filter(is_gone).cloned().collect();
-            Reports {
+            ComparedReports {
                 same: of(Standing::Same).len(),
                 changed: of(Standing::Changed),
                 new: of(Standing::New),
                 gone,
             }
         });
-        let steps = Steps {
+        let steps = ComparedSteps {
             same: compared.steps.same.iter().filter(has_run).count(),
             differing: names(&compared.steps.differing),
             first: names(&compared.steps.first),
@@ -221,89 +213,43 @@ pub struct Compared {
 /// How a run compares with what the project committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reproduction {
-    /// The reports that the run published; absent where HEAD has no reports.
-    reports: Option<Reports>,
+    /// The reports of the run; absent where HEAD has none.
+    pub reports: Option<ComparedReports>,
     /// The steps that ran with this cache.
-    steps: Steps,
+    pub steps: ComparedSteps,
 }
 
+/// Reports compared with those at HEAD.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Reports {
-    same: usize,
-    changed: Vec<String>,
-    new: Vec<String>,
-    gone: Vec<String>,
+pub struct ComparedReports {
+    /// How many have the committed bytes.
+    pub same: usize,
+    /// Those with other bytes, by their paths.
+    pub changed: Vec<String>,
+    /// Those that are not committed.
+    pub new: Vec<String>,
+    /// Those that are committed and no longer published.
+    pub gone: Vec<String>,
 }
 
-impl Reports {
+impl ComparedReports {
     fn is_empty(&self) -> bool {
         self.same == 0 && self.are_committed()
     }
 
-    /// Whether every report is a committed one.
-    fn are_committed(&self) -> bool {
+    /// Whether there is no other report than the committed ones.
+    pub fn are_committed(&self) -> bool {
         self.changed.is_empty() && self.new.is_empty() && self.gone.is_empty()
     }
 }
 
+/// Results of steps compared with the evidence, or with the reports at HEAD.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Steps {
-    same: usize,
-    differing: Vec<String>,
-    first: Vec<String>,
-}
-
-impl Reproduction {
-    /// As the last JSON line of a run has it.
-    pub fn json(&self) -> Value {
-        json!(self)
-    }
-
-    /// For people, a line each.
-    pub fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let Self { reports, steps } = self;
-        match reports {
-            Some(Reports { same, changed, new, gone }) => {
-                let differing = changed.len() + new.len() + gone.len();
-                let files =
-                    [(changed, "changed"), (new, "not committed"), (gone, "committed, and no longer built")];
-                let files = files.iter().flat_map(|(files, how)| files.iter().map(move |file| (file, how)));
-                if differing == 0 {
-                    lines.push(format!("{}, the same bytes as committed", format::count(*same, "report")));
-                } else {
-                    let all = format::count(same + differing, "report");
-                    lines.push(format!("{differing} of {all} not as committed:"));
-                    lines.extend(files.take(SHOWN).map(|(file, how)| format!("  {file} ({how})")));
-                    if differing > SHOWN {
-                        lines.push(format!("  and {} more", differing - SHOWN));
-                    }
-                }
-            }
-            None if steps.differing.is_empty() => {
-                lines.push(format!(
-                    "{}, the same results as the evidence records",
-                    format::count(steps.same, "step")
-                ));
-            }
-            None => {}
-        }
-        if let [first, ..] = steps.first.as_slice() {
-            lines.push(match steps.differing.len() {
-                1 => format!("step `{first}` gave another result than the committed one"),
-                number => {
-                    format!("{number} steps gave other results than the committed ones, `{first}` first")
-                }
-            });
-            let hint = "hint: `repro diff --first` shows how";
-            lines.push(match reports {
-                // Reports that were committed later than the evidence, or to which the difference does not reach.
-                Some(reports) if reports.are_committed() => {
-                    format!("{hint}; where the change is meant, `repro evidence` renews the evidence")
-                }
-                _ => hint.to_owned(),
-            });
-        }
-        lines
-    }
+pub struct ComparedSteps {
+    /// How many gave the committed result.
+    pub same: usize,
+    /// Those that gave another one.
+    pub differing: Vec<String>,
+    /// Those of them that read none of the others.
+    pub first: Vec<String>,
 }
