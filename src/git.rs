@@ -33,7 +33,7 @@ impl Git {
             return Ok(git);
         }
         Err(GitError {
-            message: format!("{} lies in no git repository", folder.display()),
+            message: format!("{} is not in a git repository", folder.display()),
             hint: Some(
                 "`repro diff` compares revisions: run it in a clone of the project, or name two profiles"
                     .to_owned(),

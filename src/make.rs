@@ -1,5 +1,5 @@
 //! `make`: brings targets of a project up to date. It reads from top to bottom: up-to-date check, plan, fetch, schedule,
-//! publish, push, remember. It prints nothing; an [`Observer`] hears what happens.
+//! publish, push, remember. It prints nothing; an [`Observer`] receives the events.
 
 mod options;
 mod outcome;
@@ -124,7 +124,7 @@ pub fn make(
         if this.is_published(&plan) {
             let parts = this.parts(&plan);
             let is_noted = workspace.reports().is_noted(&parts, workspace.recorder());
-            // Reports that a clone brought, say: from now on this pipeline knows them as its own.
+            // Reports of a fresh clone, for example: from now on they belong to this pipeline.
             if !is_noted && !options.check {
                 let Some(writer) = lock(&workspace, observer)? else { continue };
                 this.publish(&writer, &parts)?;
@@ -140,13 +140,13 @@ pub fn make(
             return Ok(MakeSummary { had_nothing_to_do: true, ..this.summary(&plan) });
         }
 
-        // What other machines have counts before anything is refused or begun.
+        // Results of other machines count before anything is refused or started.
         let remote = options.remote.as_ref().map(RemoteAddress::open).transpose()?;
         if let Some(remote) = &remote {
             let Some(writer) = lock(&workspace, observer)? else { continue };
             let nodes = plan.needed().collect();
-            let tell = &mut |news: RemoteEvent| observer.on(&Event::from(news));
-            remote.fetch_missing(pipeline, &workspace, &writer, &mut plan, nodes, tell);
+            let on_event = &mut |event: RemoteEvent| observer.on(&Event::from(event));
+            remote.fetch_missing(pipeline, &workspace, &writer, &mut plan, nodes, on_event);
             writer.sync()?;
         }
         let resources = admit(project, &workspace, &plan, options)?;
@@ -165,7 +165,7 @@ pub fn make(
         report_losses(&workspace, &writer, observer);
         this.report_corrupted(&mut plan, observer)?;
         let mut ran = this.schedule(&writer, &mut plan, &resources, remote.clone(), observer)?;
-        // A step may have written into another one's result since that was kept.
+        // A step may have written into the result of another one after that was stored.
         if ran.is_complete() && this.report_corrupted(&mut plan, observer)? {
             let again = this.schedule(&writer, &mut plan, &resources, remote.clone(), observer)?;
             ran = Summary { ran: [ran.ran, again.ran].concat(), ..again };
@@ -235,7 +235,7 @@ pub fn admit(
     }
 }
 
-/// The needed steps that a person must do something for first.
+/// The required steps that wait for a manual step.
 pub fn manual_steps(pipeline: &Pipeline, plan: &Plan, registry: &Registry) -> Vec<Failure> {
     let must_run = plan.needed().filter(|node| *plan.verdict(*node) != Verdict::Fresh);
     let failure = |node: NodeIndex| {
@@ -249,7 +249,7 @@ pub fn manual_steps(pipeline: &Pipeline, plan: &Plan, registry: &Registry) -> Ve
     must_run.filter_map(failure).collect()
 }
 
-/// What the parts of a make have in common.
+/// The context that the parts of `make` share.
 #[derive(Clone, Copy)]
 struct Make<'a> {
     project: &'a Project<'a>,
@@ -295,7 +295,7 @@ impl<'a> Make<'a> {
         Ok(run(session, plan))
     }
 
-    /// Hashes what is yet to be published and reports what of it is corrupted; returns whether anything is.
+    /// Hashes the results that are not published yet and reports corrupted ones; returns whether there are any.
     fn report_corrupted(&self, plan: &mut Plan, observer: &mut dyn Observer) -> Result<bool, StoreError> {
         let corrupted = verify_unpublished(self.pipeline, self.workspace, plan)?;
         corrupted.iter().for_each(|step| observer.on(&Event::Damaged { step }));
@@ -321,13 +321,13 @@ impl<'a> Make<'a> {
     }
 }
 
-/// Opens the store for writing; `None` when another process had it to itself meanwhile.
+/// Opens the store for writing; `None` if another process held it exclusively meanwhile.
 fn lock(workspace: &Workspace, observer: &mut dyn Observer) -> Result<Option<Writer>, StoreError> {
     let writer = workspace.store().lock(&mut |owner| observer.on(&Event::Waiting { owner }))?;
     Ok(Some(writer).filter(|writer| !writer.has_waited()))
 }
 
-/// Reports what the cache has lost, once: the run that follows builds it again.
+/// Reports losses of the cache, once: this run builds them again.
 fn report_losses(workspace: &Workspace, writer: &Writer, observer: &mut dyn Observer) {
     for Damage { file, at, step } in workspace.store().damaged() {
         let what = step.map_or_else(|| "an entry".to_owned(), |step| format!("a record of `{step}`"));
@@ -335,18 +335,18 @@ fn report_losses(workspace: &Workspace, writer: &Writer, observer: &mut dyn Obse
         observer.on(&Event::Notice { text: &text });
     }
     for step in workspace.store().lost() {
-        let text = format!("what `{step}` wrote is not whole on the disk; it runs again");
+        let text = format!("the output of `{step}` is incomplete on the disk; it runs again");
         observer.on(&Event::Notice { text: &text });
     }
     report_warnings(writer, observer);
 }
 
-/// Reports what dead runs left and a person should know of.
+/// Reports leftovers of dead runs that a person should know of.
 fn report_warnings(writer: &Writer, observer: &mut dyn Observer) {
     writer.take_warnings().iter().for_each(|text| observer.on(&Event::Notice { text }));
 }
 
-/// What cannot be kept for the next run costs time then, nothing else.
+/// Facts that cannot be stored only cost the next run time.
 fn report_unsaved<E: std::fmt::Display>(saved: Result<(), E>, observer: &mut dyn Observer) {
     if let Err(error) = saved {
         observer.on(&Event::Notice { text: &format!("{error}; the next run takes a little longer") });

@@ -1,9 +1,9 @@
-//! Judging: which steps are fresh, which must run, and why. A pure function of the pipeline and of what is
+//! Planning: which steps are fresh, which must run, and why. A pure function of the pipeline and of what is
 //! known; it reads no tree and runs nothing.
 //!
 //! A step has a key once the digests of its inputs are known. A key with a record is fresh without running,
 //! whatever happened above it: a step that reran and wrote the same bytes leaves what reads it fresh.
-//! Bytes count only where they are wanted: a fresh step whose tree is gone must run when a step that must run
+//! Bytes count only where they are needed: a fresh step whose tree is gone must run when a step that must run
 //! reads it, or when it is to be published.
 
 use std::collections::BTreeSet;
@@ -39,7 +39,7 @@ pub trait BuildState {
     fn is_published(&self, step: &Step, tree: &Digest) -> bool;
 }
 
-/// What is asked for.
+/// A request for targets.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     /// The steps to bring up to date, with all that they read.
@@ -55,12 +55,12 @@ pub enum Reason {
     NeverRun,
     /// It was run, but on something else.
     Changed(Vec<Difference>),
-    /// Its result is known, but the bytes are gone and wanted.
+    /// Its result is known, but the bytes are gone and needed.
     BytesMissing {
         /// The step that reads them; `None` when they are to be published.
         wanted_by: Option<NodeIndex>,
     },
-    /// It was asked for.
+    /// It was requested.
     Forced,
 }
 
@@ -78,7 +78,7 @@ pub enum Verdict {
         /// The steps it reads that must run or wait themselves.
         on: Vec<NodeIndex>,
     },
-    /// It can never run as the pipeline stands: it reads a path that its source does not hold.
+    /// It cannot run with this pipeline: it reads a path that its source does not hold.
     Broken(String),
 }
 
@@ -87,13 +87,13 @@ pub enum Verdict {
 pub struct StepPlan {
     /// What is to be done.
     pub verdict: Verdict,
-    /// What its key is made of, when all digests are known.
+    /// The text of its key, when all digests are known.
     pub key_text: Option<KeyText>,
     /// The tree that its record names.
     pub tree: Option<Digest>,
 }
 
-/// The judgement of every step, kept up to date while steps run.
+/// The state of every step, kept up to date while steps run.
 pub struct Plan<'a> {
     pipeline: &'a Pipeline,
     known: &'a dyn BuildState,
@@ -123,7 +123,7 @@ pub fn in_order(pipeline: &Pipeline) -> Vec<NodeIndex> {
     order
 }
 
-/// Judges every step that the request needs.
+/// Plans every step that the request needs.
 ///
 /// # Examples
 /// Where no step has run yet, the first one is stale and the second one waits for it:
@@ -135,7 +135,7 @@ pub fn in_order(pipeline: &Pipeline) -> Vec<NodeIndex> {
 /// use repro::digest::Digest;
 /// use repro::key::StageKey;
 /// use repro::pipeline::{Pipeline, Step};
-/// use repro::plan::{BuildState, Reason, Request, Verdict, judge};
+/// use repro::plan::{BuildState, Reason, Request, Verdict, plan};
 /// use repro::record::RunRecord;
 /// use stage_api::Registry;
 ///
@@ -180,7 +180,7 @@ pub fn in_order(pipeline: &Pipeline) -> Vec<NodeIndex> {
 /// let step = |name: &str| pipeline.targets[name][0];
 /// let (numbers, sum) = (step("numbers"), step("sum"));
 ///
-/// let plan = judge(&pipeline, &Empty, &Request { targets: vec![sum], ..Request::default() });
+/// let plan = plan(&pipeline, &Empty, &Request { targets: vec![sum], ..Request::default() });
 /// assert_eq!(*plan.verdict(numbers), Verdict::Stale(Reason::NeverRun));
 /// assert_eq!(*plan.verdict(sum), Verdict::Waiting { on: vec![numbers] });
 /// # Ok(())
@@ -218,7 +218,7 @@ pub fn plan<'a>(pipeline: &'a Pipeline, known: &'a dyn BuildState, request: &Req
 }
 
 impl Plan<'_> {
-    /// The judgement of a step.
+    /// The plan of a step.
     pub fn of(&self, node: NodeIndex) -> &StepPlan {
         &self.steps[node.index()]
     }
@@ -250,7 +250,7 @@ impl Plan<'_> {
         self.order.iter().copied().filter(|node| *self.verdict(*node) != Verdict::Unneeded)
     }
 
-    /// Where a step stands in that order.
+    /// The position of a step in that order.
     pub fn position(&self, node: NodeIndex) -> usize {
         self.position[node.index()]
     }
@@ -260,7 +260,7 @@ impl Plan<'_> {
         self.order[position]
     }
 
-    /// The steps that were asked for.
+    /// The requested steps.
     pub fn targets(&self) -> impl Iterator<Item = NodeIndex> {
         self.targets.iter().copied()
     }
@@ -275,14 +275,14 @@ impl Plan<'_> {
                 .all(|input| *self.verdict(input) == Verdict::Fresh)
     }
 
-    /// Takes note that a step has run and has a record, and judges again what that touches. Returns the steps
+    /// Takes note that a step has run and has a record, and plans again what that touches. Returns the steps
     /// that may have become ready.
     pub fn finished(&mut self, node: NodeIndex) -> BTreeSet<NodeIndex> {
         self.forced.remove(&node);
         self.invalidate(node)
     }
 
-    /// Takes note that something may have become known of a step, and judges again what that touches. Returns the
+    /// Takes note that something may have become known of a step, and plans again what that touches. Returns the
     /// steps that may have become ready.
     pub fn invalidate(&mut self, node: NodeIndex) -> BTreeSet<NodeIndex> {
         let mut touched = self.propagate(BTreeSet::from([node]));
@@ -308,7 +308,7 @@ impl Plan<'_> {
             if old.tree != new.tree {
                 pending.extend(reaches(Outgoing).map(|reader| self.position(reader)));
             }
-            // Whether it runs decides whether the bytes of what it reads are wanted.
+            // Whether it runs decides whether the bytes of its inputs are needed.
             let runs = |step_plan: &StepPlan| matches!(step_plan.verdict, Verdict::Stale(_));
             if runs(&old) != runs(new) {
                 pending.extend(reaches(Incoming).map(|input| self.position(input)));
@@ -359,7 +359,7 @@ impl Plan<'_> {
             Err(problem) => return step_plan(Verdict::Broken(problem), None, None),
         }
         let tree = self.known.tree(&text.key()).filter(|tree| self.known.agrees(step, tree));
-        // Of a forced step the tree counts as unknown: it is asked for because its result is in doubt.
+        // Of a forced step the tree counts as unknown: a person doubts its result.
         let Some(tree) = tree.filter(|_| !self.forced.contains(&node)) else {
             let reason = if self.forced.contains(&node) {
                 Reason::Forced

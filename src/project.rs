@@ -1,5 +1,5 @@
-//! A project: where it is, which stages its pipeline may use, and the pipeline itself, which is read when it is first
-//! asked for. It knows nothing of what was run.
+//! A project: where it is, which stages its pipeline may use, and the pipeline itself, which is read at its first
+//! use. It knows no results.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -34,7 +34,7 @@ impl Location {
     }
 }
 
-/// A project on the disk. Its pipeline is that of the first time it was asked for.
+/// A project on the disk. Its pipeline is that of its first use.
 pub struct Project<'r> {
     registry: &'r Registry,
     file: PathBuf,
@@ -71,12 +71,9 @@ pub enum ProjectError {
         hint: Option<String>,
     },
     /// A file of the project that a step reads cannot be used.
-    #[error(
-        "{}:{}:{}: step `{}` reads ./{}: {}",
-        pipeline.display(), file.position.0, file.position.1, file.step, file.path.display(), file.problem
-    )]
+    #[error("{}", file.message(pipeline))]
     File {
-        /// The file that declares the step.
+        /// The pipeline file.
         pipeline: PathBuf,
         /// The file, and the step that reads it.
         file: UnusableFile,
@@ -191,7 +188,7 @@ impl<'r> Project<'r> {
         self.root.join(self.file.file_name().unwrap_or_default())
     }
 
-    /// What is asked for by asking for these targets, as a name.
+    /// The digest that names a request for these targets.
     pub fn request(&self, targets: &[String]) -> Digest {
         let file = self.absolute_file();
         let request =
@@ -269,10 +266,7 @@ impl<'r> Project<'r> {
         let pipeline = self.pipeline()?;
         let plan = plan(pipeline, workspace, &Request { targets, forced });
         match workspace.unusable_file(plan.needed().map(|node| &pipeline.graph[node])) {
-            Some(file) => {
-                let other = file.declared_in.as_ref().map(|other| self.file.with_file_name(other));
-                Err(ProjectError::File { pipeline: other.unwrap_or_else(|| self.file.clone()), file })
-            }
+            Some(file) => Err(ProjectError::File { pipeline: self.file.clone(), file }),
             None => Ok(plan),
         }
     }

@@ -96,7 +96,7 @@ impl Recorder {
         self.notes.borrow_mut().presence.insert(path.to_owned(), is_there);
     }
 
-    /// Runs version commands again when they are next asked for; returns whether any was asked for before.
+    /// Runs version commands again at their next use; returns whether any was used before.
     pub fn ask_versions_again(&self) -> bool {
         self.versions.borrow_mut().ask_again()
     }

@@ -1,5 +1,5 @@
 //! What a rehearsal has shown, step by step, and what follows from it for the real run: the time of each unit of work times
-//! the units there will be, with what lies before the first unit added once. It runs nothing.
+//! the units there will be, with the time before the first unit added once. It runs nothing.
 
 use std::collections::BTreeMap;
 
@@ -111,19 +111,19 @@ fn forecast(record: &RunRecord, real: Real) -> Forecast {
     let done = record.work.map_or(0, |work| work.units);
     let pace = record.work.and_then(|work| work.seconds_a_unit).unwrap_or(0.0);
     let units = real.work.filter(|_| done > 0);
-    let wanted = units.unwrap_or(done);
+    let real_units = units.unwrap_or(done);
     // What reading and writing take stays; of work too short to tell a pace all of it does.
-    let beside = (record.seconds - pace * done as f64).max(0.0);
+    let fixed_seconds = (record.seconds - pace * done as f64).max(0.0);
     let grown = match real.grows && done > 0 {
-        true => (record.bytes as f64 * wanted as f64 / done as f64) as u64,
+        true => (record.bytes as f64 * real_units as f64 / done as f64) as u64,
         false => record.bytes,
     };
-    let teraflop = real.teraflop.map_or(0.0, |each| each * wanted as f64);
-    let seconds = beside + pace * wanted as f64;
+    let teraflop = real.teraflop.map_or(0.0, |each| each * real_units as f64);
+    let seconds = fixed_seconds + pace * real_units as f64;
     Forecast {
         units,
         seconds,
-        host_seconds: if real.teraflop.is_some() { beside } else { seconds },
+        host_seconds: if real.teraflop.is_some() { fixed_seconds } else { seconds },
         teraflop,
         bytes: real.bytes.unwrap_or(grown),
     }

@@ -51,6 +51,21 @@ pub struct UnusableFile {
     pub problem: String,
 }
 
+impl UnusableFile {
+    /// Where the step of `pipeline` is declared, what it reads, and what is wrong.
+    pub fn message(&self, pipeline: &Path) -> String {
+        let declared_in = self.declared_in.as_ref().map(|other| pipeline.with_file_name(other));
+        let (line, column) = self.position;
+        format!(
+            "{}:{line}:{column}: step `{}` reads ./{}: {}",
+            declared_in.as_deref().unwrap_or(pipeline).display(),
+            self.step,
+            self.path.display(),
+            self.problem
+        )
+    }
+}
+
 impl Workspace {
     /// Opens the store in `cache`, which is enough to ask whether a request is up to date. Creates nothing.
     ///
@@ -173,12 +188,12 @@ impl Workspace {
         None
     }
 
-    /// Where a file of the project lies.
+    /// The path of a file of the project.
     pub fn locate(&self, path: &Path) -> PathBuf {
         self.root.join(path)
     }
 
-    /// Whether a file of the project still is what it was when it was first asked about.
+    /// Whether a file of the project is unchanged since its first use.
     pub fn is_unchanged(&self, path: &Path) -> bool {
         let now = self.recorder.digest(&self.locate(path)).ok();
         now == self.file(path)
@@ -214,12 +229,12 @@ impl Workspace {
         // Another run may have noted something since.
         *lockfile = lockfile.reload().map_err(|error| error.to_string())?;
         lockfile.check(&self.profile, &step.name, outputs)?;
-        lockfile
-            .add(&self.profile, &step.name, outputs)
-            .map_err(|error| format!("what it brought cannot be noted beside the pipeline file: {error}"))
+        lockfile.add(&self.profile, &step.name, outputs).map_err(|error| {
+            format!("the digest of its download cannot be written next to the pipeline file: {error}")
+        })
     }
 
-    /// Every record that was there when first asked, oldest first.
+    /// Every record at the time of the first call, oldest first.
     pub fn history(&self) -> &[RunRecord] {
         self.history.get_or_init(|| self.store.records())
     }
@@ -265,7 +280,7 @@ impl BuildState for Workspace {
             let find =
                 || self.record(&key).filter(|r| r.tree == *tree).map(|r| r.outputs).unwrap_or_default();
             let found = outputs.entry(*tree).or_insert_with(find);
-            // All that lies on top is in the record; of what lies deeper, some may be.
+            // The record has everything at the top level, and some of what is deeper.
             if found.contains_key(path) || (!found.is_empty() && !path.contains('/')) {
                 return found.get(path).copied();
             }

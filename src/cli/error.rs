@@ -80,21 +80,9 @@ impl CliError {
                 None => with_hint(error.to_string(), error.hint),
             },
             Self::Usage { message, hint } => with_hint(message, hint),
-            Self::File { pipeline, file } => with_hint(
-                format!(
-                    "{}:{}:{}: step `{}` reads ./{}: {}",
-                    file.declared_in
-                        .as_ref()
-                        .map_or(pipeline.clone(), |other| pipeline.with_file_name(other))
-                        .display(),
-                    file.position.0,
-                    file.position.1,
-                    file.step,
-                    file.path.display(),
-                    file.problem
-                ),
-                Some(found_instead(&pipeline, &file.path)),
-            ),
+            Self::File { pipeline, file } => {
+                with_hint(file.message(&pipeline), Some(found_instead(&pipeline, &file.path)))
+            }
             Self::Store(error) => {
                 let hint = match &error {
                     StoreError::Foreign { .. } => None,

@@ -1,5 +1,5 @@
 //! Commands in messages: `` `repro make hmd-pe` ``. They are written where the problem is known, in stages too, without the
-//! options that say which project is meant. Here those that were given are added, so that the command can be pasted.
+//! options that name the project. Here those that were given are added, so that the command can be pasted.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -40,12 +40,10 @@ fn given(global: &Global, is_given: impl Fn(&str) -> bool) -> Vec<Given> {
         let value = value.filter(|_| is_given(id))?;
         Some(Given { name, words: format!("{name} {}", quoted(&value)) })
     };
-    let no_evidence = || Given { name: "--no-evidence", words: "--no-evidence".to_owned() };
     let given = [
         option("file", "--file", Some(global.file.to_string_lossy())),
         option("cache", "--cache", global.cache.as_deref().map(Path::to_string_lossy)),
         option("profile", "--profile", global.profile.as_deref().map(Cow::from)),
-        (global.no_evidence && is_given("no_evidence")).then(no_evidence),
     ];
     given.into_iter().flatten().collect()
 }
@@ -107,7 +105,7 @@ mod tests {
                 &["repro", "--file=other.ron", "why", "a", "--profile", "mini", "--no-evidence", "--json"],
                 "hint: `repro list` shows them all"
             ),
-            "hint: `repro list --file other.ron --profile mini --no-evidence` shows them all"
+            "hint: `repro list --file other.ron --profile mini` shows them all"
         );
     }
 

@@ -19,12 +19,12 @@ use super::{Global, make_summary};
 use crate::make::{MakeOptions, MakeRequest, StopHandle, make};
 use crate::run::Backend;
 
-/// Brings targets up to date: runs what must run, keeps the results, publishes the reports.
+/// Run the stale steps of targets and publish the reports.
 #[derive(Args)]
 pub struct Make {
-    /// Targets or steps; `all` when none is given.
+    /// Targets or steps. Default: `all`.
     targets: Vec<String>,
-    /// This target or step besides, in addition to `all` when no other is given.
+    /// Another target or step, in addition to those given or to `all`.
     #[arg(long, value_name = "TARGET")]
     with: Vec<String>,
     #[command(flatten)]
@@ -33,19 +33,19 @@ pub struct Make {
     remote_args: RemoteArgs,
     #[command(flatten)]
     executor: ExecutorArgs,
-    /// After a failure, go on with what does not depend on the failed step.
+    /// After a failure, continue with steps that do not depend on the failed one.
     #[arg(short, long)]
     keep_going: bool,
     /// Fail instead of waiting for steps that another process runs.
     #[arg(long)]
     no_wait: bool,
-    /// Only say what would run, why, and how long it would take by earlier runs.
+    /// Print what would run, why, and the estimated time, and run nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Leave the reports as they are, and end with code 4 when they differ from what is made now.
+    /// Do not write the reports; exit with code 4 if they differ from the current results.
     #[arg(long, conflicts_with = "dry_run")]
     check: bool,
-    /// Run this step though its result is known.
+    /// Run this step even if it is fresh.
     #[arg(long, value_name = "STEP")]
     force: Vec<String>,
 }
@@ -56,7 +56,7 @@ impl Make {
         let project = global.project(registry)?;
         let request = MakeRequest { targets: self.requested(), force: self.force.clone() };
         let backend = self.executor.backend()?;
-        // A terminal that goes away ends what runs on this machine; jobs of a cluster outlive it, and the next run finds them.
+        // A closed terminal ends local steps. Jobs of a cluster outlive it, and the next run finds them.
         let jobs_outlive = matches!(backend, Backend::Slurm(_));
         let options = MakeOptions {
             limits: self.resource_args.limits(),

@@ -58,7 +58,7 @@ pub fn print(
         Some(published) => tell_published(published, &folder.to_string()),
         None if !summary.differing.is_empty() => {
             let number = format::count(summary.differing.len(), "file");
-            print_err!("error: --check: {number} in {folder} not as made now");
+            print_err!("error: --check: {number} in {folder} differ from the current results");
             for file in &summary.differing {
                 print_err!("  {}", file.display());
             }
@@ -113,7 +113,7 @@ fn tell_denied(global: &Global, pool: &str, steps: &[Explanation]) -> Result<(),
         print_err!("  `{}`: {}", step.step, status::root_reason(step));
     }
     print_err!(
-        "hint: make them where that pool may be used and write the evidence anew, or `repro accept` what did not \
+        "hint: run them where that pool may be used and renew the evidence, or `repro accept` what did not \
          change the result"
     );
     Ok(())
@@ -194,7 +194,7 @@ fn reproduction_lines(reproduction: &Reproduction) -> Vec<String> {
         Some(ComparedReports { same, changed, new, gone }) => {
             let differing = changed.len() + new.len() + gone.len();
             let files =
-                [(changed, "changed"), (new, "not committed"), (gone, "committed, and no longer made")];
+                [(changed, "changed"), (new, "not committed"), (gone, "committed, and no longer built")];
             let files = files.iter().flat_map(|(files, how)| files.iter().map(move |file| (file, how)));
             if differing == 0 {
                 lines.push(format!("{}, the same bytes as committed", format::count(*same, "report")));

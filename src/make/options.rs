@@ -1,4 +1,4 @@
-//! What a make is asked for, and how it is to be done.
+//! The request of a make, and its options.
 
 use std::io;
 use std::rc::Rc;

@@ -1,5 +1,5 @@
 //! Decides what starts when: every step that must run, whose inputs are there and for which there is room. When
-//! one ends it is kept, and what reads it is judged again. It knows no processes; the executor does.
+//! one ends, its result is stored and its readers are planned again. It knows no processes; the executor does.
 
 mod active;
 mod start;
@@ -28,7 +28,7 @@ use crate::store::{LockOwner, WorkDir, Writer};
 use crate::workspace::Workspace;
 use active::{Active, Throughput};
 
-/// How long a step may take to end once it was asked to.
+/// How long a step may take to end after the request to stop.
 const GRACE: Duration = Duration::from_secs(3);
 /// How soon to look again whether another process is done with a step.
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
@@ -73,7 +73,7 @@ struct Scheduler<'a> {
     chains: Vec<usize>,
     /// What may have become ready, in the order in which it starts.
     candidates: BTreeSet<Rank>,
-    /// What the shared store was not asked about since it was judged.
+    /// Steps planned since the last request to the remote cache.
     unasked: BTreeSet<NodeIndex>,
     tried: BTreeSet<NodeIndex>,
     /// The keys that this run gave a record.
@@ -195,7 +195,7 @@ impl Scheduler<'_> {
 
     fn ended(&mut self, plan: &mut Plan, node: NodeIndex, active: Active, outcome: Outcome) {
         self.free.release(active.allocation.clone());
-        // Room became free: whatever waited for room is asked again; nothing else is touched.
+        // Resources became free: only steps that waited for them are tried again.
         let log = self.session.writer.store().log(&active.work.key);
         let outcome = match outcome {
             Outcome::Done => match self.keep(plan, node, active) {
@@ -228,7 +228,12 @@ impl Scheduler<'_> {
             Outcome::Failed(problem) => self.fail(node, problem, Some(log), false),
             Outcome::NeedsHuman(what) => self.fail(node, what, Some(log), true),
             Outcome::Done | Outcome::Cancelled => {
-                self.fail(node, "it stopped as if asked to, but nobody asked".to_owned(), Some(log), false);
+                self.fail(
+                    node,
+                    "it ended as after a request to stop, but there was no request".to_owned(),
+                    Some(log),
+                    false,
+                );
             }
         }
     }

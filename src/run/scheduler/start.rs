@@ -76,7 +76,7 @@ impl Scheduler<'_> {
                 Ok(TryClaim::Acquired(claim)) if plan.is_ready(node) => {
                     self.start(plan, node, inputs, allocation, claim)
                 }
-                // Another process did it since it was judged.
+                // Another process ran it after it was planned.
                 Ok(TryClaim::Acquired(_)) => self.free.release(allocation),
                 Ok(TryClaim::HeldBy(owner)) => {
                     self.free.release(allocation);
@@ -92,7 +92,7 @@ impl Scheduler<'_> {
         self.candidates.append(&mut later);
     }
 
-    /// Takes from the shared store, if there is one, what it has of all that was judged since it was last asked.
+    /// Fetches from the remote cache, if there is one, results of the steps that were planned since the last time.
     fn ask_the_shared_store(&mut self, plan: &mut Plan) {
         let nodes = std::mem::take(&mut self.unasked);
         let Some(remote_cache) =
@@ -101,17 +101,17 @@ impl Scheduler<'_> {
             return;
         };
         let observer = &mut *self.session.observer;
-        let mut tell = |news: RemoteEvent| observer.on(&Event::from(news));
+        let mut on_event = |event: RemoteEvent| observer.on(&Event::from(event));
         let touched = remote_cache.fetch_missing(
             self.session.pipeline,
             self.session.workspace,
             self.session.writer,
             plan,
             nodes,
-            &mut tell,
+            &mut on_event,
         );
         self.consider(plan, touched.into_iter().collect());
-        // All of this was asked just now.
+        // All of these were requested just now.
         self.unasked.clear();
     }
 
@@ -204,7 +204,7 @@ impl Scheduler<'_> {
         self.consider(plan, touched.into_iter().collect());
     }
 
-    /// Claims a ready step; then judges it again by what other processes have done meanwhile.
+    /// Claims a ready step, then plans it again by what other processes have done meanwhile.
     fn claim(&mut self, plan: &mut Plan, node: NodeIndex) -> Result<TryClaim, StoreError> {
         let Some(key) = plan.of(node).key_text.as_ref().map(KeyText::key) else {
             return Ok(TryClaim::HeldBy(None));

@@ -130,7 +130,7 @@ impl Scheduler<'_> {
             if let Source::File(path) = &input.source
                 && let Some(folder) = self.session.workspace.project_folder(path)
             {
-                // Without it a later change is told by the folder only.
+                // Without it only the folder shows a later change.
                 let _ = self.session.writer.keep_manifest(&folder);
             }
         }

@@ -34,7 +34,7 @@ fn the_second_is_told_and_may_take_the_first_ones_result() {
     assert_eq!(third.trees(), first.trees(), "what was there first stands");
 
     let run = on(&server, &second, &["pull", "--theirs", "random"]).expect(0);
-    assert!(run.err.contains("`random`: the shared store's result stands"), "{}", run.err);
+    assert!(run.err.contains("`random`: the remote cache's result replaces the local one"), "{}", run.err);
     on(&server, &second, &["make"]).expect(0);
     assert_eq!(second.read("reports/mini/text"), first.read("reports/mini/text"));
     on(&server, &second, &["push"]).expect(0);
