@@ -1,5 +1,5 @@
-//! What the store keeps so that a run with nothing to do costs nothing: digests of files by their stamps, versions of
-//! tools, checked pipelines, and on what grounds everything was last found done.
+//! What the store keeps for a run that has nothing to do: digests of files by stamp, tool versions, checked
+//! pipelines, and dependency snapshots.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,15 +9,15 @@ use crate::digest::Digest;
 use crate::environment::{Version, Versions};
 
 const USERS: &str = "users";
-/// A pipeline file has a few profiles, and a person goes back and forth between a few texts of it.
+/// A pipeline file has a few profiles, and a person switches between a few versions of it.
 const KEPT_PIPELINES: usize = 8;
 
-/// What is known without looking at a pipeline: executions, digests of files, versions of tools.
+/// What is known without a pipeline: executions, digests of files, tool versions.
 #[derive(Debug)]
 pub struct Facts {
     /// The store.
     pub store: ContentStore,
-    /// Digests of files by their stamps.
+    /// Digests of files by stamp.
     pub digests: StatCache,
     /// What counts of the machine.
     pub versions: Versions,
@@ -49,17 +49,17 @@ impl ContentStore {
         self.state.borrow().versions().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// On what grounds `request` was found done, if no execution was recorded since.
+    /// The dependency snapshot of the last "nothing to do" of `request`, if no execution was recorded since.
     pub fn planned(&self, request: &Digest) -> Option<String> {
         self.state.borrow().planned(request).map(ToOwned::to_owned)
     }
 
-    /// Keeps the grounds on which `request` was found done by what is known here.
+    /// Stores the dependency snapshot of a "nothing to do" of `request`, based on the executions known here.
     ///
     /// # Errors
     /// When the state log cannot be written.
     pub fn keep_judged(&self, request: &Digest, grounds: &str) -> Result<(), StoreError> {
-        // An execution that is not on the disk for good may yet be lost.
+        // The bytes of an execution that is not synced may still be lost.
         if self.state.borrow().has_unsynced() {
             return Ok(());
         }
@@ -68,12 +68,12 @@ impl ContentStore {
         self.tidy()
     }
 
-    /// A checked pipeline that was kept under `name`.
+    /// The checked pipeline that is stored under `name`.
     pub fn pipeline(cache: &Path, name: &Digest) -> Option<Vec<u8>> {
         files::read(&cache.join(PIPELINES).join(name.to_string())).ok()
     }
 
-    /// Keeps a checked pipeline under `name`, and a few that were kept before.
+    /// Stores a checked pipeline under `name` and keeps the few newest other ones.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -99,7 +99,7 @@ impl ContentStore {
         StatCache::of_lines(self.state.borrow().files())
     }
 
-    /// Keeps what `cache` learned, and what version commands printed.
+    /// Stores what `cache` has learned, and the output of version commands.
     ///
     /// # Errors
     /// When the state log cannot be written.
@@ -115,7 +115,7 @@ impl ContentStore {
         self.tidy()
     }
 
-    /// Takes note that the pipeline in `file`, an absolute path, uses this store: what it names stays.
+    /// Records that the pipeline in `file`, an absolute path, uses this store, so that `gc` keeps its results.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -134,7 +134,7 @@ impl ContentStore {
     /// The pipeline files that have used this store.
     ///
     /// # Errors
-    /// When it cannot be told which they are.
+    /// When the list cannot be read.
     pub fn users(&self) -> Result<Vec<PathBuf>, StoreError> {
         let mut users = Vec::new();
         for (_, path) in self.list(USERS)? {
@@ -145,7 +145,7 @@ impl ContentStore {
         Ok(users)
     }
 
-    /// Forgets that a pipeline file used this store.
+    /// Removes a pipeline file from the users of this store.
     ///
     /// # Errors
     /// When the store cannot be written.

@@ -1,4 +1,4 @@
-//! What running a step again has shown, kept beside the log for as long as its result is known.
+//! The result of rerunning a step, stored next to its log while its result is known.
 
 use std::fs;
 
@@ -11,26 +11,26 @@ use crate::key::StageKey;
 /// A comparison of two runs of one key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// When it was made, in milliseconds since 1970.
+    /// When the comparison ended, in milliseconds since 1970.
     pub when_ms: u64,
-    /// What it came to.
+    /// The result.
     pub outcome: Outcome,
 }
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "is")]
 pub enum Outcome {
-    /// The bytes were the same.
+    /// The bytes are equal.
     Same,
-    /// The numbers were the same to within the declared tolerance.
+    /// The numbers are equal within the declared tolerance.
     Within {
         /// That tolerance.
         tolerance: f64,
     },
-    /// They were not.
+    /// The results differ.
     Differs {
-        /// The declared tolerance, if one is declared.
+        /// The declared tolerance, if there is one.
         tolerance: Option<f64>,
         /// The files that differ.
         files: Vec<Difference>,
@@ -44,7 +44,7 @@ impl ContentStore {
         serde_json::from_str(&text).ok()
     }
 
-    /// Keeps a verdict in place of an earlier one.
+    /// Stores a verdict and replaces an earlier one.
     ///
     /// # Errors
     /// When the store cannot be written.

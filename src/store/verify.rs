@@ -1,5 +1,5 @@
-//! Hashes what the store holds and says what is not what its name says. It repairs nothing: what is damaged is put
-//! away, so that the step that made it runs again.
+//! Hashes results and reports those that do not match their digest. `Writer::condemn` then drops a damaged one, so
+//! that its step runs again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,41 +11,41 @@ use super::verified::{ResultError, VerifiedPath};
 use super::{ContentStore, StoreError, Writer};
 use crate::digest::Digest;
 
-/// A result whose bytes are not what they were.
+/// A result whose bytes do not match its digest, or cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DamagedTree {
     /// Its digest.
     pub tree: Digest,
     /// The steps that wrote it, with their profiles.
     pub steps: BTreeSet<(String, String)>,
-    /// What is wrong, a file or a problem each; the first few.
+    /// The first problems, one per file.
     pub problems: Vec<String>,
 }
 
-/// What hashing has shown.
+/// The outcome of the check.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Verified {
-    /// How many results were hashed.
+    /// The number of hashed results.
     pub trees: usize,
-    /// How many bytes they have.
+    /// Their size in bytes.
     pub bytes: u64,
-    /// Those that are damaged, by digest.
+    /// The damaged ones, by digest.
     pub damaged: Vec<DamagedTree>,
-    /// Those that cannot be read, by digest. Nothing is known of their bytes.
+    /// The unreadable ones, by digest. They may be intact.
     pub unreadable: Vec<DamagedTree>,
 }
 
 impl ContentStore {
-    /// Hashes the results of records for which `wanted` holds (of a step and its profile), on all cores; `told`
-    /// hears after each how many of how many are done.
+    /// Hashes the results of all steps and profiles for which `is_selected` holds, on all cores. After each result it
+    /// calls `on_progress` with the number of checked results and the total.
     pub fn verify(
         &self,
-        wanted: &dyn Fn(&str, &str) -> bool,
-        told: &(dyn Fn(usize, usize) + Sync),
+        is_selected: &dyn Fn(&str, &str) -> bool,
+        on_progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Verified {
         let mut by_tree: BTreeMap<Digest, (BTreeSet<(String, String)>, u64)> = BTreeMap::new();
         for record in self.records() {
-            if wanted(&record.step, &record.profile) && self.has_bytes(&record.tree) {
+            if is_selected(&record.step, &record.profile) && self.has_bytes(&record.tree) {
                 let (steps, bytes) = by_tree.entry(record.tree).or_default();
                 steps.insert((record.step, record.profile));
                 *bytes = record.bytes;
@@ -63,7 +63,7 @@ impl ContentStore {
                         if VerifiedPath::check(path, tree).is_err() {
                             doubtful.lock().unwrap_or_else(PoisonError::into_inner).push((*tree, steps));
                         }
-                        told(done.fetch_add(1, Ordering::Relaxed) + 1, trees.len());
+                        on_progress(done.fetch_add(1, Ordering::Relaxed) + 1, trees.len());
                     }
                 });
             }
@@ -75,7 +75,7 @@ impl ContentStore {
             match self.open_tree(&tree) {
                 Err(ResultError::Damaged(problems)) => damaged.push(found(problems)),
                 Err(ResultError::Unreadable(error)) => unreadable.push(found(vec![error.to_string()])),
-                // Removed, or made again, meanwhile.
+                // Another process has removed or replaced it meanwhile.
                 Err(ResultError::Missing) | Ok(_) => {}
             }
         }
@@ -86,7 +86,7 @@ impl ContentStore {
 }
 
 impl Writer {
-    /// Puts a damaged tree away: its bytes go, and the executions that wrote it count no more, so that its steps run
+    /// Drops a damaged tree: removes its bytes and the records of the executions that wrote it, so that its steps run
     /// again.
     ///
     /// # Errors

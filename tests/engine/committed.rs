@@ -213,7 +213,7 @@ fn damaged_evidence_keeps_no_run_from_its_end() {
     assert!(run.err.contains("warning: results are not compared with the evidence: "), "{}", run.err);
     assert!(run.err.ends_with("3 reports, the same bytes as committed\n"), "{}", run.err);
     let run = space.run(&["diff", "--first"]).expect(2);
-    assert!(run.err.contains("records.jsonl:1: is not a record of a step"), "{}", run.err);
+    assert!(run.err.contains("records.jsonl:1: this line is not a record of a step"), "{}", run.err);
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn evidence_that_is_not_whole_does_not_count() {
     assert!(run.err.contains("`train`: "), "its result would have to be made again: {}", run.err);
     clone.write("reports/evidence/mini/records.jsonl", "<<<<<<< HEAD\n");
     let run = clone.run(&["make"]).expect(2);
-    assert!(run.err.contains("records.jsonl:1: is not a record of a step"), "{}", run.err);
+    assert!(run.err.contains("records.jsonl:1: this line is not a record of a step"), "{}", run.err);
     // Without evidence everything runs, here.
     let run = clone.run(&["make", "--no-evidence"]).expect(0);
     assert_eq!(run.ran(), ["curve", "data", "page", "score", "sheet", "table", "train"]);

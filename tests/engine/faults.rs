@@ -257,7 +257,7 @@ fn a_flipped_bit_in_any_object_is_named_and_made_again() {
     let count = space.trees().len();
     let run = space.run(&["verify"]).expect(1);
     let named = run.out.lines().filter(|line| line.starts_with("damaged ")).count();
-    let files = run.out.lines().filter(|line| line.contains(" has other bytes")).count();
+    let files = run.out.lines().filter(|line| line.contains(" has another digest")).count();
     assert_eq!((named, files), (count, 2 * count), "{}", run.out);
     assert!((0..count).all(|i| run.out.contains(&format!(" f{i} (mini)\n"))), "{}", run.out);
     println!("{} objects with a flipped bit, all named", 2 * count);

@@ -270,7 +270,7 @@ fn leftovers_that_cannot_be_removed_are_told_once_and_stop_nobody() {
         std::os::unix::fs::chown(space.path(&format!("cache/work/{folder}")), Some(user), None).unwrap();
     }
     let run = finished(command.output().unwrap()).expect(0);
-    assert!(run.err.matches("warning: what a dead run left stays: ").count() == 1, "{}", run.err);
+    assert!(run.err.matches("warning: cannot remove what an earlier run left: ").count() == 1, "{}", run.err);
     let left = space.cached("work");
     assert!(left.len() == 1 && left[0].starts_with("0-stuck"), "{left:?}");
     for _ in 0..3 {

@@ -48,7 +48,7 @@ fn nothing_reads_a_damaged_result() {
     damage(&space, "made");
     let is_named = |run: Run| {
         assert!(
-            run.err.contains("text has other bytes") && !run.out.contains("0.99"),
+            run.err.contains("text has another digest") && !run.out.contains("0.99"),
             "{} {}",
             run.out,
             run.err
@@ -66,7 +66,7 @@ fn nothing_reads_a_damaged_result() {
     assert!(!space.path("store/v1/records").join(space.record("made").key_text.key().to_string()).exists());
     let shown: serde_json::Value =
         serde_json::from_str(&space.run(&["show", "made", "--json"]).expect(1).out).unwrap();
-    assert_eq!(shown["result"]["problem"], "it is damaged: text has other bytes");
+    assert_eq!(shown["result"]["problem"], "it is damaged (text has another digest)");
     // What is whole is still read.
     assert_eq!(space.run(&["read", "next"]).expect(0).out, "next (0.71)\n");
     // A run builds it again.
@@ -249,7 +249,7 @@ fn the_executable_bit_comes_back_from_everywhere_and_its_change_is_a_change() {
     let file = space.path(&format!("cache/trees/{}/tool", with["tool"]));
     fs::set_permissions(&file, Permissions::from_mode(0o444)).unwrap();
     let run = space.run(&["verify"]).expect(1);
-    assert!(run.out.contains("tool may not be executed"), "{}", run.out);
+    assert!(run.out.contains("tool is no longer executable"), "{}", run.out);
     assert!(!space.make().expect(0).err.contains("failed"));
 }
 

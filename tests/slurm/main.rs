@@ -182,7 +182,7 @@ fn what_a_killed_run_submitted_is_found_again_whether_it_waits_runs_or_has_ended
     make.wait().unwrap();
     // Not here, while it runs there.
     let run = space.run(&["make", "one", "two", "--keep-going"]).expect(1);
-    let refused = run.err.matches("a job that an earlier run submitted works on it").count();
+    let refused = run.err.matches("a job that an earlier run submitted still runs this step").count();
     assert!(refused >= 1 && run.err.contains("make with `--executor slurm`"), "{}", run.err);
     wait_until("the third ended", || ran(&space).contains("end three"));
     space.write("go", "");
