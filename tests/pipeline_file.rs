@@ -123,10 +123,10 @@ fn seeds_are_a_dimension_with_a_number_for_its_length() {
         "a range that is empty names nothing"
     );
     for (from, to, told) in [
-        ("seeds: 5", "seeds: 0", "there is at least one seed"),
-        ("1..{seeds}", "1-{seeds}", "`1-5` is no range: two numbers with `..` between them"),
+        ("seeds: 5", "seeds: 0", "seeds: at least 1 is required"),
+        ("1..{seeds}", "1-{seeds}", "`1-5` is not a range; write two numbers with `..` between them"),
         ("1..{seeds}", "1..4000000000", "this range has more than 100000 numbers"),
-        ("\"seed\": \"1", "\"seeds\": \"1", "variable `seeds` is already taken"),
+        ("\"seed\": \"1", "\"seeds\": \"1", "variable `seeds` is already defined"),
     ] {
         let error = load(&seeded.replace(from, to), None).unwrap_err().to_string();
         assert!(error.contains(told), "{error}");
@@ -158,7 +158,7 @@ fn defaults_for_steps_by_name_go_over_those_for_the_stage() {
 fn defaults_for_nothing_are_errors() {
     let (at, message, hint) = broken(r#"("train", (lr"#, r#"("trian", (lr"#);
     assert!(at.starts_with("\"trian\""), "{at}");
-    assert_eq!(message, "these defaults are for no step: no stage or step is called `trian`");
+    assert_eq!(message, "these defaults match no step: `trian` is not the name of a stage or step");
     assert_eq!(hint, "did you mean `train`?");
 }
 
@@ -185,9 +185,9 @@ fn broken(from: &str, to: &str) -> (String, String, String) {
 #[test]
 fn wrong_needs_point_at_what_is_wrong_and_say_what_it_may_be() {
     for (needs, at, told, told_hint) in [
-        ("(cpu: 0)", "0)", "a step needs at least one cpu", ""),
+        ("(cpu: 0)", "0)", "cpu: at least 1 is required", ""),
         ("(memory: \"8\")", "\"8\"", "`8` is no size; write a number with its unit", ""),
-        ("(memory: 8)", "8)", "`memory: 8`: a size is written with its unit", "memory: \"8 GiB\""),
+        ("(memory: 8)", "8)", "`memory: 8`: a size with a unit is required", "memory: \"8 GiB\""),
         ("(gpu: 1.5)", "1.5", "only a share of one GPU may be a fraction", ""),
         ("(gpu: -1)", "-1", "`gpu: -1` is no number of GPUs", ""),
         ("(gpu: inf)", "inf", "is no number of GPUs", ""),
@@ -206,11 +206,11 @@ fn wrong_needs_point_at_what_is_wrong_and_say_what_it_may_be() {
 #[test]
 fn declared_pools_are_checked() {
     for (pools, needs, told) in [
-        ("{\"net\": 2}", "(net: 3)", "pool `net` has 2: a step may need 1 to 2 of it"),
-        ("{\"net\": 2}", "(net: 0)", "pool `net` has 2: a step may need 1 to 2 of it"),
-        ("{\"net\": 0}", "(gpu: 1)", "pool `net` needs at least one place"),
-        ("{\"gpu\": 2}", "(gpu: 1)", "`gpu` is a pool of the machine and cannot be declared"),
-        ("{\"a b\": 2}", "(gpu: 1)", "`a b` is no name of a pool"),
+        ("{\"net\": 2}", "(net: 3)", "pool `net` has size 2: a step can use 1 to 2 of it"),
+        ("{\"net\": 2}", "(net: 0)", "pool `net` has size 2: a step can use 1 to 2 of it"),
+        ("{\"net\": 0}", "(gpu: 1)", "pool `net`: a size of at least 1 is required"),
+        ("{\"gpu\": 2}", "(gpu: 1)", "`gpu` is a resource of the machine and cannot be declared as a pool"),
+        ("{\"a b\": 2}", "(gpu: 1)", "`a b` is not a valid name of a pool"),
         ("{\"net\": 1, \"net\": 2}", "(gpu: 1)", "pool `net` is declared twice"),
         ("{\"net\": -1}", "(gpu: 1)", ""),
     ] {
@@ -261,7 +261,7 @@ fn a_misspelt_port_field_param_and_variable_are_named_with_the_nearest() {
 
     let (at, message, hint) = broken(r#"name: "run-{mode}-{seed}""#, r#"name: "run-{mod}-{seed}""#);
     assert!(at.starts_with("\"run-{mod}"), "{at}");
-    assert_eq!(message, "`{mod}` in \"run-{mod}-1\" is no variable here");
+    assert_eq!(message, "`{mod}` in \"run-{mod}-1\" is not a variable here");
     assert_eq!(hint, "did you mean `mode`?");
 }
 
@@ -292,7 +292,7 @@ fn missing_and_surplus_inputs_are_errors() {
     let (_, message, _) = broken(r#"{"data": "data/inner"}"#, r#"{"data": "data", "data": "raw"}"#);
     assert_eq!(message, "input `data` is connected twice");
     let (_, message, _) = broken(r#"{"data": "data/inner"}"#, r#"{"data": ["data"]}"#);
-    assert_eq!(message, "input `data` takes one source, not a list");
+    assert_eq!(message, "input `data` accepts one source, not a list");
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_cycle_is_printed_as_a_walk() {
         (name: "c", stage: "train", inputs: {"data": "b"}, params: (mode: "x")),
     ])"#;
     let error = load(text, None).expect_err("a cycle");
-    assert_eq!(error.message, "the steps wait for each other: a -> b -> c -> a");
+    assert_eq!(error.message, "the steps form a cycle: a -> b -> c -> a");
     assert_eq!(error.position, Some((2, 16)));
 }
 
@@ -328,7 +328,7 @@ fn names_given_twice_are_errors() {
     assert_eq!(message, "the name `run-pe-2` is given twice");
     assert_eq!(hint, "it was first given on line 10");
     let (_, message, _) = broken(r#"("all", "#, r#"("table", "#);
-    assert_eq!(message, "`table` already names a step or a target");
+    assert_eq!(message, "`table` is already the name of a step or a target");
 }
 
 #[test]
@@ -337,19 +337,19 @@ fn an_unknown_profile_or_target_member_is_named_with_the_nearest() {
     assert_eq!(error.to_string(), "pipeline.ron: there is no profile `papper`");
     assert_eq!(error.hint.as_deref(), Some("did you mean `paper`?"));
     let (_, message, hint) = broken(r#"["table", "runs"]"#, r#"["tabel", "runs"]"#);
-    assert_eq!(message, "target `all`: there is no step or target above called `tabel`");
+    assert_eq!(message, "target `all`: there is no step, and no target above, called `tabel`");
     assert_eq!(hint, "did you mean `table`?");
 }
 
 #[test]
 fn a_path_that_leaves_its_folder_is_refused() {
     let (_, message, _) = broken(r#""data": "data/inner""#, r#""data": "./../../etc/passwd""#);
-    assert_eq!(message, "`./../../etc/passwd` does not stay inside the project");
+    assert_eq!(message, "`./../../etc/passwd` leads out of the project");
     let (_, message, _) = broken(r#"publish: "tables""#, r#"publish: "../tables""#);
-    assert_eq!(message, "`../tables` does not stay inside the reports folder");
+    assert_eq!(message, "`../tables` leads out of the reports folder");
     for whole in ["./", "./.", "./a/.."] {
         let (_, message, _) = broken(r#""data": "data/inner""#, &format!("\"data\": \"{whole}\""));
-        assert!(message.contains("is the whole project"), "{message}");
+        assert!(message.contains("is the project folder itself"), "{message}");
     }
     // A way that comes back stays inside.
     for (written, meant) in [("./a/../b", "b"), ("././x/y/", "x/y"), ("./a//b/./c/../d", "a/b/d")] {
@@ -379,7 +379,7 @@ fn broken_syntax_and_an_alias_with_more_than_a_source_are_errors() {
         load("(default_profile: \"mini\",\n profiles: [\n  (name \"x\")])", None).expect_err("no colon");
     assert_eq!(error.position.map(|(line, _)| line), Some(3));
     let (_, message, _) = broken(r#"from: "raw/part""#, r#"from: "raw/part", params: ()"#);
-    assert_eq!(message, "an alias has a name and `from:`, nothing else");
+    assert_eq!(message, "an alias has only a name and `from:`");
     let (_, message, _) = broken(r#", from: "raw/part""#, "");
-    assert_eq!(message, "a step says `stage:`, an alias says `from:`; this is neither");
+    assert_eq!(message, "this entry has neither `stage:` (a step) nor `from:` (an alias)");
 }

@@ -1,4 +1,4 @@
-//! Whether a command that has ended did what it should: its exit, its outputs, and what its log says of a failure.
+//! Checks a command that has ended: its exit status and its outputs.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,26 +10,26 @@ use stage_api::StageError;
 
 use super::{CommandParams, Place};
 
-/// How much of a failed command's log its error repeats.
-const TOLD_LINES: usize = 5;
+/// The error of a failed command repeats this many lines of its log.
+const MAX_LOG_LINES: usize = 5;
 
-/// Whether a command that has ended did what it should.
+/// Checks the exit status and the outputs of a command.
 ///
 /// # Errors
-/// With the end of its log, when it failed; when an output is missing or was not declared.
+/// When it failed, with the end of its log; when an output is missing or undeclared.
 pub fn outcome_of(params: &CommandParams, place: &Place, status: ExitStatus) -> Result<(), StageError> {
     if !status.success() {
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("it ended with exit code {code}"),
             (None, Some(signal)) => format!("it was killed by signal {signal}"),
-            (None, None) => "it ended early".to_owned(),
+            (None, None) => "it ended with an unknown status".to_owned(),
         };
-        let told = last_lines(place.log).unwrap_or_default();
-        return Err(StageError::Failed(if told.is_empty() { how } else { format!("{how}:\n{told}") }));
+        let tail = last_lines(place.log).unwrap_or_default();
+        return Err(StageError::Failed(if tail.is_empty() { how } else { format!("{how}:\n{tail}") }));
     }
     if let Some(missing) = params.outputs.iter().find(|output| !place.out.join(output).exists()) {
         return Err(StageError::Failed(format!(
-            "it wrote no `{missing}`, which its outputs declare; it is to write it below {{out}}"
+            "it did not write `{missing}`, which is one of its outputs, below {{out}}"
         )));
     }
     if params.outputs.is_empty() {
@@ -40,7 +40,7 @@ pub fn outcome_of(params: &CommandParams, place: &Place, status: ExitStatus) -> 
         let mut declared = params.outputs.iter().chain(&params.stdout);
         if !declared.any(|output| Path::new(output).starts_with(&name)) {
             return Err(StageError::Failed(format!(
-                "it wrote `{}`, which its outputs do not declare; declare it, or write it elsewhere than below {{out}}",
+                "it wrote `{}`, which is not one of its outputs; declare it, or write it outside {{out}}",
                 name.display()
             )));
         }
@@ -48,9 +48,9 @@ pub fn outcome_of(params: &CommandParams, place: &Place, status: ExitStatus) -> 
     Ok(())
 }
 
-/// The end of a log.
+/// The last lines of a log.
 fn last_lines(log: &Path) -> io::Result<String> {
-    // A step may have put something else in its place: a link, or a pipe that nobody writes to.
+    // A step may have replaced it by a link or a pipe.
     if !std::fs::symlink_metadata(log)?.is_file() {
         return Ok(String::new());
     }
@@ -61,8 +61,8 @@ fn last_lines(log: &Path) -> io::Result<String> {
     file.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let told = &lines[lines.len().saturating_sub(TOLD_LINES)..];
-    Ok(told
+    let tail = &lines[lines.len().saturating_sub(MAX_LOG_LINES)..];
+    Ok(tail
         .iter()
         .map(|line| format!("  {}", line.chars().take(300).collect::<String>()))
         .collect::<Vec<_>>()

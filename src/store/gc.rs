@@ -212,7 +212,11 @@ impl Sweeper {
     ///
     /// # Errors
     /// When an item cannot be removed; the others are removed nevertheless.
-    pub fn remove(&self, garbage: &[Garbage], on_removed: &mut dyn FnMut(&Garbage)) -> Result<(), StoreError> {
+    pub fn remove(
+        &self,
+        garbage: &[Garbage],
+        on_removed: &mut dyn FnMut(&Garbage),
+    ) -> Result<(), StoreError> {
         let mut result = Ok(());
         for item in garbage {
             match self.remove_one(item) {

@@ -48,7 +48,8 @@ impl Writer {
         } else {
             kept.and_then(|()| work_dir::remove(work_dir)).map(|()| None)
         };
-        let warning = warning.unwrap_or_else(|error| Some(format!("cannot remove what an earlier run left: {error}")));
+        let warning =
+            warning.unwrap_or_else(|error| Some(format!("cannot remove what an earlier run left: {error}")));
         if let Some(warning) = warning {
             self.warnings.borrow_mut().entry(work_dir::name_of(work_dir)).or_insert(Some(warning));
         }

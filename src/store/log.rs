@@ -240,7 +240,9 @@ mod tests {
 
     fn read(path: &Path) -> (Log, Vec<String>) {
         let mut log = Log::new(path);
-        let News::More(lines) = log.refresh().unwrap() else { panic!("the first read reports a rewritten log") };
+        let News::More(lines) = log.refresh().unwrap() else {
+            panic!("the first read reports a rewritten log")
+        };
         let texts = lines.iter().map(|line| log.text(line).to_owned()).collect();
         (log, texts)
     }

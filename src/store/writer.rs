@@ -209,8 +209,11 @@ impl Writer {
         }
         if durable {
             // For many files, one wait for the disk is shorter than one per file.
-            let sync =
-                if manifest.entries().len() > MAX_SINGLE_SYNCS { files::sync_all_of } else { files::sync_tree };
+            let sync = if manifest.entries().len() > MAX_SINGLE_SYNCS {
+                files::sync_all_of
+            } else {
+                files::sync_tree
+            };
             sync(&work.out).map_err(StoreError::io(&work.out, "sync"))?;
         }
         self.keep_tree(&work, &record.tree, durable)?;

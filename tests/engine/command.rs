@@ -135,10 +135,10 @@ fn what_goes_wrong_is_said_with_the_end_of_the_log() {
     fails(r#"shell: "echo no such column >&2; exit 3""#, "it ended with exit code 3:\n  no such column");
     fails(r#"shell: "kill -9 $$""#, "it was killed by signal 9");
     fails(r#"run: ["no-such-program"]"#, "`no-such-program` cannot be started");
-    fails(r#"run: ["true"], outputs: ["x"]"#, "it wrote no `x`, which its outputs declare");
+    fails(r#"run: ["true"], outputs: ["x"]"#, "it did not write `x`, which is one of its outputs");
     fails(
         r#"shell: "touch {out}/x {out}/y", outputs: ["x"]"#,
-        "it wrote `y`, which its outputs do not declare",
+        "it wrote `y`, which is not one of its outputs",
     );
 }
 
@@ -153,7 +153,7 @@ fn params_and_wiring_that_cannot_work_are_refused_with_their_place() {
     refused(r#"(name: "a", stage: "command", params: (run: ["x"], shell: "x")),"#, "not both");
     refused(
         r#"(name: "a", stage: "command", inputs: {"text": "./pipeline.ron"}, params: (run: ["cat", "{input.txt}"])),"#,
-        "`{input.txt}` stands for no input; there are text",
+        "`{input.txt}` does not name an input of the step; its inputs are text",
     );
 }
 

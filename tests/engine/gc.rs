@@ -206,7 +206,7 @@ fn a_command_in_a_sandbox_reads_what_it_declared() {
     assert!(!run.err.contains("it read /usr") && run.err.matches("it read").count() == 1, "{}", run.err);
     steps(step("strict", ""));
     let run = space.make().expect(1);
-    let kept = format!("it was kept from {secret}, which is not among its inputs");
+    let kept = format!("it was denied {secret}, which is not among its inputs");
     assert!(run.err.contains(&kept) && run.err.contains("those of `sandbox_read`"), "{}", run.err);
     steps(step("strict", &format!(", sandbox_read: [\"{secret}\"]")));
     assert_eq!(space.make().expect(0).ran(), ["a"]);

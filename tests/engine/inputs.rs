@@ -66,7 +66,7 @@ fn an_input_that_changed_and_is_as_before_again_is_noticed() {
             },
         ),
         (
-            "was moved away and back",
+            "was moved and moved back",
             |space, rename| {
                 rename(space, "data/f", "kept");
                 space.write("data/f", "NEW");
@@ -74,7 +74,7 @@ fn an_input_that_changed_and_is_as_before_again_is_noticed() {
             |space, rename| rename(space, "kept", "data/f"),
         ),
         (
-            "./data was moved away and back",
+            "./data was moved and moved back",
             |space, rename| {
                 rename(space, "data", "kept");
                 space.write("data/f", "NEW");
@@ -118,7 +118,7 @@ fn what_comes_and_goes_in_an_input_folder_is_noticed_and_what_is_next_to_it_is_n
     space.write("data/f/inner/one", "1");
     let added = || space.write("data/f/two", "2");
     let ended = run(&space, added, || fs::remove_file(space.path("data/f/two")).unwrap());
-    is_refused(&space, ended, "./data/f had a file added, removed or renamed");
+    is_refused(&space, ended, "./data/f had an entry added, removed or renamed");
     let space = reader();
     space.write("data/f/one", "1");
     let beside = || space.write("data/beside", "2");
@@ -199,7 +199,7 @@ fn an_input_that_a_step_takes_away_is_put_back_or_what_is_left_is_kept() {
                 assert!(run.err.contains("was taken away; it is back in its place"), "{line}: {}", run.err);
                 assert!(space.cached("recovered").is_empty(), "{line}");
             } else {
-                assert!(run.err.contains("its input ./raw/z is not there any more"), "{line}: {}", run.err);
+                assert!(run.err.contains("its input ./raw/z no longer exists"), "{line}: {}", run.err);
                 let [kept] = &space.cached("recovered")[..] else { panic!("{line}: {}", run.err) };
                 assert!(run.err.contains(&format!("recovered/{kept}")), "{}", run.err);
                 assert_eq!(space.read(&format!("cache/recovered/{kept}/out/loud")), "PRECIOUS");

@@ -259,7 +259,7 @@ fn a_file_and_a_folder_of_one_name_are_refused_before_anything_is_written() {
     let (ran, told) = refused(step("a", file, "", "."), step("b", "echo 2 > {out}/b", "", "b"), "4");
     assert!(ran == 2 && told.contains("one as a file and one as a folder"), "{told}");
     let (_, told) = refused(step("a", file, "", "t"), step("b", "echo 1 > {out}/B", "", "t"), "4");
-    assert!(told.contains("with other capitals"), "{told}");
+    assert!(told.contains("with different capitalization"), "{told}");
     let told = refused(
         step("a", "mkdir {out}/.unfinished; echo 1 > {out}/.unfinished/b", "", "."),
         String::new(),

@@ -126,7 +126,7 @@ fn steps_that_say_how_much_of_a_gpus_memory_they_take_share_it() {
     assert_eq!(crowds(&events(&run.out)), (1, 1), "one whose memory is not known is not shared");
     let run = make("gpu_memory: \"25 GiB\"", "0,1").expect(2);
     assert!(
-        run.err.contains("it needs 25.0 GiB of a GPU's memory; the largest here has 24.0 GiB"),
+        run.err.contains("it needs 25.0 GiB of a GPU's memory; the largest GPU here has 24.0 GiB"),
         "{}",
         run.err
     );
@@ -172,7 +172,7 @@ fn what_no_machine_of_this_size_can_do_is_refused_before_anything_runs() {
            (name: "large", stage: "join", params: (text: "2"), needs: (memory: "8 GiB", gpu: 2)),"#,
     );
     let run = space.run(&["make", "--memory", "4 GiB"]).expect(2);
-    let what = "pipeline.ron:4: step `large`: it needs 8.0 GiB of memory, of 4.0 GiB here";
+    let what = "pipeline.ron:4: step `large`: it needs 8.0 GiB of memory; the limit here is 4.0 GiB";
     assert!(run.err.contains(what) && run.err.contains("hint: "), "{}", run.err);
     let run = space.run(&["make", "--memory", "8 GiB", "--gpus", "7"]).expect(2);
     assert!(run.err.contains("it needs 2 GPUs, of 1 here (7)"), "{}", run.err);

@@ -62,7 +62,7 @@ fn long_names_are_refused_and_long_lines_shown_cut() {
     let name = "n".repeat(70_000);
     let space = TestSpace::new(&format!("(name: \"{name}\", stage: \"join\"),"));
     let run = space.run(&["list"]).expect(2);
-    assert!(run.err.contains("a name has at most 200 characters; this one has 70000"), "{:.300}", run.err);
+    assert!(run.err.contains("this name has 70000 bytes; the limit is 200"), "{:.300}", run.err);
     for filler in ["(name: \"x\", stage: \"join\"), ", "語", "\\u{1b}[31m"] {
         space
             .steps(&format!("{} (name: \"y\", stage: \"jion\"),", format!("/* {filler} */ ").repeat(20_000)));

@@ -75,7 +75,7 @@ fn a_job_that_somebody_cancels_fails_and_the_next_make_goes_on_from_its_scratch(
     wait_until("the command began", || space.path("ran").exists());
     cluster.ask(&format!("scancel {}", cluster.jobs()[0]));
     let run = finished(make.wait_with_output().unwrap()).expect(1);
-    assert!(run.err.contains("step `long` failed: its job 1 was cancelled, not by this run"), "{}", run.err);
+    assert!(run.err.contains("step `long` failed: its job 1 was cancelled from outside this run"), "{}", run.err);
     assert_eq!(space.cached("jobs"), [""; 0]);
     let log = {
         cluster.make(&space, &[]).expect(0);
@@ -105,7 +105,7 @@ fn what_slurm_refuses_is_told_in_its_words() {
     let space = cluster.space(r#"(name: "a", stage: "join", needs: (memory: "900 GiB")),"#);
     let run = cluster.make(&space, &[]).expect(1);
     assert!(
-        run.err.contains("step `a` failed: sbatch refused its job: ") && run.err.contains("Memory"),
+        run.err.contains("step `a` failed: `sbatch` rejected its job: ") && run.err.contains("Memory"),
         "{}",
         run.err
     );
@@ -159,7 +159,7 @@ fn a_job_that_the_controller_has_forgotten_is_submitted_again() {
     cluster.start_controller(true);
     let run = finished(make.wait_with_output().unwrap()).expect(0);
     assert!(
-        run.err.contains("its job 1 was lost (Slurm knows no more of it); submitted again"),
+        run.err.contains("its job 1 was lost (unknown to Slurm); submitting it again"),
         "{}",
         run.err
     );
@@ -183,7 +183,7 @@ fn what_a_killed_run_submitted_is_found_again_whether_it_waits_runs_or_has_ended
     // Not here, while it runs there.
     let run = space.run(&["make", "one", "two", "--keep-going"]).expect(1);
     let refused = run.err.matches("a job that an earlier run submitted still runs this step").count();
-    assert!(refused >= 1 && run.err.contains("make with `--executor slurm`"), "{}", run.err);
+    assert!(refused >= 1 && run.err.contains("use `--executor slurm`"), "{}", run.err);
     wait_until("the third ended", || ran(&space).contains("end three"));
     space.write("go", "");
     cluster.make(&space, &[]).expect(0);

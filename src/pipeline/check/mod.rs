@@ -1,5 +1,5 @@
-//! From a file's form to a checked [`Pipeline`]: names, ports, params and the absence of cycles. Everything
-//! that can be wrong with a pipeline is found here, before anything runs.
+//! Checks the form of a file and builds the [`Pipeline`]: names, ports, params and cycles. All errors of a pipeline
+//! file are found here, before a step runs.
 
 mod needs;
 mod publish;
@@ -20,7 +20,7 @@ use super::params;
 use super::{Pipeline, Source, Step};
 use crate::digest::Digest;
 
-/// What a name of the file stands for.
+/// What a name in the file refers to.
 enum Meaning {
     Step(NodeIndex),
     Alias(Source),
@@ -31,7 +31,7 @@ struct Named<'a> {
     at: Raw<'a>,
 }
 
-/// A step whose inputs are still names.
+/// A step whose inputs are not resolved yet.
 struct Unwired<'f, 'a> {
     node: NodeIndex,
     entry: &'f EntryForm<'a>,
@@ -48,7 +48,7 @@ struct Checker<'t, 'a> {
     pools: BTreeMap<String, usize>,
 }
 
-/// Checks `form` for the profile called `profile`, or for its default one.
+/// Checks `form` for the profile `profile`, or for the default profile.
 pub(super) fn check<'a>(
     form: &FileForm<'a>,
     profile: Option<&str>,
@@ -58,10 +58,10 @@ pub(super) fn check<'a>(
 ) -> Result<Pipeline, PipelineError> {
     let own = choose_profile(form, profile, text)?;
     let (chosen, rehearsal) = &rehearse::laid_over(own, form, text)?;
-    let said = |name: &str, value: Raw| (name.to_owned(), value.0.to_owned());
+    let field = |name: &str, value: Raw| (name.to_owned(), value.0.to_owned());
     let seeds = seeds(chosen.seeds.or(form.seeds), text)?;
     let vars: Vars =
-        vec![said("profile", chosen.name), said("about", chosen.about), ("seeds".to_owned(), seeds)];
+        vec![field("profile", chosen.name), field("about", chosen.about), ("seeds".to_owned(), seeds)];
     let mut checker = Checker {
         text,
         is_there,
@@ -83,7 +83,7 @@ pub(super) fn check<'a>(
             }
         }
     }
-    // In the order of the file, so an alias may name a step anywhere and an alias above it.
+    // In the order of the file: an alias may name any step, and an alias above it.
     for (entry, vars) in aliases {
         checker.add_alias(entry, &vars)?;
     }
@@ -100,7 +100,7 @@ pub(super) fn check<'a>(
     Ok(Pipeline {
         file: text.path.to_owned(),
         root: super::root_of(text.path),
-        // Filled in by who has read the text.
+        // Set by the caller, who has read the text.
         text: Digest::of_bytes(b""),
         looked_for: checker.looked_for,
         profile: chosen.name.string(text)?,
@@ -116,7 +116,7 @@ pub(super) fn check<'a>(
 
 fn choose_profile<'f, 'a>(
     form: &'f FileForm<'a>,
-    wanted: Option<&str>,
+    requested: Option<&str>,
     text: &Text,
 ) -> Result<&'f ProfileForm<'a>, PipelineError> {
     let mut by_name: Vec<(String, &ProfileForm)> = Vec::new();
@@ -128,7 +128,7 @@ fn choose_profile<'f, 'a>(
         }
         by_name.push((name, profile));
     }
-    let (name, at) = match wanted {
+    let (name, at) = match requested {
         Some(name) => (name.to_owned(), None),
         None => (form.default_profile.string(text)?, Some(form.default_profile)),
     };
@@ -142,31 +142,31 @@ fn choose_profile<'f, 'a>(
     })
 }
 
-/// How many seeds there are, 1 where nothing is said.
-fn seeds(said: Option<Raw>, text: &Text) -> Result<String, PipelineError> {
-    let Some(raw) = said else { return Ok("1".to_owned()) };
+/// The number of seeds; 1 by default.
+fn seeds(field: Option<Raw>, text: &Text) -> Result<String, PipelineError> {
+    let Some(raw) = field else { return Ok("1".to_owned()) };
     match raw.parse::<usize>(text)? {
-        0 => Err(text.error(text.span(raw.0), "there is at least one seed")),
+        0 => Err(text.error(text.span(raw.0), "seeds: at least 1 is required")),
         seeds => Ok(seeds.to_string()),
     }
 }
 
-/// A longer name is not a file name everywhere.
-const LONGEST_NAME: usize = 200;
+/// In bytes. Some file systems do not allow longer names.
+const MAX_NAME_BYTES: usize = 200;
 
-/// Names become parts of paths and of references: they hold nothing that means something there.
+/// Names become parts of paths and references, so they contain no characters with a meaning there.
 fn plain_name(at: Raw, name: &str, text: &Text) -> Result<(), PipelineError> {
-    if name.len() > LONGEST_NAME {
-        let message =
-            format!("a name has at most {LONGEST_NAME} characters; this one has {}", name.chars().count());
+    if name.len() > MAX_NAME_BYTES {
+        let message = format!("this name has {} bytes; the limit is {MAX_NAME_BYTES}", name.len());
         return Err(text.error(text.span(at.0), message));
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain) {
         return Ok(());
     }
-    let message =
-        format!("`{name}` is no name: letters, digits, `-`, `_` and `.` make one, a letter or digit first");
+    let message = format!(
+        "`{name}` is not a valid name: use letters, digits, `-`, `_` and `.`, and begin with a letter or digit"
+    );
     Err(text.error(text.span(at.0), message))
 }
 
@@ -210,14 +210,14 @@ impl<'a> Checker<'_, 'a> {
         let text = self.text;
         let Some(stage_at) = entry.stage else {
             return Err(
-                self.error(entry.name, "a step says `stage:`, an alias says `from:`; this is neither")
+                self.error(entry.name, "this entry has neither `stage:` (a step) nor `from:` (an alias)")
             );
         };
         let stage_name = string(stage_at, vars, text)?;
         let stage = known_stage(registry, stage_at, &stage_name, text)?;
         let name = string(entry.name, vars, text)?;
         let mut layers = Vec::new();
-        // What is said for the stage, then what is said for steps by name.
+        // First the defaults of the stage, then those of steps by name.
         for by_name in [false, true] {
             for (of, params) in &profile.defaults {
                 let of = of.string(text)?;
@@ -235,7 +235,7 @@ impl<'a> Checker<'_, 'a> {
         if let (Some(raw), Some(share)) = (entry.tolerance, tolerance)
             && !(share > 0.0 && share < 1.0)
         {
-            return Err(self.error(raw, "a tolerance is a share between 0 and 1, like 1e-3"));
+            return Err(self.error(raw, "tolerance: a number between 0 and 1 is required, for example 1e-3"));
         }
         let environment = stage.environment(&params).map_err(|e| self.error(entry.name, e.message))?;
         let node = self.graph.add_node(Step {
@@ -256,7 +256,7 @@ impl<'a> Checker<'_, 'a> {
     }
 }
 
-/// Whether `name` fits `pattern`, in which `*` stands for any characters.
+/// Whether `name` matches `pattern`, in which `*` matches any characters.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -266,7 +266,7 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// A relative path without `.` and `..`, `/` between its parts; `None` where it leads out of where it starts.
+/// A relative path without `.` and `..`, with `/` between its parts; `None` if it leaves its starting folder.
 fn normal(path: &str) -> Option<String> {
     use std::path::Component;
     let mut parts: Vec<&str> = Vec::new();

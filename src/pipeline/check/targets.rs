@@ -1,4 +1,4 @@
-//! What is checked once all steps are known: targets, and defaults that no step takes.
+//! Checks that need all steps: targets, and defaults that match no step.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::pipeline::expand::{Vars, strings};
 use crate::pipeline::file::{FileForm, ProfileForm};
 
 impl<'a> Checker<'_, 'a> {
-    /// Refuses defaults that no step takes: a misspelt name would leave a setting without effect.
+    /// Rejects defaults that match no step, because a typo would make a setting ineffective.
     pub(super) fn refuse_idle_defaults(&self, profile: &ProfileForm<'a>) -> Result<(), PipelineError> {
         for (at, _) in &profile.defaults {
             let of = at.string(self.text)?;
@@ -18,7 +18,10 @@ impl<'a> Checker<'_, 'a> {
                 let stages = self.graph.node_weights().map(|step| step.stage.as_str());
                 let steps = self.graph.node_weights().map(|step| step.name.as_str());
                 return Err(self
-                    .error(*at, format!("these defaults are for no step: no stage or step is called `{of}`"))
+                    .error(
+                        *at,
+                        format!("these defaults match no step: `{of}` is not the name of a stage or step"),
+                    )
                     .nearest(&of, stages.chain(steps)));
             }
         }
@@ -42,8 +45,9 @@ impl<'a> Checker<'_, 'a> {
             for member_at in members {
                 for member in strings(*member_at, vars, self.text)? {
                     let Some(found) = targets.get(&member) else {
-                        let message =
-                            format!("target `{name}`: there is no step or target above called `{member}`");
+                        let message = format!(
+                            "target `{name}`: there is no step, and no target above, called `{member}`"
+                        );
                         return Err(self
                             .error(*member_at, message)
                             .nearest(&member, targets.keys().map(String::as_str)));
@@ -54,7 +58,9 @@ impl<'a> Checker<'_, 'a> {
                 }
             }
             if targets.insert(name.clone(), nodes).is_some() {
-                return Err(self.error(*name_at, format!("`{name}` already names a step or a target")));
+                return Err(
+                    self.error(*name_at, format!("`{name}` is already the name of a step or a target"))
+                );
             }
         }
         Ok(targets)

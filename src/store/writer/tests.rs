@@ -10,7 +10,9 @@ fn synced_for(seconds: f64) -> Vec<PathBuf> {
     let folder = tempfile::tempdir().unwrap();
     let writer = ContentStore::open(folder.path()).unwrap().lock(&mut |_| {}).unwrap();
     let key_text = KeyText::new("join", 1, "()", vec![]);
-    let TryClaim::Acquired(claim) = writer.claim(key_text.key()).unwrap() else { panic!("the claim is free") };
+    let TryClaim::Acquired(claim) = writer.claim(key_text.key()).unwrap() else {
+        panic!("the claim is free")
+    };
     let work = writer.begin(key_text.key(), claim).unwrap();
     fs::create_dir(work.out.join("inner")).unwrap();
     fs::write(work.out.join("inner/file"), "bytes").unwrap();

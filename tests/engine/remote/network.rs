@@ -64,7 +64,7 @@ fn a_server_that_dies_while_it_is_read_from_costs_a_run_here() {
         let second = machine();
         server.set(Faults { dies_after: Some(after), ..Faults::default() });
         let run = on(&server, &second, &["make"]).expect(0);
-        assert!(run.err.contains("going on without the shared store"), "{after}: {}", run.err);
+        assert!(run.err.contains("continuing without the remote cache"), "{after}: {}", run.err);
         assert_eq!(run.err.matches("warning").count(), 1, "told once: {}", run.err);
         assert_eq!((reports(&second), second.trees()), (reports(&first), first.trees()));
     }
@@ -91,7 +91,7 @@ fn wrong_keys_are_refused_and_that_is_said() {
         finished(command.env("AWS_SECRET_ACCESS_KEY", "another").output().unwrap())
     };
     let run = wrong(&["make"]).expect(0);
-    assert!(run.err.contains("look at the credentials in the environment"), "{}", run.err);
+    assert!(run.err.contains("check the credentials in the environment"), "{}", run.err);
     assert_eq!((run.ran().len(), reports(&space)), (5, made_alone()));
     let run = wrong(&["push"]).expect(1);
     assert!(run.err.contains("was not pushed (and 4 more)"), "{}", run.err);

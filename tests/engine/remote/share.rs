@@ -130,9 +130,9 @@ fn a_folder_is_a_store_too() {
 fn what_names_no_store_is_refused() {
     let space = machine();
     for (place, told) in [
-        ("ftp://x/y", "names no shared store"),
-        ("s3://", "names no shared store"),
-        ("https://me:secret@host/x", "a password in it would be told to everybody"),
+        ("ftp://x/y", "is not a remote cache"),
+        ("s3://", "is not a remote cache"),
+        ("https://me:secret@host/x", "the URL contains a password, which others could read"),
     ] {
         let run = space.run(&["make", "--remote", place]).expect(2);
         assert!(run.err.contains(told) && !run.err.contains("secret@"), "{place}: {}", run.err);
