@@ -10,7 +10,7 @@ use stage_api::Registry;
 use super::context::Context;
 use super::error::CliError;
 use super::{Global, print, print_json};
-use crate::accept::{Accepted, Refusal, Word, accept};
+use crate::accept::{Accepted, Refusal, Statement, accept};
 use crate::plan::in_order;
 
 /// Records that a change of code does not change a step's result: its last result stands for the new key too.
@@ -42,7 +42,7 @@ impl Accept {
             });
         }
         let context = Context::load(global, registry)?;
-        let word = Word {
+        let word = Statement {
             because: self.because.trim().to_owned(),
             who: person(),
             params: self.param.iter().cloned().collect(),

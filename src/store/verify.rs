@@ -1,4 +1,4 @@
-//! Hashes results and reports those that do not match their digest. `Writer::condemn` then drops a damaged one, so
+//! Hashes results and reports those that do not match their digest. `Writer::drop_damaged` then drops a damaged one, so
 //! that its step runs again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,7 +91,7 @@ impl Writer {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn condemn(&self, tree: &Digest) -> Result<(), StoreError> {
+    pub fn drop_damaged(&self, tree: &Digest) -> Result<(), StoreError> {
         let records = self.store().records();
         for record in records.iter().filter(|record| record.tree == *tree) {
             self.forget(&record.key_text.key())?;

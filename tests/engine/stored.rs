@@ -1,5 +1,5 @@
-//! Results as they are kept: nothing reads damaged bytes, whoever they belong to; modes, executable bits and names come
-//! back everywhere; evidence is the old one or the new one.
+//! Stored results: damaged bytes are never read, whichever user owns them. Modes, executable bits and names are
+//! restored everywhere, and evidence is the old or the new one.
 
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +16,7 @@ const STEPS: &str = r#"
     (name: "next", stage: "join", inputs: {"in": ["made/text"]}, publish: "next"),
 "#;
 
-/// The same, and of the first step nothing is published.
+/// The same steps, but the first one does not publish.
 fn first_unpublished() -> String {
     STEPS.replace(", publish: \"made\"", "")
 }
@@ -31,7 +31,7 @@ fn tree(space: &TestSpace, step: &str) -> PathBuf {
     space.path("cache/trees").join(space.record(step).tree.to_string())
 }
 
-/// Changes bytes of a result as a bad disk or a person does.
+/// Changes bytes of a result, as a bad disk or a person does.
 fn damage(space: &TestSpace, step: &str) {
     let text = tree(space, step).join("text");
     fs::set_permissions(&text, Permissions::from_mode(0o644)).unwrap();
@@ -56,7 +56,7 @@ fn nothing_reads_a_damaged_result() {
     };
     is_named(space.run(&["read", "made"]).expect(1));
     is_named(space.run(&["show", "made"]).expect(1));
-    // What a published step reads is kept as evidence, where it is not published itself.
+    // Evidence holds what a published step reads if it is not published itself.
     space.steps(&first_unpublished());
     is_named(space.run(&["evidence"]).expect(1));
     assert!(!space.path("reports/evidence").exists());
@@ -67,7 +67,7 @@ fn nothing_reads_a_damaged_result() {
     let shown: serde_json::Value =
         serde_json::from_str(&space.run(&["show", "made", "--json"]).expect(1).out).unwrap();
     assert_eq!(shown["result"]["problem"], "it is damaged (text has another digest)");
-    // What is whole is still read.
+    // Intact results are still read.
     assert_eq!(space.run(&["read", "next"]).expect(0).out, "next (0.71)\n");
     // A run builds it again.
     fs::remove_dir_all(space.path("reports")).unwrap();
@@ -77,7 +77,7 @@ fn nothing_reads_a_damaged_result() {
 }
 
 #[test]
-fn a_result_that_is_damaged_in_the_run_that_wrote_it_is_neither_read_nor_published() {
+fn a_result_damaged_in_its_own_run_is_neither_read_nor_published() {
     let edit = r#"
         (name: "made", stage: "command", params: (shell: "echo 0.71 > {out}/text"), publish: "made"),
         (name: "edit", stage: "command", inputs: {"d": "made"},
@@ -94,7 +94,7 @@ fn a_result_that_is_damaged_in_the_run_that_wrote_it_is_neither_read_nor_publish
 }
 
 #[test]
-fn stored_and_published_files_have_the_modes_of_their_place_whatever_the_program_chose() {
+fn stored_and_published_files_have_the_modes_of_their_folder() {
     let steps = r#"(name: "a", stage: "command", publish: "a", params: (shell: "cd {out} && mkdir -p d/e && for f in
         private none open; do echo $f > $f; echo $f > d/e/$f; done && echo x > tool && chmod 600 private d/e/private &&
         chmod 000 none d/e/none && chmod 666 open && chmod 711 tool && chmod 700 d && chmod 000 d/e")),"#;
@@ -121,15 +121,15 @@ fn stored_and_published_files_have_the_modes_of_their_place_whatever_the_program
         }
         assert_eq!(mode(&space.path("cache/state")) & 0o777, 0o666 & !umask);
         space.run(&["verify"]).expect(0);
-        // What is read-only can still go.
+        // Read-only folders can still be removed.
         space.steps("");
         space.run(&["gc"]).expect(0);
         assert!(!tree.exists() && space.cached("work").is_empty());
     }
 }
 
-/// The program as another user, where this one may become one.
-fn as_somebody_else(space: &TestSpace, args: &[&str]) -> Option<Run> {
+/// The program as another user, if this one may become another one.
+fn as_other_user(space: &TestSpace, args: &[&str]) -> Option<Run> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }
@@ -149,14 +149,14 @@ fn share_with_all(path: &Path) {
 }
 
 #[test]
-fn what_a_second_user_cannot_read_is_named_and_neither_damaged_nor_removed_nor_built_again() {
+fn a_result_that_a_second_user_cannot_read_is_reported_and_stays() {
     let space = built();
     share_with_all(&space.path(""));
     let text = tree(&space, "made").join("text");
     fs::set_permissions(&text, Permissions::from_mode(0o400)).unwrap();
     fs::remove_dir_all(space.path("reports")).unwrap();
     for args in [&["make"][..], &["verify"], &["show", "made"], &["read", "made"]] {
-        let Some(run) = as_somebody_else(&space, args) else { return };
+        let Some(run) = as_other_user(&space, args) else { return };
         let run = run.expect(1);
         assert!(
             run.err.contains("Permission denied") || run.out.contains("Permission denied"),
@@ -167,19 +167,19 @@ fn what_a_second_user_cannot_read_is_named_and_neither_damaged_nor_removed_nor_b
         assert!(text.exists() && space.records() == 2, "{args:?}");
     }
     space.steps(&first_unpublished());
-    let run = as_somebody_else(&space, &["evidence"]).unwrap().expect(1);
+    let run = as_other_user(&space, &["evidence"]).unwrap().expect(1);
     assert!(run.err.contains("Permission denied"), "{}", run.err);
     space.steps(
         &STEPS.replace("{\"in\": [\"made/text\"]}", "{\"in\": [\"made/text\"]}, params: (text: \"new\")"),
     );
-    let run = as_somebody_else(&space, &["make", "next"]).unwrap().expect(1);
+    let run = as_other_user(&space, &["make", "next"]).unwrap().expect(1);
     assert!(run.err.contains("Permission denied") && run.ran().is_empty(), "{}", run.err);
-    // Whoever may read them finds all as it was.
+    // A user who may read them finds everything unchanged.
     fs::set_permissions(&text, Permissions::from_mode(0o444)).unwrap();
-    assert_eq!(as_somebody_else(&space, &["make"]).unwrap().expect(0).ran(), ["next"]);
+    assert_eq!(as_other_user(&space, &["make"]).unwrap().expect(0).ran(), ["next"]);
 }
 
-/// A folder that only its owner may move gives way to the right bytes all the same, and its owner's `gc` removes it.
+/// The right bytes replace a folder that only its owner may move, and its owner's `gc` removes it.
 #[test]
 fn a_damaged_result_of_another_user_is_replaced_in_a_cache_that_a_group_shares() {
     let space = built();
@@ -192,7 +192,7 @@ fn a_damaged_result_of_another_user_is_replaced_in_a_cache_that_a_group_shares()
     fs::set_permissions(&text, Permissions::from_mode(0o444)).unwrap();
     fs::set_permissions(&made, Permissions::from_mode(0o555)).unwrap();
     fs::remove_dir_all(space.path("reports")).unwrap();
-    let Some(run) = as_somebody_else(&space, &["make"]) else { return };
+    let Some(run) = as_other_user(&space, &["make"]) else { return };
     assert_eq!(run.expect(0).ran(), ["made"]);
     assert_eq!(fs::read(&text).unwrap(), right);
     let old = |space: &TestSpace| space.cached("trees").iter().filter(|name| name.contains("-old-")).count();
@@ -202,7 +202,7 @@ fn a_damaged_result_of_another_user_is_replaced_in_a_cache_that_a_group_shares()
     assert!(old(&space) == 0 && made.exists());
 }
 
-/// A tool with that mode, and a step that says whether it may be run.
+/// A tool with that mode, and a step that shows whether it is executable.
 fn tool(mode: &str) -> String {
     let steps = r#"
     (name: "tool", stage: "command", publish: "tool",
@@ -214,12 +214,12 @@ fn tool(mode: &str) -> String {
 }
 
 #[test]
-fn the_executable_bit_comes_back_from_everywhere_and_its_change_is_a_change() {
+fn the_executable_bit_is_restored_everywhere_and_its_change_counts() {
     let space = TestSpace::new(&tool("755"));
     space.make().expect(0);
     assert_eq!(space.read("reports/mini/use/said"), "built\n");
     let (with, key) = (space.trees(), space.record("use").key_text.key());
-    // Without the bit: another tree, and what reads it runs again.
+    // Without the bit it is another tree, and its readers run again.
     space.steps(&tool("644"));
     assert_eq!(space.make().expect(0).ran(), ["tool", "use"]);
     assert_eq!(space.read("reports/mini/use/said"), "may not\n");
@@ -229,7 +229,7 @@ fn the_executable_bit_comes_back_from_everywhere_and_its_change_is_a_change() {
     space.steps(&tool("755"));
     space.make().expect(0);
     assert_ne!(mode(&space.path("reports/mini/tool/tool")) & 0o100, 0);
-    // From a shared store.
+    // From a remote cache.
     let store = space.path("store").display().to_string();
     space.run(&["push", "--remote", &store]).expect(0);
     let other = TestSpace::new(&tool("755"));
@@ -245,7 +245,7 @@ fn the_executable_bit_comes_back_from_everywhere_and_its_change_is_a_change() {
         clone.make().expect(0).err.contains("nothing to do")
             || clone.read("reports/mini/use/said") == "built\n"
     );
-    // A bit that was lost is damage, and is regained.
+    // A lost bit is damage and is restored.
     let file = space.path(&format!("cache/trees/{}/tool", with["tool"]));
     fs::set_permissions(&file, Permissions::from_mode(0o444)).unwrap();
     let run = space.run(&["verify"]).expect(1);
@@ -254,7 +254,7 @@ fn the_executable_bit_comes_back_from_everywhere_and_its_change_is_a_change() {
 }
 
 #[test]
-fn files_of_any_name_are_kept_published_and_fetched_or_refused_by_name() {
+fn files_of_any_name_are_stored_published_and_fetched_or_an_error() {
     let names = [
         "end\r",
         "a\rb",
@@ -295,7 +295,7 @@ fn files_of_any_name_are_kept_published_and_fetched_or_refused_by_name() {
     fs::remove_dir_all(space.path("reports")).unwrap();
     assert_eq!(space.run(&["make", "--remote", &store]).expect(0).ran(), [""; 0]);
     assert!(all(space.path("reports/mini/a")));
-    // One that no text form has.
+    // A name that is not Unicode.
     space.steps(r#"(name: "a", stage: "command", params: (shell: "touch {out}/$(printf 'caf\\351\\r')")),"#);
     let run = space.make().expect(1);
     assert!(
@@ -307,7 +307,7 @@ fn files_of_any_name_are_kept_published_and_fetched_or_refused_by_name() {
 }
 
 #[test]
-fn a_newer_record_that_cannot_be_read_hides_no_older_one() {
+fn an_unreadable_newer_record_does_not_hide_an_older_one() {
     let space = built();
     let state = space.read("cache/state");
     let line = state.lines().find(|line| line.contains("\"step\":\"next\"")).unwrap();
@@ -317,7 +317,7 @@ fn a_newer_record_that_cannot_be_read_hides_no_older_one() {
     assert_eq!(space.records(), 2);
     assert_eq!(space.make().expect(0).ran(), [""; 0]);
     assert!(space.run(&["show", "next"]).expect(0).out.contains("fresh"));
-    // Also when the log is written anew.
+    // Also after a rewrite of the log.
     let log = space.read("cache/state");
     fs::write(space.path("cache/state"), log.repeat(1_500_000 / log.len())).unwrap();
     space.run(&["make", "--force", "made"]).expect(0);
@@ -325,7 +325,7 @@ fn a_newer_record_that_cannot_be_read_hides_no_older_one() {
 }
 
 #[test]
-fn evidence_is_the_old_one_or_the_new_one_whenever_it_is_killed() {
+fn evidence_is_the_old_or_the_new_one_after_a_kill() {
     let steps = |text: &str| {
         format!(
             r#"(name: "data", stage: "fill", params: (seed: 1, kilobytes: 1, files: 60)),
@@ -362,8 +362,8 @@ fn evidence_is_the_old_one_or_the_new_one_whenever_it_is_killed() {
 }
 
 #[test]
-fn no_file_that_names_another_leads_out_of_where_it_belongs() {
-    // The log of a record.
+fn no_path_in_a_stored_file_leads_out_of_its_folder() {
+    // The log in a record.
     let space = built();
     space.write("secret", "secret words");
     let secret = space.path("secret").display().to_string();
@@ -378,7 +378,7 @@ fn no_file_that_names_another_leads_out_of_where_it_belongs() {
     let run = space.run(&["log", "made"]);
     assert!(!(run.out + &run.err).contains("secret words"));
 
-    // The list of published files.
+    // The ledger of published files.
     let space = built();
     let outside = tempfile::tempdir().unwrap();
     for name in ["absolute", "above", "linked"] {
@@ -399,7 +399,7 @@ fn no_file_that_names_another_leads_out_of_where_it_belongs() {
         assert!(outside.path().join(name).exists(), "{name}");
     }
 
-    // The steps and paths of evidence; a pipe where a file is expected.
+    // Steps and paths in evidence; a pipe in place of a file.
     let space = built();
     space.run(&["evidence"]).expect(0);
     let records = space.path("reports/evidence/mini/records.jsonl");
