@@ -180,8 +180,8 @@ fn ends(cell: &Value) -> Value {
     }
 }
 
-/// The report with each table (`columns` with a `key` each, `rows` of as many cells) as a list of objects, so that
-/// the name of a cell is its column. `read` extracts the relevant part of a cell.
+/// The report with each table (`columns` with a `key` each, `rows` of as many cells) as a list of objects. The name
+/// of a cell is then its column. `read` extracts the relevant part of a cell.
 fn with_named_cells(value: &Value, read: &dyn Fn(&Value) -> Value) -> Value {
     let Value::Object(fields) = value else {
         return match value {

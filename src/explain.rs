@@ -1,5 +1,5 @@
-//! Explains as data why a step is fresh or must run. It compares the current key text with that of the last record,
-//! and follows a changed input into its files and up to the step that caused the change. The command line formats the
+//! Explains as data why a step is fresh or must run. It compares the current key text with that of the last record.
+//! It follows a changed input into its files and up to the step that caused the change. The command line formats the
 //! explanation.
 
 use std::collections::BTreeSet;

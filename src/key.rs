@@ -1,5 +1,5 @@
-//! The key of a step: the digest of *what would run on what*. Its text consists of plain lines. The text is hashed, stored
-//! in the record and compared by `repro why`, so the hashed and the explained bytes are the same.
+//! The key of a step: the digest of *what would run on what*. Its text consists of plain lines. The text is hashed,
+//! stored in the record and compared by `repro why`, so the hashed and the explained bytes are the same.
 //!
 //! ```text
 //! stage train 3
@@ -9,11 +9,11 @@
 //! also env.TOKEN "blake3-71d0…"
 //! ```
 //!
-//! Others can read records, so the text contains digests of secrets: of values of environment variables, and of logins and
-//! queries of URLs in params.
+//! Others can read records, so the text contains digests of secrets: of values of environment variables, and of
+//! logins and queries of URLs in params.
 //!
-//! The step's name, the device and threads are not part of it. An input is in it by digest, not by origin: if a step reruns
-//! and writes the same bytes, everything downstream stays fresh.
+//! The step's name, the device and threads are not part of it. An input is in it by digest, not by origin: if a step
+//! reruns and writes the same bytes, everything downstream stays fresh.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

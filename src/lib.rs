@@ -7,10 +7,10 @@
 //!                    (from stages)                         └── Event ──→ console, JSON lines
 //! ```
 //!
-//! The engine knows graphs, hashes and files, but no tensors. Each module uses only those before it:
-//! `escape` → `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `environment` →
-//! `store` → `lockfile`, `evidence` → `plan` → `publish` → `workspace` → `grounds` → `remote` → `run` → `explain`, `estimate`,
-//! `rehearse`, `doctor`, `accept`, `diff`, `divergence` → `cli`.
+//! The engine knows graphs, hashes and files, but no tensors. Each module uses only those before it: `escape` →
+//! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `environment` →
+//! `store` → `lockfile`, `evidence` → `plan` → `publish` → `workspace` → `grounds` → `remote` → `run` → `explain`,
+//! `estimate`, `rehearse`, `doctor`, `accept`, `diff`, `divergence` → `cli`.
 //!
 //! A program with its own stages calls [`cli::run`] with a registry of them, as `examples/toy.rs` does.
 

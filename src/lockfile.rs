@@ -1,5 +1,6 @@
-//! The lockfile `pipeline.lock`, committed next to the pipeline file: digests of downloads without a digest in the pipeline.
-//! The first output of such a step is recorded. Later, a different output is an error, on every machine with the file.
+//! The lockfile `pipeline.lock`, committed next to the pipeline file: digests of downloads without a digest in the
+//! pipeline. The first output of such a step is recorded. Later, a different output is an error, on every machine
+//! with the file.
 //!
 //! ```text
 //! # comment

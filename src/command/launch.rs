@@ -141,7 +141,7 @@ fn quoted(text: &str) -> String {
 pub fn not_started(params: &CommandParams, error: &io::Error) -> String {
     let program = params.run.first().map_or("/bin/sh", String::as_str);
     let note = match error.kind() {
-        io::ErrorKind::NotFound if !program.contains('/') => "; no folder of PATH contains it",
+        io::ErrorKind::NotFound if !program.contains('/') => "; check that PATH contains its folder",
         io::ErrorKind::NotFound => "; declare a program of the project as an input: `{input.NAME}`",
         _ => "",
     };

@@ -1,5 +1,5 @@
-//! Finds the step that owns each report, and rejects reports that cannot coexist: one file of two steps, a file and a
-//! folder of one name, and names that differ in capitalization only, which some file systems treat as equal.
+//! Finds the step that owns each report, and rejects reports that cannot coexist: one file of two
+//! steps, a file and a folder of one name, and names that differ only in capitalization.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

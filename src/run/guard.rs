@@ -2,8 +2,9 @@
 //! same program, called as `guard`. The end of its standard input means that the run has ended. A file that the run
 //! updates, its standard output, then lists the process groups to end.
 //!
-//! A process cannot ask the system to end the children of its children along with it; a process group includes them.
-//! The file lets the guard sleep until the end: messages for each start and end would wake it twice per step.
+//! The system can end a process with its parent, but not the programs that this process starts. A process group
+//! includes them. The file lets the guard sleep until the end: messages for each start and end would wake it twice
+//! per step.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -136,7 +136,10 @@ impl Resources {
         if !self.gpus.is_empty() && needs.gpu.whole() > self.gpus.len() {
             let ids: Vec<&str> = self.gpus.iter().map(|gpu| gpu.id.as_str()).collect();
             let (needed, number) = (needs.gpu, ids.len());
-            return Some(format!("it needs {needed} GPUs; there are {number} here ({})", ids.join(", ")));
+            return Some(format!(
+                "it needs {needed} GPUs, but this machine has {number} ({})",
+                ids.join(", ")
+            ));
         }
         if needs.gpu_memory > 0
             && !self.gpus.is_empty()

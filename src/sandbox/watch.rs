@@ -49,7 +49,7 @@ pub(super) fn watched(
 ) -> io::Result<(ExitStatus, Watch)> {
     let is_watched = Arc::new(AtomicBool::new(true));
     let wants_trace = Arc::clone(&is_watched);
-    #[allow(unsafe_code, reason = "between fork and exec only an async-signal-safe system call is made")]
+    #[allow(unsafe_code, reason = "between fork and exec only an async-signal-safe system call runs")]
     // SAFETY: an atomic is read and `traceme` is a single system call; nothing is allocated, no lock taken.
     unsafe {
         command.pre_exec(move || match wants_trace.load(Ordering::Relaxed) {

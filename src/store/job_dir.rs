@@ -68,8 +68,8 @@ impl JobLock {
         }
     }
 
-    /// `None` if the step has ended or the job directory was abandoned. The order of the two checks does not matter:
-    /// only the owner of the lock ends a step, and a replaced directory has a lock file with the last line.
+    /// `None` if the step has ended or the job directory was abandoned. No other process can end the step between the
+    /// two checks, because only the owner of the lock does. The lock file of a replaced directory has the last line.
     fn if_open(mut self, job_dir: &Path) -> io::Result<Option<Self>> {
         if has_ended(job_dir) {
             return Ok(None);
@@ -152,12 +152,12 @@ pub(super) fn set_up(store: &ContentStore, key: StageKey, claim: Claim) -> Resul
         job_dir.join(LOCK_FILE).exists() && notes(&job_dir).last().is_none_or(|line| line != ABANDONED_LINE);
     if !is_intact {
         work_dir::remove(&job_dir)?;
-        let made = fs::create_dir_all(job_dir.join("out"))
+        let created = fs::create_dir_all(job_dir.join("out"))
             .and_then(|()| fs::create_dir(job_dir.join(CWD)))
             .and_then(|()| fs::write(job_dir.join(LOG), ""))
             // The last file: with it the job directory is complete.
             .and_then(|()| files::write_whole(&job_dir.join(LOCK_FILE), b"", false));
-        made.map_err(StoreError::io(&job_dir, "set up the job directory"))?;
+        created.map_err(StoreError::io(&job_dir, "set up the job directory"))?;
     }
     Ok(WorkDir::job_dir(key, job_dir, claim))
 }

@@ -121,8 +121,8 @@ impl Lock {
     }
 }
 
-/// The claims that this process takes. The file of a released claim is renamed for the next one, because creating and
-/// removing a file is the largest cost of a short step's claim.
+/// The claims that this process takes. The file of a released claim is renamed for the next one: creating and
+/// removing files would be the largest cost of a short step's claim.
 #[derive(Debug)]
 pub(super) struct Claims {
     folder: PathBuf,

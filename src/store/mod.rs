@@ -14,7 +14,7 @@
 //!   programs/<digest>       the program that such jobs run
 //!   scratch/<key>/          survives a failed or interrupted attempt of that key
 //!   logs/<key>.log, .jsonl  the output of the last execution; its scalars
-//!   pipelines/              checked pipelines, so that none is parsed twice
+//!   pipelines/              checked pipelines, so that a run need not parse again
 //!   verdicts/<key>          the result of the last rerun of that key
 //!   users/<digest>          a pipeline file that uses this store
 //!   published/<profile>     which files `reports/` holds from which step

@@ -1,6 +1,6 @@
 //! The only access to the bytes of a result: a [`VerifiedPath`], which only a comparison of the bytes with their
-//! digest creates. A file that this process has hashed is not read again while its stamp is the same, so a second
-//! check costs a stat per file. It does not know the store; the evidence opens its files the same way.
+//! digest creates. A file that this process has hashed is not read again while its stamp is the same. A second check
+//! thus costs one stat per file. It does not know the store; the evidence opens its files the same way.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};

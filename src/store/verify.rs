@@ -1,5 +1,5 @@
-//! Hashes results and reports those that do not match their digest. `Writer::drop_damaged` then drops a damaged one, so
-//! that its step runs again.
+//! Hashes results and reports those that do not match their digest. `Writer::drop_damaged` then drops a damaged one,
+//! so that its step runs again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Work directories, `work/<key>-…/`: the folder in which one running step writes. A step that leaves it in order
-//! passes it to the next step, because creating and removing files is the largest cost of the file system. It does
+//! Work directories, `work/<key>-…/`: the folder in which one running step writes. A
+//! step that leaves it in order passes it to the next step: creating and removing files is expensive. It does
 //! not know what of the output is kept.
 
 use std::cell::RefCell;

@@ -152,7 +152,8 @@ impl Writer {
         let found = match fs::symlink_metadata(&work.out) {
             Ok(metadata) if metadata.is_dir() => None,
             Ok(metadata) if metadata.is_symlink() => Some("a symbolic link"),
-            Ok(_) => Some("a file"),
+            Ok(metadata) if metadata.is_file() => Some("a file"),
+            Ok(_) => Some("a special file"),
             Err(_) => Some("missing"),
         };
         if let Some(found) = found {

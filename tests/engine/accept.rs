@@ -59,7 +59,7 @@ fn changed_params_and_inputs_are_accepted_only_if_they_are_named() {
         "{}",
         run.err
     );
-    assert!(run.err.contains("say --param text"), "{}", run.err);
+    assert!(run.err.contains("add --param text"), "{}", run.err);
     let run = accept(&["--param", "text"]).expect(2);
     assert!(run.err.contains("input in changed too") && run.err.contains("add --input in"), "{}", run.err);
     let run = accept(&["--param", "text", "--param", "ms", "--input", "in"]).expect(2);

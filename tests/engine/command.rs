@@ -134,7 +134,7 @@ fn an_error_shows_the_end_of_the_log() {
     };
     fails(r#"shell: "echo no such column >&2; exit 3""#, "it ended with exit code 3:\n  no such column");
     fails(r#"shell: "kill -9 $$""#, "it was killed by signal 9");
-    fails(r#"run: ["no-such-program"]"#, "`no-such-program` cannot be started");
+    fails(r#"run: ["no-such-program"]"#, "cannot start `no-such-program`");
     fails(r#"run: ["true"], outputs: ["x"]"#, "it did not write `x`, which is one of its outputs");
     fails(
         r#"shell: "touch {out}/x {out}/y", outputs: ["x"]"#,

@@ -16,10 +16,10 @@ fn a_failure_names_its_log_and_leaves_reports_and_results_alone() {
     assert_eq!(space.read("reports/mini/text"), "1");
     space.steps(&STEPS.replace("\"1\"", "\"2\""));
     let run = space.make().expect(1);
-    assert!(run.err.contains("error: step `bad` failed: as text"), "{}", run.err);
+    assert!(run.err.contains("error: step `bad` failed: as requested"), "{}", run.err);
     assert_eq!(space.read("reports/mini/text"), "1", "an old report of a whole run stays");
     let log = run.err.lines().find_map(|line| line.strip_prefix("hint: its log is ")).unwrap();
-    assert!(std::fs::read_to_string(log).unwrap().contains("error: as text"));
+    assert!(std::fs::read_to_string(log).unwrap().contains("error: as requested"));
     assert!(space.cached("work").is_empty());
 }
 
@@ -42,7 +42,7 @@ fn trouble(how: &str) -> super::process::Run {
 #[test]
 fn a_panic_is_a_failure_of_the_step() {
     let run = trouble("panic").expect(1);
-    assert!(run.err.contains("the stage `trouble` panicked: as text"), "{}", run.err);
+    assert!(run.err.contains("the stage `trouble` panicked: as requested"), "{}", run.err);
 }
 
 #[test]

@@ -262,7 +262,7 @@ fn a_flipped_bit_in_any_object_is_reported_and_repaired() {
     assert!((0..count).all(|i| run.out.contains(&format!(" f{i} (mini)\n"))), "{}", run.out);
     println!("{} objects with a flipped bit, all named", 2 * count);
     assert_eq!(make(&space).expect(0).ran().len(), count);
-    assert_equal(&space, &clean, "made again");
+    assert_equal(&space, &clean, "built again");
     assert!(space.run(&["verify"]).expect(0).err.contains("all are what they were"));
 }
 
@@ -285,7 +285,7 @@ fn a_flipped_bit_is_never_read_by_a_step_and_never_published() {
         };
         assert!(run.ran().contains(&"f2"), "{}", run.err);
         assert!(run.err.contains("what `f2` wrote is damaged; it runs again"), "{}", run.err);
-        assert_equal(&space, &undisturbed(if number % 3 == 0 { &steps } else { &changed }), "made again");
+        assert_equal(&space, &undisturbed(if number % 3 == 0 { &steps } else { &changed }), "built again");
     }
 }
 

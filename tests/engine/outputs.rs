@@ -108,9 +108,9 @@ fn bytes_written_into_a_stored_result_are_neither_read_nor_published() {
 }
 
 const IN_PLACE: &str = r#"
-    (name: "made", stage: "command", publish: "made", params: (shell: "mkdir {out}/in; echo accuracy 0.71 | tee {out}/in/b > {out}/a")),
-    (name: "sorted", stage: "command", publish: "sorted", inputs: {"d": "made"}, params: (shell: "ACT; cat {input.d}/a > {out}/x")),
-    (name: "later", stage: "command", publish: "later", inputs: {"d": "made/a", "s": "sorted"}, params: (shell: "cat {input.d} > {out}/x")),
+    (name: "base", stage: "command", publish: "base", params: (shell: "mkdir {out}/in; echo accuracy 0.71 | tee {out}/in/b > {out}/a")),
+    (name: "sorted", stage: "command", publish: "sorted", inputs: {"d": "base"}, params: (shell: "ACT; cat {input.d}/a > {out}/x")),
+    (name: "later", stage: "command", publish: "later", inputs: {"d": "base/a", "s": "sorted"}, params: (shell: "cat {input.d} > {out}/x")),
 "#;
 
 #[test]
@@ -137,7 +137,7 @@ fn a_step_that_alters_its_input_fails_and_is_not_published() {
                 true => make_as_user(&space, &["make"]).expect(0),
                 false => space.make().expect(0),
             };
-            for file in ["made/a", "made/in/b", "sorted/x", "later/x"] {
+            for file in ["base/a", "base/in/b", "sorted/x", "later/x"] {
                 assert_eq!(
                     space.read(&format!("reports/mini/{file}")),
                     "accuracy 0.71\n",
@@ -150,18 +150,18 @@ fn a_step_that_alters_its_input_fails_and_is_not_published() {
     }
 }
 
-/// The evidence holds the bytes of `made`, so they are not missing; but the step has read others.
+/// The evidence holds the bytes of `base`, so they are not missing; but the step has read others.
 #[test]
 fn a_step_that_alters_a_result_in_the_evidence_fails_too() {
     // The evidence holds what published steps read, not what is published itself.
-    let steps = |act: &str| IN_PLACE.replace("ACT", act).replace(r#"publish: "made", "#, "");
+    let steps = |act: &str| IN_PLACE.replace("ACT", act).replace(r#"publish: "base", "#, "");
     let space = TestSpace::new(&steps("true"));
     space.make();
     space.run(&["evidence"]).expect(0);
     space.steps(&steps("sed -i s/0.71/0.99/ {input.d}/a"));
     let run = space.run(&["make"]).expect(1);
     assert!(
-        run.err.contains("step `sorted` failed: the result of `made` that it reads changed"),
+        run.err.contains("step `sorted` failed: the result of `base` that it reads changed"),
         "{}",
         run.err
     );
@@ -174,25 +174,25 @@ fn a_result_that_is_altered_in_its_own_run_is_rebuilt_before_it_is_used() {
     let space = TestSpace::new("");
     let trees = space.path("cache/trees").display().to_string();
     let steps = format!(
-        r#"(name: "made", stage: "command", publish: "made", params: (shell: "echo accuracy 0.71 > {{out}}/a")),
-           (name: "spoils", stage: "command", inputs: {{"m": "made/a"}}, params: (shell: "sleep 0.05; cat {{input.m}} > {{out}}/m")),
+        r#"(name: "base", stage: "command", publish: "base", params: (shell: "echo accuracy 0.71 > {{out}}/a")),
+           (name: "spoils", stage: "command", inputs: {{"m": "base/a"}}, params: (shell: "sleep 0.05; cat {{input.m}} > {{out}}/m")),
            (name: "evil", stage: "command", inputs: {{"m": "spoils"}}, params: (shell: "chmod -R u+w {trees}; for f in {trees}/*/a; do echo accuracy 0.99 > $f; done; echo 1 > {{out}}/x")),
-           (name: "later", stage: "command", publish: "later", inputs: {{"e": "evil", "d": "made/a"}}, params: (shell: "cat {{input.d}} > {{out}}/x")),"#
+           (name: "later", stage: "command", publish: "later", inputs: {{"e": "evil", "d": "base/a"}}, params: (shell: "cat {{input.d}} > {{out}}/x")),"#
     );
     space.steps(&steps);
     let run = space.make().expect(0);
-    assert_eq!(space.read("reports/mini/made/a"), "accuracy 0.71\n", "{}", run.err);
+    assert_eq!(space.read("reports/mini/base/a"), "accuracy 0.71\n", "{}", run.err);
     assert_eq!(space.read("reports/mini/later/x"), "accuracy 0.71\n", "{}", run.err);
     // The last step of the run: no step reads the result after it.
     let space = TestSpace::new("");
     let trees = space.path("cache/trees").display().to_string();
     space.steps(&format!(
-        r#"(name: "made", stage: "command", publish: "made", params: (shell: "echo accuracy 0.71 > {{out}}/a")),
-           (name: "next", stage: "command", inputs: {{"m": "made/a"}}, params: (shell: "cat {{input.m}} > {{out}}/m")),
+        r#"(name: "base", stage: "command", publish: "base", params: (shell: "echo accuracy 0.71 > {{out}}/a")),
+           (name: "next", stage: "command", inputs: {{"m": "base/a"}}, params: (shell: "cat {{input.m}} > {{out}}/m")),
            (name: "evil", stage: "command", inputs: {{"m": "next"}}, params: (shell: "chmod -R u+w {trees}; for f in {trees}/*/a; do echo accuracy 0.99 > $f; done; echo 1 > {{out}}/x")),"#
     ));
     let run = space.make().expect(0);
-    assert_eq!(space.read("reports/mini/made/a"), "accuracy 0.71\n", "{}", run.err);
+    assert_eq!(space.read("reports/mini/base/a"), "accuracy 0.71\n", "{}", run.err);
     assert!(run.err.contains("warning: "), "{}", run.err);
 }
 
@@ -285,8 +285,8 @@ fn a_replaced_output_folder_is_an_error_and_its_link_target_stays() {
         ("rm -rf {out}; ln -s BIG {out}", "a symbolic link"),
         ("rmdir {out}; echo result > BIG/result; ln -s BIG {out}", "a symbolic link"),
         ("rmdir {out}; echo 1 > {out}", "a file"),
-        ("rmdir {out}; mkfifo {out}", "a file"),
-        ("rmdir {out}", "removed"),
+        ("rmdir {out}; mkfifo {out}", "a special file"),
+        ("rmdir {out}", "missing"),
         ("ln -s BIG/notes {out}/notes", "a symbolic link"),
         ("ln -s BIG {out}/notes", "a symbolic link"),
     ] {

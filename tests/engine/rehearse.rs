@@ -80,7 +80,7 @@ fn a_rehearsal_of_an_unknown_name_is_an_error_with_a_position() {
     assert!(text.contains("no profile `rael` to rehearse") && text.contains("`real`"), "{text}");
     space.write("pipeline.ron", &pipeline("").replace(r#"("work", (work"#, r#"("wrok", (work"#));
     let text = space.run(&["list", "--profile", "trial"]).expect(2).err;
-    assert!(text.contains("speaks of `wrok`") && text.contains("`work`"), "{text}");
+    assert!(text.contains("names `wrok`") && text.contains("`work`"), "{text}");
     space.steps(r#"(name: "a", stage: "join")"#);
     let text = space.run(&["rehearse"]).expect(2).err;
     assert!(text.contains("no profile rehearses `mini`"), "{text}");

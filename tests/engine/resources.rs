@@ -175,7 +175,7 @@ fn a_step_that_needs_more_than_the_machine_has_is_an_error_before_any_step_runs(
     let what = "pipeline.ron:4: step `large`: it needs 8.0 GiB of memory; the limit here is 4.0 GiB";
     assert!(run.err.contains(what) && run.err.contains("hint: "), "{}", run.err);
     let run = space.run(&["make", "--memory", "8 GiB", "--gpus", "7"]).expect(2);
-    assert!(run.err.contains("it needs 2 GPUs, of 1 here (7)"), "{}", run.err);
+    assert!(run.err.contains("it needs 2 GPUs, but this machine has 1 (7)"), "{}", run.err);
     assert!(!space.path("cache").exists(), "nothing began");
     space.run(&["make", "--memory", "8 GiB", "--gpus", "none"]).expect(0);
 }

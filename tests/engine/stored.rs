@@ -12,13 +12,13 @@ use super::process::{Run, finished};
 use super::support::TestSpace;
 
 const STEPS: &str = r#"
-    (name: "made", stage: "join", params: (text: "0.71"), publish: "made"),
-    (name: "next", stage: "join", inputs: {"in": ["made/text"]}, publish: "next"),
+    (name: "base", stage: "join", params: (text: "0.71"), publish: "base"),
+    (name: "next", stage: "join", inputs: {"in": ["base/text"]}, publish: "next"),
 "#;
 
 /// The same steps, but the first one does not publish.
 fn first_unpublished() -> String {
-    STEPS.replace(", publish: \"made\"", "")
+    STEPS.replace(", publish: \"base\"", "")
 }
 
 fn built() -> TestSpace {
@@ -45,7 +45,7 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn nothing_reads_a_damaged_result() {
     let space = built();
-    damage(&space, "made");
+    damage(&space, "base");
     let is_named = |run: Run| {
         assert!(
             run.err.contains("text has another digest") && !run.out.contains("0.99"),
@@ -54,8 +54,8 @@ fn nothing_reads_a_damaged_result() {
             run.err
         );
     };
-    is_named(space.run(&["read", "made"]).expect(1));
-    is_named(space.run(&["show", "made"]).expect(1));
+    is_named(space.run(&["read", "base"]).expect(1));
+    is_named(space.run(&["show", "base"]).expect(1));
     // Evidence holds what a published step reads if it is not published itself.
     space.steps(&first_unpublished());
     is_named(space.run(&["evidence"]).expect(1));
@@ -63,31 +63,31 @@ fn nothing_reads_a_damaged_result() {
     space.steps(STEPS);
     let store = space.path("store").display().to_string();
     is_named(space.run(&["push", "--remote", &store]).expect(1));
-    assert!(!space.path("store/v1/records").join(space.record("made").key_text.key().to_string()).exists());
+    assert!(!space.path("store/v1/records").join(space.record("base").key_text.key().to_string()).exists());
     let shown: serde_json::Value =
-        serde_json::from_str(&space.run(&["show", "made", "--json"]).expect(1).out).unwrap();
+        serde_json::from_str(&space.run(&["show", "base", "--json"]).expect(1).out).unwrap();
     assert_eq!(shown["result"]["problem"], "it is damaged (text has another digest)");
     // Intact results are still read.
     assert_eq!(space.run(&["read", "next"]).expect(0).out, "next (0.71)\n");
     // A run builds it again.
     fs::remove_dir_all(space.path("reports")).unwrap();
-    assert_eq!(space.make().expect(0).ran(), ["made"]);
-    assert_eq!(space.read("reports/mini/made/text"), "0.71");
-    assert_eq!(space.run(&["read", "made"]).expect(0).out, "made 0.71\n");
+    assert_eq!(space.make().expect(0).ran(), ["base"]);
+    assert_eq!(space.read("reports/mini/base/text"), "0.71");
+    assert_eq!(space.run(&["read", "base"]).expect(0).out, "base 0.71\n");
 }
 
 #[test]
 fn a_result_damaged_in_its_own_run_is_neither_read_nor_published() {
     let edit = r#"
-        (name: "made", stage: "command", params: (shell: "echo 0.71 > {out}/text"), publish: "made"),
-        (name: "edit", stage: "command", inputs: {"d": "made"},
+        (name: "base", stage: "command", params: (shell: "echo 0.71 > {out}/text"), publish: "base"),
+        (name: "edit", stage: "command", inputs: {"d": "base"},
          params: (shell: "chmod -R u+w {input.d}; sleep 0.1; echo 0.99 > {input.d}/text; echo done > {out}/x")),
-        (name: "last", stage: "command", inputs: {"d": "made/text", "after": "edit"},
+        (name: "last", stage: "command", inputs: {"d": "base/text", "after": "edit"},
          params: (shell: "cat {input.d} > {out}/seen"), publish: "last"),
     "#;
     let space = TestSpace::new(edit);
     space.make();
-    for file in ["made/text", "last/seen"] {
+    for file in ["base/text", "last/seen"] {
         let found = fs::read_to_string(space.path("reports/mini").join(file)).unwrap_or_default();
         assert_ne!(found, "0.99\n", "{file}");
     }
@@ -152,10 +152,10 @@ fn share_with_all(path: &Path) {
 fn a_result_that_a_second_user_cannot_read_is_reported_and_stays() {
     let space = built();
     share_with_all(&space.path(""));
-    let text = tree(&space, "made").join("text");
+    let text = tree(&space, "base").join("text");
     fs::set_permissions(&text, Permissions::from_mode(0o400)).unwrap();
     fs::remove_dir_all(space.path("reports")).unwrap();
-    for args in [&["make"][..], &["verify"], &["show", "made"], &["read", "made"]] {
+    for args in [&["make"][..], &["verify"], &["show", "base"], &["read", "base"]] {
         let Some(run) = as_other_user(&space, args) else { return };
         let run = run.expect(1);
         assert!(
@@ -170,7 +170,7 @@ fn a_result_that_a_second_user_cannot_read_is_reported_and_stays() {
     let run = as_other_user(&space, &["evidence"]).unwrap().expect(1);
     assert!(run.err.contains("Permission denied"), "{}", run.err);
     space.steps(
-        &STEPS.replace("{\"in\": [\"made/text\"]}", "{\"in\": [\"made/text\"]}, params: (text: \"new\")"),
+        &STEPS.replace("{\"in\": [\"base/text\"]}", "{\"in\": [\"base/text\"]}, params: (text: \"new\")"),
     );
     let run = as_other_user(&space, &["make", "next"]).unwrap().expect(1);
     assert!(run.err.contains("Permission denied") && run.ran().is_empty(), "{}", run.err);
@@ -184,22 +184,22 @@ fn a_result_that_a_second_user_cannot_read_is_reported_and_stays() {
 fn a_damaged_result_of_another_user_is_replaced_in_a_cache_that_a_group_shares() {
     let space = built();
     share_with_all(&space.path(""));
-    let made = tree(&space, "made");
-    let text = made.join("text");
+    let base = tree(&space, "base");
+    let text = base.join("text");
     let right = fs::read(&text).unwrap();
     fs::set_permissions(&text, Permissions::from_mode(0o644)).unwrap();
     fs::write(&text, "wrong").unwrap();
     fs::set_permissions(&text, Permissions::from_mode(0o444)).unwrap();
-    fs::set_permissions(&made, Permissions::from_mode(0o555)).unwrap();
+    fs::set_permissions(&base, Permissions::from_mode(0o555)).unwrap();
     fs::remove_dir_all(space.path("reports")).unwrap();
     let Some(run) = as_other_user(&space, &["make"]) else { return };
-    assert_eq!(run.expect(0).ran(), ["made"]);
+    assert_eq!(run.expect(0).ran(), ["base"]);
     assert_eq!(fs::read(&text).unwrap(), right);
     let old = |space: &TestSpace| space.cached("trees").iter().filter(|name| name.contains("-old-")).count();
     assert_eq!(old(&space), 1);
     space.run(&["verify"]).expect(0);
     space.run(&["gc"]).expect(0);
-    assert!(old(&space) == 0 && made.exists());
+    assert!(old(&space) == 0 && base.exists());
 }
 
 /// A tool with that mode, and a step that shows whether it is executable.
@@ -320,7 +320,7 @@ fn an_unreadable_newer_record_does_not_hide_an_older_one() {
     // Also after a rewrite of the log.
     let log = space.read("cache/state");
     fs::write(space.path("cache/state"), log.repeat(1_500_000 / log.len())).unwrap();
-    space.run(&["make", "--force", "made"]).expect(0);
+    space.run(&["make", "--force", "base"]).expect(0);
     assert_eq!(space.records(), 2);
 }
 
@@ -368,14 +368,14 @@ fn no_path_in_a_stored_file_leads_out_of_its_folder() {
     space.write("secret", "secret words");
     let secret = space.path("secret").display().to_string();
     let state = space.read("cache/state");
-    let log = space.record("made").log;
+    let log = space.record("base").log;
     let lines = state.lines().map(|line| {
         let text = line.split_once(' ').unwrap().1.replace(&log, &secret);
         format!("{:016x} {text}\n", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
     });
     fs::write(space.path("cache/state"), lines.collect::<String>()).unwrap();
     fs::remove_file(space.path("cache").join(&log)).unwrap();
-    let run = space.run(&["log", "made"]);
+    let run = space.run(&["log", "base"]);
     assert!(!(run.out + &run.err).contains("secret words"));
 
     // The ledger of published files.
@@ -387,7 +387,7 @@ fn no_path_in_a_stored_file_leads_out_of_its_folder() {
     std::os::unix::fs::symlink(outside.path(), space.path("reports/mini/link")).unwrap();
     space.write("above", "keep");
     let absolute = outside.path().join("absolute").display().to_string();
-    let names = [absolute.as_str(), "../../above", "link/linked", "made/../../../above", "./made/text"];
+    let names = [absolute.as_str(), "../../above", "link/linked", "base/../../../above", "./base/text"];
     let list = serde_json::json!({"gone": names});
     for item in fs::read_dir(space.path("cache/published")).unwrap().flatten() {
         fs::write(item.path(), list.to_string()).unwrap();
@@ -405,7 +405,7 @@ fn no_path_in_a_stored_file_leads_out_of_its_folder() {
     let records = space.path("reports/evidence/mini/records.jsonl");
     let text = fs::read_to_string(&records).unwrap();
     for step in ["../../../../x", "/etc", "..", "a/b"] {
-        fs::write(&records, text.replace("\"step\":\"made\"", &format!("\"step\":\"{step}\""))).unwrap();
+        fs::write(&records, text.replace("\"step\":\"base\"", &format!("\"step\":\"{step}\""))).unwrap();
         assert_eq!(space.run(&["make"]).code, Some(0), "{step}");
     }
     fs::remove_file(&records).unwrap();

@@ -1,4 +1,4 @@
-//! Stages made of a few lines of text: enough to see what runs, what it reads and how it can go wrong.
+//! Stages of a few lines of text: enough to see what runs, what it reads and how it can go wrong.
 
 use std::fs;
 use std::io::Write as _;

@@ -1,5 +1,5 @@
-//! Drawn steps as a pipeline file, and actions during a step as shell lines that its command reads from files that
-//! are not part of its key.
+//! Drawn steps as a pipeline file. Actions during a step are shell lines in files that its command reads and that are
+//! not part of its key.
 
 use std::fmt::Write as _;
 use std::path::Path;
