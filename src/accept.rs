@@ -1,5 +1,5 @@
-//! Accepting: a person says that a change does not change the result, and an earlier result of the step stands
-//! under the new key as well. The record keeps who said so and why; nothing passes for a run that was none.
+//! `accept`: a person states that a change does not change the result, so an earlier result of the step is recorded
+//! under the new key. The record keeps who stated it and why, and never looks like a run.
 
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,12 +12,12 @@ use crate::plan::{BuildState, Plan, Reason, Verdict};
 use crate::record::{Acceptance, RunRecord};
 use crate::workspace::Workspace;
 
-/// What a person vouches for.
+/// The statement of a person.
 #[derive(Debug, Clone, Default)]
-pub struct Word {
+pub struct Statement {
     /// Why the result is the same.
     pub because: String,
-    /// Who says so.
+    /// The author of the statement.
     pub who: String,
     /// Params whose change is accepted too (`lr`, `schedule.warm_up`).
     pub params: BTreeSet<String>,
@@ -25,59 +25,59 @@ pub struct Word {
     pub inputs: BTreeSet<String>,
 }
 
-/// Why nothing was accepted.
+/// The reason why nothing was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is nothing to accept.
+    /// The result is known.
     #[error("its result is known; there is nothing to accept")]
     Fresh,
-    /// Its key is not known yet.
-    #[error("what it reads is not known before {0} ran; make or accept that first")]
+    /// The key is not known yet.
+    #[error("its inputs are unknown until {0} has run; run or accept that step first")]
     Waiting(String),
-    /// It can never run.
+    /// The step can never run.
     #[error("{0}")]
     Broken(String),
     /// There is no earlier result.
-    #[error("no earlier result of it is known, so there is none to accept; make it")]
+    #[error("it has no earlier result to accept; run it")]
     NeverRun,
-    /// Its result is known but its bytes are gone.
-    #[error("its result is known, only the bytes are gone; `repro make` makes them again")]
+    /// The result is known, but its bytes are missing.
+    #[error("its result is known and only the bytes are missing; `repro make` rebuilds them")]
     OnlyBytesMissing,
-    /// The earlier result's bytes are gone.
-    #[error("the bytes of its last result are no longer in the cache; make it")]
+    /// The bytes of the earlier result are missing.
+    #[error("the bytes of its last result are not in the cache; run it")]
     BytesMissing,
-    /// It runs another stage now.
-    #[error("it now runs another stage ({0} -> {1}): that is other work, not a change of code; make it")]
+    /// The step runs another stage now.
+    #[error("it now runs another stage ({0} -> {1}): `accept` covers only changes within a stage; run it")]
     OtherStage(String, String),
-    /// Something changed that was not named.
-    #[error("{what} changed too, and was not named; if that does not change the result either, say {option}")]
+    /// Something changed that the statement does not name.
+    #[error("{what} changed too; if that does not change the result either, add {option}")]
     NotNamed {
         /// `param lr (1 -> 2)` or `input tokens`.
         what: String,
-        /// The option that names it.
+        /// The option that covers it.
         option: String,
     },
 }
 
-/// A result that is accepted.
+/// An accepted result.
 #[derive(Debug)]
 pub struct Accepted {
-    /// The record that stands for it under the new key.
+    /// The record under the new key.
     pub record: RunRecord,
-    /// What was named and did not change (`param lr`, `input tokens`).
+    /// Names in the statement that did not change (`param lr`, `input tokens`).
     pub idle: BTreeSet<String>,
 }
 
 /// Accepts the last result of a stale step for its new key.
 ///
 /// # Errors
-/// Why it is not accepted; nothing is written either way.
+/// The reason why it is not accepted; then nothing is written.
 pub fn accept(
     pipeline: &Pipeline,
     workspace: &Workspace,
     plan: &Plan,
     node: NodeIndex,
-    word: &Word,
+    statement: &Statement,
 ) -> Result<Accepted, Refusal> {
     let step = &pipeline.graph[node];
     let differences = match plan.verdict(node) {
@@ -91,7 +91,7 @@ pub fn accept(
         }
         Verdict::Broken(problem) => return Err(Refusal::Broken(problem.clone())),
     };
-    let idle = idle(differences, word)?;
+    let idle = idle(differences, statement)?;
     let last = workspace.last(step).ok_or(Refusal::NeverRun)?;
     if !workspace.store().has_bytes(&last.tree) || workspace.manifest(&last.tree).is_none() {
         return Err(Refusal::BytesMissing);
@@ -99,21 +99,24 @@ pub fn accept(
     let key_text = plan.of(node).key_text.clone().ok_or(Refusal::NeverRun)?;
     let inputs = plan.recorded_inputs(node);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
-    let accepted =
-        Acceptance { because: word.because.clone(), who: word.who.clone(), from: last.key_text.key() };
+    let accepted = Acceptance {
+        because: statement.because.clone(),
+        who: statement.who.clone(),
+        from: last.key_text.key(),
+    };
     let record = RunRecord { key_text, inputs, started_ms: now, accepted: Some(accepted), ..last };
     Ok(Accepted { record, idle })
 }
 
-/// What the word names beyond what changed; an error when it does not cover all of that.
-fn idle(differences: &[Difference], word: &Word) -> Result<BTreeSet<String>, Refusal> {
-    let (mut params, mut inputs) = (word.params.clone(), word.inputs.clone());
+/// The names in the statement that did not change. It is an error if the statement does not cover a change.
+fn idle(differences: &[Difference], statement: &Statement) -> Result<BTreeSet<String>, Refusal> {
+    let (mut params, mut inputs) = (statement.params.clone(), statement.inputs.clone());
     for difference in differences {
         match difference {
             Difference::Version { .. } => {}
             Difference::Stage { old, new } => return Err(Refusal::OtherStage(old.clone(), new.clone())),
             Difference::Param(change) | Difference::Also(change) => {
-                let named = word.params.iter().find(|name| {
+                let named = statement.params.iter().find(|name| {
                     let below = change.name.strip_prefix(name.as_str());
                     below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
                 });
@@ -129,7 +132,7 @@ fn idle(differences: &[Difference], word: &Word) -> Result<BTreeSet<String>, Ref
                 }
             }
             Difference::Input { port, .. } => {
-                if !word.inputs.contains(port) {
+                if !statement.inputs.contains(port) {
                     let what = format!("input {port}");
                     return Err(Refusal::NotNamed { what, option: format!("--input {port}") });
                 }

@@ -136,7 +136,7 @@ impl Committed {
                 let old = reports.git.object(reports.objects.get(path)?).ok().flatten();
                 let bytes = old.zip(std::fs::read(pipeline.root.join(path)).ok());
                 let how = bytes.and_then(|(old, new)| compare::measure_file(path, &old, &new));
-                how.unwrap_or_else(|| "has other bytes".to_owned())
+                how.unwrap_or_else(|| "has different bytes".to_owned())
             }
         };
         Some(Difference { path: path.to_owned(), how })

@@ -1,5 +1,5 @@
-//! Compares two outputs of a step file by file, to the byte or, where a tolerance is declared, number by number: in
-//! JSON, CSV and other text, and in safetensors. It knows file formats, not steps.
+//! Compares two outputs of a step file by file: byte for byte, or, with a tolerance, number by number in JSON, CSV,
+//! other text and safetensors. It knows file formats, not steps.
 
 use std::fs;
 use std::io;
@@ -7,19 +7,19 @@ use std::path::Path;
 
 use crate::tree::Manifest;
 
-const OTHER_BYTES: &str = "has other bytes";
+const OTHER_BYTES: &str = "has different bytes";
 
-/// A file that differs by more than it may.
+/// A file that differs by more than the tolerance.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Difference {
     /// Its path within the output.
     pub path: String,
-    /// How it differs.
+    /// The difference.
     pub how: String,
 }
 
-/// What differs between two outputs. `tolerance` is the share by which a number may be off: of the larger of the two,
-/// or, for an element of a tensor, of the tensor's root mean square, should that be larger.
+/// The differences between two outputs. `tolerance` is the allowed relative difference of a number, relative to the
+/// larger of the two. For an element of a tensor, the tensor's root mean square is used if it is larger.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -34,8 +34,8 @@ pub fn outputs(
     })
 }
 
-/// What differs between two outputs, each a file or a folder, and by how much where both hold numbers. `path` is what the
-/// outputs are called.
+/// The differences between two outputs, each a file or a folder, with the size of the difference if both hold
+/// numbers. `path` is the name of the outputs.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -55,12 +55,13 @@ pub fn measure(path: &str, old: &Path, new: &Path) -> io::Result<Vec<Difference>
     Ok(found)
 }
 
-/// How two files differ, and by how much where both hold numbers; `None` when they are the same.
+/// The difference between two files, with its size if both hold numbers; `None` if they are equal.
 pub fn measure_file(path: &str, old: &[u8], new: &[u8]) -> Option<String> {
     (old != new).then(|| contents(path, old, new, 0.0).err().unwrap_or_else(|| OTHER_BYTES.to_owned()))
 }
 
-/// The files in which two outputs differ. `how` says how two files of other bytes differ, or `None` when that may be.
+/// The files in which two outputs differ. `how` describes the difference between two files, or returns `None` if it
+/// is allowed.
 fn by_file(
     (old, old_manifest): (&Path, &Manifest),
     (new, new_manifest): (&Path, &Manifest),
@@ -71,26 +72,26 @@ fn by_file(
         let entries = manifest.entries();
         entries.binary_search_by(|entry| entry.path.as_str().cmp(path)).ok().map(|at| entries[at].digest)
     };
-    let mut tell =
+    let mut add =
         |path: &str, how: &str| found.push(Difference { path: path.to_owned(), how: how.to_owned() });
     for entry in old_manifest.entries() {
         match find(new_manifest, &entry.path) {
-            None => tell(&entry.path, "is missing"),
+            None => add(&entry.path, "is missing"),
             Some(digest) if digest == entry.digest => {}
             Some(_) => {
                 if let Some(how) = how(&entry.path, &old.join(&entry.path), &new.join(&entry.path))? {
-                    tell(&entry.path, &how);
+                    add(&entry.path, &how);
                 }
             }
         }
     }
     for entry in new_manifest.entries().iter().filter(|entry| find(old_manifest, &entry.path).is_none()) {
-        tell(&entry.path, "was not there");
+        add(&entry.path, "was added");
     }
     Ok(found)
 }
 
-/// Whether two files say the same to within a tolerance.
+/// Whether two files are equal within a tolerance.
 fn contents(path: &str, old: &[u8], new: &[u8], tolerance: f64) -> Result<(), String> {
     if path.ends_with(".safetensors") {
         return tensors(old, new, tolerance);
@@ -106,9 +107,13 @@ fn off(old: f64, new: f64, scale: f64) -> f64 {
     if old == new || size == 0.0 { 0.0 } else { (old - new).abs() / size }
 }
 
-fn planned(worst: f64, tolerance: f64) -> Result<(), String> {
-    // A difference that is no number is none that may be.
-    if worst <= tolerance { Ok(()) } else { Err(format!("has numbers that are off by {worst:.2e}")) }
+fn within_tolerance(worst: f64, tolerance: f64) -> Result<(), String> {
+    // NaN is never within the tolerance.
+    if worst <= tolerance {
+        Ok(())
+    } else {
+        Err(format!("has numbers with a relative difference of {worst:.2e}"))
+    }
 }
 
 fn texts(old: &str, new: &str, tolerance: f64) -> Result<(), String> {
@@ -116,10 +121,10 @@ fn texts(old: &str, new: &str, tolerance: f64) -> Result<(), String> {
     let mut worst: f64 = 0.0;
     loop {
         match (old.next(), new.next()) {
-            (None, None) => return planned(worst, tolerance),
+            (None, None) => return within_tolerance(worst, tolerance),
             (Some(Piece::Number(old)), Some(Piece::Number(new))) => worst = worst.max(off(old, new, 0.0)),
             (Some(Piece::Words(old)), Some(Piece::Words(new))) if old == new => {}
-            _ => return Err("has other words".to_owned()),
+            _ => return Err("has different words".to_owned()),
         }
     }
 }
@@ -129,7 +134,7 @@ enum Piece<'a> {
     Words(&'a str),
 }
 
-/// A text as numbers and what stands between them. Digits within a word (`sha256`, `3f9a`) are part of the word.
+/// A text as numbers and the words between them. Digits within a word (`sha256`, `3f9a`) are part of the word.
 struct Pieces<'a>(&'a str);
 
 impl<'a> Iterator for Pieces<'a> {
@@ -159,7 +164,7 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
-/// The number that a text begins with, and its length, if no word goes on behind it.
+/// The number at the start of a text, and its length, unless a word continues after it.
 fn number(text: &[u8]) -> Option<(f64, usize)> {
     let digits = |from: usize| text[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     let mut end = usize::from(matches!(text.first(), Some(b'-' | b'+')));
@@ -183,7 +188,7 @@ fn number(text: &[u8]) -> Option<(f64, usize)> {
     Some((number, end))
 }
 
-/// The header of a safetensors file (JSON) and the bytes behind it.
+/// The header of a safetensors file (JSON) and the bytes after it.
 fn header(file: &[u8]) -> Option<(serde_json::Map<String, serde_json::Value>, &[u8])> {
     let length = usize::try_from(u64::from_le_bytes(file.get(..8)?.try_into().ok()?)).ok()?;
     let rest = &file[8..];
@@ -191,11 +196,11 @@ fn header(file: &[u8]) -> Option<(serde_json::Map<String, serde_json::Value>, &[
 }
 
 fn tensors(old: &[u8], new: &[u8], tolerance: f64) -> Result<(), String> {
-    let unread = || "is no safetensors file that can be read".to_owned();
+    let unread = || "is not a valid safetensors file".to_owned();
     let ((old_header, old), (new_header, new)) =
         (header(old).ok_or_else(unread)?, header(new).ok_or_else(unread)?);
     if old_header != new_header {
-        return Err("has other tensors".to_owned());
+        return Err("has different tensors".to_owned());
     }
     let mut worst: f64 = 0.0;
     for (name, tensor) in old_header.iter().filter(|(name, _)| *name != "__metadata__") {
@@ -207,21 +212,21 @@ fn tensors(old: &[u8], new: &[u8], tolerance: f64) -> Result<(), String> {
         let dtype = tensor["dtype"].as_str().unwrap_or_default();
         let (Some(old), Some(new)) = (floats(dtype, old), floats(dtype, new)) else {
             if old != new {
-                return Err(format!("has other whole numbers in `{name}`"));
+                return Err(format!("has different integers in `{name}`"));
             }
             continue;
         };
         let scale = (old.iter().map(|x| x * x).sum::<f64>() / old.len().max(1) as f64).sqrt();
         for (old, new) in old.iter().zip(&new) {
             let off = if old.to_bits() == new.to_bits() { 0.0 } else { off(*old, *new, scale) };
-            // One that is no number swallows no greater one.
+            // `f64::max` ignores NaN, which must not pass.
             worst = if off.is_nan() { f64::INFINITY } else { worst.max(off) };
         }
     }
-    planned(worst, tolerance)
+    within_tolerance(worst, tolerance)
 }
 
-/// The elements of a tensor of fractions; `None` for other types.
+/// The elements of a floating-point tensor; `None` for other types.
 fn floats(dtype: &str, bytes: &[u8]) -> Option<Vec<f64>> {
     Some(match dtype {
         "F64" => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
@@ -254,19 +259,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_in_texts_may_be_off_and_words_may_not() {
+    fn numbers_in_texts_have_a_tolerance_and_words_have_none() {
         let within = |old, new| contents("a.json", str::as_bytes(old), str::as_bytes(new), 1e-3).is_ok();
         assert!(within(r#"{"loss": 0.51234, "n": 7}"#, r#"{"loss": 0.51235, "n": 7}"#));
         assert!(within("a,1e-8\nb,-2", "a,1.0001e-8\nb,-2.0"));
         assert!(!within(r#"{"loss": 0.51}"#, r#"{"loss": 0.52}"#));
         assert!(!within("x 1", "x -1") && !within("x 0", "x 0.1"));
         assert!(!within("lr 1", "lt 1") && !within("1, 2", "1, 2, 3") && !within("1", "x"));
-        assert!(!within("sha256", "sha257") && !within("3f9a", "4f9a"), "digits within a word are no number");
+        assert!(
+            !within("sha256", "sha257") && !within("3f9a", "4f9a"),
+            "digits within a word are not a number"
+        );
         assert!(!within("1", "nan"));
     }
 
     #[test]
-    fn elements_of_tensors_may_be_off_by_a_share_of_the_tensors_size() {
+    fn elements_of_tensors_have_a_tolerance_relative_to_the_tensors_size() {
         let file = |values: &[f32], dtype: &str| {
             let header = format!(
                 r#"{{"w":{{"dtype":"{dtype}","shape":[{}],"data_offsets":[0,{}]}}}}"#,
@@ -290,12 +298,19 @@ mod tests {
     }
 
     #[test]
-    fn a_measured_difference_gives_its_size_where_there_are_numbers() {
+    fn a_difference_between_numbers_has_a_size() {
         let measured = |old, new| measure_file("a.json", str::as_bytes(old), str::as_bytes(new));
         assert_eq!(measured("[0.5, 1]", "[0.5, 1]"), None);
-        assert_eq!(measured("[0.5, 1]", "[0.4, 1]").as_deref(), Some("has numbers that are off by 2.00e-1"));
-        assert_eq!(measured("[0.5, 1]", "[0.50, 1]").as_deref(), Some("has other bytes"), "the same number");
-        assert_eq!(measured("a 1", "b 1").as_deref(), Some("has other words"));
+        assert_eq!(
+            measured("[0.5, 1]", "[0.4, 1]").as_deref(),
+            Some("has numbers with a relative difference of 2.00e-1")
+        );
+        assert_eq!(
+            measured("[0.5, 1]", "[0.50, 1]").as_deref(),
+            Some("has different bytes"),
+            "the same number"
+        );
+        assert_eq!(measured("a 1", "b 1").as_deref(), Some("has different words"));
 
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in
@@ -306,10 +321,14 @@ mod tests {
             fs::write(file, text).unwrap();
         }
         let found = measure("out", &folder.path().join("old"), &folder.path().join("new")).unwrap();
-        let told: Vec<String> = found.iter().map(|file| format!("{} {}", file.path, file.how)).collect();
-        assert_eq!(told, ["out/a has numbers that are off by 5.00e-1", "out/gone is missing"]);
+        let lines: Vec<String> = found.iter().map(|file| format!("{} {}", file.path, file.how)).collect();
+        assert_eq!(lines, ["out/a has numbers with a relative difference of 5.00e-1", "out/gone is missing"]);
         let found = measure("out", &folder.path().join("old"), &folder.path().join("new/a")).unwrap();
-        assert_eq!((found.len(), found[0].how.as_str()), (1, "has other bytes"), "a folder became a file");
+        assert_eq!(
+            (found.len(), found[0].how.as_str()),
+            (1, "has different bytes"),
+            "a folder became a file"
+        );
     }
 
     #[test]

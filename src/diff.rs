@@ -1,5 +1,5 @@
-//! What differs between two states of a project: the steps of two pipelines with their params, and the numbers
-//! of two sets of JSON reports. It knows neither git nor the disk.
+//! The differences between two states of a project: the steps of two pipelines with their params, and the numbers of
+//! two sets of JSON reports. It knows neither git nor the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,28 +16,28 @@ use crate::record::source_name;
 pub struct StepChange {
     /// The step.
     pub step: String,
-    /// What became of it.
+    /// The change.
     #[serde(flatten)]
     pub change: Change,
 }
 
-/// What became of a step.
+/// The change of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "change")]
 pub enum Change {
-    /// It is new.
+    /// It was added.
     Added,
-    /// It is gone.
+    /// It was removed.
     Removed,
-    /// It is another.
+    /// It was changed.
     Changed {
-        /// The stage before and now, where it is another.
+        /// The stage before and now, if it is a different one.
         stage: Option<(String, String)>,
         /// Params that differ.
         params: Vec<ParamChange>,
-        /// Inputs only it had before (`port <- source`).
+        /// Inputs that only the old one has (`port <- source`).
         inputs_removed: Vec<String>,
-        /// Inputs only it has now.
+        /// Inputs that only the new one has.
         inputs_added: Vec<String>,
     },
 }
@@ -47,26 +47,26 @@ pub enum Change {
 pub struct ValueChange {
     /// The report.
     pub file: String,
-    /// Where in it: `rows[dataset=hmd,mode=fc].roc_auc`.
+    /// Its position: `rows[dataset=hmd,mode=fc].roc_auc`.
     pub at: String,
-    /// Before; absent when it is new.
+    /// The old value; absent if it was added.
     pub old: Option<Value>,
-    /// Now; absent when it is gone.
+    /// The new value; absent if it was removed.
     pub new: Option<Value>,
-    /// Now less before, of two numbers.
+    /// New minus old, if both are numbers.
     pub by: Option<f64>,
-    /// How sure that is, where the report gives both numbers an interval.
+    /// The interval of the difference, if the report gives an interval for both numbers.
     pub certainty: Option<Certainty>,
 }
 
-/// How sure a difference of two estimates is.
+/// The interval of a difference between two estimates.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Certainty {
-    /// The lower end of the difference's interval, at the level of theirs.
+    /// Its lower end, at the level of the estimates' intervals.
     pub low: f64,
     /// Its upper end.
     pub high: f64,
-    /// Whether it leaves out 0: the two are told apart from noise.
+    /// Whether it excludes 0, so that the difference is significant.
     pub told_apart: bool,
 }
 
@@ -74,8 +74,9 @@ pub struct Certainty {
 type Estimate = (f64, (f64, f64));
 
 impl Certainty {
-    /// Of two estimates as if independent, by the square-and-add method (Zou and Donner 2008). Estimates on the same samples
-    /// go up and down together: then the true interval is narrower, and what is told apart here is all the more.
+    /// Assumes independent estimates and uses the square-and-add method (Zou and Donner 2008). Estimates on the same
+    /// samples are positively correlated: the true interval is narrower, so a significant difference stays
+    /// significant.
     fn of((old, (old_low, old_high)): Estimate, (new, (new_low, new_high)): Estimate) -> Self {
         let by = new - old;
         let length = |a: f64, b: f64| (a * a + b * b).sqrt();
@@ -119,8 +120,8 @@ pub fn steps(old: &Pipeline, new: &Pipeline) -> Vec<StepChange> {
         .collect()
 }
 
-/// The values in which a report differs. `None` is a report that is not there; values of a new or removed report
-/// are all new or gone.
+/// The values in which a report differs. `None` is a missing report; values of a new or removed report are all new or
+/// removed.
 pub fn values(file: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<ValueChange> {
     let flat = |value: Option<&Value>| {
         let mut found = BTreeMap::new();
@@ -155,7 +156,8 @@ pub fn values(file: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<Value
         .collect()
 }
 
-/// The intervals of a report by where their values are: in the value's own cell, or in a column `NAME_interval` beside it.
+/// The intervals of a report by the position of their values: in the value's own cell, or in a column `NAME_interval`
+/// next to it.
 fn intervals(report: Option<&Value>) -> BTreeMap<String, (f64, f64)> {
     let (mut found, mut order) = (BTreeMap::new(), Vec::new());
     if let Some(report) = report {
@@ -169,7 +171,7 @@ fn intervals(report: Option<&Value>) -> BTreeMap<String, (f64, f64)> {
     found.into_iter().filter_map(interval).collect()
 }
 
-/// The ends of a cell's interval as a list; of a cell with words, those, for they name the row.
+/// The ends of an interval as a list; for a cell with text, the text, because it names the row.
 fn ends(cell: &Value) -> Value {
     let inner = cell.as_object().and_then(|fields| fields.values().next());
     match inner.and_then(|inner| inner.get("low").zip(inner.get("high"))) {
@@ -178,8 +180,8 @@ fn ends(cell: &Value) -> Value {
     }
 }
 
-/// The report with each table (`columns` with a `key` each, `rows` of as many cells) as a list of objects, so
-/// that a cell is called by its column; `read` says what of a cell counts.
+/// The report with each table (`columns` with a `key` each, `rows` of as many cells) as a list of objects. The name
+/// of a cell is then its column. `read` extracts the relevant part of a cell.
 fn with_named_cells(value: &Value, read: &dyn Fn(&Value) -> Value) -> Value {
     let Value::Object(fields) = value else {
         return match value {
@@ -208,7 +210,7 @@ fn with_named_cells(value: &Value, read: &dyn Fn(&Value) -> Value) -> Value {
     Value::Object(fields.collect())
 }
 
-/// What a cell says: `{"number": {"value": 0.78, "places": 4}}` is 0.78, `{"text": "FC"}` is FC.
+/// The value of a cell: `{"number": {"value": 0.78, "places": 4}}` is 0.78, `{"text": "FC"}` is FC.
 fn plain(cell: &Value) -> Value {
     match cell {
         Value::Object(fields) => match (fields.get("value"), fields.len()) {
@@ -220,8 +222,8 @@ fn plain(cell: &Value) -> Value {
     }
 }
 
-/// The single values of a report by where they are. A list of lists or of plain values (a curve, a histogram)
-/// counts as one value.
+/// The single values of a report by position. A list of lists or of plain values (a curve, a histogram) counts as one
+/// value.
 fn flatten(at: &str, value: &Value, found: &mut BTreeMap<String, Value>, order: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -243,15 +245,15 @@ fn flatten(at: &str, value: &Value, found: &mut BTreeMap<String, Value>, order: 
     }
 }
 
-/// Names for the items of a list: the texts that tell them apart (`dataset=hmd,mode=fc`), so that a new row does
-/// not shift the others; numbers where texts do not tell them apart.
+/// Names for the items of a list: the texts that distinguish them (`dataset=hmd,mode=fc`), so that a new row does not
+/// shift the others; numbers if no texts do.
 fn names(items: &[Value]) -> Vec<String> {
     let fields: Vec<&String> = match items.first().and_then(Value::as_object) {
         Some(first) => first.iter().filter(|(_, value)| value.is_string()).map(|(name, _)| name).collect(),
         None => Vec::new(),
     };
     let by_number = || (0..items.len()).map(|number| number.to_string()).collect();
-    // The fewest fields, in their order, that tell all items apart.
+    // The smallest number of fields, in their order, that distinguishes all items.
     for number in 1..=fields.len() {
         let name = |item: &Value| -> Option<String> {
             let parts: Option<Vec<String>> = fields[..number]
@@ -274,17 +276,17 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn rows_are_told_apart_by_their_texts() {
+    fn rows_are_named_by_their_texts() {
         let old = json!({"rows": [
             {"dataset": "hmd", "mode": "fc", "auc": 0.6}, {"dataset": "hmd", "mode": "pe", "auc": 0.7}]});
         let new = json!({"rows": [
             {"dataset": "hmd", "mode": "full", "auc": 0.8},
             {"dataset": "hmd", "mode": "fc", "auc": 0.6}, {"dataset": "hmd", "mode": "pe", "auc": 0.75}]});
         let found = values("t.json", Some(&old), Some(&new));
-        let told: Vec<(&str, Option<f64>)> =
+        let found: Vec<(&str, Option<f64>)> =
             found.iter().map(|c| (c.at.as_str(), c.by.map(|by| (by * 100.0).round()))).collect();
         assert_eq!(
-            told,
+            found,
             [
                 ("rows[dataset=hmd,mode=full].auc", None),
                 ("rows[dataset=hmd,mode=full].dataset", None),
@@ -295,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_of_a_table_is_called_by_its_row_and_column() {
+    fn a_cell_of_a_table_is_named_by_its_row_and_column() {
         let table = |auc: f64| {
             json!({"columns": [{"key": "mode"}, {"key": "auc"}],
                 "rows": [[{"text": "FC"}, {"number": {"value": auc, "places": 2}}]]})
@@ -306,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_of_estimates_says_whether_it_is_told_apart_from_noise() {
+    fn a_difference_of_estimates_shows_whether_it_is_significant() {
         let table = |auc: f64, half: f64, apart: bool| {
             let (low, high) = (auc - half, auc + half);
             let (value, interval) = match apart {
@@ -341,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_texts_is_numbered_and_a_curve_is_one_value() {
+    fn items_without_texts_are_numbered_and_a_curve_is_one_value() {
         let old = json!([{"x": 1}, {"x": 2}]);
         let new = json!([{"x": 1}, {"x": 3, "curve": [1, 2, 3]}]);
         let at: Vec<String> = values("f", Some(&old), Some(&new)).into_iter().map(|c| c.at).collect();

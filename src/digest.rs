@@ -1,5 +1,5 @@
-//! Content digests: of bytes and of a file. What a folder's digest is stands in [`crate::tree`].
-//! It knows neither steps nor the store.
+//! Content digests of bytes and of files. [`crate::tree`] defines the digest of a folder. It knows neither steps nor
+//! the store.
 
 use std::fmt;
 use std::io;
@@ -32,7 +32,7 @@ impl Digest {
     /// When the file cannot be read.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let metadata = std::fs::metadata(path)?;
-        // Reading a pipe or a device may never end.
+        // Reading a pipe or a device may block forever.
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
@@ -44,12 +44,12 @@ impl Digest {
         Ok(Self(*hasher.finalize().as_bytes()))
     }
 
-    /// Its 32 bytes.
+    /// The 32 bytes.
     pub fn bytes(&self) -> [u8; 32] {
         self.0
     }
 
-    /// The first twelve digits: enough for a person to tell two apart.
+    /// The first twelve digits, enough for people to distinguish two digests.
     pub fn short(&self) -> String {
         let mut text = self.to_string();
         text.truncate(12);
@@ -87,7 +87,7 @@ impl FromStr for Digest {
     }
 }
 
-/// The value of a digit. Capitals are none: file names are compared as text, so a digest has one spelling.
+/// The value of a digit. Capitals are invalid: file names are compared as text, so a digest has one spelling.
 fn value(digit: u8) -> Result<u8, NotADigest> {
     match digit {
         b'0'..=b'9' => Ok(digit - b'0'),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_form_comes_back_and_has_one_spelling() {
+    fn the_text_form_round_trips_and_has_one_spelling() {
         let digest = Digest::of_bytes(b"x");
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert_eq!(digest.to_string().to_uppercase().parse::<Digest>(), Err(NotADigest));

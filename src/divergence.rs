@@ -1,5 +1,5 @@
-//! Where the results of now part from those that the project committed: which steps differ, which of them differ although
-//! nothing above them does, and how. Everything below the first ones may be their consequence. It does not know git.
+//! The steps whose results differ from the committed ones, and how. The first ones in the graph have no differing
+//! step above them; everything below may be a consequence. It does not know git.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,28 +16,28 @@ use crate::plan::{BuildState, Plan};
 use crate::record::{Machine, RunRecord};
 use crate::workspace::Workspace;
 
-/// How the needed steps of a plan compare with committed results. Steps are in the order of the graph.
+/// The needed steps of a plan compared with committed results, in the order of the graph.
 #[derive(Debug, Default)]
 pub struct Comparison {
     /// Steps with the committed result.
     pub same: Vec<NodeIndex>,
-    /// Steps with another one.
+    /// Steps with a different result.
     pub differing: Vec<NodeIndex>,
-    /// Those of them that no differing step is above of.
+    /// The first of them: steps without a differing step above them.
     pub first: Vec<NodeIndex>,
-    /// Steps whose result is not known now, or was not compared.
+    /// Steps whose current result is unknown, or that were not compared.
     pub unknown: Vec<NodeIndex>,
 }
 
-/// Compares the needed steps. `is_same` says whether a step's tree is the committed one; `None` where there is nothing to
-/// compare it with.
+/// Compares the needed steps. `is_same` returns whether a step's tree is the committed one; `None` if there is no
+/// committed one.
 pub fn compare(
     pipeline: &Pipeline,
     plan: &Plan,
     is_same: impl Fn(NodeIndex, &Digest) -> Option<bool>,
 ) -> Comparison {
     let mut found = Comparison::default();
-    // Steps that differ, and all below them.
+    // Steps that differ, and all steps below them.
     let mut touched: BTreeSet<NodeIndex> = BTreeSet::new();
     for node in plan.needed() {
         let is_below = pipeline.graph[node].inputs.iter().any(|input| match &input.source {
@@ -69,11 +69,11 @@ pub struct Execution {
     pub key: StageKey,
     /// The tree it wrote.
     pub tree: Digest,
-    /// When it began, in milliseconds since 1970.
+    /// When it started, in milliseconds since 1970.
     pub started_ms: u64,
-    /// How long it took.
+    /// Its duration.
     pub seconds: f64,
-    /// Where it ran.
+    /// The machine that ran it.
     pub machine: Machine,
 }
 
@@ -89,23 +89,23 @@ impl From<&RunRecord> for Execution {
     }
 }
 
-/// A step whose result is not the committed one.
+/// A step whose result differs from the committed one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Divergence {
     /// The step.
     pub step: String,
-    /// The execution that the evidence records; absent for a published step, which only its reports attest.
+    /// The execution that the evidence records; absent for a published step, which only its reports prove.
     pub committed: Option<Execution>,
-    /// The execution that the result of now comes from.
+    /// The execution of the current result.
     pub now: Option<Execution>,
-    /// What of the key differs; empty where the same key gave other bytes, and where the committed key is not known.
+    /// The differences between the keys; empty if the same key gave different bytes, or the committed key is unknown.
     pub causes: Vec<Cause>,
     /// The files that differ.
     pub files: Vec<Difference>,
 }
 
 impl Divergence {
-    /// A step without its committed execution, which differs in `files`.
+    /// A step without a committed execution, whose `files` differ.
     pub fn in_reports(
         pipeline: &Pipeline,
         workspace: &Workspace,
@@ -118,7 +118,7 @@ impl Divergence {
         Self { step, committed: None, now, causes: Vec::new(), files }
     }
 
-    /// How a step differs from what `evidence` records of it.
+    /// The differences between a step and its record in `evidence`.
     pub fn from_record(
         pipeline: &Pipeline,
         workspace: &Workspace,
@@ -142,7 +142,7 @@ fn record_of(workspace: &Workspace, plan: &Plan, node: NodeIndex) -> Option<RunR
     workspace.record(&plan.of(node).key_text.as_ref()?.key())
 }
 
-/// The files and folders in which two results differ, measured where the bytes of both are here.
+/// The files and folders in which two results differ, measured if the bytes of both are present.
 fn outputs(
     workspace: &Workspace,
     evidence: &Evidence,
@@ -151,7 +151,7 @@ fn outputs(
 ) -> Vec<Difference> {
     let mut digests: BTreeMap<&str, (Option<Digest>, Option<Digest>)> = BTreeMap::new();
     for (path, digest) in &committed.outputs {
-        // A record names what lies on top, and evidence also what lies deeper and is read.
+        // A record lists the top-level paths; evidence also lists deeper ones that other steps read.
         let new = now.outputs.get(path).copied().or_else(|| workspace.output(&now.tree, path));
         digests.insert(path, (Some(*digest), new));
     }
@@ -160,11 +160,11 @@ fn outputs(
     }
     let mut found = Vec::new();
     for (path, digests) in digests {
-        let mut tell = |how: String| found.push(Difference { path: path.to_owned(), how });
+        let mut add = |how: String| found.push(Difference { path: path.to_owned(), how });
         match digests {
             (old, new) if old == new => {}
-            (Some(_), None) => tell("is missing".to_owned()),
-            (None, _) => tell("was not there".to_owned()),
+            (Some(_), None) => add("is missing".to_owned()),
+            (None, _) => add("was added".to_owned()),
             (Some(old), Some(new)) => {
                 let opened = workspace.open_result(&now.tree, Some(path)).map_err(|error| error.to_string());
                 let committed = evidence.open(&committed.tree, Some(path));
@@ -178,7 +178,7 @@ fn outputs(
                 match measured {
                     Ok(files) => found.extend(files),
                     Err(problem) => {
-                        tell(format!("has other bytes: {} -> {} ({problem})", old.short(), new.short()))
+                        add(format!("has different bytes: {} -> {} ({problem})", old.short(), new.short()))
                     }
                 }
             }

@@ -1,5 +1,5 @@
-//! Looks at the machine and the store before they disappoint: a list of findings, each with what to do. It changes nothing but
-//! a folder of its own below the cache, which it removes, and knows no pipeline.
+//! Checks the machine and the store before a run: a list of findings with advice. It creates and removes a folder
+//! below the cache, changes nothing else, and knows no pipeline.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,59 +14,59 @@ use crate::pipeline::needs::bytes;
 use crate::run::machine;
 use crate::store::{ContentStore, StoreError};
 
-/// How a thing stands.
+/// The status of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
-    /// As it should be.
+    /// In order.
     Good,
-    /// Worth knowing; everything works.
+    /// Information; everything works.
     Note,
-    /// Something will not work until somebody acts.
+    /// Something will not work until a person acts.
     Problem,
 }
 
-/// What was found about one thing.
+/// A finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The thing.
+    /// Its subject.
     pub what: String,
-    /// How it stands.
+    /// Its status.
     pub standing: Standing,
-    /// What was found.
+    /// The observation.
     pub found: String,
-    /// What to do, where there is something.
+    /// The advice, if there is any.
     pub advice: Option<String>,
 }
 
 impl Finding {
-    /// A thing that is as it should be.
+    /// A subject that is in order.
     pub fn good(what: &str, found: impl Into<String>) -> Self {
         Self { what: what.to_owned(), standing: Standing::Good, found: found.into(), advice: None }
     }
 
-    /// The same, worth knowing.
+    /// Information with advice.
     pub fn note(what: &str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { standing: Standing::Note, advice: Some(advice.into()), ..Self::good(what, found) }
     }
 
-    /// The same, in the way.
+    /// A problem with advice.
     pub fn problem(what: &str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { standing: Standing::Problem, ..Self::note(what, found, advice) }
     }
 }
 
-/// Less free disk than this is soon none.
-const LITTLE_DISK: u64 = 5 << 30;
-/// The small profiles of a project run in this.
-const LITTLE_MEMORY: u64 = 2 << 30;
-/// Clocks of two machines that differ more than this make files seem older or newer than they are.
-const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
-/// No result was made before 2025.
-const TOO_EARLY: u64 = 1_735_689_600;
+/// Less free disk space than this is a problem.
+const MIN_DISK: u64 = 5 << 30;
+/// The small profiles of a project need this much memory.
+const MIN_MEMORY: u64 = 2 << 30;
+/// With a larger difference between two clocks, files seem older or newer than they are.
+const MAX_CLOCK_OFFSET: Duration = Duration::from_secs(2);
+/// The start of 2025: no result is older.
+const EARLIEST_TIME: u64 = 1_735_689_600;
 
-/// All findings about the machine, by the engine and by `checks` of the stages, and about the cache in `cache`, which need
-/// not exist yet.
+/// All findings about the machine, from the engine and from `checks` of the stages, and about the cache in `cache`,
+/// which need not exist.
 pub fn examine(cache: &Path, checks: &[HostCheck]) -> Vec<Finding> {
     let mut found = vec![disk(cache), memory(), cores()];
     found.extend(checks.iter().map(|check| match (check.find)() {
@@ -79,7 +79,7 @@ pub fn examine(cache: &Path, checks: &[HostCheck]) -> Vec<Finding> {
     found
 }
 
-/// The folder itself, or the nearest one above it that is there.
+/// The folder itself, or the nearest existing one above it.
 fn there(folder: &Path) -> PathBuf {
     let found = folder.ancestors().find(|folder| folder.is_dir());
     found.unwrap_or(Path::new("/")).to_owned()
@@ -87,15 +87,15 @@ fn there(folder: &Path) -> PathBuf {
 
 fn disk(cache: &Path) -> Finding {
     let Ok(disk) = rustix::fs::statvfs(there(cache)) else {
-        return Finding::note("disk", "its free space is unknown", "watch it yourself");
+        return Finding::note("disk", "the free space is unknown", "check it with `df`");
     };
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let found = format!("{} free at {}", bytes(free), cache.display());
     match free {
-        free if free < LITTLE_DISK => Finding::problem(
+        free if free < MIN_DISK => Finding::problem(
             "disk",
             found,
-            "make room (`repro gc` removes what no pipeline names), or choose another disk with --cache",
+            "free some space (`repro gc` removes unused results), or choose another disk with --cache",
         ),
         _ => Finding::good("disk", found),
     }
@@ -105,7 +105,7 @@ fn memory() -> Finding {
     let memory = machine::memory();
     let found = format!("{} for this process", bytes(memory));
     match memory {
-        memory if memory < LITTLE_MEMORY => Finding::problem(
+        memory if memory < MIN_MEMORY => Finding::problem(
             "memory",
             found,
             "raise the limit of the control group or container, or use a larger machine",
@@ -128,7 +128,7 @@ fn cores() -> Finding {
     Finding::good("cores", threads)
 }
 
-/// What is found of GPUs, and whether this build can use them.
+/// The GPUs that were found, and whether this build can use them.
 fn gpus() -> Vec<Finding> {
     let computes = cfg!(any(feature = "cuda", feature = "metal"));
     let build = match computes {
@@ -143,37 +143,37 @@ fn gpus() -> Vec<Finding> {
         let gpu = match computes {
             true => Finding::problem(
                 "gpu",
-                "none: the driver shows no GPU, or CUDA_VISIBLE_DEVICES hides all",
+                "no GPU found: no driver lists one, or CUDA_VISIBLE_DEVICES hides all",
                 "install the NVIDIA driver, give the container its GPUs, or build without `--features cuda`",
             ),
             false => Finding::note(
                 "gpu",
-                "none",
-                "the full-size models take weeks on a CPU: `repro rehearse` says how long",
+                "no GPU found",
+                "full-size models take weeks on a CPU; `repro rehearse` estimates the time",
             ),
         };
         return vec![build, gpu];
     }
     let gpu = match driver() {
-        Some(told) => Finding::good("gpu", told),
+        Some(names) => Finding::good("gpu", names),
         None => Finding::note(
             "gpu",
-            format!("{} seen; nvidia-smi says nothing of them", seen.join(", ")),
-            "install nvidia-smi, or put it on PATH: `needs: (gpu_memory: …)` asks it how much memory a GPU has",
+            format!("{} found, but `nvidia-smi` reported no details", seen.join(", ")),
+            "install nvidia-smi, or put it on PATH: `needs: (gpu_memory: …)` needs it for the memory of a GPU",
         ),
     };
     let build = match computes {
         true => build,
         false => Finding::problem(
             "build",
-            "computes on CPUs only, and there is a GPU",
+            "computes on CPUs only, although there is a GPU",
             "build with `cargo install --path . --features cuda` (needs nvcc of CUDA 12 or newer)",
         ),
     };
     vec![build, gpu]
 }
 
-/// What NVIDIA's tool says of each GPU: name, memory, driver, compute capability.
+/// The report of `nvidia-smi` on each GPU: name, memory, driver, compute capability.
 fn driver() -> Option<String> {
     let query = ["--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader"];
     let answer =
@@ -184,17 +184,19 @@ fn driver() -> Option<String> {
 
 fn store(cache: &Path) -> Finding {
     if !cache.is_dir() {
-        return Finding::good("cache", format!("none yet at {}", cache.display()));
+        return Finding::good("cache", format!("no cache yet at {}", cache.display()));
     }
     match ContentStore::open(cache) {
         Err(StoreError::Foreign { .. }) => Finding::problem(
             "cache",
-            format!("{} is no cache of this program, or of another version of it", cache.display()),
-            "name another folder with --cache, or remove this one",
+            format!("{} is not a cache of this version of the program", cache.display()),
+            "choose another folder with --cache, or remove this one",
         ),
-        Err(error) => {
-            Finding::problem("cache", error.to_string(), "mend its permissions, or name another with --cache")
-        }
+        Err(error) => Finding::problem(
+            "cache",
+            error.to_string(),
+            "fix its permissions, or choose another folder with --cache",
+        ),
         Ok(store) => {
             let (damaged, lost) = (store.damaged().len(), store.lost().len());
             let found = format!("{} results known", store.records().len());
@@ -202,25 +204,25 @@ fn store(cache: &Path) -> Finding {
                 0 => Finding::good("cache", format!("{found}; `repro verify` hashes their bytes")),
                 _ => Finding::note(
                     "cache",
-                    format!("{found}, {damaged} entries damaged, {lost} results lost with the power"),
-                    "nothing: they count as absent, and what needs them runs again",
+                    format!("{found}, {damaged} entries damaged, {lost} results lost in a power cut"),
+                    "no action needed: they count as missing, and steps that are needed run again",
                 ),
             }
         }
     }
 }
 
-/// Clock and features of the file system that the cache is on, tried out in a folder of its own.
+/// Tests the clock and the features of the cache's file system in a temporary folder.
 fn file_system(cache: &Path) -> Vec<Finding> {
     let place = there(cache);
     let folder = match tempfile::Builder::new().prefix(".repro-doctor-").tempdir_in(&place) {
         Ok(folder) => folder,
         Err(error) => {
-            let found = format!("{}: nothing can be written: {error}", place.display());
+            let found = format!("cannot write to {}: {error}", place.display());
             return vec![Finding::problem(
                 "file system",
                 found,
-                "mend its permissions, or name another folder with --cache",
+                "fix its permissions, or choose another folder with --cache",
             )];
         }
     };
@@ -230,15 +232,15 @@ fn file_system(cache: &Path) -> Vec<Finding> {
             found.push(Finding::problem(
                 "file system",
                 format!("{}: {what} do not work: {error}", place.display()),
-                "put the cache on a local disk with --cache: results are kept by locks and renames",
+                "put the cache on a local disk with --cache: the store needs locks and renames",
             ));
         }
     }
-    if let Ok(false) = tells_case_apart(folder.path()) {
+    if let Ok(false) = is_case_sensitive(folder.path()) {
         found.push(Finding::note(
             "file system",
-            "it does not tell capital from small letters",
-            "outputs whose names differ in nothing else cannot be kept; put the cache on another disk",
+            "it ignores capitalization",
+            "it cannot store outputs whose names differ only in capitalization; put the cache on another disk",
         ));
     }
     if found.iter().all(|finding| finding.what != "file system") {
@@ -251,24 +253,24 @@ fn file_system(cache: &Path) -> Vec<Finding> {
 fn clock(folder: &Path) -> Finding {
     let now = SystemTime::now();
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    if seconds < TOO_EARLY {
+    if seconds < EARLIEST_TIME {
         return Finding::problem(
             "clock",
-            "it is before 2025",
-            "set it: `repro` compares files by their times",
+            "it shows a time before 2025",
+            "set the clock: the engine compares file times",
         );
     }
     let file = folder.join("time");
     let written = File::create(&file).and_then(|_| fs::metadata(&file)).and_then(|file| file.modified());
     let Ok(written) = written else {
-        return Finding::note("clock", "a file's time cannot be read", "put the cache on another disk");
+        return Finding::note("clock", "cannot read the time of a file", "put the cache on another disk");
     };
     let apart = written.duration_since(now).unwrap_or_else(|error| error.duration());
     match apart {
-        apart if apart > CLOCKS_DIFFER => Finding::problem(
+        apart if apart > MAX_CLOCK_OFFSET => Finding::problem(
             "clock",
             format!("the file system's clock is {:.0} s off this machine's", apart.as_secs_f64()),
-            "let both machines use a time server: `repro` compares files by their times",
+            "synchronize both machines with a time server: the engine compares file times",
         ),
         _ => Finding::good("clock", "agrees with the file system's"),
     }
@@ -279,7 +281,7 @@ fn locks(folder: &Path) -> io::Result<()> {
     let (first, second) = (File::create(&path)?, File::open(&path)?);
     first.lock()?;
     match second.try_lock_shared() {
-        Ok(()) => Err(io::Error::other("a lock does not exclude other processes")),
+        Ok(()) => Err(io::Error::other("a second process can take a held lock")),
         Err(fs::TryLockError::WouldBlock) => Ok(()),
         Err(fs::TryLockError::Error(error)) => Err(error),
     }
@@ -296,12 +298,12 @@ fn renames(folder: &Path) -> io::Result<()> {
     }
 }
 
-fn tells_case_apart(folder: &Path) -> io::Result<bool> {
+fn is_case_sensitive(folder: &Path) -> io::Result<bool> {
     fs::write(folder.join("case"), "")?;
     Ok(!folder.join("CASE").exists())
 }
 
-/// Whether a copy shares its blocks with what it is a copy of.
+/// Whether a copy shares blocks with its original.
 #[cfg(target_os = "linux")]
 fn clones(folder: &Path) -> bool {
     let cloned = || -> io::Result<()> {
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_machine_has_no_problem_with_its_disk_and_keeps_no_trace() {
+    fn a_healthy_disk_gives_no_problem_and_no_file_is_left() {
         let folder = tempfile::tempdir().unwrap();
         let found = examine(&folder.path().join("cache"), &[]);
         for what in ["clock", "file system", "cache"] {
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_no_cache_is_a_problem_with_advice() {
+    fn a_folder_that_is_not_a_cache_is_a_problem_with_advice() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("VERSION"), "99\n").unwrap();
         let found = store(folder.path());

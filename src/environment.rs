@@ -1,6 +1,6 @@
-//! What of the machine counts for a step's result: the values of environment variables, and what the version command
-//! of a tool prints. A value may be a secret, so it leaves this module as a digest only. Asking a tool costs a process, so its answer is kept and believed as long as the file of the
-//! program is the same, by its stamp; a run that has something to do asks again.
+//! The environment that is part of a step's key: values of variables, and the output of a tool's version command. A
+//! value may be a secret, so only its digest leaves this module. A version command costs a process, so its output is
+//! stored and reused while the program file has the same stamp. A run that executes steps runs it again.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -17,61 +17,61 @@ use crate::command::COMMON_ENV;
 use crate::digest::Digest;
 use crate::store::{Stamp, stamp_of};
 
-/// What counts of a variable begins so.
+/// The prefix of a variable's name in the key.
 pub const ENV: &str = "env.";
-/// How long a version command may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How much of what it prints counts, in bytes.
-const LONGEST: u64 = 4096;
+/// Timeout of a version command.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Output beyond this many bytes is ignored.
+const MAX_OUTPUT_BYTES: u64 = 4096;
 
-/// What is recorded of a variable that is not set; no value has it as its digest.
+/// The value of an unset variable in the key; no digest has this text.
 pub const NOT_SET: &str = "not set";
 
-/// What a version command printed.
+/// The output of a version command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     /// The version command.
     pub command: Vec<String>,
-    /// The file of the program, as it was found.
+    /// The program file.
     pub program: PathBuf,
-    /// What the file was then.
+    /// The stamp of the file at that time.
     pub stamp: Stamp,
-    /// What it printed.
+    /// Its output.
     pub text: String,
 }
 
-/// The versions that are known.
+/// The known versions.
 #[derive(Debug, Default)]
 pub struct Versions {
     known: HashMap<Vec<String>, Version>,
-    /// What was found out this time; not asked twice.
-    asked: HashMap<Vec<String>, Result<Version, String>>,
+    /// The results of this process; no command runs twice.
+    results: HashMap<Vec<String>, Result<Version, String>>,
     new: Vec<Version>,
     ask_again: bool,
 }
 
 impl Versions {
-    /// Knows these.
+    /// A cache with these versions.
     pub fn new(versions: impl Iterator<Item = Version>) -> Self {
         let known = versions.map(|version| (version.command.clone(), version)).collect();
         Self { known, ..Self::default() }
     }
 
-    /// From now on every version command runs again, once. Says whether any was wanted before.
+    /// From now on every version command runs again, once. Returns whether any has run or was looked up before.
     pub fn ask_again(&mut self) -> bool {
         self.ask_again = true;
-        !std::mem::take(&mut self.asked).is_empty()
+        !std::mem::take(&mut self.results).is_empty()
     }
 
-    /// Those that were not known before.
+    /// Returns versions that are not stored yet.
     pub fn take_new(&mut self) -> Vec<Version> {
         std::mem::take(&mut self.new)
     }
 
-    /// What counts, by name: what the version command prints, and a digest of the value of each variable.
+    /// The environment by name: the output of the version command, and a digest of the value of each variable.
     ///
     /// # Errors
-    /// A version command that cannot be run, or fails.
+    /// When a version command cannot be run, or fails.
     pub fn environment(&mut self, of: &Environment) -> Result<Vec<(String, String)>, String> {
         let mut found = Vec::new();
         if !of.version.is_empty() {
@@ -84,7 +84,7 @@ impl Versions {
     }
 
     fn version(&mut self, command: &[String]) -> Result<String, String> {
-        if let Some(answer) = self.asked.get(command) {
+        if let Some(answer) = self.results.get(command) {
             return answer.clone().map(|answer| answer.text);
         }
         let answer = self.find_out(command);
@@ -94,7 +94,7 @@ impl Versions {
             self.known.insert(command.to_vec(), answer.clone());
             self.new.push(answer.clone());
         }
-        self.asked.insert(command.to_vec(), answer.clone());
+        self.results.insert(command.to_vec(), answer.clone());
         answer.map(|answer| answer.text)
     }
 
@@ -110,21 +110,21 @@ impl Versions {
         {
             return Ok(known.clone());
         }
-        let text = ask(&program, command).map_err(failed)?;
+        let text = run(&program, command).map_err(failed)?;
         Ok(Version { command: command.to_vec(), program, stamp, text })
     }
 }
 
-/// What is recorded of a variable's value: a digest of its bytes that is keyed with the variable's name, the same on
-/// every machine, so that machines can share results.
+/// The text for a variable in the key: a digest of its value, keyed with its name. It is the same on every machine,
+/// so that machines can share results.
 fn recorded(name: &str, value: Option<&OsStr>) -> String {
     let context = format!("repro environment variable v1 {name}");
     let digest = value.map(|value| Digest::of_kind(&context, value.as_encoded_bytes()));
     digest.map_or_else(|| NOT_SET.to_owned(), |digest| format!("{}{digest}", secrets::DIGEST))
 }
 
-/// Runs a version command and reads what it prints on standard output and standard error.
-fn ask(program: &Path, command: &[String]) -> Result<String, String> {
+/// Runs a version command and returns its standard output and standard error.
+fn run(program: &Path, command: &[String]) -> Result<String, String> {
     let cannot = |error: std::io::Error| format!("cannot be run: {error}");
     let mut process = Command::new(program);
     process.arg0(&command[0]).args(&command[1..]).env_clear().stdin(Stdio::null()).process_group(0);
@@ -132,25 +132,25 @@ fn ask(program: &Path, command: &[String]) -> Result<String, String> {
     let printed = tempfile::tempfile().map_err(cannot)?;
     let (out, err) = (printed.try_clone().map_err(cannot)?, printed.try_clone().map_err(cannot)?);
     let mut child = process.stdout(out).stderr(err).spawn().map_err(cannot)?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     let status = loop {
         match child.try_wait().map_err(cannot)? {
             Some(status) => break status,
             None if Instant::now() < end => std::thread::sleep(Duration::from_millis(1)),
             None => {
                 crate::command::end(&mut child);
-                return Err(format!("did not end within {} s", PATIENCE.as_secs()));
+                return Err(format!("did not end within {} s", TIMEOUT.as_secs()));
             }
         }
     };
     let mut bytes = Vec::new();
     let mut printed = printed;
     std::io::Seek::rewind(&mut printed)
-        .and_then(|()| printed.take(LONGEST).read_to_end(&mut bytes))
+        .and_then(|()| printed.take(MAX_OUTPUT_BYTES).read_to_end(&mut bytes))
         .map_err(cannot)?;
     let text = match std::str::from_utf8(&bytes) {
         Ok(text) => text.trim().to_owned(),
-        // Two texts that differ only in what is not UTF-8 are two versions.
+        // The digest distinguishes two texts that differ only in invalid UTF-8.
         Err(_) => format!("{} ({})", String::from_utf8_lossy(&bytes).trim(), Digest::of_bytes(&bytes)),
     };
     if status.success() { Ok(text) } else { Err(format!("failed ({status}): {text}")) }
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_two_values_of_a_variable_differ_and_none_is_recorded_in_clear() {
+    fn different_values_of_a_variable_differ_and_are_recorded_as_digests() {
         let values: [&[u8]; 8] = [
             b"caf\xe9",
             b"caf\xe8",

@@ -1,9 +1,9 @@
-//! Makes text from outside harmless for a terminal: characters that a terminal obeys (escape sequences, a
-//! carriage return, the order of writing) are shown as escapes. It does not know where the text goes.
+//! Escapes text from outside for a terminal: control characters (escape sequences, a carriage return, bidirectional
+//! marks) are shown as escapes. It does not know where the text goes.
 
 use std::borrow::Cow;
 
-/// Whether a terminal may obey `c` instead of showing it. A line break and a tab are what they look like.
+/// Whether a terminal may interpret `c` instead of showing it. Line breaks and tabs are harmless.
 pub fn is_obeyed(c: char) -> bool {
     let orders_writing =
         matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -11,12 +11,12 @@ pub fn is_obeyed(c: char) -> bool {
     (c.is_control() && !matches!(c, '\n' | '\t')) || orders_writing || breaks_lines
 }
 
-/// `text` as a terminal may show it.
+/// `text` with escapes, safe for a terminal.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     replaced(text, |c| if c == '\r' { "\\r".to_owned() } else { c.escape_unicode().to_string() })
 }
 
-/// A line of bytes as a terminal may show it: what is not UTF-8 is escaped too.
+/// A line of bytes, safe for a terminal; invalid UTF-8 is escaped too.
 pub fn escaped_bytes(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -26,9 +26,9 @@ pub fn escaped_bytes(bytes: &[u8]) -> String {
     text
 }
 
-/// JSON text as a terminal may show it; it means the same.
+/// JSON text with escapes, safe for a terminal; its meaning stays the same.
 pub fn escaped_json(text: &str) -> Cow<'_, str> {
-    // Outside of strings JSON has none of these, and none of them needs two units of UTF-16.
+    // JSON has these characters only in strings, and each is one unit of UTF-16.
     replaced(text, |c| format!("\\u{:04x}", u32::from(c)))
 }
 
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_shown_and_all_else_stays() {
+    fn control_characters_are_escaped_and_all_others_stay() {
         let plain = "a\tb\nç 語 👩\u{200d}👧 ∑…";
         assert!(matches!(escaped(plain), Cow::Borrowed(text) if text == plain));
         assert_eq!(

@@ -1,5 +1,5 @@
-//! How long a run would take, from earlier records: per step the median of its earlier runs, for the whole the
-//! schedule that the scheduler would follow with these times. It runs nothing and says what it does not know.
+//! Estimates the duration of a run from earlier records: for each step the median of its earlier runs, in the order
+//! of the scheduler. It runs nothing and lists the steps with unknown times.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
@@ -13,40 +13,40 @@ use crate::plan::{Plan, Verdict};
 use crate::record::RunRecord;
 use crate::run::{Resources, chains};
 
-/// How long the steps that are not fresh would take.
+/// The duration of the steps that are not fresh.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Estimate {
-    /// Wall time in seconds when every step that may run does run.
+    /// Wall time in seconds if all steps run that might.
     pub seconds: f64,
-    /// Wall time in seconds of the steps that must run in any case.
+    /// Wall time in seconds of the steps that must run.
     pub at_least_seconds: f64,
-    /// The chain of steps that takes longest one after the other: no machine is faster than that.
+    /// The longest chain of steps (critical path): no machine is faster.
     pub critical_path: Vec<String>,
-    /// How long that chain takes in seconds.
+    /// Its duration in seconds.
     pub critical_seconds: f64,
-    /// The steps without an earlier run; they count as no time.
+    /// The steps without an earlier run; they count as 0 s.
     pub unknown: Vec<String>,
-    /// Each step that is not fresh, in the order of the pipeline.
+    /// The steps that are not fresh, in the order of the pipeline.
     pub steps: Vec<StepEstimate>,
 }
 
-/// How long a step would take.
+/// The duration of a step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepEstimate {
     /// The step.
     pub step: String,
-    /// Whether it must run; else it may turn out fresh.
+    /// Whether it must run; otherwise it may turn out to be fresh.
     pub must: bool,
     /// The median of its earlier runs in seconds, if there are any.
     pub seconds: Option<f64>,
-    /// How many earlier runs there are.
+    /// The number of earlier runs.
     pub runs: usize,
 }
 
-/// Estimates what `plan` would take with `resources`.
+/// Estimates the duration of `plan` with `resources`.
 pub fn estimate(pipeline: &Pipeline, plan: &Plan, history: &[RunRecord], resources: &Resources) -> Estimate {
     let mut runs: HashMap<&str, Vec<f64>> = HashMap::new();
-    // An accepted result took no time under its key.
+    // An accepted result has no duration under its key.
     for record in history.iter().filter(|r| r.profile == pipeline.profile && r.accepted.is_none()) {
         runs.entry(&record.step).or_default().push(record.seconds);
     }
@@ -87,7 +87,7 @@ fn median(times: &mut [f64]) -> Option<f64> {
     Some(lower.midpoint(upper))
 }
 
-/// The longest chain of `open` (each after all that it reads) by time.
+/// The longest chain by time in `open`, in which each step comes after its inputs.
 fn critical_path(
     pipeline: &Pipeline,
     open: &[NodeIndex],
@@ -114,7 +114,7 @@ fn critical_path(
     (path, seconds)
 }
 
-/// The time until all steps of `times` have ended, started in the scheduler's order as far as there is room.
+/// The time until all steps of `times` have ended, if they start in the scheduler's order when resources are free.
 pub(crate) fn wall_time(
     pipeline: &Pipeline,
     plan: &Plan,
@@ -133,7 +133,7 @@ pub(crate) fn wall_time(
         .collect();
     let mut ready: BTreeSet<_> =
         missing.iter().filter(|(_, n)| **n == 0).map(|(node, _)| rank(*node)).collect();
-    // Times as whole microseconds, which have an order.
+    // Times in whole microseconds, which have a total order.
     let mut running: BinaryHeap<Reverse<(u64, NodeIndex)>> = BinaryHeap::new();
     let mut shares = HashMap::new();
     let (mut free, mut now) = (resources.clone(), 0u64);

@@ -1,6 +1,6 @@
-//! Why a step is fresh or must run, as data: the first thing a person asks of a build system. It compares the
-//! key text of now with that of the last record, follows a changed input into its files and up to the step whose
-//! own change caused it. How that is worded is the command line's business.
+//! Explains as data why a step is fresh or must run. It compares the current key text with that of the last record.
+//! It follows a changed input into its files and up to the step that caused the change. The command line formats the
+//! explanation.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::store;
 use crate::tree::Manifest;
 use crate::workspace::Workspace;
 
-/// How a step stands.
+/// The state of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -28,11 +28,11 @@ pub enum State {
     Fresh,
     /// It must run.
     Stale,
-    /// It waits for others to run; then it may turn out fresh.
+    /// It waits for other steps; then it may turn out to be fresh.
     Waiting,
-    /// It can never run as the pipeline stands.
+    /// It can never run in this pipeline.
     Broken,
-    /// It was not asked for.
+    /// It was not requested.
     Unneeded,
 }
 
@@ -41,19 +41,19 @@ pub enum State {
 pub struct Explanation {
     /// The step.
     pub step: String,
-    /// How it stands.
+    /// Its state.
     pub state: State,
-    /// Its key, when known.
+    /// Its key, if it is known.
     pub key: Option<String>,
-    /// Why it must run; for a fresh step, why it last ran.
+    /// The reasons why it must run; for a fresh step, the reasons for its last run.
     pub causes: Vec<Cause>,
-    /// For a waiting step: the steps above it that must run, each with its reasons.
+    /// For a waiting step: the steps above it that must run, with their reasons.
     pub waits_for: Vec<Explanation>,
-    /// The record of its key, when it is fresh.
+    /// The record of its key, if it is fresh.
     pub result: Option<RunRecord>,
-    /// Its newest record under any key.
+    /// Its newest record with any key.
     pub last: Option<RunRecord>,
-    /// What running it again on the same has shown, if that was tried.
+    /// The result of its last rerun with the same key, if there was one.
     pub verified: Option<store::RerunVerdict>,
 }
 
@@ -61,20 +61,20 @@ pub struct Explanation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "cause")]
 pub enum Cause {
-    /// No execution of it is known.
+    /// It has never run.
     NeverRun,
-    /// It was asked for.
+    /// `--force` requested it.
     Forced,
-    /// Its result is known, but its bytes are gone.
+    /// Its result is known, but its bytes are missing.
     BytesMissing {
         /// The step that reads them, or `reports`.
         wanted_by: String,
     },
-    /// It runs another stage, or another version of it.
+    /// It runs another stage, or another version of the stage.
     Stage {
-        /// Before.
+        /// The old one.
         old: String,
-        /// Now.
+        /// The new one.
         new: String,
     },
     /// A param.
@@ -83,34 +83,34 @@ pub enum Cause {
     Variable {
         /// Its name.
         name: String,
-        /// What became of it.
+        /// The change.
         change: VariableChange,
     },
     /// An input.
     Input {
         /// The port.
         port: String,
-        /// What the pipeline calls it; what it called it then, if it is gone.
+        /// The source in the pipeline; the old source if the input was removed.
         source: String,
-        /// Its digest then.
+        /// The old digest.
         old: Option<Digest>,
-        /// Its digest now.
+        /// The new digest.
         new: Option<Digest>,
-        /// Which files in it differ, when it is a folder and that is known.
+        /// The files that differ, if it is a folder and they are known.
         files: Vec<FileChange>,
-        /// Why the step it comes from ran again.
+        /// The reason why its step ran again.
         because: Option<Upstream>,
     },
-    /// The same key gave other bytes this time.
+    /// The same key gave different bytes this time.
     Unsteady,
-    /// What makes the step impossible.
+    /// The reason why the step can never run.
     Broken {
-        /// In words.
+        /// As text.
         problem: String,
     },
 }
 
-/// What became of an environment variable that a step declares.
+/// The change of a declared environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VariableChange {
@@ -126,7 +126,7 @@ pub enum VariableChange {
     NoLongerDeclared,
 }
 
-/// The cause that something of the machine is.
+/// The cause for a change of the environment.
 fn machine_cause(change: &ParamChange) -> Cause {
     let Some(name) = change.name.strip_prefix(ENV) else { return Cause::Param(change.clone()) };
     let is_unset = |value: &String| value.trim_matches('"') == NOT_SET;
@@ -140,12 +140,12 @@ fn machine_cause(change: &ParamChange) -> Cause {
     Cause::Variable { name: name.to_owned(), change }
 }
 
-/// Why the step an input comes from ran again.
+/// The reason why the step of an input ran again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Upstream {
     /// That step.
     pub step: String,
-    /// Its reasons; empty when they were told before.
+    /// Its reasons; empty if they were reported before.
     pub causes: Vec<Cause>,
 }
 
@@ -160,10 +160,10 @@ pub struct FileChange {
 
 /// Explains one step.
 pub fn explain(pipeline: &Pipeline, workspace: &Workspace, plan: &Plan, node: NodeIndex) -> Explanation {
-    Explainer { pipeline, workspace, plan, told: BTreeSet::new() }.explain(node)
+    Explainer { pipeline, workspace, plan, explained: BTreeSet::new() }.explain(node)
 }
 
-/// What of the key of a step differs from that of an earlier execution; nothing before its key is known.
+/// The differences between a step's key and that of an earlier execution; empty if its key is not known yet.
 pub fn changes_since(
     pipeline: &Pipeline,
     workspace: &Workspace,
@@ -172,9 +172,9 @@ pub fn changes_since(
     earlier: &RunRecord,
 ) -> Vec<Cause> {
     let Some(now) = &plan.of(node).key_text else { return Vec::new() };
-    let told = BTreeSet::from([pipeline.graph[node].name.clone()]);
+    let explained = BTreeSet::from([pipeline.graph[node].name.clone()]);
     let differences = earlier.key_text.differences(now);
-    Explainer { pipeline, workspace, plan, told }.causes(
+    Explainer { pipeline, workspace, plan, explained }.causes(
         &differences,
         &earlier.inputs,
         &plan.recorded_inputs(node),
@@ -185,8 +185,8 @@ struct Explainer<'a> {
     pipeline: &'a Pipeline,
     workspace: &'a Workspace,
     plan: &'a Plan<'a>,
-    /// Steps whose reasons were told: each is told once.
-    told: BTreeSet<String>,
+    /// Steps whose reasons were reported; each is reported once.
+    explained: BTreeSet<String>,
 }
 
 impl Explainer<'_> {
@@ -240,13 +240,13 @@ impl Explainer<'_> {
             Reason::Changed(differences) => {
                 let now = self.plan.recorded_inputs(node);
                 let before = last.map(|record| record.inputs.clone()).unwrap_or_default();
-                self.told.insert(self.pipeline.graph[node].name.clone());
+                self.explained.insert(self.pipeline.graph[node].name.clone());
                 self.causes(differences, &before, &now)
             }
         }
     }
 
-    /// Why a fresh step last ran: its record against the one before.
+    /// The reasons why a fresh step last ran: its record compared with the one before.
     fn last_reasons(&mut self, node: NodeIndex) -> Vec<Cause> {
         let step = &self.pipeline.graph[node];
         let Some(text) = &self.plan.of(node).key_text else { return Vec::new() };
@@ -257,7 +257,7 @@ impl Explainer<'_> {
         let Some(before) = self.workspace.history().iter().rev().find(earlier) else {
             return vec![Cause::NeverRun];
         };
-        self.told.insert(step.name.clone());
+        self.explained.insert(step.name.clone());
         self.causes(&before.key_text.differences(text), &before.inputs, &record.inputs)
     }
 
@@ -295,7 +295,7 @@ impl Explainer<'_> {
 
     fn folder(&self, input: &RecordedInput) -> Option<Rc<Manifest>> {
         if let Some(path) = input.source.strip_prefix("./") {
-            // As it is now, or as a step found it then.
+            // The manifest now, or as recorded when a step read it.
             let now = self.workspace.project_folder(Path::new(path)).filter(|m| m.digest() == input.digest);
             return now.map(Rc::new).or_else(|| self.workspace.manifest(&input.digest));
         }
@@ -327,7 +327,7 @@ impl Explainer<'_> {
         changes
     }
 
-    /// Why the step that an input comes from wrote something else: its records of then and of now compared.
+    /// The reasons why the step of an input wrote different bytes: its old and its current record compared.
     fn because(&mut self, was: &RecordedInput, is: &RecordedInput) -> Option<Upstream> {
         let name = is.source.split('/').next()?;
         let (old_tree, new_tree) = (was.tree?, is.tree?);
@@ -335,7 +335,7 @@ impl Explainer<'_> {
             return None;
         }
         let upstream = |causes| Some(Upstream { step: name.to_owned(), causes });
-        if !self.told.insert(name.to_owned()) {
+        if !self.explained.insert(name.to_owned()) {
             return upstream(Vec::new());
         }
         let newest = |tree: Digest| {
@@ -352,7 +352,7 @@ impl Explainer<'_> {
     }
 }
 
-/// What changed in a step itself while its inputs are not yet known.
+/// The changes of a step itself while its inputs are not known yet.
 fn own_changes(step: &Step, last: Option<&RunRecord>) -> Vec<Cause> {
     let Some(last) = last else { return vec![Cause::NeverRun] };
     let now = KeyText::new(&step.stage, step.version, &step.params, []);
@@ -363,7 +363,7 @@ fn own_changes(step: &Step, last: Option<&RunRecord>) -> Vec<Cause> {
             Some(Cause::Stage { old: format!("version {old}"), new: format!("version {new}") })
         }
         Difference::Param(change) => Some(Cause::Param(change)),
-        // Not known before the step is judged.
+        // Not known before the step is planned.
         Difference::Input { .. } | Difference::Also(_) => None,
     });
     own.collect()

@@ -1,5 +1,5 @@
-//! The key of a step: the digest of *what would be run on what*. Its text is plain lines; the text is hashed,
-//! kept in the record and compared by `repro why`, so what is hashed and what is explained are the same bytes.
+//! The key of a step: the digest of *what would run on what*. Its text consists of plain lines. The text is hashed,
+//! stored in the record and compared by `repro why`, so the hashed and the explained bytes are the same.
 //!
 //! ```text
 //! stage train 3
@@ -9,11 +9,11 @@
 //! also env.TOKEN "blake3-71d0…"
 //! ```
 //!
-//! It goes into records that others read, so secrets are in it as digests: values of environment variables, and logins and
-//! queries of addresses in params.
+//! Others can read records, so the text contains digests of secrets: of values of environment variables, and of
+//! logins and queries of URLs in params.
 //!
-//! Not in it: the step's name, the device, threads. An input is in it by its digest, never by where it came
-//! from: a step that reruns and writes the same bytes leaves what reads it fresh.
+//! The step's name, the device and threads are not part of it. An input is in it by digest, not by origin: if a step
+//! reruns and writes the same bytes, everything downstream stays fresh.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -37,7 +37,7 @@ impl fmt::Display for StageKey {
     }
 }
 
-/// What a key is the digest of.
+/// The text that a key is the digest of.
 ///
 /// # Examples
 ///
@@ -66,31 +66,31 @@ pub struct KeyText(String);
 pub enum Difference {
     /// Another stage.
     Stage {
-        /// Before.
+        /// The old stage.
         old: String,
-        /// Now.
+        /// The new stage.
         new: String,
     },
     /// Another version of the stage.
     Version {
-        /// Before.
+        /// The old version.
         old: String,
-        /// Now.
+        /// The new version.
         new: String,
     },
-    /// A param that was added, removed or given another value.
+    /// A param that was added, removed or changed.
     Param(ParamChange),
-    /// Something of the machine: an environment variable, the version of a tool.
+    /// A change of the environment: a variable, or the version of a tool.
     Also(ParamChange),
-    /// An input with other content, or that was added or removed.
+    /// An input that was added, removed or has other content.
     Input {
         /// The port.
         port: String,
-        /// Which of the port's inputs, from 0.
+        /// The index among the port's inputs, from 0.
         index: usize,
-        /// Its digest before, if it was there.
+        /// The old digest, if it existed.
         old: Option<Digest>,
-        /// Its digest now, if it is there.
+        /// The new digest, if it exists.
         new: Option<Digest>,
     },
 }
@@ -104,7 +104,7 @@ impl KeyText {
         params: &str,
         inputs: impl IntoIterator<Item = (&'a str, Digest)>,
     ) -> Self {
-        // The canonical form escapes line breaks within strings; a break between tokens means nothing.
+        // The canonical form escapes line breaks within strings; a break between tokens has no meaning.
         let params = recorded_params(params).replace('\n', " ");
         let mut text = format!("stage {stage} {version}\nparams {params}\n");
         for (port, digest) in inputs {
@@ -113,7 +113,7 @@ impl KeyText {
         Self(text)
     }
 
-    /// The same text with one more thing that counts: something of the machine, by name.
+    /// The same text with one more line for the environment.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         // Written as a string literal, which holds no line break.
@@ -192,7 +192,7 @@ impl KeyText {
         self.line("params ")
     }
 
-    /// Every input as (port, how many of that port came before) and digest.
+    /// Every input as (port, its index in that port) and digest.
     fn inputs(&self) -> Vec<((&str, usize), Digest)> {
         let mut found: Vec<((&str, usize), Digest)> = Vec::new();
         for line in self.0.lines().filter_map(|line| line.strip_prefix("input ")) {
@@ -207,7 +207,7 @@ impl KeyText {
     }
 }
 
-/// Params as they are recorded: digests in place of logins and queries of addresses.
+/// Params as recorded: digests replace logins and queries of URLs.
 pub fn recorded_params(params: &str) -> String {
     let digest = |secret: &str| Digest::of_kind("repro secret in an address v1", secret.as_bytes());
     secrets::replaced(params, |secret| format!("{}{}", secrets::DIGEST, digest(secret)))
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_counts_is_in_the_key() {
+    fn every_relevant_value_is_in_the_key() {
         let base = || KeyText::new("train", 1, "(lr:1)", [("a", digest("1")), ("b", digest("2"))]);
         let keys = [
             base().key(),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_in_an_address_counts_and_is_not_in_the_text() {
+    fn a_secret_in_a_url_changes_the_key_and_is_not_in_the_text() {
         let text = |url: &str| KeyText::new("fetch", 1, &format!("(url:[\"{url}\"],n:1)"), []);
         let urls = [
             "https://h/f",
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_of_the_machine_is_in_the_key_and_is_told() {
+    fn the_environment_is_in_the_key_and_in_differences() {
         let text = || KeyText::new("command", 1, "()", [("a", digest("1"))]);
         let (old, new) =
             (text().with("version", "1.0\n"), text().with("version", "1.1\n").with("env.LANG", "de"));

@@ -1,18 +1,19 @@
 //! `repro`: a build system for the results of a paper.
 //!
 //! ```text
-//! pipeline.ron ─parse→ Pipeline ─judge→ Plan ─schedule→ Executor ─commit→ ContentStore ─publish→ reports/
-//!                         │               ▲                 │                  │
-//!                      Registry           └──── records ────┼──────────────────┘
-//!                    (from stages)                          └── Event ──→ console, JSON lines
+//! pipeline.ron ─parse→ Pipeline ─plan→ Plan ─schedule→ Executor ─commit→ ContentStore ─publish→ reports/
+//!                         │              ▲                 │                  │
+//!                      Registry          └──── records ────┼──────────────────┘
+//!                    (from stages)                         └── Event ──→ console, JSON lines
 //! ```
 //!
-//! The engine knows graphs, hashes and files; no tensors. Each module uses only those before it:
-//! `escape` → `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `versions` →
+//! The engine knows graphs, hashes and files, but no tensors. Each module uses only those before it: `escape` →
+//! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `environment` →
 //! `store` → `recorder` → `lockfile`, `evidence` → `plan` → `publish` → `workspace` → `project`, `up_to_date` → `remote` → `run` →
-//! `explain`, `estimate`, `rehearse`, `doctor`, `accept`, `attest`, `diff`, `divergence` → `git`, `committed` → `make` → `cli`.
+//! `explain`,
+//! `estimate`, `rehearse`, `doctor`, `accept`, `diff`, `divergence` → `git`, `committed` → `make` → `cli`.
 //!
-//! A program of its own stages is [`cli::run`] with a registry of them; `examples/toy.rs` is one.
+//! A program with its own stages calls [`cli::run`] with a registry of them, as `examples/toy.rs` does.
 
 pub mod accept;
 pub mod cli;

@@ -1,13 +1,13 @@
-//! `pipeline.lock`, beside the pipeline file and kept with it: the digests of what steps brought from the outside world
-//! and nobody had said beforehand. The first output of such a step is noted; any other is refused afterwards, here and on
-//! every machine that has the file.
+//! The lockfile `pipeline.lock`, committed next to the pipeline file: digests of downloads without a digest in the
+//! pipeline. The first output of such a step is recorded. Later, a different output is an error, on every machine
+//! with the file.
 //!
 //! ```text
 //! # comment
 //! paper/x152/detectron_model_x152.pth 9f3c…
 //! ```
 //!
-//! A line is profile, step, path in its output, and the BLAKE3 digest (`b3sum` prints the same). It knows no stages.
+//! A line holds profile, step, path in the output, and the BLAKE3 digest (as `b3sum` prints it). It knows no stages.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,28 +16,28 @@ use std::path::{Path, PathBuf};
 use crate::digest::Digest;
 use crate::store::{StoreError, files};
 
-const HEAD: &str = "# What the pipeline downloaded, by BLAKE3 digest, noted at first use and checked from then on.\n\
-                    # Keep this file with the pipeline. A line that is removed is noted anew when its step runs again.\n";
+const HEAD: &str = "# What the pipeline downloaded, by BLAKE3 digest, recorded at first use and checked from then on.\n\
+                    # Keep this file with the pipeline. If you remove a line, the next run of its step records it again.\n";
 
-/// The noted digests.
+/// The recorded digests.
 #[derive(Debug, Clone, Default)]
 pub struct Lockfile {
     file: PathBuf,
-    /// The digest of the file as it was read or written last, if it was there.
+    /// The digest of the file when it was last read or written, if it exists.
     text: Option<Digest>,
     known: BTreeMap<String, Digest>,
 }
 
 impl Lockfile {
-    /// Reads the lock file of a pipeline file; there need be none.
+    /// Reads the lockfile of a pipeline file; it may be missing.
     ///
     /// # Errors
-    /// A file that cannot be read, and a line that is none of its own (a merge that was left half done, say).
+    /// When the file is unreadable or a line is invalid, for example after an incomplete merge.
     pub fn load(pipeline: &Path) -> Result<Self, StoreError> {
         Self::read(pipeline.with_extension("lock"))
     }
 
-    /// What the lock file says now.
+    /// The current content of the lockfile.
     ///
     /// # Errors
     /// As [`Lockfile::load`].
@@ -69,27 +69,27 @@ impl Lockfile {
         Ok(Self { file, text: digest, known })
     }
 
-    /// The lock file.
+    /// The lockfile.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// The digest of the lock file as it was read or written last; `None` when it was not there.
+    /// The digest of the lockfile when it was last read or written; `None` if it was missing.
     pub fn text(&self) -> Option<Digest> {
         self.text
     }
 
-    /// Whether nothing that is noted of a step speaks against these outputs.
+    /// Checks outputs of a step against the recorded digests.
     ///
     /// # Errors
-    /// A sentence with both digests and what to do.
+    /// A message with both digests and advice.
     pub fn check(&self, profile: &str, step: &str, outputs: &BTreeMap<String, Digest>) -> Result<(), String> {
         for (path, digest) in outputs {
             let name = format!("{profile}/{step}/{path}");
             if let Some(pinned) = self.known.get(&name).filter(|pinned| *pinned != digest) {
                 return Err(format!(
-                    "`{path}` is not what it was: its digest is {digest}, {} has {pinned}. Either it was damaged or \
-                     changed on the way, then run again or get it elsewhere; or there is a new version, then remove \
+                    "`{path}` has changed: its digest is {digest}, but {} records {pinned}. If it was damaged on the \
+                     way, run again or use another source. If there is a new version, remove \
                      the line `{name}` and run again",
                     self.file.display()
                 ));
@@ -98,7 +98,7 @@ impl Lockfile {
         Ok(())
     }
 
-    /// Notes the outputs of a step that are not noted yet.
+    /// Records outputs of a step that are not recorded yet.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_noted_is_held_against_what_comes_later() {
+    fn later_outputs_are_checked_against_recorded_digests() {
         let dir = tempfile::tempdir().unwrap();
         let pipeline = dir.path().join("pipeline.ron");
         let outputs = |bytes: &[u8]| BTreeMap::from([("a b.bin".to_owned(), Digest::of_bytes(bytes))]);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_none_is_told_by_number() {
+    fn an_invalid_line_is_reported_by_its_number() {
         let dir = tempfile::tempdir().unwrap();
         for line in ["<<<<<<< HEAD", "x 12", "paper/x/a 12", &format!("paper/x {}", Digest::of_bytes(b""))] {
             fs::write(dir.path().join("pipeline.lock"), format!("# head\n\n{line}\n")).unwrap();

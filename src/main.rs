@@ -1,4 +1,4 @@
-//! The program: the engine with the paper's stages, or without any when built without them.
+//! The program: the engine with the paper's stages, or without stages if built that way.
 
 use std::process::ExitCode;
 

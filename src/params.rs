@@ -1,21 +1,20 @@
-//! Reads canonical params (one line of RON, `(lr:5e-5,mode:"pe",schedule:(warm_up:60))`) just far enough to
-//! say which field differs between two of them. It knows nothing of what the fields mean.
+//! Parses canonical params (one line of RON, `(lr:5e-5,mode:"pe",schedule:(warm_up:60))`) as far as necessary to list
+//! the fields that differ. It does not know the meaning of the fields.
 
 use serde::Serialize;
 
-/// A field of the params that was added, removed or given another value.
+/// A field of the params that was added, removed or changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ParamChange {
-    /// The field, with the fields it lies in before it: `schedule.warm_up`. Empty when the params have no
-    /// fields to tell apart.
+    /// The path of the field: `schedule.warm_up`. Empty if the params have no fields.
     pub name: String,
-    /// Its value before, if it was there.
+    /// The old value, if it existed.
     pub old: Option<String>,
-    /// Its value now, if it is there.
+    /// The new value, if it exists.
     pub new: Option<String>,
 }
 
-/// The fields in which two params differ, in the order of the new one; removed fields last.
+/// The fields in which two params differ, in the order of the new ones; removed fields come last.
 pub fn changed_params(old: &str, new: &str) -> Vec<ParamChange> {
     let mut changes = Vec::new();
     compare("", old, new, &mut changes);
@@ -65,7 +64,7 @@ fn fields(text: &str) -> Option<Vec<(&str, &str)>> {
     Some(found)
 }
 
-/// Splits at the commas that stand outside of brackets and quotes.
+/// Splits at the commas outside of brackets and quotes.
 fn split(text: &str) -> Vec<&str> {
     let (mut parts, mut start, mut depth, mut quoted, mut escaped) = (Vec::new(), 0, 0usize, false, false);
     for (at, c) in text.char_indices() {
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_fields_is_compared_whole() {
+    fn params_without_fields_are_compared_as_a_whole() {
         assert_eq!(changes("(1,2)", "(1,3)"), [" (1,2) (1,3)"]);
         assert_eq!(changes("7", "8"), [" 7 8"]);
     }

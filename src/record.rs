@@ -1,5 +1,5 @@
-//! What is known of one execution of a step. A record names its tree by digest and can outlive the tree's
-//! bytes. How it is kept is the store's business.
+//! The record of one execution of a step. It names its tree by digest and can outlive the tree's bytes. The store
+//! decides how it is stored.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::key::{KeyText, StageKey};
 use crate::pipeline::{Pipeline, Source};
 
-/// Where a step ran. Noted, not part of any key.
+/// The machine of an execution. It is not part of a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// The host's name.
@@ -18,17 +18,17 @@ pub struct Machine {
     pub device: String,
     /// The threads it was given.
     pub threads: usize,
-    /// The GPUs it was given, as `CUDA_VISIBLE_DEVICES` names them.
+    /// Its GPUs, as in `CUDA_VISIBLE_DEVICES`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<String>,
 }
 
-/// An input as it was when the step ran.
+/// An input at the time of the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedInput {
     /// The port.
     pub port: String,
-    /// What the pipeline called it: `step`, `step/output` or `./file`.
+    /// Its source in the pipeline: `step`, `step/output` or `./file`.
     pub source: String,
     /// Its digest.
     pub digest: Digest,
@@ -36,7 +36,7 @@ pub struct RecordedInput {
     pub tree: Option<Digest>,
 }
 
-/// What a pipeline calls a source: `step`, `step/output` or `./file`.
+/// The name of a source in the pipeline: `step`, `step/output` or `./file`.
 pub fn source_name(pipeline: &Pipeline, source: &Source) -> String {
     match source {
         Source::File(path) => format!("./{}", path.display()),
@@ -45,59 +45,59 @@ pub fn source_name(pipeline: &Pipeline, source: &Source) -> String {
     }
 }
 
-/// A person's word that a change does not change the result: the record stands for a run that did not happen.
+/// A person's statement that a change does not change the result. The record replaces a run that did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceptance {
     /// The reason given.
     pub because: String,
-    /// Who said so.
+    /// The author of the statement.
     pub who: String,
     /// The key under which the tree was written.
     pub from: StageKey,
 }
 
-/// The work of a step in the units that its stage counts: pictures, updates, bytes.
+/// The work of a step in the units of its stage: images, updates, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Work {
-    /// How many units it was.
+    /// The number of units.
     pub units: u64,
-    /// How long one took, from the first report of the stage to its last; absent where one report is all there was.
+    /// The time per unit, from the first report of the stage to its last; absent if there was only one report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_a_unit: Option<f64>,
 }
 
-/// What is known of one successful execution.
+/// The record of a successful execution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// The text the key is the digest of.
+    /// The text of its key.
     pub key_text: KeyText,
-    /// The step's name then.
+    /// The step's name at that time.
     pub step: String,
-    /// The profile it ran in.
+    /// The profile.
     pub profile: String,
-    /// What it wrote.
+    /// The digest of its output.
     pub tree: Digest,
     /// The digests of the tree's top-level files and folders; deeper ones are in the tree's manifest.
     pub outputs: BTreeMap<String, Digest>,
-    /// What it read.
+    /// Its inputs.
     pub inputs: Vec<RecordedInput>,
     /// The tree's size in bytes.
     pub bytes: u64,
-    /// When it began, in milliseconds since 1970; of an accepted result, when it was accepted.
+    /// When it started, in milliseconds since 1970; for an accepted result, when it was accepted.
     pub started_ms: u64,
-    /// How long it took.
+    /// Its duration.
     pub seconds: f64,
-    /// The most memory that the process of a stage held, in bytes, where that is known; memory of a GPU is not in it.
+    /// The peak memory of the process in bytes, if it is known; without GPU memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
-    /// The work that a stage counted, where it counted any.
+    /// The counted work, if the stage counts any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
-    /// Where it ran.
+    /// The machine.
     pub machine: Machine,
-    /// The log of the run, relative to the store; the scalars lie beside it as `.jsonl`.
+    /// The log of the run, relative to the store; the scalars are next to it as `.jsonl`.
     pub log: String,
-    /// Set where nothing ran under this key: an earlier result was accepted for it.
+    /// Present if nothing ran under this key: an earlier result was accepted for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<Acceptance>,
 }

@@ -1,9 +1,9 @@
-//! The digest of a folder, by way of its manifest: a line for every file with digest, size and path.
-//! The digest of the manifest's text is the folder's digest, so a manifest proves itself, and the digest of
-//! any path within a tree is known from the manifest alone, without the tree's bytes.
+//! The digest of a folder, through its manifest: one line per file with digest, size and path. The folder's digest is
+//! the digest of the manifest's text, so a manifest proves itself. The digest of any path within a tree follows from
+//! the manifest alone, without the bytes.
 //!
-//! What counts: relative paths, bytes, whether the owner may execute a file, and that an empty folder is there. What
-//! does not: times, owners, other permissions, the order in which files were written.
+//! Included are relative paths, bytes, the owner's permission to execute, and empty folders. Not included are times,
+//! owners, other permissions, and the order of writing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,15 +17,15 @@ use crate::escape::escaped_bytes;
 
 const KIND: &str = "repro tree v1";
 const EXECUTABLE: &str = "repro executable v1";
-/// From this many files on, hashing is shared among threads.
-const MANY_FILES: usize = 64;
+/// From this number of files on, several threads hash.
+const PARALLEL_FROM_FILES: usize = 64;
 
 /// A file of a tree, or an empty folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Path within the tree, `/`-separated; ends in `/` for an empty folder.
     pub path: String,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
     /// The digest of the file's bytes; `None` for an empty folder.
     pub digest: Option<Digest>,
@@ -34,13 +34,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The digest of the file as a step reads it: of its bytes, and of the executable bit where it is set.
+    /// The digest of the file as a step reads it: of its bytes, and of the executable bit if it is set.
     pub fn identity(&self) -> Option<Digest> {
         self.digest.map(|bytes| identity(bytes, self.executable))
     }
 }
 
-/// The digest of a file with these bytes. Without the executable bit it is the digest of the bytes.
+/// The digest of a file with these bytes. Without the executable bit, it is the digest of the bytes.
 pub fn identity(bytes: Digest, executable: bool) -> Digest {
     if executable { Digest::of_kind(EXECUTABLE, &bytes.bytes()) } else { bytes }
 }
@@ -54,15 +54,15 @@ pub fn is_executable(metadata: &Metadata) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Manifest(Vec<Entry>);
 
-/// A folder that cannot be hashed.
+/// The folder cannot be hashed.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
-    /// Something in it cannot be read. What it holds is not known.
-    #[error("{}: cannot be read: {source}", shown(path))]
+    /// A part of it cannot be read, so its content is unknown.
+    #[error("cannot read {}: {source}", shown(path))]
     Unreadable {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
     /// It holds something that a tree cannot hold.
@@ -70,13 +70,13 @@ pub enum TreeError {
     Unfit {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         problem: &'static str,
     },
 }
 
 impl TreeError {
-    /// What could not be read.
+    /// The unreadable path.
     pub fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Unreadable { path, source }
@@ -87,15 +87,15 @@ impl TreeError {
     }
 }
 
-/// A path as messages show it: control characters and bytes that are not UTF-8 are escaped.
+/// A path for messages: control characters and invalid UTF-8 are escaped.
 pub fn shown(path: &Path) -> String {
     escaped_bytes(path.as_os_str().as_encoded_bytes()).replace('\n', "\\n")
 }
 
-/// Whether a path stays below the folder it is joined to: no path from outside may lead elsewhere.
+/// Whether a path stays below the folder it is joined to. Paths from outside are checked with it.
 pub fn is_plain(path: &Path) -> bool {
     let text = path.as_os_str().as_encoded_bytes();
-    // `components` passes over `.` and empty parts, which would be a second spelling.
+    // `components` skips `.` and empty parts, which would allow a second spelling.
     let parts = text.split(|byte| *byte == b'/');
     parts.into_iter().all(|part| !part.is_empty() && part != b"." && part != b".." && !part.contains(&0))
         && path.components().all(|part| matches!(part, Component::Normal(_)))
@@ -105,17 +105,16 @@ impl Manifest {
     /// Reads and hashes every file below `root`.
     ///
     /// # Errors
-    /// On a symbolic link or anything else that is neither file nor folder, a name that is not Unicode, and what
-    /// cannot be read.
+    /// For a symbolic link or a special file, a name that is not Unicode, and an unreadable file.
     pub fn of_folder(root: &Path) -> Result<Self, TreeError> {
         Self::of_folder_by(root, &mut |_, _| {}, &|path, _| Digest::of_file(path))
     }
 
-    /// As [`Manifest::of_folder`], with digests of bytes from `hash`, which threads share. `announce` is called with the
-    /// number of files and bytes before they are hashed.
+    /// Like [`Manifest::of_folder`], with digests from `hash`, which several threads call. Before that, it calls
+    /// `announce` with the number of files and bytes.
     ///
     /// # Errors
-    /// As [`Manifest::of_folder`], and what `hash` returns.
+    /// As [`Manifest::of_folder`], and the errors of `hash`.
     pub fn of_folder_by(
         root: &Path,
         announce: &mut dyn FnMut(usize, u64),
@@ -123,7 +122,7 @@ impl Manifest {
     ) -> Result<Self, TreeError> {
         let mut found = walk(root)?;
         announce(found.len(), found.iter().map(|(entry, _)| entry.size).fold(0, u64::saturating_add));
-        if found.len() < MANY_FILES {
+        if found.len() < PARALLEL_FROM_FILES {
             hash_files(root, &mut found, &mut |path, metadata| hash(path, metadata))?;
         } else {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -139,17 +138,17 @@ impl Manifest {
                     .collect();
                 workers.into_iter().try_for_each(|worker| match worker.join() {
                     Ok(result) => result,
-                    Err(_) => Err(TreeError::unfit(root, "the hashing of its files broke off")),
+                    Err(_) => Err(TreeError::unfit(root, "a thread that hashes its files panicked")),
                 })
             })?;
         }
         Ok(Self(found.into_iter().map(|(entry, _)| entry).collect()))
     }
 
-    /// As [`Manifest::of_folder`], with digests of bytes from `hash` (a stat cache, say) instead of from the files.
+    /// Like [`Manifest::of_folder`], with digests from `hash` (for example a stat cache) instead of the files.
     ///
     /// # Errors
-    /// As [`Manifest::of_folder`], and what `hash` returns.
+    /// As [`Manifest::of_folder`], and the errors of `hash`.
     pub fn of_folder_with(
         root: &Path,
         mut hash: impl FnMut(&Path, &Metadata) -> io::Result<Digest>,
@@ -164,9 +163,8 @@ impl Manifest {
         &self.0
     }
 
-    /// The text whose digest is the tree's, a line each: `<digest> <size> <path>`. Behind the size stands `x` for a
-    /// file that may be executed, and `q` for a path that holds a line break, which is written as `\\n` then, and
-    /// `\\` as `\\\\`.
+    /// The text whose digest is the tree's, one line per entry: `<digest> <size> <path>`. After the size, `x` marks
+    /// an executable file, and `q` a path with a line break, which is written as `\\n`, with `\\` as `\\\\`.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for entry in &self.0 {
@@ -188,16 +186,15 @@ impl Manifest {
         text
     }
 
-    /// Reads what [`Manifest::text`] wrote.
+    /// Parses the output of [`Manifest::text`].
     ///
     /// # Errors
-    /// A sentence that says what is wrong with it, a path that leads out of the tree and sizes that no disk holds
-    /// included.
+    /// The reason, as a sentence. Paths that lead out of the tree and impossible sizes are errors too.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut total: u64 = 0;
         for line in text.split_terminator('\n') {
-            let entry = parse_line(line).ok_or("its list of files cannot be read")?;
+            let entry = parse_line(line).ok_or("its list of files is not valid")?;
             if !is_plain(Path::new(entry.path.strip_suffix('/').unwrap_or(&entry.path))) {
                 return Err(format!(
                     "it names a file outside of the tree: {}",
@@ -205,7 +202,7 @@ impl Manifest {
                 ));
             }
             if entries.last().is_some_and(|last| last.path >= entry.path) {
-                return Err("its list of files is not in order".to_owned());
+                return Err("its list of files is not sorted".to_owned());
             }
             total = total.checked_add(entry.size).ok_or("its files are larger than any disk")?;
             entries.push(entry);
@@ -218,7 +215,7 @@ impl Manifest {
         Digest::of_kind(KIND, self.text().as_bytes())
     }
 
-    /// The digest of a file or folder within the tree, or `None` when there is none of that path.
+    /// The digest of a file or folder within the tree, or `None` if the path does not exist.
     pub fn at(&self, path: &str) -> Option<Digest> {
         if let Ok(index) = self.0.binary_search_by(|entry| entry.path.as_str().cmp(path)) {
             return self.0[index].identity();
@@ -226,10 +223,10 @@ impl Manifest {
         self.below(path).map(|folder| folder.digest())
     }
 
-    /// The manifest of a folder within the tree, or `None` when there is none of that path.
+    /// The manifest of a folder within the tree, or `None` if the path does not exist.
     pub fn below(&self, path: &str) -> Option<Self> {
         let prefix = format!("{path}/");
-        // Paths that begin with one prefix stand together in byte order.
+        // Paths with one prefix are adjacent in byte order.
         let start = self.0.partition_point(|entry| entry.path.as_str() < prefix.as_str());
         let inside: Vec<Entry> = self.0[start..]
             .iter()
@@ -262,7 +259,7 @@ impl Manifest {
     }
 }
 
-/// What a line of [`Manifest::text`] says.
+/// Parses a line of [`Manifest::text`].
 fn parse_line(line: &str) -> Option<Entry> {
     let (digest, rest) = line.split_once(' ')?;
     let (size, path) = rest.split_once(' ')?;
@@ -277,7 +274,7 @@ fn parse_line(line: &str) -> Option<Entry> {
     is_sound.then_some(Entry { path, size: number, digest, executable })
 }
 
-/// The path that is written with `\\n` for a line break; `None` where it holds none.
+/// Decodes a path with `\\n` for line breaks; `None` if it contains none.
 fn unquoted(path: &str) -> Option<String> {
     let mut plain = String::with_capacity(path.len());
     let mut letters = path.chars();
@@ -294,7 +291,7 @@ fn unquoted(path: &str) -> Option<String> {
     plain.contains('\n').then_some(plain)
 }
 
-/// A file or empty folder that was found, and what the system says of it.
+/// A file or empty folder that was found, and its metadata.
 type Found = (Entry, Metadata);
 
 fn hash_files(
@@ -309,7 +306,7 @@ fn hash_files(
     Ok(())
 }
 
-/// Every file and empty folder below `root`, sorted, digests still missing.
+/// All files and empty folders below `root`, sorted, without digests.
 fn walk(root: &Path) -> Result<Vec<Found>, TreeError> {
     let mut found: Vec<Found> = Vec::new();
     let root_metadata = fs::symlink_metadata(root).map_err(TreeError::unreadable(root))?;
@@ -322,7 +319,7 @@ fn walk(root: &Path) -> Result<Vec<Found>, TreeError> {
             let name = item.file_name();
             let name =
                 name.to_str().ok_or_else(|| TreeError::unfit(&path, "its name is not UTF-8; rename it"))?;
-            // Does not follow links: a link's target may change without a trace in the folder.
+            // Does not follow links: the target of a link may change without a trace in the folder.
             let metadata = item.metadata().map_err(TreeError::unreadable(&path))?;
             let relative = format!("{prefix}{name}");
             if metadata.is_dir() {

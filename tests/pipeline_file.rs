@@ -1,4 +1,4 @@
-//! What a pipeline file may say, and what its author reads when it says something else.
+//! The pipeline file: its features, and the errors that its author sees.
 
 use std::path::Path;
 
@@ -122,14 +122,14 @@ fn seeds_are_a_dimension_with_a_number_for_its_length() {
         (2, 0),
         "a range that is empty names nothing"
     );
-    for (from, to, told) in [
-        ("seeds: 5", "seeds: 0", "there is at least one seed"),
-        ("1..{seeds}", "1-{seeds}", "`1-5` is no range: two numbers with `..` between them"),
+    for (from, to, expected) in [
+        ("seeds: 5", "seeds: 0", "seeds: at least 1 is required"),
+        ("1..{seeds}", "1-{seeds}", "`1-5` is not a range; write two numbers with `..` between them"),
         ("1..{seeds}", "1..4000000000", "this range has more than 100000 numbers"),
-        ("\"seed\": \"1", "\"seeds\": \"1", "variable `seeds` is already taken"),
+        ("\"seed\": \"1", "\"seeds\": \"1", "variable `seeds` is already defined"),
     ] {
         let error = load(&seeded.replace(from, to), None).unwrap_err().to_string();
-        assert!(error.contains(told), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }
 
@@ -141,7 +141,7 @@ fn the_profile_chooses_sources_and_defaults() {
 }
 
 #[test]
-fn defaults_for_steps_by_name_go_over_those_for_the_stage() {
+fn defaults_by_step_name_override_those_of_the_stage() {
     let text =
         GOOD.replace("{\"train\": (lr", "{\"run-*-2\": (lr: 2.0), \"run-pe-*\": (lr: 3.0), \"train\": (lr");
     assert_ne!(text, GOOD);
@@ -155,10 +155,10 @@ fn defaults_for_steps_by_name_go_over_those_for_the_stage() {
 }
 
 #[test]
-fn defaults_for_nothing_are_errors() {
+fn defaults_that_match_no_step_are_errors() {
     let (at, message, hint) = broken(r#""train": (lr"#, r#""trian": (lr"#);
     assert!(at.starts_with("\"trian\""), "{at}");
-    assert_eq!(message, "these defaults are for no step: no stage or step is called `trian`");
+    assert_eq!(message, "these defaults match no step: `trian` is not the name of a stage or step");
     assert_eq!(hint, "did you mean `train`?");
 }
 
@@ -251,7 +251,7 @@ fn a_profile_in_a_file_of_its_own_is_like_one_in_the_pipeline_file() {
 }
 
 #[test]
-fn comments_and_spacing_mean_nothing() {
+fn comments_and_spacing_have_no_meaning() {
     let spaced = GOOD.replace("(mode: \"{profile}\")", "( /* here */ mode : \"{profile}\" , )");
     assert_ne!(spaced, GOOD);
     let params =
@@ -260,7 +260,7 @@ fn comments_and_spacing_mean_nothing() {
     assert_eq!(a, b);
 }
 
-/// Loads `GOOD` with one change; returns the text the error points at, the message and the hint.
+/// Loads `GOOD` with one change. Returns the text the error points at, the message and the hint.
 fn broken(from: &str, to: &str) -> (String, String, String) {
     assert!(GOOD.contains(from), "the test changes something");
     let text = GOOD.replacen(from, to, 1);
@@ -271,11 +271,11 @@ fn broken(from: &str, to: &str) -> (String, String, String) {
 }
 
 #[test]
-fn wrong_needs_point_at_what_is_wrong_and_say_what_it_may_be() {
-    for (needs, at, told, told_hint) in [
-        ("(cpu: 0)", "0)", "a step needs at least one cpu", ""),
+fn wrong_needs_are_errors_with_a_position_and_the_valid_values() {
+    for (needs, at, expected, expected_hint) in [
+        ("(cpu: 0)", "0)", "cpu: at least 1 is required", ""),
         ("(memory: \"8\")", "\"8\"", "`8` is no size; write a number with its unit", ""),
-        ("(memory: 8)", "8)", "`memory: 8`: a size is written with its unit", "memory: \"8 GiB\""),
+        ("(memory: 8)", "8)", "`memory: 8`: a size with a unit is required", "memory: \"8 GiB\""),
         ("(gpu: 1.5)", "1.5", "only a share of one GPU may be a fraction", ""),
         ("(gpu: -1)", "-1", "`gpu: -1` is no number of GPUs", ""),
         ("(gpu: inf)", "inf", "is no number of GPUs", ""),
@@ -286,26 +286,26 @@ fn wrong_needs_point_at_what_is_wrong_and_say_what_it_may_be() {
     ] {
         let (found, message, hint) = broken("needs: (gpu: 1)", &format!("needs: {needs}"));
         assert!(found.contains(at), "{needs}: {found}");
-        assert!(message.contains(told), "{needs}: {message}");
-        assert!(hint.contains(told_hint), "{needs}: {hint}");
+        assert!(message.contains(expected), "{needs}: {message}");
+        assert!(hint.contains(expected_hint), "{needs}: {hint}");
     }
 }
 
 #[test]
 fn declared_pools_are_checked() {
-    for (pools, needs, told) in [
-        ("{\"net\": 2}", "(net: 3)", "pool `net` has 2: a step may need 1 to 2 of it"),
-        ("{\"net\": 2}", "(net: 0)", "pool `net` has 2: a step may need 1 to 2 of it"),
-        ("{\"net\": 0}", "(gpu: 1)", "pool `net` needs at least one place"),
-        ("{\"gpu\": 2}", "(gpu: 1)", "`gpu` is a pool of the machine and cannot be declared"),
-        ("{\"a b\": 2}", "(gpu: 1)", "`a b` is no name of a pool"),
+    for (pools, needs, expected) in [
+        ("{\"net\": 2}", "(net: 3)", "pool `net` has size 2: a step can use 1 to 2 of it"),
+        ("{\"net\": 2}", "(net: 0)", "pool `net` has size 2: a step can use 1 to 2 of it"),
+        ("{\"net\": 0}", "(gpu: 1)", "pool `net`: a size of at least 1 is required"),
+        ("{\"gpu\": 2}", "(gpu: 1)", "`gpu` is a resource of the machine and cannot be declared as a pool"),
+        ("{\"a b\": 2}", "(gpu: 1)", "`a b` is not a valid name of a pool"),
         ("{\"net\": 1, \"net\": 2}", "(gpu: 1)", "pool `net` is declared twice"),
         ("{\"net\": -1}", "(gpu: 1)", ""),
     ] {
         let text = GOOD.replace("needs: (gpu: 1)", &format!("needs: {needs}"));
         let text = text.replace("    steps: [", &format!("    pools: {pools},\n    steps: ["));
         let error = load(&text, None).expect_err(pools);
-        assert!(error.position.is_some() && error.message.contains(told), "{pools}: {error}");
+        assert!(error.position.is_some() && error.message.contains(expected), "{pools}: {error}");
     }
     let text = GOOD.replace("needs: (gpu: 1)", "needs: (net: 2, memory: \"1.5 GiB\", gpu: 0.5)");
     let text = text.replace("    steps: [", "    pools: {\"net\": 2},\n    steps: [");
@@ -349,7 +349,7 @@ fn a_misspelt_port_field_param_and_variable_are_named_with_the_nearest() {
 
     let (at, message, hint) = broken(r#"name: "run-{mode}-{seed}""#, r#"name: "run-{mod}-{seed}""#);
     assert!(at.starts_with("\"run-{mod}"), "{at}");
-    assert_eq!(message, "`{mod}` in \"run-{mod}-1\" is no variable here");
+    assert_eq!(message, "`{mod}` in \"run-{mod}-1\" is not a variable here");
     assert_eq!(hint, "did you mean `mode`?");
 }
 
@@ -380,11 +380,11 @@ fn missing_and_surplus_inputs_are_errors() {
     let (_, message, _) = broken(r#"{"data": "data/inner"}"#, r#"{"data": "data", "data": "raw"}"#);
     assert_eq!(message, "input `data` is connected twice");
     let (_, message, _) = broken(r#"{"data": "data/inner"}"#, r#"{"data": ["data"]}"#);
-    assert_eq!(message, "input `data` takes one source, not a list");
+    assert_eq!(message, "input `data` accepts one source, not a list");
 }
 
 #[test]
-fn a_file_on_an_optional_port_is_connected_once_it_is_there() {
+fn a_file_on_an_optional_port_is_connected_if_it_exists() {
     let dir = tempfile::tempdir().unwrap();
     let text = GOOD.replace(r#"{"data": "data/inner"}"#, r#"{"data": "data", "extra": "./placed.zip"}"#);
     let registry = Registry::new().with(Make).with(Train).with(Gather);
@@ -406,7 +406,7 @@ fn a_cycle_is_printed_as_a_walk() {
         (name: "c", stage: "train", inputs: {"data": "b"}, params: (mode: "x")),
     ])"#;
     let error = load(text, None).expect_err("a cycle");
-    assert_eq!(error.message, "the steps wait for each other: a -> b -> c -> a");
+    assert_eq!(error.message, "the steps form a cycle: a -> b -> c -> a");
     assert_eq!(error.position, Some((2, 16)));
 }
 
@@ -416,7 +416,7 @@ fn names_given_twice_are_errors() {
     assert_eq!(message, "the name `run-pe-2` is given twice");
     assert_eq!(hint, "it was first given on line 10");
     let (_, message, _) = broken(r#""all": "#, r#""table": "#);
-    assert_eq!(message, "`table` already names a step or a target");
+    assert_eq!(message, "`table` is already the name of a step or a target");
 }
 
 #[test]
@@ -425,21 +425,21 @@ fn an_unknown_profile_or_target_member_is_named_with_the_nearest() {
     assert_eq!(error.to_string(), "pipeline.ron: there is no profile `papper`");
     assert_eq!(error.hint.as_deref(), Some("did you mean `paper`?"));
     let (_, message, hint) = broken(r#"["table", "runs"]"#, r#"["tabel", "runs"]"#);
-    assert_eq!(message, "target `all`: there is no step or target above called `tabel`");
+    assert_eq!(message, "target `all`: there is no step, and no target above, called `tabel`");
     assert_eq!(hint, "did you mean `table`?");
 }
 
 #[test]
-fn a_path_that_leaves_its_folder_is_refused() {
+fn a_path_that_leaves_its_folder_is_an_error() {
     let (_, message, _) = broken(r#""data": "data/inner""#, r#""data": "./../../etc/passwd""#);
-    assert_eq!(message, "`./../../etc/passwd` does not stay inside the project");
+    assert_eq!(message, "`./../../etc/passwd` leads out of the project");
     let (_, message, _) = broken(r#"publish: "tables""#, r#"publish: "../tables""#);
-    assert_eq!(message, "`../tables` does not stay inside the reports folder");
+    assert_eq!(message, "`../tables` leads out of the reports folder");
     for whole in ["./", "./.", "./a/.."] {
         let (_, message, _) = broken(r#""data": "data/inner""#, &format!("\"data\": \"{whole}\""));
-        assert!(message.contains("is the whole project"), "{message}");
+        assert!(message.contains("is the project folder itself"), "{message}");
     }
-    // A way that comes back stays inside.
+    // A path that returns stays inside.
     for (written, meant) in [("./a/../b", "b"), ("././x/y/", "x/y"), ("./a//b/./c/../d", "a/b/d")] {
         let text = GOOD.replace(r#""data": "data/inner""#, &format!("\"data\": \"{written}\""));
         let pipeline = load(&text, None).unwrap();
@@ -449,7 +449,7 @@ fn a_path_that_leaves_its_folder_is_refused() {
 }
 
 #[test]
-fn a_file_of_the_project_that_is_named_without_its_folder_is_told() {
+fn a_project_file_without_its_dot_slash_is_an_error_with_a_hint() {
     let text = GOOD.replace(r#""data": "data/inner""#, r#""data": "sub/data.txt""#);
     struct WithData;
     impl Folder for WithData {
@@ -474,7 +474,7 @@ fn broken_syntax_and_an_alias_with_more_than_a_source_are_errors() {
         load("(default_profile: \"mini\",\n profiles: [\n  (name \"x\")])", None).expect_err("no colon");
     assert_eq!(error.position.map(|(line, _)| line), Some(3));
     let (_, message, _) = broken(r#"from: "raw/part""#, r#"from: "raw/part", params: ()"#);
-    assert_eq!(message, "an alias has a name and `from:`, nothing else");
+    assert_eq!(message, "an alias has only a name and `from:`");
     let (_, message, _) = broken(r#", from: "raw/part""#, "");
-    assert_eq!(message, "a step says `stage:`, an alias says `from:`; this is neither");
+    assert_eq!(message, "this entry has neither `stage:` (a step) nor `from:` (an alias)");
 }

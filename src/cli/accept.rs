@@ -9,7 +9,7 @@ use stage_api::Registry;
 
 use super::error::CliError;
 use super::{Global, print, print_json};
-use crate::accept::{Accepted, Refusal, Word, accept};
+use crate::accept::{Accepted, Refusal, Statement, accept};
 use crate::plan::in_order;
 
 /// Keep a step's last result after a change that does not affect it.
@@ -42,7 +42,7 @@ impl Accept {
         }
         let project = global.project(registry)?;
         let pipeline = project.pipeline()?;
-        let word = Word {
+        let word = Statement {
             because: self.because.trim().to_owned(),
             who: person(),
             params: self.param.iter().cloned().collect(),

@@ -129,7 +129,7 @@ fn put_away(store: &ContentStore, verified: &Verified) -> Result<(), CliError> {
     let writer =
         store.lock(&mut |owner| print_err!("waiting for {owner}, which has this cache to itself"))?;
     for damaged in &verified.damaged {
-        writer.condemn(&damaged.tree)?;
+        writer.drop_damaged(&damaged.tree)?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! How a command is started (its words filled in, the file of its program, its environment and its streams), and whether
-//! it did what it should when it has ended. It does not wait for the process and does not end it.
+//! Builds the process of a command (arguments with filled placeholders, program file, environment and streams) and checks
+//! how it ended. Waiting for it and ending it is the work of the executor.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -16,27 +16,27 @@ use super::{COMMON_ENV, CommandParams};
 /// How much of a failed command's log its error repeats.
 const LOG_LINES: usize = 5;
 
-/// Where a command runs.
+/// The folders and inputs of a run of a command.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// What it reads.
+    /// Its inputs.
     pub inputs: &'a Inputs,
-    /// The folder it fills.
+    /// Its output folder.
     pub out: &'a Path,
     /// The folder that survives a failed attempt.
     pub scratch: &'a Path,
-    /// The folder it begins in: its own, with nothing in it.
+    /// Its current directory, empty at first.
     pub folder: &'a Path,
-    /// Where its errors go.
+    /// The log, which receives standard error.
     pub log: &'a Path,
-    /// How many threads it may keep busy.
+    /// The number of threads it may use.
     pub threads: usize,
 }
 
-/// The process of a command, ready to be started as the leader of a process group.
+/// The process of a command, to be started as the leader of a process group.
 ///
 /// # Errors
-/// When its log, its output or its scratch folder cannot be made.
+/// When its log, output or scratch folder cannot be created.
 pub fn launch(params: &CommandParams, place: &Place) -> io::Result<Process> {
     let words = match &params.shell {
         None => params.run.iter().flat_map(|word| filled(word, place, false)).collect(),
@@ -57,8 +57,8 @@ pub fn launch(params: &CommandParams, place: &Place) -> io::Result<Process> {
         Some(value) => Some(filled(value, place, false).join(" ").into()),
         None => std::env::var_os(name),
     };
-    // By the path of its file: with a name alone and an environment of its own the system's quick way of starting a
-    // process (which copies nothing of this one) is not taken.
+    // The path of the program file. With a bare name and its own environment, the fast way to start a process
+    // (`posix_spawn`) would not be used.
     let program = found(&words[0], given("PATH").as_deref()).unwrap_or_else(|| PathBuf::from(&words[0]));
     let mut process = Process::new(program);
     process.arg0(&words[0]).args(&words[1..]).current_dir(place.folder).env_clear().process_group(0);
@@ -78,8 +78,8 @@ pub fn launch(params: &CommandParams, place: &Place) -> io::Result<Process> {
     Ok(process)
 }
 
-/// The file that a program's name stands for: as it is named, or the first of that name in the folders of `path`
-/// that may be run.
+/// The file of a program: the name itself if it is a path, else the first executable of that name in the folders of
+/// `path`.
 pub fn found(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     let is_program = |file: &PathBuf| {
         let metadata = file.metadata();
@@ -88,13 +88,13 @@ pub fn found(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(PathBuf::from(name)).filter(is_program);
     }
-    // A folder that is not named from the root would be another one where the command begins.
+    // A relative folder would mean another one in the command's current directory.
     let mut folders = std::env::split_paths(path?).filter(|folder| folder.is_absolute());
     folders.find_map(|folder| Some(folder.join(name)).filter(is_program))
 }
 
-/// A word with its placeholders filled in. A word with the placeholder of several inputs becomes a word for each,
-/// or, for a shell, the quoted paths one after the other. Braces that are no placeholder stay as they are.
+/// An argument with its placeholders filled. A placeholder of several inputs gives one argument each, or, for a
+/// shell, their quoted paths with spaces. Other braces stay as they are.
 fn filled(word: &str, place: &Place, quote: bool) -> Vec<String> {
     let path = |path: &Path| {
         let text = path.to_string_lossy();
@@ -130,7 +130,7 @@ fn filled(word: &str, place: &Place, quote: bool) -> Vec<String> {
     words
 }
 
-/// A word as a shell reads it back.
+/// A word, quoted for a shell.
 pub fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -140,15 +140,15 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
-/// What to say of a command that could not be started.
+/// The message for a command that could not be started.
 pub fn not_started(params: &CommandParams, error: &io::Error) -> String {
     let program = params.run.first().map_or("/bin/sh", String::as_str);
-    let hint = match error.kind() {
-        io::ErrorKind::NotFound if !program.contains('/') => "; it is in no folder of PATH",
-        io::ErrorKind::NotFound => "; a program of the project is an input: `{input.NAME}`",
+    let note = match error.kind() {
+        io::ErrorKind::NotFound if !program.contains('/') => "; check that PATH contains its folder",
+        io::ErrorKind::NotFound => "; declare a program of the project as an input: `{input.NAME}`",
         _ => "",
     };
-    format!("`{program}` cannot be started: {error}{hint}")
+    format!("cannot start `{program}`: {error}{note}")
 }
 
 /// Whether a command that has ended did what it should.
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_filled_in_and_other_braces_stay() {
+    fn placeholders_are_filled_and_other_braces_stay() {
         assert_eq!(words("--to={out}/x", false), ["--to=/o/x"]);
         assert_eq!(words("{scratch}{threads}", false), ["/s3"]);
         assert_eq!(words("{print $1} {", false), ["{print $1} {"]);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn many_inputs_are_a_word_each_and_what_was_filled_in_is_not_filled_again() {
+    fn several_inputs_are_one_word_each_and_filled_text_is_not_filled_again() {
         assert_eq!(words("-i={input.b}", false), ["-i=/p/1", "-i=/p/2 {input.b}"]);
         assert_eq!(words("{input.none}", false), [""; 0]);
         assert_eq!(

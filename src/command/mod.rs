@@ -1,10 +1,10 @@
-//! The stage `command`: any program with declared inputs and outputs, so that a pipeline needs no Rust. It says what
-//! a command is, how its words are filled in, in which environment it runs and what it must leave behind. Who waits
-//! for it and who ends it is another's business.
+//! The stage `command`: any program with declared inputs and outputs, so that a pipeline needs no Rust. This module
+//! defines what a command is, its environment and its required outputs. Starting and ending processes is the
+//! executor's work.
 //!
-//! A command runs in an empty folder of its own: a path that is not declared as an input is not there. It sees the
-//! variables it declares and a few that every program needs. The text of its version command and the values of the
-//! variables it declares are part of its key.
+//! A command runs in an empty folder of its own, so undeclared paths do not exist there. It sees its declared
+//! variables and a few that every program needs. The output of its version command and the values of its declared
+//! variables are part of its key.
 
 mod launch;
 
@@ -22,63 +22,62 @@ pub use launch::{Place, check_end, found, launch, not_started, quoted};
 
 use crate::sandbox::{self, Allowed, Sandbox};
 
-/// Variables that every command sees. They say where things are on this machine and count as no input.
+/// Variables that every command sees. They name places on this machine and are not inputs.
 pub const COMMON_ENV: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
-/// A placeholder for the paths of a port's inputs begins so.
+/// The first characters of the placeholder for a port's inputs.
 const INPUT: &str = "{input.";
 
 /// The stage.
 pub struct Command;
 
-/// What to run.
+/// The settings of a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CommandParams {
-    /// The program and its arguments, a word each. No shell reads them.
+    /// The program and its arguments, without a shell.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub run: Vec<String>,
-    /// Instead of `run`: a line for `sh -e -c`. Paths are filled in quoted.
+    /// Instead of `run`: a line for `sh -e -c`. Paths are inserted with quotes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
-    /// The file of the output that the standard output goes to; the log if none is named.
+    /// The output file that receives the standard output; by default it goes to the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout: Option<String>,
-    /// The files and folders it must leave in the output folder. If any are named, it may leave no others.
+    /// The files and folders that it must write to the output folder. If the list is not empty, others are an error.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<String>,
-    /// Variables and their values.
+    /// Variables with fixed values.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub set_env: BTreeMap<String, String>,
-    /// Variables whose values it takes from the environment; the values are part of the key.
+    /// Variables whose values come from the environment; the values are part of the key.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pass_env: Vec<String>,
-    /// Variables whose values it takes from the environment and that change no result (a token, a folder for
-    /// temporary files).
+    /// Variables whose values come from the environment and change no result (a token, a folder for temporary files).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pass_env_uncounted: Vec<String>,
-    /// A program and its arguments that print which version of the tools is used; what they print is part of the key.
+    /// A program and its arguments that print the version of the tools; the output is part of the key.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub version: Vec<String>,
-    /// Whether reads that are not declared are named (`report`) or refused (`strict`).
+    /// Whether undeclared reads are reported (`report`) or denied (`strict`).
     #[serde(skip_serializing_if = "Sandbox::is_off")]
     pub sandbox: Sandbox,
-    /// Files and folders that it may read in a sandbox beside its inputs and what is the system's: tools.
+    /// Files and folders that it may read in a sandbox, in addition to its inputs and the system's files.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sandbox_read: Vec<PathBuf>,
 }
 
 impl CommandParams {
-    /// Reads canonical params.
+    /// Parses canonical params.
     ///
     /// # Errors
-    /// Text that is none.
+    /// When the text is not valid.
     pub fn parse(canonical: &str) -> Result<Self, StageError> {
         let options =
             ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME);
         options.from_str(canonical).map_err(|error| StageError::Params(error.code.to_string()))
     }
 
-    /// Every text in which placeholders are filled in.
+    /// All texts that may hold placeholders.
     fn texts(&self) -> impl Iterator<Item = &str> {
         let texts = self.run.iter().chain(&self.shell).chain(self.set_env.values());
         texts.map(String::as_str)
@@ -88,7 +87,7 @@ impl CommandParams {
         self.texts().any(|text| text.contains(placeholder))
     }
 
-    /// The ports whose paths it has filled in.
+    /// The ports that its placeholders name.
     fn ports(&self) -> impl Iterator<Item = &str> {
         self.texts().flat_map(|text| {
             text.match_indices(INPUT)
@@ -112,13 +111,13 @@ impl Stage for Command {
                 return Err("it needs `run: [\"program\", \"argument\"]` or `shell: \"line\"`".to_owned());
             }
             ([program, ..], None) if program.is_empty() => {
-                return Err("run begins with the name of a program".to_owned());
+                return Err("run: the name of the program is empty".to_owned());
             }
             ([_, ..], Some(_)) => return Err("it takes either `run` or `shell`, not both".to_owned()),
             _ => {}
         }
         if params.version.first().is_some_and(String::is_empty) {
-            return Err("version begins with the name of a program".to_owned());
+            return Err("version: the name of the program is empty".to_owned());
         }
         for (param, path) in params
             .stdout
@@ -128,23 +127,25 @@ impl Stage for Command {
         {
             let parts = Path::new(path).components();
             if path.is_empty() || !parts.clone().all(|part| matches!(part, Component::Normal(_))) {
-                return Err(format!("{param}: `{path}` is no path within the output folder"));
+                return Err(format!("{param}: `{path}` is not a path within the output folder"));
             }
         }
         if let Some(stdout) = params.stdout.as_ref().filter(|path| path.contains('/')) {
-            return Err(format!("stdout: `{stdout}` lies in a folder; name a file at the top of the output"));
+            return Err(format!(
+                "stdout: `{stdout}` is in a subfolder; name a file at the top of the output"
+            ));
         }
         let names = params.set_env.keys().chain(&params.pass_env).chain(&params.pass_env_uncounted);
         for name in names.clone() {
             if name.is_empty() || name.contains(['=', '\0', ' ', '\n']) {
-                return Err(format!("`{name}` is no name of an environment variable"));
+                return Err(format!("`{name}` is not a name of an environment variable"));
             }
             if names.clone().filter(|other| *other == name).count() > 1 {
                 return Err(format!("the environment variable `{name}` is declared twice"));
             }
         }
         if params.texts().chain(params.version.iter().map(String::as_str)).any(|text| text.contains('\0')) {
-            return Err("a word holds the character NUL, which no program can be given".to_owned());
+            return Err("an argument or a variable contains the character NUL".to_owned());
         }
         Ok(())
     }
@@ -153,11 +154,12 @@ impl Stage for Command {
         match params.ports().find(|port| !ports.contains(port)) {
             None => Ok(()),
             Some(port) if ports.is_empty() => {
-                Err(format!("`{{input.{port}}}` stands for an input, but the step has none"))
+                Err(format!("`{{input.{port}}}` names an input, but the step has none"))
             }
-            Some(port) => {
-                Err(format!("`{{input.{port}}}` stands for no input; there are {}", ports.join(", ")))
-            }
+            Some(port) => Err(format!(
+                "`{{input.{port}}}` does not name an input of the step; its inputs are {}",
+                ports.join(", ")
+            )),
         }
     }
 
@@ -166,7 +168,7 @@ impl Stage for Command {
     }
 
     fn run(&self, params: &CommandParams, job: &Job) -> Result<(), StageError> {
-        // Beside the output: the folder it begins in, as the store makes it, and a log of its own.
+        // Next to the output: its current directory and a log, as the store creates them.
         let (folder, log) = (&job.out.with_file_name("cwd"), job.out.with_file_name("command.log"));
         std::fs::create_dir_all(folder)?;
         let place = Place {
@@ -202,7 +204,7 @@ impl Stage for Command {
 /// Runs a command in its sandbox.
 fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), StageError> {
     let mut process = launch(params, place)?;
-    // In the group of this process: whoever ends that one ends the command with it.
+    // In the process group of this process, so that ending the group ends the command.
     process.process_group(rustix::process::getpgrp().as_raw_nonzero().get());
     let temporary = place.out.with_file_name("tmp");
     std::fs::create_dir_all(&temporary)?;
@@ -217,24 +219,24 @@ fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), Stage
     job.progress.note(std::fs::read_to_string(place.log).unwrap_or_default().trim_end());
     job.check_cancelled()?;
     let ended = ended.map_err(|error| StageError::Failed(not_started(params, &error)))?;
-    let was = if params.sandbox == Sandbox::Strict { "was kept from" } else { "read" };
-    let told = |path: &PathBuf| format!("it {was} {}, which is not among its inputs", path.display());
-    let undeclared: Vec<String> = ended.undeclared.iter().map(told).collect();
-    undeclared.iter().for_each(|told| job.progress.warn(told));
+    let was = if params.sandbox == Sandbox::Strict { "was denied" } else { "read" };
+    let message = |path: &PathBuf| format!("it {was} {}, which is not among its inputs", path.display());
+    let undeclared: Vec<String> = ended.undeclared.iter().map(message).collect();
+    undeclared.iter().for_each(|message| job.progress.warn(message));
     check_end(params, place, ended.status).map_err(|error| match error {
         StageError::Failed(problem) if params.sandbox == Sandbox::Strict => StageError::Failed(format!(
             "{problem}\n  {}in `sandbox: strict` it may open only its inputs, `{{out}}`, `{{scratch}}`, folders of the \
              system and those of `sandbox_read`",
-            undeclared.iter().map(|told| format!("{told}\n  ")).collect::<String>()
+            undeclared.iter().map(|message| format!("{message}\n  ")).collect::<String>()
         )),
         other => other,
     })
 }
 
-/// Ends a command with all that it has started.
+/// Ends a command and all its children.
 pub(crate) fn end(child: &mut Child) {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        // It may have ended this moment.
+        // It may just have ended.
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
     let _ = child.wait();
@@ -245,27 +247,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn params_that_cannot_work_are_refused_in_words() {
+    fn invalid_params_are_errors() {
         let run = |run: &[&str]| CommandParams {
             run: run.iter().map(ToString::to_string).collect(),
             ..Default::default()
         };
         let refused = |params: &CommandParams| Command.check(params).unwrap_err();
         assert!(refused(&run(&[])).contains("it needs `run:"));
-        assert!(refused(&run(&[""])).contains("name of a program"));
+        assert!(refused(&run(&[""])).contains("name of the program"));
         assert!(refused(&CommandParams { shell: Some("x".into()), ..run(&["x"]) }).contains("not both"));
         assert!(
-            refused(&CommandParams { stdout: Some("../x".into()), ..run(&["x"]) }).contains("no path within")
+            refused(&CommandParams { stdout: Some("../x".into()), ..run(&["x"]) })
+                .contains("not a path within")
         );
         assert!(
-            refused(&CommandParams { outputs: vec!["/x".into()], ..run(&["x"]) }).contains("no path within")
+            refused(&CommandParams { outputs: vec!["/x".into()], ..run(&["x"]) })
+                .contains("not a path within")
         );
         assert!(
             refused(&CommandParams { pass_env: vec!["A".into(), "A".into()], ..run(&["x"]) })
                 .contains("twice")
         );
-        assert!(refused(&CommandParams { pass_env: vec!["A=1".into()], ..run(&["x"]) }).contains("no name"));
-        assert!(Command.check_wiring(&run(&["{input.b}"]), &["a"]).unwrap_err().contains("there are a"));
+        assert!(
+            refused(&CommandParams { pass_env: vec!["A=1".into()], ..run(&["x"]) }).contains("not a name")
+        );
+        assert!(Command.check_wiring(&run(&["{input.b}"]), &["a"]).unwrap_err().contains("its inputs are a"));
         assert_eq!(Command.check(&run(&["x"])), Ok(()));
     }
 }

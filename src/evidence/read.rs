@@ -1,13 +1,13 @@
-//! Evidence: records of steps and the small results that reports are made of, kept with the project in
-//! `reports/evidence/<profile>/`, so that a fresh clone can make the reports without data and without training.
+//! Reads evidence: records of steps and small results in `reports/evidence/<profile>/`. With it a fresh clone can
+//! build the reports without data and without training.
 //!
 //! ```text
-//! records.jsonl         a record a line, by step; `outputs` also names the deeper paths that other steps read
-//! trees/<step>/…        bytes: of a whole result, or of the paths in it that a published step reads
+//! records.jsonl         one record per line, sorted by step; `outputs` also lists deeper paths that other steps read
+//! trees/<step>/…        a complete result, or the paths in it that a published step reads
 //! ```
 //!
-//! It is read beside the store and never written by a run. A file in it counts only while its bytes have the digest that
-//! the record says. It does not know which steps evidence should hold; [`crate::attest`] does.
+//! A file counts only while its bytes match the digest in the record. Runs read evidence along with the store and
+//! never write it. This module does not know which steps evidence must hold; [`super::write`] does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -28,24 +28,24 @@ use crate::tree::{Manifest, is_executable};
 const RECORDS: &str = "records.jsonl";
 const TREES: &str = "trees";
 
-/// What is known without having run here.
+/// Results that are known from committed files.
 #[derive(Debug, Default)]
 pub struct Evidence {
-    /// Nowhere, where none is asked.
+    /// `None` if there is no evidence.
     folder: Option<PathBuf>,
-    /// The digest of the file of records, if it is there.
+    /// The digest of the file of records, if it exists.
     text: Option<Digest>,
     records: Vec<RunRecord>,
     of_key: HashMap<StageKey, usize>,
     of_tree: HashMap<Digest, Vec<usize>>,
 }
 
-/// A result that evidence is to hold.
+/// A result that evidence must hold.
 #[derive(Debug)]
 pub struct Proof {
     /// The record, with the digests of all paths that other steps read.
     pub record: RunRecord,
-    /// Which paths within its tree are kept, `None` standing for all of it, and where they are now.
+    /// The paths within its tree that are stored (`None`: the complete tree), with their current locations.
     pub parts: BTreeMap<Option<String>, VerifiedPath>,
 }
 
@@ -58,7 +58,7 @@ impl Evidence {
     /// Reads the evidence in `folder`, which need not exist.
     ///
     /// # Errors
-    /// A file that cannot be read, and a line that is no record (a merge that was left half done, say).
+    /// When a file is unreadable or a line is not a record, for example after an incomplete merge.
     pub fn load(folder: &Path) -> Result<Self, StoreError> {
         let file = folder.join(RECORDS);
         let text = match files::read_text(&file) {
@@ -85,7 +85,7 @@ impl Evidence {
         Ok(evidence)
     }
 
-    /// The file of records, where there may be one, and its digest when it was read; `None` when it was not there.
+    /// The file of records, if there is evidence, and its digest when it was read; `None` if it was missing.
     pub fn file(&self) -> Option<(PathBuf, Option<Digest>)> {
         Some((self.folder.as_ref()?.join(RECORDS), self.text))
     }
@@ -95,7 +95,7 @@ impl Evidence {
         self.of_key.get(key).map(|place| &self.records[*place])
     }
 
-    /// Whether it holds no record.
+    /// Whether it has no records.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
@@ -105,12 +105,12 @@ impl Evidence {
         self.records.iter().filter(|record| record.step == step).max_by_key(|record| record.started_ms)
     }
 
-    /// The bytes of a tree, or those of a path within it, if they are here and are what a record says.
+    /// The bytes of a tree, or of a path within it, if they are present and match the record.
     pub fn open(&self, tree: &Digest, path: Option<&str>) -> Option<VerifiedPath> {
         let trees = self.folder.as_ref()?.join(TREES);
         let records = self.of_tree.get(tree)?.iter().map(|place| &self.records[*place]);
         records.into_iter().find_map(|record| {
-            // A record is a file that anybody may have written: its names must not lead elsewhere.
+            // The record comes from a file that anybody may have edited, so its paths must not leave the folder.
             let whole = files::path_below(&trees, Path::new(&record.step))?;
             let part = path.and_then(|path| Some((path, record.outputs.get(path)?)));
             match (path, part) {
@@ -118,30 +118,30 @@ impl Evidence {
                 (Some(_), Some((path, digest))) => {
                     VerifiedPath::check(&files::path_below(&whole, Path::new(path))?, digest).ok()
                 }
-                // What the record does not name is known by the whole.
+                // A path that the record does not list is verified with the complete tree.
                 (Some(path), None) => VerifiedPath::check(&whole, tree).ok()?.within(path),
             }
         })
     }
 
-    /// What is in a tree whose bytes are all here.
+    /// The files of a tree whose bytes are all present.
     pub fn manifest(&self, tree: &Digest) -> Option<Manifest> {
         Manifest::of_folder(&self.open(tree, None)?).ok()
     }
 }
 
-/// Writes evidence into `folder` in place of what it holds. The same proofs give the same bytes. It is written in the empty
-/// folder `stage`, which then holds the old evidence: a process that is killed leaves the old evidence or the new one.
+/// Replaces the evidence in `folder`. Equal proofs give equal bytes. It is written to the empty folder `stage`, which
+/// receives the old evidence: after a kill, the old or the new evidence is complete.
 ///
 /// # Errors
-/// When the disk does not take it.
+/// When a write fails.
 pub fn replace(folder: &Path, proofs: &[Proof], stage: &Path) -> Result<(), StoreError> {
     let sorted: BTreeMap<&str, &Proof> =
         proofs.iter().map(|proof| (proof.record.step.as_str(), proof)).collect();
     let mut text = String::new();
     for (step, proof) in sorted {
         let line = serde_json::to_string(&proof.record).map_err(io::Error::from);
-        text.push_str(&line.map_err(StoreError::io(folder, "write a record to"))?);
+        text.push_str(&line.map_err(StoreError::io(folder, "write the records of"))?);
         text.push('\n');
         let whole = stage.join(TREES).join(step);
         for (part, from) in &proof.parts {
@@ -156,16 +156,18 @@ pub fn replace(folder: &Path, proofs: &[Proof], stage: &Path) -> Result<(), Stor
     if device(stage) == device(parent) {
         return put(stage, folder).map_err(StoreError::io(folder, "write"));
     }
-    // No rename leads from one file system to another. The name follows from the profile's, so that the next run removes
-    // what a killed one left.
+    // A rename cannot cross file systems. The name is derived from the profile's, so that the next run removes what a
+    // killed one left.
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let beside = parent.join(format!(".{name}.part"));
-    let put = files::remove(&beside).and_then(|()| copy(stage, &beside)).and_then(|()| put(&beside, folder));
-    put.and_then(|()| files::remove(&beside)).map_err(StoreError::io(folder, "write"))
+    let part_folder = parent.join(format!(".{name}.part"));
+    let put = files::remove(&part_folder)
+        .and_then(|()| copy(stage, &part_folder))
+        .and_then(|()| put(&part_folder, folder));
+    put.and_then(|()| files::remove(&part_folder)).map_err(StoreError::io(folder, "write"))
 }
 
-/// Puts a folder in the place of another one, in one step where the file system can exchange two names. Then the old one
-/// has the new one's place.
+/// Replaces a folder by another one, in one operation if the file system can exchange two names. The old folder gets
+/// the name of the new one.
 fn put(new: &Path, folder: &Path) -> io::Result<()> {
     files::sync_all_of(new)?;
     let put = match fs::symlink_metadata(folder) {

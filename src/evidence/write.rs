@@ -1,7 +1,6 @@
-//! What evidence is to hold, picked from a plan in which everything is fresh: the record of every step that publishes
-//! nothing, and the bytes that the published steps read. So the published steps run anew wherever the evidence is, and show
-//! that the reports follow from it. A published step that reads more than a repository should hold, pictures say, is
-//! attested by its own result instead.
+//! Selects what evidence must hold, from a plan in which all steps are fresh: the record of every step that does not
+//! publish, and the bytes that published steps read. Published steps can thus run again from the evidence and prove
+//! the reports. If a published step reads too much, such as images, evidence holds its own result instead.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,39 +16,39 @@ use crate::record::RunRecord;
 use crate::store::{ResultError, VerifiedPath};
 use crate::workspace::Workspace;
 
-/// Why there is no evidence.
+/// The reason why there is no evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// A step is not fresh.
     NotFresh(String),
-    /// The bytes of a step's result cannot be used, and why.
+    /// The result of a step is not usable, with the reason.
     Unusable(String, String),
-    /// A published step reads too much, and its own result is too large as well, in bytes.
+    /// A published step reads too much, and its own result is too large as well; its size in bytes.
     TooLarge(String, u64),
 }
 
-/// Evidence before it is written.
+/// The content of evidence.
 #[derive(Debug, Default)]
 pub struct Collected {
-    /// All that it holds.
+    /// All results in it.
     pub proofs: Vec<Proof>,
-    /// The published steps that are attested by their own result.
+    /// The published steps whose own result it holds.
     pub by_result: Vec<String>,
 }
 
-/// The parts of a step's tree that are kept, and where they are.
+/// The paths of a step's tree that are stored, with their current locations.
 type Parts = BTreeMap<Option<String>, VerifiedPath>;
 
-/// The evidence of all that `plan` needs. What a published step reads is kept where each input is at most `largest`
+/// The evidence for all that `plan` needs. The inputs of a published step are stored if each has at most `max_bytes`
 /// bytes.
 ///
 /// # Errors
-/// When something that it is to hold is not here.
+/// When a result that it must hold is missing.
 pub fn collect(
     pipeline: &Pipeline,
     workspace: &Workspace,
     plan: &Plan,
-    largest: u64,
+    max_bytes: u64,
 ) -> Result<Collected, Refusal> {
     let name = |node: NodeIndex| pipeline.graph[node].name.clone();
     if let Some(node) = plan.needed().find(|node| *plan.verdict(*node) != Verdict::Fresh) {
@@ -69,7 +68,7 @@ pub fn collect(
             }
             let Some(tree) = plan.of(*step).tree else { return Err(Refusal::NotFresh(name(*step))) };
             match workspace.open_result(&tree, output.as_deref()) {
-                Ok(place) if size(&place).is_ok_and(|size| size <= largest) => {
+                Ok(place) if size(&place).is_ok_and(|size| size <= max_bytes) => {
                     reads.push((*step, output.clone(), place));
                 }
                 Ok(_) | Err(ResultError::Missing) => are_small = false,
@@ -86,7 +85,7 @@ pub fn collect(
         let own = workspace.open_result(&tree, None);
         let own = own.map_err(|error| Refusal::Unusable(name(node), error.to_string()))?;
         match size(&own) {
-            Ok(size) if size <= largest => kept.entry(node).or_default().insert(None, own),
+            Ok(size) if size <= max_bytes => kept.entry(node).or_default().insert(None, own),
             Ok(size) => return Err(Refusal::TooLarge(name(node), size)),
             Err(error) => return Err(Refusal::Unusable(name(node), error.to_string())),
         };
@@ -100,14 +99,14 @@ pub fn collect(
     Ok(Collected { proofs, by_result })
 }
 
-/// The record of a fresh step with all that its readers look up in it.
+/// The record of a fresh step, with the digests of all paths that its readers use.
 fn record(pipeline: &Pipeline, workspace: &Workspace, plan: &Plan, node: NodeIndex) -> Option<RunRecord> {
     let planned = plan.of(node);
     let tree = planned.tree?;
     let mut record = workspace.record(&planned.key_text.as_ref()?.key())?;
-    // The name of the step as it is now: an earlier one may have made the record.
+    // The current name of the step: the record may be from before a rename.
     record.step = pipeline.graph[node].name.clone();
-    // Who reads the evidence has no manifest to look deeper paths up in.
+    // A reader of the evidence has no manifest to look deeper paths up in.
     for input in pipeline.graph.neighbors(node).flat_map(|reader| &pipeline.graph[reader].inputs) {
         if let Source::Step { step, output: Some(path) } = &input.source
             && *step == node
@@ -118,7 +117,7 @@ fn record(pipeline: &Pipeline, workspace: &Workspace, plan: &Plan, node: NodeInd
     Some(record)
 }
 
-/// How many bytes lie in a file or a folder.
+/// The size of a file or a folder in bytes.
 fn size(place: &Path) -> io::Result<u64> {
     if !place.is_dir() {
         return Ok(fs::metadata(place)?.len());

@@ -1,5 +1,5 @@
-//! What is wrong with a pipeline file: where it is, what it is, and the nearest thing that would be right.
-//! It does not know how an error is printed.
+//! Errors in a pipeline file: their position, the problem, and the nearest valid name. This module does not print
+//! them.
 
 use std::fmt;
 use std::ops::Range;
@@ -21,7 +21,7 @@ pub(super) struct Text<'a> {
 pub(super) struct FileText<'a> {
     path: &'a Path,
     text: &'a str,
-    /// Where each line begins, so that ten thousand steps do not each count lines from the top.
+    /// The offset of each line, so that an error of each of 10,000 steps does not count lines from the top.
     lines: Vec<usize>,
 }
 
@@ -131,7 +131,7 @@ impl<'a> FileText<'a> {
     pub fn error(&self, span: Range<usize>, message: String) -> PipelineError {
         let (line, column) = self.position(span.start);
         let start = self.lines[line - 1];
-        // A line before it and one after it show where it is.
+        // With the line before and the line after it, for orientation.
         let around = line.saturating_sub(2)..(line + 2).min(self.lines.len());
         let excerpt = Excerpt::new(
             self.path,
@@ -160,16 +160,16 @@ fn floor_boundary(text: &str, mut at: usize) -> usize {
     at
 }
 
-/// A pipeline file that cannot be used.
+/// The pipeline file is not usable.
 #[derive(Debug)]
 pub struct PipelineError {
     /// The pipeline file.
     pub file: PathBuf,
-    /// Line and column, from 1, when the trouble has a place in the file.
+    /// Line and column, from 1, if the error has a position in the file.
     pub position: Option<(usize, usize)>,
-    /// What is wrong.
+    /// The problem.
     pub message: String,
-    /// What to do about it.
+    /// A suggestion.
     pub hint: Option<String>,
     source: Option<Box<Excerpt>>,
 }
@@ -187,7 +187,7 @@ impl PipelineError {
         self
     }
 
-    /// The same error with "did you mean …", when one of `known` is near to `unknown`, or else the list.
+    /// The same error with "did you mean …" if one of `known` is similar to `unknown`, or else with the list.
     #[must_use]
     pub fn nearest<'k>(self, unknown: &str, known: impl IntoIterator<Item = &'k str>) -> Self {
         match nearest(unknown, known) {
@@ -197,13 +197,13 @@ impl PipelineError {
     }
 }
 
-/// Longer names are compared with none: that takes time that grows with the square of their length.
-const LONGEST_NAME: usize = 200;
+/// Longer names are not compared, because the time grows with the square of the length.
+const MAX_COMPARED_CHARS: usize = 200;
 
-/// "did you mean `x`?" when a known name is near, else the known names, else nothing.
+/// "did you mean `x`?" if a known name is similar, else the known names if there are few, else nothing.
 pub fn nearest<'k>(unknown: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
-    let mut known: Vec<&str> = known.into_iter().filter(|name| name.len() <= LONGEST_NAME).collect();
-    if unknown.len() > LONGEST_NAME {
+    let mut known: Vec<&str> = known.into_iter().filter(|name| name.len() <= MAX_COMPARED_CHARS).collect();
+    if unknown.len() > MAX_COMPARED_CHARS {
         return None;
     }
     known.sort_unstable();

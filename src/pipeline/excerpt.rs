@@ -1,5 +1,5 @@
-//! The few lines of a pipeline file that an error shows, cut to what a terminal can show: a file may be one line of a
-//! hundred thousand characters, or hold characters that a terminal obeys. It does not know what is wrong there.
+//! The lines of a pipeline file that an error shows, cut and escaped for a terminal: a line may be very long or
+//! contain control characters. This module does not know the error.
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,46 +9,47 @@ use stage_api::secrets;
 
 use crate::escape::is_obeyed;
 
-/// How many characters of a line are shown at most before what is marked, and from there on.
-const BEFORE: usize = 60;
-const FROM: usize = 100;
+/// Limits, in characters, of the shown text before the mark and from the mark on.
+const MAX_BEFORE: usize = 60;
+const MAX_FROM: usize = 100;
 
-/// A part of a file with a mark in it.
+/// A part of a file with a marked range.
 #[derive(Debug)]
 pub(super) struct Excerpt {
     file: String,
     text: String,
     mark: Range<usize>,
-    /// How many lines of the file come before the text.
+    /// The number of lines of the file before the text.
     lines_before: usize,
     /// The column of the mark, from 0.
     column: usize,
 }
 
 impl Excerpt {
-    /// Of `lines`, in which the marked line begins at `start` and `mark` is relative to that; `place` holds how many lines
-    /// of the file come before them, and the column of the mark from 1.
+    /// An excerpt of `lines`. The marked line begins at `start`, and `mark` is relative to it. `place` holds the
+    /// number of lines before them and the column of the mark, from 1.
     pub fn new(file: &Path, lines: &str, start: usize, mark: Range<usize>, place: (usize, usize)) -> Self {
         let (lines_before, column) = (place.0, place.1.saturating_sub(1));
         let lines = &starred(lines);
         let marked = lines[start..].lines().next().unwrap_or_default();
         let from = mark.start.min(marked.len());
         let mark = from..mark.end.clamp(from, marked.len());
-        let mut text: String = lines[..start].lines().map(|line| head(line, BEFORE + FROM) + "\n").collect();
-        text.push_str(&tail(&marked[..mark.start], BEFORE));
+        let mut text: String =
+            lines[..start].lines().map(|line| head(line, MAX_BEFORE + MAX_FROM) + "\n").collect();
+        text.push_str(&tail(&marked[..mark.start], MAX_BEFORE));
         let begin = text.len();
-        text.push_str(&head(&marked[mark.clone()], FROM));
+        text.push_str(&head(&marked[mark.clone()], MAX_FROM));
         let end = text.len();
-        text.push_str(&head(&marked[mark.end..], FROM));
+        text.push_str(&head(&marked[mark.end..], MAX_FROM));
         text.push('\n');
         for line in lines[start..].lines().skip(1) {
-            text.push_str(&(head(line, BEFORE + FROM) + "\n"));
+            text.push_str(&(head(line, MAX_BEFORE + MAX_FROM) + "\n"));
         }
         let file = file.to_string_lossy().into_owned();
         Self { file, text, mark: begin..end, lines_before, column }
     }
 
-    /// The place of the mark in what is shown.
+    /// The marked range in the shown text.
     pub fn span(&self) -> Range<usize> {
         self.mark.clone()
     }
@@ -62,7 +63,7 @@ impl SourceCode for Excerpt {
         after: usize,
     ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
         let read = self.text.read_span(span, before, after)?;
-        // Asked for the mark alone, it names the mark's place in the file.
+        // For the mark alone, the position in the file is reported.
         let column = if read.column() == 0 { 0 } else { self.column };
         Ok(Box::new(MietteSpanContents::new_named(
             self.file.clone(),
@@ -75,23 +76,23 @@ impl SourceCode for Excerpt {
     }
 }
 
-/// The first `most` characters.
-fn head(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
+/// The first `max` characters.
+fn head(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
         None => harmless(text),
         Some((end, _)) => harmless(&text[..end]) + "…",
     }
 }
 
-/// The last `most` characters.
-fn tail(text: &str, most: usize) -> String {
-    match text.char_indices().rev().nth(most) {
+/// The last `max` characters.
+fn tail(text: &str, max: usize) -> String {
+    match text.char_indices().rev().nth(max) {
         None => harmless(text),
         Some((before, c)) => format!("…{}", harmless(&text[before + c.len_utf8()..])),
     }
 }
 
-/// The text with a character that is shown for each one that a terminal would obey.
+/// The text with visible characters in place of control characters.
 fn harmless(text: &str) -> String {
     let shown = |c| match c {
         '\t' => ' ',
@@ -101,7 +102,7 @@ fn harmless(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// The lines with a star in place of each byte of a secret: the places stay.
+/// The lines with stars in place of the bytes of a secret, so that positions stay the same.
 fn starred(lines: &str) -> String {
     secrets::replaced(lines, |secret| "*".repeat(secret.len()))
 }
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_any_length_and_any_characters_is_shown_cut() {
+    fn a_line_of_any_length_and_characters_is_cut() {
         let fillers = [
             "x",
             "é",

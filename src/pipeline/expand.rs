@@ -1,13 +1,13 @@
-//! The few short forms of a pipeline file, written out: `for` variables (`{data}`), alternatives (`{hmd,mmh}`) and
-//! ranges (`{1..3}`, both ends included, nothing when they are the wrong way round). It works on text and knows no steps.
+//! Expands the short forms of a pipeline file: `for` variables (`{data}`), alternatives (`{hmd,mmh}`) and ranges
+//! (`{1..3}`, both ends included, empty if they are reversed). It works on text and knows no steps.
 
 use std::ops::RangeInclusive;
 
 use super::error::{PipelineError, Text};
 use super::file::{Pairs, Raw};
 
-/// No family and no name with alternatives is multiplied out to more.
-const MOST: usize = 100_000;
+/// Limit for the members of a family and for the names of a pattern.
+const MAX_EXPANSION: usize = 100_000;
 
 /// The variables of one member of a `for` family: name and value as written in RON.
 pub(super) type Vars = Vec<(String, String)>;
@@ -19,12 +19,12 @@ pub(super) fn combinations(for_each: &Pairs, text: &Text, base: &Vars) -> Result
     for (name, values) in &for_each.0 {
         let variable = name.string(text)?;
         if taken.contains(&variable) {
-            return Err(text.error(text.span(name.0), format!("variable `{variable}` is already taken")));
+            return Err(text.error(text.span(name.0), format!("variable `{variable}` is already defined")));
         }
         taken.push(variable.clone());
         let values = values_of(*name, *values, base, text)?;
-        if members.len().saturating_mul(values.len()) > MOST {
-            let problem = format!("this family has more than {MOST} members");
+        if members.len().saturating_mul(values.len()) > MAX_EXPANSION {
+            let problem = format!("this family has more than {MAX_EXPANSION} members");
             return Err(text.error(text.span(name.0), problem));
         }
         members = members
@@ -41,45 +41,47 @@ pub(super) fn combinations(for_each: &Pairs, text: &Text, base: &Vars) -> Result
     Ok(members)
 }
 
-/// The values of a variable as written in RON: those of a list, or the numbers of a range, of which there may be none.
+/// The values of a variable as written in RON: those of a list, or the numbers of a range, which may be empty.
 fn values_of(name: Raw, values: Raw, base: &Vars, text: &Text) -> Result<Vec<String>, PipelineError> {
     if values.0.starts_with('"') {
         let written = substitute(&values.string(text)?, base);
         let Some(range) = range(&written) else {
-            let problem =
-                format!("`{written}` is no range: two numbers with `..` between them, as in \"2..5\"");
+            let problem = format!(
+                "`{written}` is not a range; write two numbers with `..` between them, as in \"2..5\""
+            );
             return Err(text.error(text.span(values.0), problem));
         };
-        let too_many = || text.error(text.span(values.0), format!("this range has more than {MOST} numbers"));
-        return if range.clone().count() > MOST {
+        let too_many =
+            || text.error(text.span(values.0), format!("this range has more than {MAX_EXPANSION} numbers"));
+        return if range.clone().count() > MAX_EXPANSION {
             Err(too_many())
         } else {
             Ok(range.map(|n| n.to_string()).collect())
         };
     }
     let listed: Vec<&ron::value::RawValue> = ron::from_str(values.0)
-        .map_err(|error| text.error(text.span(values.0), format!("a list of values: {}", error.code)))?;
+        .map_err(|error| text.error(text.span(values.0), format!("not a list of values: {}", error.code)))?;
     if listed.is_empty() {
         let variable = name.string(text)?;
-        return Err(text.error(text.span(name.0), format!("`{variable}` has no values")));
+        return Err(text.error(text.span(name.0), format!("`{variable}` has an empty list of values")));
     }
     Ok(listed.into_iter().map(|value| value.trim().get_ron().to_owned()).collect())
 }
 
-/// The numbers from one to another, both included.
+/// The numbers of a range, both ends included.
 fn range(written: &str) -> Option<RangeInclusive<u32>> {
     let (first, last) = written.split_once("..")?;
     Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
 }
 
-/// `text` with each `{variable}` replaced by its value, a string without its quotes. What comes out of a variable is
-/// not looked into again, so values that name each other cannot grow without end.
+/// `text` with each `{variable}` replaced by its value, a string without its quotes. Inserted text is not expanded
+/// again, so values that name each other cannot recurse.
 pub(super) fn substitute(text: &str, vars: &Vars) -> String {
     replaced(text, vars, false)
 }
 
-/// RON text with `"{variable}"` replaced by the value as it was written (so that a number stays a number) and
-/// `{variable}` within a longer string by its characters.
+/// RON text with `"{variable}"` replaced by the value as written, so that a number stays a number. Within a longer
+/// string, `{variable}` is replaced by the characters of the value.
 pub(super) fn substitute_ron(ron: &str, vars: &Vars) -> String {
     replaced(ron, vars, true)
 }
@@ -114,23 +116,26 @@ fn replaced(text: &str, vars: &Vars, is_ron: bool) -> String {
     done + rest
 }
 
-/// A string of the file with its variables replaced and its alternatives multiplied out:
-/// `{hmd,mmh}-{fc,pe}` → `hmd-fc`, `hmd-pe`, `mmh-fc`, `mmh-pe`.
+/// A string of the file with its variables replaced and its alternatives expanded: `{hmd,mmh}-{fc,pe}` → `hmd-fc`,
+/// `hmd-pe`, `mmh-fc`, `mmh-pe`.
 pub(super) fn strings(raw: Raw, vars: &Vars, text: &Text) -> Result<Vec<String>, PipelineError> {
     let string = substitute(&raw.string(text)?, vars);
-    // Every `{` and `}` that is left belongs to alternatives; they multiply.
+    // All remaining braces belong to alternatives; their numbers multiply.
     let many = string
         .split('{')
         .skip(1)
         .map(|part| part.split('}').next().unwrap_or_default())
         .map(|group| range(group).map_or(1 + group.matches(',').count(), |range| range.count().max(1)));
-    if many.fold(1, usize::saturating_mul) > MOST {
-        return Err(text.error(text.span(raw.0), format!("these alternatives make more than {MOST} names")));
+    if many.fold(1, usize::saturating_mul) > MAX_EXPANSION {
+        return Err(text.error(
+            text.span(raw.0),
+            format!("these alternatives expand to more than {MAX_EXPANSION} names"),
+        ));
     }
     let all = alternatives(&string);
     if let Some(left) = all.iter().find(|name| name.contains(['{', '}'])) {
         let unknown = left.split(['{', '}']).nth(1).unwrap_or_default();
-        let message = format!("`{{{unknown}}}` in \"{left}\" is no variable here");
+        let message = format!("`{{{unknown}}}` in \"{left}\" is not a variable here");
         return Err(text
             .error(text.span(raw.0), message)
             .nearest(unknown, vars.iter().map(|(n, _)| n.as_str())));
@@ -138,12 +143,12 @@ pub(super) fn strings(raw: Raw, vars: &Vars, text: &Text) -> Result<Vec<String>,
     Ok(all)
 }
 
-/// Like [`strings`], for a place that takes exactly one.
+/// Like [`strings`], for a position that takes exactly one.
 pub(super) fn string(raw: Raw, vars: &Vars, text: &Text) -> Result<String, PipelineError> {
     let mut all = strings(raw, vars, text)?;
     match (all.pop(), all.is_empty()) {
         (Some(one), true) => Ok(one),
-        _ => Err(text.error(text.span(raw.0), "one name is wanted here, not alternatives")),
+        _ => Err(text.error(text.span(raw.0), "exactly one name is required here, not alternatives")),
     }
 }
 
@@ -177,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alternatives_multiply_out_in_order() {
+    fn alternatives_expand_in_order() {
         assert_eq!(alternatives("{hmd,mmh}-{fc,pe}"), ["hmd-fc", "hmd-pe", "mmh-fc", "mmh-pe"]);
         assert_eq!(alternatives("plain"), ["plain"]);
         assert_eq!(alternatives("x{a, b}y{c,d}z").last().unwrap(), "xbydz");
@@ -188,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_multiply_without_end_is_refused() {
+    fn an_expansion_beyond_the_limit_is_an_error() {
         let pattern = format!("\"{}\"", "{a,b}".repeat(1000));
         let text = Text::new(std::path::Path::new("p"), &pattern);
         let error = strings(Raw(&pattern), &Vec::new(), &text).unwrap_err();
@@ -203,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_name_variables_are_not_looked_into_again() {
+    fn values_that_name_variables_are_not_expanded_again() {
         let vars: Vars = (0..60).map(|i| (format!("v{i}"), format!("\"{{v{0}}}{{v{0}}}\"", i + 1))).collect();
         assert_eq!(substitute("{v0} {v}{x", &vars), "{v1}{v1} {v}{x");
     }

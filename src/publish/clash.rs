@@ -1,5 +1,5 @@
-//! Which step owns which report, and the refusal of reports that cannot both be there: one file of two steps, a file and a
-//! folder of one name, and names that differ in capitals only, which are one where the file system says so.
+//! Finds the step that owns each report, and rejects reports that cannot coexist: one file of two
+//! steps, a file and a folder of one name, and names that differ only in capitalization.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,21 @@ use super::{Part, PublishError, UNFINISHED, published_files};
 use crate::digest::Digest;
 use crate::tree::Entry;
 
-/// Where a report comes from.
+/// The origin of a report.
 #[derive(Debug)]
 pub(super) struct Owner<'a> {
     pub step: &'a str,
-    /// The step's tree, and what of it.
+    /// The step's tree and the entry in it.
     pub tree: Digest,
     pub entry: &'a Entry,
-    /// The file's bytes, and whether it may be executed.
+    /// The digest of the file's bytes and executable bit.
     pub identity: Digest,
 }
 
 /// All files of `parts`, relative to the reports folder.
 ///
 /// # Errors
-/// When two of them cannot both be there.
+/// When two of them cannot coexist.
 pub(super) fn owners<'a>(parts: &'a [Part<'a>]) -> Result<BTreeMap<PathBuf, Owner<'a>>, PublishError> {
     let mut owners: BTreeMap<PathBuf, Owner> = BTreeMap::new();
     for part in parts {
@@ -52,10 +52,10 @@ pub(super) fn owners<'a>(parts: &'a [Part<'a>]) -> Result<BTreeMap<PathBuf, Owne
     Ok(owners)
 }
 
-/// Refuses files that another pipeline of the folder, which is there, has published for a profile of the same name.
+/// Rejects files that another existing pipeline of the folder has published to a profile of the same name.
 ///
 /// # Errors
-/// When there is one.
+/// When there is such a file.
 pub(super) fn refuse_foreign(
     owners: &BTreeMap<PathBuf, Owner>,
     profile: &str,
@@ -80,7 +80,7 @@ fn conflict(file: PathBuf, is_file: bool, first: &str, second: &str) -> PublishE
     PublishError::Conflict { file, is_file, first: first.to_owned(), second: second.to_owned() }
 }
 
-/// A path as a file system that ignores capitals compares it.
+/// A path as a case-insensitive file system compares it.
 fn folded(path: &Path) -> String {
     path.to_string_lossy().to_lowercase()
 }

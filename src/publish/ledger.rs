@@ -1,6 +1,6 @@
-//! What each pipeline has published: a file per pipeline file, `published/<digest>` in the cache. It tells reports that
-//! nothing publishes any more from files that a person put there. It comes from a file, so its paths are checked
-//! before anything is done by them.
+//! The ledger of a pipeline: what it has published, in the file `published/<digest>` of the cache. It separates
+//! reports that nothing publishes any longer from a person's own files. Its paths are checked before use, because
+//! they come from a file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,15 +13,13 @@ use crate::digest::Digest;
 use crate::recorder::Recorder;
 use crate::store::files;
 
-/// The files of a step, below the folder of its profile, with what was written: the digests of their bytes, and of the executable bit
-/// where it was set.
+/// The files of a step, below the folder of its profile, with digests of their bytes and executable bit.
 pub(super) type Files = BTreeMap<PathBuf, Digest>;
 
 /// What one pipeline has published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ledger {
-    /// The pipeline file; relative to the folder that the cache is in where it is below that, so that a project can be
-    /// moved.
+    /// The pipeline file; relative to the parent of the cache if it is below that, so that a project can be moved.
     pipeline: PathBuf,
     /// By profile and step.
     pub profiles: BTreeMap<String, BTreeMap<String, Files>>,
@@ -31,9 +29,9 @@ pub(super) struct Ledger {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledgers {
     folder: PathBuf,
-    /// The folder that the cache is in.
+    /// The parent folder of the cache.
     base: PathBuf,
-    /// The pipeline file of one's own, an absolute path.
+    /// The pipeline file of this ledger, an absolute path.
     pipeline: PathBuf,
 }
 
@@ -44,7 +42,7 @@ pub(super) struct Other {
     pub pipeline: PathBuf,
     /// Whether that is there.
     pub is_there: bool,
-    /// The file that holds the ledger.
+    /// The file of the ledger.
     pub file: PathBuf,
     pub ledger: Ledger,
 }
@@ -59,19 +57,20 @@ impl Ledgers {
         self.pipeline.strip_prefix(&self.base).unwrap_or(&self.pipeline)
     }
 
-    /// The file of one's own ledger.
+    /// The file of this pipeline's ledger.
     pub fn own_file(&self) -> PathBuf {
         self.folder.join(Digest::of_bytes(self.named().as_os_str().as_encoded_bytes()).to_string())
     }
 
-    /// One's own ledger; empty where there is none or it cannot be read: then files of earlier steps stay.
+    /// The ledger of this pipeline. It is empty if the file is missing or unreadable; then files of earlier steps
+    /// stay.
     pub fn own(&self, recorder: &Recorder) -> Ledger {
         self.note(recorder);
         let empty = || Ledger { pipeline: self.named().to_owned(), profiles: BTreeMap::new() };
         read(&self.own_file()).filter(|ledger| ledger.pipeline == self.named()).unwrap_or_else(empty)
     }
 
-    /// The ledgers of other pipelines in the folder of this one.
+    /// The ledgers of other pipelines in the same folder.
     pub fn others(&self, recorder: &Recorder) -> Vec<Other> {
         self.note(recorder);
         let (own, mut found) = (self.own_file(), Vec::new());
@@ -95,10 +94,10 @@ impl Ledgers {
         let _ = recorder.digest(&self.folder);
     }
 
-    /// Keeps one's own ledger.
+    /// Writes the ledger of this pipeline.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// When the write fails.
     pub fn keep(&self, ledger: &Ledger) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
         let text = serde_json::to_string_pretty(ledger)?;
@@ -112,7 +111,7 @@ fn read(file: &Path) -> Option<Ledger> {
         path.components().next().is_some()
             && path.components().all(|part| matches!(part, Component::Normal(_)))
     };
-    // A path that leads out of the reports was not written by a publish.
+    // A path outside of the reports was not written by a publish.
     let profiles = || ledger.profiles.keys().map(Path::new);
     let files = ledger.profiles.values().flat_map(|steps| steps.values().flat_map(BTreeMap::keys));
     let are_inside = profiles().chain(files.map(PathBuf::as_path)).all(is_inside);

@@ -1,8 +1,8 @@
-//! Published trees: what a person reads, copied from the store to `reports/<profile>/`. It writes only what
-//! differs and removes only what an earlier publish wrote; it does not know how trees came to be.
+//! Publishing: copies trees from the store to `reports/<profile>/` for people to read. It writes only files that
+//! differ and removes only files that an earlier publish wrote. It does not know how trees are built.
 //!
-//! Several pipelines in one folder may publish for a profile of one name. Each removes only its own files, and none
-//! writes over a file of another.
+//! Several pipelines in one folder may publish to a profile of one name. Each removes only its own files, and none
+//! overwrites a file of another.
 
 mod clash;
 mod ledger;
@@ -21,7 +21,7 @@ use crate::tree::{Entry, Manifest, shown};
 use clash::Owner;
 use ledger::{Files, Ledger, Ledgers, Other};
 
-/// In the reports of a profile: where a report is written before it is moved to its place. Nothing is published there.
+/// In the reports of a profile: a report is written here before it is moved into place. Nothing is published here.
 pub const UNFINISHED: &str = ".unfinished";
 
 /// The reports of one profile.
@@ -39,42 +39,42 @@ pub struct Reports {
 pub struct Part<'a> {
     /// The step that wrote it.
     pub step: &'a str,
-    /// The folder below the reports folder it goes to.
+    /// The target folder, below the reports folder.
     pub below: &'a Path,
-    /// What is in it.
+    /// Its files.
     pub manifest: Manifest,
     /// Its digest.
     pub tree: Digest,
 }
 
-/// What a publish did.
+/// The outcome of a publish.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Published {
     /// Files written, relative to the reports folder of the profile.
     pub written: Vec<PathBuf>,
-    /// Files removed that no step publishes any more.
+    /// Files removed because no step publishes them any longer.
     pub removed: Vec<PathBuf>,
-    /// Files that no step publishes any more and that a person has edited since: they stay, and are the person's now.
+    /// Files that no step publishes any longer and that a person has edited: they stay, and belong to the person now.
     pub edited: Vec<PathBuf>,
 }
 
-/// Reports that cannot be written.
+/// The reports cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// Two steps write one file, or a file and a folder of one name.
+    /// Two steps publish one file, or a file and a folder of one name.
     #[error(
         "`{first}` and `{second}` both publish {}{}; give one of them another `publish` folder",
         file.display(),
-        if *is_file { "" } else { ", one as a file and one as a folder or with other capitals" }
+        if *is_file { "" } else { ", one as a file and one as a folder or with different capitalization" }
     )]
     Conflict {
         /// The file, relative to the reports folder.
         file: PathBuf,
-        /// Whether both write this very file.
+        /// Whether both publish this same file.
         is_file: bool,
-        /// A step that publishes it.
+        /// The first step.
         first: String,
-        /// Another one.
+        /// The second step.
         second: String,
     },
     /// Another pipeline in the same folder has published the file.
@@ -90,10 +90,10 @@ pub enum PublishError {
         step: String,
         /// The step of the other one.
         other: String,
-        /// The other pipeline file.
+        /// The pipeline file of the other one.
         pipeline: PathBuf,
     },
-    /// A step publishes where reports are written before they are whole.
+    /// A step publishes to the folder of unfinished reports.
     #[error("`{step}` publishes {}: the name {UNFINISHED} is reserved", file.display())]
     Reserved {
         /// The file, relative to the reports folder.
@@ -101,28 +101,28 @@ pub enum PublishError {
         /// The step.
         step: String,
     },
-    /// A result that is to be published cannot be used.
-    #[error("the result of step `{step}` is not published: {source}")]
+    /// The result of a publishing step is not usable.
+    #[error("cannot publish the result of step `{step}`: {source}")]
     Result {
         /// The step.
         step: String,
-        /// Why.
+        /// The reason.
         source: ResultError,
     },
-    /// The disk does not take it.
+    /// A file cannot be read or written.
     #[error("{}: cannot {act}: {source}", shown(path))]
     Io {
         /// The file.
         path: PathBuf,
-        /// What was being done.
+        /// What failed, as a verb.
         act: &'static str,
-        /// Why it did not succeed.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
 impl PublishError {
-    /// The step that the pipeline file is to be corrected at, if that helps.
+    /// The step in the pipeline file that the error is about, if there is one.
     pub fn step(&self) -> Option<&str> {
         match self {
             Self::Conflict { second: step, .. }
@@ -133,22 +133,22 @@ impl PublishError {
     }
 }
 
-/// A file that is to be written.
+/// A file to write.
 struct Stale {
     file: PathBuf,
-    /// Its bytes.
+    /// The verified source.
     source: PathBuf,
     executable: bool,
 }
 
-/// A file that nothing publishes any more, with what was published.
+/// A file that nothing publishes any longer, with the digest it was published with.
 struct Leftover {
     path: PathBuf,
     digest: Digest,
 }
 
 impl Reports {
-    /// The reports of the pipeline's profile in `root` (`reports`), which need not exist, with the store in `cache`.
+    /// The reports of the pipeline's profile in `root` (`reports`), which need not exist; the store is in `cache`.
     pub fn new(root: PathBuf, pipeline: &Pipeline, cache: &Path) -> Self {
         let file = pipeline.absolute_file();
         let (folder, profile) = (root.join(&pipeline.profile), pipeline.profile.clone());
@@ -160,32 +160,32 @@ impl Reports {
         &self.folder
     }
 
-    /// The files that publishing a tree writes, with their digests.
+    /// The files that a published tree becomes, with their digests.
     pub fn files(&self, below: &Path, manifest: &Manifest) -> Vec<(PathBuf, Digest)> {
         published_files(below, manifest).map(|(file, _, digest)| (self.folder.join(file), digest)).collect()
     }
 
-    /// Whether all files of a tree stand in the reports as the tree has them.
+    /// Whether all files of a tree are in the reports, unchanged.
     pub fn hold(&self, below: &Path, manifest: &Manifest, recorder: &Recorder) -> bool {
         published_files(below, manifest)
             .all(|(file, _, identity)| has(&self.folder.join(file), identity, recorder))
     }
 
-    /// Whether all that `parts` have is known to be published.
+    /// Whether the ledger lists all files of `parts`.
     pub fn is_noted(&self, parts: &[Part], recorder: &Recorder) -> bool {
         let ledger = self.ledgers.own(recorder);
         let noted = ledger.profiles.get(&self.profile);
         parts.iter().all(|part| noted.and_then(|steps| steps.get(part.step)) == Some(&part.files()))
     }
 
-    /// The files that this pipeline published and publishes no more.
+    /// The files that this pipeline has published and publishes no longer.
     pub fn left_over(&self, pipeline: &Pipeline, parts: &[Part], recorder: &Recorder) -> Vec<PathBuf> {
         let (mut own, others) = (self.ledgers.own(recorder), self.ledgers.others(recorder));
         let left = self.to_remove(pipeline, parts, &mut own, &others);
         left.into_iter().map(|left| left.path).collect()
     }
 
-    /// The files that are not as `parts` have them, and those that nothing publishes any more.
+    /// The files that differ from `parts`, and the files that nothing publishes any longer.
     pub fn differing(&self, pipeline: &Pipeline, parts: &[Part], recorder: &Recorder) -> Vec<PathBuf> {
         let files = parts.iter().flat_map(|part| published_files(part.below, &part.manifest));
         let mut found: Vec<PathBuf> = files
@@ -199,11 +199,11 @@ impl Reports {
         found
     }
 
-    /// Brings the reports up to date with `parts`: all the trees that this pipeline publishes for what was
-    /// asked. `open` opens a tree's bytes. Files that it published before and does not publish any more are removed.
+    /// Updates the reports to `parts`, the trees of all requested steps that publish. `open` opens a tree. Files that
+    /// this pipeline published before and publishes no longer are removed.
     ///
     /// # Errors
-    /// When two steps publish one file or a result cannot be used (then nothing is written), or the disk does not take it.
+    /// When two steps publish one file or a result is not usable (then nothing is written), or a write fails.
     pub fn publish(
         &self,
         _writer: &Writer,
@@ -220,7 +220,7 @@ impl Reports {
         let mut ledger = old.clone();
         let left = self.to_remove(pipeline, parts, &mut ledger, &others);
         let mut published = Published::default();
-        // First what goes: a folder may come where a file was.
+        // Removal comes first: a folder may replace a file.
         for Leftover { path, digest } in left {
             if has(&path, digest, recorder) {
                 self.remove(&path)?;
@@ -234,7 +234,7 @@ impl Reports {
             let path = path.to_owned();
             move |source| PublishError::Io { path, act, source }
         };
-        // What a killed publish left.
+        // The rest of a killed publish.
         if unfinished.exists() {
             files::remove(&unfinished).map_err(io(&unfinished, "remove"))?;
         }
@@ -254,8 +254,7 @@ impl Reports {
         Ok(published)
     }
 
-    /// The files that are not in the reports as their steps wrote them, each with its bytes, which were compared with
-    /// their digest.
+    /// The files whose reports differ from the result, each with its verified source.
     fn stale(
         &self,
         owners: &BTreeMap<PathBuf, Owner>,
@@ -280,7 +279,7 @@ impl Reports {
         Ok(stale)
     }
 
-    /// Notes what `parts` publish; returns what these steps had published before.
+    /// Records in the ledger what `parts` publish. Returns what these steps had published before.
     fn note(&self, ledger: &mut Ledger, parts: &[Part]) -> Files {
         let mut before = Files::new();
         if parts.is_empty() {
@@ -293,8 +292,8 @@ impl Reports {
         before
     }
 
-    /// What was published and is not any more, of this pipeline and of pipelines of its folder that are gone. Brings
-    /// the ledger up to date.
+    /// Files that this pipeline, or a deleted pipeline of its folder, has published and that nothing publishes any
+    /// longer. Updates the ledger.
     fn to_remove(
         &self,
         pipeline: &Pipeline,
@@ -326,7 +325,7 @@ impl Reports {
         left.into_iter().map(|(path, digest)| Leftover { path, digest }).collect()
     }
 
-    /// The files of a ledger, with what was published.
+    /// The files of a ledger, with their digests.
     fn files_of<'a>(&'a self, ledger: &'a Ledger) -> impl Iterator<Item = (PathBuf, Digest)> + 'a {
         ledger.profiles.iter().flat_map(move |(profile, steps)| {
             let files = steps.values().flatten();
@@ -334,7 +333,7 @@ impl Reports {
         })
     }
 
-    /// Whether there is a file, and no link leads out of the reports on the way to it.
+    /// Whether the file exists and no link on the way leads out of the reports.
     fn is_own(&self, path: &Path) -> bool {
         let is_file = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
         let mut folders = path.ancestors().skip(1).take_while(|folder| *folder != self.root);
@@ -357,14 +356,14 @@ impl Reports {
         for folder in [folder, unfinished] {
             fs::create_dir_all(folder).map_err(io(folder, "create the folder"))?;
         }
-        // As any new file: the umask says who else may read it. A report is a person's to edit.
+        // With the modes of any new file, set by the umask: people may edit a report.
         let mode = Permissions::from_mode(if executable { 0o777 } else { 0o666 });
         let mut new = tempfile::Builder::new()
             .permissions(mode)
             .tempfile_in(unfinished)
-            .map_err(io(unfinished, "write in it"))?;
-        // From file to file the kernel copies, or clones where it can; a link would let a person's edit of a report into
-        // the store.
+            .map_err(io(unfinished, "write in"))?;
+        // The kernel copies from file to file, or clones if it can. A link would carry a person's edit into the
+        // store.
         File::open(source)
             .and_then(|mut bytes| io::copy(&mut bytes, new.as_file_mut()))
             .map_err(io(source, "copy"))?;
@@ -378,7 +377,7 @@ impl Reports {
             act: "remove",
             source,
         })?;
-        // Folders that became empty go too; the first that is not empty ends it.
+        // Removes folders that became empty, up to the first one that is not.
         for folder in path.ancestors().skip(1).take_while(|folder| *folder != self.root) {
             if fs::remove_dir(folder).is_err() {
                 break;
@@ -388,7 +387,7 @@ impl Reports {
     }
 }
 
-/// What a pipeline publishes, as far as that is known without results.
+/// The files that a pipeline publishes, as far as they are known without results.
 struct Current<'a> {
     pipeline: &'a Pipeline,
     steps: HashMap<&'a str, &'a Path>,
@@ -399,7 +398,7 @@ impl<'a> Current<'a> {
         Self { pipeline, steps: pipeline.publishing() }
     }
 
-    /// Whether this file of a step is published still. Of another profile it is known only whether there is one.
+    /// Whether this file of a step is still published. For another profile, only its existence is known.
     fn has(&self, profile: &str, step: &str, file: &Path) -> bool {
         if profile != self.pipeline.profile {
             return self.pipeline.profiles.iter().any(|known| known == profile);
@@ -407,7 +406,7 @@ impl<'a> Current<'a> {
         self.steps.get(step).is_some_and(|below| *below == Path::new(".") || file.starts_with(below))
     }
 
-    /// Takes out of a ledger what is not published any more.
+    /// Removes from a ledger what is no longer published.
     fn keep_only(&self, ledger: &mut Ledger) {
         for (profile, steps) in &mut ledger.profiles {
             for (step, files) in &mut *steps {
@@ -422,18 +421,18 @@ impl<'a> Current<'a> {
 }
 
 impl Part<'_> {
-    /// The files it becomes.
+    /// The published files with their digests.
     fn files(&self) -> Files {
         published_files(self.below, &self.manifest).map(|(file, _, identity)| (file, identity)).collect()
     }
 }
 
-/// Whether a file has these bytes and may be executed where the identity says so.
+/// Whether a file has these bytes and this executable bit.
 fn has(path: &Path, identity: Digest, recorder: &Recorder) -> bool {
     path.is_file() && recorder.digest(path).is_ok_and(|found| found == identity)
 }
 
-/// Each file of a tree: where it goes, what it is in the tree, its identity.
+/// Each file of a tree: its target, its entry, and its digest.
 fn published_files<'a>(
     below: &'a Path,
     manifest: &'a Manifest,

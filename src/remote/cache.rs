@@ -1,6 +1,6 @@
-//! A shared store beside a plan that unfolds: asks it for the keys that are not known here, as they become known; fetches
-//! bytes where something needs them, and nothing else; and offers what it does not have. Whatever is wrong with it is told
-//! and costs time, never a run: what cannot be had from it is made here.
+//! The remote cache of one run. It looks up keys that are unknown here as soon as the plan knows them, fetches only
+//! bytes that are needed, and pushes new results. An error of the remote cache is reported but never fails a run: the
+//! steps run here instead.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -17,86 +17,86 @@ use crate::record::RunRecord;
 use crate::store::{ResultError, StoreError, TryClaim, Writer};
 use crate::workspace::Workspace;
 
-/// Something to tell.
+/// An event to report.
 #[derive(Debug, Clone, Copy)]
 pub enum RemoteEvent<'a> {
-    /// The bytes of a step's result came.
+    /// The bytes of a step's result were fetched.
     Fetched {
         /// The step.
         step: &'a str,
-        /// How many.
+        /// Their number.
         bytes: u64,
     },
-    /// Something is wrong, in words; the step is made here if need be.
+    /// Something failed; if necessary, the step runs here.
     Trouble {
-        /// The step that was asked for.
+        /// The step whose result was requested.
         step: &'a str,
-        /// What is wrong.
+        /// What failed, as text.
         text: &'a str,
     },
 }
 
-/// What became of results that were offered.
+/// The outcome of a push.
 #[derive(Debug, Clone, Default)]
 pub struct PushSummary {
-    /// Steps whose results the store has now and had not.
+    /// Steps whose results are new in the remote cache.
     pub pushed: Vec<String>,
-    /// Bytes that were sent.
+    /// The number of bytes that were sent.
     pub sent: u64,
-    /// Results that the store had already.
+    /// The number of results that it had already.
     pub known: usize,
-    /// Steps whose key has another result there: its record.
+    /// Steps whose key has another result there, with that record.
     pub conflicts: Vec<(String, RunRecord)>,
-    /// What went wrong, by step.
+    /// Errors, by step.
     pub troubles: Vec<(String, RemoteError)>,
 }
 
-/// A shared store as one run uses it.
+/// The remote cache as one run uses it.
 #[derive(Debug)]
 pub struct RemoteCache {
     remote: Remote,
-    /// Keys that it was asked for.
-    asked: RefCell<HashSet<StageKey>>,
-    /// Results that came from it.
+    /// Keys that were looked up.
+    looked_up: RefCell<HashSet<StageKey>>,
+    /// Keys whose result came from it.
     theirs: RefCell<HashSet<StageKey>>,
-    /// Trees as it describes them; nothing for one that cannot be had from it.
+    /// Trees as it describes them; `None` for a tree that cannot be fetched.
     trees: RefCell<HashMap<Digest, Option<Stored>>>,
-    /// Whether it is left alone from now on.
+    /// Whether no more requests are sent.
     is_unreachable: Cell<bool>,
 }
 
-/// What a pass has to work with.
+/// The arguments of one pass over a plan.
 struct Pass<'a, 'b> {
     pipeline: &'a Pipeline,
     workspace: &'a Workspace,
     writer: &'a Writer,
-    tell: &'b mut dyn FnMut(RemoteEvent),
+    on_event: &'b mut dyn FnMut(RemoteEvent),
 }
 
 impl RemoteCache {
-    /// A run's use of a store.
+    /// The remote cache `remote` for one run.
     pub fn new(remote: Remote) -> Self {
         Self {
             remote,
-            asked: RefCell::default(),
+            looked_up: RefCell::default(),
             theirs: RefCell::default(),
             trees: RefCell::default(),
             is_unreachable: Cell::new(false),
         }
     }
 
-    /// The store.
+    /// The remote cache itself.
     pub fn remote(&self) -> &Remote {
         &self.remote
     }
 
-    /// Whether the store did not answer and was left alone since.
+    /// Whether a request failed, so that no more are sent.
     pub fn is_unreachable(&self) -> bool {
         self.is_unreachable.get()
     }
 
-    /// Asks the store about `nodes` and all that this makes known, and fetches the bytes that are wanted here. Returns the
-    /// steps that may have become ready.
+    /// Looks up the keys of `nodes` and of all nodes whose keys this makes known, and fetches the bytes that are
+    /// needed here. Returns the steps that may have become ready.
     pub fn fetch_missing(
         &self,
         pipeline: &Pipeline,
@@ -104,22 +104,22 @@ impl RemoteCache {
         writer: &Writer,
         plan: &mut Plan,
         nodes: BTreeSet<NodeIndex>,
-        tell: &mut dyn FnMut(RemoteEvent),
+        on_event: &mut dyn FnMut(RemoteEvent),
     ) -> BTreeSet<NodeIndex> {
-        let mut pass = Pass { pipeline, workspace, writer, tell };
+        let mut pass = Pass { pipeline, workspace, writer, on_event };
         let (mut open, mut touched) = (nodes, BTreeSet::new());
         while !open.is_empty() && !self.is_unreachable() {
             let changed = self.look_up(&mut pass, plan, &open);
             let changed = changed.and_then(|changed| match changed.is_empty() {
-                true => self.fetch_wanted(&mut pass, plan),
+                true => self.fetch_needed(&mut pass, plan),
                 false => Ok(changed),
             });
             open = changed.unwrap_or_else(|error| {
-                // What the disk does not take now it will not take later.
+                // Writing failed, so the next attempt would fail too.
                 self.is_unreachable.set(true);
-                let text = format!("what the shared store has cannot be kept: {error}");
+                let text = format!("cannot store results from the remote cache: {error}");
                 let step = open.first().map_or("", |node| pipeline.graph[*node].name.as_str());
-                (pass.tell)(RemoteEvent::Trouble { step, text: &text });
+                (pass.on_event)(RemoteEvent::Trouble { step, text: &text });
                 BTreeSet::new()
             });
             touched.extend(&open);
@@ -127,7 +127,7 @@ impl RemoteCache {
         touched
     }
 
-    /// Fetches the bytes of fresh steps that are not here. Returns the steps whose bytes are not here after that.
+    /// Fetches the missing bytes of fresh steps. Returns the steps whose bytes are still missing.
     pub fn fetch_bytes(
         &self,
         pipeline: &Pipeline,
@@ -135,9 +135,9 @@ impl RemoteCache {
         writer: &Writer,
         plan: &Plan,
         nodes: &[NodeIndex],
-        tell: &mut dyn FnMut(RemoteEvent),
+        on_event: &mut dyn FnMut(RemoteEvent),
     ) -> Result<Vec<NodeIndex>, StoreError> {
-        let mut pass = Pass { pipeline, workspace, writer, tell };
+        let mut pass = Pass { pipeline, workspace, writer, on_event };
         let mut missing = Vec::new();
         for node in nodes {
             let tree = plan.of(*node).tree.filter(|_| *plan.verdict(*node) == Verdict::Fresh);
@@ -153,11 +153,11 @@ impl RemoteCache {
         Ok(missing)
     }
 
-    /// Lets the store's results stand for those of steps here that differ from them; judges anew what that touches.
-    /// Returns those steps.
+    /// Replaces the results of steps here by different ones in the remote cache, and updates the plan. Returns these
+    /// steps.
     ///
     /// # Errors
-    /// When the store does not answer, or the disk here does not take what came.
+    /// When a request or a write fails.
     pub fn adopt(
         &self,
         pipeline: &Pipeline,
@@ -165,9 +165,9 @@ impl RemoteCache {
         writer: &Writer,
         plan: &mut Plan,
         nodes: &[NodeIndex],
-        tell: &mut dyn FnMut(RemoteEvent),
+        on_event: &mut dyn FnMut(RemoteEvent),
     ) -> Result<Vec<NodeIndex>, StoreError> {
-        let mut pass = Pass { pipeline, workspace, writer, tell };
+        let mut pass = Pass { pipeline, workspace, writer, on_event };
         let key = |node: &NodeIndex| Some((*node, plan.of(*node).key_text.as_ref()?.key()));
         let (nodes, keys): (Vec<NodeIndex>, Vec<StageKey>) = nodes.iter().filter_map(key).unzip();
         let mut changed = Vec::new();
@@ -185,7 +185,7 @@ impl RemoteCache {
         Ok(changed)
     }
 
-    /// Asks for the keys of stale steps that were not asked for.
+    /// Looks up the keys of stale steps, each key once.
     fn look_up(
         &self,
         pass: &mut Pass,
@@ -199,7 +199,7 @@ impl RemoteCache {
         let nodes: Vec<(NodeIndex, StageKey)> =
             open.iter().copied().filter(is_open).filter_map(key).collect();
         let mut keys: Vec<StageKey> = nodes.iter().map(|(_, key)| *key).collect();
-        keys.retain(|key| self.asked.borrow_mut().insert(*key));
+        keys.retain(|key| self.looked_up.borrow_mut().insert(*key));
         let found: HashMap<StageKey, _> = keys.iter().copied().zip(self.remote.records(&keys)).collect();
         let mut known: Vec<(RunRecord, Stored)> = Vec::new();
         for (node, key) in &nodes {
@@ -226,12 +226,12 @@ impl RemoteCache {
     }
 
     /// Fetches what a step that will run reads, and what is to be published.
-    fn fetch_wanted(&self, pass: &mut Pass, plan: &mut Plan) -> Result<BTreeSet<NodeIndex>, StoreError> {
-        let wanted: Vec<NodeIndex> =
-            plan.needed().filter(|node| self.is_wanted(pass.pipeline, plan, *node)).collect();
+    fn fetch_needed(&self, pass: &mut Pass, plan: &mut Plan) -> Result<BTreeSet<NodeIndex>, StoreError> {
+        let needed: Vec<NodeIndex> =
+            plan.needed().filter(|node| self.is_needed(pass.pipeline, plan, *node)).collect();
         let mut changed = BTreeSet::new();
-        for node in wanted {
-            // Another node's bytes may have been the same.
+        for node in needed {
+            // Another node may have had the same tree.
             let Some(tree) = self.obtainable(plan, node) else { continue };
             if self.is_unreachable() {
                 break;
@@ -245,14 +245,14 @@ impl RemoteCache {
                 if let Some(text) = &plan.of(node).key_text {
                     self.theirs.borrow_mut().remove(&text.key());
                 }
-                // It will run: now the bytes that it reads are wanted.
+                // The step will run, so the bytes that it reads are needed now.
                 changed.extend(plan.invalidate(node));
             }
         }
         Ok(changed)
     }
 
-    /// The tree of a step that is known and whose bytes are gone, unless it is known that they cannot be had here.
+    /// The tree of a known step whose bytes are missing, unless the remote cache is known not to have it.
     fn obtainable(&self, plan: &Plan, node: NodeIndex) -> Option<Digest> {
         let planned = plan.of(node);
         let tree = planned
@@ -261,8 +261,8 @@ impl RemoteCache {
         (self.trees.borrow().get(&tree) != Some(&None)).then_some(tree)
     }
 
-    /// Whether the bytes of a step are wanted by something that does not itself wait for bytes from here.
-    fn is_wanted(&self, pipeline: &Pipeline, plan: &Plan, node: NodeIndex) -> bool {
+    /// Whether a step that will run, or publishing, needs the bytes of this step.
+    fn is_needed(&self, pipeline: &Pipeline, plan: &Plan, node: NodeIndex) -> bool {
         let runs = |reader| {
             matches!(plan.verdict(reader), Verdict::Stale(_)) && self.obtainable(plan, reader).is_none()
         };
@@ -271,7 +271,7 @@ impl RemoteCache {
                 || pipeline.graph.neighbors_directed(node, Outgoing).any(runs))
     }
 
-    /// Fetches the bytes of a step's tree; says whether they are here now.
+    /// Fetches the bytes of a step's tree. Returns whether they are present now.
     fn fetch(
         &self,
         pass: &mut Pass,
@@ -290,7 +290,7 @@ impl RemoteCache {
             }
         };
         let Some(stored) = described else { return Ok(false) };
-        // Whoever has the claim makes it, or fetches it for both.
+        // The owner of the claim runs the step or fetches its result.
         let TryClaim::Acquired(claim) = pass.writer.claim(key)? else { return Ok(false) };
         let work = pass.writer.begin_aside(key, claim)?;
         let problem = match self.remote.fetch(&stored, &work.out) {
@@ -299,7 +299,7 @@ impl RemoteCache {
                 _ => Some(RemoteError::Damaged {
                     place: self.remote.place().to_owned(),
                     object: super::object::tree_name(tree),
-                    problem: "its chunks are not those of its files".to_owned(),
+                    problem: "its chunks do not add up to its files".to_owned(),
                 }),
             },
             Err(error) => Some(error),
@@ -312,45 +312,45 @@ impl RemoteCache {
         pass.writer.commit_fetched(work, &stored.manifest, &record)?;
         pass.workspace.learn(tree);
         self.theirs.borrow_mut().insert(key);
-        (pass.tell)(RemoteEvent::Fetched {
+        (pass.on_event)(RemoteEvent::Fetched {
             step: &pass.pipeline.graph[node].name,
             bytes: stored.manifest.bytes(),
         });
         Ok(true)
     }
 
-    /// Tells of trouble. A store that does not answer is asked for nothing more: each further wait would be in vain.
+    /// Reports an error. After a failed request no more are sent, because each would wait for its timeout.
     fn trouble(&self, pass: &mut Pass, node: NodeIndex, error: &RemoteError) {
         let step = pass.pipeline.graph[node].name.as_str();
         match error {
-            // Whoever stopped it knows.
+            // The caller has stopped it and needs no message.
             RemoteError::Stopped => self.is_unreachable.set(true),
             RemoteError::Trouble { is_refusal, .. } => {
                 if !self.is_unreachable.replace(true) {
                     let what = if *is_refusal {
-                        "look at the credentials in the environment"
+                        "check the credentials in the environment"
                     } else {
-                        "`repro push` sends later what is made now"
+                        "`repro push` can send the new results later"
                     };
-                    let text = format!("{error}; going on without the shared store; {what}");
-                    (pass.tell)(RemoteEvent::Trouble { step, text: &text });
+                    let text = format!("{error}; continuing without the remote cache; {what}");
+                    (pass.on_event)(RemoteEvent::Trouble { step, text: &text });
                 }
             }
             other => {
-                let text = format!("{other}; what it is part of is made here");
-                (pass.tell)(RemoteEvent::Trouble { step, text: &text });
+                let text = format!("{other}; the step runs here if necessary");
+                (pass.on_event)(RemoteEvent::Trouble { step, text: &text });
             }
         }
     }
 
-    /// Offers the store what `nodes` wrote, as far as the bytes are here and did not come from there.
+    /// Pushes the results of `nodes` whose bytes are present and did not come from the remote cache.
     pub fn offer(
         &self,
         pipeline: &Pipeline,
         workspace: &Workspace,
         plan: &Plan,
         nodes: impl Iterator<Item = NodeIndex>,
-        again: bool,
+        force: bool,
     ) -> PushSummary {
         let mut offered = PushSummary::default();
         let (mut steps, mut offers, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
@@ -358,15 +358,15 @@ impl RemoteCache {
             let (Some(text), Some(tree)) = (&plan.of(node).key_text, plan.of(node).tree) else { continue };
             let key = text.key();
             let store = workspace.store();
-            let is_news = again || !self.theirs.borrow().contains(&key);
-            if !is_news || !seen.insert(key) {
+            let is_new = force || !self.theirs.borrow().contains(&key);
+            if !is_new || !seen.insert(key) {
                 continue;
             }
             let step = &pipeline.graph[node].name;
             let bytes = match store.open_tree(&tree) {
                 Ok(bytes) => bytes,
                 Err(ResultError::Missing) => continue,
-                // What is damaged here must not spread.
+                // A damaged result must not spread.
                 Err(error) => {
                     let error = RemoteError::Result { problem: error.to_string() };
                     offered.troubles.push((step.clone(), error));
@@ -379,13 +379,13 @@ impl RemoteCache {
             steps.push(step.clone());
             offers.push(Upload { record, manifest: manifest.as_ref().clone(), tree: bytes });
         }
-        for (step, pushed) in steps.into_iter().zip(self.remote.push(offers, again)) {
+        for (step, pushed) in steps.into_iter().zip(self.remote.push(offers, force)) {
             match pushed {
                 Ok(Pushed::New { sent }) => {
                     offered.pushed.push(step);
                     offered.sent += sent;
                 }
-                Ok(Pushed::BuildState) => offered.known += 1,
+                Ok(Pushed::AlreadyPresent) => offered.known += 1,
                 Ok(Pushed::Conflict(theirs)) => offered.conflicts.push((step, *theirs)),
                 Err(error) => offered.troubles.push((step, error)),
             }

@@ -1,9 +1,8 @@
-//! A store that several machines share: a bucket (S3 and what speaks like it, GCS, Azure), a web server to read from, or
-//! a folder. It holds records and trees as `object` and `pack` lay them out; every byte that comes from it is hashed
-//! before it counts. [`RemoteCache`] asks it while a plan unfolds.
+//! A cache that several machines share: a bucket (S3 and compatible ones, GCS, Azure), a web server (read-only), or a
+//! folder. It holds records and trees in the formats of `object` and `pack`; all bytes from it are hashed before
+//! they are used. [`RemoteCache`] queries it during a run.
 //!
-//! To the rest of the engine it is blocking. The runtime that its network needs is started when a store is named, never
-//! otherwise.
+//! The rest of the engine sees a blocking interface. The async runtime starts only when a remote cache is opened.
 
 mod cache;
 mod connector;
@@ -30,23 +29,24 @@ pub use cache::{PushSummary, RemoteCache, RemoteEvent};
 pub use object::Stored;
 pub use push::{Pushed, Upload};
 
-/// How many objects are under way at one time.
-const AT_ONCE: usize = 16;
-/// How often an object that came damaged is asked for again: it may have been damaged on the way.
-const TRIES: u32 = 3;
-/// How long a store may send next to nothing. A server that is silent, or sends a byte now and then, must not hold a run.
-const QUIET: Duration = Duration::from_secs(6);
-/// Fewer bytes than this in [`QUIET`] are next to nothing.
-const LEAST: usize = 4096;
-/// Bytes a second at which an object can be sent over the slowest line that is of use.
-const SLOWEST_SENDING: usize = 64 << 10;
+/// Limit of concurrent requests.
+const MAX_CONCURRENT: usize = 16;
+/// A damaged object is requested this many times, because it may have been damaged on the way.
+const MAX_TRIES: u32 = 3;
+/// A read times out after this long with less than [`MIN_PROGRESS_BYTES`]. A server that is silent, or sends single
+/// bytes, must not block a run.
+const STALL_TIMEOUT: Duration = Duration::from_secs(6);
+/// See [`STALL_TIMEOUT`].
+const MIN_PROGRESS_BYTES: usize = 4096;
+/// Lowest useful rate to send, in bytes per second.
+const MIN_SEND_RATE: usize = 64 << 10;
 
-/// How long an object of that size may take to be sent. How far it is cannot be seen.
-fn patience(bytes: usize) -> Duration {
-    2 * QUIET + Duration::from_secs((bytes / SLOWEST_SENDING) as u64)
+/// The timeout for sending an object of that size. There is no information on its progress.
+fn send_timeout(bytes: usize) -> Duration {
+    2 * STALL_TIMEOUT + Duration::from_secs((bytes / MIN_SEND_RATE) as u64)
 }
 
-/// A shared store.
+/// A remote cache.
 #[derive(Debug)]
 pub struct Remote {
     place: String,
@@ -55,63 +55,63 @@ pub struct Remote {
     is_readonly: bool,
 }
 
-/// What the tasks of a store share.
+/// The state that concurrent requests share.
 #[derive(Debug)]
 struct Inner {
     objects: Arc<dyn ObjectStore>,
-    /// What the names of all objects begin with.
+    /// The prefix of all object names.
     prefix: object_store::path::Path,
-    /// Objects that were found damaged. What is there does not count when such a one is written.
+    /// Objects that were found damaged. A push replaces them.
     damaged: Mutex<HashSet<String>>,
-    /// Chunks that may be in memory.
+    /// Limits the number of chunks in memory.
     turns: Semaphore,
-    /// Set from outside: all that is under way is to end.
+    /// Set by another thread to stop all requests.
     stop: AtomicBool,
-    /// Whether it did not do what it was asked.
+    /// Whether a request has failed.
     has_failed: AtomicBool,
-    /// Where the objects are, if that is a folder here.
+    /// The folder of the objects, if the cache is a folder.
     folder: Option<PathBuf>,
 }
 
-/// What may go wrong with a shared store.
+/// The errors of a remote cache.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RemoteError {
-    /// It cannot be named like that.
-    #[error("`{place}` names no shared store: {problem}")]
+    /// The name cannot be one of a remote cache.
+    #[error("`{place}` is not a remote cache: {problem}")]
     Place {
-        /// What was given.
+        /// The given name.
         place: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: String,
     },
-    /// It does not do what it is asked: it cannot be reached, or it refuses.
+    /// A request failed: the store is unreachable, or refuses it.
     #[error("{place}: {object}: {problem}")]
     Trouble {
-        /// The store.
+        /// The remote cache.
         place: String,
-        /// What was asked for.
+        /// The requested object.
         object: String,
-        /// What it answered.
+        /// The error.
         problem: String,
-        /// Whether it answered that this is not allowed.
+        /// Whether the store refused access.
         is_refusal: bool,
     },
-    /// An object is not what it must be.
-    #[error("{place}: {object} is damaged and counts as absent: {problem}")]
+    /// An object is not usable.
+    #[error("{place}: {object} counts as missing: {problem}")]
     Damaged {
-        /// The store.
+        /// The remote cache.
         place: String,
         /// The object.
         object: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: String,
     },
-    /// The disk here does not take or give something.
+    /// A file on this machine cannot be read or written.
     #[error("{}: {problem}", path.display())]
-    Here {
+    Local {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         problem: String,
     },
     /// An object cannot be stored.
@@ -119,69 +119,69 @@ pub enum RemoteError {
     Unfit {
         /// The object.
         object: String,
-        /// Why.
+        /// The reason.
         problem: String,
     },
-    /// The result here cannot be used.
-    #[error("the result in the cache cannot be used: {problem}")]
+    /// The result in the local cache is not usable.
+    #[error("cannot use the result in the cache: {problem}")]
     Result {
-        /// Why.
+        /// The reason.
         problem: String,
     },
-    /// It was asked to stop.
-    #[error("it was stopped")]
+    /// The requests were stopped.
+    #[error("stopped")]
     Stopped,
 }
 
 impl RemoteError {
-    fn here(path: &Path, error: &std::io::Error) -> Self {
-        Self::Here { path: path.to_owned(), problem: error.to_string() }
+    fn local(path: &Path, error: &std::io::Error) -> Self {
+        Self::Local { path: path.to_owned(), problem: error.to_string() }
     }
 }
 
 impl Remote {
-    /// The store's name, as it was given.
+    /// The name of the remote cache, as given.
     pub fn place(&self) -> &str {
         &self.place
     }
 
-    /// Whether nothing is ever written there.
+    /// Whether nothing is ever written to it.
     pub fn is_readonly(&self) -> bool {
         self.is_readonly
     }
 
-    /// Ends what is under way, from another thread.
+    /// Stops all requests, from another thread.
     pub fn stopper(&self) -> impl Fn() + Send + 'static {
         let inner = Arc::clone(&self.inner);
         move || inner.stop.store(true, Ordering::Relaxed)
     }
 
-    /// As an error of this store.
+    /// Converts it to an error of this remote cache.
     fn trouble(&self, trouble: Trouble) -> RemoteError {
         let place = self.place.clone();
         match trouble {
             Trouble::Refused { object, error } => {
                 use object_store::Error::{PermissionDenied, Unauthenticated};
                 let is_refusal = matches!(error, PermissionDenied { .. } | Unauthenticated { .. });
-                RemoteError::Trouble { place, object, problem: in_words(&error), is_refusal }
+                RemoteError::Trouble { place, object, problem: with_causes(&error), is_refusal }
             }
             Trouble::Slow { object } => {
-                let problem = format!("it sent next to nothing for {} s", QUIET.as_secs());
+                let problem = "the request timed out".to_owned();
                 RemoteError::Trouble { place, object, problem, is_refusal: false }
             }
             Trouble::Skipped { object } => {
-                let problem = "not asked for, as the store failed before".to_owned();
+                let problem = "not requested, because an earlier request failed".to_owned();
                 RemoteError::Trouble { place, object, problem, is_refusal: false }
             }
             Trouble::Unfit { object, problem } => RemoteError::Unfit { object, problem },
             Trouble::Damaged { object, problem } => RemoteError::Damaged { place, object, problem },
-            Trouble::Here { path, error } => RemoteError::here(&path, &error),
+            Trouble::Local { path, error } => RemoteError::local(&path, &error),
             Trouble::Stopped => RemoteError::Stopped,
         }
     }
 }
 
-/// What went wrong with one object.
+/// The failure of one object.
 #[derive(Debug)]
 enum Trouble {
     Refused {
@@ -194,7 +194,7 @@ enum Trouble {
     Skipped {
         object: String,
     },
-    /// An object that would be too large to be read.
+    /// An object that is too large to be read back.
     Unfit {
         object: String,
         problem: String,
@@ -203,15 +203,15 @@ enum Trouble {
         object: String,
         problem: String,
     },
-    Here {
+    Local {
         path: PathBuf,
         error: std::io::Error,
     },
     Stopped,
 }
 
-/// An error with what caused it, each said once.
-fn in_words(error: &dyn std::error::Error) -> String {
+/// An error with its causes, each printed once.
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -233,31 +233,31 @@ impl Inner {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
-    /// Asks the store for something, unless it failed before.
-    async fn ask<T>(
+    /// Sends a request, unless an earlier one failed.
+    async fn request<T>(
         &self,
         name: &str,
-        patience: Duration,
+        timeout: Duration,
         act: impl Future<Output = object_store::Result<T>>,
     ) -> Result<Option<T>, Trouble> {
         if self.has_failed.load(Ordering::Relaxed) {
             return Err(Trouble::Skipped { object: name.to_owned() });
         }
-        self.within(name, patience, act).await
+        self.within(name, timeout, act).await
     }
 
-    /// Lets `act` take so much time, and no more.
+    /// Runs `act` with a timeout.
     async fn within<T>(
         &self,
         name: &str,
-        patience: Duration,
+        timeout: Duration,
         act: impl Future<Output = object_store::Result<T>>,
     ) -> Result<Option<T>, Trouble> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Trouble::Stopped);
         }
         let object = name.to_owned();
-        match tokio::time::timeout(patience, act).await {
+        match tokio::time::timeout(timeout, act).await {
             Ok(Ok(found)) => Ok(Some(found)),
             Ok(Err(object_store::Error::NotFound { .. })) => Ok(None),
             Ok(Err(error)) => Err(Trouble::Refused { object, error }),
@@ -265,7 +265,7 @@ impl Inner {
         }
     }
 
-    /// Remembers that the store does not do what it is asked: what was not begun is not asked for any more.
+    /// Remembers a failure, so that no more requests are sent.
     fn note<T>(&self, result: Result<T, Trouble>) -> Result<T, Trouble> {
         if matches!(result, Err(Trouble::Refused { .. } | Trouble::Slow { .. })) {
             self.has_failed.store(true, Ordering::Relaxed);
@@ -273,7 +273,7 @@ impl Inner {
         result
     }
 
-    /// In a folder, what is not a regular file is not opened: a pipe would never answer, and a link leads elsewhere.
+    /// In a folder, only regular files are opened: a pipe may block forever, and a link leaves the folder.
     fn refuse_special_file(&self, name: &str) -> Result<(), Trouble> {
         let Some(folder) = &self.folder else { return Ok(()) };
         match std::fs::symlink_metadata(folder.join(name)) {
@@ -282,18 +282,20 @@ impl Inner {
                 let problem = "it is not a regular file".to_owned();
                 Err(Trouble::Damaged { object: name.to_owned(), problem })
             }
-            // Whether it is there, and may be read, the store says.
+            // Other errors come from the store itself.
             _ => Ok(()),
         }
     }
 
-    /// The bytes of the object of that name, if there is one; in the inner result, why it cannot be what it is taken for.
+    /// The bytes of an object, if it exists. The inner error is the reason why it cannot be valid.
     async fn read(&self, name: &str, limit: u64) -> Result<Option<Result<Bytes, String>>, Trouble> {
         self.refuse_special_file(name)?;
         let path = self.path(name);
-        let Some(found) = self.ask(name, QUIET, self.objects.get(&path)).await? else { return Ok(None) };
+        let Some(found) = self.request(name, STALL_TIMEOUT, self.objects.get(&path)).await? else {
+            return Ok(None);
+        };
         let too_large =
-            |size: u64| Ok(Some(Err(format!("it has {size} bytes, and at most {limit} are possible"))));
+            |size: u64| Ok(Some(Err(format!("it has {size} bytes, more than the limit of {limit}"))));
         if found.meta.size > limit {
             return too_large(found.meta.size);
         }
@@ -301,12 +303,12 @@ impl Inner {
         let mut bytes = BytesMut::new();
         let (mut since, mut come) = (Instant::now(), 0);
         loop {
-            let left = QUIET.saturating_sub(since.elapsed());
+            let left = STALL_TIMEOUT.saturating_sub(since.elapsed());
             let next = async { stream.next().await.transpose() };
             match self.within(name, left, next).await {
                 Ok(Some(Some(part))) => {
                     come += part.len();
-                    // Whatever the store said about the size before.
+                    // The store may have reported another size.
                     if (bytes.len() + part.len()) as u64 > limit {
                         return too_large((bytes.len() + part.len()) as u64);
                     }
@@ -314,14 +316,16 @@ impl Inner {
                 }
                 Ok(Some(None)) => return Ok(Some(Ok(bytes.freeze()))),
                 Ok(None) => return Ok(None),
-                Err(Trouble::Slow { .. }) if come >= LEAST => (since, come) = (Instant::now(), 0),
+                Err(Trouble::Slow { .. }) if come >= MIN_PROGRESS_BYTES => {
+                    (since, come) = (Instant::now(), 0)
+                }
                 Err(other) => return Err(other),
             }
         }
     }
 
-    /// What `read` makes of the object of that name, if there is one; more than `limit` bytes of it are not taken. What `read`
-    /// refuses is asked for again before it is believed to be damaged, and so is what did not come.
+    /// Reads and parses an object, if it exists, up to `limit` bytes. An object that `read` rejects is requested
+    /// again before it counts as damaged. A first timeout is repeated as well.
     async fn get<T>(
         &self,
         name: &str,
@@ -329,10 +333,10 @@ impl Inner {
         read: impl Fn(Bytes) -> Result<T, String>,
     ) -> Result<Option<T>, Trouble> {
         let mut problem = String::new();
-        for attempt in 0..TRIES {
+        for attempt in 0..MAX_TRIES {
             let found = match self.read(name, limit).await {
                 Err(Trouble::Slow { .. }) if attempt == 0 => continue,
-                // What failed meanwhile is another object; this one was slow.
+                // This request was slow; the failure was that of another object.
                 Err(Trouble::Skipped { object }) if attempt > 0 => return Err(Trouble::Slow { object }),
                 other => self.note(other)?,
             };
@@ -346,29 +350,29 @@ impl Inner {
         Err(Trouble::Damaged { object: name.to_owned(), problem })
     }
 
-    /// How large the object of that name is, if there is one that is not known to be damaged.
+    /// The size of an object, if it exists and is not known to be damaged.
     async fn size(&self, name: &str) -> Result<Option<u64>, Trouble> {
         if self.is_damaged(name) || self.refuse_special_file(name).is_err() {
             return Ok(None);
         }
         let path = self.path(name);
-        let found = self.ask(name, QUIET, self.objects.head(&path)).await;
+        let found = self.request(name, STALL_TIMEOUT, self.objects.head(&path)).await;
         Ok(self.note(found)?.map(|meta| meta.size))
     }
 
-    /// Writes an object, in place of what may be there.
+    /// Writes an object and replaces an existing one.
     async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), Trouble> {
-        let (path, patience) = (self.path(name), patience(bytes.len()));
-        let put = self.ask(name, patience, self.objects.put(&path, PutPayload::from(bytes))).await;
+        let (path, timeout) = (self.path(name), send_timeout(bytes.len()));
+        let put = self.request(name, timeout, self.objects.put(&path, PutPayload::from(bytes))).await;
         self.note(put).map(|_| ())
     }
 
-    /// Writes an object if there is none; says whether there was none.
+    /// Writes an object unless it exists. Returns whether it wrote it.
     async fn create(&self, name: &str, bytes: Vec<u8>) -> Result<bool, Trouble> {
-        let (path, patience) = (self.path(name), patience(bytes.len()));
+        let (path, timeout) = (self.path(name), send_timeout(bytes.len()));
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = self.objects.put_opts(&path, PutPayload::from(bytes), options);
-        match self.ask(name, patience, put).await {
+        match self.request(name, timeout, put).await {
             Err(Trouble::Refused { error: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
             other => self.note(other).map(|_| true),
         }

@@ -1,11 +1,7 @@
-//! The objects of a shared store that are text, and their names: a record by its key, a tree by its digest. Such an object
-//! begins with the digest of what follows, so a byte that is not as it was written is seen; and it must be what its name
-//! says. It knows no network.
-//!
-//! ```text
-//! v1/records/<key>      what is known of one execution
-//! v1/trees/<tree>       the tree's manifest, an empty line, and its chunks: a digest a line
-//! v1/chunks/<digest>    bytes of one large file, or of several small ones
+//! The text objects of a remote cache and their names: a record by its key, a tree by its digest. An object begins
+//! with the digest of the rest, so changed bytes are noticed, and its content must match its name. It knows no
+//! network. v1/records/<key>      what is known of one execution v1/trees/<tree>       the tree's manifest, an empty
+//! line, and its chunks: a digest a line v1/chunks/<digest>    bytes of one large file, or of several small ones
 //! ```
 
 use std::collections::HashSet;
@@ -17,17 +13,17 @@ use crate::key::StageKey;
 use crate::record::RunRecord;
 use crate::tree::{Manifest, shown};
 
-/// No record is larger, in bytes.
-pub const LARGEST_RECORD: u64 = 16 << 20;
-/// No description of a tree is larger, in bytes: about half a million files.
-pub const LARGEST_TREE: u64 = 64 << 20;
+/// Size limit of a record, in bytes.
+pub const MAX_RECORD_BYTES: u64 = 16 << 20;
+/// Size limit of a tree object, in bytes: about half a million files.
+pub const MAX_TREE_BYTES: u64 = 64 << 20;
 
-/// A tree as the store describes it.
+/// A tree object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// What is in it.
+    /// The files of the tree.
     pub manifest: Manifest,
-    /// Its chunks, in the order of `pack::chunks`.
+    /// The digests of its chunks, in the order of `pack::chunks`.
     pub chunks: Vec<Digest>,
 }
 
@@ -46,41 +42,41 @@ pub fn chunk_name(chunk: &Digest) -> String {
     format!("v1/chunks/{chunk}")
 }
 
-/// A record as it is stored.
+/// The bytes of a record object.
 ///
 /// # Errors
-/// When it has no text form.
+/// When it cannot be written as JSON.
 pub fn of_record(record: &RunRecord) -> serde_json::Result<Vec<u8>> {
     Ok(sealed(&format!("{}\n", serde_json::to_string(record)?)))
 }
 
-/// Reads what [`of_record`] wrote under the name of `key`.
+/// Parses what [`of_record`] wrote under the name of `key`.
 ///
 /// # Errors
-/// A sentence that says what is wrong with it.
+/// The reason, as a sentence.
 pub fn to_record(key: &StageKey, bytes: &[u8]) -> Result<RunRecord, String> {
     let text = opened(bytes)?;
     let record: RunRecord =
-        serde_json::from_str(text).map_err(|error| format!("it is no record: {error}"))?;
+        serde_json::from_str(text).map_err(|error| format!("it is not a record: {error}"))?;
     if record.key_text.key() == *key { Ok(record) } else { Err("it is the record of another key".to_owned()) }
 }
 
-/// Whether what a record says of its tree is so: readers of the record look no further.
+/// Whether a record and its tree's manifest agree; readers of the record rely on it.
 pub fn agree(record: &RunRecord, manifest: &Manifest) -> bool {
     record.bytes == manifest.bytes()
         && record.outputs.iter().all(|(path, digest)| manifest.at(path) == Some(*digest))
 }
 
-/// A tree as it is stored.
+/// The bytes of a tree object.
 pub fn of_tree(stored: &Stored) -> Vec<u8> {
     let chunks: String = stored.chunks.iter().map(|chunk| format!("{chunk}\n")).collect();
     sealed(&format!("{}\n{chunks}", stored.manifest.text()))
 }
 
-/// Reads what [`of_tree`] wrote under the name of `tree`.
+/// Parses what [`of_tree`] wrote under the name of `tree`.
 ///
 /// # Errors
-/// A sentence that says what is wrong with it.
+/// The reason, as a sentence.
 pub fn to_tree(tree: &Digest, bytes: &[u8]) -> Result<Stored, String> {
     let text = opened(bytes)?;
     // A tree without files has no line before the empty one.
@@ -90,21 +86,21 @@ pub fn to_tree(tree: &Digest, bytes: &[u8]) -> Result<Stored, String> {
     };
     let manifest = Manifest::parse(manifest)?;
     if manifest.digest() != *tree {
-        return Err("it describes another tree".to_owned());
+        return Err("it is the manifest of another tree".to_owned());
     }
     if let Some(path) = file_that_is_a_folder(&manifest) {
-        return Err(format!("it has a file and a folder of the name {}", shown(Path::new(path))));
+        return Err(format!("it has a file and a folder named {}", shown(Path::new(path))));
     }
     let chunks: Option<Vec<Digest>> = chunks.lines().map(|line| line.parse().ok()).collect();
-    let chunks = chunks.ok_or("its list of chunks cannot be read")?;
-    // Counted from the sizes before anything is laid out by them: a few bytes can name a file of any size.
+    let chunks = chunks.ok_or("its list of chunks is not valid")?;
+    // Checked before anything is allocated by these sizes: a few bytes can name a file of any size.
     if chunks.len() as u64 != pack::count(&manifest) {
-        return Err("it has another number of chunks than its files need".to_owned());
+        return Err("its number of chunks does not match the size of its files".to_owned());
     }
     Ok(Stored { manifest, chunks })
 }
 
-/// A path that is a file and has files below it.
+/// The first path that is a file and has files below it.
 fn file_that_is_a_folder(manifest: &Manifest) -> Option<&str> {
     let paths: HashSet<&str> = manifest.entries().iter().map(|entry| entry.path.as_str()).collect();
     let folders = |path: &'_ str| path.match_indices('/').map(|(at, _)| at).collect::<Vec<_>>();
@@ -118,10 +114,10 @@ fn sealed(text: &str) -> Vec<u8> {
 }
 
 fn opened(bytes: &[u8]) -> Result<&str, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "it is no text")?;
-    let (seal, text) = text.split_once('\n').ok_or("it is cut short")?;
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not text")?;
+    let (seal, text) = text.split_once('\n').ok_or("it has no checksum line")?;
     let is_intact = seal.parse() == Ok(Digest::of_bytes(text.as_bytes()));
-    if is_intact { Ok(text) } else { Err("its bytes are not those that were written".to_owned()) }
+    if is_intact { Ok(text) } else { Err("its checksum does not match".to_owned()) }
 }
 
 #[cfg(test)]
@@ -158,8 +154,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_comes_back_and_no_flipped_bit_or_cut_passes() {
-        let (record, tree) = (record(), stored(&[("a", 3), ("b/c", pack::LARGEST + 1)]));
+    fn objects_round_trip_and_no_flipped_bit_or_cut_passes() {
+        let (record, tree) = (record(), stored(&[("a", 3), ("b/c", pack::MAX_CHUNK_BYTES + 1)]));
         let key = record.key_text.key();
         let bytes = of_record(&record).unwrap();
         assert_eq!(to_record(&key, &bytes).unwrap(), record);
@@ -193,11 +189,11 @@ mod tests {
         assert_eq!(to_tree(&stored(&[]).manifest.digest(), &empty), Ok(stored(&[])));
         assert_eq!(
             to_tree(&stored(&[("a", 1)]).manifest.digest(), &empty),
-            Err("it describes another tree".to_owned())
+            Err("it is the manifest of another tree".to_owned())
         );
     }
 
-    /// A tree object with this list of files, sealed as it must be.
+    /// A tree object with this list of files and a valid checksum.
     fn crafted(files: &[(&str, &str)], chunks: usize) -> Vec<u8> {
         let digest = Digest::of_bytes(b"x");
         let files: String = files.iter().map(|(size, path)| format!("{digest} {size} {path}\n")).collect();
@@ -207,32 +203,36 @@ mod tests {
     #[test]
     fn no_tree_leads_out_of_its_folder() {
         for path in ["../a", "/etc/a", "a/../../b", "."] {
-            let told = to_tree(&Digest::of_bytes(b""), &crafted(&[("1", path)], 1)).unwrap_err();
-            assert!(told.contains("outside of the tree"), "{path}: {told}");
+            let problem = to_tree(&Digest::of_bytes(b""), &crafted(&[("1", path)], 1)).unwrap_err();
+            assert!(problem.contains("outside of the tree"), "{path}: {problem}");
         }
     }
 
     #[test]
-    fn sizes_that_no_chunks_back_are_refused_before_anything_is_laid_out() {
+    fn sizes_that_do_not_match_the_chunks_are_refused_before_anything_is_allocated() {
         let tree = |files: &[(&str, u64)]| {
             let digest = Digest::of_bytes(b"x");
             let text: String = files.iter().map(|(path, size)| format!("{digest} {size} {path}\n")).collect();
             Manifest::parse(&text).unwrap().digest()
         };
-        for size in [u64::MAX, 1 << 62, 1 << 40, pack::LARGEST * 3 + 1] {
+        for size in [u64::MAX, 1 << 62, 1 << 40, pack::MAX_CHUNK_BYTES * 3 + 1] {
             for chunks in [0, 1, 3] {
                 let object = crafted(&[(&size.to_string(), "a")], chunks);
-                let told = to_tree(&tree(&[("a", size)]), &object).unwrap_err();
-                assert_eq!(told, "it has another number of chunks than its files need", "{size}, {chunks}");
+                let problem = to_tree(&tree(&[("a", size)]), &object).unwrap_err();
+                assert_eq!(
+                    problem, "its number of chunks does not match the size of its files",
+                    "{size}, {chunks}"
+                );
             }
         }
         let half = u64::MAX.to_string();
-        let told = to_tree(&Digest::of_bytes(b""), &crafted(&[(&half, "a"), (&half, "b")], 1)).unwrap_err();
-        assert_eq!(told, "its files are larger than any disk");
-        let told = to_tree(
+        let problem =
+            to_tree(&Digest::of_bytes(b""), &crafted(&[(&half, "a"), (&half, "b")], 1)).unwrap_err();
+        assert_eq!(problem, "its files are larger than any disk");
+        let problem = to_tree(
             &tree(&[("a", 1), ("a-b", 1), ("a/b", 1)]),
             &crafted(&[("1", "a"), ("1", "a-b"), ("1", "a/b")], 1),
         );
-        assert_eq!(told.unwrap_err(), "it has a file and a folder of the name a");
+        assert_eq!(problem.unwrap_err(), "it has a file and a folder named a");
     }
 }

@@ -1,5 +1,5 @@
-//! Opening a shared store by its name. Credentials come from the environment, under the names that the makers of each
-//! kind of store gave them; a name that holds a password is refused.
+//! Opens a remote cache by its URL or folder. Credentials come from the environment, under the usual names of each
+//! kind of store. A URL with a password is an error.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Once};
@@ -15,13 +15,13 @@ use stage_api::secrets;
 use tokio::sync::Semaphore;
 use url::{Position, Url};
 
-use super::connector::{CONNECT, Connector, SILENCE};
-use super::{AT_ONCE, Inner, Remote, RemoteError, in_words};
+use super::connector::{CONNECT_TIMEOUT, Connector, READ_TIMEOUT};
+use super::{Inner, MAX_CONCURRENT, Remote, RemoteError, with_causes};
 
-/// A bucket has many readers; the machine need not have many threads for it.
-const THREADS: usize = 2;
+/// The network needs few threads, even with many requests at a time.
+const RUNTIME_THREADS: usize = 2;
 
-/// How often and how long a request is repeated that the store could not answer.
+/// How a request is repeated after an error of the server.
 fn retry() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
@@ -34,7 +34,7 @@ fn retry() -> RetryConfig {
     }
 }
 
-/// A builder with what the environment says to this kind of store.
+/// A builder for one kind of store, with its settings from the environment.
 macro_rules! built {
     ($builder:ty, $url:expr, $variables:literal) => {{
         let connector = Connector { is_signed: $variables != "HTTP_STORE_" };
@@ -44,8 +44,8 @@ macro_rules! built {
             .with_client_options(
                 ClientOptions::new()
                     .with_timeout_disabled()
-                    .with_connect_timeout(CONNECT)
-                    .with_read_timeout(SILENCE),
+                    .with_connect_timeout(CONNECT_TIMEOUT)
+                    .with_read_timeout(READ_TIMEOUT),
             )
             .with_http_connector(connector);
         let variables = std::env::vars_os().filter_map(|(name, value)| {
@@ -54,7 +54,7 @@ macro_rules! built {
         });
         let builder = variables.fold(builder, |builder, (name, value)| match name.parse() {
             Ok(name) => builder.with_config(name, value),
-            // The same prefix has other uses.
+            // Other programs use variables with the same prefix.
             Err(_) => builder,
         });
         Arc::new(builder.build()?) as Arc<dyn ObjectStore>
@@ -62,11 +62,11 @@ macro_rules! built {
 }
 
 impl Remote {
-    /// The store of that name: `s3://bucket/folder`, `gs://…`, `az://…`, `https://…` (to read from), or a folder. It is
-    /// not asked for anything yet.
+    /// Opens the remote cache at `place`: `s3://bucket/folder`, `gs://…`, `az://…`, `https://…` (read-only), or a
+    /// folder. Sends no request yet.
     ///
     /// # Errors
-    /// When there can be no such store.
+    /// When `place` cannot name a remote cache.
     pub fn open(place: &str, is_readonly: bool) -> Result<Self, RemoteError> {
         let wrong = |problem: String| RemoteError::Place {
             place: secrets::shown(place),
@@ -78,21 +78,21 @@ impl Remote {
         };
         let url = match &folder {
             Some(folder) => {
-                Url::from_directory_path(folder).map_err(|()| wrong("no such path".to_owned()))?
+                Url::from_directory_path(folder).map_err(|()| wrong("not a valid path".to_owned()))?
             }
             None => Url::parse(place).map_err(|error| wrong(error.to_string()))?,
         };
         if url.password().is_some() {
-            let url = "a password in it";
+            let url = "the URL contains a password";
             return Err(RemoteError::Place {
                 place: place.split("://").next().unwrap_or_default().to_owned() + "://…",
-                problem: format!("{url} would be told to everybody; give it by the environment"),
+                problem: format!("{url}, which others could read; set it in the environment"),
             });
         }
         static CIPHERS: Once = Once::new();
-        // An error here says that they are chosen already, which is as good.
+        // An error means that they are already chosen.
         CIPHERS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-        let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|error| wrong(in_words(&error)))?;
+        let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|error| wrong(with_causes(&error)))?;
         let is_web = scheme == ObjectStoreScheme::Http;
         let is_folder = scheme == ObjectStoreScheme::Local;
         let open = || -> object_store::Result<Arc<dyn ObjectStore>> {
@@ -106,9 +106,9 @@ impl Remote {
                 _ => Arc::new(LocalFileSystem::new()),
             })
         };
-        let objects = open().map_err(|error| wrong(in_words(&error)))?;
+        let objects = open().map_err(|error| wrong(with_causes(&error)))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
+            .worker_threads(RUNTIME_THREADS)
             .enable_all()
             .build()
             .map_err(|error| wrong(error.to_string()))?;
@@ -116,7 +116,7 @@ impl Remote {
             objects,
             prefix: path,
             damaged: Mutex::default(),
-            turns: Semaphore::new(AT_ONCE),
+            turns: Semaphore::new(MAX_CONCURRENT),
             stop: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
             folder: is_folder.then(|| url.to_file_path().ok()).flatten(),

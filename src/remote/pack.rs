@@ -1,40 +1,39 @@
-//! How the files of a tree are laid into chunks: a large file in chunks of its own, small files together. The layout
-//! follows from the manifest alone, so a chunk's name and its place in the list are all that a tree's object adds to it.
-//! It knows no bytes.
+//! How the files of a tree are split into chunks: a large file has its own chunks, small files share one. The layout
+//! follows from the manifest alone, so a tree object only adds the list of chunk digests. It knows no bytes.
 
 use crate::tree::Manifest;
 
-/// No chunk is larger, in bytes. What breaks off costs at most that much again.
-pub const LARGEST: u64 = 8 << 20;
+/// Size limit of a chunk, in bytes. An interrupted transfer repeats at most this much.
+pub const MAX_CHUNK_BYTES: u64 = 8 << 20;
 
-/// A stretch of a file.
+/// A part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
-    /// Which entry of the manifest.
+pub struct FilePart {
+    /// The index of its entry in the manifest.
     pub entry: usize,
-    /// Where in the file it begins.
+    /// Its offset in the file.
     pub offset: u64,
-    /// How long it is.
+    /// Its length.
     pub len: u64,
 }
 
-/// The chunks of a tree, each as the stretches of files that stand in it one behind the other.
-pub fn chunks(manifest: &Manifest) -> Vec<Vec<Piece>> {
+/// The chunks of a tree; each is a sequence of parts of files.
+pub fn chunks(manifest: &Manifest) -> Vec<Vec<FilePart>> {
     let (mut chunks, mut shared, mut filled) = (Vec::new(), Vec::new(), 0);
     for (entry, file) in manifest.entries().iter().enumerate() {
-        if file.size > LARGEST {
+        if file.size > MAX_CHUNK_BYTES {
             let mut offset = 0;
             while offset < file.size {
-                let len = LARGEST.min(file.size - offset);
-                chunks.push(vec![Piece { entry, offset, len }]);
+                let len = MAX_CHUNK_BYTES.min(file.size - offset);
+                chunks.push(vec![FilePart { entry, offset, len }]);
                 offset += len;
             }
         } else if file.size > 0 {
-            if filled + file.size > LARGEST {
+            if filled + file.size > MAX_CHUNK_BYTES {
                 chunks.push(std::mem::take(&mut shared));
                 filled = 0;
             }
-            shared.push(Piece { entry, offset: 0, len: file.size });
+            shared.push(FilePart { entry, offset: 0, len: file.size });
             filled += file.size;
         }
     }
@@ -44,14 +43,14 @@ pub fn chunks(manifest: &Manifest) -> Vec<Vec<Piece>> {
     chunks
 }
 
-/// How many chunks a tree has, by its sizes alone.
+/// The number of chunks of a tree, computed from its sizes alone.
 pub fn count(manifest: &Manifest) -> u64 {
     let (mut count, mut filled) = (0_u64, 0);
     for file in manifest.entries().iter().filter(|file| file.size > 0) {
-        if file.size > LARGEST {
-            // The sizes of a manifest add up to at most 2^64, so this does not run over.
-            count += file.size.div_ceil(LARGEST);
-        } else if filled + file.size > LARGEST {
+        if file.size > MAX_CHUNK_BYTES {
+            // The sizes of a manifest add up to at most 2^64, so this cannot overflow.
+            count += file.size.div_ceil(MAX_CHUNK_BYTES);
+        } else if filled + file.size > MAX_CHUNK_BYTES {
             count += 1;
             filled = file.size;
         } else {
@@ -61,9 +60,9 @@ pub fn count(manifest: &Manifest) -> u64 {
     count + u64::from(filled > 0)
 }
 
-/// How long a chunk is.
-pub fn len(chunk: &[Piece]) -> u64 {
-    chunk.iter().map(|piece| piece.len).sum()
+/// The length of a chunk.
+pub fn len(chunk: &[FilePart]) -> u64 {
+    chunk.iter().map(|part| part.len).sum()
 }
 
 #[cfg(test)]
@@ -88,20 +87,32 @@ mod tests {
         assert_eq!(lens(&[]), [0; 0]);
         assert_eq!(lens(&[0, 0]), [0; 0], "an empty file needs no chunk");
         assert_eq!(lens(&[1, 2, 3]), [6]);
-        assert_eq!(lens(&[LARGEST]), [LARGEST]);
-        assert_eq!(lens(&[LARGEST + 1]), [LARGEST, 1]);
-        assert_eq!(lens(&[1, 2 * LARGEST + 5, 2]), [LARGEST, LARGEST, 5, 3]);
-        assert_eq!(lens(&[LARGEST - 1, 1, 1]), [LARGEST, 1]);
-        assert_eq!(lens(&[LARGEST, LARGEST + 1, 0, LARGEST / 2]), [LARGEST, 1, LARGEST, LARGEST / 2]);
+        assert_eq!(lens(&[MAX_CHUNK_BYTES]), [MAX_CHUNK_BYTES]);
+        assert_eq!(lens(&[MAX_CHUNK_BYTES + 1]), [MAX_CHUNK_BYTES, 1]);
+        assert_eq!(lens(&[1, 2 * MAX_CHUNK_BYTES + 5, 2]), [MAX_CHUNK_BYTES, MAX_CHUNK_BYTES, 5, 3]);
+        assert_eq!(lens(&[MAX_CHUNK_BYTES - 1, 1, 1]), [MAX_CHUNK_BYTES, 1]);
+        assert_eq!(
+            lens(&[MAX_CHUNK_BYTES, MAX_CHUNK_BYTES + 1, 0, MAX_CHUNK_BYTES / 2]),
+            [MAX_CHUNK_BYTES, 1, MAX_CHUNK_BYTES, MAX_CHUNK_BYTES / 2]
+        );
     }
 
     #[test]
-    fn every_byte_of_every_file_stands_in_one_chunk() {
-        let sizes = [5, 0, LARGEST, 3 * LARGEST + 1, 7, LARGEST / 2, LARGEST / 2 + 1, 1];
+    fn every_byte_of_every_file_is_in_exactly_one_chunk() {
+        let sizes = [
+            5,
+            0,
+            MAX_CHUNK_BYTES,
+            3 * MAX_CHUNK_BYTES + 1,
+            7,
+            MAX_CHUNK_BYTES / 2,
+            MAX_CHUNK_BYTES / 2 + 1,
+            1,
+        ];
         let mut covered = vec![0; sizes.len()];
-        for piece in chunks(&manifest(&sizes)).into_iter().flatten() {
-            assert_eq!(piece.offset, covered[piece.entry], "in order and without a gap");
-            covered[piece.entry] += piece.len;
+        for part in chunks(&manifest(&sizes)).into_iter().flatten() {
+            assert_eq!(part.offset, covered[part.entry], "in order and without a gap");
+            covered[part.entry] += part.len;
         }
         assert_eq!(covered, sizes);
     }

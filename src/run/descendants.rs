@@ -1,10 +1,9 @@
-//! Ends whatever a step has started and left running, also what went into a session of its own: it could go on writing
-//! into a result that is kept.
+//! Ends all processes that a step has started and left running, including those in their own session: they could
+//! still write into a stored result.
 //!
-//! This process adopts the orphans of the processes that it starts (`PR_SET_CHILD_SUBREAPER`). Which step an orphan
-//! belongs to is told by a mark that every process inherits and that changes nothing: the limit on file locks, which
-//! Linux has kept without using it since 2.4.25. So no process between this one and a step is needed, and a step that
-//! leaves nothing costs one read of `/proc`.
+//! This process adopts the orphans of its children (`PR_SET_CHILD_SUBREAPER`). A mark that every process inherits
+//! shows the step of an orphan: the limit on file locks, which Linux keeps but has not enforced since 2.4.25. So no
+//! process in between is necessary, and a step that leaves nothing costs one read of `/proc`.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -15,10 +14,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, waitid};
 
-/// So many steps of a run have marks of their own.
-const STEPS: u64 = 1 << 20;
-/// How long ended processes may take to go.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// This many steps of a run have different marks.
+const MAX_MARKS: u64 = 1 << 20;
+/// How long killed processes may take to end.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The marks of the steps of this run.
 #[derive(Debug, Clone)]
@@ -26,16 +25,16 @@ pub(super) struct Descendants(Arc<Mutex<Started>>);
 
 #[derive(Debug)]
 struct Started {
-    /// The mark of the first step, and how many there were.
+    /// The mark of the first step, and the number of steps so far.
     first: u64,
     steps: u64,
-    /// The processes that this one has started itself and waits for.
+    /// The processes that this one has started and waits for.
     own: HashSet<Pid>,
     /// The list of this process's children.
     children: Option<File>,
 }
 
-/// What the processes of one step have in common.
+/// The mark that the processes of one step share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark(u64);
 
@@ -44,7 +43,7 @@ impl Descendants {
     pub fn adopt() -> Self {
         system::adopt_orphans();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
-        // No two runs have the same: the process number and the time are in it.
+        // Unique for each run: it contains the process ID and the time.
         let run = u64::from(std::process::id()) << 20 | (now >> 10 & 0xf_ffff);
         let first = 1 << 62 | (run << 20 & !(3 << 62));
         Self(Arc::new(Mutex::new(Started {
@@ -60,45 +59,45 @@ impl Descendants {
         self.started().first
     }
 
-    /// Starts a process of a step, which `start` does, with a mark for it and for all that it starts.
+    /// Starts a process of a step with `start`. It and its children get a new mark.
     pub fn marked<T>(&self, start: impl FnOnce() -> T) -> (Mark, T) {
         let mark = {
             let mut started = self.started();
             started.steps += 1;
-            Mark(started.first + started.steps % STEPS)
+            Mark(started.first + started.steps % MAX_MARKS)
         };
         (mark, system::with_mark(mark.0, start))
     }
 
-    /// Waits until a process that this one has started has ended, and leaves it to be waited for. Orphans of its step
-    /// that end meanwhile are let go of: a long step may leave many.
+    /// Blocks until a process of this one has ended, without reaping it. Meanwhile it reaps orphans of its step,
+    /// because a long step may leave many.
     pub fn wait_for(&self, main: Pid, mark: Mark) {
         system::wait_for(main, || {
             reap(&self.orphans(mark));
         });
     }
 
-    /// Takes note of a process that this one waits for.
+    /// Registers a process that this one waits for.
     pub fn add(&self, process: Pid) {
         self.started().own.insert(process);
     }
 
-    /// Takes note that a process has ended and is about to be waited for: then its number is free for another one.
+    /// Unregisters a process that has ended and is about to be reaped; after that its number may be reused.
     pub fn remove(&self, process: Pid) {
         self.started().own.remove(&process);
     }
 
-    /// Ends what is left of a step whose own process has ended and was waited for.
+    /// Ends the remaining processes of a step whose own process was reaped.
     ///
     /// # Errors
-    /// A sentence, when something is still there after some seconds.
+    /// A message, if one of them still exists after some seconds.
     pub fn end(&self, mark: Mark) -> Result<(), String> {
         let since = Instant::now();
         loop {
             let left = self.orphans(mark);
             let Some(first) = left.first() else { return Ok(()) };
-            if since.elapsed() > PATIENCE {
-                return Err(format!("a process that it left does not end (number {first})"));
+            if since.elapsed() > EXIT_TIMEOUT {
+                return Err(format!("process {first}, which it left running, does not end"));
             }
             let mut stopped = Vec::new();
             left.iter().for_each(|orphan| stop_with_children(*orphan, &mut stopped));
@@ -129,12 +128,12 @@ impl Descendants {
     }
 }
 
-/// Ends every process that has a mark of the run whose first mark is `first`, wherever it is.
+/// Ends every process that has a mark of the run whose first mark is `first`.
 pub(super) fn end_all(first: u64) {
     let since = Instant::now();
     let is_of_run =
-        |process: &Pid| mark_of(*process).is_some_and(|mark| mark >= first && mark - first < STEPS);
-    while since.elapsed() < PATIENCE {
+        |process: &Pid| mark_of(*process).is_some_and(|mark| mark >= first && mark - first < MAX_MARKS);
+    while since.elapsed() < EXIT_TIMEOUT {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let left: Vec<Pid> =
             processes.filter_map(|item| number(item.file_name().to_str()?)).filter(is_of_run).collect();
@@ -153,7 +152,7 @@ fn wait_without_reaping(process: Pid) {
     while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(process), options) {}
 }
 
-/// Whether any of these had ended. Each is let go of.
+/// Reaps those that have ended. Returns whether there were any.
 fn reap(processes: &[Pid]) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     let ended =
@@ -161,9 +160,9 @@ fn reap(processes: &[Pid]) -> bool {
     ended.count() > 0
 }
 
-/// Stops a process and what it has started, and lists them. All are stopped before any is ended: a shell that waits for a
-/// program would go on with its next line, and write. A run within a step has marks of its own, so children count whatever
-/// their mark.
+/// Stops a process and its children, and lists them. All are stopped before one is killed: a shell that waits for a
+/// program would continue with its next line and might write. A run within a step has its own marks, so children
+/// count whatever their mark.
 fn stop_with_children(process: Pid, stopped: &mut Vec<Pid>) {
     let _ = kill_process(process, Signal::STOP);
     stopped.push(process);
@@ -171,7 +170,7 @@ fn stop_with_children(process: Pid, stopped: &mut Vec<Pid>) {
     numbers(&children).into_iter().for_each(|child| stop_with_children(child, stopped));
 }
 
-/// Lists the children of a process. Orphans are given to its first thread.
+/// Lists the children of a process. The system gives orphans to its first thread.
 fn children_file(process: Pid) -> String {
     let number = process.as_raw_nonzero();
     format!("/proc/{number}/task/{number}/children")
@@ -181,7 +180,7 @@ fn numbers(listed: &str) -> Vec<Pid> {
     listed.split_whitespace().filter_map(number).collect()
 }
 
-/// Reads a file of `/proc` from its beginning: its text is that of this moment.
+/// Reads a file of `/proc` from its start, so the text is current.
 fn read_again(file: &File) -> io::Result<String> {
     let mut text = Vec::new();
     let mut part = [0; 4096];
@@ -211,15 +210,15 @@ mod system {
         Pid, PidfdFlags, Resource, Rlimit, getpid, getrlimit, pidfd_open, set_child_subreaper, setrlimit,
     };
 
-    /// How often ended orphans of a running step are let go of.
+    /// The time between two reaps of orphans of a running step.
     const REAP_EVERY: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
     pub fn adopt_orphans() {
-        // Where the system refuses, orphans go to its first process, and the guard ends them with the run.
+        // If the system refuses, orphans go to its first process, and the guard ends them with the run.
         let _ = set_child_subreaper(Some(getpid()));
     }
 
-    /// The limit is this whole process's for the moment, so all steps are started by one thread.
+    /// The limit applies to the whole process for the moment, so one thread starts all steps.
     pub fn with_mark<T>(mark: u64, start: impl FnOnce() -> T) -> T {
         let before = getrlimit(Resource::Locks);
         let _ = setrlimit(Resource::Locks, Rlimit { current: Some(mark), maximum: before.maximum });
@@ -235,7 +234,7 @@ mod system {
                 meanwhile();
             }
         }
-        // Ended by now, or a kernel without such descriptors.
+        // It has ended, or the kernel has no such descriptors.
         super::wait_without_reaping(process);
     }
 }

@@ -1,10 +1,10 @@
-//! A small process beside a run that ends what the run has started when the run itself is gone, however it went
-//! (`kill -9` too). It is this same program, called as `guard`. The end of its standard input means that the run is
-//! gone; a file that the run keeps up to date, its standard output, then says which process groups to end.
+//! A small process that ends the processes of a run when the run itself ends, in any way (`kill -9` too). It is this
+//! same program, called as `guard`. The end of its standard input means that the run has ended. A file that the run
+//! updates, its standard output, then lists the process groups to end.
 //!
-//! A process cannot ask the system to be ended with its parent on behalf of the programs it starts, and those start
-//! others. A group is the whole of them. The file is there so that the guard sleeps until the end: telling it of
-//! each start and end through its input would wake it twice for each step.
+//! The system can end a process with its parent, but not the programs that this process starts. A process group
+//! includes them. The file lets the guard sleep until the end: messages for each start and end would wake it twice
+//! per step.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,27 +18,27 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::descendants;
 
-/// Bytes of a place in the file: the number of a group, or 0.
-const PLACE: usize = size_of::<i32>();
+/// The size of an entry of the file: the number of a group, or 0.
+const ENTRY_BYTES: usize = size_of::<i32>();
 
-/// The run's line to its guard.
+/// The run's side of its guard.
 #[derive(Debug, Clone)]
 pub(super) struct Guard(Arc<Mutex<Watched>>);
 
 #[derive(Debug)]
 struct Watched {
-    /// By place in the file: the group that stands there.
-    places: Vec<Option<Pid>>,
+    /// The group in each entry of the file.
+    entries: Vec<Option<Pid>>,
     file: File,
     process: Option<Pid>,
-    /// Closed by the system when this process is gone.
+    /// The system closes it when this process ends.
     _line: ChildStdin,
 }
 
 impl Guard {
-    /// Starts the guard: `program guard`.
+    /// Starts the guard with `program guard`.
     ///
-    /// `first_mark` is the run's first one for its [descendants](super::descendants).
+    /// `first_mark` is the first mark of the run for its [descendants](super::descendants).
     pub fn start(program: &Path, first_mark: u64) -> io::Result<Self> {
         let file = file_without_name()?;
         let mut command = Command::new(program);
@@ -49,44 +49,44 @@ impl Guard {
             .stdin(Stdio::piped())
             .stdout(file.try_clone()?)
             .stderr(Stdio::null());
-        // What ends the group of the run, Ctrl-C say, must not end its guard.
+        // A signal to the group of the run, such as Ctrl-C, must not end the guard.
         let mut child = command.process_group(0).spawn()?;
         let line = child.stdin.take().ok_or_else(|| io::Error::other("the guard has no standard input"))?;
         let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        // It ends with its input, that is with this process.
+        // It ends with its standard input, which this process holds.
         std::thread::spawn(move || child.wait());
-        Ok(Self(Arc::new(Mutex::new(Watched { places: Vec::new(), file, process, _line: line }))))
+        Ok(Self(Arc::new(Mutex::new(Watched { entries: Vec::new(), file, process, _line: line }))))
     }
 
-    /// Its process.
+    /// The process of the guard.
     pub fn process(&self) -> Option<Pid> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).process
     }
 
-    /// From now on the group `group` is ended when the run is gone.
+    /// From now on the guard ends `group` when the run ends.
     pub fn watch(&self, group: Pid) {
         self.replace(None, Some(group));
     }
 
-    /// The group has ended.
+    /// Removes a group that has ended.
     pub fn leave(&self, group: Pid) {
         self.replace(Some(group), None);
     }
 
     fn replace(&self, old: Option<Pid>, new: Option<Pid>) {
         let mut watched = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let place = watched.places.iter().position(|place| *place == old).unwrap_or_else(|| {
-            watched.places.push(None);
-            watched.places.len() - 1
+        let entry = watched.entries.iter().position(|entry| *entry == old).unwrap_or_else(|| {
+            watched.entries.push(None);
+            watched.entries.len() - 1
         });
-        watched.places[place] = new;
+        watched.entries[entry] = new;
         let number = new.map_or(0, |group| group.as_raw_nonzero().get());
-        // Without a guard the run goes on; only its own violent end would leave something behind.
-        let _ = watched.file.write_all_at(&number.to_ne_bytes(), (place * PLACE) as u64);
+        // Without a guard the run continues; only a violent end of the run could leave processes behind.
+        let _ = watched.file.write_all_at(&number.to_ne_bytes(), (entry * ENTRY_BYTES) as u64);
     }
 }
 
-/// On Linux one that needs no disk, which may be full or read-only.
+/// In memory on Linux, because a disk may be full or read-only.
 fn file_without_name() -> io::Result<File> {
     #[cfg(target_os = "linux")]
     {
@@ -98,7 +98,8 @@ fn file_without_name() -> io::Result<File> {
     }
 }
 
-/// The guard's side: waits until `line` ends, then ends the groups that stand in `watched`, and what has left them.
+/// The guard's side: waits until `line` ends, then ends the groups in `watched` and the processes that have left
+/// them.
 ///
 /// # Errors
 /// When one of the two cannot be read.
@@ -106,10 +107,10 @@ pub fn guard(line: &mut impl Read, watched: &File, first_mark: u64) -> io::Resul
     io::copy(line, &mut io::sink())?;
     let mut bytes = vec![0; usize::try_from(watched.metadata()?.len()).unwrap_or_default()];
     watched.read_exact_at(&mut bytes, 0)?;
-    let numbers = bytes.as_chunks::<PLACE>().0.iter().map(|place| i32::from_ne_bytes(*place));
+    let numbers = bytes.as_chunks::<ENTRY_BYTES>().0.iter().map(|entry| i32::from_ne_bytes(*entry));
     let groups: Vec<Pid> = numbers.filter(|group| *group > 1).filter_map(Pid::from_raw).collect();
     for group in &groups {
-        // It may have ended this moment.
+        // It may just have ended.
         let _ = kill_process_group(*group, Signal::KILL);
     }
     if !groups.is_empty() {
@@ -125,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_still_stands_in_the_file_at_the_end_is_ended_and_nothing_else() {
+    fn exactly_the_groups_in_the_file_are_ended() {
         let sleeping = || Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
         let (mut watched, mut left) = (sleeping(), sleeping());
         let file = file_without_name().unwrap();

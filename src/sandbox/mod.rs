@@ -1,6 +1,6 @@
-//! Runs a program so that its undeclared reads come to light: `report` lets it do what it wants and watches which
-//! files it opens (by ptrace), `strict` keeps it from opening them (by Landlock, which needs no privileges) and, where
-//! ptrace is permitted, names what it was kept from. Both are Linux's. It knows files and folders, not steps.
+//! Runs a program and detects undeclared reads. `report` watches which files it opens (with ptrace) and allows all of
+//! them. `strict` denies undeclared files (with Landlock, which needs no privileges) and, if ptrace is permitted,
+//! reports them. Both need Linux. This module knows files and folders, not steps.
 
 #[cfg(target_os = "linux")]
 mod private;
@@ -16,54 +16,52 @@ use std::process::{Command, ExitStatus};
 use schemars::JsonSchema;
 use stage_api::ParamEnum;
 
-/// How a program is watched.
+/// The sandbox mode of a program.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
 #[serde(rename_all = "lowercase")]
 #[param(unquoted)]
 pub enum Sandbox {
-    /// Not at all.
+    /// No sandbox.
     #[default]
     Off,
-    /// Undeclared reads are named when the program has ended.
+    /// Undeclared reads are reported when the program has ended.
     Report,
     /// Undeclared reads fail.
     Strict,
 }
 
 impl Sandbox {
-    /// Whether there is none.
+    /// Whether there is no sandbox.
     pub fn is_off(&self) -> bool {
         *self == Self::Off
     }
 }
 
-/// What a program may open next to what is the system's.
+/// The files that a program may open in addition to those of the system.
 #[derive(Debug, Clone, Default)]
 pub struct Allowed {
     /// Files and folders it may read.
     pub read: Vec<PathBuf>,
-    /// Folders it may write in, and files it may write.
+    /// Folders and files it may write.
     pub write: Vec<PathBuf>,
 }
 
-/// How a watched program ended.
+/// The end of a watched program.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// The files that it read and may not, or, under [`Sandbox::Strict`], that it was kept from opening; in the order
-    /// of their names.
+    /// The undeclared files that it read, or, under [`Sandbox::Strict`], that it was denied; sorted by name.
     pub undeclared: Vec<PathBuf>,
 }
 
-/// Read by nearly every program: the programs, libraries and settings of the system. Folders that are not there are
-/// passed over.
+/// The programs, libraries and settings of the system, which nearly every program reads. Missing folders are skipped.
 pub const SYSTEM_FOLDERS: [&str; 13] = [
     "/bin", "/etc", "/lib", "/lib32", "/lib64", "/nix", "/opt", "/proc", "/run", "/sbin", "/sys", "/usr",
     "/var/lib",
 ];
 
-/// Devices that hold nothing, and terminals: they connect no steps.
+/// Devices without content, and terminals: they carry no data between steps.
 const DEVICES: [&str; 9] = [
     "/dev/null",
     "/dev/zero",
@@ -75,7 +73,7 @@ const DEVICES: [&str; 9] = [
     "/dev/pts",
     "/dev/fd",
 ];
-/// GPUs, by how the names of their devices begin.
+/// The first letters of the names of GPU devices.
 const GPU_DEVICES: [&str; 5] = ["nvidia", "dri", "kfd", "accel", "dxg"];
 
 /// The devices that a program may use.
@@ -88,7 +86,7 @@ fn devices() -> Vec<PathBuf> {
     DEVICES.iter().map(PathBuf::from).chain(gpus.map(|item| item.path())).collect()
 }
 
-/// Runs `command` to its end in this thread. Its standard streams are as `command` says.
+/// Runs `command` to its end on this thread, with the standard streams of `command`.
 ///
 /// # Errors
 /// When it cannot be started, or this system cannot watch it.
@@ -110,7 +108,7 @@ mod system {
     use super::{Allowed, Command, Ended, io};
 
     fn unsupported() -> io::Error {
-        io::Error::other("`sandbox` needs Linux; take it out of the step, or run the step there")
+        io::Error::other("`sandbox` needs Linux; remove it from the step, or run the step on Linux")
     }
 
     pub fn report(_: &mut Command, _: &Allowed) -> io::Result<Ended> {
@@ -142,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn report_names_what_was_read_and_not_declared_and_changes_nothing() {
+    fn report_names_undeclared_reads_and_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let project = folder.path().canonicalize().unwrap();
         let line = "cat declared secret > out/x; cat out/x >/dev/null; (cat tool & wait) > out/y; echo z > new; cat new > /dev/null; exit 7";
@@ -168,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn strict_lets_declared_files_be_read_and_out_be_written_and_nothing_else() {
+    fn strict_allows_reads_of_declared_files_and_writes_to_out_only() {
         let folder = tempfile::tempdir().unwrap();
         let project = folder.path().canonicalize().unwrap();
         let code = |line: &str| ran(line, Sandbox::Strict, &project).status.code();
@@ -178,11 +176,11 @@ mod tests {
         assert_ne!(code("echo x > new"), Some(0));
         assert_ne!(code("rm declared"), Some(0));
         assert_eq!(fs::read_to_string(project.join("declared")).unwrap(), "declared");
-        fs::write(project.join("new"), "this process is as free as before").unwrap();
+        fs::write(project.join("new"), "this process is not restricted").unwrap();
     }
 
     #[test]
-    fn strict_names_what_it_kept_from_being_opened_or_run() {
+    fn strict_names_denied_files_and_programs() {
         let folder = tempfile::tempdir().unwrap();
         let project = folder.path().canonicalize().unwrap();
         fs::copy("/bin/true", project.join("program")).unwrap();
@@ -193,19 +191,16 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_landlock_is_said_and_nothing_runs() {
+    fn without_landlock_nothing_runs_and_the_error_names_it() {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new("/bin/touch");
         command.arg(folder.path().join("ran"));
         let missing = |_: &Allowed| Err("no such system call".into());
         let error =
             super::strict::strict_by(missing, &mut command, &Allowed::default()).unwrap_err().to_string();
+        assert!(error.contains("cannot restrict the step with Landlock ("), "{error}");
         assert!(
-            error.contains("`sandbox: strict` needs Landlock, which this kernel does not offer"),
-            "{error}"
-        );
-        assert!(
-            error.contains("no such system call") && error.contains("`sandbox: report` may do"),
+            error.contains("no such system call") && error.contains("`sandbox: report` needs no Landlock"),
             "{error}"
         );
         assert!(!folder.path().join("ran").exists());

@@ -1,4 +1,4 @@
-//! `strict`: Landlock keeps a program, and whatever it starts, from opening what it may not.
+//! `strict`: Landlock denies a program and its children all undeclared files.
 
 use std::fs;
 use std::io;
@@ -15,18 +15,18 @@ use super::private::{SHARED_MEMORY, own_shared_memory};
 use super::watch::watched;
 use super::{Allowed, Ended, SYSTEM_FOLDERS, devices};
 
-/// Rights on files and folders that the first Landlock knew; without these there is no sandbox.
-const LEAST: ABI = ABI::V1;
-/// Rights that later ones added, taken where the kernel has them.
-const MOST: ABI = ABI::V5;
+/// Access rights of the first Landlock version, which are required.
+const REQUIRED_ABI: ABI = ABI::V1;
+/// Access rights of later versions, used if the kernel supports them.
+const NEWEST_ABI: ABI = ABI::V5;
 
-/// Why a restriction was not taken.
+/// The reason why a restriction failed.
 type NotRestricted = Box<dyn std::error::Error>;
 
 /// Runs under Landlock.
 pub(super) fn strict(command: &mut Command, allowed: &Allowed) -> io::Result<Ended> {
     let mut allowed = allowed.clone();
-    // A project in memory would be hidden.
+    // A new `/dev/shm` would hide a project that is in it.
     let is_free = !allowed.read.iter().chain(&allowed.write).any(|path| path.starts_with(SHARED_MEMORY));
     if is_free && own_shared_memory() {
         allowed.write.push(SHARED_MEMORY.into());
@@ -34,8 +34,7 @@ pub(super) fn strict(command: &mut Command, allowed: &Allowed) -> io::Result<End
     strict_by(restrict, command, &allowed)
 }
 
-/// Runs under what `restrict` does to the calling thread. A restriction holds for the thread that takes it and for
-/// what it starts, so a thread is made for it.
+/// Runs the program after `restrict` on a new thread: a restriction applies to the calling thread and its children.
 pub(super) fn strict_by(
     restrict: fn(&Allowed) -> Result<(), NotRestricted>,
     command: &mut Command,
@@ -45,22 +44,22 @@ pub(super) fn strict_by(
         let thread = scope.spawn(|| {
             restrict(allowed).map_err(|error| {
                 io::Error::other(format!(
-                    "`sandbox: strict` needs Landlock, which this kernel does not offer ({error}); \
-                     `sandbox: report` may do"
+                    "cannot restrict the step with Landlock ({error}); \
+                     `sandbox: report` needs no Landlock"
                 ))
             })?;
-            // Where it may not be watched it is kept from what it may not open all the same.
+            // Without ptrace, Landlock still denies undeclared files.
             let (status, watch) = watched(command, allowed, false)?;
             Ok(Ended { status, undeclared: watch.refused.into_iter().collect() })
         });
-        thread.join().map_err(|_| io::Error::other("the thread that waits for it broke off"))?
+        thread.join().map_err(|_| io::Error::other("the thread that waits for it panicked"))?
     })
 }
 
-/// Root reads the memory and the environment of every process, Landlock or not, and mounts what it likes; what this
-/// thread starts does not.
-fn give_up_capabilities() {
-    let given_up = [
+/// Root can read the memory and the environment of every process despite Landlock, and can mount. The children of
+/// this thread lose these capabilities.
+fn drop_capabilities() {
+    let dropped = [
         CapabilitySet::SYS_ADMIN,
         CapabilitySet::SYS_PTRACE,
         CapabilitySet::PERFMON,
@@ -69,34 +68,34 @@ fn give_up_capabilities() {
         CapabilitySet::BPF,
         CapabilitySet::CHECKPOINT_RESTORE,
     ];
-    for capability in given_up {
-        // Who is not root has none of them.
+    for capability in dropped {
+        // Other users have none of them.
         let _ = remove_capability_from_bounding_set(capability);
     }
 }
 
 fn restrict(allowed: &Allowed) -> Result<(), NotRestricted> {
-    give_up_capabilities();
+    drop_capabilities();
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::from_all(LEAST))?
+        .handle_access(AccessFs::from_all(REQUIRED_ABI))?
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(MOST))?
-        // Other processes are neither ended nor spoken to by a name that is no file.
+        .handle_access(AccessFs::from_all(NEWEST_ABI))?
+        // Denies signals to other processes, and sockets without a file.
         .scope(Scope::AbstractUnixSocket | Scope::Signal)?;
     let mut ruleset = ruleset.create()?;
     let system = |folders: &[&str]| folders.iter().map(PathBuf::from).collect::<Vec<_>>();
     let rules = [
-        (system(&SYSTEM_FOLDERS), AccessFs::from_read(MOST)),
-        (devices(), AccessFs::from_all(MOST)),
-        (allowed.read.clone(), AccessFs::from_read(MOST)),
-        (allowed.write.clone(), AccessFs::from_all(MOST)),
+        (system(&SYSTEM_FOLDERS), AccessFs::from_read(NEWEST_ABI)),
+        (devices(), AccessFs::from_all(NEWEST_ABI)),
+        (allowed.read.clone(), AccessFs::from_read(NEWEST_ABI)),
+        (allowed.write.clone(), AccessFs::from_all(NEWEST_ABI)),
     ];
     for (paths, access) in rules {
         for path in paths {
-            // What is not there cannot be opened either.
+            // A missing path cannot be opened either.
             let Ok(metadata) = fs::metadata(&path) else { continue };
-            let access = if metadata.is_dir() { access } else { access & AccessFs::from_file(MOST) };
+            let access = if metadata.is_dir() { access } else { access & AccessFs::from_file(NEWEST_ABI) };
             ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(&path)?, access))?;
         }
     }

@@ -1,4 +1,4 @@
-//! Watching a program and whatever it starts by ptrace: which files it opened or ran, and from which it was kept.
+//! Watches a program and its children with ptrace: which files it opened or ran, and which it was denied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -20,38 +20,39 @@ use nix::unistd::Pid;
 
 use super::{Allowed, Ended, SYSTEM_FOLDERS, devices};
 
-/// The system calls that open files, and which of their arguments are the folder that the path begins in, if it is
-/// not the current one, and the path.
+/// The system calls that open files, with the indexes of two arguments: the folder that the path is relative to, if
+/// there is one, and the path.
 const OPENING: &[(i64, Option<usize>, usize)] = &[
     (libc::SYS_openat, Some(0), 1),
     (libc::SYS_openat2, Some(0), 1),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_open, None, 0),
 ];
-/// As above, the system calls that run a file.
+/// The same for the system calls that run a file.
 const RUNNING: &[(i64, Option<usize>, usize)] =
     &[(libc::SYS_execve, None, 0), (libc::SYS_execveat, Some(0), 1)];
-/// No path is longer, in bytes.
-const LONGEST_PATH: usize = 4096;
+/// Size limit of a path, in bytes (`PATH_MAX`).
+const MAX_PATH_BYTES: usize = 4096;
 
-/// Runs with every system call watched; what was opened is read from `/proc` while the program stands still.
+/// Runs the program and watches every system call. Opened files are read from `/proc` while the program is stopped.
 pub(super) fn report(command: &mut Command, allowed: &Allowed) -> io::Result<Ended> {
     let (status, watch) = watched(command, allowed, true)?;
     Ok(Ended { status, undeclared: watch.undeclared.into_iter().collect() })
 }
 
-/// Runs with every system call watched; where that is not permitted, without, unless `must`.
+/// Runs the program and watches every system call. If ptrace is not permitted, it runs unwatched, or is an error if
+/// `is_required`.
 pub(super) fn watched(
     command: &mut Command,
     allowed: &Allowed,
-    must: bool,
+    is_required: bool,
 ) -> io::Result<(ExitStatus, Watch)> {
     let is_watched = Arc::new(AtomicBool::new(true));
-    let asks = Arc::clone(&is_watched);
-    #[allow(unsafe_code, reason = "between fork and exec only an async-signal-safe system call is made")]
+    let wants_trace = Arc::clone(&is_watched);
+    #[allow(unsafe_code, reason = "between fork and exec only an async-signal-safe system call runs")]
     // SAFETY: an atomic is read and `traceme` is a single system call; nothing is allocated, no lock taken.
     unsafe {
-        command.pre_exec(move || match asks.load(Ordering::Relaxed) {
+        command.pre_exec(move || match wants_trace.load(Ordering::Relaxed) {
             true => ptrace::traceme().map_err(io::Error::from),
             false => Ok(()),
         });
@@ -64,9 +65,9 @@ pub(super) fn watched(
         refused: BTreeSet::new(),
     };
     let child = match command.spawn() {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) && must => {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) && is_required => {
             return Err(io::Error::other(
-                "`sandbox: report` watches by ptrace, which this system does not permit; `sandbox: strict` may do",
+                "cannot watch the step with ptrace (operation not permitted); `sandbox: strict` needs no ptrace",
             ));
         }
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
@@ -79,20 +80,20 @@ pub(super) fn watched(
     Ok((status, watch))
 }
 
-/// What was seen of a program.
+/// What was observed of a program.
 pub(super) struct Watch {
     allowed: Paths,
-    /// Tasks within a system call, which one that is, and its arguments.
+    /// Tasks that are in a system call, with its number and arguments.
     calls: BTreeMap<Pid, (i64, [u64; 6])>,
-    /// Files that it opened to write: what it wrote itself is no input.
+    /// Files that it opened to write: its own output is not an input.
     written: BTreeSet<PathBuf>,
     undeclared: BTreeSet<PathBuf>,
-    /// Files that it was kept from opening.
+    /// Files that it was denied.
     pub(super) refused: BTreeSet<PathBuf>,
 }
 
 impl Watch {
-    /// Follows `main` and all that it starts until `main` has ended.
+    /// Follows `main` and its children until `main` has ended.
     fn follow(&mut self, main: Pid) -> io::Result<ExitStatus> {
         let options = Options::PTRACE_O_TRACESYSGOOD
             | Options::PTRACE_O_TRACEFORK
@@ -100,7 +101,7 @@ impl Watch {
             | Options::PTRACE_O_TRACECLONE
             | Options::PTRACE_O_TRACEEXEC
             | Options::PTRACE_O_EXITKILL;
-        // Only what this thread started: other threads wait for steps of their own.
+        // Only its own children: other threads wait for theirs.
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         waitpid(main, Some(flags))?;
         ptrace::setoptions(main, options)?;
@@ -126,7 +127,7 @@ impl Watch {
                     }
                     (task, None)
                 }
-                // A new task begins with a stop that nobody sent.
+                // A new task begins with a stop.
                 Ok(WaitStatus::Stopped(task, Signal::SIGSTOP | Signal::SIGTRAP)) => (task, None),
                 Ok(WaitStatus::Stopped(task, signal)) => (task, Some(signal)),
                 Ok(WaitStatus::Exited(task, _) | WaitStatus::Signaled(task, ..)) => {
@@ -135,12 +136,12 @@ impl Watch {
                 }
                 Ok(_) => continue,
             };
-            // A task may be gone already: killed by another one.
+            // Another task may have killed it.
             let _ = ptrace::syscall(task, pass_on);
         }
     }
 
-    /// A system call begins, or has returned: if it opened a file for reading, that is looked at.
+    /// At the start and at the end of a system call: records a file that it opened to read.
     fn called(&mut self, task: Pid) {
         let Ok(call) = ptrace::syscall_info(task) else { return };
         #[allow(unsafe_code, reason = "`op` says which part of the union the kernel has filled")]
@@ -194,11 +195,11 @@ impl Watch {
     }
 }
 
-/// The path that stands at an address of a task that stands still; relative ones begin in `folder`, a descriptor,
-/// or in the current one.
+/// The path at an address of a stopped task. A relative path is relative to `folder`, a descriptor, or to the current
+/// directory.
 fn path_at(task: Pid, folder: Option<u64>, address: u64) -> Option<PathBuf> {
-    let mut bytes = vec![0; LONGEST_PATH];
-    // It may end before as many bytes do.
+    let mut bytes = vec![0; MAX_PATH_BYTES];
+    // The path may end before the buffer does.
     let length = fs::File::open(format!("/proc/{task}/mem")).ok()?.read_at(&mut bytes, address).ok()?;
     bytes.truncate(bytes[..length].iter().position(|byte| *byte == 0)?);
     let path = PathBuf::from(OsString::from_vec(bytes));

@@ -1,80 +1,80 @@
-//! What may keep a store from being used.
+//! The errors of the store.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::VERSION;
 
-/// A store that cannot be used.
+/// The store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The folder holds something else, or a cache of another version.
+    /// The folder holds a cache of another version.
     #[error("{} was written by another version of this program ({found}; this one writes {})", folder.display(), VERSION.trim())]
     Version {
         /// The cache.
         folder: PathBuf,
-        /// What its VERSION file says.
+        /// The content of its VERSION file.
         found: String,
     },
-    /// The folder holds other things and no store.
-    #[error("{} is not a cache of this program: it holds `{found}`; name an empty folder, or one that need not exist", folder.display())]
+    /// The folder holds other files and no store.
+    #[error("{} is not a cache of this program: it holds `{found}`; name an empty or a new folder", folder.display())]
     Foreign {
         /// The folder.
         folder: PathBuf,
-        /// Something that lies in it.
+        /// The name of one of these files.
         found: String,
     },
-    /// A job on a cluster works on what is to run here.
+    /// A job on a cluster runs the key that should run here.
     #[error(
-        "a job that an earlier run submitted works on it ({}{}); make with `--executor slurm` to go on with that job, \
-         or cancel it",
+        "a job that an earlier run submitted still runs this step ({}{}); use `--executor slurm` to continue it, \
+         or cancel the job",
         job_dir.display(),
         by.as_ref().map(|by| format!(": {by}")).unwrap_or_default()
     )]
     JobRunning {
-        /// The job's desk.
+        /// The job directory.
         job_dir: PathBuf,
-        /// What is known of the job.
+        /// The last entry in its job lock.
         by: Option<String>,
     },
-    /// Something could not be read or written.
+    /// A file could not be read or written.
     #[error("{}: cannot {act}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was being done.
+        /// What failed, as a verb.
         act: &'static str,
-        /// Why it did not succeed.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The lock file beside the pipeline holds a line that is no pin.
-    #[error("{}:{line}: is not `<profile>/<step>/<path> <digest>`, each name once", file.display())]
+    /// A line of the lockfile is not valid.
+    #[error("{}:{line}: expected `<profile>/<step>/<path> <digest>`, each name once", file.display())]
     Lockfile {
-        /// The lock file.
+        /// The lockfile.
         file: PathBuf,
         /// The line, from 1.
         line: usize,
     },
-    /// The evidence holds a line that is no record.
-    #[error("{}:{line}: is not a record of a step", file.display())]
+    /// A line of the evidence is not a record.
+    #[error("{}:{line}: this line is not a record of a step", file.display())]
     Evidence {
         /// The file of records.
         file: PathBuf,
         /// The line, from 1.
         line: usize,
     },
-    /// A step put something else in place of its output folder.
-    #[error("{}: it is {found}, not the folder that {{out}} was; write into {{out}} instead of replacing it", path.display())]
+    /// A step replaced its output folder.
+    #[error("{}: the output folder is {found}; write into {{out}} instead of replacing it", path.display())]
     OutputReplaced {
         /// The output folder.
         path: PathBuf,
-        /// What is there.
+        /// What is there now.
         found: &'static str,
     },
-    /// A step left something in its output folder that cannot be kept.
-    #[error("the output cannot be kept: {0}")]
+    /// The output holds something that a tree cannot hold.
+    #[error("cannot store the output: {0}")]
     Output(#[from] crate::tree::TreeError),
-    /// A result cannot be read. It may be what it should be.
+    /// A result cannot be read. It may be intact.
     #[error("{0}")]
     Unreadable(crate::tree::TreeError),
 }

@@ -1,4 +1,4 @@
-//! Small acts on files that the store needs whole or not at all, and the modes of what it keeps. It knows nothing of
+//! File operations that succeed as a whole or change nothing, and the modes of stored files. It does not know
 //! records.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use crate::tree::{is_executable, is_plain};
 
-/// Writes a file so that a reader sees the old content or the new one and never a part: write a new file
-/// beside it, rename it into place.
+/// Writes a file so that a reader sees the old or the new content, never a part: it writes a new file in the same
+/// folder and renames it.
 ///
 /// # Errors
 /// When the folder cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
     // The parent of a bare name is an empty path.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Who else may read or write it is what the umask says: a cache may belong to a group.
+    // The umask decides who else may read or write it: a cache may belong to a group.
     let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
     file.write_all(bytes)?;
     if durable {
@@ -26,7 +26,7 @@ pub fn write_whole(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
     if durable { sync_folder(folder) } else { Ok(()) }
 }
 
-/// Reads a file, which is not waited for: a pipe in its place may never say anything.
+/// Reads a regular file. A pipe in its place is an error, because reading it may block forever.
 ///
 /// # Errors
 /// When it is not a regular file, or cannot be read.
@@ -41,7 +41,7 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// As [`read`], of a text.
+/// Like [`read`], for text.
 ///
 /// # Errors
 /// As [`read`], and when it is not UTF-8.
@@ -49,7 +49,7 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Makes the names in a folder survive a power cut.
+/// Syncs the names in a folder, so that they survive a power cut.
 ///
 /// # Errors
 /// When the folder cannot be opened or synced.
@@ -57,10 +57,10 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     force(folder, &File::open(folder)?)
 }
 
-/// Forces what a file or folder holds to the disk.
+/// Syncs the content of a file or folder.
 ///
 /// # Errors
-/// When the disk does not take it.
+/// When it cannot be synced.
 pub fn force(path: &Path, file: &File) -> io::Result<()> {
     #[cfg(test)]
     FORCED.with_borrow_mut(|forced| forced.push(path.to_owned()));
@@ -70,15 +70,15 @@ pub fn force(path: &Path, file: &File) -> io::Result<()> {
 
 #[cfg(test)]
 thread_local! {
-    /// What was forced to the disk by this thread, in that order.
+    /// The paths that this thread has synced, in order.
     pub(super) static FORCED: std::cell::RefCell<Vec<std::path::PathBuf>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
-/// Makes everything on the file system of `folder` survive a power cut. For many small files that is one wait for
-/// the disk instead of a wait for each.
+/// Syncs the whole file system of `folder`. For many small files, this is one wait for the disk instead of one per
+/// file.
 ///
 /// # Errors
-/// When the folder cannot be opened or the disk does not take it.
+/// When the folder cannot be opened or synced.
 pub fn sync_all_of(folder: &Path) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
@@ -91,7 +91,8 @@ pub fn sync_all_of(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// What the system lets a new file in `folder` permit: all but what the umask, or the folder, takes away.
+/// The modes that the system allows for a new file in `folder`: all bits except those that the umask or the folder
+/// removes.
 ///
 /// # Errors
 /// When the folder cannot be written.
@@ -100,10 +101,12 @@ pub fn allowed_mode(folder: &Path) -> io::Result<u32> {
     Ok(file.as_file().metadata()?.permissions().mode() & 0o777)
 }
 
-/// Sets the modes of all below `folder`, whatever the program that wrote it chose: files may be read, and executed where
-/// their owner might, folders read and entered, as far as `allowed` lets others; nothing may be written. `folder` itself
-/// stays writable until it is where it belongs. A file that has other names gives way to a copy: the other names may be a
-/// person's own file. Links and what is neither file nor folder are left.
+/// Sets the modes of everything below `folder`, whatever its program chose. Files become readable, and executable if
+/// their owner could execute them. Folders become readable and searchable. Nothing stays writable, and `allowed`
+/// limits access by others.
+///
+/// `folder` itself stays writable until it is moved into place. A file with several names is replaced by a copy,
+/// because another name may be a person's own file. Links and special files are skipped.
 ///
 /// # Errors
 /// The file or folder whose mode cannot be set.
@@ -112,7 +115,7 @@ pub fn set_modes(folder: &Path, allowed: u32) -> Result<(), (PathBuf, io::Error)
         let path = path.to_owned();
         move |error| (path, error)
     };
-    // Without these a folder cannot be listed.
+    // A folder cannot be listed without these bits.
     let metadata = fs::symlink_metadata(folder).map_err(failed(folder))?;
     set_mode(folder, &metadata, 0o755 & allowed | 0o700).map_err(failed(folder))?;
     for item in fs::read_dir(folder).map_err(failed(folder))? {
@@ -143,7 +146,7 @@ fn part_from_other_names(path: &Path) -> io::Result<()> {
     copy.persist(path).map(drop).map_err(|error| error.error)
 }
 
-/// Makes a folder one in which nothing is added, replaced or removed.
+/// Makes a folder read-only.
 ///
 /// # Errors
 /// When its mode cannot be set.
@@ -158,10 +161,10 @@ fn set_mode(path: &Path, metadata: &Metadata, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
-/// Forces a folder and all below it to the disk.
+/// Syncs a folder and everything below it.
 ///
 /// # Errors
-/// When a file cannot be opened or the disk does not take it.
+/// When a file cannot be opened or synced.
 pub fn sync_tree(folder: &Path) -> io::Result<()> {
     for item in fs::read_dir(folder)? {
         let item = item?;
@@ -175,18 +178,17 @@ pub fn sync_tree(folder: &Path) -> io::Result<()> {
     sync_folder(folder)
 }
 
-/// Renames a folder, which may be sealed: to move it, the system writes in it.
+/// Renames a folder, which may be read-only: a move to another parent writes to the folder itself.
 ///
 /// # Errors
 /// When it cannot be renamed.
 pub fn move_folder(from: &Path, to: &Path) -> io::Result<()> {
-    // Where the mode cannot be set, renaming says why it cannot be done.
+    // If the mode cannot be set, the error of the rename gives the reason.
     let _ = unseal(from);
     fs::rename(from, to)
 }
 
-/// Removes a folder or file with all that is in it, whatever modes its folders have; what is not there counts as
-/// removed.
+/// Removes a file, or a folder with everything in it, whatever the modes. A missing path is not an error.
 ///
 /// # Errors
 /// When something in it cannot be removed.
@@ -218,14 +220,14 @@ fn unseal(folder: &Path) -> io::Result<()> {
     set_mode(folder, &metadata, metadata.permissions().mode() & 0o7777 | 0o700)
 }
 
-/// As [`unseal`], for all folders below it, too, as far as they are this user's.
+/// Like [`unseal`], and for all folders of this user below it.
 fn unseal_all(path: &Path) {
     if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) && unseal(path).is_ok() {
         fs::read_dir(path).into_iter().flatten().flatten().for_each(|item| unseal_all(&item.path()));
     }
 }
 
-/// The path of `relative` below `root`, if it stays there: it is plain, and no folder on the way is a link.
+/// The path of `relative` below `root`; `None` if `relative` is not plain or a folder on the way is a link.
 pub fn path_below(root: &Path, relative: &Path) -> Option<PathBuf> {
     if !is_plain(relative) {
         return None;

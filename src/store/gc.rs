@@ -1,6 +1,6 @@
-//! What a store may let go: results that nobody names any more, and what dead runs left. It is told which results are
-//! named and how much may stay beside them; it does not know pipelines. One reading of the log and a listing of
-//! the folders decide; no result is opened.
+//! Garbage collection: results that nothing names any more, and what dead runs have left. The caller passes the named
+//! results and the limits; this module does not know pipelines. It reads the log and lists folders, but opens no
+//! result.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -17,78 +17,79 @@ use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
 
-/// What stays in any case.
+/// What is never garbage.
 #[derive(Debug, Clone, Default)]
 pub struct Roots {
-    /// Results.
+    /// The digests of results.
     pub trees: HashSet<Digest>,
-    /// Keys: their scratch stays for the attempt that goes on with it.
+    /// Keys whose scratch folder the next attempt needs.
     pub keys: HashSet<StageKey>,
 }
 
-/// What stays beside the roots.
+/// What is kept in addition to the roots.
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
-    /// So many of the newest results of each step.
+    /// This many of the newest results of each step.
     pub newest: usize,
-    /// What was made at this time or later, in milliseconds since 1970.
+    /// Everything since this time, in milliseconds since 1970.
     pub since_ms: Option<u64>,
-    /// As much as fits into so many bytes, all that stays counted, newest first. Nothing where no number is given.
+    /// The newest results, as long as all kept results together have at most this size. Without a value, no result is
+    /// kept for this reason.
     pub max_bytes: Option<u64>,
 }
 
-/// What kind of thing may go.
+/// The kind of garbage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The output of a step.
     Tree,
-    /// What an attempt left for the next one to go on with.
+    /// What a failed attempt left for the next one.
     Scratch,
-    /// The folder of a run that is dead.
+    /// The folder of a dead run.
     Work,
-    /// The folder of a job on a cluster, or the program that such jobs ran, that nobody will come back to.
+    /// The job directory of a job that no run needs, or the program of such jobs.
     Job,
-    /// The log of an execution that no record speaks of.
+    /// The log of an execution without a record.
     Log,
 }
 
-/// Something that may go.
+/// A piece of garbage.
 #[derive(Debug, Clone, Serialize)]
 pub struct Garbage {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Its name in the store's folder of that kind.
     pub name: String,
-    /// The step that made it, where that is known, and in which profile.
+    /// The step that wrote it and its profile, if they are known.
     pub step: Option<(String, String)>,
-    /// When it was made, in milliseconds since 1970.
+    /// When it was written, in milliseconds since 1970.
     pub made_ms: u64,
-    /// How large it is.
+    /// Its size.
     pub bytes: u64,
     #[serde(skip)]
     path: PathBuf,
 }
 
-/// What may go and what stays.
+/// The result of a sweep.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Sweep {
-    /// What may go; results first, the oldest first.
+    /// What can be removed: results first, oldest first.
     pub garbage: Vec<Garbage>,
-    /// How many results stay.
+    /// The number of results that are kept.
     pub kept: usize,
-    /// The bytes of the results that stay.
+    /// Their size in bytes.
     pub kept_bytes: u64,
 }
 
 impl Sweep {
-    /// The bytes that may go.
+    /// The size of the garbage in bytes.
     pub fn bytes(&self) -> u64 {
         self.garbage.iter().fold(0, |sum, garbage| sum.saturating_add(garbage.bytes))
     }
 }
 
-/// The store while nobody else writes in it.
+/// The store, held exclusively.
 #[derive(Debug)]
 pub struct Sweeper {
     store: ContentStore,
@@ -96,25 +97,26 @@ pub struct Sweeper {
 }
 
 impl ContentStore {
-    /// Waits until no run uses the store, then keeps runs out of it. `wait` is told, once, whom there is to wait for.
+    /// Waits until no run uses the store, then blocks new runs. Before it waits, it calls `wait` once with the name
+    /// of the owner.
     ///
     /// # Errors
     /// When the folder cannot be written.
     pub fn alone(&self, wait: &mut dyn FnMut(&str)) -> Result<Sweeper, StoreError> {
         let lock = Lock::take(&self.root.join(LOCK), LockMode::Exclusive, wait)?;
-        // What ended meanwhile is known as well.
+        // Includes runs that ended during the wait.
         self.refresh()?;
         Ok(Sweeper { store: self.clone(), _lock: lock })
     }
 
-    /// What may go. What it says holds for as long as nobody runs a step.
+    /// Finds garbage. The result is valid while no step runs.
     ///
     /// # Errors
     /// When a folder of the store cannot be listed.
     pub fn sweep(&self, roots: &Roots, limits: &Limits) -> Result<Sweep, StoreError> {
         let records = self.records();
         let mut known: HashMap<Digest, &RunRecord> = HashMap::new();
-        // From old to new: of several executions with one result the newest counts.
+        // From oldest to newest: of several executions with one result, the newest counts.
         known.extend(records.iter().map(|record| (record.tree, record)));
         let keys: HashSet<String> = records.iter().map(|record| record.key_text.key().to_string()).collect();
         let named = kept_by_limits(&records, limits);
@@ -134,7 +136,7 @@ impl ContentStore {
             };
             if roots.trees.contains(&digest) || named.contains(&digest) {
                 sweep.kept += 1;
-                // What a record from another machine says is not to be believed.
+                // A record from another machine may hold any number.
                 sweep.kept_bytes = sweep.kept_bytes.saturating_add(bytes);
                 continue;
             }
@@ -144,7 +146,7 @@ impl ContentStore {
         }
         loose.sort_by(|a, b| (a.made_ms, &a.name).cmp(&(b.made_ms, &b.name)));
         if let Some(max_bytes) = limits.max_bytes {
-            // The newest ones stay for as long as there is room.
+            // The newest ones are kept while there is room.
             while let Some(newest) = loose.last()
                 && sweep.kept_bytes.saturating_add(newest.bytes) <= max_bytes
             {
@@ -154,7 +156,7 @@ impl ContentStore {
             }
         }
         sweep.garbage.splice(0..0, loose);
-        // A job that waits in the queue of a cluster for its turn needs its program.
+        // A job in the queue of a cluster needs its program.
         let has_jobs = !self.list(job_dir::JOBS)?.is_empty();
         let is_young = |path: &Path| limits.since_ms.is_some_and(|since| modified_ms(path) >= since);
         for (kind, folder) in [
@@ -172,7 +174,7 @@ impl ContentStore {
                     Kind::Log => is_root || keys.contains(key) || is_young(&path),
                     Kind::Job if folder == job_dir::JOBS => is_root || is_worked_at(&path),
                     Kind::Job => has_jobs,
-                    // The next run keeps it for a person.
+                    // The next run moves it to `recovered/`.
                     Kind::Work => work_dir::holds_older(&path),
                     Kind::Tree => false,
                 };
@@ -205,16 +207,20 @@ impl Sweeper {
         &self.store
     }
 
-    /// Removes what a sweep found; `told` hears of each thing that is gone. Records stay: they say what was, and a
-    /// step whose result is wanted again runs again.
+    /// Removes garbage and calls `on_removed` for each item. Records stay: a step whose result is needed again runs
+    /// again.
     ///
     /// # Errors
-    /// When something cannot be removed; everything else is removed all the same.
-    pub fn remove(&self, garbage: &[Garbage], told: &mut dyn FnMut(&Garbage)) -> Result<(), StoreError> {
+    /// When an item cannot be removed; the others are removed nevertheless.
+    pub fn remove(
+        &self,
+        garbage: &[Garbage],
+        on_removed: &mut dyn FnMut(&Garbage),
+    ) -> Result<(), StoreError> {
         let mut result = Ok(());
         for item in garbage {
             match self.remove_one(item) {
-                Ok(true) => told(item),
+                Ok(true) => on_removed(item),
                 Ok(false) => {}
                 Err(error) => result = result.and(Err(error)),
             }
@@ -222,10 +228,10 @@ impl Sweeper {
         result
     }
 
-    /// Whether it is gone now; a job may have begun to work there.
+    /// Returns whether it was removed; a job may have started there meanwhile.
     fn remove_one(&self, item: &Garbage) -> Result<bool, StoreError> {
         if item.kind == Kind::Tree {
-            // Out of its name first: a half-removed tree must not look like a whole one.
+            // It is renamed first: a partly removed tree must not look complete.
             let aside = self.store.root.join("work").join(format!("{}-old", item.name));
             files::remove(&aside).map_err(StoreError::io(&aside, "remove"))?;
             fs::create_dir_all(self.store.root.join("work"))
@@ -238,9 +244,9 @@ impl Sweeper {
             }
             return Ok(true);
         }
-        // Before its desk goes, so that a job which begins too late knows.
+        // Closed before the job directory is removed, so that a job that starts too late does nothing.
         let is_job_dir = item.kind == Kind::Job && item.path.is_dir();
-        if is_job_dir && !job_dir::end(&item.path).map_err(StoreError::io(&item.path, "give up"))? {
+        if is_job_dir && !job_dir::end(&item.path).map_err(StoreError::io(&item.path, "abandon"))? {
             return Ok(false);
         }
         files::remove(&item.path).map_err(StoreError::io(&item.path, "remove"))?;
@@ -248,7 +254,7 @@ impl Sweeper {
     }
 }
 
-/// The results that `limits` keep whatever their size.
+/// The results that `limits` keep regardless of their size.
 fn kept_by_limits(records: &[RunRecord], limits: &Limits) -> HashSet<Digest> {
     let mut kept: HashSet<Digest> = HashSet::new();
     let mut of_step: BTreeMap<(&str, &str), Vec<Digest>> = BTreeMap::new();
@@ -265,7 +271,7 @@ fn kept_by_limits(records: &[RunRecord], limits: &Limits) -> HashSet<Digest> {
     kept
 }
 
-/// Whether a job works at a desk now; one that cannot be told stays.
+/// Whether a job is running in a job directory. If that is unknown, the directory stays.
 fn is_worked_at(work_dir: &Path) -> bool {
     matches!(JobLock::try_take(work_dir), Ok(TryLock::Held) | Err(_))
 }

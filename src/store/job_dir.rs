@@ -1,12 +1,14 @@
-//! Desks of steps whose work a job elsewhere does, `jobs/<key>/`. Such a desk outlives the run that set it up, as the
-//! job does: the next run that wants the key finds it under the same name and goes on from there. Of the job this
-//! module knows only that it holds the desk's token while it works and writes `ended.json` last.
+//! Job directories, `jobs/<key>/`: the folders of steps that a cluster runs. A job directory outlives the run that
+//! created it, as the job does. The next run that needs the key finds it under the same name and continues. Of the
+//! job, this module knows only that it holds the job lock while it runs and writes `ended.json` last.
 //!
-//! The token is a locked file. Whoever works at the desk has it, with all the processes it started: so no two jobs,
-//! on whatever machines, work there at one time, also when the scheduler started one again while the first still
-//! ran. Whoever gives the desk up writes so into the token before it takes the desk away: a job that begins too late
-//! finds that, or no desk, and does nothing. That needs a file system whose locks hold between machines; one that
-//! has no locks at all is refused.
+//! The job lock is a locked file. A job and all processes that it starts hold it, so two jobs never work in one job
+//! directory at the same time. This also holds on different machines, and if the cluster starts a job again while its
+//! first run continues.
+//!
+//! A process that abandons a job directory first appends that to the lock file and then removes the directory. A job
+//! that starts too late finds that line, or no directory, and does nothing. This requires a file system whose locks
+//! work between machines; a file system without locks is an error.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -17,43 +19,43 @@ use super::work_dir::{self, CWD, LOG, WorkDir};
 use super::{ContentStore, StoreError, files};
 use crate::key::StageKey;
 
-/// The folder of these desks in the store.
+/// The folder of the job directories in the store.
 pub(super) const JOBS: &str = "jobs";
-/// In a desk: how its step ended, written whole by whoever holds the token, at the very end.
+/// In a job directory: how its step ended. The owner of the job lock writes it at the very end.
 pub const ENDED: &str = "ended.json";
 const LOCK_FILE: &str = "lock";
-/// The last line of a token that nobody may take any more.
+/// The last line of the lock file of an abandoned job directory.
 const ABANDONED_LINE: &str = "abandoned";
 
-/// The right to work at a desk, held while it lives.
+/// The right to work in a job directory, held until it is dropped.
 #[derive(Debug)]
 pub struct JobLock {
     file: File,
 }
 
-/// What became of a try to take a token.
+/// The result of an attempt to take a job lock.
 #[derive(Debug)]
 pub enum TryLock {
-    /// Nobody else works at the desk.
+    /// This process holds the lock.
     Acquired(JobLock),
-    /// Somebody works there.
+    /// Another process holds the lock.
     Held,
-    /// There is nothing to work at any more: the step has ended, the desk was given up, or it is gone.
+    /// There is no work left: the step has ended, or the job directory was abandoned or removed.
     Over,
 }
 
 impl JobLock {
-    /// Takes the token, waiting for whoever has it; `None` when the desk is over.
+    /// Takes the job lock and waits for it if necessary; `None` if there is no work left.
     ///
     /// # Errors
-    /// When it cannot be opened or locked, or a signal came while waiting.
+    /// When it cannot be opened or locked, or a signal interrupts the wait.
     pub fn wait(job_dir: &Path) -> io::Result<Option<Self>> {
         let Some(file) = open(job_dir)? else { return Ok(None) };
         file.lock().map_err(no_lock)?;
         Self { file }.if_open(job_dir)
     }
 
-    /// Takes the token if nobody has it.
+    /// Takes the job lock if it is free.
     ///
     /// # Errors
     /// When it cannot be opened or locked.
@@ -66,8 +68,8 @@ impl JobLock {
         }
     }
 
-    /// First whether the step has ended, then what the token says: between the two nobody else can have ended it,
-    /// as only who has the token does, and a desk that was replaced by a new one has a token that says it is over.
+    /// `None` if the step has ended or the job directory was abandoned. No other process can end the step between the
+    /// two checks, because only the owner of the lock does. The lock file of a replaced directory has the last line.
     fn if_open(mut self, job_dir: &Path) -> io::Result<Option<Self>> {
         if has_ended(job_dir) {
             return Ok(None);
@@ -78,7 +80,7 @@ impl JobLock {
         Ok((text.lines().last() != Some(ABANDONED_LINE)).then_some(self))
     }
 
-    /// Adds a line: who works here.
+    /// Appends a line that names the job.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -86,7 +88,7 @@ impl JobLock {
         self.file.write_all(format!("{line}\n").as_bytes())
     }
 
-    /// From now on it is held by every process that this one starts, too, until the last of them has ended.
+    /// From now on, each process that this one starts holds the lock too, until the last of them has ended.
     ///
     /// # Errors
     /// When the system refuses.
@@ -95,14 +97,14 @@ impl JobLock {
     }
 }
 
-/// The lines of a desk's token: who has worked there.
+/// The lines of a lock file: the jobs that have worked here.
 pub fn notes(job_dir: &Path) -> Vec<String> {
     let text = fs::read_to_string(job_dir.join(LOCK_FILE)).unwrap_or_default();
     text.lines().map(ToOwned::to_owned).collect()
 }
 
-/// Whether the step of a desk has ended. The folder is listed, as a network file system may remember for a while
-/// that a file was not there.
+/// Whether the step of a job directory has ended. It lists the folder, because a network file system may cache that a
+/// file does not exist.
 pub fn has_ended(job_dir: &Path) -> bool {
     fs::read_dir(job_dir)
         .is_ok_and(|mut items| items.any(|item| item.is_ok_and(|item| item.file_name() == ENDED)))
@@ -121,12 +123,12 @@ fn no_lock(error: io::Error) -> io::Error {
         return error;
     }
     io::Error::other(format!(
-        "the file system of the cache gives no lock ({error}); a cache that several machines use needs one with locks \
+        "the file system of the cache cannot lock files ({error}); a cache that several machines use needs locks \
          between machines (NFS 4, Lustre mounted with `flock`, …)"
     ))
 }
 
-/// Ends a desk, so that no job begins to work there; `false` when one works there now.
+/// Closes a job directory, so that no job starts there; `false` if a job is running there now.
 pub(super) fn end(job_dir: &Path) -> io::Result<bool> {
     let mut held = None;
     if !has_ended(job_dir) {
@@ -143,38 +145,37 @@ pub(super) fn end(job_dir: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// A desk for a job that does the work of the claimed `key`: the one that an earlier run left for it, if there is
-/// one.
+/// A job directory for the claimed `key`: the one that an earlier run has left, or a new one.
 pub(super) fn set_up(store: &ContentStore, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
     let job_dir = path(store, &key);
     let is_intact =
         job_dir.join(LOCK_FILE).exists() && notes(&job_dir).last().is_none_or(|line| line != ABANDONED_LINE);
     if !is_intact {
         work_dir::remove(&job_dir)?;
-        let made = fs::create_dir_all(job_dir.join("out"))
+        let created = fs::create_dir_all(job_dir.join("out"))
             .and_then(|()| fs::create_dir(job_dir.join(CWD)))
             .and_then(|()| fs::write(job_dir.join(LOG), ""))
-            // Last: with it the desk is whole.
+            // The last file: with it the job directory is complete.
             .and_then(|()| files::write_whole(&job_dir.join(LOCK_FILE), b"", false));
-        made.map_err(StoreError::io(&job_dir, "set up the folder of a job"))?;
+        created.map_err(StoreError::io(&job_dir, "set up the job directory"))?;
     }
     Ok(WorkDir::job_dir(key, job_dir, claim))
 }
 
-/// Gives up what a job of an earlier run may have left of `key`, as the step is about to run here.
+/// Abandons the job directory of `key` from an earlier run, because the step is about to run here.
 pub(super) fn abandon(store: &ContentStore, key: &StageKey) -> Result<(), StoreError> {
     let job_dir = path(store, key);
     if !job_dir.exists() {
         return Ok(());
     }
-    if !end(&job_dir).map_err(StoreError::io(&job_dir, "take back"))? {
+    if !end(&job_dir).map_err(StoreError::io(&job_dir, "abandon"))? {
         return Err(StoreError::JobRunning { job_dir: job_dir.clone(), by: notes(&job_dir).pop() });
     }
     work_dir::keep_logs(store, &job_dir, key)?;
     work_dir::remove(&job_dir)
 }
 
-/// Where the desk of a job for `key` is.
+/// The path of the job directory of `key`.
 pub(super) fn path(store: &ContentStore, key: &StageKey) -> PathBuf {
     store.root().join(JOBS).join(key.to_string())
 }
@@ -190,18 +191,18 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_works_at_a_desk_and_nobody_after_its_end() {
+    fn one_job_at_a_time_holds_the_lock_and_none_after_the_end() {
         let job_dir = job_dir();
         let TryLock::Acquired(mut job_lock) = JobLock::try_take(job_dir.path()).unwrap() else {
-            panic!("nobody has it")
+            panic!("the lock is free")
         };
         job_lock.note("job 1").unwrap();
         assert!(matches!(JobLock::try_take(job_dir.path()).unwrap(), TryLock::Held));
-        assert!(!end(job_dir.path()).unwrap(), "somebody works there");
+        assert!(!end(job_dir.path()).unwrap(), "a job is running there");
         drop(job_lock);
-        // A job that ended without a word: the next one goes on. A process that another test starts may hold the lock until it
-        // runs its program.
-        let job_lock = JobLock::wait(job_dir.path()).unwrap().expect("nobody has ended it");
+        // A job that died without `ended.json`: the next one continues. A process that another test starts may hold
+        // the lock until it runs its program.
+        let job_lock = JobLock::wait(job_dir.path()).unwrap().expect("the step has not ended");
         fs::write(job_dir.path().join(ENDED), "{}").unwrap();
         drop(job_lock);
         assert!(matches!(JobLock::try_take(job_dir.path()).unwrap(), TryLock::Over));
@@ -210,11 +211,11 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_opened_the_token_of_a_desk_that_was_given_up_does_nothing() {
+    fn a_job_that_opened_the_lock_of_an_abandoned_directory_does_nothing() {
         let job_dir = job_dir();
         let late = open(job_dir.path()).unwrap().unwrap();
         assert!(end(job_dir.path()).unwrap());
-        // The desk is replaced by a new one under the same name.
+        // A new job directory replaces it under the same name.
         fs::remove_file(job_dir.path().join(LOCK_FILE)).unwrap();
         fs::write(job_dir.path().join(LOCK_FILE), "").unwrap();
         late.lock().unwrap();
@@ -223,10 +224,10 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_token_is_held_until_the_last_process_that_was_started_has_ended() {
+    fn a_shared_lock_is_held_until_the_last_child_has_ended() {
         let job_dir = job_dir();
         let TryLock::Acquired(job_lock) = JobLock::try_take(job_dir.path()).unwrap() else {
-            panic!("nobody has it")
+            panic!("the lock is free")
         };
         job_lock.share().unwrap();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
@@ -234,7 +235,7 @@ mod tests {
         assert!(matches!(JobLock::try_take(job_dir.path()).unwrap(), TryLock::Held));
         child.kill().unwrap();
         child.wait().unwrap();
-        // So do processes that other tests of this program have started meanwhile, until they end.
+        // Processes that other tests of this program have started hold it too, until they end.
         assert!(JobLock::wait(job_dir.path()).unwrap().is_some());
     }
 }

@@ -1,5 +1,5 @@
-//! What runs that are dead left in the store: removed by the next run, whatever modes it has. What cannot be removed
-//! keeps nobody from working, and what may be the only copy of an input is kept.
+//! What dead runs left in the store. The next run removes it, whatever its modes. A failure to remove it stops no
+//! run, and a possible only copy of an input is kept.
 
 use std::fs;
 use std::path::Path;
@@ -11,8 +11,8 @@ use crate::digest::Digest;
 use crate::key::StageKey;
 
 impl Writer {
-    /// Removes what belongs to no running step: whoever runs a key has its claim. What cannot be removed stays, and
-    /// keeps nobody from working.
+    /// Removes folders that belong to no running step, that is, whose key is not claimed. A folder that cannot be
+    /// removed stays and stops no run.
     pub(super) fn clear(&self) -> Result<(), StoreError> {
         self.work_dirs.forget();
         self.claims.clear();
@@ -41,20 +41,21 @@ impl Writer {
         let warning = if work_dir::holds_older(work_dir) {
             work_dir::keep_aside(&self.store, work_dir).map(|kept| {
                 Some(format!(
-                    "a step of an earlier run moved files into its work directory, perhaps inputs; they are in {}",
+                    "a step of an earlier run moved files into its work directory, perhaps inputs; they are now in {}",
                     kept.display()
                 ))
             })
         } else {
             kept.and_then(|()| work_dir::remove(work_dir)).map(|()| None)
         };
-        let warning = warning.unwrap_or_else(|error| Some(format!("what a dead run left stays: {error}")));
+        let warning =
+            warning.unwrap_or_else(|error| Some(format!("cannot remove what an earlier run left: {error}")));
         if let Some(warning) = warning {
             self.warnings.borrow_mut().entry(work_dir::name_of(work_dir)).or_insert(Some(warning));
         }
     }
 
-    /// What a person should know of the folders of dead runs, each once.
+    /// Warnings about the folders of dead runs; each is returned once.
     pub fn take_warnings(&self) -> Vec<String> {
         self.warnings.borrow_mut().values_mut().filter_map(Option::take).collect()
     }

@@ -1,9 +1,8 @@
-//! Locks that the system drops when their process ends, however it ends: none is ever left behind. What the locked
-//! file says only tells those who wait whom they wait for.
+//! Locks that the system releases when their process ends, so no lock is ever left behind. The content of a lock file
+//! only names its owner for the processes that wait.
 //!
-//! - The cache's lock is shared by all that run steps and taken alone by what removes results.
-//! - A claim is the right to run one key. Of several runs on one cache each claims the steps it starts, so that they
-//!   share the work.
+//! - Runs share the cache's lock. Commands that remove results take it exclusively.
+//! - A claim is the right to run one key. Runs on one cache share the work: each claims the steps that it starts.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,22 +18,22 @@ use stage_api::secrets;
 
 use super::StoreError;
 
-/// Who holds a lock.
+/// The process that owns a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockOwner {
-    /// Its process number.
+    /// Its process ID.
     pub process: u32,
     /// The machine it runs on.
     pub machine: String,
     /// Its command line.
     pub command: String,
-    /// Since when, in milliseconds since 1970.
+    /// When it took the lock, in milliseconds since 1970.
     pub since_ms: u64,
 }
 
 impl LockOwner {
     fn this_process() -> Self {
-        // Others read it: an address on the command line may hold a secret.
+        // Others can read it, and an address on the command line may hold a secret.
         let words = std::env::args_os().map(|word| secrets::shown(&word.to_string_lossy()));
         let mut command = words.collect::<Vec<_>>().join(" ");
         if command.len() > 200 {
@@ -48,7 +47,7 @@ impl LockOwner {
         }
     }
 
-    /// Who a locked file says holds it. That is a courtesy: a half-written line must not stop anybody.
+    /// The owner that the lock file names. It is only for messages: an incomplete line must not stop the caller.
     fn named_in(file: &mut File) -> Option<Self> {
         let mut text = String::new();
         file.read_to_string(&mut text).ok()?;
@@ -74,25 +73,26 @@ fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
-/// How a lock is held.
+/// The mode of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockMode {
-    /// Beside others that share it.
+    /// Shared with other processes.
     Shared,
-    /// Alone.
+    /// Held by one process alone.
     Exclusive,
 }
 
-/// The cache's lock, held while it lives.
+/// The cache's lock, held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
-    /// Whether somebody else had to be waited for.
+    /// Whether it had to wait for another process.
     pub has_waited: bool,
 }
 
 impl Lock {
-    /// Takes the lock, waiting if need be; `wait` is told once who holds it.
+    /// Takes the lock and waits for it if necessary. Before it waits, it calls `wait` once with the name of the
+    /// owner.
     ///
     /// # Errors
     /// When the file cannot be opened or locked.
@@ -121,42 +121,42 @@ impl Lock {
     }
 }
 
-/// The claims of a store, as one process takes them. The file of a claim that was given back serves the next one
-/// under its name: to make a file and remove it again is what a claim of a short step would cost most.
+/// The claims that this process takes. The file of a released claim is renamed for the next one: creating and
+/// removing files would be the largest cost of a short step's claim.
 #[derive(Debug)]
 pub(super) struct Claims {
     folder: PathBuf,
     spare: Rc<RefCell<Vec<Spare>>>,
 }
 
-/// A file that nobody needs, unlocked, and its path.
+/// The unlocked file of a released claim, and its path.
 type Spare = (File, PathBuf);
 
-/// The right to run a key, held while it lives.
+/// The right to run a key, held until it is dropped.
 #[derive(Debug)]
 pub struct Claim {
-    /// Its file, locked; gone once the claim is given back.
+    /// Its locked file; `None` once the claim is released.
     file: Option<File>,
     path: PathBuf,
     spare: Rc<RefCell<Vec<Spare>>>,
 }
 
-/// What became of a try to claim a key.
+/// The result of an attempt to claim a key.
 #[derive(Debug)]
 pub enum TryClaim {
-    /// It is this process's.
+    /// This process holds the claim.
     Acquired(Claim),
-    /// Another process has it.
+    /// Another process holds the claim.
     HeldBy(Option<LockOwner>),
 }
 
 impl Claims {
-    /// Claims with their files in `folder`.
+    /// Claims whose files are in `folder`.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder, spare: Rc::default() }
     }
 
-    /// Tries to take the claim of that name.
+    /// Tries to take the claim with that name.
     ///
     /// # Errors
     /// When its file cannot be opened or locked.
@@ -177,7 +177,7 @@ impl Claims {
                 Err(TryLockError::WouldBlock) => return Ok(TryClaim::HeldBy(LockOwner::named_in(&mut file))),
                 Err(TryLockError::Error(error)) => return Err(StoreError::io(&path, "lock")(error)),
             }
-            // The one who had it may have taken the file away after it was opened here: then it is nobody's claim.
+            // The previous owner may have removed the file after this process opened it. Then it is not a claim.
             if is_at(&file, &path).map_err(StoreError::io(&path, "read"))? {
                 LockOwner::this_process().write_to(&mut file).map_err(StoreError::io(&path, "write"))?;
                 return Ok(mine(file));
@@ -185,7 +185,7 @@ impl Claims {
         }
     }
 
-    /// Removes the files that no claim needs any more.
+    /// Removes spare files.
     pub fn clear(&self) {
         for (file, path) in self.spare.take() {
             if file.try_lock().is_ok() && is_at(&file, &path).unwrap_or(false) {
@@ -201,19 +201,19 @@ impl Drop for Claims {
     }
 }
 
-/// Brings a spare file to the name of a claim that nobody has; it is locked from before it has that name.
+/// Renames a spare file to a free claim. It is locked before it gets that name.
 fn moved((file, old): Spare, new: &Path) -> Option<File> {
-    // Under its old name it may have become another process's claim.
+    // Another process may have claimed it under its old name.
     if file.try_lock().is_err() || !is_at(&file, &old).unwrap_or(false) {
         return None;
     }
-    // A link, as a rename would take the place of a claim that somebody has.
+    // A hard link, because a rename would replace a claim that another process holds.
     let is_free = std::fs::hard_link(&old, new).is_ok();
     let is_gone = std::fs::remove_file(&old).is_ok();
     (is_free && is_gone).then_some(file)
 }
 
-/// Whether the file is the one of that path.
+/// Whether this file is the one at that path.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let here = file.metadata()?;
     match path.metadata() {
@@ -224,9 +224,9 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 impl Claim {
-    /// Gives the claim back for good: its file goes.
+    /// Releases the claim and removes its file.
     pub(super) fn remove(mut self) {
-        // Before the lock goes with the file; a file that stays is nobody's claim either.
+        // Before the lock is released. A file that cannot be removed is not locked, so it blocks no claim.
         let _ = std::fs::remove_file(&self.path);
         self.file = None;
     }
@@ -253,7 +253,7 @@ mod tests {
     fn taken(claims: &Claims, name: &str) -> Claim {
         match claims.try_take(name).unwrap() {
             TryClaim::Acquired(claim) => claim,
-            TryClaim::HeldBy(owner) => panic!("{owner:?} has it"),
+            TryClaim::HeldBy(owner) => panic!("{owner:?} holds it"),
         }
     }
 
@@ -267,12 +267,12 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_is_given_once_and_again_when_it_was_given_back() {
+    fn a_released_claim_can_be_taken_again() {
         let folder = tempfile::tempdir().unwrap();
         let (here, there) = (Claims::new(folder.path().into()), Claims::new(folder.path().into()));
         let claim = taken(&here, "a");
         let TryClaim::HeldBy(Some(owner)) = there.try_take("a").unwrap() else {
-            panic!("it was given twice")
+            panic!("two claims hold the key")
         };
         assert_eq!(owner.process, std::process::id());
         drop(claim);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_given_back_serves_the_next_claim_and_none_is_left_at_the_end() {
+    fn a_released_file_is_reused_and_removed_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let (here, there) = (Claims::new(folder.path().into()), Claims::new(folder.path().into()));
         let inode = |name: &str| folder.path().join(name).metadata().unwrap().ino();
@@ -292,13 +292,13 @@ mod tests {
         let claim = taken(&here, "b");
         assert_eq!((inode("b"), names(folder.path())), (file, vec!["b".to_owned()]));
         assert!(!is_free(&there, "b"));
-        assert!(is_free(&there, "a"), "it was given back");
+        assert!(is_free(&there, "a"), "the claim was released");
         drop((claim, here, there));
         assert_eq!(names(folder.path()), [""; 0]);
     }
 
     #[test]
-    fn a_spare_file_that_another_process_claims_or_removes_is_left_alone() {
+    fn a_spare_file_that_another_process_claims_or_removes_stays_untouched() {
         let folder = tempfile::tempdir().unwrap();
         let (here, there) = (Claims::new(folder.path().into()), Claims::new(folder.path().into()));
         drop(taken(&here, "a"));
@@ -310,7 +310,7 @@ mod tests {
         std::fs::remove_file(folder.path().join("b")).unwrap();
         let mine = taken(&here, "c");
         assert!(folder.path().join("c").exists() && !is_free(&there, "c"));
-        // A name that another process has is not taken from it.
+        // A claim that another process holds is not replaced.
         drop(mine);
         let theirs = taken(&there, "d");
         assert!(!is_free(&here, "d"));
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn many_at_once_never_hold_one_claim_together() {
+    fn threads_never_hold_one_claim_at_the_same_time() {
         let folder = tempfile::tempdir().unwrap();
         let inside: [std::sync::atomic::AtomicUsize; 3] = Default::default();
         std::thread::scope(|scope| {

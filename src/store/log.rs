@@ -1,10 +1,10 @@
-//! The state log: one file to which every process appends what it learned, a line for each thing. A line begins
-//! with the checksum of the rest, so a damaged line is noticed and costs that line alone, and a line that a crash
-//! cut short is no line. It knows lines and files; what a line says stands in [`super::state`].
+//! The state log: one file to which every process appends, one line per entry. Each line begins with the checksum of
+//! the rest, so a damaged line costs that line alone. A line that a crash cut short does not count. This module knows
+//! lines and files; [`super::state`] knows their content.
 //!
-//! Readers take no lock: they read to the last whole line. Writers append under a short lock, after reading what
-//! others appended. What is superseded is dropped by writing the log anew and renaming it into place; whoever has
-//! the old file open sees that its name leads elsewhere and reads again.
+//! Readers take no lock: they read up to the last complete line. Writers append under a short lock, after they read
+//! what others have appended. To drop superseded lines, a writer renames a new file into place. A process that has
+//! the old file open sees that the name belongs to another file, and reads again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -18,59 +18,59 @@ use super::files;
 
 /// Hexadecimal digits of a line's checksum.
 const CHECKSUM: usize = 16;
-/// A log smaller than this is not worth writing anew.
-const WORTH_COMPACTING: usize = 1 << 20;
+/// A smaller log is not rewritten.
+const COMPACT_FROM_BYTES: usize = 1 << 20;
 
-/// A line of the log: where its text stands, the checksum left out.
+/// The byte range of a line's text, without the checksum.
 pub(super) type Line = Range<usize>;
 
-/// A stretch of the log that is not as it was written.
+/// A part of the log whose checksum does not match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// The log.
     pub file: PathBuf,
-    /// Where it begins, in bytes.
+    /// Its first byte.
     pub at: usize,
-    /// The step it seems to speak of, where that can still be read.
+    /// The step that the damaged text seems to name, if it can be read.
     pub step: Option<String>,
 }
 
-/// The log as far as it was read.
+/// The part of the log that was read.
 #[derive(Debug)]
 pub(super) struct Log {
     path: PathBuf,
     text: Vec<u8>,
-    /// Up to where `text` holds whole lines.
-    whole: usize,
-    /// Which file was read: inode and device. `None` while there is none.
+    /// The end of the last complete line in `text`.
+    complete: usize,
+    /// The inode and device of the file that was read; `None` while there is no file.
     file: Option<(u64, u64)>,
-    /// The file that is appended to, and which one that is.
+    /// The file that is open to append, with its inode and device.
     appended: Option<((u64, u64), File)>,
     damaged: Vec<Damage>,
 }
 
-/// What reading on has brought.
+/// The result of a refresh.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum News {
-    /// These lines came behind what was known.
+    /// These lines follow the known ones.
     More(Vec<Line>),
-    /// The log was written anew: these are its lines, what was known before is void.
-    Anew(Vec<Line>),
+    /// The log was rewritten: these are its lines, and the known ones are void.
+    Rewritten(Vec<Line>),
 }
 
 impl Log {
     /// A log that was not read yet.
     pub fn new(path: &Path) -> Self {
         let (text, damaged) = (Vec::new(), Vec::new());
-        Self { path: path.to_owned(), text, whole: 0, file: None, appended: None, damaged }
+        Self { path: path.to_owned(), text, complete: 0, file: None, appended: None, damaged }
     }
 
-    /// Reads what is new.
+    /// Reads new lines.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// When the file exists but cannot be read.
     pub fn refresh(&mut self) -> io::Result<News> {
-        // Most of the time nothing is new, and a stat says so.
+        // Most of the time nothing is new, and a stat shows that.
         match std::fs::metadata(&self.path) {
             Ok(now) if self.file == Some(identity(&now)) && now.len() == self.text.len() as u64 => {
                 return Ok(News::More(Vec::new()));
@@ -83,18 +83,18 @@ impl Log {
         let metadata = file.metadata()?;
         let identity = identity(&metadata);
         let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-        let is_same = self.file == Some(identity) && size >= self.whole;
+        let is_same = self.file == Some(identity) && size >= self.complete;
         let restarted = if is_same { News::More(Vec::new()) } else { self.restart(Some(identity)) };
-        self.text.truncate(self.whole);
-        if size > self.whole {
-            file.seek(SeekFrom::Start(self.whole as u64))?;
-            self.text.reserve_exact(size - self.whole);
+        self.text.truncate(self.complete);
+        if size > self.complete {
+            file.seek(SeekFrom::Start(self.complete as u64))?;
+            self.text.reserve_exact(size - self.complete);
             file.read_to_end(&mut self.text)?;
         }
         let lines = self.scan();
         Ok(match restarted {
             News::More(_) => News::More(lines),
-            News::Anew(_) => News::Anew(lines),
+            News::Rewritten(_) => News::Rewritten(lines),
         })
     }
 
@@ -102,42 +102,42 @@ impl Log {
         let was_empty = self.file.is_none();
         self.text.clear();
         self.damaged.clear();
-        (self.whole, self.file) = (0, file);
-        if was_empty { News::More(Vec::new()) } else { News::Anew(Vec::new()) }
+        (self.complete, self.file) = (0, file);
+        if was_empty { News::More(Vec::new()) } else { News::Rewritten(Vec::new()) }
     }
 
-    /// The whole lines behind `whole`, which moves behind them.
+    /// The complete lines after `complete`, which moves behind them.
     fn scan(&mut self) -> Vec<Line> {
         let mut lines = Vec::new();
-        while let Some(length) = memchr::memchr(b'\n', &self.text[self.whole..]) {
-            let (start, end) = (self.whole, self.whole + length);
+        while let Some(length) = memchr::memchr(b'\n', &self.text[self.complete..]) {
+            let (start, end) = (self.complete, self.complete + length);
             let line = &self.text[start..end];
             if is_intact(line) {
                 lines.push(start + CHECKSUM + 1..end);
             } else {
                 self.damaged.push(Damage { file: self.path.clone(), at: start, step: step_in(line) });
             }
-            self.whole = end + 1;
+            self.complete = end + 1;
         }
         lines
     }
 
     /// The text of a line.
     pub fn text(&self, line: &Line) -> &str {
-        // What is no text has another checksum than what was written.
+        // Invalid UTF-8 cannot have the right checksum.
         std::str::from_utf8(&self.text[line.clone()]).unwrap_or_default()
     }
 
-    /// What was found damaged and is still in the file.
+    /// The damaged parts that are still in the file.
     pub fn damaged(&self) -> &[Damage] {
         &self.damaged
     }
 
-    /// Appends lines, in one write; call with the lock held and, under that same lock, after [`Log::refresh`]. What
-    /// a crash left of a line is cut off first.
+    /// Appends lines in one write. The caller holds the lock and has called [`Log::refresh`] under it. The rest of a
+    /// line that a crash cut short is removed first.
     ///
     /// # Errors
-    /// When the disk does not take it; then the log is as it was.
+    /// When the write fails; then the log is unchanged.
     pub fn append(&mut self, lines: &[String], durable: bool) -> io::Result<Vec<Line>> {
         let is_new = self.file.is_none();
         let mut file = match self.appended.take() {
@@ -147,16 +147,16 @@ impl Log {
         if is_new {
             self.file = Some(identity(&file.metadata()?));
         }
-        if self.text.len() > self.whole {
-            file.set_len(self.whole as u64)?;
+        if self.text.len() > self.complete {
+            file.set_len(self.complete as u64)?;
         }
-        self.text.truncate(self.whole);
+        self.text.truncate(self.complete);
         let start = self.text.len();
         lines.iter().for_each(|line| sealed(line, &mut self.text));
         let written = file.write_all(&self.text[start..]);
         let written = written.and_then(|()| if durable { files::force(&self.path, &file) } else { Ok(()) });
         if let Err(error) = written {
-            // The lines may stand there in part, or not be known to last: they are taken back as a whole.
+            // The lines may be written in part, or not yet be synced, so all of them are removed.
             let _ = file.set_len(start as u64);
             self.text.truncate(start);
             return Err(error);
@@ -168,27 +168,27 @@ impl Log {
         Ok(self.scan())
     }
 
-    /// Whether the log is worth writing anew when only `live` bytes of it still count.
+    /// Whether rewriting pays off when only `live` bytes are still valid.
     pub fn is_wasteful(&self, live: usize) -> bool {
-        !self.damaged.is_empty() || (self.whole > WORTH_COMPACTING && live < self.whole / 2)
+        !self.damaged.is_empty() || (self.complete > COMPACT_FROM_BYTES && live < self.complete / 2)
     }
 
-    /// Which file was read.
+    /// The inode and device of the file that was read.
     pub fn file(&self) -> Option<(u64, u64)> {
         self.file
     }
 
-    /// How many bytes were read.
+    /// The number of bytes that were read.
     pub fn len(&self) -> usize {
-        self.whole
+        self.complete
     }
 
-    /// Replaces the log by one of these lines; call with the lock held and after [`Log::refresh`].
+    /// Replaces the log by these lines. The caller holds the lock and has called [`Log::refresh`].
     ///
     /// # Errors
-    /// When the disk does not take it; then the log is as it was.
+    /// When the write fails; then the log is unchanged.
     pub fn replace(&mut self, lines: &[String]) -> io::Result<News> {
-        let mut text = Vec::with_capacity(self.whole);
+        let mut text = Vec::with_capacity(self.complete);
         lines.iter().for_each(|line| sealed(line, &mut text));
         files::write_whole(&self.path, &text, true)?;
         self.refresh()
@@ -199,15 +199,15 @@ fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
     (metadata.ino(), metadata.dev())
 }
 
-/// Writes a line with its checksum. A line break within it would be two lines; no entry holds one.
+/// Writes a line with its checksum. No entry holds a line break.
 fn sealed(line: &str, to: &mut Vec<u8>) {
     to.extend_from_slice(format!("{:016x} ", xxh3_64(line.as_bytes())).as_bytes());
     to.extend_from_slice(line.as_bytes());
     to.push(b'\n');
 }
 
-/// The value of each lower-case hexadecimal digit; of other bytes, more than 15. A table, because a branch on digits as random as
-/// those of a checksum is guessed wrong every other time.
+/// The value of each lower-case hexadecimal digit; more than 15 for other bytes. A table, because a branch on random
+/// digits is mispredicted about every other time.
 const DIGITS: [u8; 256] = {
     let (mut table, mut value) = ([u8::MAX; 256], 0);
     while value < 16 {
@@ -226,7 +226,7 @@ fn is_intact(line: &[u8]) -> bool {
     largest < 16 && checksum == xxh3_64(text)
 }
 
-/// The step that a damaged line seems to speak of.
+/// The step that a damaged line seems to name.
 fn step_in(line: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(line);
     let (_, rest) = text.split_once("\"step\":\"")?;
@@ -240,7 +240,9 @@ mod tests {
 
     fn read(path: &Path) -> (Log, Vec<String>) {
         let mut log = Log::new(path);
-        let News::More(lines) = log.refresh().unwrap() else { panic!("a new log was read before") };
+        let News::More(lines) = log.refresh().unwrap() else {
+            panic!("the first read reports a rewritten log")
+        };
         let texts = lines.iter().map(|line| log.text(line).to_owned()).collect();
         (log, texts)
     }
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_appended_is_read_here_and_by_others() {
+    fn appended_lines_are_read_by_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         let (mut other, nothing) = read(&path);
@@ -260,20 +262,20 @@ mod tests {
         written(&path, &["one", "two \u{e4}"]);
         written(&path, &["three"]);
         assert_eq!(read(&path).1, ["one", "two \u{e4}", "three"]);
-        let News::More(lines) = other.refresh().unwrap() else { panic!("only more lines came") };
+        let News::More(lines) = other.refresh().unwrap() else { panic!("the log was not rewritten") };
         assert_eq!(lines.len(), 3);
         assert_eq!(other.refresh().unwrap(), News::More(vec![]));
     }
 
     #[test]
-    fn a_tail_cut_anywhere_is_no_line_and_the_next_writer_removes_it() {
+    fn a_line_that_was_cut_short_does_not_count_and_the_next_writer_removes_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         written(&path, &["one", "two"]);
-        let whole = std::fs::read(&path).unwrap();
-        let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
-        for cut in first..whole.len() {
-            std::fs::write(&path, &whole[..cut]).unwrap();
+        let complete = std::fs::read(&path).unwrap();
+        let first = complete.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        for cut in first..complete.len() {
+            std::fs::write(&path, &complete[..cut]).unwrap();
             let (log, lines) = read(&path);
             assert_eq!((lines, log.damaged()), (vec!["one".to_owned()], &[][..]), "cut at {cut}");
             written(&path, &["three"]);
@@ -282,15 +284,15 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_byte_costs_its_line_or_the_two_it_joins_and_is_named() {
+    fn a_flipped_byte_costs_its_line_or_the_two_it_joins_and_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         written(&path, &["one", r#"record {"step":"b"}"#, "three", "four"]);
-        let whole = std::fs::read(&path).unwrap();
-        let ends: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] == b'\n').collect();
-        for at in 0..whole.len() - 1 {
+        let complete = std::fs::read(&path).unwrap();
+        let ends: Vec<usize> = (0..complete.len()).filter(|at| complete[*at] == b'\n').collect();
+        for at in 0..complete.len() - 1 {
             for mask in [1, 0x80] {
-                let mut bytes = whole.clone();
+                let mut bytes = complete.clone();
                 bytes[at] ^= mask;
                 std::fs::write(&path, &bytes).unwrap();
                 let (log, lines) = read(&path);
@@ -304,19 +306,19 @@ mod tests {
     }
 
     #[test]
-    fn a_log_written_anew_is_read_anew() {
+    fn a_rewritten_log_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         written(&path, &["one", "two", "three"]);
         let (mut reader, _) = read(&path);
         let (mut writer, _) = read(&path);
         assert_eq!(
-            writer.replace(&["two".to_owned()]).map(|news| matches!(news, News::Anew(_))).ok(),
+            writer.replace(&["two".to_owned()]).map(|news| matches!(news, News::Rewritten(_))).ok(),
             Some(true)
         );
-        let News::Anew(lines) = reader.refresh().unwrap() else { panic!("the file is another one") };
+        let News::Rewritten(lines) = reader.refresh().unwrap() else { panic!("the file was replaced") };
         assert_eq!(lines.iter().map(|line| reader.text(line)).collect::<Vec<_>>(), ["two"]);
-        // An append by one who had read the old file goes to the new one.
+        // An append by a process that has read the old file goes to the new one.
         reader.append(&["four".to_owned()], false).unwrap();
         assert_eq!(read(&path).1, ["two", "four"]);
     }

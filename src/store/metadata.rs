@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::environment::Version;
 
 const USERS: &str = "users";
-/// A pipeline file has a few profiles, and a person goes back and forth between a few texts of it.
+/// A pipeline file has a few profiles, and a person switches between a few versions of it.
 const KEPT_PIPELINES: usize = 8;
 
 impl ContentStore {
@@ -18,17 +18,17 @@ impl ContentStore {
         self.state.borrow().versions().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// What was kept of `request` when it was last found up to date, if no execution was recorded since.
+    /// The dependency snapshot of the last "nothing to do" of `request`, if no execution was recorded since.
     pub fn up_to_date(&self, request: &Digest) -> Option<String> {
         self.state.borrow().up_to_date(request).map(ToOwned::to_owned)
     }
 
-    /// Keeps that `request` is up to date by all executions known here, with the text `note`.
+    /// Stores the dependency snapshot `note` of a "nothing to do" of `request`, based on the executions known here.
     ///
     /// # Errors
     /// When the state log cannot be written.
     pub fn keep_up_to_date(&self, request: &Digest, note: &str) -> Result<(), StoreError> {
-        // An execution that is not on the disk for good may yet be lost.
+        // The bytes of an execution that is not synced may still be lost.
         if self.state.borrow().has_unsynced() {
             return Ok(());
         }
@@ -37,12 +37,12 @@ impl ContentStore {
         self.tidy()
     }
 
-    /// A checked pipeline that was kept under `name`.
+    /// The checked pipeline that is stored under `name`.
     pub fn pipeline(cache: &Path, name: &Digest) -> Option<Vec<u8>> {
         files::read(&cache.join(PIPELINES).join(name.to_string())).ok()
     }
 
-    /// Keeps a checked pipeline under `name`, and a few that were kept before.
+    /// Stores a checked pipeline under `name` and keeps the few newest other ones.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -68,7 +68,7 @@ impl ContentStore {
         StatCache::of_lines(self.state.borrow().files())
     }
 
-    /// Keeps what `cache` learned, and what version commands printed.
+    /// Stores what `cache` has learned, and the output of version commands.
     ///
     /// # Errors
     /// When the state log cannot be written.
@@ -84,7 +84,7 @@ impl ContentStore {
         self.tidy()
     }
 
-    /// Takes note that the pipeline in `file`, an absolute path, uses this store: what it names stays.
+    /// Records that the pipeline in `file`, an absolute path, uses this store, so that `gc` keeps its results.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -103,7 +103,7 @@ impl ContentStore {
     /// The pipeline files that have used this store.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When the list cannot be read.
     pub fn users(&self) -> Result<Vec<PathBuf>, StoreError> {
         let mut users = Vec::new();
         for (_, path) in self.list(USERS)? {
@@ -114,7 +114,7 @@ impl ContentStore {
         Ok(users)
     }
 
-    /// Forgets that a pipeline file used this store.
+    /// Removes a pipeline file from the users of this store.
     ///
     /// # Errors
     /// When the store cannot be written.

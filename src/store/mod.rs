@@ -3,25 +3,25 @@
 //! ```text
 //! cache/
 //!   CACHEDIR.TAG, VERSION   marks a cache for backup programs; the version of this layout
-//!   lock                    shared by all that run steps, held alone by what removes results
+//!   lock                    shared by runs, exclusive for commands that remove results
 //!   trees/<digest>/         the output of a step, immutable, read-only
-//!   manifests/<digest>      what is in the tree of that digest, if that is much; outlives its bytes
-//!   claims/<key>            held by the one process that runs that key; says who that is
-//!   state, state.lock       the log of what is known: executions by key, digests of project files; held to append
-//!   work/<key>-…/           the desk of a running step; of no worth when nobody runs
-//!   recovered/<key>-…/      a desk that holds, or may hold, the only copy of an input; removed by people only
-//!   jobs/<key>/             the desk of a step that a job on a cluster does; outlives the run that submitted it
+//!   manifests/<digest>      the files of a large tree; stays when the bytes are removed
+//!   claims/<key>            locked by the one process that runs that key; names it
+//!   state, state.lock       executions by key, digests of project files; the lock to append
+//!   work/<key>-…/           the work directory of a running step
+//!   recovered/<key>-…/      a work directory that may hold the only copy of an input; only people remove it
+//!   jobs/<key>/             the job directory of a step on a cluster; outlives the run that submitted the job
 //!   programs/<digest>       the program that such jobs run
 //!   scratch/<key>/          survives a failed or interrupted attempt of that key
-//!   logs/<key>.log, .jsonl  what the last execution said; its scalars
-//!   pipelines/              checked pipelines, so that none is parsed twice
-//!   verdicts/<key>          what running that key again has shown
+//!   logs/<key>.log, .jsonl  the output of the last execution; its scalars
+//!   pipelines/              checked pipelines, so that a run need not parse again
+//!   verdicts/<key>          the result of the last rerun of that key
 //!   users/<digest>          a pipeline file that uses this store
 //!   published/<profile>     which files `reports/` holds from which step
 //! ```
 //!
-//! Order of a commit: bytes, manifest, tree's name, line in the log. A crash in between leaves a tree that nobody
-//! names, never a record of a tree that was not whole. Readers take no lock.
+//! A commit writes in this order: bytes, manifest, tree's name, line in the log. After a crash in between, an unnamed
+//! tree may be left, but never a record of an incomplete tree. Readers take no lock.
 
 mod error;
 pub mod files;
@@ -64,12 +64,12 @@ use crate::record::RunRecord;
 use crate::tree::{self, Manifest};
 use state::State;
 
-/// The layout's version. Another one is refused, not guessed at.
+/// The layout's version. Any other version is an error.
 const VERSION: &str = "4\n";
 const LOCK: &str = "lock";
 const STATE: &str = "state";
 const STATE_LOCK: &str = "state.lock";
-/// In the names of trees that gave way to others and that this user may not remove.
+/// Part of the names of replaced trees that this user may not remove.
 const OLD_TREE: &str = "-old-";
 const PIPELINES: &str = "pipelines";
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
@@ -80,19 +80,19 @@ const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 pub struct ContentStore {
     root: PathBuf,
     state: Rc<RefCell<State>>,
-    /// The file whose lock is held to append to the state log, once it was needed.
+    /// The file that is locked to append to the state log, once it is open.
     appending: Rc<OnceCell<fs::File>>,
     checked: Rc<RefCell<Checked>>,
 }
 
-/// What was found out about trees.
+/// What this process has found out about trees.
 #[derive(Debug, Default)]
 struct Checked {
-    /// Trees that this process wrote itself: a power cut has not taken them.
+    /// Trees that this process wrote itself, so no power cut came in between.
     own: HashSet<Digest>,
-    /// Trees whose bytes are not what their name says; they count as gone.
+    /// Trees whose bytes do not match their digest; they count as missing.
     damaged: HashSet<Digest>,
-    /// Steps whose record is not believed because their tree is not whole.
+    /// Keys whose record does not count because their tree is missing or damaged.
     lost: HashMap<StageKey, Digest>,
 }
 
@@ -107,12 +107,12 @@ impl ContentStore {
                 return Err(StoreError::Version { folder: root.to_owned(), found: found.trim().to_owned() });
             }
             Ok(_) => {}
-            // What cannot be looked into must not pass for an empty store.
+            // An unreadable folder must not count as an empty store.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(StoreError::io(root, "read")(error));
             }
             Err(_) => {
-                // Another process may have made it a store since VERSION was looked for.
+                // Another process may have created the store since the check for VERSION.
                 if let Some(found) = foreign(root).filter(|_| !root.join("VERSION").exists()) {
                     return Err(StoreError::Foreign { folder: root.to_owned(), found });
                 }
@@ -129,8 +129,8 @@ impl ContentStore {
         &self.root
     }
 
-    /// Opens the store for writing, beside others that write. `wait` is told, once, whom there is to wait for: one
-    /// who has the store alone, to remove results.
+    /// Opens the store for writing; other processes may write at the same time. While another process removes
+    /// results, this call waits, and it calls `wait` once with the name of that process.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -145,7 +145,7 @@ impl ContentStore {
         Writer::start(self.clone(), lock)
     }
 
-    /// Makes the folder a store: what it is stands in it before anything else does.
+    /// Turns the folder into a store. CACHEDIR.TAG and VERSION are written before anything else.
     fn prepare(&self) -> Result<(), StoreError> {
         if self.root.join("VERSION").exists() {
             return Ok(());
@@ -158,7 +158,7 @@ impl ContentStore {
         Ok(())
     }
 
-    /// Calls `act` on the state as it is now, while nobody else appends.
+    /// Calls `act` on the current state while it holds the lock to append.
     fn with_state<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> Result<T, StoreError> {
         let (path, log) = (self.root.join(STATE_LOCK), self.root.join(STATE));
         let file = match self.appending.get() {
@@ -181,7 +181,7 @@ impl ContentStore {
         self.with_state(|state| state.append(lines, durable))
     }
 
-    /// Reads what other processes appended since; says whether that was anything.
+    /// Reads what other processes have appended. Returns whether there was anything.
     ///
     /// # Errors
     /// When the state log cannot be read.
@@ -190,15 +190,16 @@ impl ContentStore {
         refreshed.map_err(StoreError::io(&self.root.join(STATE), "read"))
     }
 
-    /// The tree of a key's newest execution. An execution whose bytes were perhaps not on the disk when the power
-    /// went is believed once its tree was hashed and is what it should be.
+    /// The tree of a key's newest execution. If a power cut may have taken its bytes, the tree is hashed first.
+    ///
+    /// `None` also if that tree is missing or damaged.
     pub fn tree_of(&self, key: &StageKey) -> Option<Digest> {
         let ran = self.state.borrow_mut().ran(key)?;
         if ran.is_synced || self.checked.borrow().own.contains(&ran.tree) {
             return Some(ran.tree);
         }
         match self.open_tree(&ran.tree) {
-            // What cannot be read is not lost.
+            // Unreadable does not mean lost.
             Ok(_) | Err(ResultError::Unreadable(_)) => Some(ran.tree),
             Err(ResultError::Missing | ResultError::Damaged(_)) => {
                 self.checked.borrow_mut().lost.insert(*key, ran.tree);
@@ -207,11 +208,12 @@ impl ContentStore {
         }
     }
 
-    /// The bytes of a tree, compared with its digest. Files that this process hashed before are read again only where
-    /// their stamps have changed.
+    /// The bytes of a tree, compared with its digest. A file that this process has hashed is read again only if its
+    /// stamp has changed.
     ///
     /// # Errors
-    /// When they are not here, are not what the tree's name says, or cannot be read. Damaged ones count as gone from now on.
+    /// When the bytes are missing, do not match the digest, or cannot be read. Damaged ones count as missing from now
+    /// on.
     pub fn open_tree(&self, tree: &Digest) -> Result<VerifiedPath, ResultError> {
         let folder = self.tree_folder(tree);
         let opened = VerifiedPath::check(&folder, tree);
@@ -245,18 +247,18 @@ impl ContentStore {
         self.state.borrow_mut().last(profile, step)
     }
 
-    /// Every record that counts, oldest first.
+    /// All valid records, oldest first.
     pub fn records(&self) -> Vec<RunRecord> {
         self.state.borrow_mut().records()
     }
 
-    /// Stretches of the state log that are not as they were written. What they said is lost.
+    /// The damaged parts of the state log. Their content is lost.
     pub fn damaged(&self) -> Vec<Damage> {
         self.state.borrow().damaged().to_vec()
     }
 
-    /// The steps, as far as asked about, whose execution is not believed because its bytes did not get to the
-    /// disk before the power went.
+    /// The steps whose record does not count because a power cut took their bytes. Covers the keys that were looked
+    /// up.
     pub fn lost(&self) -> Vec<String> {
         let lost: Vec<StageKey> = self.checked.borrow().lost.keys().copied().collect();
         let mut state = self.state.borrow_mut();
@@ -265,7 +267,7 @@ impl ContentStore {
         steps
     }
 
-    /// Writes the state log anew where much of it is superseded or some of it damaged.
+    /// Rewrites the state log if much of it is superseded or a part is damaged.
     fn tidy(&self) -> Result<(), StoreError> {
         if !self.state.borrow().may_compact() {
             return Ok(());
@@ -279,15 +281,15 @@ impl ContentStore {
         })
     }
 
-    /// What is in a tree, whether or not its bytes are there. Where the manifest is lost or damaged the bytes
-    /// tell, if they are there and whole.
+    /// The files of a tree, whether or not its bytes are present. If the manifest is lost or damaged, it is rebuilt
+    /// from intact bytes.
     pub fn manifest(&self, tree: &Digest) -> Option<Manifest> {
         let is_intact = |manifest: &Manifest| manifest.digest() == *tree;
         let of_bytes = || verified::manifest(&self.tree_folder(tree), &mut |_, _| {}).ok().filter(is_intact);
         self.recorded_manifest(tree).or_else(of_bytes)
     }
 
-    /// What was in a tree when it was kept, if that is still known.
+    /// The files of a tree as recorded at its commit, if that record is intact.
     fn recorded_manifest(&self, tree: &Digest) -> Option<Manifest> {
         let is_intact = |manifest: &Manifest| manifest.digest() == *tree;
         let logged = self.state.borrow_mut().manifest(tree).filter(is_intact);
@@ -300,7 +302,7 @@ impl ContentStore {
         self.root.join("manifests").join(tree.to_string())
     }
 
-    /// Where a tree's bytes are kept, to be shown. To read them, [`ContentStore::open_tree`].
+    /// The path of a tree, for messages only. [`ContentStore::open_tree`] reads it.
     pub fn tree_location(&self, tree: &Digest) -> String {
         tree::shown(&self.tree_folder(tree))
     }
@@ -309,19 +311,19 @@ impl ContentStore {
         self.root.join("trees").join(tree.to_string())
     }
 
-    /// Whether a tree's bytes seem to be there, by a stat. Those that were found damaged are not.
+    /// Whether a tree's folder exists, by a stat. Trees known to be damaged do not count.
     pub fn has_bytes(&self, tree: &Digest) -> bool {
         !self.checked.borrow().damaged.contains(tree) && is_folder(&self.tree_folder(tree))
     }
 
-    /// Whether a process runs a key at this moment.
+    /// Whether a process is running a key now.
     pub fn is_claimed(&self, key: &StageKey) -> bool {
         let file = fs::File::open(self.root.join("claims").join(key.to_string()));
-        // Dropped at once: whoever wants the claim meanwhile asks again.
+        // The lock is released at once: a process that needs the claim tries again.
         file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
     }
 
-    /// The log of an execution of a key that is under way, or that was when its run was killed.
+    /// The log of a running execution of a key, or of one that was killed.
     pub fn open_log(&self, key: &StageKey) -> Option<PathBuf> {
         let job = job_dir::path(self, key).join(work_dir::LOG);
         if job.exists() {
@@ -334,24 +336,24 @@ impl ContentStore {
         of_key.find_map(|work_dir| Some(work_dir.path().join(work_dir::LOG)).filter(|log| log.exists()))
     }
 
-    /// The log that a record names, if it names one of this store: a record may come from another machine.
+    /// The log that a record names, if it is in this store. A record may come from another machine.
     pub fn recorded_log(&self, record: &RunRecord) -> Option<PathBuf> {
         let name = record.log.strip_prefix("logs/")?.strip_suffix(".log")?;
         Some(self.log(&StageKey(name.parse().ok()?)))
     }
 
-    /// The log of the last execution of a key. There is none when it said nothing.
+    /// The log of the last execution of a key. The file is missing if the step printed nothing.
     pub fn log(&self, key: &StageKey) -> PathBuf {
         self.root.join("logs").join(format!("{key}.log"))
     }
 }
 
-/// Whether a folder is there: the folder itself, not a link to one.
+/// Whether `path` is a folder and not a link to one.
 fn is_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
-/// Something in a folder without VERSION that no store has put there while it began.
+/// A file in a folder without VERSION that no store creates while it is set up.
 fn foreign(root: &Path) -> Option<String> {
     let begun =
         |name: &str| [LOCK, STATE, STATE_LOCK, "CACHEDIR.TAG"].contains(&name) || name.starts_with(".tmp");

@@ -1,6 +1,6 @@
-//! What is at a path, told by stats alone: which files and folders, and of each its size, times, inode, and how many
-//! names it has. Two equal snapshots say that nothing was written, replaced, added, removed or renamed in between, also
-//! where the bytes are the same again. It costs one stat a file and reads none.
+//! The files and folders at a path, recorded by stats alone: size, times, inode and number of names of each. If two
+//! snapshots are equal, nothing was written, replaced, added, removed or renamed in between, even if the bytes are
+//! equal again. It costs one stat per file.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -10,10 +10,10 @@ use std::time::SystemTime;
 
 use super::stat_cache::{Stamp, stamp};
 
-/// As many links one behind the other as the system follows.
-const MOST_LINKS: usize = 40;
+/// The system follows at most this many links in a row (`MAXSYMLINKS`).
+const MAX_LINKS: usize = 40;
 
-/// A file by its device and inode, under whatever names.
+/// A file by device and inode, whatever its names.
 pub type Inode = (u64, u64);
 
 /// The files and folders at a path, sorted by path.
@@ -25,7 +25,7 @@ struct Entry {
     path: PathBuf,
     role: Role,
     stamp: Stamp,
-    /// When it was created, where the file system keeps that.
+    /// When it was created, if the file system stores that.
     created: Option<SystemTime>,
     links: u64,
     kind: Kind,
@@ -43,15 +43,15 @@ impl Entry {
         (self.stamp.device, self.stamp.inode)
     }
 
-    /// Whether a folder above what is read is the same and was not renamed, as far as its stamp shows.
+    /// Whether a folder above the input is the same and was not renamed, as far as its stamp shows.
     fn is_same_above(&self, now: &Stamp) -> bool {
         let is_it = (self.stamp.device, self.stamp.inode) == (now.device, now.inode);
-        // An entry that comes or goes sets both times, a new name of the folder only one.
+        // A new or removed entry sets both times. A rename of the folder sets only the change time.
         is_it && (self.stamp.changed == now.changed || now.changed == now.modified)
     }
 
-    /// Whether it is the same file or folder under another name. A number of an inode that is free is given to the next
-    /// new file.
+    /// Whether it is the same file or folder under another name. The creation time counts because the system reuses
+    /// inode numbers.
     fn is_same(&self, other: &Self) -> bool {
         let is_as_old = match (self.created, other.created) {
             (Some(one), Some(two)) => one == two,
@@ -61,28 +61,28 @@ impl Entry {
     }
 }
 
-/// A file or folder that was there and is not any more.
+/// A file or folder that no longer exists.
 #[derive(Debug)]
 pub struct Gone<'a>(&'a Entry);
 
 impl Gone<'_> {
-    /// Where it was.
+    /// Its former path.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Its stamp, where it is a file.
+    /// Its stamp, if it is a file.
     pub fn file(&self) -> Option<&Stamp> {
         (self.0.kind == Kind::File).then_some(&self.0.stamp)
     }
 }
 
-/// What of a path counts.
+/// Which changes of a path count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
-    /// All of its stamp.
+    /// Any change of its stamp.
     Read,
-    /// That it is the same folder, and was not renamed: other files in it may come and go.
+    /// A replacement or a rename of the folder; its other files may change.
     Above,
 }
 
@@ -91,12 +91,12 @@ enum Role {
 pub struct Change {
     /// The file or folder.
     pub path: PathBuf,
-    /// What became of it, as the end of a sentence.
+    /// The change, as the end of a sentence.
     pub what: &'static str,
 }
 
 impl Snapshot {
-    /// Of a folder and all that is in it. What cannot be looked at is left out.
+    /// Of a folder and its content. Unreadable parts are left out.
     pub fn of_tree(root: &Path) -> Self {
         Self::of_trees([root])
     }
@@ -113,22 +113,22 @@ impl Snapshot {
         found.sorted()
     }
 
-    /// Of what a step reads at `path` below `root`: the file, or the folder and all that is in it, the links on the
-    /// way there, and the folders above.
+    /// Of an input at `path` below `root`: the file, or the folder and its content, with the links on the way and the
+    /// folders above.
     pub fn of_input(root: &Path, path: &Path) -> Self {
         let mut found = Self::default();
         found.see_way(root, path, 0);
-        let whole = root.join(path);
+        let full = root.join(path);
         match found.0.last() {
-            Some(last) if last.path == whole && last.kind == Kind::File => {}
-            Some(_) => found.see_inside(&whole),
-            // The folder of the project itself.
-            None => found = Self::of_tree(&whole),
+            Some(last) if last.path == full && last.kind == Kind::File => {}
+            Some(_) => found.see_inside(&full),
+            // The project folder itself.
+            None => found = Self::of_tree(&full),
         }
         found.sorted()
     }
 
-    /// Whether all of it is still so. A file that was added shows in the times of its folder, so none is listed.
+    /// Whether nothing has changed. The times of a folder show an added file, so no folder is listed.
     pub fn holds(&self) -> bool {
         self.0.iter().all(|then| {
             fs::symlink_metadata(&then.path).is_ok_and(|metadata| match then.role {
@@ -138,8 +138,8 @@ impl Snapshot {
         })
     }
 
-    /// The first difference to what is there `now`. A file counts as unchanged when nothing but its number of names
-    /// has changed, and with it the time of its last change, and `named` knows as many new names for it.
+    /// The first difference from `now`. A file may get new names and thus a new change time, if `named` accounts
+    /// for all of them.
     pub fn change(&self, now: &Self, named: impl FnOnce() -> HashMap<Inode, u64>) -> Option<Change> {
         let mut names = None;
         let mut named = Some(named);
@@ -181,7 +181,7 @@ impl Snapshot {
         }
     }
 
-    /// What is not there any more. Of a folder that is gone the folder alone.
+    /// The entries that no longer exist. For a removed folder, the folder alone.
     pub fn gone(&self) -> impl Iterator<Item = Gone<'_>> {
         self.0.iter().filter_map(|entry| {
             let folder = entry.path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -190,12 +190,12 @@ impl Snapshot {
         })
     }
 
-    /// Where in this snapshot a file or folder is that is gone from its place.
+    /// The path in this snapshot of a file or folder that has gone from its place.
     pub fn path_of(&self, gone: &Gone) -> Option<&Path> {
         self.0.iter().find(|entry| entry.is_same(gone.0)).map(|entry| entry.path.as_path())
     }
 
-    /// The files in this snapshot of a size.
+    /// The files of that size in this snapshot.
     pub fn files_of(&self, size: u64) -> impl Iterator<Item = &Path> {
         self.0
             .iter()
@@ -203,7 +203,7 @@ impl Snapshot {
             .map(|entry| entry.path.as_path())
     }
 
-    /// How many names each file with several names has in this snapshot.
+    /// For each file with several names, how many of them are in this snapshot.
     pub fn names(&self) -> HashMap<Inode, u64> {
         let mut names = HashMap::new();
         for entry in self.0.iter().filter(|entry| entry.links > 1) {
@@ -228,7 +228,7 @@ impl Snapshot {
         self.0.push(Entry { path, role, stamp, created, links: metadata.nlink(), kind });
     }
 
-    /// The folders and links from `from` to `path` below it, links followed, and what is there.
+    /// The folders and links from `from` to `path` below it, with links followed, and the file or folder at its end.
     fn see_way(&mut self, from: &Path, path: &Path, followed: usize) {
         let mut here = from.to_owned();
         let mut parts = path.components().peekable();
@@ -242,7 +242,7 @@ impl Snapshot {
             let is_link = metadata.is_symlink();
             self.push(here.clone(), if is_link { Role::Read } else { role }, &metadata);
             if is_link
-                && followed < MOST_LINKS
+                && followed < MAX_LINKS
                 && let Ok(target) = fs::read_link(&here)
             {
                 let folder = here.parent().unwrap_or(Path::new("/")).to_owned();
@@ -265,6 +265,6 @@ impl Snapshot {
     }
 }
 
-const GONE: &str = "is not there any more";
-const LISTED: &str = "had a file added, removed or renamed";
-const MOVED: &str = "was moved away and back, or its mode or links were changed";
+const GONE: &str = "no longer exists";
+const LISTED: &str = "had an entry added, removed or renamed";
+const MOVED: &str = "was moved and moved back, or its mode or links changed";

@@ -1,7 +1,9 @@
-//! Digests of project files at the price of a stat: a file whose size, times, inode and device are as they
-//! were has the digest it had. An entry taken within a clock tick of the file's last change proves nothing (the
-//! file may have changed again within that tick) and is hashed again. The change time counts beside the
-//! modification time: `mv` and `tar` can put other bytes under the same modification time.
+//! Digests of project files for the price of a stat: an unchanged size, time, inode and device mean an unchanged
+//! digest. An entry within one clock tick of the file's last change is hashed again, because the file may have
+//! changed again within that tick.
+//!
+//! The change time counts as well as the modification time: `mv` and `tar` can put other bytes under the same
+//! modification time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,7 +21,7 @@ use crate::tree::{self, Manifest, TreeError};
 /// Longer than a tick of any kernel's file clock (10 ms at 100 Hz), in nanoseconds.
 const TICK: i64 = 20_000_000;
 
-/// What tells a file's content from another one at the price of a stat. Times in nanoseconds since 1970.
+/// What identifies the content of a file at the price of a stat. Times are in nanoseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     pub(super) size: u64,
@@ -36,7 +38,7 @@ impl Stamp {
     }
 }
 
-/// The digest of a file's bytes, and for how long it is one.
+/// The digest of a file, and the stamp for which it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Known {
     stamp: Stamp,
@@ -46,22 +48,22 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// That of a file which is about to be hashed.
+    /// The entry of a file that is about to be hashed.
     pub fn begin(metadata: &Metadata) -> Self {
         Self { stamp: stamp(metadata), hashed: now(), digest: Digest::of_bytes(b"") }
     }
 
-    /// The same with the digest that hashing has shown.
+    /// The same entry with its digest.
     pub fn with(self, digest: Digest) -> Self {
         Self { digest, ..self }
     }
 
-    /// Which file it is of: device and inode.
+    /// The device and inode of the file.
     pub fn file(&self) -> (u64, u64) {
         (self.stamp.device, self.stamp.inode)
     }
 
-    /// Whether a file of this stamp has this digest still.
+    /// Whether the entry proves that a file with this metadata still has this digest.
     pub fn is_proof_of(&self, metadata: &Metadata) -> bool {
         let stamp = stamp(metadata);
         self.hashed > stamp.modified.max(stamp.changed).saturating_add(TICK) && self.stamp == stamp
@@ -72,30 +74,30 @@ impl Known {
 #[derive(Debug, Default)]
 pub struct StatCache {
     known: HashMap<String, Known>,
-    /// Paths whose entry is not kept yet.
+    /// Paths whose entry is not stored yet.
     new: Vec<String>,
 }
 
 impl StatCache {
-    /// The cache that these lines make; a line that says nothing costs time only.
+    /// The cache in these lines of the log. Invalid lines are skipped.
     pub(super) fn of_lines<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
         let known = lines.filter_map(|line| parse(line).map(|(path, known)| (path.to_owned(), known)));
         Self { known: known.collect(), new: Vec::new() }
     }
 
-    /// The lines of what was added.
+    /// The lines of the new entries.
     pub(super) fn new_lines(&mut self) -> Vec<String> {
         let paths = std::mem::take(&mut self.new);
         paths.iter().filter_map(|path| Some(format!("{} {path}", self.known.get(path)?))).collect()
     }
 
-    /// The digest of a file, or of a folder by way of its manifest.
+    /// The digest of a file, or of a folder through its manifest.
     ///
     /// # Errors
-    /// When it is not there, cannot be read, or holds what a tree cannot hold.
+    /// When it is missing, unreadable, or holds something that a tree cannot hold.
     pub fn digest(&mut self, path: &Path) -> Result<Digest, TreeError> {
         let metadata = fs::metadata(path).map_err(TreeError::unreadable(path))?;
-        // Reading a pipe or a terminal may never end.
+        // Reading a pipe or a terminal may block forever.
         if !metadata.is_dir() && !metadata.is_file() {
             return Err(TreeError::Unfit {
                 path: path.to_owned(),
@@ -110,12 +112,12 @@ impl StatCache {
         }
     }
 
-    /// The digest that a file had when its stamp was this one, whether or not it is still there.
+    /// The digest that a file had when it had this stamp, even if it no longer exists.
     pub fn had(&self, path: &Path, stamp: &Stamp) -> Option<Digest> {
         self.known.get(path.to_str()?).filter(|known| known.stamp == *stamp).map(|known| known.digest)
     }
 
-    /// What is in a folder.
+    /// The manifest of a folder.
     ///
     /// # Errors
     /// As for [`StatCache::digest`].
@@ -148,15 +150,15 @@ impl fmt::Display for Known {
     }
 }
 
-/// The stamp of a file, links followed.
+/// The stamp of a file; links are followed.
 ///
 /// # Errors
-/// When it is not there.
+/// When the file does not exist.
 pub fn stamp_of(path: &Path) -> io::Result<Stamp> {
     fs::metadata(path).map(|metadata| stamp(&metadata))
 }
 
-/// A line's path and what is known of it.
+/// The path and the entry in a line.
 fn parse(line: &str) -> Option<(&str, Known)> {
     fn next<'a, T: FromStr>(parts: &mut impl Iterator<Item = &'a str>) -> Option<T> {
         parts.next()?.parse().ok()
@@ -173,7 +175,7 @@ fn parse(line: &str) -> Option<(&str, Known)> {
     Some((parts.next()?, Known { stamp, hashed, digest }))
 }
 
-/// The path a line is about.
+/// The path in a line.
 pub(super) fn path_of(line: &str) -> Option<&str> {
     line.splitn(8, ' ').nth(7)
 }
@@ -182,7 +184,7 @@ fn nanoseconds(time: io::Result<SystemTime>) -> i64 {
     match time.map(|time| time.duration_since(UNIX_EPOCH)) {
         Ok(Ok(after)) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
         Ok(Err(before)) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |before| -before),
-        // Without a time nothing may be trusted: as if changed in the far future.
+        // A file without a time is never trusted: it counts as changed in the far future.
         Err(_) => i64::MAX,
     }
 }
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_changed_within_a_tick_and_to_the_same_size_is_noticed() {
+    fn a_change_to_the_same_size_within_a_tick_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x");
         let mut cache = StatCache::default();
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_entry_is_believed_without_reading_and_survives_a_reopen() {
+    fn an_old_entry_is_used_without_reading_and_survives_a_reopen() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("with space");
         fs::write(&file, "1").unwrap();
@@ -238,18 +240,18 @@ mod tests {
         let mut cache = StatCache::default();
         let digest = cache.digest(&file).unwrap();
         let mut cache = reopened(&mut cache);
-        // A wrong digest in the cache shows that it is asked and the bytes are not.
+        // A wrong digest in the cache shows that the cache is used and the bytes are not read.
         let planted = Digest::of_bytes(b"planted");
         cache.known.get_mut(file.to_str().unwrap()).unwrap().digest = planted;
         assert_eq!(cache.digest(&file).unwrap(), planted);
-        assert_eq!(cache.new_lines(), [""; 0], "nothing was learned");
+        assert_eq!(cache.new_lines(), [""; 0], "nothing is new");
         fs::write(&file, "2").unwrap();
         assert_eq!(cache.digest(&file).unwrap(), Digest::of_bytes(b"2"));
         assert_ne!(digest, planted);
     }
 
     #[test]
-    fn a_line_that_says_nothing_costs_time_only() {
+    fn an_invalid_line_is_skipped() {
         for line in ["", "1 2 3", "x 2 3 4 5 6 7 path", "1 2 3 4 5 6 nodigest path"] {
             assert!(StatCache::of_lines([line].into_iter()).known.is_empty(), "{line}");
         }

@@ -1,6 +1,6 @@
-//! The only way to the bytes of a result: [`VerifiedPath`], which nothing but a comparison of the bytes with their digest
-//! makes. What was hashed in this process and has the same stamp since is not read again, so a second look at a result
-//! costs a stat for each file. It does not know the store; the evidence opens its files the same way.
+//! The only access to the bytes of a result: a [`VerifiedPath`], which only a comparison of the bytes with their
+//! digest creates. A file that this process has hashed is not read again while its stamp is the same. A second check
+//! thus costs one stat per file. It does not know the store; the evidence opens its files the same way.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -13,35 +13,35 @@ use super::stat_cache::Known;
 use crate::digest::Digest;
 use crate::tree::{self, Manifest, TreeError};
 
-/// No more files of a damaged result are named.
-const NAMED_FILES: usize = 5;
+/// A damaged result names at most this many files.
+const MAX_PROBLEMS: usize = 5;
 
-/// Files that this process hashed, by device and inode: a tree that is renamed keeps them.
+/// Files that this process has hashed, by device and inode, which a rename of the tree does not change.
 static HASHED: LazyLock<Mutex<HashMap<(u64, u64), Known>>> = LazyLock::new(Mutex::default);
 
-/// A result, or a file or folder in one, whose bytes are what its digest says.
+/// A result, or a file or folder in it, whose bytes match its digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedPath(PathBuf);
 
 /// Why a result cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultError {
-    /// Its bytes are not where they are kept.
-    #[error("its bytes are not here")]
+    /// Its bytes are missing.
+    #[error("its bytes are missing")]
     Missing,
-    /// Its bytes have another digest. The first files that differ, or what else is wrong.
-    #[error("it is damaged: {}", .0.join("; "))]
+    /// Its bytes have another digest. Holds the first files that differ, or another reason.
+    #[error("it is damaged ({})", .0.join("; "))]
     Damaged(Vec<String>),
-    /// Something in it cannot be read, so nothing is known of its bytes.
+    /// A part of it cannot be read, so it may be intact.
     #[error("{0}")]
     Unreadable(TreeError),
 }
 
 impl VerifiedPath {
-    /// Compares the file or folder in `path` with the digest that it should have.
+    /// Compares the file or folder at `path` with its expected digest.
     ///
     /// # Errors
-    /// When it is not there, has another digest, or cannot be read.
+    /// When it is missing, has another digest, or cannot be read.
     pub fn check(path: &Path, expected: &Digest) -> Result<Self, ResultError> {
         match digest(path) {
             Ok(found) if found == *expected => Ok(Self(path.to_owned())),
@@ -49,7 +49,7 @@ impl VerifiedPath {
             Err(TreeError::Unreadable { path: missing, source })
                 if source.kind() == io::ErrorKind::NotFound =>
             {
-                // A file may go between the listing and the reading.
+                // A file may disappear between the listing and the reading.
                 let is_all = missing == path;
                 let gone = || vec![format!("{} is missing", tree::shown(&missing))];
                 Err(if is_all { ResultError::Missing } else { ResultError::Damaged(gone()) })
@@ -85,7 +85,7 @@ impl From<VerifiedPath> for PathBuf {
     }
 }
 
-/// The digest of a file or folder as a step reads it. No link is followed.
+/// The digest of a file or folder as a step reads it. Links are not followed.
 fn digest(path: &Path) -> Result<Digest, TreeError> {
     let metadata = fs::symlink_metadata(path).map_err(TreeError::unreadable(path))?;
     if metadata.is_dir() {
@@ -98,8 +98,8 @@ fn digest(path: &Path) -> Result<Digest, TreeError> {
     Ok(tree::identity(bytes, tree::is_executable(&metadata)))
 }
 
-/// What is in a folder now. Only files that were not hashed in this process, or were changed since, are read. `announce`
-/// is called with the number of files and bytes before that.
+/// The manifest of a folder now. Reads only files that this process has not hashed, or that have changed since.
+/// Before that, it calls `announce` with the number of files and bytes to read.
 ///
 /// # Errors
 /// As [`Manifest::of_folder`].
@@ -120,7 +120,7 @@ fn digest_of_bytes(path: &Path, metadata: &Metadata) -> io::Result<Digest> {
     Ok(digest)
 }
 
-/// How what is in a damaged tree differs from what was kept; the first few.
+/// The first differences between a damaged tree and its recorded manifest.
 pub(super) fn problems(found: &Manifest, known: Option<&Manifest>) -> Vec<String> {
     let Some(known) = known else { return vec!["its bytes have another digest".to_owned()] };
     let entry = |manifest: &Manifest, path: &str| {
@@ -135,20 +135,20 @@ pub(super) fn problems(found: &Manifest, known: Option<&Manifest>) -> Vec<String
         .filter_map(|was| match entry(found, &was.path) {
             None => Some(format!("{} is missing", shown(&was.path))),
             Some((digest, _)) if digest != was.digest => {
-                Some(format!("{} has other bytes", shown(&was.path)))
+                Some(format!("{} has another digest", shown(&was.path)))
             }
             Some((_, executable)) if executable != was.executable => {
-                let now = if executable { "may" } else { "may not" };
-                Some(format!("{} {now} be executed", shown(&was.path)))
+                let now = if executable { "is now" } else { "is no longer" };
+                Some(format!("{} {now} executable", shown(&was.path)))
             }
             Some(_) => None,
         })
         .collect();
     let added = found.entries().iter().filter(|is| entry(known, &is.path).is_none());
-    problems.extend(added.map(|is| format!("{} was not there", shown(&is.path))));
-    if problems.len() > NAMED_FILES {
-        let more = problems.len() - NAMED_FILES;
-        problems.truncate(NAMED_FILES);
+    problems.extend(added.map(|is| format!("{} was added", shown(&is.path))));
+    if problems.len() > MAX_PROBLEMS {
+        let more = problems.len() - MAX_PROBLEMS;
+        problems.truncate(MAX_PROBLEMS);
         problems.push(format!("and {more} more"));
     }
     problems

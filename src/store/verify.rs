@@ -1,5 +1,5 @@
-//! Verifies results: hashes what the store holds, and keeps how a rerun of a step compared with its result. It repairs
-//! nothing: a damaged result is put away, so that its step runs again.
+//! Verifies results: reports those that do not match their digest, and keeps how a rerun of a step compared with its result.
+//! `Writer::drop_damaged` then drops a damaged one, so that its step runs again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,27 +14,27 @@ use crate::compare::Difference;
 use crate::digest::Digest;
 use crate::key::StageKey;
 
-/// A result whose bytes are not what they were.
+/// A result whose bytes do not match its digest, or cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DamagedTree {
     /// Its digest.
     pub tree: Digest,
     /// The steps that wrote it, with their profiles.
     pub steps: BTreeSet<(String, String)>,
-    /// What is wrong, a file or a problem each; the first few.
+    /// The first problems, one per file.
     pub problems: Vec<String>,
 }
 
-/// What hashing has shown.
+/// The outcome of the check.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Verified {
-    /// How many results were hashed.
+    /// The number of hashed results.
     pub trees: usize,
-    /// How many bytes they have.
+    /// Their size in bytes.
     pub bytes: u64,
-    /// Those that are damaged, by digest.
+    /// The damaged ones, by digest.
     pub damaged: Vec<DamagedTree>,
-    /// Those that cannot be read, by digest. Nothing is known of their bytes.
+    /// The unreadable ones, by digest. They may be intact.
     pub unreadable: Vec<DamagedTree>,
 }
 
@@ -87,16 +87,16 @@ impl ContentStore {
             .map_err(StoreError::io(&path, "write"))
     }
 
-    /// Hashes the results of records for which `wanted` holds (of a step and its profile), on all cores; `told`
-    /// hears after each how many of how many are done.
+    /// Hashes the results of all steps and profiles for which `is_selected` holds, on all cores. After each result it
+    /// calls `on_progress` with the number of checked results and the total.
     pub fn verify(
         &self,
-        wanted: &dyn Fn(&str, &str) -> bool,
-        told: &(dyn Fn(usize, usize) + Sync),
+        is_selected: &dyn Fn(&str, &str) -> bool,
+        on_progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Verified {
         let mut by_tree: BTreeMap<Digest, (BTreeSet<(String, String)>, u64)> = BTreeMap::new();
         for record in self.records() {
-            if wanted(&record.step, &record.profile) && self.has_bytes(&record.tree) {
+            if is_selected(&record.step, &record.profile) && self.has_bytes(&record.tree) {
                 let (steps, bytes) = by_tree.entry(record.tree).or_default();
                 steps.insert((record.step, record.profile));
                 *bytes = record.bytes;
@@ -114,7 +114,7 @@ impl ContentStore {
                         if VerifiedPath::check(path, tree).is_err() {
                             doubtful.lock().unwrap_or_else(PoisonError::into_inner).push((*tree, steps));
                         }
-                        told(done.fetch_add(1, Ordering::Relaxed) + 1, trees.len());
+                        on_progress(done.fetch_add(1, Ordering::Relaxed) + 1, trees.len());
                     }
                 });
             }
@@ -126,7 +126,7 @@ impl ContentStore {
             match self.open_tree(&tree) {
                 Err(ResultError::Damaged(problems)) => damaged.push(found(problems)),
                 Err(ResultError::Unreadable(error)) => unreadable.push(found(vec![error.to_string()])),
-                // Removed, or made again, meanwhile.
+                // Another process has removed or replaced it meanwhile.
                 Err(ResultError::Missing) | Ok(_) => {}
             }
         }
@@ -137,12 +137,12 @@ impl ContentStore {
 }
 
 impl Writer {
-    /// Puts a damaged tree away: its bytes go, and the executions that wrote it count no more, so that its steps run
+    /// Drops a damaged tree: removes its bytes and the records of the executions that wrote it, so that its steps run
     /// again.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn condemn(&self, tree: &Digest) -> Result<(), StoreError> {
+    pub fn drop_damaged(&self, tree: &Digest) -> Result<(), StoreError> {
         let records = self.store().records();
         for record in records.iter().filter(|record| record.tree == *tree) {
             self.forget(&record.key_text.key())?;

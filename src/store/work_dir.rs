@@ -1,6 +1,6 @@
-//! Desks: the folder in which one running step writes, `work/<key>-…/`, handed from a step that left it in order to the
-//! next one, since making and removing files is what a file system charges most for. It does not know what is kept
-//! of what was written.
+//! Work directories, `work/<key>-…/`: the folder in which one running step writes. A
+//! step that leaves it in order passes it to the next step: creating and removing files is expensive. It does
+//! not know what of the output is kept.
 
 use std::cell::RefCell;
 use std::fs;
@@ -13,31 +13,31 @@ use super::lock::Claim;
 use super::{ContentStore, Snapshot, StoreError, files, is_folder};
 use crate::key::StageKey;
 
-/// In a desk: the log, and the folder that a command begins in.
+/// In a work directory: the log, and the current directory of a command.
 pub(super) const LOG: &str = "log";
 pub(super) const CWD: &str = "cwd";
-/// How the name of a desk ends that is being removed.
+/// The end of the name of a work directory that is being removed.
 const GONE: &str = "-gone";
-/// The folder of desks that nobody but a person removes.
+/// The folder of work directories that only people remove.
 const RECOVERED: &str = "recovered";
 
-/// The desk of one running step, `work/<key>-…/` with all that the step needs, and its scratch.
+/// The work directory of one running step and its scratch folder.
 #[derive(Debug)]
 pub struct WorkDir {
-    /// The key that is run.
+    /// The key that runs.
     pub key: StageKey,
     /// Empty at first; becomes the tree.
     pub out: PathBuf,
-    /// Survives a failed attempt of the key. Whoever needs it makes it.
+    /// Survives a failed attempt of the key. The step creates it if it needs it.
     pub scratch: PathBuf,
     /// The log, empty at first.
     pub log: PathBuf,
-    /// Empty at first: where a program may begin.
+    /// The current directory of a command, empty at first.
     pub folder: PathBuf,
     pub(super) work_dir: PathBuf,
-    /// Whether the log is kept when the step has ended.
+    /// Whether the log is kept after the step.
     keeps_log: bool,
-    /// Whether a job elsewhere works at it.
+    /// Whether a job on a cluster runs in it.
     pub(super) is_job: bool,
     _claim: Claim,
 }
@@ -52,43 +52,43 @@ impl WorkDir {
         Self { key, out, scratch, log, folder, work_dir, keeps_log: false, is_job: false, _claim: claim }
     }
 
-    /// All that the step may have written, and where a file that it moved may be.
+    /// All folders that the step may have written, where a file that it moved may be.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::of_trees([self.work_dir.as_path(), &self.scratch])
     }
 
-    /// A path within the step's folders, as its step may call it.
+    /// A path within the step's folders, as the step may write it.
     pub fn shown<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.work_dir).unwrap_or(path)
     }
 
-    /// That of a job elsewhere.
+    /// The job directory of a key.
     pub(super) fn job_dir(key: StageKey, work_dir: PathBuf, claim: Claim) -> Self {
         let [out, scratch, log, folder] = ["out", "scratch", LOG, CWD].map(|name| work_dir.join(name));
         Self { is_job: true, ..Self::new(key, work_dir, claim, [out, scratch, log, folder]) }
     }
 
-    /// The same with a scratch that survives a failed attempt, and a log that is kept.
+    /// The same with a scratch folder that survives a failed attempt, and a log that is kept.
     pub(super) fn lasting(self, store: &ContentStore) -> Self {
         let scratch = store.root().join("scratch").join(self.key.to_string());
         Self { scratch, keeps_log: true, ..self }
     }
 }
 
-/// Desks that a step has left as it found them: the next one moves in.
+/// Work directories that a step has left in order. The next step uses one of them.
 #[derive(Debug, Default)]
 pub(super) struct WorkDirs {
     spare: RefCell<Vec<PathBuf>>,
 }
 
 impl WorkDirs {
-    /// Hands none of them on.
+    /// Drops them all.
     pub(super) fn forget(&self) {
         self.spare.take();
     }
 
-    /// A name of its own for each attempt: a dying process of an earlier one must not write into this one. Only who
-    /// left a desk in order hands it on.
+    /// Each attempt gets its own name: a process of an earlier attempt may still be ending and must not write into
+    /// this one. Only a directory that is in order is reused.
     pub(super) fn set_up(
         &self,
         store: &ContentStore,
@@ -105,7 +105,7 @@ impl WorkDirs {
             Some(work_dir) => work_dir,
             None => {
                 let work_dir = tempfile::Builder::new().prefix(&format!("{key}-")).tempdir_in(&work);
-                let work_dir = work_dir.map_err(StoreError::io(&work, "make a folder in it"))?.keep();
+                let work_dir = work_dir.map_err(StoreError::io(&work, "create a folder in it"))?.keep();
                 let (log, place) = (work_dir.join(LOG), work_dir.join(CWD));
                 fs::write(&log, "").map_err(StoreError::io(&log, "write"))?;
                 fs::create_dir(&place).map_err(StoreError::io(&place, "create the folder"))?;
@@ -118,7 +118,7 @@ impl WorkDirs {
         Ok(WorkDir::new(key, work_dir, claim, [out, scratch, log, folder]))
     }
 
-    /// Clears a desk of what a run wrote; its scratch and its log stay.
+    /// Clears the work directory of a run; its scratch folder and its log stay.
     pub(super) fn leave(&self, store: &ContentStore, work: WorkDir) -> Result<(), StoreError> {
         if work.keeps_log {
             keep_logs(store, &work.work_dir, &work.key)?;
@@ -131,13 +131,13 @@ impl WorkDirs {
     }
 }
 
-/// The path that a desk had before it was to be removed.
+/// The path that a work directory had before its removal began.
 pub(super) fn name_of(work_dir: &Path) -> PathBuf {
     let name = work_dir.as_os_str().to_string_lossy();
     PathBuf::from(name.strip_suffix(GONE).unwrap_or(&name))
 }
 
-/// Removes a desk, out of its name first: its owner may be about to hand it to the next step.
+/// Removes a work directory. It is renamed first, because its owner may be about to pass it to the next step.
 pub(super) fn remove(work_dir: &Path) -> Result<(), StoreError> {
     let mut aside = work_dir.as_os_str().to_owned();
     if aside.as_encoded_bytes().ends_with(GONE.as_bytes()) {
@@ -151,7 +151,7 @@ pub(super) fn remove(work_dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Puts a desk where nothing removes it; returns where that is.
+/// Moves a work directory to where nothing removes it. Returns the new path.
 pub(super) fn keep_aside(store: &ContentStore, work_dir: &Path) -> Result<PathBuf, StoreError> {
     let folder = store.root().join(RECOVERED);
     let kept = folder.join(work_dir.file_name().unwrap_or_default());
@@ -161,8 +161,8 @@ pub(super) fn keep_aside(store: &ContentStore, work_dir: &Path) -> Result<PathBu
     Ok(kept)
 }
 
-/// Whether the desk of a dead run holds a file or folder that is older than its output folder: it was moved there, and
-/// what was moved may be the only copy of somebody's file. Where the file system keeps no times of creation nothing is.
+/// Whether the work directory of a dead run holds a file or folder that is older than its output folder. Such a file
+/// was moved there and may be the only copy. Without creation times the answer is no.
 pub(super) fn holds_older(work_dir: &Path) -> bool {
     let since = fs::symlink_metadata(work_dir.join("out")).and_then(|metadata| metadata.created());
     since.is_ok_and(|since| {
@@ -173,14 +173,14 @@ pub(super) fn holds_older(work_dir: &Path) -> bool {
 fn is_older_inside(folder: &Path, since: SystemTime) -> bool {
     fs::read_dir(folder).into_iter().flatten().flatten().any(|item| {
         let Ok(metadata) = item.metadata() else { return false };
-        // A file with another name is not lost with this one.
+        // A file that has another name is not lost with this one.
         let is_lost = metadata.is_dir() || metadata.is_file() && metadata.nlink() == 1;
         is_lost && metadata.created().is_ok_and(|created| created < since)
             || metadata.is_dir() && is_older_inside(&item.path(), since)
     })
 }
 
-/// Puts the logs of an execution where they are looked for, in place of those of an earlier one.
+/// Moves the logs of an execution to `logs/`, and replaces those of an earlier one.
 pub(super) fn keep_logs(store: &ContentStore, work_dir: &Path, key: &StageKey) -> Result<(), StoreError> {
     let kept = store.log(key);
     for (new, kept) in [
@@ -195,7 +195,7 @@ pub(super) fn keep_logs(store: &ContentStore, work_dir: &Path, key: &StageKey) -
     Ok(())
 }
 
-/// Whether a desk holds what a new one holds, and nothing else.
+/// Whether a work directory is as a new one, so that it can be reused.
 fn is_in_order(work: &WorkDir) -> io::Result<bool> {
     let names = fs::read_dir(&work.work_dir)?.map(|item| item.map(|item| item.file_name()));
     let mut names = names.collect::<io::Result<Vec<_>>>()?;

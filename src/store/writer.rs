@@ -1,5 +1,5 @@
-//! The writing half of the store. Several processes may each have a [`Writer`]: what they do to one key they do
-//! under its claim, and what they append to the log goes there whole.
+//! The writing half of the store. Several processes may have a [`Writer`] for one store: they change a key only under
+//! its claim and append complete lines to the log.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -18,15 +18,15 @@ use crate::key::StageKey;
 use crate::record::RunRecord;
 use crate::tree::Manifest;
 
-/// A run shorter than this is cheaper to repeat than to wait for the disk: such runs are forced there in groups.
+/// A shorter run is cheaper to repeat than to sync, so such runs are synced in groups.
 const DURABLE_FROM_SECONDS: f64 = 1.0;
-/// How long short runs wait for their group; longer where the disk takes long, so that most of the time it is free
-/// for them.
-const GROUP: Duration = Duration::from_secs(1);
-/// How many times as long as the disk took for a group the next one waits at least.
-const REST: u32 = 10;
-/// Up to so many files of a result are forced to the disk one by one.
-const FEW_FILES: usize = 100;
+/// The shortest time between two groups. It grows with the duration of a sync, so that the disk is free most of the
+/// time.
+const GROUP_INTERVAL: Duration = Duration::from_secs(1);
+/// The next group waits at least this many times as long as the last sync took.
+const REST_FACTOR: u32 = 10;
+/// The files of a result with at most this many files are synced one by one.
+const MAX_SINGLE_SYNCS: usize = 100;
 
 /// The store, open for writing.
 #[derive(Debug)]
@@ -36,25 +36,25 @@ pub struct Writer {
     pub(super) claims: Claims,
     pub(super) work_dirs: WorkDirs,
     group: RefCell<Option<Group>>,
-    /// When the next group may go.
+    /// The earliest time of the next group.
     next: Cell<Instant>,
-    /// What the modes of new files may permit, once it was asked for.
+    /// The mode bits that new files may have, once they are known.
     allowed_mode: OnceCell<u32>,
-    /// What a person should know of the folders of dead runs, by folder.
+    /// Warnings about the folders of dead runs, by folder; `None` once they were returned.
     pub(super) warnings: RefCell<BTreeMap<PathBuf, Option<String>>>,
 }
 
-/// Short runs on their way to the disk.
+/// Short runs that are being synced.
 #[derive(Debug)]
 struct Group {
-    /// What of the log the disk then has the bytes of.
+    /// All executions before this point of the log are synced when it ends.
     mark: state::Mark,
-    /// Ends with how long the disk took.
+    /// Returns how long the sync took.
     disk: JoinHandle<io::Result<Duration>>,
 }
 
 impl Writer {
-    /// Clears what dead runs left behind.
+    /// Removes what dead runs have left.
     pub(super) fn start(store: ContentStore, lock: Lock) -> Result<Self, StoreError> {
         let claims = Claims::new(store.root().join("claims"));
         let writer = Self {
@@ -63,7 +63,7 @@ impl Writer {
             claims,
             work_dirs: WorkDirs::default(),
             group: RefCell::default(),
-            next: Cell::new(Instant::now() + GROUP),
+            next: Cell::new(Instant::now() + GROUP_INTERVAL),
             allowed_mode: OnceCell::new(),
             warnings: RefCell::default(),
         };
@@ -71,8 +71,8 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Keeps the desk of a step for a person to look through, as it may hold the only copy of an input; returns where
-    /// it is.
+    /// Moves the work directory of a step to `recovered/`, because it may hold the only copy of an input. Returns the
+    /// new path.
     ///
     /// # Errors
     /// When it cannot be moved there.
@@ -80,17 +80,17 @@ impl Writer {
         work_dir::keep_aside(&self.store, &work.work_dir)
     }
 
-    /// The store, for reading.
+    /// The store, to read from.
     pub fn store(&self) -> &ContentStore {
         &self.store
     }
 
-    /// Whether somebody else had the store to themselves when it was opened: what was known before may be gone.
+    /// Whether another process held the store exclusively when it was opened. Then results may have been removed.
     pub fn has_waited(&self) -> bool {
         self.lock.has_waited
     }
 
-    /// Waits for one's turn to do what only one at a time may do; `name` is the lock's file in the store.
+    /// Waits for an exclusive lock in the store, whose file is `name`.
     ///
     /// # Errors
     /// When the lock cannot be written.
@@ -98,7 +98,7 @@ impl Writer {
         Lock::take(&self.store.root().join(name), LockMode::Exclusive, &mut |_| {})
     }
 
-    /// Tries to become the one that runs `key`.
+    /// Tries to claim `key`.
     ///
     /// # Errors
     /// When the claim cannot be written.
@@ -106,41 +106,41 @@ impl Writer {
         self.claims.try_take(&key.to_string())
     }
 
-    /// A desk for a run of the claimed `key`.
+    /// A work directory for a run of the claimed `key`.
     ///
     /// # Errors
-    /// When it cannot be made, or a job elsewhere works on this key.
+    /// When it cannot be created, or a job on a cluster still runs this key.
     pub fn begin(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
         job_dir::abandon(&self.store, &key)?;
         self.work_dirs.set_up(&self.store, key, claim).map(|work| work.lasting(&self.store))
     }
 
-    /// A desk for a job elsewhere that runs the claimed `key`: as an earlier process left it, if one did.
+    /// A job directory for the claimed `key`: the one that an earlier process has left, or a new one.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub fn begin_job(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
         job_dir::set_up(&self.store, key, claim).map(|work| work.lasting(&self.store))
     }
 
-    /// A desk for a run of the claimed `key` of which nothing is kept: its scratch is its own, too.
+    /// A work directory for a run of the claimed `key` of which nothing is kept; its scratch folder is private too.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub fn begin_aside(&self, key: StageKey, claim: Claim) -> Result<WorkDir, StoreError> {
         self.work_dirs.set_up(&self.store, key, claim)
     }
 
-    /// Hashes what a run wrote, after giving its files and folders the modes that stored ones have: a file that only its
-    /// owner may read is of no use in a cache that several people share.
+    /// Hashes the output of a run after it sets the modes of stored files: a cache that several people share must be
+    /// readable for all of them.
     ///
     /// # Errors
-    /// When it wrote something that a tree cannot hold, or put something else in place of its output folder.
+    /// When the output holds something that a tree cannot hold, or the output folder was replaced.
     pub fn hash(&self, work: &WorkDir) -> Result<Manifest, StoreError> {
         self.hash_announced(work, &mut |_, _| {})
     }
 
-    /// As [`Writer::hash`]; `announce` is called first with the number of files and bytes.
+    /// Like [`Writer::hash`]; calls `announce` first with the number of files and bytes.
     ///
     /// # Errors
     /// As [`Writer::hash`].
@@ -152,8 +152,9 @@ impl Writer {
         let found = match fs::symlink_metadata(&work.out) {
             Ok(metadata) if metadata.is_dir() => None,
             Ok(metadata) if metadata.is_symlink() => Some("a symbolic link"),
-            Ok(_) => Some("a file"),
-            Err(_) => Some("removed"),
+            Ok(metadata) if metadata.is_file() => Some("a file"),
+            Ok(_) => Some("a special file"),
+            Err(_) => Some("missing"),
         };
         if let Some(found) = found {
             return Err(StoreError::OutputReplaced { path: work.out.clone(), found });
@@ -172,16 +173,16 @@ impl Writer {
         Ok(*self.allowed_mode.get_or_init(|| mode))
     }
 
-    /// Keeps what a run wrote: the tree under its digest, then the record under its key.
+    /// Stores the output of a run: the tree under its digest, then the record under its key.
     ///
     /// # Errors
-    /// When the disk does not take it; then there is no record, and an earlier one of the key still stands.
+    /// When a write fails; then there is no new record, and an earlier one of the key stays valid.
     pub fn commit(&self, work: WorkDir, manifest: &Manifest, record: &RunRecord) -> Result<(), StoreError> {
         self.keep(work, manifest, record, record.seconds >= DURABLE_FROM_SECONDS)
     }
 
-    /// As [`Writer::commit`], of a result that another machine made: what can be had again is forced to the disk in
-    /// groups.
+    /// Like [`Writer::commit`], for a result from another machine. It can be fetched again, so it is synced in a
+    /// group.
     ///
     /// # Errors
     /// As [`Writer::commit`].
@@ -208,9 +209,12 @@ impl Writer {
                 .map_err(StoreError::io(&path, "write"))?;
         }
         if durable {
-            // Where there are many files, one wait for the disk is shorter than a wait for each.
-            let sync =
-                if manifest.entries().len() > FEW_FILES { files::sync_all_of } else { files::sync_tree };
+            // For many files, one wait for the disk is shorter than one per file.
+            let sync = if manifest.entries().len() > MAX_SINGLE_SYNCS {
+                files::sync_all_of
+            } else {
+                files::sync_tree
+            };
             sync(&work.out).map_err(StoreError::io(&work.out, "sync"))?;
         }
         self.keep_tree(&work, &record.tree, durable)?;
@@ -229,9 +233,8 @@ impl Writer {
 
     fn keep_tree(&self, work: &WorkDir, digest: &Digest, durable: bool) -> Result<(), StoreError> {
         let tree = self.store.tree_folder(digest);
-        // A step runs though its tree is there when two keys have one output, or when a person doubts it. Bytes
-        // that are not what their name says give way to the fresh ones. Another process may put the same tree
-        // there at the same moment.
+        // The tree may exist: two keys can have one output, and `--force` repeats a step. A damaged tree is replaced
+        // by the new one. Another process may move the same tree into place at the same time.
         for _ in 0..3 {
             if fs::symlink_metadata(&tree).is_err() {
                 match fs::rename(&work.out, &tree) {
@@ -246,7 +249,7 @@ impl Writer {
             }
             match VerifiedPath::check(&tree, digest) {
                 Ok(_) => break,
-                // What cannot be read may be what it should be.
+                // Unreadable bytes may be intact.
                 Err(ResultError::Unreadable(error)) => return Err(StoreError::Unreadable(error)),
                 Err(ResultError::Damaged(_) | ResultError::Missing) => self.forget_bytes(digest)?,
             }
@@ -258,10 +261,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Sends short runs on their way to the disk, from time to time; to be called after a commit. Returns at once.
+    /// Starts to sync short runs from time to time; called after each commit. Returns at once.
     ///
     /// # Errors
-    /// When the disk did not take an earlier group.
+    /// When the sync of an earlier group failed.
     pub fn sync_some(&self) -> Result<(), StoreError> {
         let arrived = |group: &mut Group| group.disk.is_finished();
         if self.group.borrow_mut().as_mut().is_some_and(|group| !arrived(group)) {
@@ -283,16 +286,16 @@ impl Writer {
     fn finish_group(&self) -> Result<(), StoreError> {
         let Some(Group { mark, disk }) = self.group.borrow_mut().take() else { return Ok(()) };
         let synced =
-            disk.join().unwrap_or_else(|_| Err(io::Error::other("the thread that waited for it ended")));
+            disk.join().unwrap_or_else(|_| Err(io::Error::other("the thread that synced it panicked")));
         let took = synced.map_err(StoreError::io(self.store.root(), "sync"))?;
-        self.next.set(Instant::now() + GROUP.max(took * REST));
+        self.next.set(Instant::now() + GROUP_INTERVAL.max(took * REST_FACTOR));
         self.store.with_state(|state| state.vouch(mark))
     }
 
-    /// Forces to disk what was kept and is not there yet, all at once: then no power cut takes it.
+    /// Syncs everything that is not synced yet, so that a power cut loses nothing.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// When the sync fails.
     pub fn sync(&self) -> Result<(), StoreError> {
         self.finish_group()?;
         if self.store.state.borrow().has_unsynced() {
@@ -305,7 +308,7 @@ impl Writer {
         self.store.tidy()
     }
 
-    /// Takes the record of a key back: its step counts as never run with it. The tree stays.
+    /// Marks the record of a key as forgotten: the key counts as never run. The tree stays.
     ///
     /// # Errors
     /// When the state log cannot be written.
@@ -313,10 +316,10 @@ impl Writer {
         self.store.append(&[state::forgotten_line(key)], true)
     }
 
-    /// Keeps what was in a folder of the project when a step read it, so that a later change can be told by file.
+    /// Stores the manifest of a project folder that a step has read, so that a later change can be reported by file.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// When a write fails.
     pub fn keep_manifest(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let path = self.store.manifest_file(&manifest.digest());
         if path.exists() {
@@ -325,10 +328,10 @@ impl Writer {
         files::write_whole(&path, manifest.text().as_bytes(), false).map_err(StoreError::io(&path, "write"))
     }
 
-    /// Keeps a record of a tree that is there already.
+    /// Stores a record of a tree that already exists.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// When a write fails.
     pub fn keep_record(&self, record: &RunRecord) -> Result<(), StoreError> {
         let log = self.store.root().join(super::STATE);
         let line =
@@ -337,10 +340,10 @@ impl Writer {
         self.sync()
     }
 
-    /// Keeps records that other machines made, each with what is in its tree, and none of the bytes.
+    /// Stores records from other machines with the manifests of their trees, but without the bytes.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// When a write fails.
     pub fn keep_known<'a>(
         &self,
         known: impl Iterator<Item = (&'a RunRecord, &'a Manifest)>,
@@ -352,14 +355,14 @@ impl Writer {
                 Some(line) => lines.push(line),
                 None => self.keep_manifest(manifest)?,
             }
-            // There are no bytes that a power cut could take.
+            // There are no bytes to sync.
             let line = state::ran_line(record, true);
             lines.push(line.map_err(|error| StoreError::io(&log, "write")(error.into()))?);
         }
         if lines.is_empty() { Ok(()) } else { self.store.append(&lines, false) }
     }
 
-    /// Clears a desk of what a run wrote; its scratch and its log stay.
+    /// Clears the work directory of a run; its scratch folder and its log stay.
     ///
     /// # Errors
     /// When something cannot be removed.
@@ -371,20 +374,20 @@ impl Writer {
         self.work_dirs.leave(&self.store, work)
     }
 
-    /// Removes a tree's bytes; its manifest and the records that name it stay. In a cache that users share by their
-    /// group, a tree of another user is renamed instead, and `gc` of that user removes it.
+    /// Removes a tree's bytes; its manifest and the records that name it stay. In a cache that a group shares, a tree
+    /// of another user is renamed instead, and that user's `gc` removes it.
     ///
     /// # Errors
     /// When they cannot be removed.
     pub fn forget_bytes(&self, tree: &Digest) -> Result<(), StoreError> {
-        // Out of its name first: a half-removed tree must not look like a whole one.
+        // It is renamed first: a partly removed tree must not look complete.
         let (path, work) = (self.store.tree_folder(tree), self.store.root().join("work"));
         let aside = new_folder(&work, &format!("{tree}{OLD_TREE}"))?;
         match files::move_folder(&path, &aside.join("tree")) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 files::remove(&aside).map_err(StoreError::io(&aside, "remove"))?;
-                // Moving a folder to another parent changes the folder itself, which only its owner may do.
-                // Renaming it where it is changes the parent alone.
+                // A move to another parent changes the folder itself, which only its owner may do. A rename within
+                // its parent changes the parent alone.
                 let trees = self.store.root().join("trees");
                 let aside = new_folder(&trees, &format!("{tree}{OLD_TREE}"))?;
                 fs::rename(&path, &aside).map_err(StoreError::io(&path, "rename"))
@@ -397,7 +400,7 @@ impl Writer {
     }
 }
 
-/// An empty folder whose name begins with a prefix.
+/// A new empty folder whose name begins with a prefix.
 fn new_folder(parent: &Path, prefix: &str) -> Result<PathBuf, StoreError> {
     let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
     folder.map(tempfile::TempDir::keep).map_err(StoreError::io(parent, "create a folder in"))

@@ -34,7 +34,7 @@ fn the_digest_depends_on_paths_and_bytes_and_on_no_other_mode() {
 }
 
 #[test]
-fn a_path_within_has_the_digest_it_would_have_alone() {
+fn a_path_within_a_tree_has_the_digest_of_its_content_alone() {
     let tree = folder(&FILES);
     let manifest = Manifest::of_folder(tree.path()).unwrap();
     let alone = |path| Manifest::of_folder(&tree.path().join(path)).unwrap().digest();
@@ -56,7 +56,7 @@ fn an_empty_folder_within_is_found() {
 }
 
 #[test]
-fn the_text_comes_back() {
+fn the_text_round_trips() {
     let tree = folder(&FILES);
     fs::create_dir(tree.path().join("with space")).unwrap();
     let manifest = Manifest::of_folder(tree.path()).unwrap();
@@ -65,7 +65,7 @@ fn the_text_comes_back() {
 }
 
 #[test]
-fn any_name_comes_back() {
+fn any_name_round_trips() {
     let names = [
         "end\r",
         "\r",
@@ -99,7 +99,7 @@ fn any_name_comes_back() {
 }
 
 #[test]
-fn a_name_that_is_not_utf_8_is_refused_and_shown_escaped() {
+fn a_name_that_is_not_utf_8_is_an_error_and_escaped() {
     use std::os::unix::ffi::OsStrExt;
     let tree = folder(&FILES);
     fs::write(tree.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9\r")), "1").unwrap();
@@ -108,18 +108,18 @@ fn a_name_that_is_not_utf_8_is_refused_and_shown_escaped() {
 }
 
 #[test]
-fn the_executable_bit_is_part_of_a_file_that_has_it_and_no_other_digest_changes() {
+fn the_executable_bit_changes_only_the_digest_of_its_file() {
     let (plain, marked) = (folder(&FILES), folder(&FILES));
     fs::set_permissions(marked.path().join("a/x.txt"), fs::Permissions::from_mode(0o711)).unwrap();
     let [plain, marked] = [plain, marked].map(|folder| Manifest::of_folder(folder.path()).unwrap());
-    // As before there was a bit.
+    // The digest before executable bits were introduced.
     assert_eq!(
         plain.digest().to_string(),
         "2af7a098fe7a59ef13ad65381484c6ab6f77ec94eedb7d2c04ecd7e502731a71"
     );
     assert_ne!(plain.digest(), marked.digest());
     assert_eq!(plain.at("a/x.txt"), Some(Digest::of_bytes(b"2")));
-    assert_ne!(marked.at("a/x.txt"), plain.at("a/x.txt"), "what reads the file runs again");
+    assert_ne!(marked.at("a/x.txt"), plain.at("a/x.txt"), "readers of the file run again");
     assert_ne!(marked.at("a"), plain.at("a"));
     assert_eq!(marked.at("a/b/deep.txt"), plain.at("a/b/deep.txt"));
     assert_eq!(Manifest::parse(&marked.text()).as_ref(), Ok(&marked));
@@ -127,24 +127,24 @@ fn the_executable_bit_is_part_of_a_file_that_has_it_and_no_other_digest_changes(
 }
 
 #[test]
-fn a_manifest_that_no_folder_has_is_refused() {
+fn an_impossible_manifest_is_an_error() {
     let digest = Digest::of_bytes(b"1");
     let line = |size: &str, path: &str| format!("{digest} {size} {path}\n");
     for path in ["../a", "/etc/a", "a/../../b", ".", "a/./b", "a//b", "", "a/\0"] {
-        let told = Manifest::parse(&line("1", path)).unwrap_err();
-        assert!(told.contains("outside of the tree"), "{path}: {told}");
+        let problem = Manifest::parse(&line("1", path)).unwrap_err();
+        assert!(problem.contains("outside of the tree"), "{path}: {problem}");
     }
     assert!(Manifest::parse("- 0 ../a/\n").unwrap_err().contains("outside of the tree"));
     let half = (u64::MAX / 2 + 1).to_string();
-    let told = Manifest::parse(&(line(&half, "a") + &line(&half, "b"))).unwrap_err();
-    assert_eq!(told, "its files are larger than any disk");
+    let problem = Manifest::parse(&(line(&half, "a") + &line(&half, "b"))).unwrap_err();
+    assert_eq!(problem, "its files are larger than any disk");
     assert_eq!(Manifest::parse(&line(&u64::MAX.to_string(), "a")).unwrap().bytes(), u64::MAX);
     for (text, why) in [
         (line("1", "b") + &line("1", "a"), "out of order"),
         (line("1", "a") + &line("1", "a"), "twice"),
         (line("+1", "a"), "another spelling of a number"),
         (line("18446744073709551616", "a"), "more than 64 bits"),
-        (line("1q", "a"), "a path without a break that says it has one"),
+        (line("1q", "a"), "a path marked with `q` but without a line break"),
         (line("1q", "a\\b"), "half an escape"),
         (line("1", "a/"), "a folder with bytes"),
         ("- 3 a/\n".to_owned(), "a folder with bytes"),
@@ -156,7 +156,7 @@ fn a_manifest_that_no_folder_has_is_refused() {
 }
 
 #[test]
-fn many_files_hash_as_few() {
+fn many_files_hash_like_few() {
     let files: Vec<(String, String)> =
         (0..300).map(|i| (format!("d{}/f{i}", i % 7), i.to_string())).collect();
     let borrowed: Vec<(&str, &str)> = files.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect();
@@ -169,7 +169,7 @@ fn many_files_hash_as_few() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_is_refused_by_name() {
+fn a_link_is_an_error_with_its_name() {
     let tree = folder(&FILES);
     std::os::unix::fs::symlink("z", tree.path().join("link")).unwrap();
     let error = Manifest::of_folder(tree.path()).unwrap_err().to_string();

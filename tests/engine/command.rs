@@ -1,4 +1,4 @@
-//! Programs as steps: what they see, what they must leave, what reruns when a tool changes, and how they end.
+//! Programs as steps: what they see, what they must write, what reruns after a change of a tool, and how they end.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -25,7 +25,7 @@ fn output(space: &TestSpace, step: &str, file: &str) -> String {
 }
 
 #[test]
-fn a_program_and_a_shell_line_read_inputs_and_leave_outputs() {
+fn a_program_and_a_shell_line_read_inputs_and_write_outputs() {
     let space = space();
     assert_eq!(space.make().expect(0).ran(), ["count", "strip"]);
     assert_eq!(output(&space, "strip", "text"), "one\ntwo\n");
@@ -64,7 +64,7 @@ fn a_command_sees_only_what_it_declares() {
     assert_eq!(names, ["COUNTED", "MODE", "OMP_NUM_THREADS", "PATH", "RAYON_NUM_THREADS", "TOKEN"]);
     assert!(env.contains("MODE=1\n"), "{env}");
     assert_eq!(output(&space, "ls", "list"), "", "it begins in a folder of its own");
-    assert_eq!(run("1", "b").ran(), [""; 0], "a token is no part of the result");
+    assert_eq!(run("1", "b").ran(), [""; 0], "a token is not part of the key");
     assert_eq!(run("2", "b").ran(), ["env"]);
     let why = space.command(&["why", "env"]).env("COUNTED", "3").output().unwrap();
     let why = finished(why).expect(0).out;
@@ -72,10 +72,10 @@ fn a_command_sees_only_what_it_declares() {
 }
 
 #[test]
-fn another_version_of_a_tool_reruns_what_uses_it() {
+fn another_version_of_a_tool_reruns_its_steps() {
     let space = TestSpace::new("");
     let tool = |version: &str| {
-        // A new file, as an installation makes one.
+        // A new file, as an installation creates one.
         space.write("new", &format!("#!/bin/sh\necho tool {version}\n"));
         fs::set_permissions(space.path("new"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::rename(space.path("new"), space.path("tool")).unwrap();
@@ -104,7 +104,7 @@ fn another_version_of_a_tool_reruns_what_uses_it() {
     );
 }
 
-/// A launcher that stays while what it launches changes, as `python` does while its packages change.
+/// A launcher that stays the same while its program changes, as `python` does when its packages change.
 #[test]
 fn a_version_that_changes_behind_its_program_is_noticed_when_something_runs() {
     let space = TestSpace::new("");
@@ -124,7 +124,7 @@ fn a_version_that_changes_behind_its_program_is_noticed_when_something_runs() {
 }
 
 #[test]
-fn what_goes_wrong_is_said_with_the_end_of_the_log() {
+fn an_error_shows_the_end_of_the_log() {
     let fails = |params: &str, expected: &str| {
         let space = TestSpace::new(&format!("(name: \"a\", stage: \"command\", params: ({params})),"));
         let run = space.make().expect(1);
@@ -134,16 +134,16 @@ fn what_goes_wrong_is_said_with_the_end_of_the_log() {
     };
     fails(r#"shell: "echo no such column >&2; exit 3""#, "it ended with exit code 3:\n  no such column");
     fails(r#"shell: "kill -9 $$""#, "it was killed by signal 9");
-    fails(r#"run: ["no-such-program"]"#, "`no-such-program` cannot be started");
-    fails(r#"run: ["true"], outputs: ["x"]"#, "it wrote no `x`, which its outputs declare");
+    fails(r#"run: ["no-such-program"]"#, "cannot start `no-such-program`");
+    fails(r#"run: ["true"], outputs: ["x"]"#, "it did not write `x`, which is one of its outputs");
     fails(
         r#"shell: "touch {out}/x {out}/y", outputs: ["x"]"#,
-        "it wrote `y`, which its outputs do not declare",
+        "it wrote `y`, which is not one of its outputs",
     );
 }
 
 #[test]
-fn params_and_wiring_that_cannot_work_are_refused_with_their_place() {
+fn invalid_params_and_inputs_are_errors_with_a_position() {
     let refused = |step: &str, expected: &str| {
         let space = TestSpace::new(step);
         let run = space.make().expect(2);
@@ -153,12 +153,12 @@ fn params_and_wiring_that_cannot_work_are_refused_with_their_place() {
     refused(r#"(name: "a", stage: "command", params: (run: ["x"], shell: "x")),"#, "not both");
     refused(
         r#"(name: "a", stage: "command", inputs: {"text": "./pipeline.ron"}, params: (run: ["cat", "{input.txt}"])),"#,
-        "`{input.txt}` stands for no input; there are text",
+        "`{input.txt}` does not name an input of the step; its inputs are text",
     );
 }
 
 #[test]
-fn many_inputs_of_one_name_are_a_word_each() {
+fn several_inputs_of_one_port_are_one_word_each() {
     let steps = r#"
         (name: "a", stage: "command", params: (run: ["echo", "a b"], stdout: "x")),
         (name: "b", stage: "command", params: (run: ["echo", "b"], stdout: "x")),
@@ -169,7 +169,7 @@ fn many_inputs_of_one_name_are_a_word_each() {
     assert_eq!(output(&space, "ab", "x"), "a b\nb\n");
 }
 
-/// Processes of the command line `sleep <seconds>`.
+/// Processes with the command line `sleep <seconds>`.
 pub fn sleepers(seconds: &str) -> usize {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let lines = processes.filter_map(|item| fs::read(item.path().join("cmdline")).ok());
@@ -177,7 +177,7 @@ pub fn sleepers(seconds: &str) -> usize {
 }
 
 #[test]
-fn a_command_ends_with_its_run_and_so_does_what_it_started() {
+fn a_command_and_its_children_end_with_the_run() {
     for (seconds, kill) in [("61.25", true), ("62.25", false)] {
         let steps = format!(
             r#"(name: "a", stage: "command", params: (shell: "sleep {seconds} & sleep {seconds}")),"#
@@ -185,7 +185,7 @@ fn a_command_ends_with_its_run_and_so_does_what_it_started() {
         let space = TestSpace::new(&steps);
         let mut child = space.spawn(&["make"]);
         wait_until("both sleep", || sleepers(seconds) >= 2);
-        // The guard is told right after the start.
+        // The guard gets the group right after the start.
         std::thread::sleep(Duration::from_millis(100));
         if kill {
             child.kill().unwrap();

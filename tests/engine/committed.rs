@@ -1,5 +1,5 @@
-//! What a run and `repro diff --first` say of results that the project committed: the same, or which step differs first; and
-//! settings of the machine, which change no key.
+//! How a run and `repro diff --first` compare results with the committed ones: equal, or the first step that differs.
+//! And settings of the machine, which change no key.
 
 use std::fs;
 
@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::process::Run;
 use super::support::TestSpace;
 
-/// Three steps, the middle one of which writes what the kernels compute; and a published one that reads nothing of it.
+/// Three steps, of which the middle one writes what the kernels compute; and a published one that does not depend on
+/// it.
 const STEPS: &str = r#"
     (name: "data", stage: "fill", params: (seed: 1, kilobytes: 1)),
     (name: "train", stage: "trouble", params: (how: "kernels"), inputs: {"in": ["data"]}),
@@ -39,7 +40,7 @@ fn forget(space: &TestSpace) {
     fs::remove_dir_all(space.path("cache")).unwrap();
 }
 
-/// A run that knows nothing by evidence, with other kernels.
+/// A run without evidence and with other kernels.
 fn make_with(space: &TestSpace, kernels: &str, args: &[&str]) -> Run {
     let args = [&["make", "--no-evidence"], args].concat();
     super::process::finished(space.command(&args).env("TOY_KERNELS", kernels).output().unwrap())
@@ -54,55 +55,58 @@ fn diff(space: &TestSpace) -> Value {
 }
 
 #[test]
-fn a_run_that_reproduces_the_committed_reports_says_so() {
+fn a_run_reports_that_it_reproduced_the_committed_reports() {
     let space = committed();
     let run = space.run(&["make", "--no-evidence"]).expect(0);
     assert!(run.err.ends_with("\n3 reports, the same bytes as committed\n"), "{}", run.err);
-    // Nothing ran, nothing is compared.
+    // Nothing ran, so nothing is compared.
     assert_eq!(space.make().expect(0).err, "nothing to do: 4 steps fresh\n");
-    let told = space.run(&["diff", "--first"]).expect(0);
-    assert_eq!(told.out, "no step differs from what is committed; 4 steps compared\n");
-    assert_eq!(told.err, "");
+    let text = space.run(&["diff", "--first"]).expect(0);
+    assert_eq!(text.out, "no step differs from what is committed; 4 steps compared\n");
+    assert_eq!(text.err, "");
 
-    // Of a part of the reports only that part is told.
+    // For a part of the reports, only that part is compared.
     forget(&space);
     let run = space.run(&["make", "about", "--no-evidence", "--json"]).expect(0);
     let reports = json!({"same": 1, "changed": [], "new": [], "gone": []});
     let steps = json!({"same": 1, "differing": [], "first": []});
     assert_eq!(json(&run.out)["reproduction"], json!({"reports": reports, "steps": steps}));
-    // Reports that are made from the evidence are compared, too.
+    // Reports that are built from the evidence are compared too.
     let run = space.make().expect(0);
     assert!(run.err.contains("(2 by the evidence"), "{}", run.err);
     assert!(run.err.ends_with("\n3 reports, the same bytes as committed\n"), "{}", run.err);
 }
 
 #[test]
-fn the_first_of_the_steps_that_differ_is_named_with_what_differs() {
+fn the_first_step_that_differs_is_named_with_its_differences() {
     let space = committed();
     let run = make_with(&space, "wide", &[]).expect(0);
-    let told = "\n2 of 3 reports not as committed:\n  reports/mini/tables/parts/0 (changed)\n  \
+    let text = "\n2 of 3 reports not as committed:\n  reports/mini/tables/parts/0 (changed)\n  \
         reports/mini/tables/text (changed)\n\
         2 steps gave other results than the committed ones, `train` first\n\
         hint: `repro diff --first` shows how\n";
-    assert!(run.err.ends_with(told), "{}", run.err);
+    assert!(run.err.ends_with(text), "{}", run.err);
     let steps = json!({"same": 2, "differing": ["train", "table"], "first": ["train"]});
     forget(&space);
     let run = make_with(&space, "wide", &["--json"]).expect(0);
-    // The reports are those of the last run, and still not the committed ones.
+    // The reports are those of the last run and still differ from the committed ones.
     assert_eq!(json(&run.out)["published"], 0);
     let reports = json!({"same": 1, "changed": TABLES, "new": [], "gone": []});
     assert_eq!(json(&run.out)["reproduction"], json!({"reports": reports, "steps": steps}));
 
-    let told = space.run(&["diff", "--first"]).expect(0).out;
-    let lines: Vec<&str> = told.lines().collect();
+    let text = space.run(&["diff", "--first"]).expect(0).out;
+    let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "train: the same key, other bytes");
-    assert!(lines[1].starts_with("  committed  key ") && lines[1].contains(" (cpu, 1 thread), "), "{told}");
-    assert!(lines[2].starts_with("  now        key "), "{told}");
-    assert_eq!(lines[3], "  numbers.json has numbers that are off by 2.00e-1", "evidence has its bytes");
+    assert!(lines[1].starts_with("  committed  key ") && lines[1].contains(" (cpu, 1 thread), "), "{text}");
+    assert!(lines[2].starts_with("  now        key "), "{text}");
+    assert_eq!(
+        lines[3], "  numbers.json has numbers with a relative difference of 2.00e-1",
+        "evidence has its bytes"
+    );
     assert!(
-        lines[4].starts_with("  weights has other bytes: ")
+        lines[4].starts_with("  weights has different bytes: ")
             && lines[4].ends_with("(the evidence does not hold the committed bytes)"),
-        "{told}"
+        "{text}"
     );
     assert_eq!(lines[5..], ["1 step below differs too"]);
 
@@ -115,22 +119,22 @@ fn the_first_of_the_steps_that_differ_is_named_with_what_differs() {
     assert_ne!(first["committed"]["tree"], first["now"]["tree"]);
     assert_eq!(first["files"][0]["path"], "numbers.json");
 
-    // Without the bytes of the evidence only digests are told.
+    // Without the bytes of the evidence, only digests are shown.
     space.write("reports/evidence/mini/trees/train/numbers.json", "{\"loss\": 0.5}");
-    let told = space.run(&["diff", "--first"]).expect(0).out;
-    assert!(told.contains("  numbers.json has other bytes: "), "{told}");
+    let text = space.run(&["diff", "--first"]).expect(0).out;
+    assert!(text.contains("  numbers.json has different bytes: "), "{text}");
 }
 
 #[test]
-fn another_key_is_explained_as_by_why() {
+fn another_key_is_explained_as_in_why() {
     let space = committed();
-    // The training gives the same on other data: what differs does not reach the reports.
+    // The training gives the same with other data, so the difference does not reach the reports.
     space.steps(&STEPS.replace("seed: 1", "seed: 2"));
-    let told = "\n3 reports, the same bytes as committed\n\
+    let text = "\n3 reports, the same bytes as committed\n\
         step `data` gave another result than the committed one\n\
         hint: `repro diff --first` shows how; where the change is meant, `repro evidence` renews the evidence\n";
     let run = space.run(&["make", "--no-evidence"]).expect(0);
-    assert!(run.err.ends_with(told), "{}", run.err);
+    assert!(run.err.ends_with(text), "{}", run.err);
 
     space.steps(&STEPS.replace("seed: 1", "seed: 2").replace("\"A\"", "\"B\""));
     let run = space.run(&["make", "--no-evidence"]).expect(0);
@@ -139,19 +143,19 @@ fn another_key_is_explained_as_by_why() {
         "{}",
         run.err
     );
-    let told = space.run(&["diff", "--first"]).expect(0).out;
+    let text = space.run(&["diff", "--first"]).expect(0).out;
     assert!(
-        told.starts_with("data: another key than committed\n  param seed: 1 -> 2\n  committed  key "),
-        "{told}"
+        text.starts_with("data: another key than committed\n  param seed: 1 -> 2\n  committed  key "),
+        "{text}"
     );
-    // A published step is attested by its reports alone.
-    let about = told.split_once("about: other reports than committed\n").unwrap().1;
-    assert!(about.contains("  reports/mini/about/text has other words\n"), "{told}");
-    assert!(!told.contains("train") && !told.contains("below"), "{told}");
+    // Only its reports prove a published step.
+    let about = text.split_once("about: other reports than committed\n").unwrap().1;
+    assert!(about.contains("  reports/mini/about/text has different words\n"), "{text}");
+    assert!(!text.contains("train") && !text.contains("below"), "{text}");
 }
 
 #[test]
-fn where_nothing_is_committed_nothing_is_said() {
+fn without_committed_reports_nothing_is_printed() {
     let space = TestSpace::new(STEPS);
     let run = space.make().expect(0);
     assert!(!run.err.contains("commit") && !run.err.contains("evidence"), "{}", run.err);
@@ -176,14 +180,15 @@ fn where_nothing_is_committed_nothing_is_said() {
     commit(&space);
     let run = make_with(&space, "wide", &["--force", "train"]).expect(0);
     assert!(run.err.contains("step `table` gave another result than the committed one\n"), "{}", run.err);
-    let told = space.run(&["diff", "--first"]).expect(0);
-    assert!(told.out.starts_with("table: other reports than committed\n"), "{}", told.out);
+    let text = space.run(&["diff", "--first"]).expect(0);
+    assert!(text.out.starts_with("table: other reports than committed\n"), "{}", text.out);
     assert!(
-        told.out.contains("  reports/mini/tables/parts/0 has numbers that are off by 2.00e-1\n"),
+        text.out
+            .contains("  reports/mini/tables/parts/0 has numbers with a relative difference of 2.00e-1\n"),
         "{}",
-        told.out
+        text.out
     );
-    assert!(told.err.contains("2 steps not compared"), "{}", told.err);
+    assert!(text.err.contains("2 steps not compared"), "{}", text.err);
 }
 
 #[test]
@@ -206,44 +211,44 @@ fn without_git_the_steps_are_compared_with_the_evidence() {
 }
 
 #[test]
-fn damaged_evidence_keeps_no_run_from_its_end() {
+fn damaged_evidence_does_not_stop_a_run() {
     let space = committed();
     space.write("reports/evidence/mini/records.jsonl", "<<<<<<< HEAD\n");
     let run = space.run(&["make", "--no-evidence"]).expect(0);
     assert!(run.err.contains("warning: results are not compared with the evidence: "), "{}", run.err);
     assert!(run.err.ends_with("3 reports, the same bytes as committed\n"), "{}", run.err);
     let run = space.run(&["diff", "--first"]).expect(2);
-    assert!(run.err.contains("records.jsonl:1: is not a record of a step"), "{}", run.err);
+    assert!(run.err.contains("records.jsonl:1: this line is not a record of a step"), "{}", run.err);
 }
 
 #[test]
-fn reports_that_are_new_or_gone_are_not_as_committed() {
+fn new_and_missing_reports_differ_from_the_committed_ones() {
     let space = committed();
-    // One that a person removed is made again.
+    // A report that a person has removed is built again.
     fs::remove_file(space.path(TABLES[1])).unwrap();
     let run = space.run(&["make", "--no-evidence"]).expect(0);
     assert!(run.err.contains("\npublished 1 file in "), "{}", run.err);
     assert!(run.err.ends_with("\n3 reports, the same bytes as committed\n"), "{}", run.err);
-    // One that no step writes any more, and one that none wrote.
+    // A report that no step publishes any longer, and one that no step has published.
     space.steps(
         &STEPS
             .replace("\"about\", stage", "\"news\", stage")
             .replace("publish: \"about\"", "publish: \"news\""),
     );
     let run = space.make().expect(0);
-    let told = "\n2 of 4 reports not as committed:\n  reports/mini/news/text (not committed)\n  \
+    let text = "\n2 of 4 reports not as committed:\n  reports/mini/news/text (not committed)\n  \
         reports/mini/about/text (committed, and no longer built)\n";
-    assert!(run.err.ends_with(told), "{}", run.err);
+    assert!(run.err.ends_with(text), "{}", run.err);
     let found = diff(&space);
     assert_eq!((&found["first"], &found["not_compared"]), (&json!([]), &json!(["news"])));
-    // What another target makes is not missed.
+    // A report of another target is not missing.
     fs::remove_file(space.path(TABLES[1])).unwrap();
     let run = space.run(&["make", "news", "--force", "news"]).expect(0);
     assert!(run.err.contains("1 of 1 report not as committed:\n  reports/mini/news/text"), "{}", run.err);
 }
 
 #[test]
-fn a_setting_that_this_machine_cannot_follow_ends_a_run_before_its_first_step() {
+fn an_unsupported_setting_ends_a_run_before_its_first_step() {
     let space = TestSpace::new(STEPS);
     let run = make_with(&space, "huge", &[]).expect(2);
     assert_eq!(
@@ -256,10 +261,10 @@ fn a_setting_that_this_machine_cannot_follow_ends_a_run_before_its_first_step() 
         super::process::finished(command.env("TOY_KERNELS", kernels).output().unwrap())
     };
     assert!(doctor("wide").out.contains("toy kernels  wide (of plain, wide)\n"), "{}", doctor("wide").out);
-    let told = doctor("huge").expect(3).out;
-    assert!(told.contains("PROBLEM  toy kernels  TOY_KERNELS is `huge`"), "{told}");
+    let text = doctor("huge").expect(3).out;
+    assert!(text.contains("PROBLEM  toy kernels  TOY_KERNELS is `huge`"), "{text}");
 
-    // It reaches the steps, and is part of no key.
+    // The steps see it, but it is not part of a key.
     make_with(&space, "wide", &[]).expect(0);
     assert_eq!(space.read("reports/mini/tables/parts/0"), "{\"loss\": 0.5}");
     assert!(make_with(&space, "plain", &[]).expect(0).err.starts_with("nothing to do"));

@@ -1,4 +1,4 @@
-//! `count-words`: how many words a text file has. It does not know what they say.
+//! `count-words`: the number of words in a text file.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ pub struct CountWords;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// Words with fewer letters do not count.
+    /// Shorter words do not count.
     #[serde(default)]
     shortest: usize,
 }

@@ -1,5 +1,5 @@
-//! Evidence: what a fresh clone makes of it without data, what it does not allow, and that it is believed only while it is
-//! whole.
+//! Evidence: what a fresh clone builds from it without data, what it does not allow, and that only intact evidence
+//! counts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::support::TestSpace;
 
-/// Data that is too large to be kept, training, its evaluation, and what is published of it. `sheet` reads the data.
+/// A step whose data is too large for evidence, training, evaluation, and a published step. `sheet` reads the data.
 const STEPS: &str = r#"
     (name: "data", stage: "fill", params: (seed: 1, kilobytes: 600, files: 2)),
     (name: "train", stage: "join", params: (text: "t"), inputs: {"in": ["data/file0"]}, needs: (gpu: 1)),
@@ -18,7 +18,7 @@ const STEPS: &str = r#"
     (name: "page", stage: "join", params: (text: "P"), inputs: {"in": ["table/text", "curve/text"]}, publish: "."),
 "#;
 
-fn made() -> TestSpace {
+fn built() -> TestSpace {
     let space = TestSpace::new(STEPS);
     space.write("paper.csv", "1,2\n");
     space.run(&["make"]).expect(0);
@@ -61,8 +61,8 @@ fn reports(of: &TestSpace) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
-fn a_fresh_clone_makes_the_reports_from_evidence_byte_for_byte() {
-    let origin = made();
+fn a_fresh_clone_builds_the_reports_from_evidence_byte_for_byte() {
+    let origin = built();
     let clone = clone(&origin);
     let committed = reports(&clone);
     fs::remove_dir_all(clone.path("reports/mini")).unwrap();
@@ -71,7 +71,7 @@ fn a_fresh_clone_makes_the_reports_from_evidence_byte_for_byte() {
     assert!(run.err.contains("(4 by the evidence; --no-evidence runs them here)"), "{}", run.err);
     assert_eq!((reports(&clone), reports(&clone).len()), (committed, reports(&origin).len()));
     assert!(clone.run(&["make"]).expect(0).err.starts_with("nothing to do: 7 steps fresh"));
-    // Evidence written from evidence is the same, and so is evidence written twice.
+    // Evidence that was written from evidence, or written twice, is the same.
     let evidence = files(&clone.path("reports/evidence"));
     clone.run(&["evidence"]).expect(0);
     assert_eq!(files(&clone.path("reports/evidence")), evidence);
@@ -80,15 +80,15 @@ fn a_fresh_clone_makes_the_reports_from_evidence_byte_for_byte() {
 }
 
 #[test]
-fn it_holds_what_published_steps_read_and_results_in_place_of_what_is_too_large() {
-    let origin = made();
+fn it_holds_inputs_of_published_steps_or_their_results_if_inputs_are_too_large() {
+    let origin = built();
     let held: Vec<String> =
         files(&origin.path("reports/evidence/mini")).keys().map(|path| path.display().to_string()).collect();
     assert_eq!(held, ["records.jsonl", "trees/data/file1", "trees/score/text", "trees/sheet/text"]);
     let run = origin.run(&["evidence", "--json"]).expect(0);
-    let told: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(&run.out).unwrap();
     assert_eq!(
-        told["by_result"],
+        expected["by_result"],
         serde_json::json!(["sheet"]),
         "its input is larger than a repository should hold"
     );
@@ -100,24 +100,24 @@ fn it_holds_what_published_steps_read_and_results_in_place_of_what_is_too_large(
 }
 
 #[test]
-fn a_change_that_needs_training_is_denied_with_its_reason() {
-    let clone = clone(&made());
-    for (old, new, told) in [
+fn a_change_that_needs_training_is_an_error_with_a_reason() {
+    let clone = clone(&built());
+    for (old, new, expected) in [
         ("(text: \"t\")", "(text: \"u\")", "`train`: param text: \"t\" -> \"u\""),
         ("seed: 1", "seed: 2", "`train`: it waits for `data`: param seed: 1 -> 2"),
     ] {
         clone.steps(&STEPS.replace(old, new));
         let run = clone.run(&["make", "--deny-pool", "gpu"]).expect(4);
-        assert!(run.err.contains(told), "{}", run.err);
+        assert!(run.err.contains(expected), "{}", run.err);
     }
-    // What is made of the results may change.
+    // Steps that only use the results may change.
     clone.steps(&STEPS.replace("\"T\"", "\"U\""));
     assert_eq!(clone.run(&["make", "--deny-pool", "gpu"]).expect(0).ran(), ["curve", "page", "table"]);
 }
 
 #[test]
-fn reports_that_are_not_what_the_evidence_gives_are_told_and_left() {
-    let clone = clone(&made());
+fn reports_that_differ_from_the_evidence_are_reported_and_stay() {
+    let clone = clone(&built());
     clone.run(&["make", "--check"]).expect(0);
     clone.write("reports/mini/tables/text", "better numbers");
     let before = reports(&clone);
@@ -138,22 +138,22 @@ fn reports_that_are_not_what_the_evidence_gives_are_told_and_left() {
 }
 
 #[test]
-fn evidence_that_is_not_whole_does_not_count() {
-    let clone = clone(&made());
+fn damaged_evidence_does_not_count() {
+    let clone = clone(&built());
     clone.write("reports/evidence/mini/trees/score/text", "forged");
     let run = clone.run(&["make", "--deny-pool", "gpu"]).expect(4);
-    assert!(run.err.contains("`train`: "), "its result would have to be made again: {}", run.err);
+    assert!(run.err.contains("`train`: "), "its result would have to be built again: {}", run.err);
     clone.write("reports/evidence/mini/records.jsonl", "<<<<<<< HEAD\n");
     let run = clone.run(&["make"]).expect(2);
-    assert!(run.err.contains("records.jsonl:1: is not a record of a step"), "{}", run.err);
-    // Without evidence everything runs, here.
+    assert!(run.err.contains("records.jsonl:1: this line is not a record of a step"), "{}", run.err);
+    // Without evidence all steps run here.
     let run = clone.run(&["make", "--no-evidence"]).expect(0);
     assert_eq!(run.ran(), ["curve", "data", "page", "score", "sheet", "table", "train"]);
 }
 
 #[test]
-fn evidence_that_goes_takes_its_judgement_with_it() {
-    let clone = clone(&made());
+fn removed_evidence_invalidates_the_dependency_snapshot() {
+    let clone = clone(&built());
     clone.run(&["make"]).expect(0);
     assert!(clone.run(&["make"]).expect(0).err.starts_with("nothing to do"));
     fs::remove_dir_all(clone.path("reports/evidence")).unwrap();
@@ -162,8 +162,8 @@ fn evidence_that_goes_takes_its_judgement_with_it() {
 }
 
 #[test]
-fn readers_of_the_cache_know_it_too() {
-    let clone = clone(&made());
+fn commands_that_read_the_cache_use_it_too() {
+    let clone = clone(&built());
     let status = clone.run(&["status", "train", "score"]).expect(0).out;
     assert_eq!(status.matches("fresh").count(), 4, "{status}");
     assert!(clone.run(&["why", "train"]).expect(0).out.contains("is fresh"));

@@ -1,4 +1,4 @@
-//! `why`, `status`, `list` and `graph`: what a person reads.
+//! `why`, `status`, `list` and `graph`: their output for people.
 
 use super::support::TestSpace;
 
@@ -12,12 +12,12 @@ fn why(space: &TestSpace, step: &str) -> String {
     space.run(&["why", step]).expect(0).out
 }
 
-/// The beginning of the digest of a file with this text.
+/// The first digits of the digest of a file with this text.
 fn short(text: &str) -> String {
     repro::digest::Digest::of_bytes(text.as_bytes()).to_string()[..12].to_owned()
 }
 
-fn made() -> TestSpace {
+fn built() -> TestSpace {
     let space = TestSpace::new(STEPS);
     space.write("file", "f");
     assert!(why(&space, "words").contains("words must run:\n  no earlier run of it is known"));
@@ -26,8 +26,8 @@ fn made() -> TestSpace {
 }
 
 #[test]
-fn a_fresh_step_says_when_it_ran() {
-    let space = made();
+fn a_fresh_step_shows_when_it_ran() {
+    let space = built();
     let text = why(&space, "end");
     assert!(text.starts_with("end is fresh: key "), "{text}");
     assert!(text.contains("ran just now, took") && text.contains("no earlier run of it is known"), "{text}");
@@ -35,7 +35,7 @@ fn a_fresh_step_says_when_it_ran() {
 
 #[test]
 fn a_changed_param_is_named_with_both_values() {
-    let space = made();
+    let space = built();
     space.steps(&STEPS.replace("\"end\")", "\"fin\", style: (loud: true))"));
     assert_eq!(
         why(&space, "end"),
@@ -45,7 +45,7 @@ fn a_changed_param_is_named_with_both_values() {
 
 #[test]
 fn a_changed_file_is_named() {
-    let space = made();
+    let space = built();
     space.write("file", "g");
     let (old, new) = (short("f"), short("g"));
     assert_eq!(
@@ -62,13 +62,13 @@ fn a_changed_file_in_a_folder_of_the_project_is_named() {
     space.make().expect(0);
     space.write("data/two", "3");
     space.write("data/three", "3");
-    let told = "a must run:\n  input in (./data) changed: three added, two changed\n";
-    assert_eq!(why(&space, "a"), told);
+    let expected = "a must run:\n  input in (./data) changed: three added, two changed\n";
+    assert_eq!(why(&space, "a"), expected);
 }
 
 #[test]
 fn a_waiting_step_names_the_step_whose_change_it_waits_for() {
-    let space = made();
+    let space = built();
     space.steps(&STEPS.replace("\"one\"", "\"two\""));
     assert_eq!(
         why(&space, "end"),
@@ -83,11 +83,11 @@ fn a_waiting_step_names_the_step_whose_change_it_waits_for() {
 
 #[test]
 fn an_input_is_followed_to_the_param_that_changed_it() {
-    let space = made();
+    let space = built();
     space.steps(&STEPS.replace("\"one\"", "\"two\""));
     space.run(&["make", "middle"]).expect(0);
     let (old, new) = (short("one(f)"), short("two(f)"));
-    let told = format!(
+    let expected = format!(
         "end must run:\n  \
          input in (middle) changed: parts/0 changed, text changed\n    \
          because `middle` ran again:\n      \
@@ -95,14 +95,14 @@ fn an_input_is_followed_to_the_param_that_changed_it() {
          because `words` ran again:\n          \
          param text: \"one\" -> \"two\"\n"
     );
-    assert_eq!(why(&space, "end"), told);
+    assert_eq!(why(&space, "end"), expected);
     space.make().expect(0);
-    assert!(why(&space, "end").contains("because `words` ran again:"), "it is told afterwards too");
+    assert!(why(&space, "end").contains("because `words` ran again:"), "the reason stays afterwards");
 }
 
 #[test]
-fn json_says_the_same() {
-    let space = made();
+fn json_has_the_same_content() {
+    let space = built();
     space.steps(&STEPS.replace("\"end\")", "\"fin\")"));
     let text = space.run(&["why", "end", "--json"]).expect(0).out;
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -121,7 +121,7 @@ fn json_says_the_same() {
 
 #[test]
 fn list_and_graph_show_the_pipeline() {
-    let space = made();
+    let space = built();
     let list = space.run(&["list"]).expect(0).out;
     assert!(list.contains("profile mini: toys") && list.contains("  words   join\n"), "{list}");
     let stages = space.run(&["list", "--stages"]).expect(0).out;

@@ -13,7 +13,7 @@ const STEPS: &str = r#"
     (name: "end", stage: "join", params: (text: "end", ms: 60), inputs: {"in": ["middle", "words"]}, publish: "."),
 "#;
 
-fn made() -> TestSpace {
+fn built() -> TestSpace {
     let space = TestSpace::new(STEPS);
     space.write("file", "f");
     space.make().expect(0);
@@ -25,7 +25,7 @@ fn json(text: &str) -> Value {
 }
 
 #[test]
-fn show_tells_all_that_is_known_of_a_step() {
+fn show_prints_the_whole_record_of_a_step() {
     let space = TestSpace::new(STEPS);
     space.write("file", "f");
     let show = space.run(&["show", "middle"]).expect(0).out;
@@ -56,7 +56,7 @@ fn show_tells_all_that_is_known_of_a_step() {
 
 #[test]
 fn a_log_is_printed_and_followed_until_its_step_ends() {
-    let space = made();
+    let space = built();
     let log = space.run(&["log", "end"]).expect(0);
     assert!(log.out.starts_with("joined on cpu"), "{}", log.out);
     assert!(
@@ -68,7 +68,7 @@ fn a_log_is_printed_and_followed_until_its_step_ends() {
     let run = TestSpace::new(STEPS).run(&["log", "end"]).expect(2);
     assert!(run.err.contains("step `end` has no log"), "{}", run.err);
     assert!(space.run(&["log", "end", "-f"]).expect(0).err.contains("`end` is not running"));
-    // One that runs: followed from before its only line to its end.
+    // A running step: followed from before its only line to its end.
     space.steps(&STEPS.replace("ms: 60", "ms: 1500"));
     let mut make = space.spawn(&["make"]);
     wait_until("the step runs", || json(&space.run(&["log", "end", "--json"]).out)["running"] == true);
@@ -78,8 +78,8 @@ fn a_log_is_printed_and_followed_until_its_step_ends() {
 }
 
 #[test]
-fn a_dry_run_estimates_from_earlier_runs_and_says_what_it_cannot() {
-    let space = made();
+fn a_dry_run_estimates_from_earlier_runs_and_lists_unknown_times() {
+    let space = built();
     space.steps(&format!(
         "{}(name: \"new\", stage: \"join\", params: (text: \"n\")),",
         STEPS.replace("\"one\"", "\"two\"")
@@ -104,15 +104,15 @@ fn a_dry_run_estimates_from_earlier_runs_and_says_what_it_cannot() {
 }
 
 #[test]
-fn status_check_tells_by_its_exit_code() {
-    let space = made();
+fn status_check_sets_the_exit_code() {
+    let space = built();
     space.run(&["status", "--check"]).expect(0);
     space.write("file", "g");
     space.run(&["status", "--check"]).expect(4);
 }
 
 #[test]
-fn a_run_ends_with_a_line_of_json_that_says_what_it_came_to() {
+fn a_run_ends_with_a_json_line_of_its_result() {
     let space = TestSpace::new(STEPS);
     space.write("file", "f");
     let run = space.run(&["make", "--json"]).expect(0);
@@ -124,8 +124,8 @@ fn a_run_ends_with_a_line_of_json_that_says_what_it_came_to() {
 }
 
 #[test]
-fn the_graph_of_a_target_is_drawn_alone_and_always_the_same() {
-    let space = made();
+fn the_graph_of_a_target_is_reproducible() {
+    let space = built();
     let svg = space.run(&["graph", "--format", "svg"]).expect(0).out;
     assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
     assert_eq!(svg.matches("<rect x=").count(), 3);
@@ -139,7 +139,7 @@ fn the_graph_of_a_target_is_drawn_alone_and_always_the_same() {
 
 #[test]
 fn diff_compares_params_and_reported_numbers_between_revisions() {
-    let space = made();
+    let space = built();
     let run = space.run(&["diff"]).expect(2);
     assert!(run.err.contains("is not in a git repository") && run.err.contains("hint: "), "{}", run.err);
     let table = |auc: f64| format!("{{\"rows\": [{{\"mode\": \"fc\", \"auc\": {auc}}}]}}");
@@ -150,11 +150,11 @@ fn diff_compares_params_and_reported_numbers_between_revisions() {
     assert_eq!(space.run(&["diff"]).expect(0).out, "no params and no reported values differ\n");
     space.steps(&STEPS.replace("\"one\"", "\"two\"").replace("\"middle\", \"words\"", "\"middle\""));
     space.write("reports/mini/table.json", &table(0.75));
-    let told = "end\n  input gone: in <- words\nwords\n  param text: \"one\" -> \"two\"\n\
+    let text = "end\n  input gone: in <- words\nwords\n  param text: \"one\" -> \"two\"\n\
         table.json\n  rows[mode=fc].auc: 0.5 -> 0.75 (+0.2500)\n";
-    assert_eq!(space.run(&["diff"]).expect(0).out, told);
+    assert_eq!(space.run(&["diff"]).expect(0).out, text);
     space.git(&["commit", "-qam", "two"]);
-    assert_eq!(space.run(&["diff", "HEAD~1", "HEAD"]).expect(0).out, told);
+    assert_eq!(space.run(&["diff", "HEAD~1", "HEAD"]).expect(0).out, text);
     let diff = json(&space.run(&["diff", "HEAD~1", "--json"]).expect(0).out);
     assert_eq!((&diff["values"][0]["by"], &diff["steps"][1]["step"]), (&0.25.into(), &"words".into()));
     let run = space.run(&["diff", "mian"]).expect(2);
@@ -163,7 +163,7 @@ fn diff_compares_params_and_reported_numbers_between_revisions() {
         "{}",
         run.err
     );
-    // An older pipeline that this program cannot read hides no numbers.
+    // An older pipeline that this program cannot read does not hide numbers.
     space.steps("(name: \"x\", stage: \"gone\"),");
     space.git(&["commit", "-qam", "three"]);
     space.steps(STEPS);
@@ -172,7 +172,7 @@ fn diff_compares_params_and_reported_numbers_between_revisions() {
 }
 
 #[test]
-fn diff_compares_two_profiles_without_git_and_says_what_is_no_noise() {
+fn diff_compares_two_profiles_without_git_and_marks_significant_differences() {
     let space = TestSpace::new("");
     space.write(
         "pipeline.ron",
@@ -192,13 +192,13 @@ fn diff_compares_two_profiles_without_git_and_says_what_is_no_noise() {
     };
     space.write("reports/small/tables/t.json", &table(0.5));
     space.write("reports/large/tables/t.json", &table(0.75));
-    let told = space.run(&["diff", "small", "large"]).expect(0).out;
-    assert!(told.starts_with("a\n  param text: \"s\" -> \"l\"\ntables/t.json\n"), "{told}");
+    let text = space.run(&["diff", "small", "large"]).expect(0).out;
+    assert!(text.starts_with("a\n  param text: \"s\" -> \"l\"\ntables/t.json\n"), "{text}");
     assert!(
-        told.contains("rows[mode=FC].auc: 0.5 -> 0.75 (+0.2500, 95% interval +0.2076 to +0.2924: told apart"),
-        "{told}"
+        text.contains("rows[mode=FC].auc: 0.5 -> 0.75 (+0.2500, 95% interval +0.2076 to +0.2924: told apart"),
+        "{text}"
     );
-    // What is here now is the default profile's.
+    // The current results are those of the default profile.
     assert_eq!(
         space.run(&["diff", "large", "--profile", "small"]).expect(0).out.matches("-> 0.5 (-0.25").count(),
         1
@@ -207,7 +207,7 @@ fn diff_compares_two_profiles_without_git_and_says_what_is_no_noise() {
 }
 
 #[test]
-fn diff_asks_the_revision_for_files_that_may_be_there_and_the_disk_for_those_git_does_not_keep() {
+fn diff_reads_tracked_files_from_the_revision_and_ignored_ones_from_the_disk() {
     let steps = r#"(name: "a", stage: "join", inputs: {"in": ["./kept", "./ignored"]}),"#;
     let space = TestSpace::new(steps);
     space.write(".gitignore", "ignored\n");
@@ -219,13 +219,13 @@ fn diff_asks_the_revision_for_files_that_may_be_there_and_the_disk_for_those_git
     std::fs::remove_file(space.path("kept")).unwrap();
     assert_eq!(space.run(&["diff"]).expect(0).out, "a\n  input gone: in <- ./kept\n");
     space.git(&["commit", "-qam", "two"]);
-    let told = space.run(&["diff", "HEAD~1", "HEAD"]).expect(0).out;
-    assert_eq!(told, "a\n  input gone: in <- ./kept\n");
+    let text = space.run(&["diff", "HEAD~1", "HEAD"]).expect(0).out;
+    assert_eq!(text, "a\n  input gone: in <- ./kept\n");
     assert_eq!(space.run(&["diff"]).expect(0).out, "no params and no reported values differ\n");
 }
 
 #[test]
-fn the_log_of_a_running_command_is_followed_to_its_end_and_one_that_says_nothing_has_none() {
+fn the_log_of_a_running_command_is_followed_and_a_silent_one_has_no_log() {
     let step = r#"(name: "a", stage: "command", params: (shell: "echo one; sleep 1; echo two >&2; sleep 0.5; echo three")),
         (name: "quiet", stage: "command", params: (run: ["true"])),"#;
     let space = TestSpace::new(step);
@@ -243,19 +243,19 @@ fn the_log_of_a_running_command_is_followed_to_its_end_and_one_that_says_nothing
 }
 
 #[test]
-fn the_log_of_a_killed_run_is_still_there() {
+fn the_log_of_a_killed_run_stays() {
     let space = TestSpace::new(r#"(name: "a", stage: "command", params: (shell: "echo begun; sleep 60")),"#);
     let mut make = space.spawn(&["make"]);
     wait_until("it has said one word", || space.run(&["log", "a"]).out == "begun\n");
     make.kill().unwrap();
     make.wait().unwrap();
-    wait_until("nobody runs it", || json(&space.run(&["log", "a", "--json"]).out)["running"] == false);
+    wait_until("it has ended", || json(&space.run(&["log", "a", "--json"]).out)["running"] == false);
     assert_eq!(space.run(&["log", "a"]).expect(0).out, "begun\n");
 }
 
 #[test]
 fn bash_completes_targets_steps_and_options() {
-    let space = made();
+    let space = built();
     let text = space.read("pipeline.ron");
     space.write("pipeline.ron", &text.replace("targets: {}", "targets: {\"everything\": [\"end\"]}"));
     let program = space.command(&[]).get_program().to_owned();

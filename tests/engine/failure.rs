@@ -1,4 +1,4 @@
-//! When something goes wrong: what the user reads, and what stays as it was.
+//! Failures: what the user reads, and what stays unchanged.
 
 use super::support::TestSpace;
 
@@ -16,10 +16,10 @@ fn a_failure_names_its_log_and_leaves_reports_and_results_alone() {
     assert_eq!(space.read("reports/mini/text"), "1");
     space.steps(&STEPS.replace("\"1\"", "\"2\""));
     let run = space.make().expect(1);
-    assert!(run.err.contains("error: step `bad` failed: as told"), "{}", run.err);
+    assert!(run.err.contains("error: step `bad` failed: as requested"), "{}", run.err);
     assert_eq!(space.read("reports/mini/text"), "1", "an old report of a whole run stays");
     let log = run.err.lines().find_map(|line| line.strip_prefix("hint: its log is ")).unwrap();
-    assert!(std::fs::read_to_string(log).unwrap().contains("error: as told"));
+    assert!(std::fs::read_to_string(log).unwrap().contains("error: as requested"));
     assert!(space.cached("work").is_empty());
 }
 
@@ -42,7 +42,7 @@ fn trouble(how: &str) -> super::process::Run {
 #[test]
 fn a_panic_is_a_failure_of_the_step() {
     let run = trouble("panic").expect(1);
-    assert!(run.err.contains("the stage `trouble` panicked: as told"), "{}", run.err);
+    assert!(run.err.contains("the stage `trouble` panicked: as requested"), "{}", run.err);
 }
 
 #[test]
@@ -56,13 +56,13 @@ fn a_crash_names_the_signal() {
 }
 
 #[test]
-fn what_a_person_must_do_has_an_exit_code_of_its_own() {
+fn a_manual_step_has_its_own_exit_code() {
     let run = trouble("human").expect(3);
     assert!(run.err.contains("step `bad` needs you: place the archive in data/"), "{}", run.err);
 }
 
 #[test]
-fn a_missing_file_is_told_with_the_step_and_the_line() {
+fn a_missing_file_is_reported_with_step_and_line() {
     let space = TestSpace::new("(name: \"a\", stage: \"head\", inputs: {\"in\": [\"./nothing.csv\"]}),");
     let run = space.make().expect(2);
     assert!(run.err.contains("pipeline.ron:3") && run.err.contains("nothing.csv"), "{}", run.err);
@@ -70,7 +70,7 @@ fn a_missing_file_is_told_with_the_step_and_the_line() {
 }
 
 #[test]
-fn an_unknown_target_or_step_brings_the_nearest_name() {
+fn an_unknown_target_or_step_suggests_the_nearest_name() {
     let space = TestSpace::new(STEPS);
     let run = space.run(&["make", "godo"]).expect(2);
     assert!(run.err.contains("there is no target or step `godo`"), "{}", run.err);
@@ -80,7 +80,7 @@ fn an_unknown_target_or_step_brings_the_nearest_name() {
 }
 
 #[test]
-fn an_output_that_was_not_written_is_told_by_name() {
+fn a_missing_output_is_reported_by_name() {
     let space = TestSpace::new(
         r#"(name: "a", stage: "join"), (name: "b", stage: "join", inputs: {"in": ["a/table"]}),"#,
     );
@@ -97,14 +97,14 @@ fn scratch_survives_a_failed_attempt_of_the_same_key() {
 }
 
 #[test]
-fn a_wrong_pipeline_is_told_with_its_place() {
+fn a_wrong_pipeline_is_reported_with_its_position() {
     let space = TestSpace::new("(name: \"a\", stage: \"jion\"),");
     let run = space.make().expect(2);
     assert!(run.err.contains("pipeline.ron:3:") && run.err.contains("`join`"), "{}", run.err);
 }
 
 #[test]
-fn a_file_that_is_no_pipeline_is_told_in_few_words() {
+fn a_file_that_is_not_a_pipeline_gives_a_short_error() {
     let space = TestSpace::new(STEPS);
     let run = space.run(&["list", "--file", "elsewhere.ron"]).expect(2);
     assert!(run.err.starts_with("error: elsewhere.ron: cannot be read: "), "{}", run.err);
@@ -121,7 +121,7 @@ fn a_file_that_is_no_pipeline_is_told_in_few_words() {
 }
 
 #[test]
-fn a_byte_order_mark_is_no_mistake() {
+fn a_byte_order_mark_is_allowed() {
     let space = TestSpace::new("(name: \"a\", stage: \"join\"),");
     let text = space.read("pipeline.ron");
     space.write("pipeline.ron", &format!("\u{feff}{text}"));
@@ -131,7 +131,7 @@ fn a_byte_order_mark_is_no_mistake() {
 }
 
 #[test]
-fn a_pipe_in_place_of_a_file_is_refused_and_not_read() {
+fn a_pipe_in_place_of_a_file_is_an_error_and_not_read() {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     let space = TestSpace::new("(name: \"a\", stage: \"head\", inputs: {\"in\": [\"./pipe\"]}),");
     mknodat(CWD, space.path("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
@@ -140,7 +140,7 @@ fn a_pipe_in_place_of_a_file_is_refused_and_not_read() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_read_does_not_pass_for_an_empty_one() {
+fn an_unreadable_cache_does_not_count_as_empty() {
     let space = TestSpace::new(STEPS);
     space.write("cache", "a file");
     let run = space.run(&["status"]).expect(1);
@@ -148,18 +148,18 @@ fn a_cache_that_cannot_be_read_does_not_pass_for_an_empty_one() {
 }
 
 #[test]
-fn a_file_that_is_missing_is_told_with_what_is_there() {
+fn a_missing_file_is_reported_with_the_nearest_name() {
     let space = TestSpace::new(r#"(name: "a", stage: "head", inputs: {"in": ["./data/wrods.txt"]}),"#);
-    let told = || space.make().expect(2).err;
-    assert!(told().contains("there is no folder ./data"), "{}", told());
+    let text = || space.make().expect(2).err;
+    assert!(text().contains("there is no folder ./data"), "{}", text());
     space.write("data/words.txt", "1");
-    assert!(told().contains("did you mean `words.txt`?"), "{}", told());
+    assert!(text().contains("did you mean `words.txt`?"), "{}", text());
     std::os::unix::fs::symlink("nowhere", space.path("data/wrods.txt")).unwrap();
-    assert!(told().contains("it is a link to nowhere"), "{}", told());
+    assert!(text().contains("it is a link to nowhere"), "{}", text());
 }
 
 #[test]
-fn reports_that_cannot_be_written_cost_no_results() {
+fn unwritable_reports_lose_no_results() {
     let space = TestSpace::new("(name: \"a\", stage: \"join\", publish: \".\"),");
     space.write("reports", "a file");
     let run = space.make().expect(1);
@@ -171,7 +171,7 @@ fn reports_that_cannot_be_written_cost_no_results() {
 }
 
 #[test]
-fn a_reader_that_is_gone_stops_nothing() {
+fn a_closed_output_pipe_does_not_stop_a_run() {
     let space = TestSpace::new("(name: \"a\", stage: \"join\"),");
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let status = space.command(&["make"]).stderr(full).status().unwrap();
@@ -180,12 +180,12 @@ fn a_reader_that_is_gone_stops_nothing() {
 }
 
 #[test]
-fn a_folder_whose_name_is_no_text_is_told() {
+fn a_folder_whose_name_is_not_unicode_is_an_error() {
     use std::os::unix::ffi::OsStrExt;
     let space = TestSpace::new("(name: \"a\", stage: \"join\"),");
     let folder = std::ffi::OsStr::from_bytes(b"caf\xe9");
     let run = space.command(&["make", "--cache"]).arg(folder).output().unwrap();
     assert_eq!(run.status.code(), Some(2));
-    let told = String::from_utf8(run.stderr).unwrap();
-    assert!(told.contains("the name of this folder is not UTF-8\nhint: "), "{told}");
+    let text = String::from_utf8(run.stderr).unwrap();
+    assert!(text.contains("the name of this folder is not UTF-8\nhint: "), "{text}");
 }

@@ -1,6 +1,6 @@
-//! Faults from outside: a process killed at any instant, a full disk, a disk that is read-only, bytes that flip,
-//! many at once. Whatever happens, nothing wrong is served, nothing finished is lost, and the user reads what
-//! happened. Each test does a few cases every day and many with `FAULTS=full`; docs/trust.md says what was run.
+//! External faults: a kill at any instant, a full disk, a read-only disk, flipped bits, many processes at a time.
+//! Whatever happens, no wrong result is used, no finished one is lost, and the user gets a message. Each test does a
+//! few cases by default and many with `FAULTS=full`; docs/trust.md lists what was run.
 
 #![allow(clippy::print_stdout, reason = "a test that cannot do its work says so, and says how much it did")]
 
@@ -22,7 +22,7 @@ fn cases(everyday: usize, thorough: usize) -> usize {
     if full() { thorough } else { everyday }
 }
 
-/// Numbers between 0 and 1 that are the same each time.
+/// Numbers between 0 and 1, the same each time.
 struct Dice(u64);
 
 impl Dice {
@@ -44,7 +44,7 @@ fn lattice(count: usize, ms: usize) -> String {
             1 => ", inputs: {\"in\": [\"s0/text\"]}".to_owned(),
             _ => format!(", inputs: {{\"in\": [\"s{}/text\", \"s{}\"]}}", i - 1, i - 2),
         };
-        // Only a beginning is handed on: texts would double otherwise.
+        // Only a prefix is passed on, because texts would double otherwise.
         format!(
             "(name: \"s{i}\", stage: \"join\", params: (text: \"s{i}\", ms: {ms}){}, publish: \"{i}\"),\n",
             if i % 3 == 2 { format!(", inputs: {{\"in\": [\"h{i}\"]}}") } else { reads.clone() }
@@ -57,7 +57,7 @@ fn lattice(count: usize, ms: usize) -> String {
     (0..count).map(step).collect()
 }
 
-/// What ran, by the log that the steps themselves keep, and how often.
+/// How often each step ran, by the log that the steps keep themselves.
 fn log(space: &TestSpace) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for line in fs::read_to_string(space.path("ran.log")).unwrap_or_default().lines() {
@@ -94,7 +94,7 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Another project with the same steps, made without any fault.
+/// Another project with the same steps, built without a fault.
 fn undisturbed(steps: &str) -> TestSpace {
     let space = TestSpace::new(steps);
     space.make().expect(0);
@@ -118,7 +118,7 @@ fn kill_9_at_any_instant_loses_nothing_that_was_finished() {
     let (mut dice, mut disturbed, count) = (Dice(7), 0, cases(12, 200));
     for attempt in 0..count {
         let space = TestSpace::new(&steps);
-        // Sometimes the repair is killed as well.
+        // Sometimes the repair is killed too.
         for _ in 0..1 + attempt % 2 {
             let mut child = logged(&space, &["make"]).spawn().unwrap();
             std::thread::sleep(whole.mul_f64(dice.next()));
@@ -140,11 +140,11 @@ fn kill_9_at_any_instant_loses_nothing_that_was_finished() {
     assert!(disturbed * 3 > count, "the kills came too late to mean anything: {disturbed} of {count}");
 }
 
-/// A file system in memory of a given size, mounted where a cache will be.
+/// A file system in memory of a given size, mounted at a future cache.
 struct Disk(PathBuf);
 
 impl Disk {
-    /// `None` where this process may not mount.
+    /// `None` if this process may not mount.
     fn mount(at: PathBuf, kilobytes: usize) -> Option<Self> {
         fs::create_dir_all(&at).unwrap();
         let size = format!("size={kilobytes}k");
@@ -181,13 +181,13 @@ fn filling(count: usize) -> String {
 }
 
 #[test]
-fn a_full_disk_stops_the_run_with_a_word_and_costs_nothing_finished() {
+fn a_full_disk_stops_the_run_with_a_message_and_loses_no_finished_result() {
     let steps = filling(8);
     let clean = undisturbed(&steps);
     let (mut stopped, count) = (0, cases(6, 60));
     for number in 0..count {
         let space = TestSpace::new(&steps);
-        // Between room for nearly nothing and room for everything: it runs out at another point each time.
+        // Sizes between nearly nothing and enough, so that the disk is full at different points.
         let kilobytes = 8 + number * 1000 / count;
         let Some(disk) = Disk::mount(space.path("cache"), kilobytes) else { return skipped("a full disk") };
         let run = make(&space);
@@ -211,7 +211,7 @@ fn a_full_disk_stops_the_run_with_a_word_and_costs_nothing_finished() {
 }
 
 #[test]
-fn a_read_only_cache_serves_what_it_has_and_says_why_it_takes_no_more() {
+fn a_read_only_cache_gives_its_results_and_a_message() {
     let steps = filling(3);
     let space = TestSpace::new(&steps);
     let Some(disk) = Disk::mount(space.path("cache"), 8000) else { return skipped("a read-only disk") };
@@ -236,7 +236,7 @@ fn objects(space: &TestSpace) -> Vec<PathBuf> {
     contents(&trees).into_keys().map(|path| trees.join(path)).collect()
 }
 
-/// Flips a bit somewhere in a file, which is read-only.
+/// Flips a random bit of a read-only file.
 fn flip(path: &Path, dice: &mut Dice) {
     let mut bytes = fs::read(path).unwrap();
     let at = dice.below(bytes.len());
@@ -246,7 +246,7 @@ fn flip(path: &Path, dice: &mut Dice) {
 }
 
 #[test]
-fn a_flipped_bit_in_any_object_is_named_and_made_again() {
+fn a_flipped_bit_in_any_object_is_reported_and_repaired() {
     let steps = filling(cases(10, 50));
     let (space, clean, mut dice) = (TestSpace::new(&steps), undisturbed(&steps), Dice(11));
     make(&space).expect(0);
@@ -257,12 +257,12 @@ fn a_flipped_bit_in_any_object_is_named_and_made_again() {
     let count = space.trees().len();
     let run = space.run(&["verify"]).expect(1);
     let named = run.out.lines().filter(|line| line.starts_with("damaged ")).count();
-    let files = run.out.lines().filter(|line| line.contains(" has other bytes")).count();
+    let files = run.out.lines().filter(|line| line.contains(" has another digest")).count();
     assert_eq!((named, files), (count, 2 * count), "{}", run.out);
     assert!((0..count).all(|i| run.out.contains(&format!(" f{i} (mini)\n"))), "{}", run.out);
     println!("{} objects with a flipped bit, all named", 2 * count);
     assert_eq!(make(&space).expect(0).ran().len(), count);
-    assert_equal(&space, &clean, "made again");
+    assert_equal(&space, &clean, "built again");
     assert!(space.run(&["verify"]).expect(0).err.contains("all are what they were"));
 }
 
@@ -285,12 +285,12 @@ fn a_flipped_bit_is_never_read_by_a_step_and_never_published() {
         };
         assert!(run.ran().contains(&"f2"), "{}", run.err);
         assert!(run.err.contains("what `f2` wrote is damaged; it runs again"), "{}", run.err);
-        assert_equal(&space, &undisturbed(if number % 3 == 0 { &steps } else { &changed }), "made again");
+        assert_equal(&space, &undisturbed(if number % 3 == 0 { &steps } else { &changed }), "built again");
     }
 }
 
 #[test]
-fn a_flipped_bit_in_the_state_log_costs_a_run_and_is_said() {
+fn a_flipped_bit_in_the_state_log_costs_a_run_and_is_reported() {
     let steps = lattice(6, 0);
     let (clean, mut dice, count) = (undisturbed(&steps), Dice(17), cases(10, 100));
     let space = TestSpace::new(&steps);

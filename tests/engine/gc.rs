@@ -1,4 +1,4 @@
-//! What `gc` removes and what it never touches; what `verify` names and compares.
+//! What `gc` removes and what it never touches; what `verify` reports and compares.
 
 use super::process::{finished, wait_until};
 use super::support::TestSpace;
@@ -8,8 +8,8 @@ const STEPS: &str = r#"
     (name: "b", stage: "join", params: (text: "b"), inputs: {"in": ["a"]}),
 "#;
 
-/// A project whose first step was made with three params, the last of which the pipeline has.
-fn made() -> TestSpace {
+/// A project whose first step ran with three params; the pipeline has the last of them.
+fn built() -> TestSpace {
     let space = TestSpace::new(STEPS);
     for text in ["one", "two", "three"] {
         space.steps(&STEPS.replace("one", text));
@@ -19,8 +19,8 @@ fn made() -> TestSpace {
 }
 
 #[test]
-fn what_the_pipeline_names_stays_and_the_rest_goes_after_it_was_shown() {
-    let space = made();
+fn results_of_the_pipeline_stay_and_others_are_shown_and_removed() {
+    let space = built();
     let shown = space.run(&["gc", "--dry-run"]).expect(0);
     assert_eq!(shown.out.lines().filter(|line| line.contains("result of ")).count(), 4, "{}", shown.out);
     assert!(
@@ -33,13 +33,13 @@ fn what_the_pipeline_names_stays_and_the_rest_goes_after_it_was_shown() {
     assert_eq!(done.out, shown.out);
     assert_eq!(space.cached("trees").len(), 2);
     assert!(space.make().expect(0).err.contains("nothing to do"));
-    // Records stay: what was known is known, and made again when it is wanted.
+    // Records stay: a removed result is known, and is built again when it is needed.
     space.steps(&STEPS.replace("one", "two").replace("\"b\")", "\"c\")"));
     assert_eq!(space.make().expect(0).ran(), ["a", "b"]);
 }
 
 #[test]
-fn what_another_pipeline_with_the_same_cache_names_stays_as_long_as_it_can_be_asked() {
+fn results_of_another_pipeline_with_the_same_cache_stay_while_it_can_be_read() {
     let (here, there) = (TestSpace::new(STEPS), TestSpace::new(&STEPS.replace("one", "other")));
     let cache = here.path("cache").display().to_string();
     let run = |space: &TestSpace, args: &[&str]| space.run(&[args, &["--cache", &cache]].concat());
@@ -48,12 +48,12 @@ fn what_another_pipeline_with_the_same_cache_names_stays_as_long_as_it_can_be_as
     let results = |text: &str| text.lines().filter(|line| line.contains("result of ")).count();
     assert_eq!(results(&run(&here, &["gc"]).expect(0).out), 0);
     assert!(run(&there, &["make"]).expect(0).err.contains("nothing to do"));
-    // What it names no more goes, whoever asks.
+    // A result that it no longer needs is removed, whichever pipeline runs `gc`.
     there.steps(&STEPS.replace("one", "third"));
     run(&there, &["make"]).expect(0);
     assert_eq!(results(&run(&here, &["gc"]).expect(0).out), 2);
     assert_eq!(here.cached("trees").len(), 4);
-    // One that cannot be asked stops it.
+    // A pipeline that cannot be read stops `gc`.
     std::fs::rename(there.path("pipeline.ron"), there.path("away")).unwrap();
     for args in [&["gc"][..], &["gc", "--dry-run"]] {
         let refused = run(&here, args).expect(2);
@@ -70,7 +70,7 @@ fn what_another_pipeline_with_the_same_cache_names_stays_as_long_as_it_can_be_as
 
 #[test]
 fn limits_keep_more() {
-    let space = made();
+    let space = built();
     let goes = |args: &[&str]| {
         let run = space.run(&[&["gc", "--dry-run"], args].concat()).expect(0);
         run.out.lines().filter(|line| line.contains("result of ")).count()
@@ -88,10 +88,10 @@ fn limits_keep_more() {
 }
 
 #[test]
-fn a_step_that_cannot_be_judged_keeps_what_it_wrote_last() {
-    let space = made();
+fn a_step_whose_key_is_unknown_keeps_its_last_result() {
+    let space = built();
     space.steps(&STEPS.replace("one", "four"));
-    // `a` must run; what `b` would read is not known, so its last result may be right.
+    // `a` must run. The inputs of `b` are unknown, so its last result may be valid.
     space.run(&["gc"]).expect(0);
     let kept = space.run(&["gc", "--dry-run"]).expect(0);
     assert!(kept.err.contains("0 items") && kept.err.contains("1 result stays"), "{}", kept.err);
@@ -120,7 +120,7 @@ fn results_of_other_profiles_stay_and_a_wrong_pipeline_removes_nothing() {
 }
 
 #[test]
-fn it_waits_for_a_run_and_removes_nothing_that_the_run_makes() {
+fn it_waits_for_a_run_and_removes_none_of_its_results() {
     let steps = STEPS.replace("\"one\"", "\"slow\", ms: 700");
     let space = TestSpace::new(&steps);
     let run = space.spawn(&["make"]);
@@ -136,8 +136,8 @@ fn it_waits_for_a_run_and_removes_nothing_that_the_run_makes() {
 }
 
 #[test]
-fn what_dead_runs_left_goes() {
-    let space = made();
+fn the_folders_of_dead_runs_are_removed() {
+    let space = built();
     for name in ["work", "scratch", "logs"] {
         let key = "0".repeat(64);
         space
@@ -151,20 +151,20 @@ fn what_dead_runs_left_goes() {
 }
 
 #[test]
-fn verify_can_be_asked_about_a_step() {
-    let space = made();
+fn verify_accepts_a_step() {
+    let space = built();
     let file = space.path(&format!("cache/trees/{}/text", space.record("a").tree));
     std::fs::remove_file(&file).unwrap();
     assert!(space.run(&["verify", "b"]).expect(0).err.contains("all are what they were"));
     let run = space.run(&["verify", "a", "--json"]).expect(1);
-    let told: serde_json::Value = serde_json::from_str(&run.out).unwrap();
-    assert_eq!(told["damaged"][0]["problems"][0], "text is missing");
+    let answer: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(answer["damaged"][0]["problems"][0], "text is missing");
     assert_eq!(space.make().expect(0).ran(), ["a"]);
     assert!(space.run(&["verify", "x"]).expect(2).err.contains("there is no step `x`"));
 }
 
 #[test]
-fn running_again_compares_and_the_verdict_stays() {
+fn a_rerun_compares_and_its_verdict_is_stored() {
     let space = TestSpace::new(
         r#"
         (name: "same", stage: "join", params: (text: "1")),
@@ -179,7 +179,7 @@ fn running_again_compares_and_the_verdict_stays() {
     let run = space.run(&["verify", "--rerun", "near", "other"]).expect(1);
     assert!(run.out.contains("near: the same to within 1e-2 when run again"), "{}", run.out);
     assert!(run.out.contains("other: something else when run again"), "{}", run.out);
-    assert!(run.out.contains("text has other bytes"), "{}", run.out);
+    assert!(run.out.contains("text has different bytes"), "{}", run.out);
     assert!(space.run(&["why", "near"]).expect(0).out.contains("the same to within 1e-2"));
     assert_eq!(space.trees(), trees, "nothing of the second run is kept");
     assert!(space.make().expect(0).err.contains("nothing to do"));
@@ -188,7 +188,7 @@ fn running_again_compares_and_the_verdict_stays() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_command_in_a_sandbox_reads_what_it_declared() {
+fn a_command_in_a_sandbox_reads_its_declared_files() {
     let step = |sandbox: &str, more: &str| {
         format!(
             r#"(name: "a", stage: "command", inputs: {{"in": ["./data"]}},
@@ -206,7 +206,7 @@ fn a_command_in_a_sandbox_reads_what_it_declared() {
     assert!(!run.err.contains("it read /usr") && run.err.matches("it read").count() == 1, "{}", run.err);
     steps(step("strict", ""));
     let run = space.make().expect(1);
-    let kept = format!("it was kept from {secret}, which is not among its inputs");
+    let kept = format!("it was denied {secret}, which is not among its inputs");
     assert!(run.err.contains(&kept) && run.err.contains("those of `sandbox_read`"), "{}", run.err);
     steps(step("strict", &format!(", sandbox_read: [\"{secret}\"]")));
     assert_eq!(space.make().expect(0).ran(), ["a"]);

@@ -1,4 +1,4 @@
-//! What a step reads stays as it was while it runs, or its result is not kept; and no step takes an input away.
+//! Inputs do not change while a step runs, or its result is not stored; and no step removes an input.
 
 use std::fs;
 use std::process::Child;
@@ -18,11 +18,11 @@ fn reader() -> TestSpace {
     space
 }
 
-/// Runs the reader; `before` it reads and `after` it has read something is done.
+/// Runs the reader. The first action runs before it reads, the second one after.
 fn run(space: &TestSpace, before: impl FnOnce(), after: impl FnOnce()) -> Run {
     let child: Child = space.spawn(&["make"]);
     wait_until("it began", || space.path("began").exists());
-    // Longer than a tick of the clock of files.
+    // Longer than a tick of the file clock.
     std::thread::sleep(Duration::from_millis(25));
     before();
     space.write("read", "");
@@ -46,9 +46,9 @@ fn is_refused(space: &TestSpace, run: Run, what: &str) {
     assert!(!space.path("reports/mini/a/x").exists());
 }
 
-/// Away and back by each road; the next run has the right bytes.
+/// Each way to change an input and restore it. The next run has the right bytes.
 #[test]
-fn an_input_that_changed_and_is_as_before_again_is_noticed() {
+fn an_input_that_changed_and_was_restored_is_noticed() {
     let rename =
         |space: &TestSpace, from: &str, to: &str| fs::rename(space.path(from), space.path(to)).unwrap();
     type Act = fn(&TestSpace, &dyn Fn(&TestSpace, &str, &str));
@@ -66,7 +66,7 @@ fn an_input_that_changed_and_is_as_before_again_is_noticed() {
             },
         ),
         (
-            "was moved away and back",
+            "was moved and moved back",
             |space, rename| {
                 rename(space, "data/f", "kept");
                 space.write("data/f", "NEW");
@@ -74,7 +74,7 @@ fn an_input_that_changed_and_is_as_before_again_is_noticed() {
             |space, rename| rename(space, "kept", "data/f"),
         ),
         (
-            "./data was moved away and back",
+            "./data was moved and moved back",
             |space, rename| {
                 rename(space, "data", "kept");
                 space.write("data/f", "NEW");
@@ -98,7 +98,7 @@ fn an_input_that_changed_and_is_as_before_again_is_noticed() {
             },
             |space, _| space.write("data/f", "OLD"),
         ),
-        // Not restored at all.
+        // Not restored.
         ("was written", |space, _| space.write("data/f", "NEW"), |_, _| ()),
     ];
     for (what, before, after) in roads {
@@ -113,16 +113,16 @@ fn an_input_that_changed_and_is_as_before_again_is_noticed() {
 }
 
 #[test]
-fn what_comes_and_goes_in_an_input_folder_is_noticed_and_what_is_next_to_it_is_not() {
+fn changes_in_an_input_folder_are_noticed_and_changes_next_to_it_are_not() {
     let space = reader();
     space.write("data/f/inner/one", "1");
     let added = || space.write("data/f/two", "2");
     let ended = run(&space, added, || fs::remove_file(space.path("data/f/two")).unwrap());
-    is_refused(&space, ended, "./data/f had a file added, removed or renamed");
+    is_refused(&space, ended, "./data/f had an entry added, removed or renamed");
     let space = reader();
     space.write("data/f/one", "1");
-    let beside = || space.write("data/beside", "2");
-    run(&space, beside, || fs::remove_file(space.path("data/beside")).unwrap()).expect(0);
+    let neighbor = || space.write("data/neighbor", "2");
+    run(&space, neighbor, || fs::remove_file(space.path("data/neighbor")).unwrap()).expect(0);
     assert_eq!(space.read("reports/mini/a/x"), "1");
 }
 
@@ -144,9 +144,9 @@ fn a_link_that_pointed_to_another_folder_is_noticed() {
     assert_eq!(space.read("reports/mini/a/x"), "OLD");
 }
 
-/// A step that waits for its turn must not begin on other bytes than its key names.
+/// A step that waits in the queue must not start with other bytes than its key names.
 #[test]
-fn an_input_that_changed_before_its_step_began_is_refused_without_running_it() {
+fn an_input_that_changed_before_its_step_started_is_an_error() {
     let space = TestSpace::new("");
     space.write("f", "OLD");
     let first = format!(
@@ -170,9 +170,9 @@ fn an_input_that_changed_before_its_step_began_is_refused_without_running_it() {
     assert_eq!(space.read("reports/mini/a/x"), "NEWER");
 }
 
-/// Each road on which a step takes its only input away, as an ordinary user and as this one.
+/// Each way in which a step removes its only input, as an ordinary user and as this one.
 #[test]
-fn an_input_that_a_step_takes_away_is_put_back_or_what_is_left_is_kept() {
+fn an_input_that_a_step_removes_is_put_back_or_its_rest_is_kept() {
     let roads = [
         ("mv {input.z} {out}/z", true),
         ("mkdir {out}/deep && mv {input.z} {out}/deep/other && exit 3", true),
@@ -203,7 +203,7 @@ fn an_input_that_a_step_takes_away_is_put_back_or_what_is_left_is_kept() {
                 let [kept] = &space.cached("recovered")[..] else { panic!("{line}: {}", run.err) };
                 assert!(run.err.contains(&format!("recovered/{kept}")), "{}", run.err);
                 assert_eq!(space.read(&format!("cache/recovered/{kept}/out/loud")), "PRECIOUS");
-                // Nothing but a person removes it.
+                // Only a person removes it.
                 space.run(&["gc", "--force"]).expect(0);
                 assert_eq!(space.cached("recovered").len(), 1);
             }
@@ -211,7 +211,7 @@ fn an_input_that_a_step_takes_away_is_put_back_or_what_is_left_is_kept() {
     }
 }
 
-/// A run that is killed while its step has the only copy in its folder.
+/// A kill of a run while the only copy is in its work directory.
 #[test]
 fn an_input_in_the_work_directory_of_a_killed_run_is_kept() {
     let space = TestSpace::new(

@@ -1,4 +1,4 @@
-//! Ended from outside: by Ctrl-C, politely; by `kill -9`, at any moment.
+//! Ended from outside: by Ctrl-C, and by `kill -9` at any moment.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const LONG: &str = r#"
 "#;
 
 #[test]
-fn ctrl_c_stops_the_steps_and_keeps_what_was_finished() {
+fn ctrl_c_stops_the_steps_and_keeps_finished_results() {
     let space = TestSpace::new(LONG);
     let child = space.spawn(&["make"]);
     wait_until("the long step began", || space.records() == 1 && !step_processes(&space).is_empty());
@@ -33,11 +33,11 @@ fn ctrl_c_stops_the_steps_and_keeps_what_was_finished() {
 }
 
 #[test]
-fn a_step_that_does_not_listen_is_killed_by_the_second_ctrl_c() {
+fn a_step_that_ignores_ctrl_c_is_killed_by_the_second_one() {
     let space = TestSpace::new("(name: \"deaf\", stage: \"trouble\", params: (how: \"stubborn\")),");
     let child = space.spawn(&["make"]);
     wait_until("the step began", || !step_processes(&space).is_empty());
-    // Time for it to have taken over the handling of the signal.
+    // Time for it to install its signal handler.
     std::thread::sleep(Duration::from_millis(300));
     signal(&child, Signal::INT);
     std::thread::sleep(Duration::from_millis(300));

@@ -1,5 +1,5 @@
-//! The engine end to end, with toy stages: a file per theme. Most tests run the real program (`examples/toy.rs`)
-//! in a folder of their own and look at what a person would see.
+//! The engine end to end, with toy stages: one file per topic. Most tests run the real program (`examples/toy.rs`) in
+//! a new folder and check what a person would see.
 
 mod accept;
 mod cli_text;

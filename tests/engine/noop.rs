@@ -1,4 +1,4 @@
-//! A run with nothing to do: what it costs, and that nothing it rests on can change unseen.
+//! A run with nothing to do: its cost, and that every change is noticed.
 
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
@@ -12,13 +12,13 @@ const STEPS: &str = r#"
     (name: "b", stage: "join", inputs: {"in": ["a/text"]}, publish: "."),
 "#;
 
-/// A project in which `make` has found twice that there is nothing to do: the second time without judging.
+/// A project in which `make` has found twice that there is nothing to do, the second time without planning.
 fn done() -> TestSpace {
     let space = TestSpace::new(STEPS);
     space.write("one", "1");
     space.write("two", "2");
     space.make().expect(0);
-    // Older than a tick of the clock, so that the next run can believe their stamps.
+    // Older than a tick of the clock, so that the next run can trust their stamps.
     std::thread::sleep(Duration::from_millis(60));
     for _ in 0..2 {
         assert_eq!(space.make().expect(0).err, "nothing to do: 2 steps fresh\n");
@@ -26,26 +26,26 @@ fn done() -> TestSpace {
     space
 }
 
-/// How many lines of the state log begin so, behind their checksums.
+/// The number of lines of the state log with this prefix after their checksum.
 fn lines(space: &TestSpace, word: &str) -> usize {
     space.read("cache/state").lines().filter(|line| line[17..].starts_with(word)).count()
 }
 
 #[test]
-fn the_second_time_nothing_is_judged_hashed_or_written() {
+fn the_second_time_nothing_is_planned_hashed_or_written() {
     let space = done();
     assert_eq!(lines(&space, "up-to-date "), 1);
     let before = space.read("cache/state");
     assert_eq!(space.make().expect(0).err, "nothing to do: 2 steps fresh\n");
     assert_eq!(space.read("cache/state"), before);
-    // What is not there was not needed: no pipeline was loaded, no record decoded.
+    // Missing files were not needed: no pipeline was loaded, no record was decoded.
     fs::remove_dir_all(space.path("cache/pipelines")).unwrap();
     space.make().expect(0);
     assert!(!space.path("cache/pipelines").exists());
 }
 
 #[test]
-fn a_target_may_be_asked_for_besides() {
+fn a_second_target_has_its_own_dependency_snapshot() {
     let space = TestSpace::new(
         r#"
     (name: "a", stage: "join", params: (text: "a")),
@@ -78,12 +78,12 @@ fn a_touched_source_costs_one_hash() {
     for _ in 0..2 {
         assert_eq!(space.make().expect(0).err, "nothing to do: 2 steps fresh\n");
         assert_eq!(lines(&space, "file "), known + 1);
-        assert_eq!(lines(&space, "up-to-date "), 1, "the snapshot still holds");
+        assert_eq!(lines(&space, "up-to-date "), 1, "the dependency snapshot is still valid");
     }
 }
 
 #[test]
-fn whatever_the_judgement_rests_on_is_noticed() {
+fn every_change_of_the_dependency_snapshot_is_noticed() {
     let expect = |what: &str, change: &dyn Fn(&TestSpace), ran: &[&str]| {
         let space = done();
         change(&space);
@@ -123,7 +123,7 @@ fn whatever_the_judgement_rests_on_is_noticed() {
 }
 
 #[test]
-fn a_damaged_kept_pipeline_is_parsed_again() {
+fn a_damaged_stored_pipeline_is_parsed_again() {
     let space = done();
     for name in space.cached("pipelines") {
         let file = space.path("cache/pipelines").join(name);

@@ -1,5 +1,5 @@
-//! What a step leaves is the store's own from then on: nobody goes on writing in it, no modes or links of it get in the
-//! way, and what is altered all the same is neither read nor published.
+//! A stored output belongs to the store: no process continues to write in it, its modes and links cause no errors,
+//! and an altered output is neither read nor published.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -19,7 +19,7 @@ fn make_as_user(space: &TestSpace, args: &[&str]) -> Run {
 }
 
 #[test]
-fn what_a_step_started_ends_with_it_in_whatever_session_it_is() {
+fn children_of_a_step_end_with_it_in_any_session() {
     let roads = [
         "setsid sleep 71.5 & sleep 0.1",
         "nohup sleep 71.5 > /dev/null 2>&1 & sleep 0.1",
@@ -40,9 +40,9 @@ fn what_a_step_started_ends_with_it_in_whatever_session_it_is() {
     }
 }
 
-/// A shell goes on to its next line when the program that it waits for is ended, unless it is stopped before.
+/// A shell would continue with its next line when the program it waits for is killed, unless it is stopped first.
 #[test]
-fn what_a_step_started_writes_nothing_while_it_is_ended() {
+fn children_of_a_step_write_nothing_while_they_are_ended() {
     let waiting = "setsid sh -c 'sleep 73.5; echo late >> $0' {out}/x &";
     let piped = "setsid sh -c 'sleep 73.5 | cat; echo late >> $0' {out}/x &";
     let line = format!("echo good > {{out}}/x; for i in $(seq 20); do {waiting} {piped} done; sleep 0.3");
@@ -55,7 +55,7 @@ fn what_a_step_started_writes_nothing_while_it_is_ended() {
 }
 
 #[test]
-fn what_left_the_group_of_its_step_ends_with_a_killed_run() {
+fn processes_that_left_their_group_end_with_a_killed_run() {
     let space = TestSpace::new(
         r#"(name: "a", stage: "command", params: (shell: "setsid sleep 72.5 & sleep 72.5")),"#,
     );
@@ -68,7 +68,7 @@ fn what_left_the_group_of_its_step_ends_with_a_killed_run() {
 }
 
 #[test]
-fn a_step_that_another_one_runs_next_to_is_not_ended_with_it() {
+fn a_concurrent_step_is_not_ended() {
     let space = TestSpace::new(
         r#"(name: "a", stage: "command", params: (shell: "sleep 0.1")),
            (name: "b", stage: "command", params: (shell: "setsid sleep 0.7 & (wait; sleep 0.5); wait; echo $? > {out}/x"), publish: "b"),
@@ -79,9 +79,9 @@ fn a_step_that_another_one_runs_next_to_is_not_ended_with_it() {
     assert_eq!(space.read("reports/mini/c/x"), "late\n");
 }
 
-/// A process that no step started, which holds a file of the output open.
+/// A process that no step has started and that holds an output file open.
 #[test]
-fn what_is_written_into_a_result_after_it_was_kept_is_neither_read_nor_published() {
+fn bytes_written_into_a_stored_result_are_neither_read_nor_published() {
     let space = TestSpace::new("");
     let here = space.path("").display().to_string();
     space.steps(&format!(
@@ -108,13 +108,13 @@ fn what_is_written_into_a_result_after_it_was_kept_is_neither_read_nor_published
 }
 
 const IN_PLACE: &str = r#"
-    (name: "made", stage: "command", publish: "made", params: (shell: "mkdir {out}/in; echo accuracy 0.71 | tee {out}/in/b > {out}/a")),
-    (name: "sorted", stage: "command", publish: "sorted", inputs: {"d": "made"}, params: (shell: "ACT; cat {input.d}/a > {out}/x")),
-    (name: "later", stage: "command", publish: "later", inputs: {"d": "made/a", "s": "sorted"}, params: (shell: "cat {input.d} > {out}/x")),
+    (name: "base", stage: "command", publish: "base", params: (shell: "mkdir {out}/in; echo accuracy 0.71 | tee {out}/in/b > {out}/a")),
+    (name: "sorted", stage: "command", publish: "sorted", inputs: {"d": "base"}, params: (shell: "ACT; cat {input.d}/a > {out}/x")),
+    (name: "later", stage: "command", publish: "later", inputs: {"d": "base/a", "s": "sorted"}, params: (shell: "cat {input.d} > {out}/x")),
 "#;
 
 #[test]
-fn a_step_that_alters_what_it_reads_fails_and_nothing_of_it_is_published() {
+fn a_step_that_alters_its_input_fails_and_is_not_published() {
     for act in [
         "sed -i s/0.71/0.99/ {input.d}/a",
         "chmod u+w {input.d}/a; sed -n p {input.d}/a > t; touch -r {input.d}/a t; echo accuracy 0.99 > {input.d}/a; touch -r t {input.d}/a",
@@ -137,7 +137,7 @@ fn a_step_that_alters_what_it_reads_fails_and_nothing_of_it_is_published() {
                 true => make_as_user(&space, &["make"]).expect(0),
                 false => space.make().expect(0),
             };
-            for file in ["made/a", "made/in/b", "sorted/x", "later/x"] {
+            for file in ["base/a", "base/in/b", "sorted/x", "later/x"] {
                 assert_eq!(
                     space.read(&format!("reports/mini/{file}")),
                     "accuracy 0.71\n",
@@ -150,54 +150,54 @@ fn a_step_that_alters_what_it_reads_fails_and_nothing_of_it_is_published() {
     }
 }
 
-/// The evidence holds the bytes of `made`, so nothing misses them; yet the step has read others.
+/// The evidence holds the bytes of `base`, so they are not missing; but the step has read others.
 #[test]
-fn a_step_that_alters_a_result_of_which_the_evidence_has_the_bytes_fails_too() {
-    // The evidence keeps what published steps read, and not what is published itself.
-    let steps = |act: &str| IN_PLACE.replace("ACT", act).replace(r#"publish: "made", "#, "");
+fn a_step_that_alters_a_result_in_the_evidence_fails_too() {
+    // The evidence holds what published steps read, not what is published itself.
+    let steps = |act: &str| IN_PLACE.replace("ACT", act).replace(r#"publish: "base", "#, "");
     let space = TestSpace::new(&steps("true"));
     space.make();
     space.run(&["evidence"]).expect(0);
     space.steps(&steps("sed -i s/0.71/0.99/ {input.d}/a"));
     let run = space.run(&["make"]).expect(1);
     assert!(
-        run.err.contains("step `sorted` failed: the result of `made` that it reads changed"),
+        run.err.contains("step `sorted` failed: the result of `base` that it reads changed"),
         "{}",
         run.err
     );
     assert_eq!(space.read("reports/mini/sorted/x"), "accuracy 0.71\n");
 }
 
-/// By a path that it does not declare, so that its own inputs are as they were.
+/// By an undeclared path, so that its own inputs are unchanged.
 #[test]
-fn a_result_that_was_altered_in_the_run_that_made_it_is_made_again_before_it_is_read_or_published() {
+fn a_result_that_is_altered_in_its_own_run_is_rebuilt_before_it_is_used() {
     let space = TestSpace::new("");
     let trees = space.path("cache/trees").display().to_string();
     let steps = format!(
-        r#"(name: "made", stage: "command", publish: "made", params: (shell: "echo accuracy 0.71 > {{out}}/a")),
-           (name: "spoils", stage: "command", inputs: {{"m": "made/a"}}, params: (shell: "sleep 0.05; cat {{input.m}} > {{out}}/m")),
+        r#"(name: "base", stage: "command", publish: "base", params: (shell: "echo accuracy 0.71 > {{out}}/a")),
+           (name: "spoils", stage: "command", inputs: {{"m": "base/a"}}, params: (shell: "sleep 0.05; cat {{input.m}} > {{out}}/m")),
            (name: "evil", stage: "command", inputs: {{"m": "spoils"}}, params: (shell: "chmod -R u+w {trees}; for f in {trees}/*/a; do echo accuracy 0.99 > $f; done; echo 1 > {{out}}/x")),
-           (name: "later", stage: "command", publish: "later", inputs: {{"e": "evil", "d": "made/a"}}, params: (shell: "cat {{input.d}} > {{out}}/x")),"#
+           (name: "later", stage: "command", publish: "later", inputs: {{"e": "evil", "d": "base/a"}}, params: (shell: "cat {{input.d}} > {{out}}/x")),"#
     );
     space.steps(&steps);
     let run = space.make().expect(0);
-    assert_eq!(space.read("reports/mini/made/a"), "accuracy 0.71\n", "{}", run.err);
+    assert_eq!(space.read("reports/mini/base/a"), "accuracy 0.71\n", "{}", run.err);
     assert_eq!(space.read("reports/mini/later/x"), "accuracy 0.71\n", "{}", run.err);
-    // The last step that runs: nothing reads the result after it.
+    // The last step of the run: no step reads the result after it.
     let space = TestSpace::new("");
     let trees = space.path("cache/trees").display().to_string();
     space.steps(&format!(
-        r#"(name: "made", stage: "command", publish: "made", params: (shell: "echo accuracy 0.71 > {{out}}/a")),
-           (name: "next", stage: "command", inputs: {{"m": "made/a"}}, params: (shell: "cat {{input.m}} > {{out}}/m")),
+        r#"(name: "base", stage: "command", publish: "base", params: (shell: "echo accuracy 0.71 > {{out}}/a")),
+           (name: "next", stage: "command", inputs: {{"m": "base/a"}}, params: (shell: "cat {{input.m}} > {{out}}/m")),
            (name: "evil", stage: "command", inputs: {{"m": "next"}}, params: (shell: "chmod -R u+w {trees}; for f in {trees}/*/a; do echo accuracy 0.99 > $f; done; echo 1 > {{out}}/x")),"#
     ));
     let run = space.make().expect(0);
-    assert_eq!(space.read("reports/mini/made/a"), "accuracy 0.71\n", "{}", run.err);
+    assert_eq!(space.read("reports/mini/base/a"), "accuracy 0.71\n", "{}", run.err);
     assert!(run.err.contains("warning: "), "{}", run.err);
 }
 
 #[test]
-fn folders_and_files_of_a_result_are_read_only_whatever_modes_they_had() {
+fn folders_and_files_of_a_result_become_read_only() {
     let space = TestSpace::new(
         r#"(name: "a", stage: "command", params: (shell: "umask 000; mkdir -p {out}/d/e; echo 1 > {out}/d/e/f; echo '#!/bin/sh' > {out}/p; chmod 755 {out}/p; echo 2 > {out}/d/none; chmod 000 {out}/d/none; chmod 000 {out}/d; chmod 100 {out}")),"#,
     );
@@ -221,7 +221,7 @@ const PROTECTED: &str = r#"
 "#;
 
 #[test]
-fn read_only_folders_that_a_step_leaves_stop_nobody() {
+fn read_only_folders_of_a_step_stop_no_run() {
     for end in ["exit 3", "kill -9 $$"] {
         let space = TestSpace::new(&PROTECTED.replace("END", end));
         space.write("raw/2024/a.csv", "1,2");
@@ -254,9 +254,9 @@ fn read_only_folders_that_a_step_leaves_stop_nobody() {
     }
 }
 
-/// Leftovers of killed runs, one of which cannot be removed by this user at all.
+/// What killed runs left; this user cannot remove one of the folders at all.
 #[test]
-fn leftovers_that_cannot_be_removed_are_told_once_and_stop_nobody() {
+fn leftovers_that_cannot_be_removed_are_reported_once_and_stop_no_run() {
     let space = TestSpace::new(r#"(name: "a", stage: "command", params: (shell: "echo fine > {out}/f")),"#);
     make_as_user(&space, &["make"]).expect(0);
     for name in ["0-stuck", "0-closed-gone"] {
@@ -270,7 +270,7 @@ fn leftovers_that_cannot_be_removed_are_told_once_and_stop_nobody() {
         std::os::unix::fs::chown(space.path(&format!("cache/work/{folder}")), Some(user), None).unwrap();
     }
     let run = finished(command.output().unwrap()).expect(0);
-    assert!(run.err.matches("warning: what a dead run left stays: ").count() == 1, "{}", run.err);
+    assert!(run.err.matches("warning: cannot remove what an earlier run left: ").count() == 1, "{}", run.err);
     let left = space.cached("work");
     assert!(left.len() == 1 && left[0].starts_with("0-stuck"), "{left:?}");
     for _ in 0..3 {
@@ -280,13 +280,13 @@ fn leftovers_that_cannot_be_removed_are_told_once_and_stop_nobody() {
 }
 
 #[test]
-fn an_output_folder_that_was_replaced_is_refused_and_what_it_points_to_is_left_alone() {
+fn a_replaced_output_folder_is_an_error_and_its_link_target_stays() {
     for (line, found) in [
         ("rm -rf {out}; ln -s BIG {out}", "a symbolic link"),
         ("rmdir {out}; echo result > BIG/result; ln -s BIG {out}", "a symbolic link"),
         ("rmdir {out}; echo 1 > {out}", "a file"),
-        ("rmdir {out}; mkfifo {out}", "a file"),
-        ("rmdir {out}", "removed"),
+        ("rmdir {out}; mkfifo {out}", "a special file"),
+        ("rmdir {out}", "missing"),
         ("ln -s BIG/notes {out}/notes", "a symbolic link"),
         ("ln -s BIG {out}/notes", "a symbolic link"),
     ] {
@@ -307,7 +307,7 @@ fn an_output_folder_that_was_replaced_is_refused_and_what_it_points_to_is_left_a
 }
 
 #[test]
-fn a_step_that_replaces_its_log_or_its_folder_harms_no_other_step() {
+fn a_step_that_replaces_its_log_or_folder_affects_no_other_step() {
     let space = TestSpace::new("");
     space.write("secret", "secret");
     let secret = space.path("secret").display().to_string();
@@ -327,7 +327,7 @@ fn links(path: &Path) -> u64 {
 }
 
 #[test]
-fn a_hard_link_into_the_output_becomes_a_copy_and_the_other_name_stays_as_it_was() {
+fn a_hard_link_in_the_output_becomes_a_copy_and_the_other_name_stays() {
     let space = TestSpace::new(
         r#"(name: "copy", stage: "command", publish: "copy", inputs: {"d": "./data"}, params: (shell: "cp -rl {input.d}/. {out}; ln {out}/a {out}/twin; mkdir {out}/in; ln {out}/a {out}/in/third")),
            (name: "again", stage: "command", inputs: {"d": "copy"}, params: (shell: "cp -rl {input.d}/. {out} || cp -r {input.d}/. {out}")),"#,
@@ -349,7 +349,7 @@ fn a_hard_link_into_the_output_becomes_a_copy_and_the_other_name_stays_as_it_was
             );
         }
     }
-    // The user goes on with the file; the result stays.
+    // The user continues to write the file; the result stays.
     space.write("data/a", "changed");
     space.run(&["verify"]).expect(0);
     assert_eq!(space.read("reports/mini/copy/a"), "original");

@@ -1,9 +1,9 @@
-//! What stands in `reports/`.
+//! The content of `reports/`.
 
 use super::support::TestSpace;
 
 #[test]
-fn reports_follow_the_trees_and_only_what_was_published_is_removed() {
+fn reports_follow_the_trees_and_only_published_files_are_removed() {
     let two = r#"(name: "a", stage: "join", inputs: {"in": ["./x", "./y"]}, publish: "tables"),"#;
     let space = TestSpace::new(two);
     space.write("x", "1");
@@ -33,7 +33,7 @@ fn a_lost_or_edited_report_is_restored_without_running() {
 }
 
 #[test]
-fn a_step_that_is_gone_takes_its_reports_with_it() {
+fn the_reports_of_a_removed_step_are_removed() {
     let a = r#"(name: "a", stage: "join", params: (text: "a"), publish: "a"),"#;
     let b = r#"(name: "b", stage: "join", params: (text: "b"), publish: "b"),"#;
     let space = TestSpace::new(&format!("{a}{b}"));
@@ -46,7 +46,7 @@ fn a_step_that_is_gone_takes_its_reports_with_it() {
 }
 
 #[test]
-fn two_steps_that_publish_one_file_are_told_and_nothing_is_written() {
+fn two_steps_that_publish_one_file_are_an_error_and_nothing_is_written() {
     let space = TestSpace::new(
         r#"(name: "a", stage: "join", publish: "."), (name: "b", stage: "join", params: (text: "b"), publish: "."),"#,
     );
@@ -56,7 +56,7 @@ fn two_steps_that_publish_one_file_are_told_and_nothing_is_written() {
 }
 
 #[test]
-fn a_published_tree_whose_bytes_are_gone_runs_again_only_if_the_reports_lack_it() {
+fn a_published_tree_without_bytes_runs_again_only_if_the_reports_lack_it() {
     let space = TestSpace::new(r#"(name: "a", stage: "join", params: (text: "t"), publish: "."),"#);
     space.make().expect(0);
     let tree = format!("cache/trees/{}", space.record("a").tree);
@@ -69,7 +69,7 @@ fn a_published_tree_whose_bytes_are_gone_runs_again_only_if_the_reports_lack_it(
     assert_eq!(space.read("reports/mini/text"), "t");
 }
 
-/// The reports that are there, relative to `reports`, sorted.
+/// The existing reports, relative to `reports`, sorted.
 fn reports(space: &TestSpace) -> Vec<String> {
     let (root, mut found, mut folders) = (space.path("reports"), Vec::new(), vec![space.path("reports")]);
     while let Some(folder) = folders.pop() {
@@ -90,7 +90,7 @@ const A: &str = r#"(name: "a", stage: "join", params: (text: "a"), publish: "a")
 const B: &str = r#"(name: "b", stage: "join", params: (text: "b"), publish: "b"),"#;
 
 #[test]
-fn what_is_not_published_any_more_goes_though_nothing_runs() {
+fn reports_that_are_no_longer_published_are_removed_even_if_nothing_runs() {
     let both = format!("{A}{B}");
     for without in [
         A.to_owned(),
@@ -98,7 +98,7 @@ fn what_is_not_published_any_more_goes_though_nothing_runs() {
         format!("{A}{}", B.replace("publish: \"b\"", "publish: \"c\"")),
         format!("{A}{}", B.replace("name: \"b\"", "name: \"c\"").replace("publish: \"b\"", "publish: \"c\"")),
     ] {
-        // A target that has nothing to do with it will do.
+        // Any target is enough.
         for target in [&["make"][..], &["make", "a"]] {
             let space = TestSpace::new(&both);
             space.make().expect(0);
@@ -115,7 +115,7 @@ fn what_is_not_published_any_more_goes_though_nothing_runs() {
             assert!(space.path("reports/mini/a/text").exists(), "{without}");
             space.run(&["make", "a", "--check"]).expect(0);
             assert!(space.run(target).expect(0).err.starts_with("nothing to do"));
-            // And back: a judgement of then must not stand.
+            // And back: the earlier dependency snapshot must not be valid.
             space.steps(&both);
             space.make().expect(0);
             assert_eq!(reports(&space), ["mini/a/text", "mini/b/text"]);
@@ -127,7 +127,7 @@ fn what_is_not_published_any_more_goes_though_nothing_runs() {
 }
 
 #[test]
-fn reports_of_a_profile_that_is_gone_go_and_those_of_another_stay() {
+fn reports_of_a_removed_profile_are_removed_and_those_of_another_stay() {
     let space = TestSpace::new(A);
     let profile = |name: &str| format!("(name: \"{name}\", about: \"toys\", sources: [], defaults: {{}})");
     let text = space.read("pipeline.ron");
@@ -145,7 +145,7 @@ fn reports_of_a_profile_that_is_gone_go_and_those_of_another_stay() {
 }
 
 #[test]
-fn a_report_that_a_person_edited_stays_when_nothing_publishes_it_any_more() {
+fn an_edited_report_stays_when_nothing_publishes_it_any_longer() {
     let space = TestSpace::new(&format!("{A}{B}"));
     space.make().expect(0);
     space.write("reports/mini/b/text", "by hand");
@@ -158,7 +158,7 @@ fn a_report_that_a_person_edited_stays_when_nothing_publishes_it_any_more() {
 }
 
 #[test]
-fn two_pipelines_in_a_folder_leave_each_others_reports_alone() {
+fn two_pipelines_in_a_folder_do_not_touch_each_others_reports() {
     let space = TestSpace::new(A);
     let first = space.read("pipeline.ron");
     space.write("other.ron", &first.replace("\"a\"", "\"b\""));
@@ -167,7 +167,7 @@ fn two_pipelines_in_a_folder_leave_each_others_reports_alone() {
         space.run(&["make", "-f", "other.ron"]).expect(0);
         assert_eq!(reports(&space), ["mini/a/text", "mini/b/text"]);
     }
-    // One file of both is refused to the second, whatever it says.
+    // The second pipeline cannot publish a file of the first, whatever its content.
     for text in ["a", "b"] {
         space.write("other.ron", &first.replace("text: \"a\"", &format!("text: \"{text}\"")));
         let run = space.run(&["make", "-f", "other.ron"]).expect(2);
@@ -175,7 +175,7 @@ fn two_pipelines_in_a_folder_leave_each_others_reports_alone() {
         assert_eq!(space.read("reports/mini/a/text"), "a");
         space.make().expect(0);
     }
-    // A pipeline that is gone leaves nothing.
+    // The reports of a removed pipeline are removed.
     std::fs::rename(space.path("pipeline.ron"), space.path("renamed.ron")).unwrap();
     space.write("renamed.ron", &first.replace("publish: \"a\"", "publish: \"c\""));
     std::fs::remove_file(space.path("other.ron")).unwrap();
@@ -242,7 +242,7 @@ fn a_file_and_a_folder_of_one_name_are_refused_before_anything_is_written() {
         (space.records(), run.err)
     };
     let file = "echo 1 > {out}/b";
-    // Found when the pipeline is checked.
+    // Found by the check of the pipeline.
     for (one, two) in [
         (step("a", file, "", "a"), step("b", file, "", "a/b")),
         (step("a", file, "", "a"), step("b", file, "", "a/x/y")),
@@ -255,23 +255,23 @@ fn a_file_and_a_folder_of_one_name_are_refused_before_anything_is_written() {
             assert_eq!(refused(one, two, "").0, 0, "nothing ran");
         }
     }
-    // Known when they have run: still before the first report is written.
-    let (ran, told) = refused(step("a", file, "", "."), step("b", "echo 2 > {out}/b", "", "b"), "4");
-    assert!(ran == 2 && told.contains("one as a file and one as a folder"), "{told}");
-    let (_, told) = refused(step("a", file, "", "t"), step("b", "echo 1 > {out}/B", "", "t"), "4");
-    assert!(told.contains("with other capitals"), "{told}");
-    let told = refused(
+    // Found when they have run, before the first report is written.
+    let (ran, text) = refused(step("a", file, "", "."), step("b", "echo 2 > {out}/b", "", "b"), "4");
+    assert!(ran == 2 && text.contains("one as a file and one as a folder"), "{text}");
+    let (_, text) = refused(step("a", file, "", "t"), step("b", "echo 1 > {out}/B", "", "t"), "4");
+    assert!(text.contains("with different capitalization"), "{text}");
+    let text = refused(
         step("a", "mkdir {out}/.unfinished; echo 1 > {out}/.unfinished/b", "", "."),
         String::new(),
         "3",
     )
     .1;
-    assert!(told.contains("is reserved"), "{told}");
+    assert!(text.contains("is reserved"), "{text}");
     refused(step("a", file, "", ".Unfinished/a"), String::new(), "3");
 }
 
 #[test]
-fn a_crafted_list_of_what_was_published_removes_nothing_outside_the_reports() {
+fn a_crafted_ledger_removes_nothing_outside_the_reports() {
     let space = TestSpace::new(&format!("{A}{B}"));
     space.make().expect(0);
     let ledger = format!("cache/published/{}", space.cached("published")[0]);
@@ -283,7 +283,7 @@ fn a_crafted_list_of_what_was_published_removes_nothing_outside_the_reports() {
         space.make().expect(0);
         assert_eq!(space.read("mine"), "b", "{path}");
     }
-    // Nor does a link inside the reports lead there.
+    // A link inside the reports does not lead out either.
     space.steps(&format!("{A}{B}"));
     space.make().expect(0);
     std::fs::remove_dir_all(space.path("reports/mini/b")).unwrap();
@@ -295,7 +295,7 @@ fn a_crafted_list_of_what_was_published_removes_nothing_outside_the_reports() {
 }
 
 #[test]
-fn reports_that_a_clone_brought_are_known_as_published() {
+fn reports_of_a_clone_count_as_published() {
     let space = TestSpace::new(&format!("{A}{B}"));
     space.make().expect(0);
     std::fs::remove_dir_all(space.path("cache")).unwrap();

@@ -1,10 +1,10 @@
-//! A profile that rehearses another, and the doctor, end to end.
+//! A rehearsal of a profile, and the doctor, end to end.
 
 use serde_json::Value;
 
 use super::support::TestSpace;
 
-/// A pipeline whose profile `trial` rehearses `real`; `more` is what `trial` says besides.
+/// A pipeline whose profile `trial` rehearses `real`; `more` is added to `trial`.
 fn pipeline(more: &str) -> String {
     format!(
         r#"(
@@ -31,12 +31,12 @@ fn pipeline(more: &str) -> String {
 }
 
 #[test]
-fn a_rehearsal_runs_the_same_steps_on_its_own_sources_in_a_cache_of_its_own() {
+fn a_rehearsal_runs_the_same_steps_on_its_own_sources_in_its_own_cache() {
     let space = TestSpace::new("");
     space.write("pipeline.ron", &pipeline(""));
     let done = space.run(&["rehearse", "--profile", "real", "--gpu", "a100", "--gpu", "7"]).expect(0);
     assert_eq!(done.ran(), ["other", "outside", "work"]);
-    // The stand-in, the rest as in the rehearsed profile.
+    // The stand-in; the rest as in the rehearsed profile.
     assert_eq!(space.read("reports/trial/made/text"), "real(text=made up )(text=o )");
     assert!(!space.path("cache/state").exists(), "the profile's own cache is untouched");
     assert!(space.path("cache/rehearsal/state").exists());
@@ -45,7 +45,7 @@ fn a_rehearsal_runs_the_same_steps_on_its_own_sources_in_a_cache_of_its_own() {
     {
         assert!(done.out.contains(words), "{words}\n{}", done.out);
     }
-    // Once more there is nothing to run, and the same is said. Without --profile the only one is meant.
+    // The second time nothing runs, and the report is the same. Without --profile, the only one is taken.
     let again = space.run(&["rehearse", "--json"]).expect(0);
     assert!(again.ran().is_empty());
     let said: Value = serde_json::from_str(&again.out).unwrap();
@@ -58,41 +58,41 @@ fn a_rehearsal_runs_the_same_steps_on_its_own_sources_in_a_cache_of_its_own() {
 }
 
 #[test]
-fn what_fails_is_said_and_so_is_what_was_not_reached() {
+fn failed_and_unreached_steps_are_reported() {
     let space = TestSpace::new("");
     let made_up = r#"stage: "join", params: (text: "made up")"#;
     let failing = pipeline("").replace(made_up, r#"stage: "trouble", params: (how: "fail")"#);
     space.write("pipeline.ron", &failing);
-    let told = space.run(&["rehearse"]).expect(1);
+    let text = space.run(&["rehearse"]).expect(1);
     for words in ["| **no** ", "| not reached ", "1 step done, 1 not reached, 1 failed"] {
-        assert!(told.out.contains(words), "{words}\n{}", told.out);
+        assert!(text.out.contains(words), "{words}\n{}", text.out);
     }
 }
 
 #[test]
-fn a_rehearsal_of_nothing_is_refused_with_its_place() {
+fn a_rehearsal_of_an_unknown_name_is_an_error_with_a_position() {
     let space = TestSpace::new("");
     space.write(
         "pipeline.ron",
         &pipeline("").replace(r#"profile: "real", leaves"#, r#"profile: "rael", leaves"#),
     );
-    let told = space.run(&["list", "--profile", "trial"]).expect(2).err;
-    assert!(told.contains("no profile `rael` to rehearse") && told.contains("`real`"), "{told}");
+    let text = space.run(&["list", "--profile", "trial"]).expect(2).err;
+    assert!(text.contains("no profile `rael` to rehearse") && text.contains("`real`"), "{text}");
     space.write("pipeline.ron", &pipeline("").replace(r#""work": (work"#, r#""wrok": (work"#));
-    let told = space.run(&["list", "--profile", "trial"]).expect(2).err;
-    assert!(told.contains("speaks of `wrok`") && told.contains("`work`"), "{told}");
+    let text = space.run(&["list", "--profile", "trial"]).expect(2).err;
+    assert!(text.contains("names `wrok`") && text.contains("`work`"), "{text}");
     space.steps(r#"(name: "a", stage: "join")"#);
-    let told = space.run(&["rehearse"]).expect(2).err;
-    assert!(told.contains("no profile rehearses `mini`"), "{told}");
-    let told = space.run(&["rehearse", "--gpu", "abacus"]).expect(2).err;
-    assert!(told.contains("the speed of `abacus` is not known"), "{told}");
+    let text = space.run(&["rehearse"]).expect(2).err;
+    assert!(text.contains("no profile rehearses `mini`"), "{text}");
+    let text = space.run(&["rehearse", "--gpu", "abacus"]).expect(2).err;
+    assert!(text.contains("the speed of `abacus` is not known"), "{text}");
 }
 
 #[test]
-fn the_doctor_says_of_each_thing_how_it_stands_and_changes_nothing() {
+fn the_doctor_reports_the_status_of_each_subject_and_changes_nothing() {
     let space = TestSpace::new(r#"(name: "a", stage: "join")"#);
-    let told = space.run(&["doctor", "--json"]);
-    let found: Vec<Value> = serde_json::from_str(&told.out).unwrap();
+    let text = space.run(&["doctor", "--json"]);
+    let found: Vec<Value> = serde_json::from_str(&text.out).unwrap();
     let whats: Vec<&str> = found.iter().map(|finding| finding["what"].as_str().unwrap()).collect();
     for what in [
         "disk",
@@ -109,13 +109,13 @@ fn the_doctor_says_of_each_thing_how_it_stands_and_changes_nothing() {
         assert!(whats.contains(&what), "{what} of {whats:?}");
     }
     let problems = found.iter().filter(|finding| finding["standing"] == "problem").count();
-    assert_eq!(told.code, Some(if problems == 0 { 0 } else { 3 }), "{}", told.err);
+    assert_eq!(text.code, Some(if problems == 0 { 0 } else { 3 }), "{}", text.err);
     assert!(found.iter().all(|finding| finding["standing"] == "good" || finding["advice"].is_string()));
     let left: Vec<_> =
         std::fs::read_dir(space.path("")).unwrap().map(|item| item.unwrap().file_name()).collect();
     assert_eq!(left, ["pipeline.ron"], "nothing is left behind");
 
     space.write("cache/VERSION", "99\n");
-    let told = space.run(&["doctor"]).expect(3);
-    assert!(told.out.contains("PROBLEM  cache") && told.out.contains("-> "), "{}", told.out);
+    let text = space.run(&["doctor"]).expect(3);
+    assert!(text.out.contains("PROBLEM  cache") && text.out.contains("-> "), "{}", text.out);
 }

@@ -25,7 +25,7 @@ fn nothing_changed_nothing_runs() {
 }
 
 #[test]
-fn comments_spacing_names_and_needs_are_no_change() {
+fn comments_spacing_names_and_needs_change_nothing() {
     let space = chain();
     space.steps(&format!("// a comment\n{}", CHAIN.replace("chars: 4", "chars :  4")));
     assert_eq!(space.make().expect(0).ran(), [""; 0]);
@@ -34,7 +34,7 @@ fn comments_spacing_names_and_needs_are_no_change() {
 }
 
 #[test]
-fn a_changed_param_runs_the_step_and_what_reads_it() {
+fn a_changed_param_runs_the_step_and_its_readers() {
     let space = chain();
     space.steps(&CHAIN.replace("\"b\")", "\"c\")"));
     assert_eq!(space.make().expect(0).ran(), ["b"]);
@@ -54,7 +54,7 @@ fn the_same_output_ends_the_chain() {
 }
 
 #[test]
-fn a_change_beside_the_part_that_is_read_is_no_change() {
+fn a_change_outside_of_the_read_part_runs_nothing() {
     let steps = r#"
         (name: "a", stage: "join", params: (text: "TEXT"), inputs: {"in": ["./one", "./two"]}),
         (name: "first", stage: "join", inputs: {"in": ["a/parts/0"]}),
@@ -69,7 +69,7 @@ fn a_change_beside_the_part_that_is_read_is_no_change() {
 }
 
 #[test]
-fn a_touched_file_is_no_change_and_a_folder_counts_by_content() {
+fn a_touched_file_runs_nothing_and_a_folder_counts_by_content() {
     let space = TestSpace::new(r#"(name: "a", stage: "join", inputs: {"in": ["./data"]}),"#);
     space.write("data/x", "1");
     space.write("data/y", "2");
@@ -81,7 +81,7 @@ fn a_touched_file_is_no_change_and_a_folder_counts_by_content() {
 }
 
 #[test]
-fn only_what_a_target_needs_runs() {
+fn only_steps_that_a_target_needs_run() {
     let space = TestSpace::new(CHAIN);
     space.write("word", "world");
     assert_eq!(space.run(&["make", "cut"]).expect(0).ran(), ["a", "cut"]);
@@ -111,7 +111,7 @@ fn a_dry_run_runs_nothing() {
 }
 
 #[test]
-fn steps_that_do_not_depend_on_each_other_run_at_the_same_time() {
+fn independent_steps_run_at_the_same_time() {
     let steps: String = (0..4)
         .map(|i| format!("(name: \"s{i}\", stage: \"join\", params: (text: \"{i}\", ms: 400)),\n"))
         .collect();

@@ -1,5 +1,5 @@
-//! What steps may use of the machine: never more than there is, never two steps on one GPU, and what happens when
-//! there is not enough.
+//! Resources of steps: never more than the total, never two steps on one GPU, and the errors when there is not
+//! enough.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ fn needs() -> impl Strategy<Value = Needs> {
 }
 
 proptest! {
-    /// Steps come and go at random; what is in use is counted here, independently of what the engine thinks.
+    /// Steps start and end at random. The test counts what is in use independently of the engine.
     #[test]
     fn no_resource_is_ever_oversubscribed(
         (cpus, memory, gpus, net) in (1..5usize, 0..6u64, 0..4usize, 1..4usize),
@@ -34,7 +34,7 @@ proptest! {
         let whole = Resources {
             cpus,
             memory,
-            // One whose memory is not known, then ever smaller ones.
+            // One GPU of unknown memory, then smaller and smaller ones.
             gpus: (0..gpus)
                 .map(|number| Gpu { memory: 24u64.checked_div(number as u64), ..Gpu::whole(format!("GPU-{number}")) })
                 .collect(),
@@ -71,7 +71,7 @@ fn events(out: &str) -> Vec<Value> {
     out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The most steps that ran at one time, and the most on one GPU.
+/// The largest number of concurrent steps, in total and on one GPU.
 fn crowds(events: &[Value]) -> (usize, usize) {
     let (mut running, mut most, mut most_on_one) = (BTreeMap::new(), 0, 0);
     for event in events {
@@ -96,7 +96,7 @@ fn six(needs: &str) -> TestSpace {
 }
 
 #[test]
-fn a_gpu_is_one_steps_own_unless_shares_say_otherwise() {
+fn a_gpu_belongs_to_one_step_unless_steps_take_shares() {
     let run = six("gpu: 1").run(&["make", "-j", "6", "--gpus", "0,1", "--json"]).expect(0);
     assert_eq!(crowds(&events(&run.out)), (2, 1));
     let run = six("gpu: 0.5").run(&["make", "-j", "6", "--gpus", "0,1", "--json"]).expect(0);
@@ -106,10 +106,10 @@ fn a_gpu_is_one_steps_own_unless_shares_say_otherwise() {
 }
 
 #[test]
-fn steps_that_say_how_much_of_a_gpus_memory_they_take_share_it() {
+fn steps_with_gpu_memory_share_a_gpu() {
     let make = |needs: &str, gpus: &str| {
         let space = six(needs);
-        // Stands for NVIDIA's tool: a GPU of 24 GiB and one of 8.
+        // A replacement for `nvidia-smi`: a GPU of 24 GiB and one of 8 GiB.
         space.write("bin/nvidia-smi", "#!/bin/sh\necho '0, GPU-aa, 24576'\necho '1, GPU-bb, 8192'\n");
         let file = space.path("bin/nvidia-smi");
         std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -126,7 +126,7 @@ fn steps_that_say_how_much_of_a_gpus_memory_they_take_share_it() {
     assert_eq!(crowds(&events(&run.out)), (1, 1), "one whose memory is not known is not shared");
     let run = make("gpu_memory: \"25 GiB\"", "0,1").expect(2);
     assert!(
-        run.err.contains("it needs 25.0 GiB of a GPU's memory; the largest here has 24.0 GiB"),
+        run.err.contains("it needs 25.0 GiB of a GPU's memory; the largest GPU here has 24.0 GiB"),
         "{}",
         run.err
     );
@@ -135,7 +135,7 @@ fn steps_that_say_how_much_of_a_gpus_memory_they_take_share_it() {
 }
 
 #[test]
-fn memory_and_declared_pools_bound_what_runs_at_once() {
+fn memory_and_declared_pools_limit_concurrent_steps() {
     let run = six("memory: \"2 GiB\"").run(&["make", "-j", "6", "--memory", "5 GiB", "--json"]).expect(0);
     assert_eq!(crowds(&events(&run.out)).0, 2);
     let space = six("net: 1");
@@ -166,22 +166,22 @@ fn gpus_are_named_as_the_environment_names_them() {
 }
 
 #[test]
-fn what_no_machine_of_this_size_can_do_is_refused_before_anything_runs() {
+fn a_step_that_needs_more_than_the_machine_has_is_an_error_before_any_step_runs() {
     let space = TestSpace::new(
         r#"(name: "first", stage: "join"),
            (name: "large", stage: "join", params: (text: "2"), needs: (memory: "8 GiB", gpu: 2)),"#,
     );
     let run = space.run(&["make", "--memory", "4 GiB"]).expect(2);
-    let what = "pipeline.ron:4: step `large`: it needs 8.0 GiB of memory, of 4.0 GiB here";
+    let what = "pipeline.ron:4: step `large`: it needs 8.0 GiB of memory; the limit here is 4.0 GiB";
     assert!(run.err.contains(what) && run.err.contains("hint: "), "{}", run.err);
     let run = space.run(&["make", "--memory", "8 GiB", "--gpus", "7"]).expect(2);
-    assert!(run.err.contains("it needs 2 GPUs, of 1 here (7)"), "{}", run.err);
+    assert!(run.err.contains("it needs 2 GPUs, but this machine has 1 (7)"), "{}", run.err);
     assert!(!space.path("cache").exists(), "nothing began");
     space.run(&["make", "--memory", "8 GiB", "--gpus", "none"]).expect(0);
 }
 
 #[test]
-fn a_denied_pool_stops_a_run_before_it_begins() {
+fn a_pool_of_size_0_stops_a_run_before_it_starts() {
     let steps = r#"
         (name: "data", stage: "join", params: (text: "a")),
         (name: "train", stage: "join", inputs: {"in": ["data"]}, needs: (gpu: 1)),
@@ -204,9 +204,9 @@ fn a_denied_pool_stops_a_run_before_it_begins() {
 }
 
 #[test]
-fn wrong_limits_are_refused_with_what_they_may_be() {
+fn wrong_limits_are_errors_with_the_valid_values() {
     let space = TestSpace::new("(name: \"a\", stage: \"join\"),");
-    for (args, told) in [
+    for (args, expected) in [
         (["--memory", "8"], "write a number with its unit"),
         (["--memory", "lots"], "`lots` is no size"),
         (["--gpus", "0,x"], "`x` names no GPU"),
@@ -216,6 +216,6 @@ fn wrong_limits_are_refused_with_what_they_may_be() {
         (["--deny-pool", "net"], "has no pool `net`"),
     ] {
         let run = space.run(&[&["make"], &args[..]].concat()).expect(2);
-        assert!(run.err.contains(told), "{args:?}: {}", run.err);
+        assert!(run.err.contains(expected), "{args:?}: {}", run.err);
     }
 }

@@ -1,4 +1,4 @@
-//! Secrets that a pipeline uses are nowhere in clear: values of variables, logins and queries of addresses.
+//! Secrets of a pipeline appear nowhere in clear: values of variables, logins and queries of URLs.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +14,7 @@ const STEPS: &str = r#"
     (name: "b", stage: "command", inputs: {"in": "a/b"}, params: (shell: "cat {input.in} > {out}/b"), publish: "b"),
 "#;
 
-/// The files below the project that hold these bytes, but for the pipeline file and what is kept of it.
+/// The files of the project that contain these bytes, except for the pipeline file and its stored copies.
 fn holding(space: &TestSpace, bytes: &[u8]) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![space.path("")]);
     while let Some(folder) = folders.pop() {
@@ -46,7 +46,7 @@ fn the_value_of_a_variable_is_nowhere_in_clear() {
         };
         finished(command.output().unwrap())
     };
-    let mut told = String::new();
+    let mut output = String::new();
     for args in [
         &["make", "--json", "--remote", &store][..],
         &["make"],
@@ -56,19 +56,19 @@ fn the_value_of_a_variable_is_nowhere_in_clear() {
         &["status", "--json"],
     ] {
         let run = run(args, Some("S3KRET")).expect(0);
-        told += &(run.out + &run.err);
+        output += &(run.out + &run.err);
     }
     for other in [Some("S3KRET2"), None] {
         let (why, json) =
             (run(&["why", "a"], other).expect(0), run(&["why", "a", "--json"], other).expect(0));
         assert!(why.out.contains("environment variable TOKEN"), "{}", why.out);
-        told += &(why.out + &json.out);
+        output += &(why.out + &json.out);
     }
-    assert!(!told.contains("S3KRET"), "{told}");
+    assert!(!output.contains("S3KRET"), "{output}");
     assert_eq!(holding(&space, b"S3KRET"), Vec::<PathBuf>::new());
     let plain = repro::digest::Digest::of_bytes(b"S3KRET").to_string();
     assert_eq!(holding(&space, plain.as_bytes()), Vec::<PathBuf>::new());
-    // Another machine with the same value takes the result.
+    // Another machine with the same value uses the result.
     let second = TestSpace::new(STEPS);
     let mut make = second.command(&["make", "--remote", &store]);
     assert_eq!(finished(make.env("TOKEN", "S3KRET").output().unwrap()).expect(0).ran(), [""; 0]);
@@ -77,7 +77,7 @@ fn the_value_of_a_variable_is_nowhere_in_clear() {
 }
 
 #[test]
-fn every_value_of_a_variable_is_another_one() {
+fn different_values_of_a_variable_differ() {
     let space = TestSpace::new(STEPS);
     let run = |value: Option<&[u8]>| {
         let mut command = space.command(&["make", "a"]);
@@ -115,7 +115,7 @@ fn a_version_that_is_not_text_counts_by_its_bytes() {
     space.write("pipeline.ron", &space.read("pipeline.ron").replace("VERSION", &file));
     for version in [&b"caf\xe9"[..], b"caf\xe8"] {
         fs::write(space.path("version"), version).unwrap();
-        // What a version command prints is asked again by a run that has something to do.
+        // A run that executes steps runs the version command again.
         let ran = space.run(&["make", "--force", "a"]).expect(0);
         assert_eq!(ran.ran(), ["a"]);
     }
@@ -123,7 +123,7 @@ fn a_version_that_is_not_text_counts_by_its_bytes() {
 }
 
 #[test]
-fn logins_and_queries_of_addresses_are_not_shown_and_not_recorded() {
+fn logins_and_queries_of_urls_are_not_shown_and_not_recorded() {
     let step = |url: &str| {
         format!(
             r#"(name: "a", stage: "command", params: (shell: "echo {url} > /dev/null; echo 1 > {{out}}/x; echo see {url} >&2; exit CODE")),"#
@@ -132,7 +132,7 @@ fn logins_and_queries_of_addresses_are_not_shown_and_not_recorded() {
     let url = "https://me:S3KRET@host.example/file?sig=S1GNED";
     let space = TestSpace::new(&step(url).replace("CODE", "0"));
     let store = format!("{}?sig=S1GNED", space.path("store").display());
-    let mut told = String::new();
+    let mut output = String::new();
     for args in [
         &["make", "--json"][..],
         &["make"],
@@ -142,29 +142,29 @@ fn logins_and_queries_of_addresses_are_not_shown_and_not_recorded() {
         &["evidence"],
     ] {
         let run = space.run(args);
-        told += &(run.out + &run.err);
+        output += &(run.out + &run.err);
     }
     space.steps(&step("https://me:S3KRET2@host.example/file?sig=S1GNED2").replace("CODE", "0"));
     for args in [&["why", "a"][..], &["why", "a", "--json"], &["status", "--json"]] {
-        told += &space.run(args).expect(0).out;
+        output += &space.run(args).expect(0).out;
     }
-    assert!(told.contains("host.example/file"), "{told}");
+    assert!(output.contains("host.example/file"), "{output}");
     assert_eq!(space.make().expect(0).ran(), ["a"], "another query is another address");
-    // What went wrong may name it; so may the line of the pipeline file.
+    // An error may name it, and so may the excerpt of the pipeline file.
     space.steps(&step(url).replace("CODE", "3"));
-    told += &space.make().expect(1).err;
+    output += &space.make().expect(1).err;
     space.steps(&step(url).replace("stage: \"command\"", "stage: \"comand\""));
-    told += &space.make().expect(2).err;
+    output += &space.make().expect(2).err;
     for place in
         [store.as_str(), "https://S3KRET@127.0.0.1:9/x?sig=S1GNED", "https://me:S3KRET@127.0.0.1:9/x"]
     {
         let run = space.run(&["pull", "--remote", place]);
-        told += &(run.out + &run.err);
+        output += &(run.out + &run.err);
     }
     for secret in ["S3KRET", "S1GNED"] {
-        assert!(!told.contains(secret), "{told}");
+        assert!(!output.contains(secret), "{output}");
     }
-    // The step's own log holds what the step says.
+    // The step's own log holds what the step prints.
     let found: Vec<PathBuf> = holding(&space, b"S3KRET")
         .into_iter()
         .filter(|path| !path.parent().unwrap().ends_with("logs"))
@@ -189,11 +189,11 @@ fn listen(head: String) -> (u16, std::sync::mpsc::Receiver<String>) {
 }
 
 #[test]
-fn what_signs_a_request_follows_no_redirect_to_another_host() {
-    let (elsewhere, reached) =
+fn signing_headers_follow_no_redirect_to_another_host() {
+    let (other_port, reached) =
         listen("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned());
-    let (port, asked) = listen(format!(
-        "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:{elsewhere}/x?sig=S1GNED\r\nContent-Length: 0\r\n\
+    let (port, requests) = listen(format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:{other_port}/x?sig=S1GNED\r\nContent-Length: 0\r\n\
          Connection: close\r\n\r\n"
     ));
     let space = TestSpace::new(STEPS);
@@ -202,7 +202,7 @@ fn what_signs_a_request_follows_no_redirect_to_another_host() {
     command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "secret");
     command.env("AWS_SESSION_TOKEN", "S3SSION").env("AWS_DEFAULT_REGION", "us-east-1").env("TOKEN", "t");
     let run = finished(command.output().unwrap()).expect(0);
-    assert!(asked.recv().unwrap().to_ascii_lowercase().contains("x-amz-security-token: s3ssion"));
-    assert!(reached.try_recv().is_err(), "nothing was asked there");
+    assert!(requests.recv().unwrap().to_ascii_lowercase().contains("x-amz-security-token: s3ssion"));
+    assert!(reached.try_recv().is_err(), "the other host got no request");
     assert!(run.err.contains("another host") && !run.err.contains("S1GNED"), "{}", run.err);
 }

@@ -28,7 +28,7 @@ impl Served {
         stream
     }
 
-    /// The whole answer to a request as it is written.
+    /// The complete answer to a raw request.
     fn ask(&self, request: &str) -> String {
         let mut answer = Vec::new();
         self.connect(request).read_to_end(&mut answer).unwrap();
@@ -73,15 +73,15 @@ fn the_page_and_the_files_of_the_reports_are_served_and_nothing_else() {
         let answer = served.get(path);
         assert!(answer.starts_with("HTTP/1.1 404 ") && !answer.contains("not for"), "{path}: {answer}");
     }
-    let elsewhere = served.ask("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
-    assert!(elsewhere.starts_with("HTTP/1.1 403 ") && !elsewhere.contains("fresh"), "{elsewhere}");
+    let foreign = served.ask("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    assert!(foreign.starts_with("HTTP/1.1 403 ") && !foreign.contains("fresh"), "{foreign}");
     for wrong in ["POST / HTTP/1.1\r\nHost: localhost\r\n\r\n", "nonsense\r\n\r\n"] {
         assert!(served.ask(wrong).starts_with("HTTP/1.1 400 "), "{wrong}");
     }
 }
 
 #[test]
-fn files_of_any_name_and_parts_of_them_are_served() {
+fn files_of_any_name_and_ranges_of_them_are_served() {
     let names = ["with space", "100%", "a+b", "c%20d", "\u{fc}\u{8a9e}", "x?y#z", "<b>&\"'", "big"];
     let steps = r#"(name: "a", stage: "join", params: (text: "one"), publish: "."),"#;
     let space = TestSpace::new(steps);
@@ -125,9 +125,9 @@ fn files_of_any_name_and_parts_of_them_are_served() {
     }
 }
 
-/// A file of 3 GiB took twice that.
+/// A file of 3 GiB once took twice that.
 #[test]
-fn a_large_file_is_served_a_piece_at_a_time() {
+fn a_large_file_is_served_in_chunks() {
     let space = TestSpace::new(r#"(name: "a", stage: "join", publish: "."),"#);
     space.make().expect(0);
     const SIZE: u64 = 3 << 30;
@@ -144,23 +144,23 @@ fn a_large_file_is_served_a_piece_at_a_time() {
 }
 
 #[test]
-fn a_browser_is_told_when_the_page_is_another_one() {
+fn a_browser_gets_an_event_when_the_page_changes() {
     let space = TestSpace::new(STEPS);
     let served = Served::of(&space);
     let page = served.get("/");
     assert!(page.contains("<p>a stale none"), "{page}");
     let request = format!("GET /events HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", served.port);
     let mut lines = BufReader::new(served.connect(&request)).lines().map_while(Result::ok);
-    let mut told = || lines.find(|line| line.starts_with("data: ")).unwrap();
-    let first = told();
+    let mut event = || lines.find(|line| line.starts_with("data: ")).unwrap();
+    let first = event();
     assert!(page.contains(&format!("data-shown=\"{}\"", &first["data: ".len()..])), "{first}\n{page}");
     space.make().expect(0);
-    assert_ne!(told(), first);
+    assert_ne!(event(), first);
     assert!(served.get("/").contains("<p>b fresh"));
 }
 
 #[test]
-fn a_port_that_is_taken_is_told() {
+fn a_port_in_use_is_an_error() {
     let space = TestSpace::new(STEPS);
     let served = Served::of(&space);
     let refused = space.run(&["serve", "--port", &served.port.to_string()]).expect(2);

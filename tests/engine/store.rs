@@ -1,4 +1,4 @@
-//! The cache when something is missing or damaged, and when two want it.
+//! The cache: missing and damaged parts, and concurrent runs.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ const STEPS: &str = r#"
 "#;
 
 #[test]
-fn a_damaged_record_counts_as_absent_and_is_said() {
+fn a_damaged_record_counts_as_missing_and_is_reported() {
     let space = TestSpace::new(STEPS);
     space.make().expect(0);
     let trees = space.trees();
@@ -29,7 +29,7 @@ fn a_damaged_record_counts_as_absent_and_is_said() {
 }
 
 #[test]
-fn a_log_cut_short_loses_the_last_step_alone() {
+fn a_truncated_log_loses_only_the_last_step() {
     let space = TestSpace::new(STEPS);
     space.make().expect(0);
     let (trees, log) = (space.trees(), space.path("cache/state"));
@@ -42,9 +42,9 @@ fn a_log_cut_short_loses_the_last_step_alone() {
     assert_eq!(space.trees(), trees);
 }
 
-/// As a power cut leaves short steps: the line that vouches for their bytes is missing, and some bytes are too.
+/// As a power cut leaves short steps: the line that marks them as synced is missing, and so are some bytes.
 #[test]
-fn what_a_power_cut_took_is_noticed_and_runs_again() {
+fn a_result_lost_in_a_power_cut_is_noticed_and_runs_again() {
     for took in ["zeros", "nothing left", "the folder", "nothing"] {
         let space = TestSpace::new(STEPS);
         space.make().expect(0);
@@ -86,11 +86,11 @@ fn what_a_power_cut_took_is_noticed_and_runs_again() {
 }
 
 #[test]
-fn a_log_full_of_superseded_entries_is_written_anew_and_says_the_same() {
+fn a_log_full_of_superseded_entries_is_rewritten_with_the_same_content() {
     let space = TestSpace::new(STEPS);
     space.make().expect(0);
     let (trees, log) = (space.trees(), space.read("cache/state"));
-    // The same executions again and again, as forcing a step leaves them.
+    // The same executions again and again, as after `--force`.
     fs::write(space.path("cache/state"), log.repeat(1_500_000 / log.len())).unwrap();
     space.run(&["make", "--force", "c"]).expect(0);
     assert!(fs::metadata(space.path("cache/state")).unwrap().len() < 10_000);
@@ -112,7 +112,7 @@ fn missing_bytes_matter_only_to_a_step_that_must_run() {
         fs::remove_dir_all(space.path(&format!("cache/trees/{}", space.record(tree).tree))).unwrap();
     }
     space.steps(&STEPS.replace("\"c\")", "\"e\")"));
-    assert_eq!(space.make().expect(0).ran(), ["c"], "nobody that must run reads `a`");
+    assert_eq!(space.make().expect(0).ran(), ["c"], "no step that must run reads `a`");
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn trees_are_read_only_and_the_cache_is_marked_as_one() {
 }
 
 #[test]
-fn a_cache_of_another_version_is_refused() {
+fn a_cache_of_another_version_is_an_error() {
     let space = TestSpace::new(STEPS);
     space.write("cache/VERSION", "999\n");
     let run = space.make().expect(1);
@@ -146,7 +146,7 @@ fn a_cache_of_another_version_is_refused() {
 }
 
 #[test]
-fn two_at_once_share_the_work() {
+fn two_concurrent_runs_share_the_work() {
     let space = TestSpace::new(&STEPS.replace("\"a\")", "\"a\", ms: 600)"));
     let first = space.spawn(&["make"]);
     while space.cached("work").is_empty() {
@@ -162,7 +162,7 @@ fn two_at_once_share_the_work() {
 }
 
 #[test]
-fn eight_at_once_run_each_step_once_and_side_by_side() {
+fn eight_concurrent_runs_run_each_step_once_and_in_parallel() {
     let steps: String = (0..12)
         .map(|i| format!("(name: \"s{i}\", stage: \"join\", params: (text: \"{i}\", ms: 60)),\n"))
         .collect();
@@ -176,14 +176,14 @@ fn eight_at_once_run_each_step_once_and_side_by_side() {
     ran.dedup();
     assert_eq!(ran.len(), 13);
     assert_eq!(runs.iter().map(|run| run.ran().len()).sum::<usize>(), 13, "a step ran twice");
-    assert!(runs.iter().filter(|run| !run.ran().is_empty()).count() > 1, "nobody shared");
+    assert!(runs.iter().filter(|run| !run.ran().is_empty()).count() > 1, "only one run did the work");
     assert_eq!(space.records(), 13);
     assert!(space.cached("work").is_empty() && space.cached("claims").is_empty());
     assert!(space.path("reports/mini/text").exists());
 }
 
 #[test]
-fn one_that_must_not_wait_does_what_it_can_and_says_who_is_in_the_way() {
+fn a_run_that_must_not_wait_does_what_it_can_and_names_the_other_run() {
     let space = TestSpace::new(&STEPS.replace("\"a\")", "\"a\", ms: 1500)"));
     let first = space.spawn(&["make"]);
     while space.cached("work").is_empty() {
@@ -214,7 +214,7 @@ fn a_step_of_a_killed_run_is_taken_over() {
 }
 
 #[test]
-fn the_same_inputs_give_the_same_trees_in_another_place() {
+fn the_same_inputs_give_the_same_trees_in_another_folder() {
     let (one, two) = (TestSpace::new(STEPS), TestSpace::new(STEPS));
     one.make().expect(0);
     two.run(&["make", "-j", "1"]).expect(0);
@@ -222,7 +222,7 @@ fn the_same_inputs_give_the_same_trees_in_another_place() {
 }
 
 #[test]
-fn a_folder_that_holds_other_things_is_no_cache_and_stays_as_it_is() {
+fn a_folder_with_other_files_is_not_a_cache_and_stays_unchanged() {
     let space = TestSpace::new(STEPS);
     let thesis = ["mine", "work", "thesis.txt"].join("/");
     space.write(&thesis, "years of it");
@@ -245,7 +245,7 @@ fn forcing_a_step_repairs_its_bytes_and_needs_no_target() {
 }
 
 #[test]
-fn two_names_for_one_piece_of_work_run_once() {
+fn two_steps_with_one_key_run_once() {
     let twin = r#"(name: "twin", stage: "join", params: (text: "a")),"#;
     for jobs in ["1", "2"] {
         let space = TestSpace::new(&format!("{STEPS}{twin}"));
@@ -256,7 +256,7 @@ fn two_names_for_one_piece_of_work_run_once() {
 }
 
 #[test]
-fn a_listener_that_went_away_stops_nothing() {
+fn a_closed_event_reader_does_not_stop_a_run() {
     let space = TestSpace::new(STEPS);
     let mut child = space.command(&["make", "c"]).spawn().unwrap();
     drop(child.stderr.take());
@@ -264,7 +264,8 @@ fn a_listener_that_went_away_stops_nothing() {
     assert_eq!(space.trees().len(), 3);
 }
 
-/// The oracle found this one: what a step wrote was doubted, and the other owner of the same bytes was not judged again.
+/// Found by the oracle: the result of a step was damaged, and the other step with the same bytes was not planned
+/// again.
 #[test]
 fn damaged_bytes_that_two_steps_wrote_are_read_through_neither() {
     let steps = r#"
@@ -289,9 +290,9 @@ fn damaged_bytes_that_two_steps_wrote_are_read_through_neither() {
     assert_eq!(space.trees(), clean.trees());
 }
 
-/// Kills at random instants found this one.
+/// Found by kills at random instants.
 #[test]
-fn what_a_killed_publish_left_in_the_reports_goes_with_the_next() {
+fn the_next_publish_removes_what_a_killed_one_left() {
     let space = TestSpace::new(r#"(name: "a", stage: "join", params: (text: "x"), publish: "a"),"#);
     space.make().expect(0);
     fs::remove_file(space.path("reports/mini/a/text")).unwrap();
@@ -301,9 +302,9 @@ fn what_a_killed_publish_left_in_the_reports_goes_with_the_next() {
     assert_eq!(names.map(|item| item.file_name()).collect::<Vec<_>>(), ["a"]);
 }
 
-/// Eight runs at once found this one: another process had begun the cache and not yet said what it is.
+/// Found by eight concurrent runs: another process had created the cache but not yet written its VERSION.
 #[test]
-fn a_cache_that_another_process_has_just_begun_is_no_foreign_folder() {
+fn a_cache_that_another_process_just_created_is_not_a_foreign_folder() {
     let space = TestSpace::new(r#"(name: "a", stage: "join"),"#);
     space.write("cache/CACHEDIR.TAG", "Signature");
     space.write("cache/.tmpX1y2Z3", "");

@@ -1,5 +1,5 @@
-//! Results as they are kept: nothing reads damaged bytes, whoever they belong to; modes, executable bits and names come
-//! back everywhere; evidence is the old one or the new one.
+//! Stored results: damaged bytes are never read, whichever user owns them. Modes, executable bits and names are
+//! restored everywhere, and evidence is the old or the new one.
 
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -12,13 +12,13 @@ use super::process::{Run, finished};
 use super::support::TestSpace;
 
 const STEPS: &str = r#"
-    (name: "made", stage: "join", params: (text: "0.71"), publish: "made"),
-    (name: "next", stage: "join", inputs: {"in": ["made/text"]}, publish: "next"),
+    (name: "base", stage: "join", params: (text: "0.71"), publish: "base"),
+    (name: "next", stage: "join", inputs: {"in": ["base/text"]}, publish: "next"),
 "#;
 
-/// The same, and of the first step nothing is published.
+/// The same steps, but the first one does not publish.
 fn first_unpublished() -> String {
-    STEPS.replace(", publish: \"made\"", "")
+    STEPS.replace(", publish: \"base\"", "")
 }
 
 fn built() -> TestSpace {
@@ -31,7 +31,7 @@ fn tree(space: &TestSpace, step: &str) -> PathBuf {
     space.path("cache/trees").join(space.record(step).tree.to_string())
 }
 
-/// Changes bytes of a result as a bad disk or a person does.
+/// Changes bytes of a result, as a bad disk or a person does.
 fn damage(space: &TestSpace, step: &str) {
     let text = tree(space, step).join("text");
     fs::set_permissions(&text, Permissions::from_mode(0o644)).unwrap();
@@ -45,56 +45,56 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn nothing_reads_a_damaged_result() {
     let space = built();
-    damage(&space, "made");
+    damage(&space, "base");
     let is_named = |run: Run| {
         assert!(
-            run.err.contains("text has other bytes") && !run.out.contains("0.99"),
+            run.err.contains("text has another digest") && !run.out.contains("0.99"),
             "{} {}",
             run.out,
             run.err
         );
     };
-    is_named(space.run(&["read", "made"]).expect(1));
-    is_named(space.run(&["show", "made"]).expect(1));
-    // What a published step reads is kept as evidence, where it is not published itself.
+    is_named(space.run(&["read", "base"]).expect(1));
+    is_named(space.run(&["show", "base"]).expect(1));
+    // Evidence holds what a published step reads if it is not published itself.
     space.steps(&first_unpublished());
     is_named(space.run(&["evidence"]).expect(1));
     assert!(!space.path("reports/evidence").exists());
     space.steps(STEPS);
     let store = space.path("store").display().to_string();
     is_named(space.run(&["push", "--remote", &store]).expect(1));
-    assert!(!space.path("store/v1/records").join(space.record("made").key_text.key().to_string()).exists());
+    assert!(!space.path("store/v1/records").join(space.record("base").key_text.key().to_string()).exists());
     let shown: serde_json::Value =
-        serde_json::from_str(&space.run(&["show", "made", "--json"]).expect(1).out).unwrap();
-    assert_eq!(shown["result"]["problem"], "it is damaged: text has other bytes");
-    // What is whole is still read.
+        serde_json::from_str(&space.run(&["show", "base", "--json"]).expect(1).out).unwrap();
+    assert_eq!(shown["result"]["problem"], "it is damaged (text has another digest)");
+    // Intact results are still read.
     assert_eq!(space.run(&["read", "next"]).expect(0).out, "next (0.71)\n");
     // A run builds it again.
     fs::remove_dir_all(space.path("reports")).unwrap();
-    assert_eq!(space.make().expect(0).ran(), ["made"]);
-    assert_eq!(space.read("reports/mini/made/text"), "0.71");
-    assert_eq!(space.run(&["read", "made"]).expect(0).out, "made 0.71\n");
+    assert_eq!(space.make().expect(0).ran(), ["base"]);
+    assert_eq!(space.read("reports/mini/base/text"), "0.71");
+    assert_eq!(space.run(&["read", "base"]).expect(0).out, "base 0.71\n");
 }
 
 #[test]
-fn a_result_that_is_damaged_in_the_run_that_wrote_it_is_neither_read_nor_published() {
+fn a_result_damaged_in_its_own_run_is_neither_read_nor_published() {
     let edit = r#"
-        (name: "made", stage: "command", params: (shell: "echo 0.71 > {out}/text"), publish: "made"),
-        (name: "edit", stage: "command", inputs: {"d": "made"},
+        (name: "base", stage: "command", params: (shell: "echo 0.71 > {out}/text"), publish: "base"),
+        (name: "edit", stage: "command", inputs: {"d": "base"},
          params: (shell: "chmod -R u+w {input.d}; sleep 0.1; echo 0.99 > {input.d}/text; echo done > {out}/x")),
-        (name: "last", stage: "command", inputs: {"d": "made/text", "after": "edit"},
+        (name: "last", stage: "command", inputs: {"d": "base/text", "after": "edit"},
          params: (shell: "cat {input.d} > {out}/seen"), publish: "last"),
     "#;
     let space = TestSpace::new(edit);
     space.make();
-    for file in ["made/text", "last/seen"] {
+    for file in ["base/text", "last/seen"] {
         let found = fs::read_to_string(space.path("reports/mini").join(file)).unwrap_or_default();
         assert_ne!(found, "0.99\n", "{file}");
     }
 }
 
 #[test]
-fn stored_and_published_files_have_the_modes_of_their_place_whatever_the_program_chose() {
+fn stored_and_published_files_have_the_modes_of_their_folder() {
     let steps = r#"(name: "a", stage: "command", publish: "a", params: (shell: "cd {out} && mkdir -p d/e && for f in
         private none open; do echo $f > $f; echo $f > d/e/$f; done && echo x > tool && chmod 600 private d/e/private &&
         chmod 000 none d/e/none && chmod 666 open && chmod 711 tool && chmod 700 d && chmod 000 d/e")),"#;
@@ -121,15 +121,15 @@ fn stored_and_published_files_have_the_modes_of_their_place_whatever_the_program
         }
         assert_eq!(mode(&space.path("cache/state")) & 0o777, 0o666 & !umask);
         space.run(&["verify"]).expect(0);
-        // What is read-only can still go.
+        // Read-only folders can still be removed.
         space.steps("");
         space.run(&["gc"]).expect(0);
         assert!(!tree.exists() && space.cached("work").is_empty());
     }
 }
 
-/// The program as another user, where this one may become one.
-fn as_somebody_else(space: &TestSpace, args: &[&str]) -> Option<Run> {
+/// The program as another user, if this one may become another one.
+fn as_other_user(space: &TestSpace, args: &[&str]) -> Option<Run> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }
@@ -149,14 +149,14 @@ fn share_with_all(path: &Path) {
 }
 
 #[test]
-fn what_a_second_user_cannot_read_is_named_and_neither_damaged_nor_removed_nor_built_again() {
+fn a_result_that_a_second_user_cannot_read_is_reported_and_stays() {
     let space = built();
     share_with_all(&space.path(""));
-    let text = tree(&space, "made").join("text");
+    let text = tree(&space, "base").join("text");
     fs::set_permissions(&text, Permissions::from_mode(0o400)).unwrap();
     fs::remove_dir_all(space.path("reports")).unwrap();
-    for args in [&["make"][..], &["verify"], &["show", "made"], &["read", "made"]] {
-        let Some(run) = as_somebody_else(&space, args) else { return };
+    for args in [&["make"][..], &["verify"], &["show", "base"], &["read", "base"]] {
+        let Some(run) = as_other_user(&space, args) else { return };
         let run = run.expect(1);
         assert!(
             run.err.contains("Permission denied") || run.out.contains("Permission denied"),
@@ -167,42 +167,42 @@ fn what_a_second_user_cannot_read_is_named_and_neither_damaged_nor_removed_nor_b
         assert!(text.exists() && space.records() == 2, "{args:?}");
     }
     space.steps(&first_unpublished());
-    let run = as_somebody_else(&space, &["evidence"]).unwrap().expect(1);
+    let run = as_other_user(&space, &["evidence"]).unwrap().expect(1);
     assert!(run.err.contains("Permission denied"), "{}", run.err);
     space.steps(
-        &STEPS.replace("{\"in\": [\"made/text\"]}", "{\"in\": [\"made/text\"]}, params: (text: \"new\")"),
+        &STEPS.replace("{\"in\": [\"base/text\"]}", "{\"in\": [\"base/text\"]}, params: (text: \"new\")"),
     );
-    let run = as_somebody_else(&space, &["make", "next"]).unwrap().expect(1);
+    let run = as_other_user(&space, &["make", "next"]).unwrap().expect(1);
     assert!(run.err.contains("Permission denied") && run.ran().is_empty(), "{}", run.err);
-    // Whoever may read them finds all as it was.
+    // A user who may read them finds everything unchanged.
     fs::set_permissions(&text, Permissions::from_mode(0o444)).unwrap();
-    assert_eq!(as_somebody_else(&space, &["make"]).unwrap().expect(0).ran(), ["next"]);
+    assert_eq!(as_other_user(&space, &["make"]).unwrap().expect(0).ran(), ["next"]);
 }
 
-/// A folder that only its owner may move gives way to the right bytes all the same, and its owner's `gc` removes it.
+/// The right bytes replace a folder that only its owner may move, and its owner's `gc` removes it.
 #[test]
 fn a_damaged_result_of_another_user_is_replaced_in_a_cache_that_a_group_shares() {
     let space = built();
     share_with_all(&space.path(""));
-    let made = tree(&space, "made");
-    let text = made.join("text");
+    let base = tree(&space, "base");
+    let text = base.join("text");
     let right = fs::read(&text).unwrap();
     fs::set_permissions(&text, Permissions::from_mode(0o644)).unwrap();
     fs::write(&text, "wrong").unwrap();
     fs::set_permissions(&text, Permissions::from_mode(0o444)).unwrap();
-    fs::set_permissions(&made, Permissions::from_mode(0o555)).unwrap();
+    fs::set_permissions(&base, Permissions::from_mode(0o555)).unwrap();
     fs::remove_dir_all(space.path("reports")).unwrap();
-    let Some(run) = as_somebody_else(&space, &["make"]) else { return };
-    assert_eq!(run.expect(0).ran(), ["made"]);
+    let Some(run) = as_other_user(&space, &["make"]) else { return };
+    assert_eq!(run.expect(0).ran(), ["base"]);
     assert_eq!(fs::read(&text).unwrap(), right);
     let old = |space: &TestSpace| space.cached("trees").iter().filter(|name| name.contains("-old-")).count();
     assert_eq!(old(&space), 1);
     space.run(&["verify"]).expect(0);
     space.run(&["gc"]).expect(0);
-    assert!(old(&space) == 0 && made.exists());
+    assert!(old(&space) == 0 && base.exists());
 }
 
-/// A tool with that mode, and a step that says whether it may be run.
+/// A tool with that mode, and a step that shows whether it is executable.
 fn tool(mode: &str) -> String {
     let steps = r#"
     (name: "tool", stage: "command", publish: "tool",
@@ -214,12 +214,12 @@ fn tool(mode: &str) -> String {
 }
 
 #[test]
-fn the_executable_bit_comes_back_from_everywhere_and_its_change_is_a_change() {
+fn the_executable_bit_is_restored_everywhere_and_its_change_counts() {
     let space = TestSpace::new(&tool("755"));
     space.make().expect(0);
     assert_eq!(space.read("reports/mini/use/said"), "built\n");
     let (with, key) = (space.trees(), space.record("use").key_text.key());
-    // Without the bit: another tree, and what reads it runs again.
+    // Without the bit it is another tree, and its readers run again.
     space.steps(&tool("644"));
     assert_eq!(space.make().expect(0).ran(), ["tool", "use"]);
     assert_eq!(space.read("reports/mini/use/said"), "may not\n");
@@ -229,7 +229,7 @@ fn the_executable_bit_comes_back_from_everywhere_and_its_change_is_a_change() {
     space.steps(&tool("755"));
     space.make().expect(0);
     assert_ne!(mode(&space.path("reports/mini/tool/tool")) & 0o100, 0);
-    // From a shared store.
+    // From a remote cache.
     let store = space.path("store").display().to_string();
     space.run(&["push", "--remote", &store]).expect(0);
     let other = TestSpace::new(&tool("755"));
@@ -245,16 +245,16 @@ fn the_executable_bit_comes_back_from_everywhere_and_its_change_is_a_change() {
         clone.make().expect(0).err.contains("nothing to do")
             || clone.read("reports/mini/use/said") == "built\n"
     );
-    // A bit that was lost is damage, and is regained.
+    // A lost bit is damage and is restored.
     let file = space.path(&format!("cache/trees/{}/tool", with["tool"]));
     fs::set_permissions(&file, Permissions::from_mode(0o444)).unwrap();
     let run = space.run(&["verify"]).expect(1);
-    assert!(run.out.contains("tool may not be executed"), "{}", run.out);
+    assert!(run.out.contains("tool is no longer executable"), "{}", run.out);
     assert!(!space.make().expect(0).err.contains("failed"));
 }
 
 #[test]
-fn files_of_any_name_are_kept_published_and_fetched_or_refused_by_name() {
+fn files_of_any_name_are_stored_published_and_fetched_or_an_error() {
     let names = [
         "end\r",
         "a\rb",
@@ -295,7 +295,7 @@ fn files_of_any_name_are_kept_published_and_fetched_or_refused_by_name() {
     fs::remove_dir_all(space.path("reports")).unwrap();
     assert_eq!(space.run(&["make", "--remote", &store]).expect(0).ran(), [""; 0]);
     assert!(all(space.path("reports/mini/a")));
-    // One that no text form has.
+    // A name that is not Unicode.
     space.steps(r#"(name: "a", stage: "command", params: (shell: "touch {out}/$(printf 'caf\\351\\r')")),"#);
     let run = space.make().expect(1);
     assert!(
@@ -307,7 +307,7 @@ fn files_of_any_name_are_kept_published_and_fetched_or_refused_by_name() {
 }
 
 #[test]
-fn a_newer_record_that_cannot_be_read_hides_no_older_one() {
+fn an_unreadable_newer_record_does_not_hide_an_older_one() {
     let space = built();
     let state = space.read("cache/state");
     let line = state.lines().find(|line| line.contains("\"step\":\"next\"")).unwrap();
@@ -317,15 +317,15 @@ fn a_newer_record_that_cannot_be_read_hides_no_older_one() {
     assert_eq!(space.records(), 2);
     assert_eq!(space.make().expect(0).ran(), [""; 0]);
     assert!(space.run(&["show", "next"]).expect(0).out.contains("fresh"));
-    // Also when the log is written anew.
+    // Also after a rewrite of the log.
     let log = space.read("cache/state");
     fs::write(space.path("cache/state"), log.repeat(1_500_000 / log.len())).unwrap();
-    space.run(&["make", "--force", "made"]).expect(0);
+    space.run(&["make", "--force", "base"]).expect(0);
     assert_eq!(space.records(), 2);
 }
 
 #[test]
-fn evidence_is_the_old_one_or_the_new_one_whenever_it_is_killed() {
+fn evidence_is_the_old_or_the_new_one_after_a_kill() {
     let steps = |text: &str| {
         format!(
             r#"(name: "data", stage: "fill", params: (seed: 1, kilobytes: 1, files: 60)),
@@ -362,23 +362,23 @@ fn evidence_is_the_old_one_or_the_new_one_whenever_it_is_killed() {
 }
 
 #[test]
-fn no_file_that_names_another_leads_out_of_where_it_belongs() {
-    // The log of a record.
+fn no_path_in_a_stored_file_leads_out_of_its_folder() {
+    // The log in a record.
     let space = built();
     space.write("secret", "secret words");
     let secret = space.path("secret").display().to_string();
     let state = space.read("cache/state");
-    let log = space.record("made").log;
+    let log = space.record("base").log;
     let lines = state.lines().map(|line| {
         let text = line.split_once(' ').unwrap().1.replace(&log, &secret);
         format!("{:016x} {text}\n", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
     });
     fs::write(space.path("cache/state"), lines.collect::<String>()).unwrap();
     fs::remove_file(space.path("cache").join(&log)).unwrap();
-    let run = space.run(&["log", "made"]);
+    let run = space.run(&["log", "base"]);
     assert!(!(run.out + &run.err).contains("secret words"));
 
-    // The list of published files.
+    // The ledger of published files.
     let space = built();
     let outside = tempfile::tempdir().unwrap();
     for name in ["absolute", "above", "linked"] {
@@ -387,7 +387,7 @@ fn no_file_that_names_another_leads_out_of_where_it_belongs() {
     std::os::unix::fs::symlink(outside.path(), space.path("reports/mini/link")).unwrap();
     space.write("above", "keep");
     let absolute = outside.path().join("absolute").display().to_string();
-    let names = [absolute.as_str(), "../../above", "link/linked", "made/../../../above", "./made/text"];
+    let names = [absolute.as_str(), "../../above", "link/linked", "base/../../../above", "./base/text"];
     let list = serde_json::json!({"gone": names});
     for item in fs::read_dir(space.path("cache/published")).unwrap().flatten() {
         fs::write(item.path(), list.to_string()).unwrap();
@@ -399,13 +399,13 @@ fn no_file_that_names_another_leads_out_of_where_it_belongs() {
         assert!(outside.path().join(name).exists(), "{name}");
     }
 
-    // The steps and paths of evidence; a pipe where a file is expected.
+    // Steps and paths in evidence; a pipe in place of a file.
     let space = built();
     space.run(&["evidence"]).expect(0);
     let records = space.path("reports/evidence/mini/records.jsonl");
     let text = fs::read_to_string(&records).unwrap();
     for step in ["../../../../x", "/etc", "..", "a/b"] {
-        fs::write(&records, text.replace("\"step\":\"made\"", &format!("\"step\":\"{step}\""))).unwrap();
+        fs::write(&records, text.replace("\"step\":\"base\"", &format!("\"step\":\"{step}\""))).unwrap();
         assert_eq!(space.run(&["make"]).code, Some(0), "{step}");
     }
     fs::remove_file(&records).unwrap();

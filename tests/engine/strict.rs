@@ -1,12 +1,12 @@
-//! `sandbox: strict`: what a step cannot see, also as root, and by which roads steps are not connected.
+//! `sandbox: strict`: what a step cannot see, also as root, and how steps stay separate.
 
 use std::fs;
 
 use super::process::finished;
 use super::support::TestSpace;
 
-/// Runs one line in the sandbox with a secret in the environment of the run; returns what it wrote to `{out}/x`, or
-/// nothing where it wrote nothing.
+/// Runs a line in the sandbox with a secret in the environment of the run. Returns the content of `{out}/x`, which is
+/// empty if the line wrote nothing.
 fn ran(line: &str, as_user: bool) -> String {
     let steps = format!(
         r#"(name: "a", stage: "command", params: (shell: "touch {{out}}/x; ({line}) > {{out}}/x 2> /dev/null || true", sandbox: strict), publish: "a"),"#
@@ -19,7 +19,7 @@ fn ran(line: &str, as_user: bool) -> String {
 }
 
 #[test]
-fn no_other_process_is_read_or_reached() {
+fn no_other_process_can_be_read_or_signaled() {
     for as_user in [true, false] {
         for line in [
             r"tr '\\0' '\\n' < /proc/$PPID/environ",
@@ -38,7 +38,7 @@ fn no_other_process_is_read_or_reached() {
 }
 
 #[test]
-fn memory_files_and_temporary_files_connect_no_steps() {
+fn steps_share_no_memory_files_and_no_temporary_files() {
     for as_user in [true, false] {
         let name = format!("repro-test-{}-{as_user}", std::process::id());
         let steps = format!(
@@ -55,9 +55,9 @@ fn memory_files_and_temporary_files_connect_no_steps() {
     }
 }
 
-/// A file that somebody else left in memory is no input either.
+/// A memory file of another process is not an input either.
 #[test]
-fn what_is_in_memory_outside_is_not_seen_and_what_the_step_leaves_is_gone() {
+fn memory_files_of_other_processes_are_invisible() {
     let file = format!("/dev/shm/repro-outside-{}", std::process::id());
     if fs::write(&file, "outside").is_err() {
         return;
@@ -67,9 +67,9 @@ fn what_is_in_memory_outside_is_not_seen_and_what_the_step_leaves_is_gone() {
     fs::remove_file(&file).unwrap();
 }
 
-/// What programs need all the same.
+/// What programs need even so.
 #[test]
-fn devices_and_the_process_itself_are_there() {
+fn devices_and_the_own_process_are_accessible() {
     for as_user in [true, false] {
         assert_eq!(ran("head -c 2 /dev/zero | wc -c; echo x > /dev/null && echo ok", as_user), "2\nok\n");
         assert_eq!(
@@ -80,7 +80,7 @@ fn devices_and_the_process_itself_are_there() {
             "1\nok\n"
         );
         assert_eq!(ran("head -c 4 /dev/urandom | wc -c", as_user), "4\n");
-        // Its own children may be ended by it.
+        // It may end its own children.
         assert_eq!(ran("sleep 60 & kill $! && echo ok", as_user), "ok\n");
     }
 }

@@ -1,4 +1,4 @@
-//! A folder with a pipeline in it, and the program run on it.
+//! A folder with a pipeline, and runs of the program in it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,13 +10,13 @@ use tempfile::TempDir;
 
 use super::process::{Run, finished};
 
-/// A project in a folder of its own.
+/// A project in a new folder.
 pub struct TestSpace {
     folder: TempDir,
 }
 
 impl TestSpace {
-    /// A project whose pipeline has these steps (RON, without the surrounding list).
+    /// A project whose pipeline has these steps (RON, without the enclosing list).
     pub fn new(steps: &str) -> Self {
         let space = Self { folder: tempfile::tempdir().unwrap() };
         space.steps(steps);
@@ -48,7 +48,7 @@ impl TestSpace {
         fs::read_to_string(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// The program, ready to run on this project.
+    /// A command that runs the program in this project.
     pub fn command(&self, args: &[&str]) -> Command {
         let here = std::env::current_exe().unwrap();
         let program = here.parent().and_then(Path::parent).unwrap().join("examples/toy");
@@ -59,7 +59,7 @@ impl TestSpace {
         command
     }
 
-    /// As [`TestSpace::command`], by a user who is not root, to whom all of the project belongs then.
+    /// Like [`TestSpace::command`], as a user who is not root and gets all files of the project.
     pub fn command_as_user(&self, args: &[&str]) -> Command {
         const USER: u32 = 1000;
         let mut command = self.command(args);
@@ -92,13 +92,13 @@ impl TestSpace {
         self.command(args).spawn().unwrap()
     }
 
-    /// The tree digest of every step, by name, as the newest records have it.
+    /// The tree digest of every step, by name, from the newest records.
     pub fn trees(&self) -> BTreeMap<String, String> {
         let store = repro::store::ContentStore::open(&self.path("cache")).unwrap();
         store.records().into_iter().map(|record| (record.step, record.tree.to_string())).collect()
     }
 
-    /// How many executions the cache knows; while it is being written, too.
+    /// The number of executions in the cache; also while it is being written.
     pub fn records(&self) -> usize {
         repro::store::ContentStore::open(&self.path("cache")).map_or(0, |store| store.records().len())
     }

@@ -1,8 +1,8 @@
-//! What comes from outside reaches a terminal as text, not as orders.
+//! Text from outside reaches a terminal as text, not as control sequences.
 
 use super::support::TestSpace;
 
-/// Characters that a terminal obeys, or that change the order in which a line is shown.
+/// Characters that a terminal interprets, or that change the displayed order of a line.
 const OBEYED: [char; 8] = ['\u{1b}', '\u{7}', '\r', '\u{8}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{7f}'];
 
 #[track_caller]
@@ -11,7 +11,7 @@ fn harmless(text: &str) {
 }
 
 #[test]
-fn names_of_files_what_steps_say_and_records_are_escaped() {
+fn file_names_output_of_steps_and_records_are_escaped() {
     let evil = "e\u{1b}]0;owned\u{7}\u{9b}2J\u{202e}";
     let step = r#"(name: "a", stage: "command", params: (shell: "CODE", outputs: ["x"]), tolerance: 1e-3),"#;
     let code = |code: &str| step.replace("CODE", code);
@@ -25,18 +25,18 @@ fn names_of_files_what_steps_say_and_records_are_escaped() {
     let json = space.run(&["make", "--json"]).expect(1);
     harmless(&json.out);
     harmless(&json.err);
-    // The last lines of a program's log are part of what went wrong.
+    // The last lines of a program's log are part of the error.
     space.steps(&code("printf '\\\\033[31mred\\\\033[0m\\\\007\\\\r\\\\n' >&2; exit 3"));
     let run = space.make().expect(1);
     harmless(&run.err);
-    // In a file a log is what the program wrote.
+    // The log file holds what the program wrote.
     assert!(space.run(&["log", "a"]).expect(0).out.contains("\u{1b}[31mred"));
     space.steps(&code("touch {out}/x").replace(", outputs: [\"x\"]", ""));
     space.make().expect(0);
     for command in ["show", "why"] {
         harmless(&space.run(&[command, "a"]).out);
     }
-    // A name on the command line may be that of a file.
+    // A name on the command line may be a file name.
     for args in
         [["make", evil], ["--nonsense", evil], ["show", evil], ["-f", evil], ["pull", "--remote=x://\u{1b}"]]
     {
@@ -46,7 +46,7 @@ fn names_of_files_what_steps_say_and_records_are_escaped() {
     }
     space.write(evil, "(\u{1b}[2J)\n");
     harmless(&space.run(&["make", "-f", evil]).expect(2).err);
-    // A profile's description.
+    // The description of a profile.
     let text = space
         .read("pipeline.ron")
         .replace("toys", &format!("toys {}", evil.replace('\u{1b}', "\\u{1b}").replace('\u{7}', "\\u{7}")));
@@ -58,11 +58,11 @@ fn names_of_files_what_steps_say_and_records_are_escaped() {
 }
 
 #[test]
-fn long_names_are_refused_and_long_lines_shown_cut() {
+fn long_names_are_errors_and_long_lines_are_cut() {
     let name = "n".repeat(70_000);
     let space = TestSpace::new(&format!("(name: \"{name}\", stage: \"join\"),"));
     let run = space.run(&["list"]).expect(2);
-    assert!(run.err.contains("a name has at most 200 characters; this one has 70000"), "{:.300}", run.err);
+    assert!(run.err.contains("this name has 70000 bytes; the limit is 200"), "{:.300}", run.err);
     for filler in ["(name: \"x\", stage: \"join\"), ", "語", "\\u{1b}[31m"] {
         space
             .steps(&format!("{} (name: \"y\", stage: \"jion\"),", format!("/* {filler} */ ").repeat(20_000)));

@@ -9,7 +9,7 @@ const STEPS: &str = r#"
 "#;
 
 #[test]
-fn a_tool_reads_what_steps_wrote_and_says_what_to_run_when_they_did_not() {
+fn a_tool_reads_results_and_names_the_command_that_builds_missing_ones() {
     let space = TestSpace::new(STEPS);
     let refused = space.run(&["read", "a"]).expect(1);
     assert_eq!(refused.err, "error: read: step `a` is not up to date; run `repro make a` first\n");
@@ -41,7 +41,7 @@ fn a_suggested_command_names_the_project_that_was_meant() {
 }
 
 #[test]
-fn what_a_tool_does_not_take_is_told_with_code_2() {
+fn an_unknown_argument_of_a_tool_ends_with_code_2() {
     let space = TestSpace::new(STEPS);
     for wrong in [&["read"][..], &["read", "a", "--loud"], &["read", "nonsense"], &["read", "aa"]] {
         let run = space.run(wrong).expect(2);

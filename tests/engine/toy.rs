@@ -1,4 +1,4 @@
-//! Stages made of a few lines of text: enough to see what runs, what it reads and how it can go wrong.
+//! Stages of a few lines of text: enough to see what runs, what it reads and how it can go wrong.
 
 use std::fs;
 use std::io::Write as _;
@@ -11,14 +11,14 @@ use stage_api::{
     Answer, HostCheck, HostError, Job, Port, Registry, Stage, StageError, Tool, ToolContext, Unit,
 };
 
-/// The stage that docs/adding-a-stage.md adds.
+/// The stage of docs/adding-a-stage.md.
 #[path = "count_words.rs"]
 mod count_words;
 
 /// All toy stages.
 pub fn registry() -> Registry {
     let registry = Registry::new().with(Head).with(Fill).with(Trouble).with(count_words::CountWords);
-    // As if the program had been changed since: the same stage, its VERSION raised.
+    // As after a change of the program: the same stage with a raised VERSION.
     match std::env::var_os("TOY_RAISED") {
         Some(_) => registry.with(Join::<2>),
         None => registry.with(Join::<1>),
@@ -45,7 +45,7 @@ fn kernels() -> Result<&'static str, HostError> {
 
 const ANY: Port = Port { name: "in", many: true, optional: true };
 
-/// Writes its text and all that it reads to `text`, and to `parts/N` each input alone.
+/// Writes its text and all its inputs to `text`, and each input alone to `parts/N`.
 struct Join<const RAISED: u32>;
 
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -53,7 +53,7 @@ struct Join<const RAISED: u32>;
 struct JoinParams {
     #[serde(default)]
     text: String,
-    /// How long it takes.
+    /// Its duration.
     #[serde(default)]
     ms: u64,
     #[serde(default)]
@@ -75,7 +75,7 @@ impl<const RAISED: u32> Stage for Join<RAISED> {
     const INPUTS: &'static [Port] = &[ANY];
 
     fn run(&self, params: &JoinParams, job: &Job) -> Result<(), StageError> {
-        told(&params.text)?;
+        log_run(&params.text)?;
         let end = Instant::now() + Duration::from_millis(params.ms);
         while Instant::now() < end {
             job.check_cancelled()?;
@@ -100,7 +100,7 @@ impl<const RAISED: u32> Stage for Join<RAISED> {
     }
 }
 
-/// Writes the first characters of what it reads: most changes above it end here.
+/// Writes the first characters of its inputs, so that most changes above it end here.
 struct Head;
 
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -126,7 +126,7 @@ impl Stage for Head {
     }
 }
 
-/// Writes files of so many kilobytes each, with bytes of its own.
+/// Writes files of this many kilobytes each, with bytes of its own.
 struct Fill;
 
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -150,7 +150,7 @@ impl Stage for Fill {
     const INPUTS: &'static [Port] = &[ANY];
 
     fn run(&self, params: &FillParams, job: &Job) -> Result<(), StageError> {
-        told(&format!("fill-{}", params.seed))?;
+        log_run(&format!("fill-{}", params.seed))?;
         let mut state = params.seed + 1;
         for input in job.inputs.all("in") {
             state = read(input)?
@@ -169,15 +169,15 @@ impl Stage for Fill {
     }
 }
 
-/// Adds a line to the file that `TOY_LOG` names, if it names one: what ran, however the run is told of.
-fn told(what: &str) -> Result<(), StageError> {
+/// Appends a line to the file in `TOY_LOG`, if it is set: the steps that ran, whatever the run reports.
+fn log_run(what: &str) -> Result<(), StageError> {
     let Some(path) = std::env::var_os("TOY_LOG") else { return Ok(()) };
     let mut log = fs::File::options().create(true).append(true).open(path)?;
     // One write, so that lines of several processes do not mix.
     Ok(log.write_all(format!("{what}\n").as_bytes())?)
 }
 
-/// Goes wrong in the way it is told to.
+/// Fails in the requested way.
 struct Trouble;
 
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -189,7 +189,7 @@ struct TroubleParams {
 impl Stage for Trouble {
     type Params = TroubleParams;
     const NAME: &'static str = "trouble";
-    const ABOUT: &'static str = "fails as told";
+    const ABOUT: &'static str = "fails as requested";
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[ANY];
 
@@ -197,7 +197,7 @@ impl Stage for Trouble {
     fn run(&self, params: &TroubleParams, job: &Job) -> Result<(), StageError> {
         fs::write(job.out.join("half"), "half")?;
         match params.how.as_str() {
-            "panic" => panic!("as told"),
+            "panic" => panic!("as requested"),
             "abort" => std::process::abort(),
             "human" => Err(StageError::NeedsHuman { what: "place the archive in data/".to_owned() }),
             "stubborn" => loop {
@@ -216,14 +216,14 @@ impl Stage for Trouble {
                 job.progress.note(&seen.map_or("unset".to_owned(), |seen| format!("[{seen}]")));
                 Ok(())
             }
-            // Kernels that round in another way: what must not be.
+            // Kernels that round in a different way, which must not happen.
             "kernels" => {
                 let number = if kernels().is_ok_and(|chosen| chosen == "wide") { 0.5 } else { 0.4 };
                 fs::write(job.out.join("numbers.json"), format!("{{\"loss\": {number}}}"))?;
                 Ok(fs::write(job.out.join("weights"), format!("{:0>4096}", number))?)
             }
             "random" => Ok(fs::write(job.out.join("text"), format!("{:?}", Instant::now()))?),
-            _ => Err(StageError::failed("as told")),
+            _ => Err(StageError::failed("as requested")),
         }
     }
 }
@@ -244,7 +244,7 @@ fn read(path: &Path) -> Result<String, StageError> {
     Ok(text)
 }
 
-/// `read STEP…`: what the steps wrote, one line each.
+/// `read STEP…`: the output of the steps, one line each.
 struct Read;
 
 /// Prints the texts that steps wrote
@@ -279,7 +279,7 @@ impl Tool for Read {
     }
 }
 
-/// A tool whose page tells how each step stands.
+/// A tool whose page shows the state of each step.
 struct Page;
 
 /// Writes a page about the steps

@@ -1,4 +1,4 @@
-//! The documentation followed word for word: what its pages say to write is written, what they say to run is run.
+//! Follows the documentation word for word: writes what its pages show, and runs their commands.
 
 use std::fs;
 use std::path::Path;
@@ -10,14 +10,14 @@ fn text(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The blocks of a page in a language, without their fences.
+/// The code blocks of a page in a language, without their fences.
 fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
     page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
 #[test]
-fn a_stage_takes_the_file_and_the_line_that_the_page_says() {
+fn a_stage_takes_the_file_and_the_line_of_the_page() {
     let page = text("docs/adding-a-stage.md");
     let [file, line] = blocks(&page, "rust")[..] else { panic!("a file and a line") };
     assert_eq!(file, text("tests/engine/count_words.rs"), "the file of the page is the one that runs here");
@@ -31,13 +31,13 @@ fn a_stage_takes_the_file_and_the_line_that_the_page_says() {
     space.make().expect(0);
     assert_eq!(space.read("reports/words/words/count.txt"), "6\n");
 
-    // A changed param reruns it; a misspelt one is told with its place and the nearest name.
+    // A changed param reruns it. A misspelt one is an error with its position and the nearest name.
     space.write("pipeline.ron", &pipeline.replace("shortest: 2", "shortest: 5"));
     assert_eq!(space.make().expect(0).ran(), ["words"]);
     assert_eq!(space.read("reports/words/words/count.txt"), "2\n");
     space.write("pipeline.ron", &pipeline.replace("shortest", "shotrest"));
-    let told = space.make().expect(2).err;
-    assert!(told.contains("pipeline.ron:5:") && told.contains("`shortest`"), "{told}");
+    let text = space.make().expect(2).err;
+    assert!(text.contains("pipeline.ron:5:") && text.contains("`shortest`"), "{text}");
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn the_example_of_commands_alone_runs_and_has_its_slopes() {
 }
 
 #[test]
-fn every_page_that_another_names_is_there() {
+fn every_linked_page_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let pages = fs::read_dir(root.join("docs")).unwrap().map(|item| item.unwrap().path());
     let pages =

@@ -1,9 +1,9 @@
-//! `repro watch`: what a step measures, drawn.
+//! `repro watch`: plots the measurements of a step.
 
 use super::support::TestSpace;
 
 #[test]
-fn what_a_step_measured_is_drawn_and_what_measured_nothing_is_told() {
+fn measurements_are_plotted_and_a_step_without_any_is_an_error() {
     let space =
         TestSpace::new(r#"(name: "a", stage: "join", params: (text: "one")), (name: "b", stage: "join")"#);
     let refused = space.run(&["watch", "a"]).expect(2);

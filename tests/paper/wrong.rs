@@ -46,7 +46,7 @@ fn a_cycle() {
         r#"inputs: {"archive": "hmd-fc-train"}"#,
         r#""hmd-samples", stage"#,
     );
-    tells(&told, &["the steps wait for each other: ", "hmd-tokens -> hmd-fc-train -> hmd-samples", "help: "]);
+    tells(&told, &["the steps form a cycle: ", "hmd-tokens -> hmd-fc-train -> hmd-samples", "help: "]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! A Slurm of its own for a test: one node with two pretend GPUs on loopback, started by `up.sh` in a new folder
-//! and ended with the test. Where Slurm is not installed the test fails and says what to install.
+//! A private Slurm for a test: one node with two fake GPUs on loopback, started by `up.sh` in a new folder and
+//! stopped with the test. Without Slurm the test fails and names what to install.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::process::{Run, finished, wait_until};
 use super::support::TestSpace;
 
-/// Looked at often, and little memory, so that many jobs run at once. Slurm starts `three` before a job that came earlier and
+/// A short interval and little memory, so that many jobs run at once. Slurm starts `three` before an earlier job that
 /// waits for GPUs only if it ends before those may be free.
 const SITE: &str =
     "(job: (memory: \"50 MiB\", time: \"10:00\"), steps: [(\"three\", (time: \"2:00\"))], poll: 1)";
@@ -51,27 +51,27 @@ impl Cluster {
         self.folder.path().join("slurm.conf")
     }
 
-    /// Starts the controller again with what it kept, or with nothing.
+    /// Starts the controller again, with its saved state or without.
     pub fn start_controller(&self, forgets: bool) {
         let args = if forgets { &["controller", "-c"][..] } else { &["controller"] };
         assert!(self.script("up.sh", args).stderr(Stdio::null()).status().unwrap().success());
     }
 
-    /// Makes a job that Slurm has put back into the queue start, which it does minutes later otherwise.
+    /// Starts a requeued job at once; Slurm would wait for minutes.
     pub fn start_again(&self, job: &str) {
         let state = || self.ask(&format!("squeue --noheader --format=%T --jobs={job}"));
         wait_until("it is back in the queue", || state().trim() == "PENDING");
         self.ask(&format!("scontrol update jobid={job} starttime=now"));
     }
 
-    /// Ends the controller at once.
+    /// Kills the controller.
     pub fn kill_controller(&self) {
         let file = self.folder.path().join("run/slurmctld.pid");
         let pid = std::fs::read_to_string(file).unwrap();
         assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
     }
 
-    /// What a command of Slurm answers.
+    /// The output of a command of Slurm.
     pub fn ask(&self, command: &str) -> String {
         let mut words = command.split(' ');
         let mut process = Command::new(words.next().unwrap());
@@ -80,7 +80,7 @@ impl Cluster {
         run.out
     }
 
-    /// The ids of the jobs that run or wait.
+    /// The IDs of the running and waiting jobs.
     pub fn jobs(&self) -> Vec<String> {
         self.ask("squeue --noheader --format=%i").lines().map(|line| line.trim().to_owned()).collect()
     }
@@ -114,20 +114,20 @@ impl Drop for Cluster {
     }
 }
 
-/// The lines of the tokens of all jobs that have begun and whose desks are there.
+/// The lines of the job locks of all started jobs whose directories exist.
 pub fn begun(space: &TestSpace) -> Vec<String> {
-    let desks = space.cached("jobs").into_iter();
-    desks.flat_map(|desk| repro::store::notes(&space.path("cache/jobs").join(desk))).collect()
+    let job_dirs = space.cached("jobs").into_iter();
+    job_dirs.flat_map(|job_dir| repro::store::notes(&space.path("cache/jobs").join(job_dir))).collect()
 }
 
-/// Waits until so many jobs have begun.
+/// Waits until this many jobs have started.
 #[track_caller]
 pub fn wait_for_begun(space: &TestSpace, number: usize) {
     wait_until("the jobs began", || begun(space).len() == number);
 }
 
-/// A step that says in the file `ran` of the project when it begins and ends. The first attempt takes `seconds`;
-/// later ones find in their scratch that they were begun, and end at once.
+/// A step that writes to the file `ran` of the project when it starts and ends. The first attempt takes `seconds`.
+/// Later ones find a file of the first in their scratch folder and end at once.
 pub fn step(space: &str, name: &str, seconds: f64, needs: &str) -> String {
     format!(
         "(name: \"{name}\", stage: \"command\", needs: ({needs}), params: (shell: \"echo begin {name} >> {space}/ran; \
@@ -136,13 +136,13 @@ pub fn step(space: &str, name: &str, seconds: f64, needs: &str) -> String {
     )
 }
 
-/// As [`step`], but the first attempt takes until there is a file `go` in the project.
+/// Like [`step`], but the first attempt ends when there is a file `go` in the project.
 pub fn waiting_step(space: &str, name: &str, needs: &str) -> String {
     step(space, name, 0.1, needs)
         .replace("sleep 0.1", &format!("until [ -e {space}/go ]; do sleep 0.1; done"))
 }
 
-/// Where, when and for how long each step ran, by the records: name, GPUs, begin and end in milliseconds.
+/// When and on which GPUs each step ran, from the records: name, GPUs, start and end in milliseconds.
 pub fn executions(space: &TestSpace) -> Vec<(String, Vec<String>, u64, u64)> {
     let store = repro::store::ContentStore::open(&space.path("cache")).unwrap();
     let of = |record: repro::record::RunRecord| {

@@ -1,5 +1,5 @@
-//! Steps as jobs of a real Slurm, and what may go wrong with them. Not among the tests that run without asking, as
-//! it needs root and Slurm: `cargo test --release --workspace --test slurm`.
+//! Steps as jobs of a real Slurm, with failures. This test runs only on request, because it needs root and Slurm:
+//! `cargo test --release --workspace --test slurm`.
 
 mod cluster;
 #[path = "../support/process.rs"]
@@ -54,7 +54,7 @@ fn a_run_on_the_cluster_equals_a_local_one_in_every_digest() {
     assert!(events(&run.out, "started").iter().all(|event| event["device"] == "slurm"));
     let placed = events(&run.out, "placed");
     assert!(placed.iter().any(|event| event["place"] == "job 1 submitted"), "{placed:?}");
-    // What a step says gets here: its log, its values, its progress.
+    // The output of a step arrives here: its log, its values, its progress.
     assert!(there.run(&["log", "b1"]).expect(0).out.contains("joined on cpu with 2 threads (2)"));
     assert_eq!(there.run(&["log", "words"]).expect(0).out, "said\n");
     assert!(
@@ -67,7 +67,7 @@ fn a_run_on_the_cluster_equals_a_local_one_in_every_digest() {
 }
 
 #[test]
-fn a_job_that_somebody_cancels_fails_and_the_next_make_goes_on_from_its_scratch() {
+fn a_cancelled_job_fails_and_the_next_make_continues_from_its_scratch() {
     let cluster = Cluster::start();
     let space = space_of(&cluster, |folder| step(folder, "long", 60.0, ""));
     let make = cluster.spawn(&space);
@@ -75,7 +75,11 @@ fn a_job_that_somebody_cancels_fails_and_the_next_make_goes_on_from_its_scratch(
     wait_until("the command began", || space.path("ran").exists());
     cluster.ask(&format!("scancel {}", cluster.jobs()[0]));
     let run = finished(make.wait_with_output().unwrap()).expect(1);
-    assert!(run.err.contains("step `long` failed: its job 1 was cancelled, not by this run"), "{}", run.err);
+    assert!(
+        run.err.contains("step `long` failed: its job 1 was cancelled from outside this run"),
+        "{}",
+        run.err
+    );
     assert_eq!(space.cached("jobs"), [""; 0]);
     let log = {
         cluster.make(&space, &[]).expect(0);
@@ -85,7 +89,7 @@ fn a_job_that_somebody_cancels_fails_and_the_next_make_goes_on_from_its_scratch(
 }
 
 #[test]
-fn a_step_that_fails_fails_as_it_does_here() {
+fn a_failed_step_fails_as_in_a_local_run() {
     let cluster = Cluster::start();
     let space =
         cluster.space(r#"(name: "three", stage: "command", params: (shell: "echo so it is >&2; exit 3")),"#);
@@ -100,12 +104,12 @@ fn a_step_that_fails_fails_as_it_does_here() {
 }
 
 #[test]
-fn what_slurm_refuses_is_told_in_its_words() {
+fn an_error_of_slurm_is_passed_on() {
     let cluster = Cluster::start();
     let space = cluster.space(r#"(name: "a", stage: "join", needs: (memory: "900 GiB")),"#);
     let run = cluster.make(&space, &[]).expect(1);
     assert!(
-        run.err.contains("step `a` failed: sbatch refused its job: ") && run.err.contains("Memory"),
+        run.err.contains("step `a` failed: `sbatch` rejected its job: ") && run.err.contains("Memory"),
         "{}",
         run.err
     );
@@ -122,7 +126,7 @@ fn what_slurm_refuses_is_told_in_its_words() {
 }
 
 #[test]
-fn steps_that_the_site_keeps_here_run_here() {
+fn local_steps_of_the_site_file_run_here() {
     let cluster = Cluster::start();
     let space = cluster.space(TOYS);
     space.write("site.ron", "(job: (memory: \"50 MiB\"), here: [\"command\", \"b*\"], poll: 1)");
@@ -133,7 +137,7 @@ fn steps_that_the_site_keeps_here_run_here() {
 }
 
 #[test]
-fn a_controller_that_is_killed_and_comes_back_costs_nothing() {
+fn a_restart_of_the_controller_loses_nothing() {
     let cluster = Cluster::start();
     let space = space_of(&cluster, |folder| {
         let second = step(folder, "second", 0.1, "");
@@ -142,7 +146,7 @@ fn a_controller_that_is_killed_and_comes_back_costs_nothing() {
     let make = cluster.spawn(&space);
     wait_until("the command began", || space.path("ran").exists());
     cluster.kill_controller();
-    // Longer than the queue is not looked at.
+    // Longer than the time between two looks at the queue.
     std::thread::sleep(Duration::from_secs(3));
     cluster.start_controller(false);
     finished(make.wait_with_output().unwrap()).expect(0);
@@ -158,18 +162,14 @@ fn a_job_that_the_controller_has_forgotten_is_submitted_again() {
     cluster.kill_controller();
     cluster.start_controller(true);
     let run = finished(make.wait_with_output().unwrap()).expect(0);
-    assert!(
-        run.err.contains("its job 1 was lost (Slurm knows no more of it); submitted again"),
-        "{}",
-        run.err
-    );
+    assert!(run.err.contains("its job 1 was lost (unknown to Slurm); submitting it again"), "{}", run.err);
     assert_eq!(ran(&space), "begin long\nbegin long\nend long\n");
 }
 
 #[test]
-fn what_a_killed_run_submitted_is_found_again_whether_it_waits_runs_or_has_ended() {
+fn jobs_of_a_killed_run_are_found_whether_they_wait_run_or_have_ended() {
     let cluster = Cluster::start();
-    // The first two take both GPUs each: one runs, one waits. The third ends while nobody looks.
+    // The first two take both GPUs each: one runs, one waits. The third ends while no run watches.
     let space = space_of(&cluster, |folder| {
         waiting_step(folder, "one", "gpu: 2")
             + &step(folder, "two", 1.0, "gpu: 2")
@@ -180,10 +180,10 @@ fn what_a_killed_run_submitted_is_found_again_whether_it_waits_runs_or_has_ended
     wait_for_begun(&space, 2);
     make.kill().unwrap();
     make.wait().unwrap();
-    // Not here, while it runs there.
+    // It does not run here while its job runs there.
     let run = space.run(&["make", "one", "two", "--keep-going"]).expect(1);
-    let refused = run.err.matches("a job that an earlier run submitted works on it").count();
-    assert!(refused >= 1 && run.err.contains("make with `--executor slurm`"), "{}", run.err);
+    let refused = run.err.matches("a job that an earlier run submitted still runs this step").count();
+    assert!(refused >= 1 && run.err.contains("use `--executor slurm`"), "{}", run.err);
     wait_until("the third ended", || ran(&space).contains("end three"));
     space.write("go", "");
     cluster.make(&space, &[]).expect(0);
@@ -195,10 +195,10 @@ fn what_a_killed_run_submitted_is_found_again_whether_it_waits_runs_or_has_ended
 }
 
 #[test]
-fn a_job_whose_submission_was_not_answered_runs_once_and_so_does_one_that_was_submitted_twice() {
+fn a_job_without_an_answer_or_with_two_submissions_runs_once() {
     let cluster = Cluster::start();
     let space = space_of(&cluster, |folder| step(folder, "once", 1.5, ""));
-    // Stands before the real one: submits twice and says that there was no answer.
+    // A replacement for `sbatch` that submits twice and prints that there was no answer.
     let real = cluster.ask("which sbatch");
     let fake = format!(
         "#!/bin/sh\n[ \"$1\" = --version ] && exec {real} --version\ncat > \"$0.script\"\n\
@@ -216,7 +216,7 @@ fn a_job_whose_submission_was_not_answered_runs_once_and_so_does_one_that_was_su
 }
 
 #[test]
-fn a_job_that_slurm_starts_again_goes_on_from_its_scratch() {
+fn a_job_that_slurm_restarts_continues_from_its_scratch() {
     let cluster = Cluster::start();
     let space = space_of(&cluster, |folder| step(folder, "long", 60.0, ""));
     let make = cluster.spawn(&space);
@@ -228,7 +228,7 @@ fn a_job_that_slurm_starts_again_goes_on_from_its_scratch() {
 }
 
 #[test]
-fn a_node_that_fails_costs_no_more_than_what_is_not_in_the_scratch() {
+fn a_failed_node_loses_only_work_that_is_not_in_scratch() {
     let cluster = Cluster::start();
     let space = space_of(&cluster, |folder| step(folder, "long", 60.0, ""));
     let make = cluster.spawn(&space);

@@ -1,5 +1,5 @@
-//! From a file's form to a checked [`Pipeline`]: names, ports, params and the absence of cycles. Everything
-//! that can be wrong with a pipeline is found here, before anything runs.
+//! Checks the form of a file and builds the [`Pipeline`]: names, ports, params and cycles. All errors of a pipeline
+//! file are found here, before a step runs.
 
 mod defaults;
 mod needs;
@@ -23,7 +23,7 @@ use crate::digest::Digest;
 use defaults::{Rule, layers, rules};
 use rehearse::Chosen;
 
-/// What a name of the file stands for.
+/// What a name in the file refers to.
 enum Meaning {
     Step(NodeIndex),
     Alias(Source),
@@ -34,7 +34,7 @@ struct Named<'a> {
     at: Raw<'a>,
 }
 
-/// A step whose inputs are still names.
+/// A step whose inputs are not resolved yet.
 struct Unwired<'f, 'a, 'r> {
     node: NodeIndex,
     stage: &'r dyn AnyStage,
@@ -57,7 +57,7 @@ struct Checker<'t, 'a> {
     needs: Vec<Rule<'a>>,
 }
 
-/// Checks `form` with its `profiles` for the one called `profile`, or for its default one.
+/// Checks `form` with its `profiles` for the one `profile`, or for the default profile.
 pub(super) fn check<'a>(
     form: &FileForm<'a>,
     profiles: &[ProfileForm<'a>],
@@ -68,10 +68,10 @@ pub(super) fn check<'a>(
 ) -> Result<Pipeline, PipelineError> {
     let own = choose_profile(form, profiles, profile, text)?;
     let Chosen { profile: chosen, defaults, rehearsal } = &rehearse::laid_over(own, profiles, text)?;
-    let said = |name: &str, value: Raw| (name.to_owned(), value.0.to_owned());
+    let field = |name: &str, value: Raw| (name.to_owned(), value.0.to_owned());
     let seeds = seeds(chosen.seeds.or(form.seeds), text)?;
     let vars: Vars =
-        vec![said("profile", chosen.name), said("about", chosen.about), ("seeds".to_owned(), seeds)];
+        vec![field("profile", chosen.name), field("about", chosen.about), ("seeds".to_owned(), seeds)];
     let mut checker = Checker {
         text,
         folder,
@@ -94,7 +94,7 @@ pub(super) fn check<'a>(
             }
         }
     }
-    // In the order of the file, so an alias may name a step anywhere and an alias above it.
+    // In the order of the file: an alias may name any step, and an alias above it.
     for (entry, vars) in aliases {
         checker.add_alias(entry, &vars)?;
     }
@@ -112,7 +112,7 @@ pub(super) fn check<'a>(
     Ok(Pipeline {
         file: text.path().to_owned(),
         root: super::root_of(text.path()),
-        // Filled in by the caller, who has read the texts.
+        // Set by the caller, the caller, who has read the texts.
         text: Digest::of_bytes(b""),
         other_files: Vec::new(),
         looked_for: checker.looked_for,
@@ -130,7 +130,7 @@ pub(super) fn check<'a>(
 fn choose_profile<'f, 'a>(
     form: &FileForm<'a>,
     profiles: &'f [ProfileForm<'a>],
-    wanted: Option<&str>,
+    requested: Option<&str>,
     text: &Text,
 ) -> Result<&'f ProfileForm<'a>, PipelineError> {
     let mut by_name: Vec<(String, &ProfileForm)> = Vec::new();
@@ -142,7 +142,7 @@ fn choose_profile<'f, 'a>(
         }
         by_name.push((name, profile));
     }
-    let (name, at) = match wanted {
+    let (name, at) = match requested {
         Some(name) => (name.to_owned(), None),
         None => (form.default_profile.string(text)?, Some(form.default_profile)),
     };
@@ -156,31 +156,31 @@ fn choose_profile<'f, 'a>(
     })
 }
 
-/// How many seeds there are, 1 where nothing is said.
-fn seeds(said: Option<Raw>, text: &Text) -> Result<String, PipelineError> {
-    let Some(raw) = said else { return Ok("1".to_owned()) };
+/// The number of seeds; 1 by default.
+fn seeds(field: Option<Raw>, text: &Text) -> Result<String, PipelineError> {
+    let Some(raw) = field else { return Ok("1".to_owned()) };
     match raw.parse::<usize>(text)? {
-        0 => Err(text.error(text.span(raw.0), "there is at least one seed")),
+        0 => Err(text.error(text.span(raw.0), "seeds: at least 1 is required")),
         seeds => Ok(seeds.to_string()),
     }
 }
 
-/// A longer name is not a file name everywhere.
-const LONGEST_NAME: usize = 200;
+/// In bytes. Some file systems do not allow longer names.
+const MAX_NAME_BYTES: usize = 200;
 
-/// Names become parts of paths and of references: they hold nothing that means something there.
+/// Names become parts of paths and references, so they contain no characters with a meaning there.
 fn plain_name(at: Raw, name: &str, text: &Text) -> Result<(), PipelineError> {
-    if name.len() > LONGEST_NAME {
-        let message =
-            format!("a name has at most {LONGEST_NAME} characters; this one has {}", name.chars().count());
+    if name.len() > MAX_NAME_BYTES {
+        let message = format!("this name has {} bytes; the limit is {MAX_NAME_BYTES}", name.len());
         return Err(text.error(text.span(at.0), message));
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain) {
         return Ok(());
     }
-    let message =
-        format!("`{name}` is no name: letters, digits, `-`, `_` and `.` make one, a letter or digit first");
+    let message = format!(
+        "`{name}` is not a valid name: use letters, digits, `-`, `_` and `.`, and begin with a letter or digit"
+    );
     Err(text.error(text.span(at.0), message))
 }
 
@@ -223,7 +223,7 @@ impl<'a> Checker<'_, 'a> {
         let text = self.text;
         let Some(stage_at) = entry.stage else {
             return Err(
-                self.error(entry.name, "a step says `stage:`, an alias says `from:`; this is neither")
+                self.error(entry.name, "this entry has neither `stage:` (a step) nor `from:` (an alias)")
             );
         };
         let stage_name = string(stage_at, &vars, text)?;
@@ -238,7 +238,7 @@ impl<'a> Checker<'_, 'a> {
         if let (Some(raw), Some(share)) = (entry.tolerance, tolerance)
             && !(share > 0.0 && share < 1.0)
         {
-            return Err(self.error(raw, "a tolerance is a share between 0 and 1, like 1e-3"));
+            return Err(self.error(raw, "tolerance: a number between 0 and 1 is required, for example 1e-3"));
         }
         let node = self.graph.add_node(Step {
             name: String::new(),
@@ -259,7 +259,7 @@ impl<'a> Checker<'_, 'a> {
     }
 }
 
-/// Whether `name` fits `pattern`, in which `*` stands for any characters.
+/// Whether `name` matches `pattern`, in which `*` matches any characters.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -279,7 +279,7 @@ pub(super) fn project_file(raw: Raw, text: &Text) -> Result<PathBuf, PipelineErr
     }
 }
 
-/// A relative path without `.` and `..`, `/` between its parts; `None` where it leads out of where it starts.
+/// A relative path without `.` and `..`, with `/` between its parts; `None` if it leaves its starting folder.
 fn normal(path: &str) -> Option<String> {
     use std::path::Component;
     let mut parts: Vec<&str> = Vec::new();

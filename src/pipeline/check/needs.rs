@@ -1,4 +1,4 @@
-//! What the file says of resources: the pools it declares, and what each step asks for.
+//! Checks resources: the pools that the file declares, and what each step needs.
 
 use std::collections::BTreeMap;
 
@@ -20,18 +20,21 @@ impl<'a> Checker<'_, 'a> {
                 return Err(self.error(
                     *at,
                     format!(
-                        "`{name}` is no name of a pool: letters, digits and `_` make one, a letter first"
+                        "`{name}` is not a valid name of a pool: use letters, digits and `_`, and begin with a letter"
                     ),
                 ));
             }
             if BUILT_IN_POOLS.contains(&name.as_str()) || name == "gpu_memory" {
                 return Err(self
-                    .error(*at, format!("`{name}` is a pool of the machine and cannot be declared"))
-                    .hint(format!("`--{}` of `repro make` says how much of it there is", option(&name))));
+                    .error(
+                        *at,
+                        format!("`{name}` is a resource of the machine and cannot be declared as a pool"),
+                    )
+                    .hint(format!("set its amount with `--{}` of `repro make`", option(&name))));
             }
             let places: usize = value.parse(self.text)?;
             if places == 0 {
-                return Err(self.error(*value, format!("pool `{name}` needs at least one place")));
+                return Err(self.error(*value, format!("pool `{name}`: a size of at least 1 is required")));
             }
             if pools.insert(name.clone(), places).is_some() {
                 return Err(self.error(*at, format!("pool `{name}` is declared twice")));
@@ -40,8 +43,8 @@ impl<'a> Checker<'_, 'a> {
         Ok(pools)
     }
 
-    /// What a step needs: `(cpu: 2, memory: "8 GiB", gpu: 1, net: 1)`; `at` is what to point at when they do not fit
-    /// together.
+    /// The needs of a step: `(cpu: 2, memory: "8 GiB", gpu: 1, net: 1)`; an error of needs that do not fit together points
+    /// at `at`.
     pub(super) fn needs(&self, fields: Fields<'a>, at: Raw<'a>) -> Result<Needs, PipelineError> {
         let mut needs = Needs::default();
         for (name, value) in fields.0 {
@@ -49,7 +52,7 @@ impl<'a> Checker<'_, 'a> {
                 "cpu" => {
                     needs.cpu = value.parse(self.text)?;
                     if needs.cpu == 0 {
-                        return Err(self.error(value, "a step needs at least one cpu"));
+                        return Err(self.error(value, "cpu: at least 1 is required"));
                     }
                 }
                 "memory" => needs.memory = self.size(&name, value)?,
@@ -66,32 +69,34 @@ impl<'a> Checker<'_, 'a> {
                             .error(value, format!("there is no pool `{name}`"))
                             .nearest(&name, known));
                     };
-                    let wanted: usize = value.parse(self.text)?;
-                    if wanted == 0 || wanted > *places {
+                    let amount: usize = value.parse(self.text)?;
+                    if amount == 0 || amount > *places {
                         let message =
-                            format!("pool `{name}` has {places}: a step may need 1 to {places} of it");
+                            format!("pool `{name}` has size {places}: a step can use 1 to {places} of it");
                         return Err(self.error(value, message));
                     }
-                    needs.pools.insert(name, wanted);
+                    needs.pools.insert(name, amount);
                 }
             }
         }
         if needs.gpu.is_some() && needs.gpu_memory > 0 {
-            return Err(self.error(at, "a step needs either `gpu` or `gpu_memory`, a part of one GPU"));
+            return Err(
+                self.error(at, "a step takes either `gpu` or `gpu_memory` (a part of one GPU), not both")
+            );
         }
         Ok(needs)
     }
 
     fn size(&self, name: &str, value: Raw<'a>) -> Result<u64, PipelineError> {
         if !value.0.starts_with(['"', 'r']) {
-            let message = format!("`{name}: {}`: a size is written with its unit", value.0);
+            let message = format!("`{name}: {}`: a size with a unit is required", value.0);
             return Err(self.error(value, message).hint(format!("for example {name}: \"8 GiB\"")));
         }
         size(&value.string(self.text)?).map_err(|problem| self.error(value, problem))
     }
 }
 
-/// The option of `make` that states how much of a pool of the machine there is.
+/// The option of `make` that sets the amount of a resource.
 fn option(pool: &str) -> &str {
     match pool {
         "cpu" => "jobs",

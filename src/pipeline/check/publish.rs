@@ -1,5 +1,5 @@
-//! Where steps publish: below the reports folder, and no two steps what cannot both be there. What a step writes is known
-//! before it runs where it declares its outputs; the rest is found before the first report is written.
+//! Checks where steps publish: below the reports folder, and without conflicts. Declared outputs are checked here;
+//! the rest is checked before the first report is written.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ impl<'a> Checker<'_, 'a> {
     pub(super) fn publish_folder(&self, raw: Raw, vars: &Vars) -> Result<PathBuf, PipelineError> {
         let folder = string(raw, vars, self.text)?;
         match normal(&folder) {
-            None => Err(self.error(raw, format!("`{folder}` does not stay inside the reports folder"))),
+            None => Err(self.error(raw, format!("`{folder}` leads out of the reports folder"))),
             Some(path) if path.split('/').next().is_some_and(|first| folded(first) == UNFINISHED) => {
                 Err(self.error(raw, format!("the name {UNFINISHED} is reserved in the reports folder")))
             }
@@ -27,8 +27,8 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
-    /// Refuses folders of reports that are one folder to some file systems only, a folder inside that of another step, and
-    /// declared outputs that take the place of one another.
+    /// Rejects folders that some file systems treat as equal, a folder inside that of another step, and declared
+    /// outputs that overwrite each other.
     pub(super) fn refuse_clashing_reports(&self, steps: &[Unwired<'_, 'a, '_>]) -> Result<(), PipelineError> {
         let published: Vec<(&Step, &Path, Raw)> = steps
             .iter()
@@ -43,7 +43,7 @@ impl<'a> Checker<'_, 'a> {
             let (first, other) = *folders.entry(folded_path(folder)).or_insert((step, folder));
             if other != *folder {
                 let message = format!(
-                    "`{}` publishes to `{}` and `{}` to `{}`, which some file systems take for one",
+                    "`{}` publishes to `{}` and `{}` to `{}`, which some file systems treat as equal",
                     first.name,
                     other.display(),
                     step.name,
@@ -52,7 +52,7 @@ impl<'a> Checker<'_, 'a> {
                 return Err(self.error(*at, message).hint(hint));
             }
         }
-        // What is known to be written: to the top, where all folders are, only that can clash.
+        // Only declared outputs at the top of the reports folder, next to the folders, can conflict.
         let mut outputs: BTreeMap<String, &Step> = BTreeMap::new();
         for (step, folder, at) in &published {
             for output in declared(step) {
@@ -72,8 +72,8 @@ impl<'a> Checker<'_, 'a> {
                 let output = outputs.get(&*outer).filter(|other| other.name != step.name);
                 if let Some(other) = inside.map(|(other, _)| other).or(output) {
                     let message = format!(
-                        "`{}` publishes `{outer}`, and `{}` a folder inside it, `{}`: a file of the one can take the \
-                         place of the other",
+                        "`{}` publishes `{outer}`, and `{}` a folder inside it, `{}`: a file of one could \
+                         replace a file of the other",
                         other.name,
                         step.name,
                         folder.display()
@@ -86,7 +86,7 @@ impl<'a> Checker<'_, 'a> {
     }
 }
 
-/// The files and folders that a step is known to write.
+/// The files and folders that a step declares as outputs.
 fn declared(step: &Step) -> Vec<String> {
     if step.stage != Command::NAME {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! A profile that rehearses another one, laid over it.
+//! Combines a profile that rehearses another one with that profile.
 
 use super::{Checker, matches};
 use crate::pipeline::Rehearsal;
@@ -13,8 +13,8 @@ pub(super) struct Chosen<'a> {
     pub rehearsal: Option<Rehearsal>,
 }
 
-/// The profile as it counts: one that rehearses another has that one's sources and defaults before its own, without the
-/// sources whose names it gives itself.
+/// The effective profile: sources and defaults of the rehearsed profile come first. Its own sources replace those of
+/// the same name.
 pub(super) fn laid_over<'a>(
     own: &ProfileForm<'a>,
     profiles: &[ProfileForm<'a>],
@@ -26,7 +26,7 @@ pub(super) fn laid_over<'a>(
     let rehearsal: Rehearsal = raw.parse(text)?;
     let (base, at) = base(&rehearsal, raw, profiles, text)?;
     if base.rehearses.is_some() {
-        let problem = format!("`{}` is a rehearsal itself", rehearsal.profile);
+        let problem = format!("`{}` rehearses another profile itself", rehearsal.profile);
         return Err(text.error(text.span(at.0), problem));
     }
     let mut profile = own.clone();
@@ -56,7 +56,7 @@ fn base<'f, 'a>(
     Err(text.error(text.span(raw.0), problem).nearest(&rehearsal.profile, names.iter().map(String::as_str)))
 }
 
-/// Which profile rehearses which: the rehearsed one first.
+/// Pairs of a rehearsed profile and its rehearsal.
 pub(super) fn pairs(profiles: &[ProfileForm], text: &Text) -> Result<Vec<(String, String)>, PipelineError> {
     let rehearsing = profiles.iter().filter_map(|profile| Some((profile, profile.rehearses?)));
     rehearsing
@@ -65,7 +65,7 @@ pub(super) fn pairs(profiles: &[ProfileForm], text: &Text) -> Result<Vec<(String
 }
 
 impl<'a> Checker<'_, 'a> {
-    /// Refuses what a rehearsal says of steps that there are not.
+    /// Rejects names in a rehearsal that match no step.
     pub(super) fn refuse_idle_rehearsal(
         &self,
         own: &ProfileForm<'a>,
@@ -78,7 +78,7 @@ impl<'a> Checker<'_, 'a> {
             if !steps().any(|step| matches(name, step)) {
                 let at = own.rehearses.unwrap_or(own.name);
                 return Err(self
-                    .error(at, format!("the rehearsal speaks of `{name}`, and no step is called so"))
+                    .error(at, format!("the rehearsal names `{name}`, but no step has this name"))
                     .nearest(name, steps()));
             }
         }

@@ -1,4 +1,4 @@
-//! Names of inputs become arrows of the DAG: references and aliases are resolved, ports connected, cycles refused.
+//! Turns the names of inputs into edges of the DAG: resolves references and aliases, connects ports, rejects cycles.
 
 use std::path::{Path, PathBuf};
 
@@ -17,21 +17,26 @@ impl<'a> Checker<'_, 'a> {
         let extra = [entry.stage, entry.params, entry.needs, entry.publish, entry.tolerance];
         let extra = extra.into_iter().flatten().next();
         if let Some(extra) = extra.or_else(|| entry.inputs.0.first().map(|(port, _)| *port)) {
-            return Err(self.error(extra, "an alias has a name and `from:`, nothing else"));
+            return Err(self.error(extra, "an alias has only a name and `from:`"));
         }
         let source = self.source(from, &string(from, vars, self.text)?)?;
         self.name(entry.name, vars, Meaning::Alias(source))?;
         Ok(())
     }
 
-    /// What a reference means: `step`, `step/output`, `alias`, `alias/output` or `./file`.
+    /// Parses a reference: `step`, `step/output`, `alias`, `alias/output` or `./file`.
     fn source(&self, at: Raw, reference: &str) -> Result<Source, PipelineError> {
         if let Some(path) = reference.strip_prefix("./") {
             return match normal(path) {
-                None => Err(self.error(at, format!("`{reference}` does not stay inside the project"))),
+                None => Err(self.error(at, format!("`{reference}` leads out of the project"))),
                 Some(path) if path.is_empty() => Err(self
-                    .error(at, format!("`{reference}` is the whole project, results and reports included"))
-                    .hint("name a file or a folder in it")),
+                    .error(
+                        at,
+                        format!(
+                            "`{reference}` is the project folder itself, which contains results and reports"
+                        ),
+                    )
+                    .hint("name a file or a folder inside it")),
                 Some(path) => Ok(Source::File(PathBuf::from(path))),
             };
         }
@@ -50,7 +55,7 @@ impl<'a> Checker<'_, 'a> {
             });
         };
         let output = output.map(|output| {
-            let outside = || self.error(at, format!("`{reference}` does not stay inside the step's tree"));
+            let outside = || self.error(at, format!("`{reference}` leads out of the step's tree"));
             normal(output).ok_or_else(outside)
         });
         let output = output.transpose()?.filter(|output| !output.is_empty());
@@ -77,7 +82,7 @@ impl<'a> Checker<'_, 'a> {
             let own = || is_open.then_some(Port { name: "", many: true, optional: false });
             let Some(port) = named.or_else(own) else {
                 return Err(self
-                    .error(*port_at, format!("stage `{stage_name}` reads no `{port_name}`"))
+                    .error(*port_at, format!("stage `{stage_name}` has no input `{port_name}`"))
                     .nearest(&port_name, ports.iter().map(|port| port.name)));
             };
             if connected.contains(&port_name) {
@@ -85,7 +90,7 @@ impl<'a> Checker<'_, 'a> {
             }
             let list = value.0.starts_with('[');
             if list && !port.many {
-                return Err(self.error(*value, format!("input `{port_name}` takes one source, not a list")));
+                return Err(self.error(*value, format!("input `{port_name}` accepts one source, not a list")));
             }
             let raws: Vec<Raw> = if list { value.list(self.text)? } else { vec![*value] };
             let mut references = Vec::new();
@@ -104,7 +109,7 @@ impl<'a> Checker<'_, 'a> {
                 let source = self.source(raw, &reference)?;
                 let position = self.text.position(raw.0);
                 match &source {
-                    // What a person may place by hand is connected once it is there.
+                    // A file that a person may add by hand is connected only if it exists.
                     Source::File(path) if port.optional => {
                         let is_there = self.folder.has(path);
                         self.looked_for.push((path.clone(), is_there));
@@ -141,21 +146,21 @@ impl<'a> Checker<'_, 'a> {
         let Some(cycle) = find_cycle(&self.graph) else { return Ok(()) };
         let names: Vec<&str> = cycle.iter().map(|node| self.graph[*node].name.as_str()).collect();
         let at = steps.iter().find(|step| step.node == cycle[0]).map(|step| step.entry.name);
-        let message = format!("the steps wait for each other: {} -> {}", names.join(" -> "), names[0]);
+        let message = format!("the steps form a cycle: {} -> {}", names.join(" -> "), names[0]);
         Err(match at {
             Some(at) => self.error(at, message),
             None => PipelineError::of_file(self.text.path(), message),
         }
-        .hint("an arrow goes from a step to one that reads it; one of these inputs must come from elsewhere"))
+        .hint("each arrow points to the step that reads the one before it; change one of these inputs"))
     }
 }
 
-/// The nodes of a cycle in the order of its arrows, if there is one.
+/// The nodes of a cycle in the order of its edges, if there is one.
 fn find_cycle(graph: &DiGraph<Step, ()>) -> Option<Vec<NodeIndex>> {
     let component = petgraph::algo::tarjan_scc(graph)
         .into_iter()
         .find(|nodes| nodes.len() > 1 || graph.find_edge(nodes[0], nodes[0]).is_some())?;
-    // Inside a strongly connected component every node has a successor inside it: walk until one repeats.
+    // In a strongly connected component, every node has a successor in it: walk until one repeats.
     let mut walk = vec![*component.iter().min()?];
     loop {
         let last = *walk.last()?;

@@ -27,8 +27,9 @@ impl<'a> Checker<'_, 'a> {
             for member_at in members.list(self.text)? {
                 for member in strings(member_at, vars, self.text)? {
                     let Some(found) = targets.get(&member) else {
-                        let message =
-                            format!("target `{name}`: there is no step or target above called `{member}`");
+                        let message = format!(
+                            "target `{name}`: there is no step, and no target above, called `{member}`"
+                        );
                         return Err(self
                             .error(member_at, message)
                             .nearest(&member, targets.keys().map(String::as_str)));
@@ -39,7 +40,9 @@ impl<'a> Checker<'_, 'a> {
                 }
             }
             if targets.insert(name.clone(), nodes).is_some() {
-                return Err(self.error(*name_at, format!("`{name}` already names a step or a target")));
+                return Err(
+                    self.error(*name_at, format!("`{name}` is already the name of a step or a target"))
+                );
             }
         }
         Ok(targets)

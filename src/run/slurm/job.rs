@@ -1,8 +1,8 @@
-//! The side of a job that does the work, on a node: takes the desk's token, runs the task as a local run would, and
-//! leaves at the desk what it reports and how it ended. It asks nothing of Slurm but what stands in the environment.
+//! The side of a job that runs the step, on a node. It takes the job lock, runs the task as a local run would, and
+//! writes reports and the outcome to the job directory. It asks Slurm for nothing beyond the environment.
 //!
-//! A job that is told to end (cancelled, preempted, out of time) leaves no end behind: what it was to do is still to
-//! be done, by the same job when Slurm starts it again, or by another; its scratch stays for that.
+//! A job that is asked to end (cancelled, preempted, out of time) writes no outcome, because its step is not done.
+//! The same job, if Slurm starts it again, or another one repeats the step with its scratch folder.
 
 use std::fs;
 use std::io;
@@ -22,13 +22,13 @@ use crate::run::resources::device;
 use crate::run::subprocess::Subprocess;
 use crate::store::{JobLock, files};
 
-/// How long a step that ended badly may have ended before this process heard that both were told to.
-const SAME_MOMENT: Duration = Duration::from_millis(500);
+/// A step that fails this shortly before a stop request has probably received that request too.
+const STOP_WINDOW: Duration = Duration::from_millis(500);
 
-/// Does the work at a desk; returns how it ended, or `None` when there was nothing to do any more.
+/// Runs the task of a job directory. Returns the outcome, or `None` if there was no work left.
 ///
 /// # Errors
-/// When the desk cannot be used.
+/// When the job directory is not usable.
 pub fn work_at(job_dir: &Path) -> io::Result<Option<Outcome>> {
     let Some(mut job_lock) = JobLock::wait(job_dir)? else { return Ok(None) };
     let started_ms = now_ms();
@@ -48,11 +48,11 @@ pub fn work_at(job_dir: &Path) -> io::Result<Option<Outcome>> {
         move || signals.forever().all(|_| sender.send(Message::Stop).is_ok())
     });
     let since = Instant::now();
-    let mut pen = job_files::reports(job_dir)?;
+    let mut writer = job_files::reports(job_dir)?;
     let executor = Subprocess::this_program()?;
     let outcome = match executor.start(task, Reporter::new(sender, NodeIndex::new(0))) {
-        Ok(running) => follow(&*running, &messages, &mut pen),
-        Err(error) => Some(Outcome::Failed(format!("its process cannot be started: {error}"))),
+        Ok(running) => follow(&*running, &messages, &mut writer),
+        Err(error) => Some(Outcome::Failed(format!("cannot start its process: {error}"))),
     };
     let Some(outcome) = outcome else { return Ok(Some(Outcome::Cancelled)) };
     let execution = Execution { machine, started_ms, seconds: since.elapsed().as_secs_f64() };
@@ -60,8 +60,8 @@ pub fn work_at(job_dir: &Path) -> io::Result<Option<Outcome>> {
     Ok(Some(outcome))
 }
 
-/// Passes on what a step says until it ends; `None` when it was told to end and did not finish.
-fn follow(running: &dyn Running, messages: &Receiver<Message>, pen: &mut fs::File) -> Option<Outcome> {
+/// Writes the reports of a step until it ends; `None` if it was asked to stop and did not finish.
+fn follow(running: &dyn Running, messages: &Receiver<Message>, writer: &mut fs::File) -> Option<Outcome> {
     let mut stopped = false;
     loop {
         match messages.recv().ok()? {
@@ -72,33 +72,34 @@ fn follow(running: &dyn Running, messages: &Receiver<Message>, pen: &mut fs::Fil
             }
             Message::Step { report: Report::Ended(Outcome::Done), .. } => return Some(Outcome::Done),
             Message::Step { report: Report::Ended(outcome), .. } => {
-                let told_to = stopped || matches!(messages.recv_timeout(SAME_MOMENT), Ok(Message::Stop));
-                return (!told_to).then_some(outcome);
+                let was_requested =
+                    stopped || matches!(messages.recv_timeout(STOP_WINDOW), Ok(Message::Stop));
+                return (!was_requested).then_some(outcome);
             }
-            // A step does not fail because nobody hears how far it is.
-            Message::Step { report, .. } => drop(job_files::put_report(pen, &report)),
+            // A step does not fail because a report cannot be written.
+            Message::Step { report, .. } => drop(job_files::put_report(writer, &report)),
         }
     }
 }
 
-/// The task on this machine, its folders as a step wants to find them: an attempt before may have died here.
+/// The task for this machine, with empty folders: an earlier attempt may have died here.
 fn prepared(job_dir: &Path, mut task: Task) -> io::Result<Task> {
-    // They are removed: what the file says must not lead elsewhere.
+    // These folders are removed, so paths from the file must not lead outside.
     if [&task.out, &task.folder].iter().any(|folder| folder.parent() != Some(job_dir)) {
-        return Err(io::Error::other("the task names folders that are not the job's own"));
+        return Err(io::Error::other("the task file names folders outside of the job directory"));
     }
     for folder in [&task.out, &task.folder] {
         files::remove(folder)?;
         fs::create_dir_all(folder)?;
     }
     let wants_gpu = task.needs.has_gpu();
-    // Where Slurm does not confine a job it may see the GPUs of others.
+    // Without limits by Slurm, the job may see the GPUs of other jobs.
     task.gpus = if wants_gpu { machine::allowed_gpus() } else { Some(Vec::new()) };
     task.host.device = device(wants_gpu).to_owned();
     Ok(task)
 }
 
-/// A line for the token.
+/// A line for the job lock.
 fn who(started_ms: u64) -> String {
     let job = std::env::var("SLURM_JOB_ID").unwrap_or_else(|_| "?".to_owned());
     let start = std::env::var("SLURM_RESTART_COUNT").map_or(1, |count| count.parse().unwrap_or(0) + 1);

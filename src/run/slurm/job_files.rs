@@ -1,5 +1,5 @@
-//! What the two sides of a job write for each other at its desk, over a file system that both have: the task for the
-//! job; from the job, reports as they come, and last how it ended. Everything is written whole or in whole lines.
+//! The files in a job directory by which the two sides of a job communicate, over a shared file system: the task for
+//! the job, its reports, and its outcome. All are written as a whole or in complete lines.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -10,21 +10,21 @@ use serde::{Deserialize, Serialize};
 use crate::run::executor::{Execution, Outcome, Report, Task};
 use crate::store::{ENDED, files};
 
-/// What the job is to do. With it the desk is ready, and a job may have been submitted.
+/// The task of the job. When it exists, the job may have been submitted.
 const TASK: &str = "task.json";
-/// What the job reports, a line each.
+/// The reports of the job, one per line.
 const REPORTS: &str = "reports.jsonl";
-/// What the system of the node has to say: errors before the program runs.
+/// The output of the node's system: errors before the program runs.
 pub(super) const OUTPUT: &str = "slurm.out";
 
-/// How a step ended.
+/// The outcome of a step.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Ended {
     pub outcome: Outcome,
     pub execution: Execution,
 }
 
-/// Whether a task lies at the desk.
+/// Whether the job directory holds a task.
 pub(super) fn has_task(job_dir: &Path) -> bool {
     job_dir.join(TASK).exists()
 }
@@ -45,7 +45,7 @@ pub(super) fn end(job_dir: &Path) -> io::Result<Ended> {
     Ok(serde_json::from_slice(&files::read(&job_dir.join(ENDED))?)?)
 }
 
-/// The job's pen.
+/// The file that the job appends reports to.
 pub(super) fn reports(job_dir: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(job_dir.join(REPORTS))
 }
@@ -54,14 +54,14 @@ pub(super) fn put_report(reports: &mut File, report: &Report) -> io::Result<()> 
     reports.write_all((serde_json::to_string(report)? + "\n").as_bytes())
 }
 
-/// The reports from byte `at` on, which moves on by the lines that are whole.
+/// The complete lines of reports from byte `at` on; advances `at`.
 pub(super) fn new_reports(job_dir: &Path, at: &mut u64) -> Vec<Report> {
     let mut bytes = Vec::new();
     let read = File::open(job_dir.join(REPORTS)).and_then(|mut file| {
         file.seek(SeekFrom::Start(*at))?;
         file.read_to_end(&mut bytes)
     });
-    // It may not be there yet.
+    // The file may not exist yet.
     if read.is_err() {
         return Vec::new();
     }
@@ -70,7 +70,7 @@ pub(super) fn new_reports(job_dir: &Path, at: &mut u64) -> Vec<Report> {
     bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
-/// The end of what the node's system said, as a second part of a sentence; nothing when it said nothing.
+/// The last lines of the node's output, to append to a message; empty if there are none.
 pub(super) fn last_words(job_dir: &Path) -> String {
     let text = fs::read(job_dir.join(OUTPUT)).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_is_not_whole_is_read_when_it_is() {
+    fn an_incomplete_line_is_read_when_it_is_complete() {
         let folder = tempfile::tempdir().unwrap();
         let job_dir = folder.path();
         let mut at = 0;

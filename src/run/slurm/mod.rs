@@ -1,10 +1,10 @@
-//! Runs each step as a job of Slurm. The job runs this same program on a node, over a file system that both have,
-//! and leaves at the step's desk what it reports and how it ended. What depends on what is known here alone: a step
-//! is submitted once its inputs are there.
+//! Runs each step as a Slurm job. The job runs this same program on a node, over a shared file system, and writes
+//! reports and the outcome to its job directory. Only this process knows the graph: it submits a step when its inputs
+//! are present.
 //!
-//! A job is found again by its name, which is made of its desk's path. So a run that was killed loses nothing: the
-//! next one finds the desk, and the job in the queue or its end at the desk. A job too many, submitted by a call whose answer got lost,
-//! does no harm: it does not get the desk's token while another has it, and finds nothing to do afterwards.
+//! The name of a job is derived from the path of its job directory. So a run that was killed loses nothing: the next
+//! one finds the job in the queue, or the outcome in the job directory. A surplus job, submitted by a call whose
+//! answer was lost, is harmless: it cannot take the job lock while another has it, and afterwards it finds no work.
 
 mod job;
 mod job_files;
@@ -29,33 +29,33 @@ use super::executor::{Executor, Reporter, Running, Task};
 use super::subprocess::Subprocess;
 use crate::digest::Digest;
 
-/// Names of jobs begin so.
-const PREFIX: &str = "repro-";
-/// How many digits tell one desk from all others.
-const DIGITS: usize = 24;
+/// The prefix of the names of jobs.
+const NAME_PREFIX: &str = "repro-";
+/// The number of digits that identify a job directory.
+const NAME_DIGITS: usize = 24;
 
-/// Steps as jobs, but those that the site keeps here.
+/// Runs steps as jobs, except those that the site file keeps on this machine.
 pub struct Slurm {
-    here: Subprocess,
+    local: Subprocess,
     site: Site,
     program: PathBuf,
     orders: Sender<Order>,
 }
 
 impl Slurm {
-    /// Jobs whose desks are in the store in `store`.
+    /// An executor for jobs whose directories are in the store in `store`.
     ///
     /// # Errors
-    /// A sentence: Slurm's commands are not there, or the store cannot take the program.
+    /// A message: Slurm's commands are missing, or the program cannot be copied to the store.
     pub fn new(store: &Path, site: Site) -> Result<Self, String> {
         queue::check()?;
-        let program = kept_program(store)
-            .map_err(|error| format!("this program cannot be put where the nodes find it: {error}"))?;
-        let here = Subprocess::this_program().map_err(|error| error.to_string())?;
+        let program = copied_program(store)
+            .map_err(|error| format!("cannot copy this program into the cache for the nodes: {error}"))?;
+        let local = Subprocess::this_program().map_err(|error| error.to_string())?;
         let (orders, receiver) = channel();
         let watch = Watch::new(site.poll());
         std::thread::spawn(move || watch.run(&receiver));
-        Ok(Self { here, site, program, orders })
+        Ok(Self { local, site, program, orders })
     }
 
     fn submission(&self, job_dir: &Path, task: &Task) -> Submission {
@@ -73,7 +73,7 @@ impl Slurm {
         let memory = Some(needs.memory).filter(|memory| *memory > 0).or(rule.memory);
         options.extend(memory.map(|bytes| format!("--mem={}M", bytes.div_ceil(1 << 20))));
         if needs.has_gpu() {
-            // A part of a GPU is a whole one to Slurm.
+            // Slurm allocates whole GPUs.
             options.push(format!("--gres=gpu:{}", needs.gpu.whole().max(1)));
         }
         options.extend(rule.partition.map(|partition| format!("--partition={partition}")));
@@ -88,7 +88,7 @@ impl Slurm {
 impl Executor for Slurm {
     fn start(&self, task: Task, reporter: Reporter) -> io::Result<Box<dyn Running>> {
         if self.site.is_here(&task.stage, &task.step) {
-            return self.here.start(task, reporter);
+            return self.local.start(task, reporter);
         }
         let task = located(task)?;
         let job_dir = task.out.parent().map(Path::to_owned).unwrap_or_default();
@@ -99,7 +99,7 @@ impl Executor for Slurm {
         let submission = self.submission(&job_dir, &task);
         let handle = Handle { name: submission.name.clone(), orders: self.orders.clone() };
         let job = Box::new(Job::new(job_dir, submission, reporter, left));
-        let gone = |_| io::Error::other("the thread that watches the queue ended");
+        let gone = |_| io::Error::other("the thread that watches the queue has ended");
         self.orders.send(Order::Watch(job)).map_err(gone)?;
         Ok(Box::new(handle))
     }
@@ -113,7 +113,7 @@ struct Handle {
 
 impl Handle {
     fn order(&self, at_once: bool) {
-        // Without a watch nobody waits for the job either.
+        // If the thread has ended, it does not watch the job either.
         let _ = self.orders.send(Order::Stop { name: self.name.clone(), at_once });
     }
 }
@@ -127,13 +127,13 @@ impl Running for Handle {
     }
 }
 
-/// The name of the job of a desk.
+/// The name of the job of a job directory.
 fn name(job_dir: &Path) -> String {
     let digest = Digest::of_bytes(job_dir.as_os_str().as_encoded_bytes()).to_string();
-    format!("{PREFIX}{}", &digest[..DIGITS])
+    format!("{NAME_PREFIX}{}", &digest[..NAME_DIGITS])
 }
 
-/// The task with paths that hold in every folder.
+/// The task with absolute paths.
 fn located(task: Task) -> io::Result<Task> {
     let input = |input: Input| Ok(Input { path: absolute(&input.path)?, ..input });
     Ok(Task {
@@ -146,9 +146,9 @@ fn located(task: Task) -> io::Result<Task> {
     })
 }
 
-/// This program in the store. A copy, as a job may begin after the program's own file was built anew, and as both
-/// sides must agree on what a stage does.
-fn kept_program(store: &Path) -> io::Result<PathBuf> {
+/// The copy of this program in the store. A job may start after the original file was rebuilt, and both sides must
+/// have the same stages.
+fn copied_program(store: &Path) -> io::Result<PathBuf> {
     let own = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
     let folder = absolute(store)?.join("programs");
     let kept = folder.join(Digest::of_file(&own)?.short());
@@ -168,9 +168,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_of_two_desks_have_two_names_and_that_of_one_is_found_again() {
+    fn the_name_of_a_job_is_stable_and_unique_per_job_directory() {
         assert_eq!(name(Path::new("/a/jobs/1")), name(Path::new("/a/jobs/1")));
         assert_ne!(name(Path::new("/a/jobs/1")), name(Path::new("/b/jobs/1")));
-        assert!(name(Path::new("/a")).starts_with(PREFIX));
+        assert!(name(Path::new("/a")).starts_with(NAME_PREFIX));
     }
 }

@@ -1,5 +1,5 @@
-//! The three commands of Slurm that are needed, and what they answer: `sbatch`, `squeue` (with `scontrol` for a job
-//! that has left the queue) and `scancel`. No accounting daemon is asked. It knows neither steps nor desks.
+//! The commands of Slurm and their output: `sbatch`, `squeue`, `scontrol` (for a job that has left the queue) and
+//! `scancel`. The accounting daemon is not used. This module knows neither steps nor job directories.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -9,24 +9,24 @@ use std::process::{Command, Stdio};
 /// A job to submit.
 #[derive(Debug, Clone)]
 pub(super) struct Submission {
-    /// By which it is found again.
+    /// Its name, by which it is found again.
     pub name: String,
-    /// The options of `sbatch` beside the name.
+    /// The options of `sbatch` other than the name.
     pub options: Vec<String>,
     /// The script.
     pub script: String,
 }
 
-/// Why a job was not submitted.
+/// The reason why a job was not submitted.
 #[derive(Debug)]
 pub(super) enum NotSubmitted {
     /// Slurm refused it.
     Refused(String),
-    /// There was no answer: it may be in the queue.
+    /// There was no answer: the job may be in the queue.
     Unsure(String),
 }
 
-/// The state of a job that was told to end by nobody known here; no word of Slurm's.
+/// The state of a job that ended on a stop request of unknown origin; not a word of Slurm's.
 pub(super) const INTERRUPTED: &str = "INTERRUPTED";
 
 /// A job in the queue.
@@ -35,11 +35,11 @@ pub(super) struct Entry {
     pub id: String,
     /// `PENDING`, `RUNNING`, …
     pub state: String,
-    /// The nodes it runs on, or why it does not.
+    /// The nodes it runs on, or the reason why it waits.
     pub place: String,
 }
 
-/// What `sbatch` says when it did not get through, and the job may have.
+/// Parts of `sbatch` errors after which the job may have been submitted.
 const NO_ANSWER: [&str; 6] = [
     "Unable to contact",
     "Socket timed out",
@@ -49,21 +49,19 @@ const NO_ANSWER: [&str; 6] = [
     "Transport endpoint",
 ];
 
-/// Whether the commands are there.
+/// Checks that the commands exist.
 ///
 /// # Errors
-/// A sentence that says what is missing.
+/// A message with the missing command.
 pub(super) fn check() -> Result<(), String> {
     match Command::new("sbatch").arg("--version").output() {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("`sbatch --version` failed: {}", told(&output.stderr))),
-        Err(error) => {
-            Err(format!("`sbatch` cannot be started ({error}); run where Slurm's commands are installed"))
-        }
+        Ok(output) => Err(format!("`sbatch --version` failed: {}", trimmed(&output.stderr))),
+        Err(error) => Err(format!("cannot start `sbatch` ({error}); run on a machine with Slurm's commands")),
     }
 }
 
-/// Submits a job; returns its id.
+/// Submits a job. Returns its ID.
 pub(super) fn submit(job: &Submission) -> Result<String, NotSubmitted> {
     let unsure = |error: io::Error| NotSubmitted::Unsure(format!("sbatch: {error}"));
     let mut command = Command::new("sbatch");
@@ -71,14 +69,14 @@ pub(super) fn submit(job: &Submission) -> Result<String, NotSubmitted> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(unsure)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that ended before it read the script says why.
+        // If `sbatch` ended before it read the script, its output gives the reason.
         let _ = stdin.write_all(job.script.as_bytes());
     }
     let output = child.wait_with_output().map_err(unsure)?;
-    let problem = told(&output.stderr);
+    let problem = trimmed(&output.stderr);
     if output.status.success() {
-        // On a federation `id;cluster`.
-        let id = told(&output.stdout);
+        // A federation prints `id;cluster`.
+        let id = trimmed(&output.stdout);
         return Ok(id.split(';').next().unwrap_or_default().to_owned());
     }
     if output.status.code().is_none() || NO_ANSWER.iter().any(|words| problem.contains(words)) {
@@ -87,7 +85,7 @@ pub(super) fn submit(job: &Submission) -> Result<String, NotSubmitted> {
     Err(NotSubmitted::Refused(problem))
 }
 
-/// This user's jobs that are in the queue, by name: one call, however many there are.
+/// The jobs of this user in the queue, by name: one call for all.
 pub(super) fn list() -> Result<HashMap<String, Vec<Entry>>, String> {
     Ok(parse(&run(Command::new("squeue").args(["--me", "--noheader", "--format=%i|%j|%T|%R"]))?))
 }
@@ -106,14 +104,14 @@ fn parse(text: &str) -> HashMap<String, Vec<Entry>> {
     jobs
 }
 
-/// How a job left the queue, as far as Slurm still knows: `CANCELLED`, `NODE_FAIL`, …
+/// The last state of a job that left the queue, if Slurm still has it: `CANCELLED`, `NODE_FAIL`, …
 pub(super) fn last_state(id: &str) -> Option<String> {
     state(&run(Command::new("scontrol").args(["show", "job", id, "--oneliner"])).ok()?)
 }
 
-/// The last state in what `scontrol show job` says. A job that was told to end, when its node was shut down say, and
-/// whose end came before Slurm noted why, is `FAILED` to Slurm with the exit code of one that was interrupted, or with
-/// SIGTERM where that came before the job listened for it.
+/// The last state in the output of `scontrol show job`. A job that Slurm stopped, for example at a shutdown of its
+/// node, can be `FAILED` there: with the exit code of an interrupted process, or with SIGTERM if that came before the
+/// job handled it.
 fn state(text: &str) -> Option<String> {
     let last = |name: &str| text.split_whitespace().filter_map(|field| field.strip_prefix(name)).next_back();
     let was_interrupted =
@@ -124,7 +122,7 @@ fn state(text: &str) -> Option<String> {
     }
 }
 
-/// Cancels jobs: asks them to end, or ends them at once.
+/// Cancels jobs: requests them to end, or kills them.
 pub(super) fn cancel(ids: &[String], at_once: bool) -> Result<(), String> {
     if ids.is_empty() {
         return Ok(());
@@ -142,11 +140,11 @@ fn run(command: &mut Command) -> Result<String, String> {
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
-        Err(told(&output.stderr))
+        Err(trimmed(&output.stderr))
     }
 }
 
-fn told(bytes: &[u8]) -> String {
+fn trimmed(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim().to_owned()
 }
 
@@ -155,14 +153,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_job_that_was_told_to_end_is_told_from_one_that_failed() {
-        let said =
+    fn a_stopped_job_differs_from_a_failed_one() {
+        let found =
             |what: &str, code: &str| state(&format!("JobId=7 JobState={what} ExitCode={code} Requeue=1"));
-        assert_eq!(said("FAILED", "130:0").as_deref(), Some(INTERRUPTED));
-        assert_eq!(said("FAILED", "0:15").as_deref(), Some(INTERRUPTED));
-        assert_eq!(said("FAILED", "1:0").as_deref(), Some("FAILED"));
-        assert_eq!(said("FAILED", "0:9").as_deref(), Some("FAILED"));
-        assert_eq!(said("CANCELLED", "130:0").as_deref(), Some("CANCELLED"));
+        assert_eq!(found("FAILED", "130:0").as_deref(), Some(INTERRUPTED));
+        assert_eq!(found("FAILED", "0:15").as_deref(), Some(INTERRUPTED));
+        assert_eq!(found("FAILED", "1:0").as_deref(), Some("FAILED"));
+        assert_eq!(found("FAILED", "0:9").as_deref(), Some("FAILED"));
+        assert_eq!(found("CANCELLED", "130:0").as_deref(), Some("CANCELLED"));
         assert_eq!(state("slurm_load_jobs error"), None);
     }
 

@@ -1,5 +1,5 @@
-//! What a cluster wants to be told beside a step's needs: partitions, times, flags; and which steps stay on this
-//! machine. A file in RON says it, as it differs from site to site and is no part of the pipeline.
+//! The site file: settings of a cluster in addition to a step's needs (partitions, times, flags), and the steps that
+//! stay on this machine. It is RON and not part of the pipeline, because it differs between sites.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,22 +8,22 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::pipeline::{fits, needs};
 
-/// What a site file says.
+/// The content of a site file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Site {
-    /// What every job gets.
+    /// The settings of every job.
     job: Rule,
-    /// What the jobs of some steps get beside that: by the name of a stage, or of steps, where `*` stands for any
-    /// characters. The later goes over the earlier.
+    /// Settings for the jobs of some steps, by the name of a stage or of steps, where `*` matches any characters.
+    /// Later entries override earlier ones.
     steps: Vec<(String, Rule)>,
-    /// The steps that run on this machine, named in the same way.
+    /// The steps that run on this machine, by the same kind of names.
     here: Vec<String>,
-    /// How many seconds apart the queue is looked at.
+    /// The time between two looks at the queue, in seconds.
     poll: u64,
 }
 
-/// What to ask of Slurm.
+/// The options for Slurm.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rule {
@@ -31,10 +31,10 @@ pub struct Rule {
     pub partition: Option<String>,
     /// `--time`, as Slurm writes it: `2-00:00:00`.
     pub time: Option<String>,
-    /// `--mem` of steps that do not say how much they need, in bytes.
+    /// `--mem` in bytes for steps without a memory need.
     #[serde(deserialize_with = "size")]
     pub memory: Option<u64>,
-    /// Further options of `sbatch`, as they stand.
+    /// More options of `sbatch`, passed unchanged.
     pub flags: Vec<String>,
 }
 
@@ -53,10 +53,10 @@ impl Site {
     /// Reads a site file.
     ///
     /// # Errors
-    /// A sentence with the place of what is wrong.
+    /// A message with the position of the problem.
     pub fn load(file: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(file)
-            .map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;
+            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         Self::parse(&text).map_err(|problem| format!("{}:{problem}", file.display()))
     }
 
@@ -68,7 +68,7 @@ impl Site {
             format!("{}:{}: {}", at.line, at.col, error.code)
         })?;
         if site.poll == 0 {
-            return Err(" poll: the queue is looked at every second at most; write 1 or more".to_owned());
+            return Err(" poll: at least 1 second is required".to_owned());
         }
         Ok(site)
     }
@@ -83,7 +83,7 @@ impl Site {
         !self.here.is_empty()
     }
 
-    /// What the job of a step gets: flags of all that fits it, of the rest the last that is said.
+    /// The settings of the job of a step: all matching flags, and the last value of the others.
     pub(super) fn rule(&self, stage: &str, step: &str) -> Rule {
         let fitting = self.steps.iter().filter(|(pattern, _)| pattern == stage || fits(pattern, step));
         fitting.fold(self.job.clone(), |mut whole, (_, rule)| {
@@ -95,7 +95,7 @@ impl Site {
         })
     }
 
-    /// How far apart the queue is looked at.
+    /// The time between two looks at the queue.
     pub(super) fn poll(&self) -> Duration {
         Duration::from_secs(self.poll)
     }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_of_a_step_goes_over_what_is_said_of_all() {
+    fn the_settings_of_a_step_override_those_of_all() {
         let site = Site::parse(
             r#"(job: (partition: "cpu", memory: "1 GiB", flags: ["--account=lab"]),
                 steps: [("train", (partition: "gpu", time: "1-00:00:00")), ("hmd-*", (flags: ["--nice"]))],
@@ -122,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_place() {
-        for (text, told) in [
+    fn an_error_names_its_position() {
+        for (text, expected) in [
             ("(jobs: ())", "1:2: Unexpected field named `jobs`"),
             ("(job: (\n memory: \"4\"))", "2:"),
-            ("(poll: 0)", "write 1 or more"),
+            ("(poll: 0)", "at least 1 second"),
         ] {
             let problem = Site::parse(text).unwrap_err();
-            assert!(problem.contains(told), "{text}: {problem}");
+            assert!(problem.contains(expected), "{text}: {problem}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Watches the jobs of a run, in a thread of its own: submits them, reads at their desks what they report, looks at
-//! the queue in one call for all, cancels them. What a job leaves at its desk counts; the queue is asked only
-//! whether a job that has left no end is still there to leave one.
+//! Watches the jobs of a run on its own thread: submits them, reads their reports, looks at the queue with one call
+//! for all, and cancels them. The files in the job directory decide. The queue only shows whether a job without an
+//! outcome still exists.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -11,37 +11,38 @@ use super::queue::{self, Entry, NotSubmitted, Submission};
 use crate::run::executor::{Outcome, Report, Reporter};
 use crate::store::{JobLock, TryLock, has_ended};
 
-/// How often the desks are looked at.
-const TICK: Duration = Duration::from_millis(400);
-/// How long a job may be gone from the queue before its end is seen: a network file system may show it late.
-const LATE: Duration = Duration::from_secs(5);
-/// How long jobs are submitted before somebody looks at the others again.
-const SUBMITTING: Duration = Duration::from_secs(2);
-/// How often a step is submitted whose jobs are lost without its doing.
-const MOST_LOST: usize = 3;
+/// The time between two looks at the job directories.
+const READ_INTERVAL: Duration = Duration::from_millis(400);
+/// A job may be missing from the queue for this long before it counts as lost: a network file system may show its
+/// outcome late.
+const OUTCOME_DELAY: Duration = Duration::from_secs(5);
+/// After this long, submitting pauses for the other jobs.
+const SUBMIT_INTERVAL: Duration = Duration::from_secs(2);
+/// A step is submitted again this many times if its job is lost through no fault of its own.
+const MAX_LOST: usize = 3;
 
-/// What the executor wants of the watch.
+/// An order of the executor.
 pub(super) enum Order {
     Watch(Box<Job>),
-    /// Cancel the job of that name; at once, or politely.
+    /// Cancels the job of that name; `at_once` kills it.
     Stop {
         name: String,
         at_once: bool,
     },
 }
 
-/// How far a job is, as far as this process knows.
+/// The state of a job, as far as this process knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// It is to be submitted.
+    /// Not submitted yet.
     New,
-    /// It may be in the queue, as an earlier process or an unanswered call may have submitted it.
+    /// Possibly in the queue, submitted by an earlier process or a call without an answer.
     Unsure,
-    /// It is in the queue, or was.
+    /// In the queue, now or earlier.
     Submitted,
 }
 
-/// How strongly a job was sent to end.
+/// How a job is asked to end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Cancel {
     #[default]
@@ -50,7 +51,7 @@ enum Cancel {
     Kill,
 }
 
-/// A job that is watched.
+/// A watched job.
 pub(super) struct Job {
     job_dir: PathBuf,
     submission: Submission,
@@ -58,7 +59,7 @@ pub(super) struct Job {
     stage: Stage,
     id: Option<String>,
     place: String,
-    /// Up to where its reports were read.
+    /// The number of bytes of its reports that were read.
     read: u64,
     gone: Option<Instant>,
     lost: usize,
@@ -67,7 +68,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// A job for the task at a desk; `left` says that the task lay there already.
+    /// A job for the task in a job directory; `left` means that the task was there already.
     pub fn new(job_dir: PathBuf, submission: Submission, reporter: Reporter, left: bool) -> Self {
         let stage = if left { Stage::Unsure } else { Stage::New };
         Self {
@@ -85,7 +86,7 @@ impl Job {
         }
     }
 
-    /// Tells how it ended; with that it is watched no more.
+    /// Reports the outcome. Returns `false`, which removes the job from the watched ones.
     fn end(&self, outcome: Outcome) -> bool {
         self.reporter.send(Report::Ended(outcome));
         false
@@ -95,7 +96,7 @@ impl Job {
         self.id.as_ref().map_or_else(|| "its job".to_owned(), |id| format!("its job {id}"))
     }
 
-    fn tell_place(&mut self, entry: &Entry) {
+    fn report_place(&mut self, entry: &Entry) {
         let Entry { id, state, place } = entry;
         let place = match state.as_str() {
             "PENDING" => format!("job {id} waits {place}"),
@@ -109,14 +110,14 @@ impl Job {
     }
 }
 
-/// All that are watched.
+/// All watched jobs.
 pub(super) struct Watch {
-    /// In the order in which they are submitted.
+    /// In the order of submission.
     jobs: Vec<Job>,
     poll: Duration,
-    /// When the queue is looked at next.
+    /// The time of the next look at the queue.
     next: Instant,
-    /// Whether it was sent that Slurm does not answer.
+    /// Whether the warning that Slurm does not answer was sent.
     outage: bool,
 }
 
@@ -125,12 +126,12 @@ impl Watch {
         Self { jobs: Vec::new(), poll, next: Instant::now(), outage: false }
     }
 
-    /// Watches until nobody gives orders any more.
+    /// Watches until the executor is dropped.
     pub fn run(mut self, orders: &Receiver<Order>) {
         loop {
             let order = match self.jobs.is_empty() {
                 true => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                false => orders.recv_timeout(TICK),
+                false => orders.recv_timeout(READ_INTERVAL),
             };
             match order {
                 Ok(order) => {
@@ -140,9 +141,9 @@ impl Watch {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.submit();
-            self.read_desks();
+            self.read_job_dirs();
             if Instant::now() >= self.next {
-                self.look();
+                self.read_queue();
             }
         }
     }
@@ -174,7 +175,7 @@ impl Watch {
             if job.requested != Cancel::No {
                 return job.end(Outcome::Cancelled);
             }
-            if since.elapsed() > SUBMITTING {
+            if since.elapsed() > SUBMIT_INTERVAL {
                 return true;
             }
             match queue::submit(&job.submission) {
@@ -184,12 +185,14 @@ impl Watch {
                     true
                 }
                 Err(NotSubmitted::Refused(problem)) => {
-                    job.end(Outcome::Failed(format!("sbatch refused its job: {problem}")))
+                    job.end(Outcome::Failed(format!("`sbatch` rejected its job: {problem}")))
                 }
                 Err(NotSubmitted::Unsure(problem)) => {
                     job.stage = Stage::Unsure;
                     if !std::mem::replace(outage, true) {
-                        job.reporter.send(Report::Warned(format!("{problem}; submitted once Slurm answers")));
+                        job.reporter.send(Report::Warned(format!(
+                            "{problem}; the job is submitted when Slurm answers"
+                        )));
                     }
                     true
                 }
@@ -197,15 +200,15 @@ impl Watch {
         });
     }
 
-    /// Passes on what the jobs left at their desks.
-    fn read_desks(&mut self) {
+    /// Forwards the reports in the job directories.
+    fn read_job_dirs(&mut self) {
         self.jobs.retain_mut(|job| {
-            // Asked before reading, so that nothing reported before the end is missed.
+            // Checked before reading, so that no report before the end is missed.
             let has_ended = has_ended(&job.job_dir);
             job_files::new_reports(&job.job_dir, &mut job.read)
                 .into_iter()
                 .for_each(|report| job.reporter.send(report));
-            // One that cannot be read yet is read the next time.
+            // An unreadable outcome is read the next time.
             let Some(Ok(ended)) = has_ended.then(|| job_files::end(&job.job_dir)) else { return true };
             job.reporter.send(Report::Ran(ended.execution));
             job.end(ended.outcome)
@@ -213,7 +216,7 @@ impl Watch {
     }
 
     /// Looks at the queue.
-    fn look(&mut self) {
+    fn read_queue(&mut self) {
         let queue = match queue::list() {
             Ok(queue) => queue,
             Err(problem) => return self.no_answer(&problem),
@@ -223,10 +226,10 @@ impl Watch {
         self.jobs.retain_mut(|job| {
             if let Some(entries) = queue.get(&job.submission.name) {
                 (job.stage, job.gone) = (Stage::Submitted, None);
-                // The newest, of several that unanswered calls may have submitted.
+                // The newest one, because calls without an answer may have submitted several.
                 if let Some(entry) = entries.last() {
                     job.id = Some(entry.id.clone());
-                    job.tell_place(entry);
+                    job.report_place(entry);
                 }
                 if job.requested > job.sent {
                     let ids = entries.iter().map(|entry| entry.id.clone());
@@ -241,16 +244,15 @@ impl Watch {
         });
         self.cancel(&cancelled);
         let stopping = self.jobs.iter().any(|job| job.requested != Cancel::No);
-        self.next = Instant::now() + if stopping { TICK } else { self.poll };
+        self.next = Instant::now() + if stopping { READ_INTERVAL } else { self.poll };
     }
 
-    /// Says once that Slurm does not answer. Who is to end at once ends: the desk stays for a job that works there.
+    /// Warns once that Slurm does not answer. Jobs that must be killed count as cancelled; their directories stay.
     fn no_answer(&mut self, problem: &str) {
         self.next = Instant::now() + self.poll;
         let Some(job) = self.jobs.first() else { return };
         if !std::mem::replace(&mut self.outage, true) {
-            job.reporter
-                .send(Report::Warned(format!("the queue cannot be read: {problem}; looking until it can")));
+            job.reporter.send(Report::Warned(format!("cannot read the queue: {problem}; retrying")));
         }
         self.leave();
     }
@@ -268,17 +270,18 @@ impl Watch {
         }
     }
 
-    /// Ends the watch over jobs that are to end at once and cannot be cancelled.
+    /// Stops watching jobs that must be killed and cannot be cancelled.
     fn leave(&mut self) {
         self.jobs.retain(|job| job.requested != Cancel::Kill || job.end(Outcome::Cancelled));
     }
 }
 
-/// What to make of a job that is not in the queue: how its step ended, or `None` while that is open.
+/// The outcome of a job that is not in the queue; `None` while it is open.
 fn missed(job: &mut Job) -> Option<Outcome> {
     let since = *job.gone.get_or_insert_with(Instant::now);
-    let is_late = job.stage == Stage::Submitted && job.requested == Cancel::No && since.elapsed() < LATE;
-    // Whoever works at the desk is alive, whatever the queue says.
+    let is_late =
+        job.stage == Stage::Submitted && job.requested == Cancel::No && since.elapsed() < OUTCOME_DELAY;
+    // The owner of the job lock is alive, whatever the queue shows.
     if is_late || has_ended(&job.job_dir) || matches!(JobLock::try_take(&job.job_dir), Ok(TryLock::Held)) {
         return None;
     }
@@ -294,23 +297,23 @@ fn missed(job: &mut Job) -> Option<Outcome> {
     let problem = match state.as_deref() {
         None
         | Some("NODE_FAIL" | "PREEMPTED" | "BOOT_FAIL" | "PENDING" | "REQUEUED" | queue::INTERRUPTED)
-            if job.lost < MOST_LOST =>
+            if job.lost < MAX_LOST =>
         {
             job.lost += 1;
             job.stage = Stage::New;
-            let how = state.as_deref().unwrap_or("Slurm knows no more of it");
-            job.reporter.send(Report::Warned(format!("{called} was lost ({how}); submitted again")));
+            let how = state.as_deref().unwrap_or("unknown to Slurm");
+            job.reporter.send(Report::Warned(format!("{called} was lost ({how}); submitting it again")));
             return None;
         }
-        None => format!("{called} is gone from the queue, {MOST_LOST} times in a row{words}"),
-        Some("CANCELLED") => format!("{called} was cancelled, not by this run{words}"),
+        None => format!("{called} disappeared from the queue, after {MAX_LOST} lost jobs{words}"),
+        Some("CANCELLED") => format!("{called} was cancelled from outside this run{words}"),
         Some("TIMEOUT" | "DEADLINE") => format!(
-            "{called} ran out of time; the next make goes on from its scratch, with more `time` if the site file says so"
+            "{called} ran out of time; run `repro make` again, with more `time` in the site file if necessary"
         ),
         Some("OUT_OF_MEMORY") => {
-            format!("{called} ran out of memory; say in `needs` how much the step takes")
+            format!("{called} ran out of memory; set the `memory` of the step in `needs`")
         }
-        Some(state) => format!("{called} ended as {state} and left no result{words}"),
+        Some(state) => format!("{called} ended with state {state} and without an outcome{words}"),
     };
     Some(Outcome::Failed(problem))
 }

@@ -1,4 +1,4 @@
-//! Writing the state log anew with what still counts.
+//! Rewrites the state log with its valid lines.
 
 use std::collections::HashSet;
 use std::io;
@@ -6,13 +6,13 @@ use std::io;
 use super::{Event, State};
 
 impl State {
-    /// Drops what is superseded or damaged, if that is worth it; with the lock held. `keeps_file` says for a line
-    /// about a file whether it still counts.
+    /// Drops superseded and damaged lines if that pays off; the caller holds the lock. `keeps_file` decides whether a
+    /// line about a file is kept.
     pub fn compact(&mut self, keeps_file: &mut dyn FnMut(&str) -> bool) -> io::Result<()> {
         self.refresh()?;
         let mut lines: Vec<(usize, String)> = Vec::new();
         let mut trees = HashSet::new();
-        // A record that this program cannot read may be a later one's; what it can read stays known.
+        // An unreadable record may be of a later version, so its last readable predecessor is kept as well.
         let live: Vec<usize> = self.live();
         let mut kept: Vec<usize> =
             live.iter().flat_map(|event| [Some(*event), self.readable(*event)]).flatten().collect();
@@ -28,13 +28,13 @@ impl State {
         }
         for line in &self.manifests {
             let text = self.log.text(line);
-            // Once for each tree that an execution still names.
+            // One line for each tree that a kept execution names.
             let tree = text.split(' ').nth(1).and_then(|tree| tree.parse().ok());
             if tree.is_some_and(|tree| trees.remove(&tree)) {
                 lines.push((line.start, text.to_owned()));
             }
         }
-        // From the newest to the oldest: the first of a path is the one that counts.
+        // From newest to oldest: the first line of a path is the valid one.
         for line in self.files.iter().rev() {
             let text = self.log.text(line);
             if text.strip_prefix("file ").is_some_and(&mut *keeps_file) {
@@ -43,7 +43,7 @@ impl State {
         }
         let valid = self.up_to_date.values().filter(|(_, events)| *events == self.events.len());
         lines.extend(valid.map(|(line, _)| (line.start, self.log.text(line).to_owned())));
-        // They are few.
+        // There are few of these lines.
         lines.extend(self.versions.iter().map(|line| (line.start, self.log.text(line).to_owned())));
         let live = lines.iter().map(|(_, text)| text.len() + 18).sum();
         if !self.log.is_wasteful(live) {
@@ -56,7 +56,7 @@ impl State {
         Ok(())
     }
 
-    /// Whether the log is long enough to ask [`State::compact`].
+    /// Whether the log is long enough for [`State::compact`].
     pub fn may_compact(&self) -> bool {
         self.log.is_wasteful(0)
     }

@@ -1,19 +1,19 @@
-//! What the state log says, line by line, and where to find it: records by key and by step, digests of files by
-//! path. A line is a word and what belongs to it:
+//! The content of the state log, with an index: records by key and by step, digests of files by path. A line is a
+//! word followed by its values:
 //!
 //! ```text
-//! record <key> <tree> {…}    an execution whose bytes are on the disk for good
-//! recent <key> <tree> {…}    an execution whose bytes the system may still hold in memory
-//! synced <at>                the bytes of all executions that stand before that byte are on the disk for good
-//! tree <tree> <manifest>     what is in the tree of an execution that wrote few files
-//! forgotten <key>            the execution of that key above counts no more
-//! file <stamp> <digest> …    the digest of a file of the project, by its stamp
-//! version {…}                what a version command printed
-//! up-to-date <request> {…}   what a request depends on that was up to date by the executions above
+//! record <key> <tree> {…}    an execution whose bytes are synced
+//! recent <key> <tree> {…}    an execution whose bytes may not be synced yet
+//! synced <at>                the bytes of all executions before that byte of the log are synced
+//! tree <tree> <manifest>     the manifest of a small tree
+//! forgotten <key>            earlier executions of that key are void
+//! file <stamp> <digest> …    the digest of a project file, by its stamp
+//! version {…}                the output of a version command
+//! up-to-date <request> {…}   the dependency snapshot of a "nothing to do", based on the executions above
 //! ```
 //!
-//! A later line goes over an earlier one of the same key or path. It decodes only what is asked for: judging needs
-//! the tree of a key, not the record.
+//! A later line supersedes an earlier one of the same key or path. Lines are decoded when they are needed: planning
+//! needs the tree of a key, not the record.
 
 mod compact;
 
@@ -29,8 +29,8 @@ use crate::key::StageKey;
 use crate::record::RunRecord;
 use crate::tree::Manifest;
 
-/// A longer manifest stands in a file of its own, in bytes: the log is read whole, manifests seldom.
-const LONGEST_MANIFEST: usize = 1024;
+/// In bytes. A longer manifest gets its own file: the log is read completely, a manifest rarely.
+const MAX_MANIFEST_BYTES: usize = 1024;
 
 /// A line about an execution.
 #[derive(Debug, Clone)]
@@ -46,36 +46,36 @@ impl Event {
     }
 }
 
-/// A point of the log: up to where it was read, and of which file.
+/// A position in the log, and the file that it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     file: Option<(u64, u64)>,
     at: usize,
 }
 
-/// The log with an index over it. Each part of the index is made when it is first asked for.
+/// The log with an index. Each part of the index is built at its first use.
 #[derive(Debug)]
 pub(super) struct State {
     log: Log,
     events: Vec<Event>,
-    /// Up to where a `synced` line vouches for events.
+    /// All events before this index are synced.
     synced: usize,
     files: Vec<Line>,
     versions: Vec<Line>,
     manifests: Vec<Line>,
-    /// By tree: what is in it; as of so many lines.
+    /// The manifest of each tree, and how many lines are indexed.
     trees: (HashMap<Digest, Line>, usize),
-    /// By request: the line that it was last found up to date, and by how many events.
+    /// By request: the dependency snapshot of its last "nothing to do", and the number of events it is based on.
     up_to_date: HashMap<Digest, (Line, usize)>,
-    /// By key: its newest execution, an index into `events`; as of so many events.
+    /// By key: the index in `events` of its newest execution. The number counts the indexed events.
     keys: (HashMap<Digest, usize>, usize),
-    /// Events whose record was decoded.
+    /// Events whose record could be decoded.
     readable: HashSet<usize>,
-    /// By profile and step: when its newest execution began, and which event that is; as of so many events.
+    /// By profile and step: start time and index of its newest execution. The number counts the indexed events.
     steps: (HashMap<String, (u64, usize)>, usize),
 }
 
-/// The few fields that tell whose record it is.
+/// The fields that identify the step of a record.
 #[derive(Deserialize)]
 struct Whose<'a> {
     #[serde(borrow)]
@@ -85,11 +85,11 @@ struct Whose<'a> {
     started_ms: u64,
 }
 
-/// An execution as judging sees it.
+/// An execution, as planning needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ran {
     pub tree: Digest,
-    /// Whether a power cut can no longer take its bytes.
+    /// Whether its bytes are synced.
     pub is_synced: bool,
 }
 
@@ -113,7 +113,7 @@ impl State {
         Ok(state)
     }
 
-    /// Reads what others appended; says whether that was anything.
+    /// Reads what others have appended. Returns whether there was anything.
     pub fn refresh(&mut self) -> io::Result<bool> {
         let news = self.log.refresh()?;
         Ok(self.take(news))
@@ -122,7 +122,7 @@ impl State {
     fn take(&mut self, news: News) -> bool {
         let lines = match news {
             News::More(lines) => lines,
-            News::Anew(lines) => {
+            News::Rewritten(lines) => {
                 self.events.clear();
                 self.files.clear();
                 self.versions.clear();
@@ -157,14 +157,14 @@ impl State {
                         self.up_to_date.insert(request, (line.clone(), self.events.len()));
                     }
                 }
-                // Of a later program that writes this same layout.
+                // A later version of this program may write other words in this layout.
                 _ => {}
             }
         }
         !lines.is_empty()
     }
 
-    /// Appends lines; with the lock held.
+    /// Appends lines; the caller holds the lock.
     pub fn append(&mut self, lines: &[String], durable: bool) -> io::Result<()> {
         self.refresh()?;
         let lines = self.log.append(lines, durable)?;
@@ -172,7 +172,7 @@ impl State {
         Ok(())
     }
 
-    /// What was found damaged.
+    /// The damaged parts of the log.
     pub fn damaged(&self) -> &[Damage] {
         self.log.damaged()
     }
@@ -194,12 +194,12 @@ impl State {
     pub fn last(&mut self, profile: &str, step: &str) -> Option<RunRecord> {
         self.index_steps();
         let (_, event) = *self.steps.0.get(&place(profile, step))?;
-        // One that cannot be read hides none that can.
+        // An unreadable record does not hide readable ones.
         let of_step = |record: &RunRecord| record.profile == profile && record.step == step;
         self.decode(event).or_else(|| self.records().into_iter().rfind(of_step))
     }
 
-    /// Every record that counts, oldest first.
+    /// All valid records, oldest first.
     pub fn records(&mut self) -> Vec<RunRecord> {
         let mut found: Vec<RunRecord> =
             self.live().into_iter().filter_map(|event| self.decode(self.readable(event)?)).collect();
@@ -207,7 +207,7 @@ impl State {
         found
     }
 
-    /// What is in a tree, where a line says so.
+    /// The manifest of a tree, if the log holds it.
     pub fn manifest(&mut self, tree: &Digest) -> Option<Manifest> {
         for line in &self.manifests[self.trees.1..] {
             let tree = self.log.text(line).split(' ').nth(1).and_then(|tree| tree.parse().ok());
@@ -228,37 +228,37 @@ impl State {
         self.versions.iter().filter_map(|line| self.log.text(line).strip_prefix("version "))
     }
 
-    /// What was kept of `request` when it was found up to date, if that was by all the executions that are known now.
+    /// The dependency snapshot of the last "nothing to do" of `request`, if no execution was recorded since.
     pub fn up_to_date(&self, request: &Digest) -> Option<&str> {
         let (line, events) = self.up_to_date.get(request)?;
-        // What a damaged line said may have been an execution.
+        // The damaged line may have been an execution.
         let is_valid = *events == self.events.len() && self.log.damaged().is_empty();
         is_valid.then(|| self.log.text(line).splitn(3, ' ').nth(2))?
     }
 
-    /// Notes that a request is up to date by what was known at `mark`; with the lock held.
+    /// Stores a dependency snapshot that is based on what was known at `mark`; the caller holds the lock.
     pub fn keep_up_to_date(&mut self, mark: Mark, request: &Digest, note: &str) -> io::Result<()> {
         let known = self.events.len();
         self.refresh()?;
-        // Another process has executed something since: then nothing is certain.
+        // If another process has recorded an execution meanwhile, the snapshot may be wrong.
         let is_same = self.log.file() == mark.file && self.events.len() == known;
         if is_same { self.append(&[format!("up-to-date {request} {note}")], false) } else { Ok(()) }
     }
 
-    /// Whether executions were recorded that no `synced` vouches for.
+    /// Whether there are executions that are not known to be synced.
     pub fn has_unsynced(&self) -> bool {
         (self.synced..self.events.len()).any(|event| !self.is_synced(event))
     }
 
-    /// How far the log was read.
+    /// The position up to which the log was read.
     pub fn mark(&self) -> Mark {
         Mark { file: self.log.file(), at: self.log.len() }
     }
 
-    /// Notes that the bytes of all executions before `mark` are on the disk for good; with the lock held.
+    /// Records that all executions before `mark` are synced; the caller holds the lock.
     pub fn vouch(&mut self, mark: Mark) -> io::Result<()> {
         self.refresh()?;
-        // In a log written anew meanwhile the mark means nothing; the next one will.
+        // If the log was rewritten meanwhile, the mark is void.
         if self.log.file() == mark.file {
             self.append(&[format!("synced {}", mark.at)], false)
         } else {
@@ -283,7 +283,7 @@ impl State {
         Some(readable)
     }
 
-    /// An execution whose record can be read: this one, or else the last one of its key before it.
+    /// The last execution of its key, up to this one, whose record can be read.
     fn readable(&self, event: usize) -> Option<usize> {
         if self.decode(event).is_some() {
             return Some(event);
@@ -327,7 +327,7 @@ impl State {
                     let text = self.log.text(line);
                     if let Some(Ok(key)) = text.strip_prefix("forgotten ").map(str::parse::<Digest>) {
                         self.keys.0.remove(&key);
-                        // Which step it was of, and what was the one before, is found out afresh.
+                        // The index of the steps is rebuilt: an earlier execution may be the newest again.
                         self.steps = Default::default();
                     }
                 }
@@ -364,7 +364,7 @@ impl State {
     fn decode(&self, event: usize) -> Option<RunRecord> {
         let (key, tree, json) = self.parts(event)?;
         let record: RunRecord = serde_json::from_str(json).ok()?;
-        // What it was found by is what it says.
+        // The line's key and tree must match those of its record.
         (record.key_text.key().0 == key && record.tree == tree).then_some(record)
     }
 }
@@ -373,21 +373,21 @@ fn place(profile: &str, step: &str) -> String {
     format!("{profile}\n{step}")
 }
 
-/// The line of an execution.
+/// The line for an execution.
 pub(super) fn ran_line(record: &RunRecord, is_synced: bool) -> serde_json::Result<String> {
     let word = if is_synced { "record" } else { "recent" };
     Ok(format!("{word} {} {} {}", record.key_text.key(), record.tree, serde_json::to_string(record)?))
 }
 
-/// The line of a tree, if there are few enough files in it: a file of its own for each manifest would cost a short
-/// step more than all else that is kept of it.
+/// The line for the manifest of a small tree. A separate file per manifest would be the largest cost of storing a
+/// short step.
 pub(super) fn tree_line(tree: &Digest, manifest: &Manifest) -> Option<String> {
     let text = manifest.text();
     // No path holds the character NUL.
-    (text.len() <= LONGEST_MANIFEST).then(|| format!("tree {tree} {}", text.replace('\n', "\0")))
+    (text.len() <= MAX_MANIFEST_BYTES).then(|| format!("tree {tree} {}", text.replace('\n', "\0")))
 }
 
-/// The line that takes a record back.
+/// The line that makes a record void.
 pub(super) fn forgotten_line(key: &StageKey) -> String {
     format!("forgotten {key}")
 }

@@ -5,12 +5,14 @@ use super::*;
 use crate::key::KeyText;
 use crate::record::Machine;
 
-/// Keeps the result of a step that took so long; returns what was forced to the disk for it, below the store.
-fn forced_for(seconds: f64) -> Vec<PathBuf> {
+/// Commits the result of a step that took `seconds`. Returns the paths below the store that were synced.
+fn synced_for(seconds: f64) -> Vec<PathBuf> {
     let folder = tempfile::tempdir().unwrap();
     let writer = ContentStore::open(folder.path()).unwrap().lock(&mut |_| {}).unwrap();
     let key_text = KeyText::new("join", 1, "()", vec![]);
-    let TryClaim::Acquired(claim) = writer.claim(key_text.key()).unwrap() else { panic!("nobody has it") };
+    let TryClaim::Acquired(claim) = writer.claim(key_text.key()).unwrap() else {
+        panic!("the claim is free")
+    };
     let work = writer.begin(key_text.key(), claim).unwrap();
     fs::create_dir(work.out.join("inner")).unwrap();
     fs::write(work.out.join("inner/file"), "bytes").unwrap();
@@ -33,17 +35,17 @@ fn forced_for(seconds: f64) -> Vec<PathBuf> {
     };
     FORCED.take();
     writer.commit(work, &manifest, &record).unwrap();
-    let is_here = |path: PathBuf| {
+    let relative = |path: PathBuf| {
         let path = path.strip_prefix(folder.path()).unwrap().to_string_lossy().into_owned();
-        // The desk has another name each time.
+        // The work directory has a different name each time.
         PathBuf::from(path.split_once("/out").map_or(path.clone(), |(_, inner)| format!("out{inner}")))
     };
-    FORCED.take().into_iter().map(is_here).collect()
+    FORCED.take().into_iter().map(relative).collect()
 }
 
 #[test]
-fn a_step_of_a_second_and_more_is_forced_to_the_disk_before_its_record_and_a_short_one_is_not() {
-    assert_eq!(forced_for(0.999), [""; 0].map(PathBuf::from));
+fn a_step_of_at_least_a_second_is_synced_before_its_record_and_a_shorter_one_is_not() {
+    assert_eq!(synced_for(0.999), [""; 0].map(PathBuf::from));
     let expected = ["out/inner/file", "out/inner", "out", "trees", "state", ""];
-    assert_eq!(forced_for(1.0), expected.map(PathBuf::from));
+    assert_eq!(synced_for(1.0), expected.map(PathBuf::from));
 }

@@ -1,4 +1,4 @@
-//! What drawn steps write, worked out here and not by the engine.
+//! The clean evaluation: what drawn steps write, computed by the test and not by the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use super::drawn::{Drawn, FOLDER, Leaves, NAMES, Place, Work};
 /// What the files of the project hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
-    /// Each single file, then the first file of the folder.
+    /// The single files, then the first file of the folder.
     pub texts: [u8; FOLDER + 1],
     /// The second file of the folder.
     pub second: Option<u8>,
@@ -39,21 +39,21 @@ pub enum Node {
 /// A folder's content.
 pub type Tree = BTreeMap<OsString, Node>;
 
-/// What becomes of a step.
+/// The outcome of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Leaves(Tree),
-    /// It fails, or its output is refused, or a step that it reads is one of these.
+    /// It fails, its output is not valid, or a step that it reads failed.
     Fails,
 }
 
-/// What a step reads that is there: steps as numbers, and whether only their `text`.
+/// The existing inputs of a step: numbers of steps, and whether only their `text` is read.
 pub fn reads(drawn: &[Drawn], number: usize) -> BTreeSet<(usize, bool)> {
     let is_there = |(read, _): &(usize, bool)| *read < number && drawn[*read].present;
     drawn[number].reads.iter().copied().filter(is_there).collect()
 }
 
-/// The numbers of a step and of all that it needs; of all steps where none is named.
+/// The numbers of a step and of all that it needs; without a target, all steps.
 pub fn needed(drawn: &[Drawn], target: Option<usize>) -> BTreeSet<usize> {
     let mut needed: BTreeSet<usize> = (0..drawn.len()).filter(|number| drawn[*number].present).collect();
     if let Some(target) = target.filter(|target| needed.contains(target)) {
@@ -67,7 +67,7 @@ pub fn needed(drawn: &[Drawn], target: Option<usize>) -> BTreeSet<usize> {
     needed
 }
 
-/// What each step of the pipeline comes to.
+/// The outcome of each step of the pipeline.
 pub fn evaluate(drawn: &[Drawn], files: &Files) -> BTreeMap<usize, Outcome> {
     let mut outcomes = BTreeMap::new();
     for number in (0..drawn.len()).filter(|number| drawn[*number].present) {
@@ -109,10 +109,10 @@ fn text_of(tree: &Tree) -> &[u8] {
 /// The names of the folder's files.
 pub const IN_FOLDER: [&str; 2] = ["first", "second"];
 
-/// What the toy stages `join` and `head` write; see toy.rs.
+/// The output of the toy stages `join` and `head`; see toy.rs.
 fn toy(work: Work, step: &Drawn, read: &[(&Tree, bool)], files: &Files) -> Tree {
     let mut parts: Vec<Vec<u8>> =
-        read.iter().map(|(tree, part)| if *part { text_of(tree).to_owned() } else { told(tree) }).collect();
+        read.iter().map(|(tree, part)| if *part { text_of(tree).to_owned() } else { joined(tree) }).collect();
     parts.extend(step.file.map(|file| match file {
         FOLDER => {
             let second = files.second.map(|second| (1, second));
@@ -144,19 +144,19 @@ fn toy(work: Work, step: &Drawn, read: &[(&Tree, bool)], files: &Files) -> Tree 
 }
 
 /// A tree as the toy stages read it.
-fn told(tree: &Tree) -> Vec<u8> {
+fn joined(tree: &Tree) -> Vec<u8> {
     let mut all = Vec::new();
     for (name, node) in tree {
         let inner = match node {
             Node::File { bytes, .. } => bytes.clone(),
-            Node::Folder(tree) => told(tree),
+            Node::Folder(tree) => joined(tree),
         };
         all.extend([name.to_string_lossy().as_bytes(), b"=", &inner, b" "].concat());
     }
     all
 }
 
-/// What the shell line of [`super::script`] writes.
+/// The output of the shell line of [`super::script`].
 fn command(step: &Drawn, leaves: Leaves, read: &[(&Tree, bool)], files: &Files) -> Option<Tree> {
     let mut written = step.param.to_string().into_bytes();
     read.iter().for_each(|(tree, _)| written.extend(text_of(tree)));
@@ -189,7 +189,7 @@ fn command(step: &Drawn, leaves: Leaves, read: &[(&Tree, bool)], files: &Files) 
     Some(tree)
 }
 
-/// Whether an output may not have a file of this name.
+/// Whether an output must not have a file of this name.
 fn is_refused_name(name: &[u8]) -> bool {
     std::str::from_utf8(name).is_err()
 }
@@ -203,14 +203,14 @@ pub fn place(number: usize, place: Place) -> String {
     }
 }
 
-/// Whether one of these steps makes a hard link of a file of the project.
+/// Whether one of these steps hard-links a file of the project.
 pub fn links_project(drawn: &[Drawn], needed: &BTreeSet<usize>) -> bool {
     needed.iter().map(|number| &drawn[*number]).any(|step| {
         step.work == Work::Command(Leaves::HardLink) && step.file.is_some_and(|file| file < FOLDER)
     })
 }
 
-/// Whether a pipeline is refused: a step publishes into a folder within that of another one.
+/// Whether a pipeline is invalid: a step publishes into a folder within that of another one.
 pub fn is_refused_pipeline(drawn: &[Drawn]) -> bool {
     let publishing = drawn.iter().enumerate().filter(|(_, step)| step.present);
     let places: Vec<PathBuf> =
@@ -218,7 +218,7 @@ pub fn is_refused_pipeline(drawn: &[Drawn]) -> bool {
     places.iter().any(|place| places.iter().any(|other| other != place && other.starts_with(place)))
 }
 
-/// The reports of these steps, which all leave something; `None` where two of them clash.
+/// The reports of these steps, which all succeed; `None` if two of them conflict.
 pub fn reports(
     drawn: &[Drawn],
     outcomes: &BTreeMap<usize, Outcome>,

@@ -1,4 +1,4 @@
-//! What happens to a project between two runs.
+//! Changes to a project between two runs.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use super::drawn::Edit;
 use super::project::Project;
 use super::script;
 
-/// Does to the project what an edit says.
+/// Applies an edit to the project.
 pub fn apply(project: &mut Project, edit: &Edit) {
     let cache = project.cache();
     match edit {
@@ -88,14 +88,14 @@ pub fn apply(project: &mut Project, edit: &Edit) {
             }
         }
         Edit::OtherPipeline => {
-            let made = project.run(&["--file", "other.ron", "make"].map(str::to_owned));
-            assert_eq!(made.code, Some(0), "another pipeline: {}", made.err);
+            let run = project.run(&["--file", "other.ron", "make"].map(str::to_owned));
+            assert_eq!(run.code, Some(0), "another pipeline: {}", run.err);
             project.by_others.insert("other/text".into(), b"other".to_vec());
         }
         Edit::Evidence => {
-            // Where a step is stale or its bytes are gone it says so.
-            let made = project.run(&["evidence".to_owned()]);
-            assert!(matches!(made.code, Some(0 | 1 | 2 | 4)), "evidence: {:?} {}", made.code, made.err);
+            // It reports an error if a step is stale or its bytes are missing.
+            let run = project.run(&["evidence".to_owned()]);
+            assert!(matches!(run.code, Some(0 | 1 | 2 | 4)), "evidence: {:?} {}", run.code, run.err);
         }
         Edit::User => project.next_user(),
         _ => {}

@@ -1,12 +1,12 @@
-//! What the oracle draws at random: pipelines, edits of them, and what happens during a run.
+//! The random parts of the oracle: pipelines, edits of them, and actions during a run.
 
 use proptest::prelude::*;
 
 /// Single files of the project that steps may read.
 pub const FILES: usize = 2;
-/// The folder of the project that steps may read, as a number after those of the files.
+/// The folder of the project that steps may read, numbered after the files.
 pub const FOLDER: usize = FILES;
-/// Steps of a pipeline, as long as none is taken out.
+/// The number of steps of a pipeline, if none is removed.
 pub const STEPS: usize = 7;
 
 /// Names that a file of an output may have.
@@ -23,10 +23,10 @@ pub const NAMES: [&[u8]; 10] = [
     b"back\\slash",
 ];
 
-/// Steps or parts of them that are read: which one, and whether only its `text`.
+/// Steps or parts of them that a step reads: the number, and whether only its `text`.
 pub type Reads = Vec<(usize, bool)>;
 
-/// What does the work of a step.
+/// The work of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Work {
     Join,
@@ -34,21 +34,21 @@ pub enum Work {
     Command(Leaves),
 }
 
-/// What a command leaves in its output next to `text`.
+/// What a command writes to its output, next to `text`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Leaves {
     Nothing,
     /// A file that only its owner may read.
     Private,
-    /// A folder that nobody may write to.
+    /// A read-only folder.
     ClosedFolder,
     EmptyFolder,
-    /// A program: whoever reads the whole output sees whether it may be run.
+    /// A program: a reader of the whole output sees its executable bit.
     Tool,
-    /// A file of one of [`NAMES`].
+    /// A file with one of the [`NAMES`].
     Name(usize),
     Link,
-    /// A link in place of the output.
+    /// A link that replaces the output folder.
     LinkInstead,
     /// A hard link of a file of the project, if the step reads one, or of `text`.
     HardLink,
@@ -59,14 +59,14 @@ pub enum Leaves {
 pub enum Place {
     Own,
     Moved,
-    /// Where another step may have a file.
+    /// A path where another step may have a file.
     Below(usize),
 }
 
 /// A step as drawn.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Drawn {
-    /// Whether the pipeline has it.
+    /// Whether it is in the pipeline.
     pub present: bool,
     /// Whether it has its other name.
     pub renamed: bool,
@@ -79,32 +79,32 @@ pub struct Drawn {
     pub file: Option<usize>,
 }
 
-/// Something that happens between two runs, or during the next one.
+/// An edit between two runs, or an action during the next one.
 #[derive(Debug, Clone)]
 pub enum Edit {
     Param(usize, u8),
     Work(usize, Work),
     Reads(usize, Reads),
-    /// A step is taken out of the pipeline, or comes back.
+    /// A step is removed from the pipeline, or added again.
     Presence(usize),
-    /// A step begins to fail, or works again.
+    /// A step starts to fail, or works again.
     Failure(usize),
-    /// A step publishes to another place, or no longer.
+    /// A step publishes to another folder, or not at all.
     Publish(usize, Option<Place>),
     Rename(usize),
-    /// A file of the project is written, with other bytes or the same.
+    /// A file of the project is written, with the same or other bytes.
     File(usize, u8),
-    /// A second file comes into the folder of the project, or goes.
+    /// A second file is added to the folder of the project, or removed.
     Folder,
-    /// The bytes of a step's result vanish.
+    /// The bytes of a step's result disappear.
     Bytes(usize),
     /// A byte of a step's result flips.
     Flip(usize),
-    /// The record of a step vanishes.
+    /// The record of a step disappears.
     Record(usize),
-    /// The end of the state log is cut off, at so many thousandths of it.
+    /// The end of the state log is cut off, at this many thousandths of it.
     Torn(usize),
-    /// A byte of the state log flips, at so many thousandths of it.
+    /// A byte of the state log flips, at this many thousandths of it.
     FlipLog(usize),
     /// The reports are deleted.
     Reports,
@@ -118,37 +118,37 @@ pub enum Edit {
     Cache,
     /// Another pipeline of the folder runs, with the same cache, profile and reports.
     OtherPipeline,
-    /// Another person goes on.
+    /// Another user continues.
     User,
     Force(usize),
-    /// Only this step is asked for.
+    /// Only this step is requested.
     Target(usize),
     /// The run is killed when it prints this line.
     Kill(usize),
     /// The run keeps going when a step fails.
     KeepGoing,
-    /// Something happens while this step runs.
+    /// An action while this step runs.
     During(usize, Disturbance),
 }
 
-/// What happens while a step runs.
+/// An action while a step runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disturbance {
     /// A file is written and restored.
     Rewritten(usize),
     /// The same, with its time.
     RewrittenWithTime(usize),
-    /// A file is moved away, another one takes its place, and it comes back.
+    /// A file is moved, another one takes its place, and it is moved back.
     Replaced(usize),
-    /// A file comes into the folder and goes.
+    /// A file is added to the folder and removed.
     Added,
-    /// A file is written and stays so.
+    /// A file is written and not restored.
     Changed(usize),
-    /// The step moves a file that it reads into its output.
+    /// The step moves an input into its output.
     Taken,
     /// The step writes into the results that it reads.
     InPlace,
-    /// A child in a session of its own holds the output open and writes into it later.
+    /// A child in its own session holds the output open and writes into it later.
     Session,
     /// The same after two forks.
     Orphan,
@@ -245,18 +245,18 @@ pub fn edits() -> impl Strategy<Value = Vec<Edit>> {
     prop::collection::vec(edit, 1..12)
 }
 
-/// Applies an edit of the pipeline; others are the caller's.
+/// Applies an edit of the pipeline; the caller applies the others.
 pub fn apply(steps: &mut [Drawn], edit: &Edit) {
     match edit {
         Edit::Param(step, param) => steps[*step].param = *param,
         Edit::Work(step, work) => steps[*step].work = *work,
         Edit::Reads(step, reads) => steps[*step].reads.clone_from(reads),
-        // A pipeline has a step.
+        // A pipeline has at least one step.
         Edit::Presence(step) if *step > 0 => steps[*step].present ^= true,
         Edit::Failure(step) => steps[*step].fails ^= true,
         Edit::Publish(step, place) => steps[*step].publishes = *place,
         Edit::Rename(step) => steps[*step].renamed ^= true,
-        // Commands alone can be disturbed.
+        // Only commands can be disturbed.
         Edit::During(step, _) if !matches!(steps[*step].work, Work::Command(_)) => {
             steps[*step].work = Work::Command(Leaves::Nothing);
         }

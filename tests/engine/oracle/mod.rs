@@ -1,7 +1,7 @@
-//! The engine's last word: after any series of edits, failures, kills, damage and disturbances, `repro make` either
-//! leaves the reports that a clean evaluation gives, or says that it did not; no fresh step runs, and what was complete
-//! is nothing to do. The program itself runs, as a user runs it; the clean evaluation is the test's own ([`clean`]).
-//! `PROPTEST_CASES` says how many series; docs/trust.md says what was run.
+//! The oracle: after any series of edits, failures, kills, damage and disturbances, `repro make` either builds the
+//! reports of a clean evaluation or reports an error. No fresh step runs, and a complete build has nothing to do. The
+//! real program runs, as for a user; the clean evaluation is part of the test ([`clean`]). `PROPTEST_CASES` sets the
+//! number of series; docs/trust.md lists what was run.
 
 mod clean;
 mod damage;
@@ -18,16 +18,17 @@ use proptest::test_runner::RngSeed;
 
 use clean::Outcome;
 use drawn::{Disturbance, Drawn, Edit};
-use project::{How, Made, Project};
+use project::{How, Project, RunResult};
 
-/// The same few series every day, so that a failure is one of the change that is tested; or as many others as `PROPTEST_CASES` says.
+/// The same few series by default, so that a failure comes from the tested change; or as many random ones as
+/// `PROPTEST_CASES` sets.
 fn config() -> ProptestConfig {
     let number = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     let (cases, rng_seed) = number.map_or((300, RngSeed::Fixed(1)), |cases| (cases, RngSeed::Random));
     ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// All files below a folder with their bytes, also those of folders that links lead to: a kept work directory may have one.
+/// All files below a folder with their bytes, including linked folders: a kept work directory may have one.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let (mut found, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
     while let Some(inner) = folders.pop() {
@@ -47,34 +48,34 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 type Reports = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Whether a run ended as it may, and left what it has to leave.
-fn judge(project: &mut Project, how: &How, before: &Reports, made: &Made) -> Result<(), String> {
-    let planned = ended_well(project, how, before, made);
-    match &made.changed {
-        // What is left may be right for what the files are now instead.
+/// Checks the exit code of a run and the files it must leave.
+fn check_run(project: &mut Project, how: &How, before: &Reports, run: &RunResult) -> Result<(), String> {
+    let result = ended_well(project, how, before, run);
+    match &run.changed {
+        // The result may be right for the files as they are now.
         Some(files) => {
             project.files = files.clone();
-            planned.or_else(|_| ended_well(project, how, before, made))
+            result.or_else(|_| ended_well(project, how, before, run))
         }
-        None => planned,
+        None => result,
     }
 }
 
-fn ended_well(project: &mut Project, how: &How, before: &Reports, made: &Made) -> Result<(), String> {
-    let target = how.wanted(&project.steps);
+fn ended_well(project: &mut Project, how: &How, before: &Reports, run: &RunResult) -> Result<(), String> {
+    let target = how.target(&project.steps);
     let outcomes = clean::evaluate(&project.steps, &project.files);
     let needed = clean::needed(&project.steps, target);
     project.remember(&outcomes);
     let fails = needed.iter().any(|number| outcomes[number] == Outcome::Fails);
     let reports = clean::reports(&project.steps, &outcomes, &needed);
     let after = contents(&project.reports());
-    // What steps that are not asked for have published before may stay, and be in the way.
+    // Reports of steps that are not requested may stay, and may conflict.
     let in_the_way = |path: &PathBuf| {
         let clashes = |other: &PathBuf| path.starts_with(other) != other.starts_with(path);
         target.is_some() && reports.iter().flat_map(BTreeMap::keys).any(clashes)
     };
-    // A step that links a file of the project changes it for those that read it at the same moment.
-    let may_fail = made.disturbed || clean::links_project(&project.steps, &needed);
+    // A step that links a file of the project changes it for steps that read it at the same moment.
+    let may_fail = run.disturbed || clean::links_project(&project.steps, &needed);
     let allowed: &[i32] = match (&reports, may_fail) {
         _ if clean::is_refused_pipeline(&project.steps) => &[2],
         _ if fails => &[1],
@@ -85,10 +86,10 @@ fn ended_well(project: &mut Project, how: &How, before: &Reports, made: &Made) -
         (Some(_), false) => &[0],
         (Some(_), true) => &[0, 1],
     };
-    if !made.code.is_some_and(|code| allowed.contains(&code)) {
-        return Err(format!("it ended with {:?} instead of one of {allowed:?}", made.code));
+    if !run.code.is_some_and(|code| allowed.contains(&code)) {
+        return Err(format!("it ended with {:?} instead of one of {allowed:?}", run.code));
     }
-    if made.code != Some(0) {
+    if run.code != Some(0) {
         return if after == *before { Ok(()) } else { Err(format!("it left {after:?} of {before:?}")) };
     }
     let mut expected = reports.unwrap_or_default();
@@ -100,7 +101,7 @@ fn ended_well(project: &mut Project, how: &How, before: &Reports, made: &Made) -
     if after == expected { Ok(()) } else { Err(format!("it left {after:?} instead of {expected:?}")) }
 }
 
-/// Whether the same run has nothing to do now.
+/// Checks that the same run has nothing to do now.
 fn is_done(project: &Project, how: &How) -> Result<(), String> {
     let again = project.run(&how.unforced(&project.steps));
     let done = again.code == Some(0) && again.err.starts_with("nothing to do");
@@ -118,19 +119,19 @@ fn check(steps: Vec<Drawn>, edits: Vec<Edit>, users: bool) -> Result<(), TestCas
         let how = How::of(&edit);
         project.remember(&clean::evaluate(&project.steps, &project.files));
         let (before, whole) = (contents(&project.reports()), project.whole_results());
-        let made = project.make(&how, &edit);
+        let run = project.make(&how, &edit);
         let holds = project
             .check_processes()
-            .and_then(|()| project.check_runs(&made, &how, &whole))
+            .and_then(|()| project.check_runs(&run, &how, &whole))
             .and_then(|()| {
-                if how.killed_at.is_none() { judge(&mut project, &how, &before, &made) } else { Ok(()) }
+                if how.killed_at.is_none() { check_run(&mut project, &how, &before, &run) } else { Ok(()) }
             })
-            .and_then(|()| project.check_files(&made))
+            .and_then(|()| project.check_files(&run))
             .and_then(|()| project.check_records())
             .and_then(|()| {
-                if made.code == Some(0) && made.changed.is_none() { is_done(&project, &how) } else { Ok(()) }
+                if run.code == Some(0) && run.changed.is_none() { is_done(&project, &how) } else { Ok(()) }
             });
-        prop_assert!(holds.is_ok(), "after {edit:?}: {}\n{made:?}", holds.unwrap_err());
+        prop_assert!(holds.is_ok(), "after {edit:?}: {}\n{run:?}", holds.unwrap_err());
     }
     let verified = project.run(&["verify".to_owned()]);
     let is_damaged = is_damaged || clean::is_refused_pipeline(&project.steps);

@@ -1,4 +1,4 @@
-//! A project in a folder, the program run on it, and what must hold of it whatever happened.
+//! A project in a folder, runs of the program in it, and its invariants.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,20 +21,20 @@ use super::script;
 const USERS: [u32; 2] = [1000, 1001];
 const GROUP: u32 = 1500;
 
-/// A project in a folder, and what is known of it.
+/// A project in a folder, and what the test knows of it.
 pub struct Project {
     folder: TempDir,
     pub steps: Vec<Drawn>,
     pub files: Files,
-    /// What persons and other pipelines have among the reports.
+    /// The files of people and other pipelines among the reports.
     pub by_others: BTreeMap<PathBuf, Vec<u8>>,
-    /// Who is running the program, if that is not who runs the test.
+    /// The user who runs the program, if it is not the user of the test.
     user: Option<usize>,
-    /// All that steps were to leave, by their names, and what the step of the other pipeline leaves.
+    /// The expected output of all steps, by name, and of the step of the other pipeline.
     seen: BTreeMap<String, Vec<Tree>>,
 }
 
-/// How to run.
+/// The options of a run.
 #[derive(Debug, Default)]
 pub struct How {
     forced: Option<usize>,
@@ -56,8 +56,8 @@ impl How {
         how
     }
 
-    /// The step that alone is asked for, if the pipeline has it.
-    pub fn wanted(&self, steps: &[Drawn]) -> Option<usize> {
+    /// The only requested step, if the pipeline has it.
+    pub fn target(&self, steps: &[Drawn]) -> Option<usize> {
         self.target.filter(|target| steps[*target].present)
     }
 
@@ -72,20 +72,20 @@ impl How {
     /// The arguments of the same run without force.
     pub fn unforced(&self, steps: &[Drawn]) -> Vec<String> {
         let mut args: Vec<String> = ["make", "-j", "3"].map(str::to_owned).to_vec();
-        args.extend(self.wanted(steps).map(|target| script::name(steps, target)));
+        args.extend(self.target(steps).map(|target| script::name(steps, target)));
         args.extend(self.keep_going.then(|| "-k".to_owned()));
         args
     }
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Default)]
-pub struct Made {
+pub struct RunResult {
     pub code: Option<i32>,
     pub err: String,
-    /// Whether something happened during it.
+    /// Whether something was disturbed during it.
     pub disturbed: bool,
-    /// What the files of the project hold since, if that is another thing.
+    /// The content of the project's files, if it changed.
     pub changed: Option<Files>,
     /// The bytes that a step moved into its output.
     taken: Option<(usize, Vec<u8>)>,
@@ -93,10 +93,10 @@ pub struct Made {
 
 impl Project {
     pub fn new(steps: Vec<Drawn>, users: bool) -> Self {
-        // Many small files, in memory where the system has such a place.
+        // Many small files; in memory if the system has such a folder.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let files = Files { texts: [0; FOLDER + 1], second: None };
-        // A new project belongs to who made it.
+        // A new project belongs to its creator.
         let user = (users && rustix::process::geteuid().is_root()).then_some(0);
         let mut project =
             Self { folder, steps, files, by_others: BTreeMap::new(), user, seen: BTreeMap::new() };
@@ -132,7 +132,7 @@ impl Project {
         self.write(&script::file(file), &[letter(text)]);
     }
 
-    /// A file is written only when it changes, as by an editor.
+    /// A file is written only when it changes, as in an editor.
     pub fn write_pipeline(&self) {
         let text = script::pipeline(self.root(), &self.steps);
         if fs::read_to_string(self.root().join("pipeline.ron")).ok().as_ref() != Some(&text) {
@@ -144,7 +144,7 @@ impl Project {
         self.user = self.user.map(|user| 1 - user);
     }
 
-    /// Gives what the test wrote to the users, whose group may write it.
+    /// Makes the files of the test writable for the group of the users.
     pub fn hand_over(&self) {
         let Some(user) = self.user else { return };
         let mut left = vec![self.root().to_owned()];
@@ -162,7 +162,7 @@ impl Project {
         }
     }
 
-    /// The program with these arguments, by the user whose turn it is.
+    /// The program with these arguments, as the current user.
     fn command(&self, args: &[String]) -> Command {
         let here = std::env::current_exe().unwrap();
         let program = here.parent().and_then(Path::parent).unwrap().join("examples/toy");
@@ -180,15 +180,15 @@ impl Project {
         command
     }
 
-    pub fn run(&self, args: &[String]) -> Made {
+    pub fn run(&self, args: &[String]) -> RunResult {
         let output = self.command(args).output().unwrap();
         let err = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!err.contains("panicked at"), "{err}");
-        Made { code: output.status.code(), err, ..Made::default() }
+        RunResult { code: output.status.code(), err, ..RunResult::default() }
     }
 
-    /// A run, killed or disturbed where the edit says so.
-    pub fn make(&mut self, how: &How, edit: &Edit) -> Made {
+    /// A run that is killed or disturbed as the edit requires.
+    pub fn make(&mut self, how: &How, edit: &Edit) -> RunResult {
         let args = how.args(&self.steps);
         if let Some(line) = how.killed_at {
             return self.killed(&args, line);
@@ -197,7 +197,7 @@ impl Project {
         let (step, what) = (self.steps[*number].clone(), *what);
         let text = match what {
             Disturbance::Rewritten(file) | Disturbance::RewrittenWithTime(file) => self.files.texts[file],
-            // Another one than any that is drawn.
+            // Different from any that is drawn.
             _ => 9,
         };
         let reads_steps = !clean::reads(&self.steps, *number).is_empty();
@@ -205,51 +205,51 @@ impl Project {
         let Some((before, after)) = hooks else { return self.run(&args) };
         self.write(&format!("hooks/before{number}"), before.as_bytes());
         self.write(&format!("hooks/after{number}"), after.as_bytes());
-        let mut made = self.run(&args);
+        let mut result = self.run(&args);
         for hook in ["before", "after"] {
             fs::remove_file(self.root().join(format!("hooks/{hook}{number}"))).unwrap();
         }
         if fs::remove_file(self.root().join("fired")).is_err() {
-            return made;
+            return result;
         }
-        made.disturbed = true;
+        result.disturbed = true;
         match (what, step.file) {
             (Disturbance::Changed(file), _) => {
                 let mut files = self.files.clone();
                 files.texts[file] = text;
-                made.changed = (files != self.files).then_some(files);
+                result.changed = (files != self.files).then_some(files);
             }
             (Disturbance::Taken, Some(file)) => {
-                made.taken = Some((file, vec![letter(self.files.texts[file])]))
+                result.taken = Some((file, vec![letter(self.files.texts[file])]))
             }
             _ => {}
         }
-        made
+        result
     }
 
-    /// A run that ends when it prints a line of that number.
-    fn killed(&self, args: &[String], line: usize) -> Made {
+    /// A run that is killed when it prints a line of that number.
+    fn killed(&self, args: &[String], line: usize) -> RunResult {
         let mut child = self.command(args).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         for (number, _) in lines.map_while(Result::ok).enumerate() {
             if number == line {
-                // It may have ended this moment.
+                // It may just have ended.
                 let _ = child.kill();
             }
         }
         child.wait().unwrap();
-        Made::default()
+        RunResult::default()
     }
 
-    /// The keys whose results are there and whole: nothing that would make them again may run.
+    /// The keys whose results are present and intact: steps that would build them again must not run.
     pub fn whole_results(&self) -> BTreeSet<StageKey> {
         let store = ContentStore::open(&self.cache()).unwrap();
         let records = store.records();
-        let whole = records.iter().filter(|record| store.open_tree(&record.tree).is_ok());
-        whole.map(|record| record.key_text.key()).collect()
+        let intact = records.iter().filter(|record| store.open_tree(&record.tree).is_ok());
+        intact.map(|record| record.key_text.key()).collect()
     }
 
-    /// Keeps what steps are to leave.
+    /// Stores the expected output of the steps.
     pub fn remember(&mut self, outcomes: &BTreeMap<usize, Outcome>) {
         for (number, outcome) in outcomes {
             if let Outcome::Leaves(tree) = outcome {
@@ -261,32 +261,37 @@ impl Project {
         }
     }
 
-    /// No step runs whose result was there, and none twice.
-    pub fn check_runs(&self, made: &Made, how: &How, whole: &BTreeSet<StageKey>) -> Result<(), String> {
-        if made.disturbed {
+    /// Checks that no step runs whose result was present, and that none runs twice.
+    pub fn check_runs(
+        &self,
+        result: &RunResult,
+        how: &How,
+        intact: &BTreeSet<StageKey>,
+    ) -> Result<(), String> {
+        if result.disturbed {
             return Ok(());
         }
         let done =
-            made.err.lines().filter_map(|line| Some(line.split_once("] ")?.1.split_once(" done in")?.0));
+            result.err.lines().filter_map(|line| Some(line.split_once("] ")?.1.split_once(" done in")?.0));
         let ran: Vec<&str> = done.collect();
         let store = ContentStore::open(&self.cache()).unwrap();
         let records = store.records();
         let forced = how.forced.map(|forced| script::name(&self.steps, forced));
         for step in &ran {
             if ran.iter().filter(|other| *other == step).count() > 1 {
-                return Err(format!("{step} ran twice: {}", made.err));
+                return Err(format!("{step} ran twice: {}", result.err));
             }
             let record = records.iter().rev().find(|record| record.step == **step);
             if let Some(record) = record.filter(|_| forced.as_deref() != Some(step))
-                && whole.contains(&record.key_text.key())
+                && intact.contains(&record.key_text.key())
             {
-                return Err(format!("a fresh step ran: {step}: {}", made.err));
+                return Err(format!("a fresh step ran: {step}: {}", result.err));
             }
         }
         Ok(())
     }
 
-    /// Nothing that a step started is left.
+    /// Checks that no process of a step is left.
     pub fn check_processes(&self) -> Result<(), String> {
         let file = self.root().join("escaped");
         let Ok(pid) = fs::read_to_string(&file) else { return Ok(()) };
@@ -297,16 +302,16 @@ impl Project {
         }
     }
 
-    /// The files of the project are what they were, and are a person's to write.
-    pub fn check_files(&mut self, made: &Made) -> Result<(), String> {
-        if let Some((file, bytes)) = &made.taken {
+    /// Checks that the files of the project are unchanged and writable.
+    pub fn check_files(&mut self, result: &RunResult) -> Result<(), String> {
+        if let Some((file, bytes)) = &result.taken {
             let root = self.root();
             let in_place = fs::read(root.join(script::file(*file))).ok();
             let left = contents(&self.cache())
                 .into_iter()
                 .any(|(path, held)| path.ends_with("taken") && held == *bytes);
             if in_place.as_ref() != Some(bytes) && !left {
-                return Err(format!("a file that a step moved is lost: {}", made.err));
+                return Err(format!("a file that a step moved is lost: {}", result.err));
             }
             self.write_file(*file, bytes[0] - letter(0));
         }
@@ -320,8 +325,8 @@ impl Project {
             if held == [letter(9)] {
                 self.files.texts[file] = 9;
             } else if held != [letter(self.files.texts[file])] {
-                // A run that was killed may have left it so.
-                if made.code.is_some() {
+                // A killed run may have left it so.
+                if result.code.is_some() {
                     return Err(format!("{} holds {held:?}", path.display()));
                 }
                 self.write_file(file, self.files.texts[file]);
@@ -330,7 +335,7 @@ impl Project {
         Ok(())
     }
 
-    /// What is kept as a step's result, and is what its name says, is what the step was to leave.
+    /// Checks that every intact result of a step has the expected content.
     pub fn check_records(&self) -> Result<(), String> {
         let store = ContentStore::open(&self.cache()).unwrap();
         for record in store.records() {
@@ -338,7 +343,7 @@ impl Project {
             let folder = self.cache().join("trees").join(record.tree.to_string());
             let is_intact = store.open_tree(&record.tree).is_ok();
             let found = tree_of(&folder);
-            // A step may have run before it was renamed, or under a kill: then others remember it.
+            // A step may have run before it was renamed, or during a kill: then other records know it.
             if is_intact && !seen.contains(&found) && !self.seen.values().flatten().any(|tree| *tree == found)
             {
                 return Err(format!(
@@ -351,7 +356,7 @@ impl Project {
     }
 }
 
-/// What a folder holds.
+/// The content of a folder.
 fn tree_of(folder: &Path) -> Tree {
     let item = |item: fs::DirEntry| {
         let metadata = item.metadata().unwrap();

@@ -1,5 +1,5 @@
-//! Drawn steps as a pipeline file, and what happens during a step as lines of shell that its command reads from files
-//! which are no part of its key.
+//! Drawn steps as a pipeline file. Actions during a step are shell lines in files that its command reads and that are
+//! not part of its key.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,17 +7,17 @@ use std::path::Path;
 use super::clean::{self, IN_FOLDER};
 use super::drawn::{Disturbance, Drawn, FOLDER, Leaves, NAMES, Work};
 
-/// Where a file of the project is, from the project's root.
+/// The path of a file of the project, from the project's root.
 pub fn file(number: usize) -> String {
     if number == FOLDER { format!("folder/{}", IN_FOLDER[0]) } else { format!("file{number}") }
 }
 
-/// The name of the step of that number.
+/// The name of the step with that number.
 pub fn name(steps: &[Drawn], number: usize) -> String {
     format!("{}{number}", if steps[number].renamed { "renamed" } else { "s" })
 }
 
-/// The whole file of a pipeline with these steps.
+/// The complete pipeline file with these steps.
 pub fn whole(steps: &str) -> String {
     format!(
         "(default_profile: \"mini\", profiles: [(name: \"mini\", about: \"drawn\")], steps: [\n{steps}], targets: {{}})\n"
@@ -69,7 +69,7 @@ pub fn pipeline(root: &Path, drawn: &[Drawn]) -> String {
     whole(&text)
 }
 
-/// What a command runs. `$o` is its output, `$@` the texts of other steps that it reads.
+/// The shell line of a command. `$o` is its output, `$@` the texts of other steps that it reads.
 fn line(root: &Path, number: usize, step: &Drawn, reads: &[(usize, bool)], leaves: Leaves) -> String {
     let texts: Vec<String> = (0..)
         .zip(reads)
@@ -116,7 +116,7 @@ fn line(root: &Path, number: usize, step: &Drawn, reads: &[(usize, bool)], leave
     line + &hook("after") + "true\n"
 }
 
-/// What is to be read before and after the work of a step; `None` where the step gives no occasion for it.
+/// The lines to run before and after the work of a step; `None` if the action is impossible for the step.
 pub fn hooks(
     root: &Path,
     step: &Drawn,
@@ -127,7 +127,7 @@ pub fn hooks(
     let path = |number: usize| root.join(file(number)).display().to_string();
     let (root_text, letter) = (root.display(), char::from(clean::letter(text)));
     let kept = format!("{root_text}/kept");
-    // It is ended with its step, long before it would write; a busy machine may keep the step waiting meanwhile.
+    // It is killed with its step, long before it would write; meanwhile a busy machine may delay the step.
     let later = |detached: &str| {
         let script = format!("exec 3>>\"$0\"; echo $$ > {root_text}/escaped; sleep 5; printf EVIL >&3");
         let started = detached.replace("SCRIPT", &format!("sh -c '{script}' \"$o/text\""));
@@ -138,8 +138,8 @@ pub fn hooks(
             let file = path(file);
             (format!("printf Z > {file}\n"), format!("printf {letter} > {file}\n"))
         }
-        // A link changes the same times of a file as writing it and setting its time back: a step that links its input cannot be
-        // distinguished from one whose input was rewritten so.
+        // A link changes the same times of a file as a write that restores its time: a step that links its input
+        // looks like one whose input was rewritten so.
         Disturbance::RewrittenWithTime(_) if step.work == Work::Command(Leaves::HardLink) => return None,
         // Another user's file keeps its new time.
         Disturbance::RewrittenWithTime(file) => {

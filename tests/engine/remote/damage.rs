@@ -1,5 +1,4 @@
-//! Objects that are not what they were: each is refused and named, what it is part of is made here, and whoever has it
-//! whole mends it.
+//! Damaged objects: each is reported, its step runs here, and a machine with the complete result repairs it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -30,11 +29,11 @@ fn each_kind(kind: &str, harm: fn(&Path)) {
     for object in objects {
         harm(&object);
         let name = format!("v1/{kind}/{}", object.file_name().unwrap().to_str().unwrap());
-        // Asks for everything, bytes included.
+        // Requests everything, including bytes.
         let second = machine();
         let pull = on(&server, &second, &["pull", "large", "many", "left", "head", "table"]);
         assert!(
-            pull.err.contains(&name) && pull.err.contains("is damaged and counts as absent"),
+            pull.err.contains(&name) && pull.err.contains(" counts as missing: "),
             "{name}: {}",
             pull.err
         );
@@ -42,7 +41,7 @@ fn each_kind(kind: &str, harm: fn(&Path)) {
         let run = on(&server, &second, &["make"]).expect(0);
         assert_eq!(reports(&second), expected, "{name}: {}", run.err);
         assert_eq!(second.trees(), first.trees());
-        // The first has it whole, if the second has not mended it.
+        // The first machine has the complete result, if the second has not repaired it.
         on(&server, &first, &["push", "--again"]).expect(0);
         on(&server, &machine(), &["pull", "large", "many", "left", "head", "table"]).expect(0);
     }
@@ -79,12 +78,12 @@ fn a_chunk_cut_short() {
 }
 
 #[test]
-fn a_chunk_that_is_gone() {
+fn a_missing_chunk() {
     each_kind("chunks", |path| fs::remove_file(path).unwrap());
 }
 
 #[test]
-fn what_was_found_damaged_and_made_here_is_mended_at_once() {
+fn a_damaged_object_that_was_rebuilt_here_is_repaired_at_once() {
     let (server, first) = (Server::start(), machine());
     on(&server, &first, &["make"]).expect(0);
     let objects = server.objects("chunks");
@@ -100,10 +99,10 @@ fn what_was_found_damaged_and_made_here_is_mended_at_once() {
 }
 
 #[test]
-fn chunks_of_another_tree_are_seen_though_each_is_whole() {
+fn intact_chunks_of_another_tree_are_noticed() {
     let (server, first) = (Server::start(), machine());
     on(&server, &first, &["make"]).expect(0);
-    // A tree that lists another tree's chunks, sealed as it must be.
+    // A tree that lists another tree's chunks, with a valid checksum.
     let trees = server.objects("trees");
     let texts: Vec<String> = trees.iter().map(|tree| fs::read_to_string(tree).unwrap()).collect();
     let chunk = |text: &str| text.lines().last().unwrap().to_owned();
@@ -117,6 +116,6 @@ fn chunks_of_another_tree_are_seen_though_each_is_whole() {
     fs::write(&trees[table], format!("{seal}\n{body}")).unwrap();
     let second = machine();
     let run = on(&server, &second, &["make"]).expect(0);
-    assert!(run.err.contains("is damaged and counts as absent"), "{}", run.err);
+    assert!(run.err.contains(" counts as missing: "), "{}", run.err);
     assert_eq!(reports(&second), reports(&first));
 }

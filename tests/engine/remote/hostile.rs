@@ -1,5 +1,5 @@
-//! A store of which somebody else has the say: sizes and names that are lies, objects without end, servers that say nothing.
-//! Each costs a warning, a little memory and seconds, and the step runs here.
+//! A hostile remote cache: false sizes and names, endless objects, silent servers. Each costs a warning, little
+//! memory and a few seconds, and the step runs here.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use super::{machine, made_alone, reports};
 use crate::process::{Run, finished};
 use crate::support::TestSpace;
 
-/// More memory than this no object may take, in KiB.
+/// Limit of memory for any object, in KiB.
 const MEMORY: u64 = 2_000_000;
 
 /// A folder that a first machine has filled.
@@ -33,12 +33,12 @@ fn objects(store: &str, kind: &str) -> Vec<PathBuf> {
     items.map(|item| item.unwrap().path()).collect()
 }
 
-/// Builds everything with the store under a limit of memory and time; it warns and is right.
+/// Builds everything with the remote cache under a limit of memory and time. It warns, and the result is right.
 fn costs_a_warning(store: &str, what: &str) -> Run {
     let (second, since) = (machine(), Instant::now());
     let make = format!("ulimit -v {MEMORY}; exec timeout 60 \"$0\" make --remote-readonly --remote \"$1\"");
     let program = second.command(&[]).get_program().to_owned();
-    // A server is one of S3, as it may speak without encryption.
+    // A server is an S3 one, because it may be unencrypted.
     let (place, port) = match store.strip_prefix("port ") {
         Some(port) => ("s3://results/paper", port),
         None => (store, "9"),
@@ -59,7 +59,7 @@ fn sealed(body: &str) -> String {
 }
 
 #[test]
-fn sizes_in_a_tree_object_that_nothing_backs() {
+fn false_sizes_in_a_tree_object() {
     for size in ["18446744073709551615", "9223372036854775807", "1099511627776", "184467440737095516150"] {
         let (first, store) = filled();
         // A record of a tree that names a file of that size.
@@ -79,20 +79,20 @@ fn sizes_in_a_tree_object_that_nothing_backs() {
 }
 
 #[test]
-fn an_object_of_gigabytes_in_the_place_of_any() {
+fn any_object_replaced_by_gigabytes() {
     for kind in ["records", "trees", "chunks"] {
         let (_first, store) = filled();
         for object in objects(&store, kind) {
-            // Sparse: it takes no room here.
+            // A sparse file, which takes no space here.
             File::options().write(true).open(object).unwrap().set_len(4 << 30).unwrap();
         }
         let run = costs_a_warning(&store, kind);
-        assert!(run.err.contains("it has 4294967296 bytes, and at most "), "{kind}: {}", run.err);
+        assert!(run.err.contains("it has 4294967296 bytes, more than the limit of "), "{kind}: {}", run.err);
     }
 }
 
 #[test]
-fn pipes_devices_links_and_folders_in_the_place_of_objects() {
+fn objects_replaced_by_pipes_devices_links_and_folders() {
     for (kind, specials) in
         [("records", ["pipe", "folder"]), ("trees", ["device", "pipe"]), ("chunks", ["nowhere", "pipe"])]
     {
@@ -109,7 +109,7 @@ fn pipes_devices_links_and_folders_in_the_place_of_objects() {
             }
             let run = costs_a_warning(&store, special);
             assert!(run.err.contains("it is not a regular file"), "{kind} {special}: {}", run.err);
-            // Whoever has the results mends what can be replaced.
+            // A machine with the results repairs what can be replaced.
             let push = first.run(&["push", "--again", "--remote", &store]);
             if special != "folder" {
                 push.expect(0);
@@ -120,7 +120,7 @@ fn pipes_devices_links_and_folders_in_the_place_of_objects() {
 }
 
 #[test]
-fn a_record_that_says_other_things_of_its_tree_than_the_tree() {
+fn a_record_that_contradicts_its_tree() {
     let (first, store) = filled();
     let record = first.record("left");
     let object = Path::new(&store).join("v1/records").join(record.key_text.key().to_string());
@@ -156,7 +156,7 @@ fn server(words: &'static [&'static str], last: &'static str) -> u16 {
 }
 
 #[test]
-fn a_server_that_says_nothing_or_a_byte_a_second_is_given_up_after_seconds() {
+fn a_silent_or_very_slow_server_times_out_after_seconds() {
     const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nLast-Modified: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
                         ETag: \"1\"\r\nContent-Length: 100000\r\n\r\n";
     for (words, last) in [
@@ -169,6 +169,6 @@ fn a_server_that_says_nothing_or_a_byte_a_second_is_given_up_after_seconds() {
         let port = server(words, last);
         let run = costs_a_warning(&format!("port {port}"), &format!("{words:?} {last}"));
         assert_eq!(run.err.matches("warning").count(), 1, "{}", run.err);
-        assert!(run.err.contains("going on without the shared store"), "{}", run.err);
+        assert!(run.err.contains("continuing without the remote cache"), "{}", run.err);
     }
 }

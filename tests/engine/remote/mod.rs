@@ -1,5 +1,5 @@
-//! The shared store end to end, with toy stages and a real S3 server: two machines, each with a cache of its own, and all
-//! that goes wrong between them. The machines are folders; the program is `examples/toy.rs`.
+//! The remote cache end to end, with toy stages and a real S3 server: two machines with their own caches, and all
+//! kinds of failures between them. The machines are folders; the program is `examples/toy.rs`.
 
 mod conflict;
 mod damage;
@@ -16,7 +16,7 @@ use super::process::{Run, finished};
 use super::support::TestSpace;
 use server::Server;
 
-/// Steps of all shapes: many small files, a deep path, a published end.
+/// Steps of different kinds: many small files, a deep path, a published end.
 const STEPS: &str = r#"
     (name: "large", stage: "fill", params: (seed: 1, kilobytes: 50)),
     (name: "many", stage: "fill", params: (seed: 2, kilobytes: 1, files: 40)),
@@ -25,12 +25,12 @@ const STEPS: &str = r#"
     (name: "table", stage: "join", params: (text: "t"), inputs: {"in": ["head/text", "left/parts/0"]}, publish: "tables"),
 "#;
 
-/// A machine with the steps.
+/// A machine with these steps.
 fn machine() -> TestSpace {
     TestSpace::new(STEPS)
 }
 
-/// Runs the program on a machine that has the store.
+/// Runs the program on a machine with the remote cache.
 fn on(server: &Server, machine: &TestSpace, args: &[&str]) -> Run {
     finished(server.with(machine.command(args)).output().unwrap())
 }
@@ -51,11 +51,11 @@ fn reports(machine: &TestSpace) -> BTreeMap<PathBuf, Vec<u8>> {
     found.into_iter().map(|(path, bytes)| (path.strip_prefix(&root).unwrap().to_owned(), bytes)).collect()
 }
 
-/// What a machine without any store makes.
+/// The reports of a machine without a remote cache.
 fn made_alone() -> BTreeMap<PathBuf, Vec<u8>> {
     let alone = machine();
     alone.make().expect(0);
-    let made = reports(&alone);
-    assert!(!made.is_empty());
-    made
+    let expected = reports(&alone);
+    assert!(!expected.is_empty());
+    expected
 }

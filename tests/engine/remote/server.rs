@@ -1,4 +1,4 @@
-//! A real S3 server in this process, over a folder, that checks signatures; and what goes wrong with servers, on demand.
+//! A real S3 server in this process, over a folder, that checks signatures and simulates failures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,21 +28,21 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 const KEY: &str = "AKEXAMPLE";
 const SECRET: &str = "no-secret-at-all";
 
-/// What is to go wrong.
+/// The simulated failures.
 #[derive(Debug, Default)]
 pub struct Faults {
-    /// So many requests are answered with 503.
+    /// This many requests are answered with 503.
     pub unavailable: usize,
-    /// So many bodies stop half way and never go on.
+    /// This many bodies stop half way and never continue.
     pub stalled: usize,
-    /// So many bodies end half way.
+    /// This many bodies end half way.
     pub cut: usize,
-    /// After so many requests the server is dead.
+    /// After this many requests the server is dead.
     pub dies_after: Option<usize>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct State {
     faults: Faults,
     requests: BTreeSet<(String, String)>,
 }
@@ -51,7 +51,7 @@ struct Told {
 pub struct Server {
     port: u16,
     folder: TempDir,
-    told: Arc<Mutex<Told>>,
+    state: Arc<Mutex<State>>,
     _runtime: Runtime,
 }
 
@@ -68,26 +68,26 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let told = Arc::new(Mutex::new(Told::default()));
-        let shared = Arc::clone(&told);
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = Arc::clone(&state);
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             loop {
                 let Ok((socket, _)) = listener.accept().await else { continue };
-                let (service, told) = (service.clone(), Arc::clone(&shared));
+                let (service, state) = (service.clone(), Arc::clone(&shared));
                 tokio::spawn(async move {
                     let answer =
-                        service_fn(move |request| answer(service.clone(), Arc::clone(&told), request));
+                        service_fn(move |request| answer(service.clone(), Arc::clone(&state), request));
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(socket), answer)
                         .await;
                 });
             }
         });
-        Self { port, folder, told, _runtime: runtime }
+        Self { port, folder, state, _runtime: runtime }
     }
 
-    /// Gives a command the store and the right keys.
+    /// Sets the address and the right credentials for a command.
     pub fn with(&self, mut command: Command) -> Command {
         command
             .env("REPRO_REMOTE", "s3://results/paper")
@@ -100,22 +100,22 @@ impl Server {
         command
     }
 
-    /// From now on, this goes wrong.
+    /// Simulates these failures from now on.
     pub fn set(&self, faults: Faults) {
-        self.told.lock().unwrap().faults = faults;
+        self.state.lock().unwrap().faults = faults;
     }
 
-    /// How many objects each method was used on since this was last called; asking again does not count.
+    /// The number of objects per method since the last call; repeated requests count once.
     pub fn requests(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
-        let distinct: BTreeSet<(String, String)> = std::mem::take(&mut self.told.lock().unwrap().requests);
+        let distinct: BTreeSet<(String, String)> = std::mem::take(&mut self.state.lock().unwrap().requests);
         for (method, _) in distinct {
             *counts.entry(method).or_default() += 1;
         }
         counts
     }
 
-    /// The files of the objects whose names begin so, by name.
+    /// The files of the objects whose names have this prefix, by name.
     pub fn objects(&self, kind: &str) -> Vec<PathBuf> {
         let folder = self.folder.path().join("results/paper/v1").join(kind);
         let mut found: Vec<PathBuf> = list(&folder);
@@ -135,14 +135,14 @@ fn list(folder: &Path) -> Vec<PathBuf> {
 
 async fn answer(
     service: S3Service,
-    told: Arc<Mutex<Told>>,
+    state: Arc<Mutex<State>>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, io::Error> {
     let is_get = request.method() == Method::GET;
     let (stalls, cuts) = {
-        let told = &mut *told.lock().unwrap();
-        told.requests.insert((request.method().to_string(), request.uri().path().to_owned()));
-        if let Some(left) = &mut told.faults.dies_after {
+        let state = &mut *state.lock().unwrap();
+        state.requests.insert((request.method().to_string(), request.uri().path().to_owned()));
+        if let Some(left) = &mut state.faults.dies_after {
             if *left == 0 {
                 return Err(io::Error::other("dead"));
             }
@@ -153,11 +153,11 @@ async fn answer(
             *number = number.saturating_sub(1);
             is_due
         };
-        if one_of(&mut told.faults.unavailable) {
+        if one_of(&mut state.faults.unavailable) {
             let body = Full::new(Bytes::from("slow down")).map_err(|never| match never {}).boxed_unsync();
             return Ok(Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).body(body).unwrap());
         }
-        (is_get && one_of(&mut told.faults.stalled), is_get && one_of(&mut told.faults.cut))
+        (is_get && one_of(&mut state.faults.stalled), is_get && one_of(&mut state.faults.cut))
     };
     let response = hyper::service::Service::call(&service, request)
         .await

@@ -1,4 +1,4 @@
-//! What one machine has made, another need not: what is asked, what is fetched, what runs.
+//! A second machine reuses the results of the first: what is requested, what is fetched, what runs.
 
 use std::fs;
 
@@ -19,11 +19,11 @@ fn a_second_machine_runs_nothing_and_fetches_only_what_it_publishes() {
     assert_eq!(second.cached("trees").len(), 1, "only the table's bytes are needed");
     server.requests();
     assert!(on(&server, &second, &["make"]).expect(0).err.starts_with("nothing to do"));
-    assert!(server.requests().is_empty(), "nothing is asked where nothing is to do");
+    assert!(server.requests().is_empty(), "without work there is no request");
 }
 
 #[test]
-fn a_large_file_travels_in_chunks_and_each_is_sent_once() {
+fn a_large_file_is_sent_in_chunks_and_each_is_sent_once() {
     let (server, first, second) = (Server::start(), machine(), machine());
     let large = super::STEPS.replace("kilobytes: 50", "kilobytes: 17000");
     first.steps(&large);
@@ -39,10 +39,10 @@ fn a_large_file_travels_in_chunks_and_each_is_sent_once() {
 }
 
 #[test]
-fn what_becomes_known_while_steps_run_is_asked_for_then() {
+fn keys_that_become_known_during_the_run_are_looked_up() {
     let (server, first, second) = (Server::start(), machine(), machine());
     on(&server, &first, &["make"]).expect(0);
-    // Another seed, but what `head` reads of it is the same: only the first bytes count.
+    // Another seed, but `head` reads only the first bytes, which are the same.
     let changed = super::STEPS.replace("\"left/text\", \"large/file0\"", "\"left/text\"").replace(
         "(name: \"head\"",
         "(name: \"again\", stage: \"join\", params: (text: \"new\"), inputs: {\"in\": [\"head/text\"]}), (name: \"head\"",
@@ -50,7 +50,7 @@ fn what_becomes_known_while_steps_run_is_asked_for_then() {
     second.steps(&changed);
     let run = on(&server, &second, &["make"]).expect(0);
     assert_eq!(run.ran(), ["again", "head", "table"], "{}", run.err);
-    // And back: `table` has a key that only `head`, which runs here anew, can tell.
+    // And back: the key of `table` is known only after `head` has run here again.
     let third = machine();
     third.steps(&super::STEPS.replace("(chars: 3)", "(chars: 2)"));
     on(&server, &third, &["make"]).expect(0);
@@ -61,7 +61,7 @@ fn what_becomes_known_while_steps_run_is_asked_for_then() {
 }
 
 #[test]
-fn an_early_cutoff_here_finds_the_rest_there() {
+fn after_an_early_cutoff_here_the_rest_is_fetched() {
     let steps = |text: &str| {
         format!(
             r#"(name: "a", stage: "join", params: (text: "{text}")),
@@ -74,7 +74,7 @@ fn an_early_cutoff_here_finds_the_rest_there() {
         (Server::start(), TestSpace::new(&steps("x1")), TestSpace::new(&steps("x2")));
     on(&server, &first, &["make"]).expect(0);
     let run = on(&server, &second, &["make"]).expect(0);
-    assert_eq!(run.ran(), ["a", "b"], "what reads `b` was made by the first: {}", run.err);
+    assert_eq!(run.ran(), ["a", "b"], "the readers of `b` come from the first machine: {}", run.err);
     assert!(run.err.contains("d fetched"), "{}", run.err);
     assert_eq!(reports(&second), reports(&first));
 }
@@ -94,7 +94,7 @@ fn push_and_pull_by_hand() {
     let status = second.run(&["status"]).expect(0).out;
     assert!(
         status.contains("fresh    many") && status.contains("stale    large"),
-        "only that was asked for: {status}"
+        "only that was requested: {status}"
     );
     second.steps(&super::STEPS.replace("seed: 2", "seed: 3"));
     let run = on(&server, &second, &["pull"]).expect(4);
@@ -103,7 +103,7 @@ fn push_and_pull_by_hand() {
 }
 
 #[test]
-fn a_machine_that_may_only_read_writes_nothing() {
+fn a_read_only_machine_writes_nothing() {
     let (server, first, second) = (Server::start(), machine(), machine());
     on(&server, &first, &["make", "left"]).expect(0);
     server.requests();
@@ -116,7 +116,7 @@ fn a_machine_that_may_only_read_writes_nothing() {
 }
 
 #[test]
-fn a_folder_is_a_store_too() {
+fn a_folder_can_be_a_remote_cache() {
     let (first, second, folder) = (machine(), machine(), tempfile::tempdir().unwrap());
     let store = folder.path().join("not/yet/there");
     let store = store.to_str().unwrap();
@@ -127,15 +127,15 @@ fn a_folder_is_a_store_too() {
 }
 
 #[test]
-fn what_names_no_store_is_refused() {
+fn an_invalid_remote_is_an_error() {
     let space = machine();
-    for (place, told) in [
-        ("ftp://x/y", "names no shared store"),
-        ("s3://", "names no shared store"),
-        ("https://me:secret@host/x", "a password in it would be told to everybody"),
+    for (place, expected) in [
+        ("ftp://x/y", "is not a remote cache"),
+        ("s3://", "is not a remote cache"),
+        ("https://me:secret@host/x", "the URL contains a password, which others could read"),
     ] {
         let run = space.run(&["make", "--remote", place]).expect(2);
-        assert!(run.err.contains(told) && !run.err.contains("secret@"), "{place}: {}", run.err);
+        assert!(run.err.contains(expected) && !run.err.contains("secret@"), "{place}: {}", run.err);
     }
     space.run(&["pull"]).expect(2);
 }
