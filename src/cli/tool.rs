@@ -140,6 +140,10 @@ impl Results for Judged<'_> {
         &self.context.pipeline.file
     }
 
+    fn other_files(&self) -> Vec<PathBuf> {
+        self.context.pipeline.other_files.iter().map(|(path, _)| path.clone()).collect()
+    }
+
     fn profile(&self) -> &str {
         &self.context.pipeline.profile
     }

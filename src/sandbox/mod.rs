@@ -201,11 +201,11 @@ mod tests {
         let error =
             super::strict::strict_by(missing, &mut command, &Allowed::default()).unwrap_err().to_string();
         assert!(
-            error.contains("`sandbox: strict` needs Landlock, which this kernel does not offer"),
+            error.contains("`sandbox: \"strict\"` needs Landlock, which this kernel does not offer"),
             "{error}"
         );
         assert!(
-            error.contains("no such system call") && error.contains("`sandbox: report` may do"),
+            error.contains("no such system call") && error.contains("`sandbox: \"report\"` may do"),
             "{error}"
         );
         assert!(!folder.path().join("ran").exists());

@@ -1,4 +1,4 @@
-//! Memory files of a step's own: in `sandbox: strict` a step sees a new `/dev/shm`, so that no step reads what another
+//! Memory files of a step's own: in `sandbox: "strict"` a step sees a new `/dev/shm`, so that no step reads what another
 //! one left there. Programs need one: semaphores, and batches that processes of PyTorch hand each other.
 
 use std::fs;

@@ -45,8 +45,8 @@ pub(super) fn strict_by(
         let thread = scope.spawn(|| {
             restrict(allowed).map_err(|error| {
                 io::Error::other(format!(
-                    "`sandbox: strict` needs Landlock, which this kernel does not offer ({error}); \
-                     `sandbox: report` may do"
+                    "`sandbox: \"strict\"` needs Landlock, which this kernel does not offer ({error}); \
+                     `sandbox: \"report\"` may do"
                 ))
             })?;
             // Where it may not be watched it is kept from what it may not open all the same.

@@ -66,7 +66,7 @@ pub(super) fn watched(
     let child = match command.spawn() {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) && must => {
             return Err(io::Error::other(
-                "`sandbox: report` watches by ptrace, which this system does not permit; `sandbox: strict` may do",
+                "`sandbox: \"report\"` watches by ptrace, which this system does not permit; `sandbox: \"strict\"` may do",
             ));
         }
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {

@@ -34,4 +34,8 @@ fn what_a_tool_does_not_take_is_told_with_code_2() {
                 && line.ends_with("Prints the texts that steps wrote")),
         "{help}"
     );
+    let help = space.run(&["read", "-h"]).expect(0).out;
+    for words in ["<STEPS>...", "--between <TEXT>"] {
+        assert!(help.contains(words), "{words}\n{help}");
+    }
 }
