@@ -217,7 +217,7 @@ impl Context {
     ) -> Result<Plan<'a>, CliError> {
         let plan = judge(&self.pipeline, workspace, &Request { targets, forced });
         match workspace.unusable_file(plan.needed().map(|node| &self.pipeline.graph[node])) {
-            Some(file) => Err(CliError::File { pipeline: self.pipeline.file.clone(), file }),
+            Some(file) => Err(CliError::File { pipeline: self.pipeline.file.clone(), file: Box::new(file) }),
             None => Ok(plan),
         }
     }
