@@ -76,7 +76,7 @@ pub enum ProjectError {
         /// The pipeline file.
         pipeline: PathBuf,
         /// The file, and the step that reads it.
-        file: UnusableFile,
+        file: Box<UnusableFile>,
     },
 }
 
@@ -266,7 +266,7 @@ impl<'r> Project<'r> {
         let pipeline = self.pipeline()?;
         let plan = plan(pipeline, workspace, &Request { targets, forced });
         match workspace.unusable_file(plan.needed().map(|node| &pipeline.graph[node])) {
-            Some(file) => Err(ProjectError::File { pipeline: self.file.clone(), file }),
+            Some(file) => Err(ProjectError::File { pipeline: self.file.clone(), file: Box::new(file) }),
             None => Ok(plan),
         }
     }

@@ -194,7 +194,7 @@ fn needs_may_be_said_once_for_a_stage() {
             .unwrap()
     };
     assert_eq!(needs("run-fc-1"), "cpu 2, gpu 1", "a step's own needs override them");
-    assert_eq!(needs("one"), "cpu 2, memory 1 GiB, gpu 0.5");
+    assert_eq!(needs("one"), "cpu 2, memory 1.0 GiB, gpu 0.5");
     assert_eq!(needs("table"), "cpu 1");
     for (wrong, problem) in [
         ("{\"tarin\": (cpu: 2)}", "these needs are for no step: no stage or step is called `tarin`"),
@@ -233,15 +233,17 @@ fn a_profile_in_a_file_of_its_own_is_like_one_in_the_pipeline_file() {
     // It is kept with the pipeline, and a change of it is seen.
     let kept = pipeline.to_bytes().unwrap();
     assert!(Pipeline::from_bytes(&kept, &file).is_some());
-    for (wrong, position, message) in [
-        (inline.replace("\"make\"", "\"maek\""), (1, 68), "there is no stage `maek`"),
-        (inline.replace("about", "abuot"), (1, 18), "unknown field `abuot`"),
-        (inline.replace("sources: [", "sources [\n"), (1, 42), ""),
-        (inline.replace("\"data\"", "\"./data\""), (1, 51), "`./data` is no name"),
+    for (right, wrong, message) in [
+        ("\"make\"", "\"maek\"", "there is no stage `maek`"),
+        ("about", "abuot", "unknown field `abuot`"),
+        ("[(name: \"data\"", "(name: \"data\"", ""),
+        ("\"data\"", "\"./data\"", "`./data` is no name"),
     ] {
-        std::fs::write(&other, &wrong).unwrap();
+        let wrong_text = inline.replace(right, wrong);
+        std::fs::write(&other, &wrong_text).unwrap();
         let error = load("paper").unwrap_err();
-        assert_eq!((error.position, &error.file), (Some(position), &other), "{error}");
+        let column = wrong_text.find(wrong).unwrap() + 1;
+        assert_eq!((error.position, &error.file), (Some((1, column)), &other), "{error}");
         assert!(error.message.contains(message), "{error}");
         assert!(Pipeline::from_bytes(&kept, &file).is_none());
     }

@@ -35,7 +35,7 @@ pub enum CliError {
         /// The pipeline file.
         pipeline: PathBuf,
         /// Which file, and who reads it.
-        file: UnusableFile,
+        file: Box<UnusableFile>,
     },
     /// The cache cannot be used.
     Store(StoreError),

@@ -172,6 +172,10 @@ impl Results for Judged<'_> {
         &self.pipeline.file
     }
 
+    fn other_files(&self) -> Vec<PathBuf> {
+        self.pipeline.other_files.iter().map(|(path, _)| path.clone()).collect()
+    }
+
     fn profile(&self) -> &str {
         &self.pipeline.profile
     }

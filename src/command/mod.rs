@@ -225,7 +225,7 @@ fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), Stage
     undeclared.iter().for_each(|message| job.progress.warn(message));
     check_end(params, place, ended.status).map_err(|error| match error {
         StageError::Failed(problem) if params.sandbox == Sandbox::Strict => StageError::Failed(format!(
-            "{problem}\n  {}in `sandbox: strict` it may open only its inputs, `{{out}}`, `{{scratch}}`, folders of the \
+            "{problem}\n  {}in `sandbox: \"strict\"` it may open only its inputs, `{{out}}`, `{{scratch}}`, folders of the \
              system and those of `sandbox_read`",
             undeclared.iter().map(|message| format!("{message}\n  ")).collect::<String>()
         )),

@@ -49,9 +49,14 @@ impl<'a> Text<'a> {
 
     /// The place of `part`, which must be a slice of one of the texts.
     pub fn span(&self, part: &str) -> Span {
-        let found =
-            self.files.iter().position(|file| file.text.as_bytes().as_ptr_range().contains(&part.as_ptr()));
-        let file = found.unwrap_or(0);
+        let place = |end: usize| {
+            self.files.iter().position(|file| {
+                let start = file.text.as_ptr() as usize;
+                (start..start + file.text.len() + end).contains(&(part.as_ptr() as usize))
+            })
+        };
+        // A part without characters may be at the end of its text.
+        let file = place(0).or_else(|| place(1)).unwrap_or(0);
         let text = self.files[file].text;
         let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize).min(text.len());
         Span { file, range: start..(start + part.len()).min(text.len()) }

@@ -200,7 +200,8 @@ mod tests {
             super::strict::strict_by(missing, &mut command, &Allowed::default()).unwrap_err().to_string();
         assert!(error.contains("cannot restrict the step with Landlock ("), "{error}");
         assert!(
-            error.contains("no such system call") && error.contains("`sandbox: report` needs no Landlock"),
+            error.contains("no such system call")
+                && error.contains("`sandbox: \"report\"` needs no Landlock"),
             "{error}"
         );
         assert!(!folder.path().join("ran").exists());

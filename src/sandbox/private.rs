@@ -1,4 +1,4 @@
-//! Private shared memory: in `sandbox: strict` a step gets its own `/dev/shm`, so that no step reads what another one
+//! Private shared memory: in `sandbox: "strict"` a step gets its own `/dev/shm`, so that no step reads what another one
 //! left there. Programs need one: for semaphores, and PyTorch for batches between processes.
 
 use std::fs;

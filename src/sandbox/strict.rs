@@ -45,7 +45,7 @@ pub(super) fn strict_by(
             restrict(allowed).map_err(|error| {
                 io::Error::other(format!(
                     "cannot restrict the step with Landlock ({error}); \
-                     `sandbox: report` needs no Landlock"
+                     `sandbox: \"report\"` needs no Landlock"
                 ))
             })?;
             // Without ptrace, Landlock still denies undeclared files.

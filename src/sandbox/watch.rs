@@ -67,7 +67,7 @@ pub(super) fn watched(
     let child = match command.spawn() {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) && is_required => {
             return Err(io::Error::other(
-                "cannot watch the step with ptrace (operation not permitted); `sandbox: strict` needs no ptrace",
+                "cannot watch the step with ptrace (operation not permitted); `sandbox: \"strict\"` needs no ptrace",
             ));
         }
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {

@@ -28,7 +28,7 @@ fn children_of_a_step_end_with_it_in_any_session() {
         "setsid env -i /bin/sleep 71.5 & sleep 0.1; exit 3",
     ];
     for line in roads {
-        for sandbox in ["", ", sandbox: report"] {
+        for sandbox in ["", r#", sandbox: "report""#] {
             let steps =
                 format!(r#"(name: "a", stage: "command", params: (shell: "cd /; {line}"{sandbox})),"#);
             let space = TestSpace::new(&steps);

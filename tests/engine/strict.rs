@@ -1,4 +1,4 @@
-//! `sandbox: strict`: what a step cannot see, also as root, and how steps stay separate.
+//! `sandbox: "strict"`: what a step cannot see, also as root, and how steps stay separate.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use super::support::TestSpace;
 /// empty if the line wrote nothing.
 fn ran(line: &str, as_user: bool) -> String {
     let steps = format!(
-        r#"(name: "a", stage: "command", params: (shell: "touch {{out}}/x; ({line}) > {{out}}/x 2> /dev/null || true", sandbox: strict), publish: "a"),"#
+        r#"(name: "a", stage: "command", params: (shell: "touch {{out}}/x; ({line}) > {{out}}/x 2> /dev/null || true", sandbox: "strict"), publish: "a"),"#
     );
     let space = TestSpace::new(&steps);
     space.write("f", "PROJECTSECRET");
@@ -42,8 +42,8 @@ fn steps_share_no_memory_files_and_no_temporary_files() {
     for as_user in [true, false] {
         let name = format!("repro-test-{}-{as_user}", std::process::id());
         let steps = format!(
-            r#"(name: "w", stage: "command", params: (shell: "for d in /dev/shm /tmp /var/tmp /dev/mqueue /run; do (echo hidden > $d/{name}) 2> /dev/null || true; done; echo 1 > {{out}}/x", sandbox: strict)),
-               (name: "r", stage: "command", inputs: {{"w": "w"}}, params: (shell: "cat /dev/shm/{name} /tmp/{name} /var/tmp/{name} /dev/mqueue/{name} /run/{name} > {{out}}/x 2> /dev/null || true", sandbox: strict), publish: "r"),"#
+            r#"(name: "w", stage: "command", params: (shell: "for d in /dev/shm /tmp /var/tmp /dev/mqueue /run; do (echo hidden > $d/{name}) 2> /dev/null || true; done; echo 1 > {{out}}/x", sandbox: "strict")),
+               (name: "r", stage: "command", inputs: {{"w": "w"}}, params: (shell: "cat /dev/shm/{name} /tmp/{name} /var/tmp/{name} /dev/mqueue/{name} /run/{name} > {{out}}/x 2> /dev/null || true", sandbox: "strict"), publish: "r"),"#
         );
         let space = TestSpace::new(&steps);
         let mut command = if as_user { space.command_as_user(&["make"]) } else { space.command(&["make"]) };

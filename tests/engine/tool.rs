@@ -54,4 +54,8 @@ fn an_unknown_argument_of_a_tool_ends_with_code_2() {
                 && line.ends_with("Prints the texts that steps wrote")),
         "{help}"
     );
+    let help = space.run(&["read", "-h"]).expect(0).out;
+    for words in ["<STEPS>...", "--between <TEXT>"] {
+        assert!(help.contains(words), "{words}\n{help}");
+    }
 }

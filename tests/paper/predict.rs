@@ -46,7 +46,7 @@ fn memes_of_a_file_get_the_scores_they_get_as_a_data_set() {
     assert_eq!(given(&lines, &[]).expect(0).out, own);
 
     let told = given(&lines, &["--split", "val"]).expect(2).err;
-    assert!(told.contains("leave out --tokens, --regions and --split"), "{told}");
+    assert!(told.contains("'--memes <FILE>' cannot be used with '--split <NAME>'"), "{told}");
     lines[1] = lines[0].clone();
     let told = given(&lines, &[]).expect(1).err;
     assert!(told.contains("line 2") && told.contains("on an earlier line"), "{told}");

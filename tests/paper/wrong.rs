@@ -107,7 +107,7 @@ fn an_export_of_what_it_is_not_for() {
         tells(&run.err, &["`hmd-pe` runs the stage `evaluate`; name a step that runs `train`", "hint: "]);
     }
     let run = project.run(&["export", "hmd-pe-train", "--to", "tar", "--out", "x"]).expect(2);
-    tells(&run.err, &["--to is `tar`", "ro-crate"]);
+    tells(&run.err, &["invalid value 'tar' for '--to <FORM>'", "ro-crate"]);
     let run = project.run(&["export", "report", "--to", "ro-crate"]).expect(2);
     tells(&run.err, &["--to ro-crate needs --out PATH"]);
     let run = project.run(&["export", "hmd-pe-train", "--to", "wandb", "--out", "x"]).expect(1);

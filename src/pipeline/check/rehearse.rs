@@ -72,8 +72,7 @@ impl<'a> Checker<'_, 'a> {
         rehearsal: &Rehearsal,
     ) -> Result<(), PipelineError> {
         let steps = || self.graph.node_weights().map(|step| step.name.as_str());
-        let left_out = rehearsal.leaves_out.iter().map(|(name, _)| name);
-        let named = left_out.chain(rehearsal.real.iter().map(|(name, _)| name));
+        let named = rehearsal.leaves_out.keys().chain(rehearsal.real.keys());
         for name in named {
             if !steps().any(|step| matches(name, step)) {
                 let at = own.rehearses.unwrap_or(own.name);

@@ -81,6 +81,10 @@ pub trait Results {
     fn root(&self) -> &Path;
     /// The pipeline's file.
     fn file(&self) -> &Path;
+    /// The files that the pipeline's file names for profiles, relative to the folder of the project.
+    fn other_files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
     /// The profile in use.
     fn profile(&self) -> &str;
     /// Every step, each after all that it reads.

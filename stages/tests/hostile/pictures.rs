@@ -144,7 +144,7 @@ fn hostile_pictures_come_to_an_end() {
     let (before, begin) = (super::most_memory(), Instant::now());
     run_stage(
         registry.get("index-mmhs").unwrap(),
-        "(pictures: decode, max_dropped: 1)",
+        r#"(pictures: "decode", max_dropped: 1)"#,
         &[("archive", &archive)],
         &out,
     )

@@ -212,7 +212,8 @@ fn a_file_of_unlisted_digest_is_taken_where_people_repack_and_the_log_says_so() 
     let dir = tempfile::tempdir().unwrap();
     let placed = dir.path().join("placed.zip");
     fs::write(&placed, BODY).unwrap();
-    let params = format!("(name: \"a.zip\", place: \"x\", sha256: [\"{}\"], unlisted: note)", "0".repeat(64));
+    let params =
+        format!("(name: \"a.zip\", place: \"x\", sha256: [\"{}\"], unlisted: \"note\")", "0".repeat(64));
     let recorder = run_stage(&patient(), &params, &[("placed", &placed)], &dir.path().join("out")).unwrap();
     let notes = recorder.notes.lock().unwrap().join("\n");
     assert!(notes.contains(&sha256(BODY)) && notes.contains("is not listed"), "{notes}");

@@ -72,8 +72,13 @@ fn hateful_memes_read_back_balanced() {
         assert_eq!((picture.width(), picture.height()), (112, 112));
     }
     let out = dir.path().join("unseen");
-    run_stage(&IndexHmd, "(validation: dev_unseen, test: test_unseen)", &[("archive", &archive)], &out)
-        .unwrap();
+    run_stage(
+        &IndexHmd,
+        r#"(validation: "dev_unseen", test: "test_unseen")"#,
+        &[("archive", &archive)],
+        &out,
+    )
+    .unwrap();
     let set = SampleSet::read(&out.join("samples")).unwrap();
     assert!(set.samples.iter().all(|s| (s.split == Split::Test) == s.label.is_none()));
 }
@@ -97,7 +102,7 @@ fn mmhs150k_reads_back_three_quarters_positive_and_balanced_under_both_rules() {
         assert_eq!(picture.width(), 112);
     }
     let out = dir.path().join("raw");
-    run_stage(&IndexMmhs, "(text: both, clean: none)", &[("archive", &archive)], &out).unwrap();
+    run_stage(&IndexMmhs, r#"(text: "both", clean: "none")"#, &[("archive", &archive)], &out).unwrap();
     let set = SampleSet::read(&out.join("samples")).unwrap();
     let read_off = set.samples.iter().filter(|sample| !sample.text.ends_with(char::is_alphanumeric)).count();
     assert!(set.samples.iter().all(|sample| sample.text.contains("https://t.co/")));

@@ -41,7 +41,8 @@ fn makes_labels_and_texts_by_the_rules() {
     assert_eq!((samples[0].image.as_str(), samples[0].soft), ("1.jpg", None));
     assert_eq!(samples[1].split, Split::Val);
     assert!(summary.choices["labels"].contains("as the paper's logs show"));
-    let (samples, summary) = index(GOOD, "1\n", "(labels: majority, text: both, clean: none)").unwrap();
+    let (samples, summary) =
+        index(GOOD, "1\n", r#"(labels: "majority", text: "both", clean: "none")"#).unwrap();
     assert_eq!(labels(&samples), [0, 1, 0]);
     assert_eq!(samples[0].text, "hi @you 😂 https://t.co/x READ OFF");
     assert_eq!((samples[1].text.as_str(), samples[2].text.as_str()), ("two", "three &amp; more"));
@@ -50,7 +51,7 @@ fn makes_labels_and_texts_by_the_rules() {
     );
     let (samples, _) = index(GOOD, "1\n", "(text: ocr)").unwrap();
     assert_eq!((samples[0].text.as_str(), samples[1].text.as_str()), ("READ OFF", ""));
-    let (samples, _) = index(GOOD, "1\n", "(labels: soft, clean: mentions)").unwrap();
+    let (samples, _) = index(GOOD, "1\n", r#"(labels: "soft", clean: "mentions")"#).unwrap();
     assert_eq!(labels(&samples), [0, 1, 0]);
     assert_eq!(samples[0].soft.zip(samples[1].soft), Some((1.0 / 3.0, 2.0 / 3.0)));
     assert_eq!((samples[0].text.as_str(), samples[2].text.as_str()), ("hi 😂", "three & more"));

@@ -97,6 +97,9 @@ impl Crate<'_> {
         // The pipeline has an entity of its own, with more to say.
         let text = fs::read(&file).map_err(|error| file_error(&file, error))?;
         write(&self.out.join(self.workflow()), &text)?;
+        for other in self.results.other_files() {
+            self.copy(&self.results.root().join(&other), &other.to_string_lossy())?;
+        }
         let license = self.results.root().join(LICENSE);
         if license.is_file() {
             self.copy(&license, LICENSE)?;

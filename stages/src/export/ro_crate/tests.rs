@@ -17,6 +17,9 @@ impl Results for Project {
     fn file(&self) -> &Path {
         Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../pipeline.ron"))
     }
+    fn other_files(&self) -> Vec<PathBuf> {
+        vec!["profiles/own.ron".into()]
+    }
     fn profile(&self) -> &str {
         "mini"
     }
@@ -51,7 +54,8 @@ fn project(dir: &Path) -> Project {
             ..StepView::default()
         }
     };
-    for path in ["secret.zip", "paper.csv"] {
+    fs::create_dir_all(dir.join("profiles")).unwrap();
+    for path in ["secret.zip", "paper.csv", "profiles/own.ron"] {
         fs::write(dir.join(path), path).unwrap();
     }
     let steps = vec![
@@ -92,6 +96,7 @@ fn a_crate_holds_what_is_published_and_tells_of_the_rest() {
     assert!(out.join("paper.csv").is_file() && out.join("results/page").is_dir());
     assert!(!out.join("secret.zip").exists() && !out.join("results/raw").exists());
     assert!(!out.join("results/other").exists(), "what does not lead there is left out");
+    assert_eq!(entity("profiles/own.ron")["contentSize"], "16", "what the pipeline file names");
     assert_eq!(entity("#tree-raw")["identifier"], "repro tree tree-raw");
     assert_eq!(entity("#part-d1")["isPartOf"]["@id"], "#tree-raw");
     assert_eq!(entity("#file-d1")["name"], "./secret.zip");

@@ -1,12 +1,11 @@
 //! The param that says what a checkpoint is of, and what is common to the names in all of them.
 
-use schemars::JsonSchema;
 use stage_api::ParamEnum;
 
 use crate::models::{Family, Origin};
 
 /// What a checkpoint is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema, ParamEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ParamEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum From {
     /// A VisualBERT.

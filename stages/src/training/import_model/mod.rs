@@ -44,6 +44,8 @@ pub struct ImportParams<C> {
     /// What the checkpoint is: the model's own name, or `"bert"`: then what a BERT lacks is fresh, or, as the original
     /// begins, a copy of the text's.
     #[serde(default = "itself::<C>")]
+    // Not every value is one of every model.
+    #[schemars(with = "String")]
     from: From,
     /// Decides what is fresh.
     #[serde(default)]
