@@ -245,3 +245,52 @@ fn unsafe_code_stands_in_named_files_with_its_reason() {
     // The lint `unsafe_code` refuses what is not allowed so.
     assert_eq!(holds, BTreeSet::from(UNSAFE.map(str::to_owned)), "the files that hold `unsafe`");
 }
+
+/// A module's file below the root, and the first sentence of its comment.
+fn modules(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found: Vec<(String, String)> = sources(folder)
+        .into_iter()
+        .filter(|(path, _)| !path.ends_with("tests.rs") && !is_below(path, "tests"))
+        .map(|(path, text)| {
+            let path = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+            let comment: Vec<&str> = text.lines().map_while(|line| line.strip_prefix("//!")).collect();
+            let comment = comment.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+            assert!(!comment.is_empty(), "{path}: the module comment is missing");
+            let sentence = comment.split(". ").next().unwrap().trim_end_matches('.');
+            // A long sentence lists what is inside; its beginning names it.
+            let end = sentence.match_indices([':', ';']).map(|(at, _)| at).find(|at| *at > 30);
+            let end = end.filter(|_| sentence.len() > 150).unwrap_or(sentence.len());
+            (path, sentence[..end].replace('|', "\\|"))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// `MODULES=write` renews the list.
+#[test]
+fn the_list_of_modules_has_every_module() {
+    const BEGIN: &str = "<!-- modules: written by `MODULES=write cargo test --test walls modules` -->\n";
+    const END: &str = "<!-- end of the modules -->\n";
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md");
+    let text = fs::read_to_string(&page).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
+    let (listed, after) = rest.split_once(END).unwrap();
+    let mut expected = String::new();
+    for (title, folder) in
+        [("the engine", "src"), ("the contract", "stages/api/src"), ("the stages", "stages/src")]
+    {
+        let rows = modules(folder).into_iter().map(|(path, about)| format!("| `{path}` | {about} |\n"));
+        expected.push_str(&format!(
+            "\n<details>\n<summary>All modules of {title}</summary>\n\n| module | what is inside |\n| --- | --- |\n{}\n</details>\n",
+            rows.collect::<String>()
+        ));
+    }
+    expected.push('\n');
+    if std::env::var_os("MODULES").is_some_and(|value| value == "write") {
+        fs::write(&page, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
+    } else {
+        assert_eq!(listed, expected, "the modules in docs/architecture.md; MODULES=write renews them");
+    }
+}
