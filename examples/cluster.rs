@@ -130,7 +130,7 @@ impl Executor for SimulatedCluster {
     }
 }
 
-/// Runs jobs on the GPUs in the order in which they came, until nobody sends any.
+/// Runs jobs on the GPUs in the order in which they came, until no sender is left.
 fn simulate(jobs: &Receiver<Job>, ends_badly: bool) -> Done {
     let (mut done, mut dice, mut free) = (Done::default(), Dice(7), GPUS);
     let mut queue: VecDeque<Job> = VecDeque::new();
@@ -182,7 +182,7 @@ fn simulate(jobs: &Receiver<Job>, ends_badly: bool) -> Done {
     }
 }
 
-/// Nobody watches.
+/// An observer that ignores events.
 struct Silent;
 
 impl Observer for Silent {

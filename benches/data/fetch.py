@@ -3,7 +3,7 @@
     cargo build --release && python3 benches/data/fetch.py [GIB]
 
 Both write to the same disk. `fetch` is timed from the start of its step to the arrival of the last byte, its own hashing
-included; the whole `repro make` stands beside it: it also digests what it keeps and waits until it is on the disk, which
+included; the whole `repro make` is next to it: it also hashes what it stores and waits until it is on the disk, which
 curl does not. It does not measure a network.
 """
 

@@ -114,9 +114,9 @@ def measure(tool):
                     source.write_text(f"# comment {number}\nvalue of src/0.txt\n")
                 # Longer than a tick of the clock of files, as between an edit and the next command.
                 time.sleep(0.05)
-                seconds, told = timed(tool, folder)
+                seconds, output = timed(tool, folder)
                 expected = "nothing to do" if case == "touch" else "1 step ran"
-                assert not tool.startswith("repro") or expected in told, told
+                assert not tool.startswith("repro") or expected in output, output
                 times.append(seconds)
                 # The next repetition begins where nothing is to be done.
                 timed(tool, folder)

@@ -72,13 +72,13 @@ def products(work):
 
 
 def by_length(texts, warm, batch):
-    """The same texts, the longest first, cut anew; the first batches, which do not count, stay as they are."""
+    """The same texts, the longest first, in new batches; the first batches, which do not count, stay as they are."""
     lengths = sorted((length for lengths in texts[warm:] for length in lengths), reverse=True)
     return texts[:warm] + [lengths[at:at + batch] for at in range(0, len(lengths), batch)]
 
 
 def gpu_memory():
-    """MB in use on the first GPU, by whoever."""
+    """MB in use on the first GPU, by all processes."""
     ask = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
     return float(subprocess.run(ask, capture_output=True, text=True, check=True).stdout)
 

@@ -1,4 +1,4 @@
-//! `pipeline.ron`: whatever stands in it is either a pipeline or an error that can be shown with its place.
+//! `pipeline.ron`: any text is either a pipeline or an error that can be shown with its place.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The state log: whatever stands in it, opening it gives whole records or none; and writing to it keeps what was whole.
+//! The state log: for any bytes, opening it gives whole records or none; and writing to it keeps what was whole.
 //!
 //! Lines of the input that begin with `=` are given the checksum they need, so that the fuzzer gets behind it.
 

@@ -87,11 +87,11 @@ fn credentials(
     let mut by_name: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for node in nodes {
         let step = &pipeline.graph[node];
-        let wanted = registry.get(&step.stage).map(|stage| stage.allowed_env()).unwrap_or_default();
+        let allowed = registry.get(&step.stage).map(|stage| stage.allowed_env()).unwrap_or_default();
         for (name, _) in std::env::vars_os() {
             let Some(name) = name.to_str() else { continue };
-            let is_wanted = wanted.iter().any(|wanted| crate::pipeline::fits(wanted, name));
-            if is_wanted {
+            let is_allowed = allowed.iter().any(|pattern| crate::pipeline::fits(pattern, name));
+            if is_allowed {
                 by_name.entry(name.to_owned()).or_default().insert(&step.stage);
             }
         }

@@ -45,7 +45,7 @@ impl Evidence {
         let writer = workspace
             .store()
             .lock(&mut |owner| print_err!("waiting for {owner}, which has this cache to itself"))?;
-        // Whoever writes evidence of this profile is the one: two at once would take each other's folder away.
+        // One process at a time writes the evidence of a profile: two would remove each other's folder.
         let key = StageKey(Digest::of_kind("repro evidence v1", folder.as_os_str().as_encoded_bytes()));
         let TryClaim::Acquired(claim) = writer.claim(key)? else {
             let message = format!("{}: another process writes this evidence", folder.display());

@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn durations_read_well() {
-        let told: Vec<String> = [0.001, 0.42, 12.34, 200.0, 7500.0].map(duration).to_vec();
-        assert_eq!(told, ["under 0.01 s", "0.42 s", "12.3 s", "3 min 20 s", "2 h 5 min"]);
+        let texts: Vec<String> = [0.001, 0.42, 12.34, 200.0, 7500.0].map(duration).to_vec();
+        assert_eq!(texts, ["under 0.01 s", "0.42 s", "12.3 s", "3 min 20 s", "2 h 5 min"]);
     }
 }

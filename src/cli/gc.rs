@@ -68,7 +68,7 @@ impl Gc {
         }
         let mut tell = |owner: &str| print_err!("waiting for {owner}, which uses this cache");
         let sweeper = store.alone(&mut tell)?;
-        // Judged with nobody else at work: what a run has just made is known.
+        // Planned under the exclusive lock: the results of every run are known.
         let (roots, gone) = self.roots(&project, sweeper.store())?;
         let sweep = sweeper.store().sweep(&roots, &self.limits())?;
         self.tell(global, &sweep)?;

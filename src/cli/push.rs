@@ -43,7 +43,7 @@ impl Push {
         let pipeline = project.pipeline()?;
         let targets = project.targets(&self.targets)?;
         let workspace = project.workspace()?;
-        // Nobody removes results meanwhile.
+        // Under this lock no process removes results.
         let _writer = workspace
             .store()
             .lock(&mut |owner| print_err!("waiting for {owner}, which has this cache to itself"))?;

@@ -134,9 +134,9 @@ fn rehearsal_of(global: &Global, registry: &Registry) -> Result<(String, PathBuf
     let project = global.project(registry)?;
     let pipeline = project.pipeline()?;
     let pairs = &pipeline.rehearsals;
-    let wanted = global.profile.as_deref().filter(|profile| !profile.is_empty());
-    let found = pairs.iter().find(|(base, own)| match wanted {
-        Some(wanted) => wanted == base || wanted == own,
+    let requested = global.profile.as_deref().filter(|profile| !profile.is_empty());
+    let found = pairs.iter().find(|(base, own)| match requested {
+        Some(name) => name == base || name == own,
         None => pairs.len() == 1,
     });
     if let Some((_, own)) = found {

@@ -50,7 +50,7 @@ pub fn answer(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Re
         results: &results,
         host: &host,
         allowed_env: &AllowedEnv::select(tool.allowed_env(), std::env::vars_os()),
-        progress: &Told,
+        progress: &Stderr,
         columns: std::io::stdout().is_terminal().then(columns).flatten(),
     };
     tool.run(&tool_context).map_err(|error| CliError::Tool { tool: tool.name(), error })
@@ -97,9 +97,9 @@ fn columns() -> Option<usize> {
 }
 
 /// What a tool says meanwhile goes to standard error.
-struct Told;
+struct Stderr;
 
-impl Progress for Told {
+impl Progress for Stderr {
     fn advance(&self, _done: u64, _total: u64, _unit: Unit) {}
     fn scalar(&self, _name: &str, _step: u64, _value: f64) {}
     fn note(&self, text: &str) {

@@ -45,10 +45,10 @@ impl Verify {
             return self.again(global, &project);
         }
         let store = project.workspace()?.store().clone();
-        let wanted =
+        let is_selected =
             |step: &str, _: &str| self.steps.is_empty() || self.steps.iter().any(|name| name == step);
         let terminal = std::io::stderr().is_terminal() && !global.json;
-        let verified = store.verify(&wanted, &|done, all| {
+        let verified = store.verify(&is_selected, &|done, all| {
             if terminal && (done == all || done % 16 == 0) {
                 use std::io::Write as _;
                 let end = if done == all { "\n" } else { "" };
@@ -152,7 +152,7 @@ fn tell_damage(verified: &Verified) -> Result<(), CliError> {
             "error: {} of {hashed} cannot be read; nothing is known of them",
             verified.unreadable.len()
         );
-        print_err!("hint: set their permissions, or ask whoever owns the files");
+        print_err!("hint: set their permissions, or ask the owner of the files");
     }
     match verified.damaged.len() {
         0 if !verified.unreadable.is_empty() => {}

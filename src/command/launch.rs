@@ -178,7 +178,7 @@ pub fn check_end(params: &CommandParams, place: &Place, status: ExitStatus) -> R
         let mut declared = params.outputs.iter().chain(&params.stdout);
         if !declared.any(|output| Path::new(output).starts_with(&name)) {
             return Err(StageError::Failed(format!(
-                "it wrote `{}`, which its outputs do not declare; declare it, or write it elsewhere than below {{out}}",
+                "it wrote `{}`, which its outputs do not declare; declare it, or write it outside of {{out}}",
                 name.display()
             )));
         }
@@ -188,7 +188,7 @@ pub fn check_end(params: &CommandParams, place: &Place, status: ExitStatus) -> R
 
 /// The end of a log.
 fn last_lines(log: &Path) -> io::Result<String> {
-    // A step may have put something else in its place: a link, or a pipe that nobody writes to.
+    // A step may have put something else in its place: a link, or a pipe without a writer.
     if !std::fs::symlink_metadata(log)?.is_file() {
         return Ok(String::new());
     }

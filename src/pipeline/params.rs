@@ -1,5 +1,5 @@
 //! A step's params: what the profile says for its stage and its name under the step's own, loaded into the stage.
-//! It knows where each value stands in the file, not what it means.
+//! It knows the position of each value in the file, not its meaning.
 
 use stage_api::{AnyStage, LoadedStage, ParamsError};
 
@@ -81,7 +81,7 @@ fn without(
     Some(format!("by default of the stage, `{field}` is {}", value.0))
 }
 
-/// The field that an error of the stage is about, if it can be told.
+/// The field that an error of the stage is about, if that is known.
 fn place(error: &ParamsError, ron: &str, ends: &[usize], merged: &Fields) -> Option<usize> {
     if let Some(unknown) = &error.unknown
         && let Some(index) = merged.0.iter().position(|(field, _)| field == unknown)
@@ -97,6 +97,6 @@ fn place(error: &ParamsError, ron: &str, ends: &[usize], merged: &Fields) -> Opt
     if offset + 1 >= ron.len() {
         return None; // at the closing bracket: something is missing, not wrong
     }
-    // The parser stands behind the value it refused, that is at most at the comma that ends the field.
+    // The parser is behind the value it refused, that is at most at the comma that ends the field.
     ends.iter().position(|&end| offset < end)
 }

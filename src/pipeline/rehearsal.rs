@@ -19,7 +19,7 @@ pub struct Rehearsal {
     /// What the rehearsal cannot show, a sentence each.
     #[serde(default)]
     pub cannot: Vec<String>,
-    /// How the real run of steps differs in size, by name, where `*` stands for any characters; the last that fits counts.
+    /// How the real run of steps differs in size, by name, where `*` matches any characters; the last match counts.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, Real>")]
     pub real: IndexMap<String, Real>,

@@ -161,17 +161,17 @@ fn params(stage: &dyn AnyStage) -> Value {
         object.remove("required");
     }
     for property in schema["properties"].as_object_mut().into_iter().flat_map(Map::values_mut) {
-        let told: Map<String, Value> = ["description", "default"]
+        let annotations: Map<String, Value> = ["description", "default"]
             .into_iter()
             .filter_map(|key| Some((key.to_owned(), property.as_object_mut()?.remove(key)?)))
             .collect();
         *property = json!({"anyOf": [property.take(), {"$ref": "#/$defs/variable"}]});
-        property.as_object_mut().into_iter().for_each(|object| object.extend(told.clone()));
+        property.as_object_mut().into_iter().for_each(|object| object.extend(annotations.clone()));
     }
     schema
 }
 
-/// Takes off what only a schema that stands alone has.
+/// Takes off what only a top-level schema has.
 fn bare(schema: &mut Value) {
     if let Some(object) = schema.as_object_mut() {
         object.remove("$schema");

@@ -132,7 +132,7 @@ struct StepProgress<'a> {
     log: Mutex<File>,
     scalars: Mutex<Option<File>>,
     scalar_file: std::path::PathBuf,
-    told: Mutex<Option<Instant>>,
+    reported_at: Mutex<Option<Instant>>,
 }
 
 impl<'a> StepProgress<'a> {
@@ -143,7 +143,7 @@ impl<'a> StepProgress<'a> {
             log: Mutex::new(append(&task.log)?),
             scalars: Mutex::new(None),
             scalar_file: task.log.with_extension("jsonl"),
-            told: Mutex::new(None),
+            reported_at: Mutex::new(None),
         })
     }
 }
@@ -154,9 +154,9 @@ fn append(path: &Path) -> io::Result<File> {
 
 impl Progress for StepProgress<'_> {
     fn advance(&self, done: u64, total: u64, unit: Unit) {
-        let Ok(mut told) = self.told.lock() else { return };
-        if done == total || told.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY) {
-            *told = Some(Instant::now());
+        let Ok(mut reported_at) = self.reported_at.lock() else { return };
+        if done == total || reported_at.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY) {
+            *reported_at = Some(Instant::now());
             (self.send)(Report::Progress { done, total, unit });
         }
     }

@@ -128,7 +128,7 @@ pub enum Event<'a> {
         /// What.
         text: &'a str,
     },
-    /// The run was asked to stop; running steps are told so.
+    /// The run was interrupted; running steps receive the request to stop.
     Stopping,
 }
 

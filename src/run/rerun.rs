@@ -31,8 +31,8 @@ pub fn rerun(
     let (Some(key_text), Some(tree)) = (&plan.of(node).key_text, plan.of(node).tree) else {
         return Err("its result is not known".to_owned());
     };
-    let told = |error: store::StoreError| error.to_string();
-    let claim = match writer.claim(key_text.key()).map_err(told)? {
+    let message = |error: store::StoreError| error.to_string();
+    let claim = match writer.claim(key_text.key()).map_err(message)? {
         TryClaim::Acquired(claim) => claim,
         TryClaim::HeldBy(_) => return Err("another process runs it".to_owned()),
     };
@@ -46,7 +46,7 @@ pub fn rerun(
     let old =
         workspace.open_result(&tree, None).map_err(|error| format!("its result cannot be used: {error}"))?;
     let project_inputs = ProjectInputs::at_start(workspace, step)?;
-    let work = writer.begin_aside(key_text.key(), claim).map_err(told)?;
+    let work = writer.begin_aside(key_text.key(), claim).map_err(message)?;
     let task = Task::for_step(step, inputs, &work, &allocation, resources);
     let (sender, messages) = channel();
     let running = executor.start(task, Reporter::new(sender, node));
@@ -57,7 +57,7 @@ pub fn rerun(
     });
     let put_back = project_inputs.put_back(workspace, &work);
     if put_back.is_lost {
-        let kept = writer.keep_aside(work).map_err(told)?;
+        let kept = writer.keep_aside(work).map_err(message)?;
         return Err(format!(
             "{}; what the step wrote is kept in {}",
             put_back.notes.join("; "),
@@ -69,7 +69,7 @@ pub fn rerun(
         _ if !put_back.notes.is_empty() => Err(put_back.notes.join("; ")),
         Some(Outcome::Done) if unchanged.is_err() => unchanged.map(|()| store::RerunOutcome::Same),
         Some(Outcome::Done) => {
-            let new = writer.hash(&work).map_err(told)?;
+            let new = writer.hash(&work).map_err(message)?;
             if new.digest() == tree {
                 Ok(store::RerunOutcome::Same)
             } else {
@@ -88,6 +88,6 @@ pub fn rerun(
         }
         Some(Outcome::Cancelled) | None => Err("it was stopped".to_owned()),
     };
-    writer.discard(work).map_err(told)?;
+    writer.discard(work).map_err(message)?;
     compared
 }

@@ -46,7 +46,7 @@ struct State {
 
 impl Diff {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        // What is here now also says which profile is meant and where the project lies.
+        // The pipeline file on disk also decides the profile and the project's folder.
         let project = global.project(registry)?;
         let pipeline = project.pipeline()?;
         if self.first {
@@ -214,7 +214,7 @@ fn difference(change: &ValueChange) -> String {
             let by = change.by.map(|by| match &change.certainty {
                 None => format!(" ({by:+.4})"),
                 Some(Certainty { low, high, told_apart }) => {
-                    let verdict = if *told_apart { "told apart" } else { "not told apart" };
+                    let verdict = if *told_apart { "significant" } else { "not significant" };
                     format!(" ({by:+.4}, 95% interval {low:+.4} to {high:+.4}: {verdict} from noise)")
                 }
             });

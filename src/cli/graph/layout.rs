@@ -290,7 +290,7 @@ mod tests {
                 assert!(a.0 != b.0 || (a.1 - b.1).abs() >= BOX.height + GAP - 1e-9, "{a:?} {b:?}");
             }
         }
-        assert_eq!(drawing.boxes[3].0, drawing.boxes[1].0, "a source stands right before its reader");
+        assert_eq!(drawing.boxes[3].0, drawing.boxes[1].0, "a source is right before its reader");
         assert_eq!(drawing, layout(&[BOX; 6], &edges));
     }
 

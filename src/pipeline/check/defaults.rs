@@ -6,7 +6,7 @@ use crate::pipeline::error::{PipelineError, Text};
 use crate::pipeline::expand::{Vars, strings};
 use crate::pipeline::file::{Pairs, Raw};
 
-/// Defaults for the steps of a stage, or for steps by name, in which `*` stands for any characters.
+/// Defaults for the steps of a stage, or for steps by name, in which `*` matches any characters.
 pub(super) struct Rule<'a> {
     of: String,
     at: Raw<'a>,

@@ -11,20 +11,20 @@ use std::path::{Path, PathBuf};
 pub struct AllowedEnv(BTreeMap<String, OsString>);
 
 impl AllowedEnv {
-    /// Those of `variables` that `wanted` names; a name that ends in `*` stands for all that begin so. A variable
+    /// Those of `variables` that `patterns` name; a pattern that ends in `*` matches all names with that beginning. A variable
     /// that is set to nothing counts as not set.
-    pub fn select(wanted: &[&str], variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+    pub fn select(patterns: &[&str], variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let is_wanted = |name: &str| {
-            wanted.iter().any(|wanted| match wanted.strip_suffix('*') {
+            patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
                 Some(start) => name.starts_with(start),
-                None => name == *wanted,
+                None => name == *pattern,
             })
         };
         let named = variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
         Self(named.filter(|(name, value)| !value.is_empty() && is_wanted(name)).collect())
     }
 
-    /// The text of a variable; `None` when it is not set, not wanted, or no text.
+    /// The text of a variable; `None` when it is not set, not allowed, or not UTF-8.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.to_str()
     }
@@ -65,9 +65,9 @@ impl fmt::Debug for AllowedEnv {
 mod tests {
     use super::*;
 
-    fn allowed_env(wanted: &[&str]) -> AllowedEnv {
+    fn allowed_env(patterns: &[&str]) -> AllowedEnv {
         let all = [("REPRO_A", "s3cret"), ("REPRO_B", ""), ("HOME", "/home/me"), ("PATH", "/bin")];
-        AllowedEnv::select(wanted, all.map(|(name, value)| (name.into(), value.into())))
+        AllowedEnv::select(patterns, all.map(|(name, value)| (name.into(), value.into())))
     }
 
     #[test]

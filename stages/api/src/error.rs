@@ -21,7 +21,7 @@ pub enum StageError {
     },
     /// A person must do something first: accept a licence, place a file.
     NeedsHuman {
-        /// What to do, complete enough to be followed as it stands.
+        /// What to do, complete enough to be followed as it is.
         what: String,
     },
     /// The engine asked the stage to stop.
@@ -93,7 +93,7 @@ pub struct ParamsError {
     pub line: usize,
     /// Column within that line, in characters, from 1.
     pub column: usize,
-    /// Names that would have been accepted where an unknown one stands; empty when the problem is another.
+    /// Names that would have been accepted in place of an unknown one; empty when the problem is another.
     pub expected: Vec<String>,
     /// The unknown name, when that is the problem.
     pub unknown: Option<String>,

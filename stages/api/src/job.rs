@@ -12,7 +12,7 @@ use crate::{AllowedEnv, StageError};
 pub struct Input {
     /// The port it comes in by.
     pub port: String,
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ParamsError;
 
-/// Parses params; `()` stands for "all defaults" whatever the type's fields are.
+/// Parses params; `()` means "all defaults" whatever the type's fields are.
 pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, ParamsError> {
     options().from_str(text).map_err(|error| from_ron(&error))
 }

@@ -115,7 +115,7 @@ pub trait Stage: Send + Sync + 'static {
     /// What it reads.
     const INPUTS: &'static [Port];
     /// The variables of the environment it may see, by [`Job::allowed_env`]: credentials and where downloads lie, never
-    /// what changes the meaning of a result. A name that ends in `*` stands for all that begin so.
+    /// what changes the meaning of a result. A name that ends in `*` matches all names with that beginning.
     const OUTSIDE: &'static [&'static str] = &[];
     /// Whether the pipeline may connect inputs by names of its own, too, each a list.
     const OPEN_INPUTS: bool = false;
@@ -129,14 +129,19 @@ pub trait Stage: Send + Sync + 'static {
     }
 
     /// What a person must do before this can run with only `ports` connected, complete enough to be followed as it
-    /// stands; `None` when nothing is known to be missing. Asked before the first step of a run starts, so it looks
-    /// and does not work.
-    fn needs_human(&self, _params: &Self::Params, _ports: &[&str], _outside: &AllowedEnv) -> Option<String> {
+    /// is; `None` when nothing is known to be missing. The engine calls it before the first step of a run, so it is
+    /// quick and changes nothing.
+    fn needs_human(
+        &self,
+        _params: &Self::Params,
+        _ports: &[&str],
+        _allowed_env: &AllowedEnv,
+    ) -> Option<String> {
         None
     }
 
-    /// Whether these params say too little to prove the output right: it comes from the outside world, and nobody has
-    /// said which bytes to expect. The engine then pins the first output and refuses any other.
+    /// Whether these params say too little to prove the output right: it comes from the outside world, and no
+    /// digest is given. The engine then records the digest of the first output in the lockfile and refuses any other.
     fn is_unproven(&self, _params: &Self::Params) -> bool {
         false
     }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use crate::{AllowedEnv, AnyStage, Host, Input, Inputs, Job, Progress, StageError, Unit};
 
-/// A progress that remembers what it was told.
+/// A progress that records its calls.
 #[derive(Default)]
 pub struct Recorder {
     /// Every scalar in order: name, step, value.

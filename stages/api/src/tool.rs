@@ -24,7 +24,7 @@ pub struct StepView {
     pub inputs: Vec<InputView>,
     /// Where in the reports of the profile its result is published, if it is.
     pub publish: Option<String>,
-    /// How it stands, in a word: `fresh`, `stale`, `waiting`, `running`.
+    /// Its state, in a word: `fresh`, `stale`, `waiting`, `running`.
     pub state: String,
     /// Its key, when the digests of all it reads are known.
     pub key: Option<String>,
@@ -75,7 +75,7 @@ pub struct RunView {
     pub accepted: Option<String>,
 }
 
-/// What a tool may ask of the project: the results of its steps, as the pipeline stands now.
+/// What a tool may ask of the project: the results of its steps, as the pipeline is now.
 pub trait Results {
     /// The folder of the project.
     fn root(&self) -> &Path;
@@ -90,7 +90,7 @@ pub trait Results {
     /// Every step, each after all that it reads.
     fn steps(&self) -> Vec<StepView>;
     /// The graph of the steps of these names as SVG, with state and time, each box a link to `#step-NAME`; empty where
-    /// nobody can draw it.
+    /// the program cannot draw it.
     fn drawing(&self, _steps: &[&str]) -> String {
         String::new()
     }
@@ -112,7 +112,7 @@ pub struct ToolContext<'a> {
     pub allowed_env: &'a AllowedEnv,
     /// Where to say how far the work is.
     pub progress: &'a dyn Progress,
-    /// Columns of the terminal that the answer is read on; `None` when it goes elsewhere.
+    /// Columns of the terminal that the answer is read on; `None` when it does not go to a terminal.
     pub columns: Option<usize>,
 }
 

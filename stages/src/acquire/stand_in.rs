@@ -39,7 +39,7 @@ pub struct StandIn;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StandInParams {
-    /// What it stands for: `"detector"`, `"visualbert"`, `"vilbert"`, `"run"` (a finished VisualBERT), `"bert"` or
+    /// What it replaces: `"detector"`, `"visualbert"`, `"vilbert"`, `"run"` (a finished VisualBERT), `"bert"` or
     /// `"vocabulary"`.
     of: Of,
     /// Decides the values.

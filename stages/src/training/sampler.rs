@@ -7,7 +7,7 @@ use stage_api::ParamEnum;
 
 use crate::nn::rng;
 
-/// The order of rows within an epoch: `"shuffled"` anew each epoch, or `"sequential"`, as in the data set.
+/// The order of rows within an epoch: `"shuffled"` again in each epoch, or `"sequential"`, as in the data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema, ParamEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Order {

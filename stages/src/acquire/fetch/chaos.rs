@@ -1,4 +1,4 @@
-//! Five hundred downloads from a server that breaks, stalls, lies and changes the file: each ends in the right bytes or
+//! Five hundred downloads from a server that breaks, stalls, sends wrong bytes and changes the file: each ends in the right bytes or
 //! in an error, none in wrong bytes. What goes wrong is drawn from a seeded generator.
 
 use std::fs;
@@ -72,8 +72,8 @@ const FAULTS: [Fault; 12] = [
     Fault::Chunks,
     Fault::Noise,
 ];
-/// Lies that only a known digest can tell from the truth.
-const LIES: [Fault; 2] = [Fault::Shorter, Fault::WrongPart];
+/// Faults that only a known digest detects.
+const UNDETECTABLE: [Fault; 2] = [Fault::Shorter, Fault::WrongPart];
 
 /// One file of the server and what it does to the requests for it, one after the other.
 struct Story {
@@ -99,7 +99,7 @@ impl Story {
         let versions = versions.collect();
         let count = rng.random_range(0..6);
         let faults = std::iter::repeat_with(|| FAULTS[rng.random_range(0..FAULTS.len())])
-            .filter(|fault| known || !LIES.contains(fault))
+            .filter(|fault| known || !UNDETECTABLE.contains(fault))
             .take(count)
             .collect();
         Self { versions, now: 0, faults, tagged: rng.random_bool(0.7), rng }

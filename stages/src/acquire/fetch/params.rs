@@ -50,7 +50,7 @@ pub enum Unlisted {
     /// It is refused.
     #[default]
     Refuse,
-    /// It is taken, and the log says so: for archives that people pack anew.
+    /// It is taken, and the log says so: for archives that people pack again.
     Note,
 }
 
@@ -138,7 +138,7 @@ impl FetchParams {
         }
         if *unlisted == Unlisted::Note && !sha256.is_empty() {
             lines.push(
-                "another one (an archive that was packed anew) is taken too, with a note in the log"
+                "another one (an archive that was packed again) is taken too, with a note in the log"
                     .to_owned(),
             );
         }

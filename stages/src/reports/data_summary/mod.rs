@@ -24,7 +24,7 @@ pub struct Data;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataParams {
-    /// Whether pictures are blurred until nobody is told by them what they show. They may be hateful: think before
+    /// Whether pictures are blurred until they show nothing recognisable. They may be hateful: think before
     /// setting it to false, and do not publish what comes out.
     pub blur: bool,
     /// Pictures of each class and data set.

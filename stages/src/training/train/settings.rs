@@ -41,7 +41,7 @@ pub(crate) struct TrainParams {
     /// absent: fewer need less memory and give the same result up to rounding.
     #[serde(default)]
     pub micro_batch: Option<usize>,
-    /// `"shuffled"` anew each epoch, or `"sequential"`.
+    /// `"shuffled"` again in each epoch, or `"sequential"`.
     #[serde(default)]
     pub order: Order,
     /// Updates in all.

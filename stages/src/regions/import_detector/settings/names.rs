@@ -96,7 +96,7 @@ const APPLIED: [&str; 26] = [
 ];
 
 /// Settings without influence on region features: where files are, how training went, heads that extraction does not run
-/// (a checkpoint with their tensors is refused). A name that ends in a dot stands for all below it.
+/// (a checkpoint with their tensors is refused). A name that ends in a dot covers all names below it.
 const WITHOUT_INFLUENCE: [&str; 37] = [
     "AMP_VERBOSE",
     "DATASETS.",
