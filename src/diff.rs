@@ -67,7 +67,7 @@ pub struct Certainty {
     /// Its upper end.
     pub high: f64,
     /// Whether it excludes 0, so that the difference is significant.
-    pub told_apart: bool,
+    pub significant: bool,
 }
 
 /// A number and the ends of its interval.
@@ -82,7 +82,7 @@ impl Certainty {
         let length = |a: f64, b: f64| (a * a + b * b).sqrt();
         let low = by - length(new - new_low, old_high - old);
         let high = by + length(new_high - new, old - old_low);
-        Self { low, high, told_apart: low > 0.0 || high < 0.0 }
+        Self { low, high, significant: low > 0.0 || high < 0.0 }
     }
 }
 
@@ -332,11 +332,11 @@ mod tests {
             let (near, far) = (found(0.74), found(0.6));
             // 0.04 more, and the root of 0.03² and 0.04² to either side.
             assert!(
-                (near.low + 0.01).abs() < 1e-9 && (near.high - 0.09).abs() < 1e-9 && !near.told_apart,
+                (near.low + 0.01).abs() < 1e-9 && (near.high - 0.09).abs() < 1e-9 && !near.significant,
                 "{near:?}"
             );
             assert!(
-                (far.low + 0.15).abs() < 1e-9 && (far.high + 0.05).abs() < 1e-9 && far.told_apart,
+                (far.low + 0.15).abs() < 1e-9 && (far.high + 0.05).abs() < 1e-9 && far.significant,
                 "{far:?}"
             );
         }

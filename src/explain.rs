@@ -68,7 +68,7 @@ pub enum Cause {
     /// Its result is known, but its bytes are missing.
     BytesMissing {
         /// The step that reads them, or `reports`.
-        wanted_by: String,
+        needed_by: String,
     },
     /// It runs another stage, or another version of the stage.
     Stage {
@@ -233,9 +233,9 @@ impl Explainer<'_> {
         match reason {
             Reason::NeverRun => vec![Cause::NeverRun],
             Reason::Forced => vec![Cause::Forced],
-            Reason::BytesMissing { wanted_by } => {
-                let wanted_by = wanted_by.map(|node| self.pipeline.graph[node].name.clone());
-                vec![Cause::BytesMissing { wanted_by: wanted_by.unwrap_or_else(|| "reports".to_owned()) }]
+            Reason::BytesMissing { needed_by } => {
+                let needed_by = needed_by.map(|node| self.pipeline.graph[node].name.clone());
+                vec![Cause::BytesMissing { needed_by: needed_by.unwrap_or_else(|| "reports".to_owned()) }]
             }
             Reason::Changed(differences) => {
                 let now = self.plan.recorded_inputs(node);

@@ -58,7 +58,7 @@ pub enum Reason {
     /// Its result is known, but the bytes are gone and needed.
     BytesMissing {
         /// The step that reads them; `None` when they are to be published.
-        wanted_by: Option<NodeIndex>,
+        needed_by: Option<NodeIndex>,
     },
     /// It was requested.
     Forced,
@@ -372,7 +372,7 @@ impl Plan<'_> {
             return step_plan(Verdict::Stale(reason), Some(text), None);
         };
         let verdict = match self.missed_by(node, &tree) {
-            Some(wanted_by) => Verdict::Stale(Reason::BytesMissing { wanted_by }),
+            Some(needed_by) => Verdict::Stale(Reason::BytesMissing { needed_by }),
             None => Verdict::Fresh,
         };
         step_plan(verdict, Some(text), Some(tree))

@@ -155,8 +155,8 @@ pub fn cause(cause: &Cause) -> String {
     match cause {
         Cause::NeverRun => "no earlier run of it is known".to_owned(),
         Cause::Forced => "requested with --force".to_owned(),
-        Cause::BytesMissing { wanted_by } => {
-            format!("its result is known but no longer in the cache, and `{wanted_by}` wants it")
+        Cause::BytesMissing { needed_by } => {
+            format!("its result is known but no longer in the cache, and `{needed_by}` needs it")
         }
         Cause::Stage { old, new } => format!("its stage changed: {old} -> {new}"),
         Cause::Param(change) => param(change),

@@ -44,7 +44,7 @@ pub fn answer(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Re
     let workspace = project.workspace()?;
     let everything = pipeline.graph.node_indices().collect();
     let plan = plan(pipeline, &workspace, &Request { targets: everything, forced: BTreeSet::new() });
-    let results = Judged { project: &project, pipeline, workspace: &workspace, plan: &plan };
+    let results = PlannedResults { project: &project, pipeline, workspace: &workspace, plan: &plan };
     let host = host();
     let tool_context = ToolContext {
         results: &results,
@@ -111,14 +111,14 @@ impl Progress for Stderr {
 }
 
 /// The pipeline's steps with what is known of each.
-struct Judged<'a> {
+struct PlannedResults<'a> {
     project: &'a Project<'a>,
     pipeline: &'a Pipeline,
     workspace: &'a Workspace,
     plan: &'a Plan<'a>,
 }
 
-impl Judged<'_> {
+impl PlannedResults<'_> {
     fn step(&self, node: NodeIndex) -> StepView {
         let pipeline = self.pipeline;
         let (step, step_plan) = (&pipeline.graph[node], self.plan.of(node));
@@ -163,7 +163,7 @@ fn run_view(record: RunRecord) -> RunView {
     }
 }
 
-impl Results for Judged<'_> {
+impl Results for PlannedResults<'_> {
     fn root(&self) -> &Path {
         &self.pipeline.root
     }

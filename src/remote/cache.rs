@@ -267,7 +267,7 @@ impl RemoteCache {
             matches!(plan.verdict(reader), Verdict::Stale(_)) && self.obtainable(plan, reader).is_none()
         };
         self.obtainable(plan, node).is_some()
-            && (*plan.verdict(node) == Verdict::Stale(Reason::BytesMissing { wanted_by: None })
+            && (*plan.verdict(node) == Verdict::Stale(Reason::BytesMissing { needed_by: None })
                 || pipeline.graph.neighbors_directed(node, Outgoing).any(runs))
     }
 

@@ -11,7 +11,7 @@ use crate::remote::RemoteEvent;
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event<'a> {
     /// The plan is complete; the run begins.
-    Judged {
+    Planned {
         /// Steps that are needed.
         needed: usize,
         /// Steps that must run for sure.

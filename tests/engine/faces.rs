@@ -195,7 +195,9 @@ fn diff_compares_two_profiles_without_git_and_marks_significant_differences() {
     let text = space.run(&["diff", "small", "large"]).expect(0).out;
     assert!(text.starts_with("a\n  param text: \"s\" -> \"l\"\ntables/t.json\n"), "{text}");
     assert!(
-        text.contains("rows[mode=FC].auc: 0.5 -> 0.75 (+0.2500, 95% interval +0.2076 to +0.2924: told apart"),
+        text.contains(
+            "rows[mode=FC].auc: 0.5 -> 0.75 (+0.2500, 95% interval +0.2076 to +0.2924: significant"
+        ),
         "{text}"
     );
     // The current results are those of the default profile.

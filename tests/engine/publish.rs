@@ -64,7 +64,7 @@ fn a_published_tree_without_bytes_runs_again_only_if_the_reports_lack_it() {
     assert_eq!(space.make().expect(0).ran(), [""; 0]);
     std::fs::remove_file(space.path("reports/mini/text")).unwrap();
     let why = space.run(&["why", "a"]).expect(0).out;
-    assert!(why.contains("no longer in the cache, and `reports` wants it"), "{why}");
+    assert!(why.contains("no longer in the cache, and `reports` needs it"), "{why}");
     assert_eq!(space.make().expect(0).ran(), ["a"]);
     assert_eq!(space.read("reports/mini/text"), "t");
 }

@@ -80,7 +80,7 @@ struct Said {
 impl Observer for Plain {
     fn on(&mut self, event: &Event) {
         match *event {
-            Event::Judged { estimated_seconds: Some(seconds), .. } => {
+            Event::Planned { estimated_seconds: Some(seconds), .. } => {
                 print_err!("by earlier runs this takes about {}", format::duration(seconds));
             }
             Event::Started { step, number, of, .. } => {
@@ -114,7 +114,7 @@ impl Observer for Plain {
             Event::Warned { step, text } => print_err!("warning: step `{step}`: {text}"),
             Event::Failed { step, .. } => print_err!("{step} failed"),
             Event::Stopping => print_err!("stopping; once more to stop at once"),
-            Event::Judged { .. }
+            Event::Planned { .. }
             | Event::Scalar { .. }
             | Event::Placed { .. }
             | Event::Waiting { .. }

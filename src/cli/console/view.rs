@@ -80,7 +80,7 @@ impl View {
     /// Takes note of an event; returns the line that it leaves behind for good.
     pub fn on(&mut self, event: &Event, now: Instant) -> Option<String> {
         match *event {
-            Event::Judged { stale, waiting, estimated_seconds, .. } => {
+            Event::Planned { stale, waiting, estimated_seconds, .. } => {
                 self.of = stale + waiting;
                 self.estimate = estimated_seconds;
             }
@@ -245,7 +245,7 @@ mod tests {
     fn training(steps: usize) -> (View, Instant) {
         let began = Instant::now();
         let mut view = View::new(began);
-        view.on(&Event::Judged { needed: 99, stale: 90, waiting: 9, estimated_seconds: Some(700.0) }, began);
+        view.on(&Event::Planned { needed: 99, stale: 90, waiting: 9, estimated_seconds: Some(700.0) }, began);
         for number in 1..=steps {
             let step = format!("hmd-full-no-regions-{number}-train");
             started(&mut view, &step, number, began);

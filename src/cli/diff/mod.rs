@@ -213,8 +213,8 @@ fn difference(change: &ValueChange) -> String {
         (Some(old), Some(new)) => {
             let by = change.by.map(|by| match &change.certainty {
                 None => format!(" ({by:+.4})"),
-                Some(Certainty { low, high, told_apart }) => {
-                    let verdict = if *told_apart { "significant" } else { "not significant" };
+                Some(Certainty { low, high, significant }) => {
+                    let verdict = if *significant { "significant" } else { "not significant" };
                     format!(" ({by:+.4}, 95% interval {low:+.4} to {high:+.4}: {verdict} from noise)")
                 }
             });

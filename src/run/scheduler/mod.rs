@@ -107,7 +107,7 @@ impl Scheduler<'_> {
     fn announce(&mut self, plan: &Plan) {
         let count =
             |test: fn(&Verdict) -> bool| plan.needed().filter(|node| test(plan.verdict(*node))).count();
-        self.session.observer.on(&Event::Judged {
+        self.session.observer.on(&Event::Planned {
             needed: count(|_| true),
             stale: count(|verdict| matches!(verdict, Verdict::Stale(_))),
             waiting: count(|verdict| matches!(verdict, Verdict::Waiting { .. })),

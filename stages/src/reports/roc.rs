@@ -20,7 +20,7 @@ impl Stage for Roc {
     type Params = Profile;
     const NAME: &'static str = "roc";
     const ABOUT: &'static str = "The ROC curve of every evaluated run";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const INPUTS: &'static [Port] = &[Port::many("runs")];
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
@@ -72,7 +72,7 @@ fn figure(runs: &[Run], profile: &Profile) -> Figure {
         name: "roc".to_owned(),
         title: "ROC curves on the validation splits".to_owned(),
         caption: format!(
-            "Of the checkpoint with the best validation ROC-AUC, by P(hateful). Dotted: chance. Made by {}.",
+            "Of the checkpoint with the best validation ROC-AUC, by P(hateful). Dotted: chance. By {}.",
             profile.in_words()
         ),
         panels: DATASETS.iter().map(panel).collect(),

@@ -28,7 +28,7 @@ impl Verdict {
         match self {
             Self::Holds => "holds",
             Self::Fails => "does not hold",
-            Self::Open => "cannot be told at this sample size",
+            Self::Open => "undecided at this sample size",
             Self::OtherData => "not on the paper's data",
             Self::NotMeasured => "not measured here",
         }

@@ -23,7 +23,7 @@ impl Stage for Claims {
     const NAME: &'static str = "claims";
     const ABOUT: &'static str =
         "What the paper claims, what its own logs give, what this run gives, and whether it holds";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[
         Port::one("published"),
         Port::one("quoted"),
@@ -80,21 +80,20 @@ fn table(paper: &Paper, second: &[Quantities], runs: &evaluation::Runs, profile:
 fn notes() -> Vec<String> {
     let close = judge::CLOSE;
     vec![
-        "In brackets 95% intervals: of this run by the bootstrap over paired rows, of PE − Full-FT by DeLong's test; of the \
-         logs, which hold no scores, by Hanley and McNeil's formula as if the runs were independent."
+        "In brackets: 95% intervals. For this run they come from the bootstrap over paired rows, for PE − Full-FT from DeLong's \
+         test. The logs have no scores: their intervals come from Hanley and McNeil's formula for independent runs."
             .to_owned(),
-        "A count holds when it is printed as quoted. A size holds where the interval meets the quoted value, to the digits \
-         quoted, and does not hold where it misses it; it cannot be told where the interval also meets what would be no \
-         effect: a gain of 0, or the published share of FC."
+        "A count holds if it is the quoted number. A size holds if the interval contains the quoted value, to the quoted \
+         digits, and does not hold otherwise. It is undecided if the interval also contains the value of no effect: a gain \
+         of 0, or the published share of FC."
             .to_owned(),
         format!(
-            "Close: the interval of PE − Full-FT lies within ±{close}, the paper's largest gap to one digit; not close: it \
-             lies without. Sizes are held against the paper only on a validation split with as many rows and as many \
-             hateful ones as the paper's; closeness is judged on any."
+            "Close: the interval of PE − Full-FT is within ±{close}, the paper's largest gap to one digit; not close: it is \
+             outside. Sizes are compared with the paper only on a validation split with as many rows and as many hateful \
+             ones as the paper's; closeness is tested on any split."
         ),
-        "The gains quoted come out when the difference is divided by the greater ROC-AUC; the usual formula divides by \
-         that of FC and stands beside it. The state of the art is not named: its share in the logs is that quoted by \
-         construction, and tells nothing."
+        "The quoted gains are the difference divided by the greater ROC-AUC; the usual formula divides by that of FC and is \
+         in the next row. The state of the art is not named: its share in the logs is the quoted one by construction."
             .to_owned(),
     ]
 }

@@ -45,7 +45,7 @@ fn the_logs_give_what_was_measured_of_them() {
     assert_eq!(of(usual, "Hateful Memes"), ("25.8 %".into(), "–".into()));
     assert_eq!(of(usual, "MMHS150K"), ("14.2 %".into(), "–".into()));
     // One run each cannot tell 0.0158 apart on 500 rows, nor 0.0024 from 0.02 on 5,000.
-    let open = |value: &str| (value.to_owned(), "cannot be told at this sample size".to_owned());
+    let open = |value: &str| (value.to_owned(), "undecided at this sample size".to_owned());
     assert_eq!(of("PE comes close to Full-FT", "Hateful Memes"), open("\u{2212}0.0158"));
     assert_eq!(of("PE comes close to Full-FT", "MMHS150K"), open("0.0024"));
     // Without runs each cell says what to make.

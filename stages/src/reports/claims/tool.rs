@@ -130,6 +130,6 @@ mod tests {
         let now = of([("a", Holds), ("b", Open), ("c", Fails), ("e", Holds)]);
         let lost = lost(&before, &now);
         assert_eq!(lost.keys().collect::<Vec<_>>(), ["b", "d"]);
-        assert_eq!(lost["b"], "cannot be told at this sample size");
+        assert_eq!(lost["b"], "undecided at this sample size");
     }
 }

@@ -21,7 +21,7 @@ impl Stage for Curves {
     const NAME: &'static str = "curves";
     const ABOUT: &'static str =
         "ROC-AUC and loss by update for each data set, with the published curves behind";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const INPUTS: &'static [Port] = &[Port::one("published"), Port::many("runs")];
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
@@ -37,9 +37,9 @@ impl Stage for Curves {
                 curves.iter().filter(|curve| curve.dataset == dataset).cloned().collect()
             };
             let pair = Pair { ours: of(&ours), published: of(&published) };
-            let made_by = format!("Made by {}.", profile.in_words());
-            figures.push(pair.roc_auc(dataset, title, &made_by));
-            figures.push(pair.loss(dataset, title, &made_by));
+            let origin = format!("By {}.", profile.in_words());
+            figures.push(pair.roc_auc(dataset, title, &origin));
+            figures.push(pair.loss(dataset, title, &origin));
         }
         Ok(figure::write(job.out, &figures)?)
     }
@@ -52,13 +52,13 @@ struct Pair {
 }
 
 impl Pair {
-    fn roc_auc(&self, dataset: &str, title: &str, made_by: &str) -> Figure {
+    fn roc_auc(&self, dataset: &str, title: &str, origin: &str) -> Figure {
         let level = Some((0.5, "chance".to_owned()));
         Figure {
             name: format!("{dataset}-roc-auc"),
             title: format!("{title}: validation ROC-AUC during training"),
             caption: format!(
-                "{made_by} Large marks: the best validation. Published: lighter.{}",
+                "{origin} Large marks: the best validation. Published: lighter.{}",
                 self.bands()
             ),
             panels: vec![self.panel("ROC-AUC (validation)", level, |curve, faint| {
@@ -73,7 +73,7 @@ impl Pair {
         }
     }
 
-    fn loss(&self, dataset: &str, title: &str, made_by: &str) -> Figure {
+    fn loss(&self, dataset: &str, title: &str, origin: &str) -> Figure {
         let train = |curve: &Curve, faint: bool| Line {
             says: vec![],
             ..line(curve, faint, curve.train.iter().copied(), None, false)
@@ -87,7 +87,7 @@ impl Pair {
             name: format!("{dataset}-loss"),
             title: format!("{title}: loss during training"),
             caption: format!(
-                "{made_by} Large marks: the validation with the best ROC-AUC. Published: lighter.{}",
+                "{origin} Large marks: the validation with the best ROC-AUC. Published: lighter.{}",
                 self.bands()
             ),
             panels: vec![

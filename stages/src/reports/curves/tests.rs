@@ -72,7 +72,7 @@ fn four_figures_name_profile_runs_and_published_bests_and_are_the_same_bytes_aga
             assert_eq!(fs::read(a.join(&file)).unwrap(), fs::read(b.join(&file)).unwrap(), "{file}");
         }
         let svg = fs::read_to_string(a.join(format!("{name}.svg"))).unwrap();
-        assert!(svg.contains("Made by profile mini (synthetic memes)."), "{name}");
+        assert!(svg.contains("By profile mini (synthetic memes)."), "{name}");
         assert!(svg.contains(best), "{name} without {best}");
         // For these PNG and PDF need sines and tangents, and their library takes those from the system.
         for shape in ["<circle", "<ellipse", " rx=", "rotate(", "skew"] {

@@ -57,7 +57,7 @@ impl Stage for Report {
     type Params = ReportParams;
     const NAME: &'static str = "report";
     const ABOUT: &'static str = "One self-contained HTML page with all tables, figures and runs";
-    const VERSION: u32 = 6;
+    const VERSION: u32 = 7;
     const INPUTS: &'static [Port] = &[Port::many(PARTS), Port { name: RUNS, many: true, optional: true }];
 
     fn run(&self, params: &ReportParams, job: &Job) -> Result<(), StageError> {

@@ -108,14 +108,14 @@ impl Page {
             // The picture is this program's own SVG, built with escaped text, so it goes in as it is.
             context! { name => &entry.name, title => &entry.title, svg => Value::from_safe_string(svg.clone()) }
         });
-        let made_by =
+        let built_by =
             self.step(part.step.as_ref()).map(|step| context! { name => &step.name, key => &step.key });
         context! {
             name => &part.step,
             missing => &part.missing,
             tables => tables.collect::<Vec<_>>(),
             figures => figures.collect::<Vec<_>>(),
-            made_by,
+            built_by,
         }
     }
 

@@ -85,9 +85,9 @@ fn modes_differ_when_the_rows_show_it() {
         .map(|(mode, quality)| write(dir.path(), "hmd", mode, 1, 0.6, quality));
     let table = make(dir.path(), &dirs).unwrap()("table-2-tests");
     let verdict = |row| cell(&table, row, "verdict").shown();
-    assert_eq!([verdict(0), verdict(1)], ["not told apart", "greater"]);
+    assert_eq!([verdict(0), verdict(1)], ["not significant", "greater"]);
     assert_eq!(cell(&table, 0, "p").shown(), "1.000");
-    assert_eq!(verdict(3), "cannot be told");
+    assert_eq!(verdict(3), "undecided");
 }
 
 #[test]

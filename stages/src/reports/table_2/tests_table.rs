@@ -48,9 +48,8 @@ pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
         columns,
         rows,
         notes: vec![
-            "Two-sided, not corrected for several tests. Over several seeds the mean ROC-AUC of each mode is compared. The \
-             test speaks of these weights on other rows of the same kind; it does not cover training again with another \
-             seed."
+            "Two-sided, not corrected for several tests. With several seeds, the mean ROC-AUC of each mode is compared. The \
+             test covers other rows of the same kind with these weights, not another training with another seed."
                 .to_owned(),
         ],
     }
@@ -67,7 +66,7 @@ fn row(runs: &Runs, dataset: &str, (first, second): (&str, &str)) -> Vec<Cell> {
     ];
     let nothing = |mut cells: Vec<Cell>, why: Cell| {
         cells.push(why);
-        cells.extend([Cell::None, Cell::None, Cell::None, Cell::Text("cannot be told".to_owned())]);
+        cells.extend([Cell::None, Cell::None, Cell::None, Cell::Text("undecided".to_owned())]);
         cells
     };
     let of = |mode: &str| {
@@ -87,8 +86,8 @@ fn row(runs: &Runs, dataset: &str, (first, second): (&str, &str)) -> Vec<Cell> {
     };
     let (low, high) = found.interval();
     let verdict = match found.p {
-        None => "cannot be told: no variance",
-        Some(p) if p >= 0.05 => "not told apart",
+        None => "undecided: no variance",
+        Some(p) if p >= 0.05 => "not significant",
         Some(_) if found.difference > 0.0 => "greater",
         Some(_) => "smaller",
     };
