@@ -62,7 +62,7 @@ use error::CliError;
 
 /// Rebuild a scientific paper: a pipeline of content-hashed steps that runs only what changed.
 #[derive(Parser)]
-#[command(name = "repro", version, about, max_term_width = 100)]
+#[command(name = "repro", version, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     global: Global,
