@@ -158,7 +158,7 @@ pub fn in_order(pipeline: &Pipeline) -> Vec<NodeIndex> {
 ///     fn file(&self, _: &Path) -> Option<Digest> {
 ///         None
 ///     }
-///     fn surroundings(&self, _: &Step) -> Result<Vec<(String, String)>, String> {
+///     fn environment(&self, _: &Step) -> Result<Vec<(String, String)>, String> {
 ///         Ok(Vec::new())
 ///     }
 ///     fn is_published(&self, _: &Step, _: &Digest) -> bool {

@@ -197,9 +197,9 @@ fn needs_may_be_said_once_for_a_stage() {
     assert_eq!(needs("one"), "cpu 2, memory 1.0 GiB, gpu 0.5");
     assert_eq!(needs("table"), "cpu 1");
     for (wrong, problem) in [
-        ("{\"tarin\": (cpu: 2)}", "these needs are for no step: no stage or step is called `tarin`"),
+        ("{\"tarin\": (cpu: 2)}", "these needs match no step: `tarin` is not the name of a stage or step"),
         ("{\"train\": (cpuu: 2)}", "there is no pool `cpuu`"),
-        ("{\"train\": (gpu_memory: \"1 GiB\")}", "a step needs either `gpu` or `gpu_memory`"),
+        ("{\"train\": (gpu_memory: \"1 GiB\")}", "a step takes either `gpu` or `gpu_memory`"),
     ] {
         let error = with(wrong).expect_err(wrong);
         assert!(error.position.is_some() && error.message.contains(problem), "{wrong}: {error}");
@@ -336,7 +336,7 @@ fn a_misspelt_input_step_is_named_with_the_nearest() {
 fn a_misspelt_port_field_param_and_variable_are_named_with_the_nearest() {
     let (at, message, hint) = broken(r#"{"runs": ["#, r#"{"rums": ["#);
     assert!(at.starts_with("\"rums\""), "{at}");
-    assert_eq!(message, "stage `gather` reads no `rums`");
+    assert_eq!(message, "stage `gather` has no input `rums`");
     assert_eq!(hint, "did you mean `runs`?");
 
     let (at, message, hint) = broken("publish:", "publsh:");

@@ -120,7 +120,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
     // Names of models, and the parameters that they have.
     ("reports", &["artifacts", "formats", "metrics", "models"]),
     // A finished run is found as `predict` finds it.
-    ("export", &["artifacts", "formats", "host", "models", "training"]),
+    ("export", &["artifacts", "formats", "host", "models", "nn", "training"]),
 ];
 
 /// The sources of one room, up to their tests: a test may lead data through several stages.

@@ -167,7 +167,7 @@ pub fn check_end(params: &CommandParams, place: &Place, status: ExitStatus) -> R
     }
     if let Some(missing) = params.outputs.iter().find(|output| !place.out.join(output).exists()) {
         return Err(StageError::Failed(format!(
-            "it wrote no `{missing}`, which its outputs declare; it is to write it below {{out}}"
+            "it did not write `{missing}`, which is one of its outputs; write it below {{out}}"
         )));
     }
     if params.outputs.is_empty() {

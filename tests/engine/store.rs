@@ -74,7 +74,7 @@ fn a_result_lost_in_a_power_cut_is_noticed_and_runs_again() {
         let expected: &[&str] = if took == "nothing" { &[] } else { &["b"] };
         assert_eq!(run.ran(), expected, "{took}: {}", run.err);
         assert_eq!(
-            run.err.contains("what `b` wrote is not whole on the disk"),
+            run.err.contains("the output of `b` is incomplete on the disk"),
             took != "nothing",
             "{}",
             run.err

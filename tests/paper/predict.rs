@@ -52,7 +52,7 @@ fn memes_of_a_file_get_the_scores_they_get_as_a_data_set() {
     assert!(told.contains("line 2") && told.contains("on an earlier line"), "{told}");
     for (line, expected) in [
         (json!({"id": "x", "img": "pictures/none.png", "text": ""}), "pictures/none.png"),
-        (json!({"id": "x", "img": "memes.jsonl", "text": ""}), "no .png, .jpg or .jpeg"),
+        (json!({"id": "x", "img": "memes.jsonl", "text": ""}), "is not a .png, .jpg or .jpeg file"),
         (json!({"id": "x", "img": "pictures/none.png"}), "missing field `text`"),
     ] {
         lines[1] = line.to_string();

@@ -48,14 +48,14 @@ pub(super) fn layers<'a>(rules: &[Rule<'a>], stage: &str, name: &str) -> Vec<Raw
 }
 
 impl Checker<'_, '_> {
-    /// Refuses rules that are for no step: a misspelt name would leave a setting without effect. `what` names them.
+    /// Refuses rules that match no step: a misspelt name would leave a setting without effect. `what` names them.
     pub(super) fn refuse_idle(&self, rules: &[Rule], what: &str) -> Result<(), PipelineError> {
         let steps = || self.graph.node_weights();
         let Some(idle) = rules.iter().find(|rule| !steps().any(|step| rule.applies(step))) else {
             return Ok(());
         };
         let known = steps().flat_map(|step| [step.stage.as_str(), step.name.as_str()]);
-        let message = format!("these {what} are for no step: no stage or step is called `{}`", idle.of);
+        let message = format!("these {what} match no step: `{}` is not the name of a stage or step", idle.of);
         Err(self.error(idle.at, message).nearest(&idle.of, known))
     }
 }
