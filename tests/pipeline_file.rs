@@ -237,7 +237,7 @@ fn a_profile_in_a_file_of_its_own_is_like_one_in_the_pipeline_file() {
         ("\"make\"", "\"maek\"", "there is no stage `maek`"),
         ("about", "abuot", "unknown field `abuot`"),
         (" [(name: \"data\"", " (name: \"data\"", ""),
-        ("\"data\"", "\"./data\"", "`./data` is no name"),
+        ("\"data\"", "\"./data\"", "`./data` is not a valid name"),
     ] {
         let wrong_text = inline.replace(right, wrong);
         std::fs::write(&other, &wrong_text).unwrap();
