@@ -160,14 +160,14 @@ pub fn check_end(params: &CommandParams, place: &Place, status: ExitStatus) -> R
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("it ended with exit code {code}"),
             (None, Some(signal)) => format!("it was killed by signal {signal}"),
-            (None, None) => "it ended early".to_owned(),
+            (None, None) => "it ended with an unknown status".to_owned(),
         };
         let last = last_lines(place.log).unwrap_or_default();
         return Err(StageError::Failed(if last.is_empty() { how } else { format!("{how}:\n{last}") }));
     }
     if let Some(missing) = params.outputs.iter().find(|output| !place.out.join(output).exists()) {
         return Err(StageError::Failed(format!(
-            "it did not write `{missing}`, which is one of its outputs; write it below {{out}}"
+            "it did not write `{missing}`, which is one of its outputs, below {{out}}"
         )));
     }
     if params.outputs.is_empty() {
@@ -178,7 +178,7 @@ pub fn check_end(params: &CommandParams, place: &Place, status: ExitStatus) -> R
         let mut declared = params.outputs.iter().chain(&params.stdout);
         if !declared.any(|output| Path::new(output).starts_with(&name)) {
             return Err(StageError::Failed(format!(
-                "it wrote `{}`, which its outputs do not declare; declare it, or write it outside of {{out}}",
+                "it wrote `{}`, which is not one of its outputs; declare it, or write it outside {{out}}",
                 name.display()
             )));
         }

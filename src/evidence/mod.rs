@@ -1,5 +1,5 @@
-//! Evidence: committed records and results that stand in for training in a fresh clone. [`read`] knows the committed
-//! folder. [`write`] selects its content and replaces it. Neither knows how steps run.
+//! Evidence: committed records and results that stand in for training in a fresh clone. `read` knows the committed
+//! folder. `write` selects its content and replaces it. Neither knows how steps run.
 
 mod read;
 mod write;

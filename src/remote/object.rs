@@ -1,7 +1,11 @@
 //! The text objects of a remote cache and their names: a record by its key, a tree by its digest. An object begins
 //! with the digest of the rest, so changed bytes are noticed, and its content must match its name. It knows no
-//! network. v1/records/<key>      what is known of one execution v1/trees/<tree>       the tree's manifest, an empty
-//! line, and its chunks: a digest a line v1/chunks/<digest>    bytes of one large file, or of several small ones
+//! network.
+//!
+//! ```text
+//! v1/records/<key>      the record of one execution
+//! v1/trees/<tree>       the tree's manifest, an empty line, and its chunks: one digest per line
+//! v1/chunks/<digest>    bytes of one large file, or of several small ones
 //! ```
 
 use std::collections::HashSet;
