@@ -1,4 +1,4 @@
-//! Prints the digest of a file, or of a folder as a tree: the engine's hashing alone, to be timed beside others.
+//! Prints the digest of a file, or of a folder as a tree: the engine's hashing alone, to be timed next to other programs.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

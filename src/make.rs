@@ -189,7 +189,7 @@ pub fn make(
             && !(summary.run.interrupted || remote.is_unreachable() || remote.remote().is_readonly())
         {
             let nodes = this.fresh(&plan).into_iter();
-            let pushed = remote.offer(pipeline, &workspace, &plan, nodes, false);
+            let pushed = remote.push(pipeline, &workspace, &plan, nodes, false);
             summary.pushed = Some((remote.remote().place().to_owned(), pushed));
         }
         report_unsaved(workspace.save(), observer);

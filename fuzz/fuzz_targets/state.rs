@@ -15,7 +15,7 @@ use repro::store::ContentStore;
 use xxhash_rust::xxh3::xxh3_64;
 
 thread_local! {
-    /// A store in memory, made once; each input replaces its log.
+    /// A store in memory, created once; each input replaces its log.
     static FOLDER: PathBuf = {
         let folder = PathBuf::from(format!("/dev/shm/repro-fuzz-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);

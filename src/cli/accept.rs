@@ -52,8 +52,8 @@ impl Accept {
         for name in &self.steps {
             nodes.push(project.step(name)?);
         }
-        let mut tell = |owner: &str| print_err!("waiting for {owner}, which writes the same cache");
-        let writer = project.workspace()?.store().lock(&mut tell)?;
+        let mut on_wait = |owner: &str| print_err!("waiting for {owner}, which writes the same cache");
+        let writer = project.workspace()?.store().lock(&mut on_wait)?;
         let mut said = Vec::new();
         // Each after what it reads: an accepted step gives the next one its inputs.
         let order = in_order(pipeline);

@@ -104,7 +104,7 @@ impl CliError {
             }
             Self::Tool { tool, error: StageError::Params(problem) } => with_hint(
                 format!("{tool}: {problem}"),
-                Some(format!("`repro {tool} --help` tells what it takes")),
+                Some(format!("`repro {tool} --help` lists its arguments")),
             ),
             Self::Tool { tool, error } => with_hint(format!("{tool}: {error}"), None),
             Self::Publish(error) => {

@@ -73,7 +73,7 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// That a result came from the shared store.
+/// The message that a result came from the remote cache.
 pub fn fetched(step: &str, size: u64) -> String {
     format!("{step} fetched, {}", crate::pipeline::needs::bytes(size))
 }

@@ -63,15 +63,15 @@ impl Gc {
         if self.dry_run || !store.root().exists() {
             let (roots, _) = self.roots(&project, &store)?;
             let sweep = store.sweep(&roots, &self.limits())?;
-            self.tell(global, &sweep)?;
+            self.print_sweep(global, &sweep)?;
             return Ok(std::process::ExitCode::SUCCESS);
         }
-        let mut tell = |owner: &str| print_err!("waiting for {owner}, which uses this cache");
-        let sweeper = store.alone(&mut tell)?;
+        let mut on_wait = |owner: &str| print_err!("waiting for {owner}, which uses this cache");
+        let sweeper = store.alone(&mut on_wait)?;
         // Planned under the exclusive lock: the results of every run are known.
         let (roots, gone) = self.roots(&project, sweeper.store())?;
         let sweep = sweeper.store().sweep(&roots, &self.limits())?;
-        self.tell(global, &sweep)?;
+        self.print_sweep(global, &sweep)?;
         for user in gone {
             sweeper.store().unregister(&user)?;
         }
@@ -115,7 +115,7 @@ impl Gc {
         limits
     }
 
-    fn tell(&self, global: &Global, sweep: &Sweep) -> Result<(), CliError> {
+    fn print_sweep(&self, global: &Global, sweep: &Sweep) -> Result<(), CliError> {
         if global.json {
             return print_json(sweep);
         }
@@ -164,7 +164,7 @@ fn name_all(roots: &mut Roots, project: &Project) -> Result<(), CliError> {
             roots.keys.extend(step_plan.key_text.as_ref().map(|text| text.key()));
             roots.trees.extend(step_plan.tree);
             if matches!(step_plan.verdict, Verdict::Waiting { .. } | Verdict::Broken(_)) {
-                // What it would run on is not known now, so what it made last may be what it would make.
+                // Its key is unknown now, so its last result may be the result of that key.
                 let last = workspace.last(&pipeline.graph[node]);
                 roots.trees.extend(last.as_ref().map(|record| record.tree));
                 roots.keys.extend(last.map(|record| record.key_text.key()));

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::error::CliError;
-use super::remote_args::tell_offered;
+use super::remote_args::print_push_summary;
 use super::{Global, format, manual_steps, print_line, status};
 use crate::committed::{ComparedReports, Reproduction};
 use crate::explain::Explanation;
@@ -38,7 +38,7 @@ pub fn print(
         return Ok(ExitCode::SUCCESS);
     }
     let run = &summary.run;
-    tell_failures(run, project);
+    print_failures(run, project);
     let ran = format::count(run.ran.len(), "step");
     let time = format::duration(since.elapsed().as_secs_f64());
     let mut line =
@@ -51,11 +51,11 @@ pub fn print(
     }
     print_err!("{line}");
     if let Some((place, pushed)) = &summary.pushed {
-        tell_offered(place, pushed);
+        print_push_summary(place, pushed);
     }
     let folder = summary.reports.display();
     match &summary.published {
-        Some(published) => tell_published(published, &folder.to_string()),
+        Some(published) => print_published(published, &folder.to_string()),
         None if !summary.differing.is_empty() => {
             let number = format::count(summary.differing.len(), "file");
             print_err!("error: --check: {number} in {folder} differ from the current results");
@@ -73,7 +73,7 @@ pub fn print(
         print_err!("{line}");
     }
     if run.failures.iter().any(|failure| failure.needs_human) {
-        manual_steps::tell_how_to_go_on(&request.targets);
+        manual_steps::print_next_command(&request.targets);
     }
     Ok(exit_code(run))
 }
@@ -82,19 +82,19 @@ pub fn print(
 pub fn print_error(global: &Global, request: &MakeRequest, error: MakeError) -> Result<ExitCode, CliError> {
     match error {
         MakeError::Denied { pool, steps } => {
-            tell_denied(global, &pool, &steps)?;
+            print_denied(global, &pool, &steps)?;
             Ok(ExitCode::from(4))
         }
         // What only people can do is printed at once and as a whole, not one by one as the steps come to it.
         MakeError::ManualSteps(needed) => {
-            manual_steps::tell(global, &request.targets, &needed)?;
+            manual_steps::print_all(global, &request.targets, &needed)?;
             Ok(ExitCode::from(3))
         }
         error => Err(error.into()),
     }
 }
 
-fn tell_denied(global: &Global, pool: &str, steps: &[Explanation]) -> Result<(), CliError> {
+fn print_denied(global: &Global, pool: &str, steps: &[Explanation]) -> Result<(), CliError> {
     if global.json {
         let steps: Vec<_> = steps
             .iter()
@@ -141,11 +141,11 @@ fn json(summary: &MakeSummary, since: Instant) -> serde_json::Value {
     })
 }
 
-fn tell_failures(run: &Summary, project: &Project) {
+fn print_failures(run: &Summary, project: &Project) {
     for failure in &run.failures {
         let Failure { step, problem, log, needs_human } = failure;
         match needs_human {
-            true => manual_steps::tell_one(failure),
+            true => manual_steps::print_one(failure),
             false => print_err!("error: step `{step}` failed: {problem}"),
         }
         // A step that printed nothing left no log.
@@ -174,7 +174,7 @@ fn exit_code(run: &Summary) -> ExitCode {
     }
 }
 
-fn tell_published(Published { written, removed, edited }: &Published, folder: &str) {
+fn print_published(Published { written, removed, edited }: &Published, folder: &str) {
     if !written.is_empty() {
         print_err!("published {} in {folder}", format::count(written.len(), "file"));
     }

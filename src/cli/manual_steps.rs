@@ -6,26 +6,26 @@ use super::error::CliError;
 use crate::run::{Event, Failure, Observer};
 
 /// Tells all of it, and how to go on then.
-pub fn tell(global: &Global, targets: &[String], failures: &[Failure]) -> Result<(), CliError> {
+pub fn print_all(global: &Global, targets: &[String], failures: &[Failure]) -> Result<(), CliError> {
     if global.json {
         let mut observer = Console::new(true);
         for failure in failures {
             observer.on(&Event::Failed { step: &failure.step, problem: &failure.problem });
         }
     }
-    failures.iter().for_each(tell_one);
-    tell_how_to_go_on(targets);
+    failures.iter().for_each(print_one);
+    print_next_command(targets);
     print_err!("hint: with -k, all that does not wait for you is done first");
     Ok(())
 }
 
 /// Tells what one step asks for.
-pub fn tell_one(failure: &Failure) {
+pub fn print_one(failure: &Failure) {
     print_err!("error: step `{}` needs you: {}", failure.step, failure.problem.replace('\n', "\n  "));
 }
 
 /// Tells which command to go on with.
-pub fn tell_how_to_go_on(targets: &[String]) {
+pub fn print_next_command(targets: &[String]) {
     let targets: String = targets.iter().map(|target| format!(" {target}")).collect();
     print_err!("hint: then go on with `repro make{targets}`");
 }

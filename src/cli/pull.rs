@@ -44,7 +44,7 @@ impl Pull {
         workspace.store().register(&pipeline.absolute_file())?;
         let mut plan = project.plan(&workspace, targets.clone(), BTreeSet::new())?;
         let (mut fetched, mut size, mut has_trouble) = (Vec::new(), 0, false);
-        let mut tell = |news: RemoteEvent| {
+        let mut on_event = |news: RemoteEvent| {
             match news {
                 RemoteEvent::Fetched { step, bytes } => {
                     fetched.push(step.to_owned());
@@ -57,15 +57,17 @@ impl Pull {
 
         let all = || plan.needed().collect::<BTreeSet<NodeIndex>>();
         let nodes = all();
-        remote_cache.fetch_missing(pipeline, &workspace, &writer, &mut plan, nodes, &mut tell);
+        remote_cache.fetch_missing(pipeline, &workspace, &writer, &mut plan, nodes, &mut on_event);
         let mut replaced = Vec::new();
         if self.theirs {
-            replaced = remote_cache.adopt(pipeline, &workspace, &writer, &mut plan, &targets, &mut tell)?;
+            replaced =
+                remote_cache.adopt(pipeline, &workspace, &writer, &mut plan, &targets, &mut on_event)?;
             // What reads a replaced result has another key now.
             let nodes = plan.needed().collect();
-            remote_cache.fetch_missing(pipeline, &workspace, &writer, &mut plan, nodes, &mut tell);
+            remote_cache.fetch_missing(pipeline, &workspace, &writer, &mut plan, nodes, &mut on_event);
         }
-        let missing = remote_cache.fetch_bytes(pipeline, &workspace, &writer, &plan, &targets, &mut tell)?;
+        let missing =
+            remote_cache.fetch_bytes(pipeline, &workspace, &writer, &plan, &targets, &mut on_event)?;
         writer.sync()?;
         let name = |node: &NodeIndex| pipeline.graph[*node].name.as_str();
         let fresh = plan.needed().filter(|node| *plan.verdict(*node) == Verdict::Fresh).count();

@@ -9,7 +9,7 @@ use serde_json::json;
 use stage_api::Registry;
 
 use super::error::CliError;
-use super::remote_args::{RemoteArgs, tell_offered};
+use super::remote_args::{RemoteArgs, print_push_summary};
 use super::{Global, format, print_json};
 use crate::plan::Verdict;
 
@@ -51,7 +51,7 @@ impl Push {
         let plan = project.plan(&workspace, targets, BTreeSet::new())?;
         let (fresh, open): (Vec<NodeIndex>, Vec<NodeIndex>) =
             plan.needed().partition(|node| *plan.verdict(*node) == Verdict::Fresh);
-        let offered = remote_cache.offer(pipeline, &workspace, &plan, fresh.into_iter(), self.again);
+        let offered = remote_cache.push(pipeline, &workspace, &plan, fresh.into_iter(), self.again);
         let name = |node: &NodeIndex| pipeline.graph[*node].name.as_str();
         if global.json {
             let conflicts: Vec<_> = offered
@@ -73,7 +73,7 @@ impl Push {
                 "not_fresh": open.iter().map(name).collect::<Vec<_>>(),
             }))?;
         }
-        tell_offered(place, &offered);
+        print_push_summary(place, &offered);
         let number = format::count(offered.known, "result");
         print_err!(
             "{number} {} there already, {} not up to date in this cache",

@@ -1,4 +1,4 @@
-//! The shared store on the command line: which one it is, and what is said of it.
+//! The remote cache on the command line: its options and messages.
 
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use crate::make::RemoteAddress;
 use crate::pipeline::needs::bytes;
 use crate::remote::{PushSummary, RemoteCache, RemoteError, RemoteEvent};
 
-/// Options that name a shared store.
+/// Options of the remote cache.
 #[derive(Args, Default)]
 pub struct RemoteArgs {
     /// The remote cache of results: s3://BUCKET/FOLDER, gs://…, az://…, https://… (read-only), or a folder. Credentials come
@@ -23,20 +23,20 @@ pub struct RemoteArgs {
 }
 
 impl RemoteArgs {
-    /// The shared store, if one is named.
+    /// The remote cache, if one is named.
     pub fn address(&self) -> Option<RemoteAddress> {
         // A variable that is set to nothing counts as not set.
         let url = self.remote.clone().filter(|url| !url.is_empty());
         url.map(|url| RemoteAddress { url, is_readonly: self.remote_readonly })
     }
 
-    /// Opens the shared store.
+    /// Opens the remote cache.
     ///
     /// # Errors
     /// When none is named, or it cannot be named like that.
     pub fn open(&self) -> Result<Rc<RemoteCache>, CliError> {
         let address = self.address().ok_or_else(|| CliError::Usage {
-            message: "no shared store is named".to_owned(),
+            message: "no remote cache is named".to_owned(),
             hint: Some("name one with --remote, or in the variable REPRO_REMOTE".to_owned()),
         })?;
         Ok(address.open()?)
@@ -51,7 +51,7 @@ impl From<RemoteError> for CliError {
     }
 }
 
-/// Tells what came from the shared store.
+/// Prints an event of the remote cache.
 pub fn print_remote_event(news: RemoteEvent) {
     match news {
         RemoteEvent::Fetched { step, bytes } => print_err!("{}", format::fetched(step, bytes)),
@@ -60,7 +60,7 @@ pub fn print_remote_event(news: RemoteEvent) {
 }
 
 /// Tells what became of results that were offered to the store of that name.
-pub fn tell_offered(place: &str, offered: &PushSummary) {
+pub fn print_push_summary(place: &str, offered: &PushSummary) {
     if !offered.pushed.is_empty() {
         let results = format::count(offered.pushed.len(), "result");
         print_err!("pushed {results}, {}, to {place}", bytes(offered.sent));

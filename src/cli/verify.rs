@@ -59,7 +59,7 @@ impl Verify {
         if global.json {
             print_json(&verified)?;
         } else {
-            tell_damage(&verified)?;
+            print_damage(&verified)?;
         }
         put_away?;
         let is_sound = verified.damaged.is_empty() && verified.unreadable.is_empty();
@@ -134,7 +134,7 @@ fn put_away(store: &ContentStore, verified: &Verified) -> Result<(), CliError> {
     Ok(())
 }
 
-fn tell_damage(verified: &Verified) -> Result<(), CliError> {
+fn print_damage(verified: &Verified) -> Result<(), CliError> {
     let mut text = String::new();
     let found = verified.damaged.iter().map(|found| ("damaged   ", found));
     for (what, found) in found.chain(verified.unreadable.iter().map(|found| ("unreadable", found))) {

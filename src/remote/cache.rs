@@ -344,7 +344,7 @@ impl RemoteCache {
     }
 
     /// Pushes the results of `nodes` whose bytes are present and did not come from the remote cache.
-    pub fn offer(
+    pub fn push(
         &self,
         pipeline: &Pipeline,
         workspace: &Workspace,

@@ -43,7 +43,7 @@ pub enum Event<'a> {
         /// The process, where that is known.
         by: Option<&'a str>,
     },
-    /// The bytes of a step's result came from the shared store.
+    /// The bytes of a step's result came from the remote cache.
     Fetched {
         /// The step.
         step: &'a str,

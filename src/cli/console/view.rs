@@ -59,8 +59,8 @@ impl Progress {
     fn rate(&self, now: Instant) -> Option<f64> {
         let (at, done) = self.samples.front()?;
         let seconds = now.duration_since(*at).as_secs_f64();
-        let made = self.done.saturating_sub(*done);
-        (seconds >= SAMPLE.as_secs_f64() && made > 0).then(|| made as f64 / seconds)
+        let advance = self.done.saturating_sub(*done);
+        (seconds >= SAMPLE.as_secs_f64() && advance > 0).then(|| advance as f64 / seconds)
     }
 }
 

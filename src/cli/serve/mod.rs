@@ -106,7 +106,7 @@ impl Server<'_> {
                 Err(error) => answer("500 Internal Server Error", "text/plain", error.message().as_bytes()),
             },
             b"/live.js" => answer("200 OK", "text/javascript", LIVE.as_bytes()),
-            b"/events" => self.tell_changes(stream),
+            b"/events" => self.stream_changes(stream),
             path => match self.report(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path))) {
                 Some((kind, file)) => send_file(&stream, &request, kind, file),
                 None => answer("404 Not Found", "text/plain", b"no such file in the reports\n"),
@@ -120,7 +120,7 @@ impl Server<'_> {
     }
 
     /// Sends the name of the page as it is, and again each time when it is another one, until the browser goes away.
-    fn tell_changes(&self, mut stream: TcpStream) -> io::Result<()> {
+    fn stream_changes(&self, mut stream: TcpStream) -> io::Result<()> {
         head(&stream, "200 OK", "text/event-stream", "")?;
         let mut sent = None;
         loop {

@@ -1,4 +1,4 @@
-//! What a stage may know of the machine and the person it works for, beside its inputs: credentials, passwords, the
+//! What a stage may know of the machine and the person it works for, in addition to its inputs: credentials, passwords, the
 //! folder of downloads. It reaches the running stage only: never a key, a job file, a record or a log.
 
 use std::collections::BTreeMap;

@@ -39,7 +39,7 @@ impl Port {
 #[serde(deny_unknown_fields)]
 pub struct NoParams {}
 
-/// What of the machine counts for a result beside params and inputs.
+/// What of the machine counts for a result in addition to params and inputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     /// Environment variables whose values count.
@@ -154,7 +154,7 @@ pub trait Stage: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What of the machine counts for the result beside params and inputs.
+    /// What of the machine counts for the result in addition to params and inputs.
     fn environment(&self, _params: &Self::Params) -> Environment {
         Environment::default()
     }

@@ -1,5 +1,5 @@
 //! What a tool is: a subcommand that comes with the stages, because it knows what their results mean (`repro
-//! table`, `repro predict`). It reads what steps have made and answers; it changes nothing in the store and
+//! table`, `repro predict`). It reads results of steps and answers; it changes nothing in the store and
 //! prints nothing. It does not know the pipeline: it asks for steps by name.
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub struct StepView {
     pub tree: Option<String>,
     /// The execution that its result comes from.
     pub run: Option<RunView>,
-    /// The log of the execution that is under way, or of the one above; its scalars lie beside it as `.jsonl`.
+    /// The log of the execution that is under way, or of the one above; its scalars are next to it as `.jsonl`.
     pub log: Option<PathBuf>,
 }
 

@@ -3,7 +3,7 @@
 
 use super::region_features::PictureRegions;
 
-/// A value of the LMDB; `name` is what the features were made from, `probabilities` are those of the classes without the
+/// A value of the LMDB; `name` is what the features were computed from, `probabilities` are those of the classes without the
 /// background, a row for each region.
 pub fn value(name: &str, regions: &PictureRegions, probabilities: Option<&[f32]>) -> Vec<u8> {
     let mut pickle = Pickler::new(regions.features.len() + probabilities.map_or(0, <[f32]>::len));

@@ -1,4 +1,4 @@
-//! Against what Python and numpy write: stages/tests/reference/mmf_features.py made the fixtures.
+//! Against what Python and numpy write: stages/tests/reference/mmf_features.py writes the fixtures.
 
 use std::path::Path;
 

@@ -32,7 +32,7 @@ fn tiny() -> Config {
     }
 }
 
-/// Names and shapes with adapters 3 and 4 wide, as the golden numbers were made with: no divisor gives both.
+/// Names and shapes with adapters 3 and 4 wide, as for the golden numbers: no divisor gives both.
 fn shapes(adapters: bool) -> Vec<(String, Vec<usize>)> {
     let mut shapes = tiny().parameters(adapters);
     for (name, shape) in &mut shapes {

@@ -49,7 +49,7 @@ pub struct RegionsArgs {
     /// A picture.
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<PathBuf>,
-    /// The step that made the detector.
+    /// The step whose output is the detector.
     #[arg(long, value_name = "STEP", default_value = DETECTOR)]
     detector: String,
     /// Regions a picture.

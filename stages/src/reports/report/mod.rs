@@ -36,7 +36,7 @@ pub struct Report;
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReportParams {
-    /// The profile that made the parts: `mini`.
+    /// The profile of the parts: `mini`.
     profile: String,
     /// What the profile is: `synthetic memes, small model`.
     #[serde(default)]

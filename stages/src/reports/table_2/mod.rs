@@ -21,7 +21,7 @@ impl Stage for Results {
     type Params = Profile;
     const NAME: &'static str = "results";
     const ABOUT: &'static str =
-        "Table II: ROC-AUC by data set and mode beside the published, all metrics, DeLong's test";
+        "Table II: ROC-AUC by data set and mode next to the published values, all metrics, DeLong's test";
     const VERSION: u32 = 4;
     const INPUTS: &'static [Port] =
         &[Port::one("published"), Port::one("quoted"), Port::one("splits"), Port::many("runs")];

@@ -90,7 +90,7 @@ pub(crate) struct PredictArgs {
     /// The pictures' regions; the run's own by default.
     #[arg(long, value_name = "STEP")]
     regions: Option<String>,
-    /// Memes that no step has made: a .jsonl file, which brings its own texts, pictures and split.
+    /// A .jsonl file of other memes, with their own texts and pictures.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["tokens", "regions", "split"])]
     memes: Option<PathBuf>,
     /// Which split.

@@ -1,4 +1,4 @@
-//! Against pictures that PIL wrote: stages/tests/reference/pictures.py made the fixtures.
+//! Against pictures that PIL wrote: stages/tests/reference/pictures.py writes the fixtures.
 
 use std::path::Path;
 

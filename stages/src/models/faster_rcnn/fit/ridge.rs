@@ -274,7 +274,7 @@ pub(super) mod observe {
 }
 
 #[cfg(test)]
-// The figures are worth a look: see `tests.rs` beside this file.
+// The figures are worth a look: see `tests.rs` next to this file.
 #[allow(clippy::print_stdout)]
 mod tests {
     use super::observe::{by_a_unit, off};
