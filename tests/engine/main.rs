@@ -34,5 +34,7 @@ mod strict;
 mod support;
 mod terminal;
 mod tool;
+#[allow(dead_code, reason = "the program uses the rest")]
+mod toy;
 mod walkthrough;
 mod watch;

@@ -12,13 +12,20 @@ mod script;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use repro::command::Command;
+use repro::make::{MakeOptions, MakeRequest, make};
+use repro::project::Location;
+use repro::run::{Backend, Event, Observer};
 
 use clean::Outcome;
 use drawn::{Disturbance, Drawn, Edit};
 use project::{How, Project, RunResult};
+
+use super::toy;
 
 /// The same few series by default, so that a failure comes from the tested change; or as many random ones as
 /// `PROPTEST_CASES` sets.
@@ -105,7 +112,35 @@ fn ended_well(project: &mut Project, how: &How, before: &Reports, run: &RunResul
 fn is_done(project: &Project, how: &How) -> Result<(), String> {
     let again = project.run(&how.unforced(&project.steps));
     let done = again.code == Some(0) && again.err.starts_with("nothing to do");
-    if done { Ok(()) } else { Err(format!("the same run again is not done: {}", again.err)) }
+    if !done {
+        return Err(format!("the same run again is not done: {}", again.err));
+    }
+    is_done_for_the_library(project, how)
+}
+
+/// The runs are processes, as they are killed, belong to several users and must not share what a process remembers. That
+/// nothing is left to do, the library must find too: by a plan, as this is another program than the one that ran.
+fn is_done_for_the_library(project: &Project, how: &How) -> Result<(), String> {
+    if project.has_users() {
+        return Ok(());
+    }
+    let registry = Arc::new(toy::registry().with(Command));
+    let options = MakeOptions { backend: Backend::Threads(registry.clone()), ..MakeOptions::default() };
+    let request = MakeRequest { targets: how.targets(&project.steps), ..MakeRequest::default() };
+    let location = Location::of(project.root().join("pipeline.ron"));
+    let located = repro::project::Project::locate(&location, &registry).map_err(|error| error.to_string())?;
+    match make(&located, &request, &options, &mut Silent) {
+        Ok(summary) if summary.had_nothing_to_do => Ok(()),
+        Ok(summary) => Err(format!("the library ran {:?}", summary.run.ran)),
+        Err(error) => Err(format!("the library refuses: {error}")),
+    }
+}
+
+/// An observer that ignores events.
+struct Silent;
+
+impl Observer for Silent {
+    fn on(&mut self, _: &Event) {}
 }
 
 fn check(steps: Vec<Drawn>, edits: Vec<Edit>, users: bool) -> Result<(), TestCaseError> {

@@ -61,6 +61,11 @@ impl How {
         self.target.filter(|target| steps[*target].present)
     }
 
+    /// The same by name, as a request of the library.
+    pub fn targets(&self, steps: &[Drawn]) -> Vec<String> {
+        self.target(steps).map(|target| script::name(steps, target)).into_iter().collect()
+    }
+
     fn args(&self, steps: &[Drawn]) -> Vec<String> {
         let mut args = self.unforced(steps);
         if let Some(forced) = self.forced.filter(|forced| steps[*forced].present) {
@@ -72,7 +77,7 @@ impl How {
     /// The arguments of the same run without force.
     pub fn unforced(&self, steps: &[Drawn]) -> Vec<String> {
         let mut args: Vec<String> = ["make", "-j", "3"].map(str::to_owned).to_vec();
-        args.extend(self.target(steps).map(|target| script::name(steps, target)));
+        args.extend(self.targets(steps));
         args.extend(self.keep_going.then(|| "-k".to_owned()));
         args
     }
@@ -108,6 +113,11 @@ impl Project {
         let other = "(name: \"s1\", stage: \"join\", params: (text: \"other\"), publish: \"other\"),\n";
         project.write("other.ron", script::whole(other).as_bytes());
         project
+    }
+
+    /// Whether two users run it by turns.
+    pub fn has_users(&self) -> bool {
+        self.user.is_some()
     }
 
     pub fn root(&self) -> &Path {
