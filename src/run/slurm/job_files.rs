@@ -79,9 +79,29 @@ pub(super) fn last_words(job_dir: &Path) -> String {
     if last.is_empty() { String::new() } else { format!(":\n  {}", last.join("\n  ")) }
 }
 
+/// Whether Slurm reports that the job's node failed: `*** JOB 1 ON n1 CANCELLED AT … DUE TO NODE FAILURE, … ***`. By then
+/// the state of the job can be `FAILED` with any exit code, that of its interrupted process.
+pub(super) fn node_has_failed(job_dir: &Path) -> bool {
+    let text = fs::read(job_dir.join(OUTPUT)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    text.lines().any(|line| line.contains("*** JOB ") && line.contains(" DUE TO NODE FAILURE"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_failure_of_a_node_is_known_by_the_words_of_slurm() {
+        let folder = tempfile::tempdir().unwrap();
+        let job_dir = folder.path();
+        assert!(!node_has_failed(job_dir));
+        fs::write(job_dir.join(OUTPUT), "error: no such file\n").unwrap();
+        assert!(!node_has_failed(job_dir));
+        let line = "slurmstepd-n1: error: *** JOB 1 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***\n";
+        fs::write(job_dir.join(OUTPUT), line).unwrap();
+        assert!(node_has_failed(job_dir));
+    }
 
     #[test]
     fn an_incomplete_line_is_read_when_it_is_complete() {
