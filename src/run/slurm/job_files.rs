@@ -79,12 +79,13 @@ pub(super) fn last_words(job_dir: &Path) -> String {
     if last.is_empty() { String::new() } else { format!(":\n  {}", last.join("\n  ")) }
 }
 
-/// Whether Slurm reports that the job's node failed: `*** JOB 1 ON n1 CANCELLED AT … DUE TO NODE FAILURE, … ***`. By then
-/// the state of the job can be `FAILED` with any exit code, that of its interrupted process.
-pub(super) fn node_has_failed(job_dir: &Path) -> bool {
+/// Whether Slurm reports that it took the node away from the job: `*** JOB 1 ON n1 CANCELLED AT … DUE TO NODE FAILURE … ***`.
+/// The state of such a job can be `FAILED` with any exit code, that of its interrupted process.
+pub(super) fn has_lost_its_node(job_dir: &Path) -> bool {
+    const REASONS: [&str; 3] = [" DUE TO NODE FAILURE", " DUE TO JOB REQUEUE", " DUE TO PREEMPTION"];
     let text = fs::read(job_dir.join(OUTPUT)).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    text.lines().any(|line| line.contains("*** JOB ") && line.contains(" DUE TO NODE FAILURE"))
+    text.lines().any(|line| line.contains("*** JOB ") && REASONS.iter().any(|reason| line.contains(reason)))
 }
 
 #[cfg(test)]
@@ -92,15 +93,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_failure_of_a_node_is_known_by_the_words_of_slurm() {
+    fn a_job_that_lost_its_node_is_known_by_the_words_of_slurm() {
         let folder = tempfile::tempdir().unwrap();
-        let job_dir = folder.path();
-        assert!(!node_has_failed(job_dir));
-        fs::write(job_dir.join(OUTPUT), "error: no such file\n").unwrap();
-        assert!(!node_has_failed(job_dir));
-        let line = "slurmstepd-n1: error: *** JOB 1 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***\n";
-        fs::write(job_dir.join(OUTPUT), line).unwrap();
-        assert!(node_has_failed(job_dir));
+        let has_lost = |text: &str| {
+            fs::write(folder.path().join(OUTPUT), text).unwrap();
+            has_lost_its_node(folder.path())
+        };
+        assert!(!has_lost_its_node(folder.path()), "there is no output yet");
+        assert!(!has_lost("error: no such file DUE TO NODE FAILURE\n"), "not the words of Slurm");
+        let cancelled = "slurmstepd-n1: error: *** JOB 1 ON n1 CANCELLED AT 2026-01-01T00:00:00";
+        for (reason, expected) in [
+            (" DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS", true),
+            (" DUE TO JOB REQUEUE", true),
+            (" DUE TO PREEMPTION", true),
+            (" DUE TO TIME LIMIT", false),
+            ("", false),
+        ] {
+            assert_eq!(has_lost(&format!("{cancelled}{reason} ***\n")), expected, "{reason}");
+        }
     }
 
     #[test]

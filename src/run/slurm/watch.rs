@@ -294,7 +294,7 @@ fn missed(job: &mut Job) -> Option<Outcome> {
     }
     let state = job.id.as_deref().and_then(queue::last_state);
     let state = match state.as_deref() {
-        Some("FAILED") if job_files::node_has_failed(&job.job_dir) => Some("NODE_FAIL".to_owned()),
+        Some("FAILED") if job_files::has_lost_its_node(&job.job_dir) => Some("NODE_FAIL".to_owned()),
         _ => state,
     };
     let (called, words) = (job.called(), job_files::last_words(&job.job_dir));
