@@ -1,0 +1,155 @@
+//! A device that is the CPU: its memory is the host's, its kernels are the same text compiled for the CPU, its products are loops.
+
+use std::ffi::c_void;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::{Error, Result, Storage};
+
+use super::counting::host_storage;
+use crate::nn::gpu::driver::{Address, Buffer, Driver, Factor, Gemm, Launch, Numbers, View, Words};
+
+/// Runs a kernel: its name, grid, block, arguments as `cuLaunchKernel` takes them, and a seed for the order of threads.
+pub type Run = fn(&str, [u32; 3], u32, &mut [*mut c_void], u64) -> std::result::Result<(), String>;
+
+/// The device.
+pub struct OnCpu {
+    run: Run,
+    /// The bytes of each parameter of a kernel, if there is one of this name.
+    parameters: fn(&str) -> Option<Vec<usize>>,
+    has_tf32: bool,
+    launches: AtomicU64,
+}
+
+impl fmt::Debug for OnCpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnCpu").field("has_tf32", &self.has_tf32).finish_non_exhaustive()
+    }
+}
+
+impl OnCpu {
+    /// A device that runs kernels by `run`, with or without TF32 cores.
+    pub fn new(run: Run, parameters: fn(&str) -> Option<Vec<usize>>, has_tf32: bool) -> Self {
+        Self { run, parameters, has_tf32, launches: AtomicU64::new(0) }
+    }
+}
+
+impl Driver for OnCpu {
+    fn has_tf32(&self) -> bool {
+        self.has_tf32
+    }
+
+    /// Filled with NaN, so that a pass shows that reads what none wrote.
+    fn alloc(&self, words: usize) -> Result<Buffer> {
+        Ok(Buffer { words: Words::Host(vec![f32::NAN; words]), len: words })
+    }
+
+    fn clear(&self, buffer: &mut Buffer) -> Result<()> {
+        write(buffer.at()).fill(0.0);
+        Ok(())
+    }
+
+    fn copy(&self, from: View<'_>, to: &mut Buffer) -> Result<()> {
+        write(to.at()).copy_from_slice(read(from.at()));
+        Ok(())
+    }
+
+    fn upload(&self, words: &[u32]) -> Result<Buffer> {
+        let words: Vec<f32> = words.iter().copied().map(f32::from_bits).collect();
+        Ok(Buffer { len: words.len(), words: Words::Host(words) })
+    }
+
+    fn download(&self, from: &Buffer) -> Result<Vec<f32>> {
+        Ok(read(from.view().at()).to_vec())
+    }
+
+    fn launch(&self, launch: &mut Launch) -> Result<()> {
+        // Below compute capability 8.0, attention is compiled to another text.
+        let kernel = match self.has_tf32 {
+            false if launch.kernel.starts_with("attention_") => format!("{}@sm70", launch.kernel),
+            _ => launch.kernel.to_owned(),
+        };
+        let expected = (self.parameters)(&kernel);
+        let widths = launch.args.widths();
+        if expected.as_deref() != Some(widths) {
+            return Err(Error::msg(format!("`{kernel}` takes {expected:?} bytes, not {widths:?}")));
+        }
+        let seed = self.launches.fetch_add(1, Ordering::Relaxed);
+        (self.run)(&kernel, launch.grid, launch.block, &mut launch.args.pointers(), seed).map_err(Error::msg)
+    }
+
+    fn gemm(&self, gemm: &Gemm<'_>) -> Result<()> {
+        let Gemm { numbers, rows, columns, inner, .. } = *gemm;
+        for p in 0..gemm.batch {
+            let [left, right] = [(&gemm.left, rows), (&gemm.right, columns)]
+                .map(|(factor, count)| row_major(factor, numbers, p, count, inner));
+            let at = gemm.out.after(p * gemm.out_batch_stride);
+            let out = write(at.writing((rows - 1) * gemm.out_stride + columns));
+            for (i, row) in left.chunks(inner).enumerate() {
+                let out = &mut out[i * gemm.out_stride..][..columns];
+                for (out, column) in out.iter_mut().zip(right.chunks(inner)) {
+                    let sum: f32 = row.iter().zip(column).map(|(a, b)| a * b).sum();
+                    *out = if gemm.accumulate { *out + sum } else { sum };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn into_storage(&self, buffer: Buffer) -> Storage {
+        host_storage(buffer)
+    }
+}
+
+/// Matrix `p` of a factor, [count, inner], as the numbers that are multiplied.
+fn row_major(factor: &Factor<'_>, numbers: Numbers, p: usize, count: usize, inner: usize) -> Vec<f32> {
+    let strides = if factor.is_inner_major { (factor.stride, 1) } else { (1, factor.stride) };
+    let end = p * factor.batch_stride + (count - 1) * strides.0 + (inner - 1) * strides.1 + 1;
+    let place = |i: usize, k: usize| p * factor.batch_stride + i * strides.0 + k * strides.1;
+    let number: Box<dyn Fn(usize) -> f32> = match numbers {
+        Numbers::F32 => {
+            let values = read(factor.values.at().writing(end));
+            Box::new(|place| values[place])
+        }
+        Numbers::Tf32 => {
+            let values = read(factor.values.at().writing(end));
+            Box::new(|place| f32::from_bits(values[place].to_bits() & !0x1fff))
+        }
+        Numbers::Bf16 => {
+            let halves = halves(factor.values.at(), end);
+            Box::new(|place| f32::from_bits(u32::from(halves[place]) << 16))
+        }
+    };
+    (0..count * inner).map(|at| number(place(at / inner, at % inner))).collect()
+}
+
+/// Words to read.
+fn read<'a>(at: Address) -> &'a [f32] {
+    // SAFETY: the passes name memory that is there until the call returns, and nothing writes to it meanwhile.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::slice::from_raw_parts(at.address as *const f32, at.words)
+    }
+}
+
+/// Numbers of 16 bits to read.
+fn halves<'a>(at: Address, count: usize) -> &'a [u16] {
+    // SAFETY: as in `read`.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::slice::from_raw_parts(at.address as *const u16, count)
+    }
+}
+
+/// Words to write.
+fn write<'a>(at: Address) -> &'a mut [f32] {
+    // SAFETY: the passes name memory that is there until the call returns, and nothing else uses it meanwhile.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::slice::from_raw_parts_mut(at.address as *mut f32, at.words)
+    }
+}
