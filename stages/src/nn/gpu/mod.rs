@@ -12,7 +12,6 @@ mod norm;
 mod nvidia;
 mod product;
 mod rows;
-#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod upload;
 
