@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-use candle_core::{Error, Result, Storage};
+use candle_core::{CpuStorage, Error, Result, Storage};
 
 use crate::nn::Mask;
 
@@ -31,8 +31,6 @@ pub trait Driver: Send + Sync + Debug {
     fn gemm(&self, gemm: &Gemm<'_>) -> Result<()>;
     /// Waits for all that is queued.
     fn wait(&self) -> Result<()>;
-    /// The memory as a tensor's, without a copy.
-    fn into_storage(&self, buffer: Buffer) -> Storage;
 }
 
 /// Memory of a device. What is queued before it is dropped may still use it.
@@ -49,7 +47,7 @@ pub(super) enum Words {
     Host(Vec<f32>),
     /// On an NVIDIA GPU.
     #[cfg(feature = "cuda")]
-    Nvidia(candle_core::cuda_backend::cudarc::driver::CudaSlice<f32>),
+    Nvidia(candle_core::cuda_backend::cudarc::driver::CudaSlice<f32>, candle_core::CudaDevice),
 }
 
 impl Buffer {
@@ -63,12 +61,23 @@ impl Buffer {
         self.len == 0
     }
 
+    /// As a tensor's memory, without a copy.
+    pub fn into_storage(self) -> Storage {
+        match self.words {
+            Words::Host(words) => Storage::Cpu(CpuStorage::F32(words)),
+            #[cfg(feature = "cuda")]
+            Words::Nvidia(words, device) => {
+                Storage::Cuda(candle_core::CudaStorage::wrap_cuda_slice(words, device))
+            }
+        }
+    }
+
     /// All of it, to read.
     pub fn view(&self) -> View<'_> {
         let address = match &self.words {
             Words::Host(words) => words.as_ptr() as u64,
             #[cfg(feature = "cuda")]
-            Words::Nvidia(words) => super::nvidia::address(words),
+            Words::Nvidia(words, _) => super::nvidia::address(words),
         };
         View { at: Address { address, words: self.len }, memory: PhantomData }
     }
@@ -78,7 +87,7 @@ impl Buffer {
         let address = match &mut self.words {
             Words::Host(words) => words.as_mut_ptr() as u64,
             #[cfg(feature = "cuda")]
-            Words::Nvidia(words) => super::nvidia::address(words),
+            Words::Nvidia(words, _) => super::nvidia::address(words),
         };
         Address { address, words: self.len }
     }

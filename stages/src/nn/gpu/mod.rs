@@ -10,6 +10,8 @@ pub mod kernels;
 mod norm;
 #[cfg(feature = "cuda")]
 mod nvidia;
+#[cfg(feature = "cuda")]
+mod pinned;
 mod product;
 mod rows;
 pub mod testing;
@@ -18,7 +20,7 @@ mod upload;
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, Error, Result, Storage, Tensor};
+use candle_core::{CpuStorage, Device, Error, Result, Storage, Tensor};
 
 use super::backend::{
     AdamWSlot, AttentionShape, Backend, Memory, NormGradients, NormInput, Normal, ProjectionGradients,
@@ -27,8 +29,6 @@ use super::backend::{
 use super::{Activation, LayerNorm, Linear, Mask, Param, Precision};
 use driver::{Address, Args, Driver, Dropped, Launch, args};
 pub use driver::{Buffer, View};
-#[cfg(feature = "cuda")]
-pub use nvidia::{driver, open};
 pub use product::Product;
 pub use upload::{Staged, Upload};
 
@@ -63,6 +63,29 @@ impl Gpu {
     /// The value of a parameter, whose memory is there as long as it is.
     fn param<'a>(&self, param: &'a Param) -> Result<View<'a>> {
         view(param.value())
+    }
+}
+
+/// Opens GPU `ordinal` for passes; opened again, it is the same device.
+///
+/// # Errors
+/// This program was built without CUDA; there is no such GPU, it is too old, or its driver, cuBLAS or NVRTC fail.
+pub fn open(ordinal: usize) -> Result<Device> {
+    #[cfg(feature = "cuda")]
+    return nvidia::open(ordinal);
+    #[cfg(not(feature = "cuda"))]
+    Err(Error::msg(format!("this program was built without CUDA, so it cannot open GPU {ordinal}")))
+}
+
+/// The driver of a device that [`open`] returned.
+///
+/// # Errors
+/// The device is another.
+pub fn driver_of(device: &Device) -> Result<Arc<dyn Driver>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => nvidia::driver_of(device),
+        _ => Err(Error::msg("a GPU's passes need a device that they opened")),
     }
 }
 
@@ -152,7 +175,7 @@ impl Backend for Gpu {
     }
 
     fn into_storage(&self, buffer: Buffer) -> Storage {
-        self.driver.into_storage(buffer)
+        buffer.into_storage()
     }
 
     fn zeros(&self, count: usize) -> Result<Buffer> {

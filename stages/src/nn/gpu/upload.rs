@@ -7,7 +7,7 @@ use candle_core::{Device, Result, Tensor};
 pub struct Upload {
     device: Device,
     #[cfg(feature = "cuda")]
-    nvidia: Option<std::sync::Arc<super::nvidia::Stage>>,
+    nvidia: Option<std::sync::Arc<super::pinned::Stage>>,
 }
 
 /// Tensors on their way.
@@ -19,7 +19,7 @@ enum Kind {
     /// Moved when they are asked for.
     Host(Vec<Tensor>, Device),
     #[cfg(feature = "cuda")]
-    Nvidia(super::nvidia::Staged),
+    Nvidia(super::pinned::Staged),
 }
 
 impl Upload {
@@ -32,7 +32,7 @@ impl Upload {
             device: device.clone(),
             #[cfg(feature = "cuda")]
             nvidia: match device {
-                Device::Cuda(device) => Some(super::nvidia::Stage::new(device)?.into()),
+                Device::Cuda(device) => Some(super::pinned::Stage::new(device)?.into()),
                 _ => None,
             },
         })

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, Result, Storage};
+use candle_core::Result;
 
 use crate::nn::gpu::driver::{Buffer, Driver, Gemm, Launch, View, Words};
 
@@ -113,18 +113,5 @@ impl Driver for Counting {
     fn wait(&self) -> Result<()> {
         self.count(|counts| counts.waits += 1);
         Ok(())
-    }
-
-    fn into_storage(&self, buffer: Buffer) -> Storage {
-        host_storage(buffer)
-    }
-}
-
-/// The storage of memory that is the host's.
-pub(super) fn host_storage(buffer: Buffer) -> Storage {
-    match buffer.words {
-        Words::Host(values) => Storage::Cpu(CpuStorage::F32(values)),
-        #[cfg(feature = "cuda")]
-        Words::Nvidia(_) => unreachable!("a device of tests has its memory on the host"),
     }
 }

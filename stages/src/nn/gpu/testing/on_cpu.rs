@@ -4,9 +4,8 @@ use std::ffi::c_void;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use candle_core::{Error, Result, Storage};
+use candle_core::{Error, Result};
 
-use super::counting::host_storage;
 use crate::nn::gpu::driver::{Address, Buffer, Driver, Factor, Gemm, Launch, Numbers, View, Words};
 
 /// Runs a kernel: its name, grid, block, arguments as `cuLaunchKernel` takes them, and a seed for the order of threads.
@@ -98,10 +97,6 @@ impl Driver for OnCpu {
 
     fn wait(&self) -> Result<()> {
         Ok(())
-    }
-
-    fn into_storage(&self, buffer: Buffer) -> Storage {
-        host_storage(buffer)
     }
 }
 
