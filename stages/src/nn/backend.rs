@@ -117,6 +117,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// The values of a buffer.
     fn view<'a>(&self, buffer: &'a Self::Buffer) -> Self::View<'a>;
+    /// The same values for a shorter time.
+    fn reborrow<'a, 'b: 'a>(&self, view: Self::View<'b>) -> Self::View<'a>;
     /// The values of a contiguous f32 tensor on this backend's device; `storage` is its storage, locked for reading.
     fn view_storage<'a>(&self, storage: &'a Storage, range: std::ops::Range<usize>) -> Result<Self::View<'a>>;
     /// The buffer as the storage of a tensor.
@@ -152,6 +154,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn finish(&self, product: Self::Product<'_>) -> Result<Self::Buffer>;
     /// Values as if they were the result of a product.
     fn as_product<'a>(&self, values: Self::View<'a>) -> Result<Self::Product<'a>>;
+    /// A buffer as if it were the result of a product.
+    fn into_product(&self, buffer: Self::Buffer) -> Self::Product<'static>;
 
     // Activations.
 

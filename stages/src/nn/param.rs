@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, Var};
 
 use super::backend::{Backend, Memory};
 
@@ -20,13 +20,24 @@ impl Param {
     }
 
     /// A parameter that receives gradients and is changed in place by the optimizer.
-    pub fn trained(value: Tensor) -> Self {
-        Self { value, gradient: Some(Arc::default()) }
+    ///
+    /// # Errors
+    /// Only if a copy fails: a trained parameter has memory of its own.
+    pub fn trained(value: &Tensor) -> Result<Self> {
+        Ok(Self { value: Var::from_tensor(value)?.into_inner(), gradient: Some(Arc::default()) })
     }
 
     /// The present value.
     pub fn value(&self) -> &Tensor {
         &self.value
+    }
+
+    /// Replaces the value, in place: what shares storage with it follows.
+    ///
+    /// # Errors
+    /// A tensor of another shape, kind or device.
+    pub fn set(&self, value: &Tensor) -> Result<()> {
+        Var::from_tensor(&self.value)?.set(value)
     }
 
     /// Where its gradient is added up; nothing for a frozen one.
@@ -73,6 +84,18 @@ impl Gradient {
         Ok(())
     }
 
+    /// Replaces the memory by what `f` returns of it; `f` gets the gradient of this update, if there is one.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn update(&self, f: impl FnOnce(Option<Memory>) -> Result<Memory>) -> Result<()> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = state.memory.take().filter(|_| state.filled);
+        state.memory = Some(f(before)?);
+        state.filled = true;
+        Ok(())
+    }
+
     /// Calls `f` with the gradient, if there is one of this update.
     ///
     /// # Errors
@@ -82,6 +105,15 @@ impl Gradient {
         match &mut *state {
             State { memory: Some(memory), filled: true } => f(on.memory(memory)?).map(Some),
             _ => Ok(None),
+        }
+    }
+
+    /// The gradient of the composed reference, if there is one of this update.
+    pub fn tensor(&self) -> Option<Tensor> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*state {
+            State { memory: Some(Memory::Tensor(tensor)), filled: true } => Some(tensor.clone()),
+            _ => None,
         }
     }
 

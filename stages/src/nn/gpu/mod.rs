@@ -50,6 +50,14 @@ impl Gpu {
         Ok(Self { driver, way })
     }
 
+    /// The fastest passes on a device that [`open`] returned.
+    ///
+    /// # Errors
+    /// Those of [`driver_of`] and [`Gpu::new`].
+    pub fn open(device: &Device, precision: Precision) -> Result<Self> {
+        Self::new(driver_of(device)?, precision, true)
+    }
+
     /// Queues a kernel, unless it has nothing to do.
     fn launch(&self, kernel: &'static str, geometry: Geometry, args: Args) -> Result<()> {
         args.check()?;
@@ -169,6 +177,10 @@ impl Backend for Gpu {
         buffer.view()
     }
 
+    fn reborrow<'a, 'b: 'a>(&self, view: View<'b>) -> View<'a> {
+        view
+    }
+
     fn view_storage<'a>(&self, storage: &'a Storage, range: Range<usize>) -> Result<View<'a>> {
         let at = storage_address(storage)?;
         Ok(View::new(at.address, at.words).after(range.start).reading(range.len()))
@@ -233,6 +245,10 @@ impl Backend for Gpu {
 
     fn as_product<'a>(&self, values: Self::View<'a>) -> Result<Self::Product<'a>> {
         Ok(Product::of(values))
+    }
+
+    fn into_product(&self, buffer: Buffer) -> Product<'static> {
+        Product::from(buffer)
     }
 
     fn activate(

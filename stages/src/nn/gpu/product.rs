@@ -85,6 +85,11 @@ impl<'a> Product<'a> {
         Self { rows: 1, columns: values.len(), values: Values::Lent(values), parts: 1, biases: Vec::new() }
     }
 
+    /// A buffer of such values.
+    pub(super) fn from(values: Buffer) -> Self {
+        Self { rows: 1, columns: values.len(), values: Values::Own(values), parts: 1, biases: Vec::new() }
+    }
+
     pub(super) fn open(self, gpu: &Gpu) -> Result<Opened<'a>> {
         let Self { values, parts, biases, rows, columns } = self;
         debug_assert!(biases.len() <= 1, "a kernel adds one bias");

@@ -1,4 +1,4 @@
-//! A device that is the CPU: its memory is the host's, its kernels are the same text compiled for the CPU, its products are loops.
+//! A device that is the CPU: its memory is the host's, its kernels are the same text compiled for the CPU, its products are the CPU's own.
 
 use std::ffi::c_void;
 use std::fmt;
@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Error, Result};
 
+use crate::nn::gemm::{self, Matrix};
 use crate::nn::gpu::driver::{Address, Buffer, Driver, Factor, Gemm, Launch, Numbers, View, Words};
 
 /// Runs a kernel: its name, grid, block, arguments as `cuLaunchKernel` takes them, and a seed for the order of threads.
@@ -78,19 +79,14 @@ impl Driver for OnCpu {
     }
 
     fn gemm(&self, gemm: &Gemm<'_>) -> Result<()> {
-        let Gemm { numbers, rows, columns, inner, .. } = *gemm;
+        let Gemm { numbers, rows, columns, inner, out_stride, accumulate, .. } = *gemm;
         for p in 0..gemm.batch {
-            let [left, right] = [(&gemm.left, rows), (&gemm.right, columns)]
-                .map(|(factor, count)| row_major(factor, numbers, p, count, inner));
-            let at = gemm.out.after(p * gemm.out_batch_stride);
-            let out = write(at.writing((rows - 1) * gemm.out_stride + columns));
-            for (i, row) in left.chunks(inner).enumerate() {
-                let out = &mut out[i * gemm.out_stride..][..columns];
-                for (out, column) in out.iter_mut().zip(right.chunks(inner)) {
-                    let sum: f32 = row.iter().zip(column).map(|(a, b)| a * b).sum();
-                    *out = if gemm.accumulate { *out + sum } else { sum };
-                }
-            }
+            let left = row_major(&gemm.left, numbers, p, rows, inner);
+            let right = row_major(&gemm.right, numbers, p, columns, inner);
+            let (left, right) =
+                (Matrix::new(&left, rows, inner, inner), Matrix::new(&right, columns, inner, inner));
+            let out = gemm.out.after(p * gemm.out_batch_stride).writing((rows - 1) * out_stride + columns);
+            gemm::product(write(out), out_stride, left, right.t(), 1.0, accumulate);
         }
         Ok(())
     }
@@ -102,24 +98,18 @@ impl Driver for OnCpu {
 
 /// Matrix `p` of a factor, [count, inner], as the numbers that are multiplied.
 fn row_major(factor: &Factor<'_>, numbers: Numbers, p: usize, count: usize, inner: usize) -> Vec<f32> {
-    let strides = if factor.is_inner_major { (factor.stride, 1) } else { (1, factor.stride) };
-    let end = p * factor.batch_stride + (count - 1) * strides.0 + (inner - 1) * strides.1 + 1;
-    let place = |i: usize, k: usize| p * factor.batch_stride + i * strides.0 + k * strides.1;
-    let number: Box<dyn Fn(usize) -> f32> = match numbers {
-        Numbers::F32 => {
-            let values = read(factor.values.at().writing(end));
-            Box::new(|place| values[place])
-        }
+    let (row, step) = if factor.is_inner_major { (factor.stride, 1) } else { (1, factor.stride) };
+    let first = p * factor.batch_stride;
+    let places = (0..count).flat_map(|i| (0..inner).map(move |k| first + i * row + k * step));
+    let end = first + (count - 1) * row + (inner - 1) * step + 1;
+    let at = factor.values.at();
+    match numbers {
+        Numbers::F32 => places.map(|place| read(at.writing(end))[place]).collect(),
         Numbers::Tf32 => {
-            let values = read(factor.values.at().writing(end));
-            Box::new(|place| f32::from_bits(values[place].to_bits() & !0x1fff))
+            places.map(|place| f32::from_bits(read(at.writing(end))[place].to_bits() & !0x1fff)).collect()
         }
-        Numbers::Bf16 => {
-            let halves = halves(factor.values.at(), end);
-            Box::new(|place| f32::from_bits(u32::from(halves[place]) << 16))
-        }
-    };
-    (0..count * inner).map(|at| number(place(at / inner, at % inner))).collect()
+        Numbers::Bf16 => places.map(|place| f32::from_bits(u32::from(halves(at, end)[place]) << 16)).collect(),
+    }
 }
 
 /// Words to read.
