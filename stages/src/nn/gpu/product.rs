@@ -17,6 +17,8 @@ use crate::nn::{Linear, Param, Precision};
 const CUT: usize = 384;
 /// A part is a multiple of this, so that rows of factors begin where tensor cores can load them.
 const ALIGNED: usize = 8;
+/// Products of a narrower dimension multiply their factors as they are. A guess from bytes and operations, not measured.
+pub(super) const SPLIT_FROM: usize = 65;
 /// Rows and columns of a block of the kernels that prepare factors.
 const TILE: usize = 32;
 /// The most layers side by side that the kernels take.
@@ -167,13 +169,6 @@ impl Ready<'_> {
     }
 }
 
-/// Parts to add up: one every `stride` words.
-pub(super) struct Parts {
-    pub at: Address,
-    pub count: usize,
-    pub stride: usize,
-}
-
 /// Where a product's result goes, and whether it is added to what is there.
 #[derive(Clone, Copy)]
 struct Target {
@@ -224,13 +219,23 @@ impl Gpu {
         let rows = grad.len() / stride;
         let count = trained.len() * outputs;
         let grad = grad.after(trained.start * outputs).reading(rows * count);
-        let left = self.ready(&Matrices::one(grad, count, rows, (1, stride)), false)?;
-        let right = self.ready(&Matrices::one(x, inputs, rows, (1, inputs)), true)?;
-        for (place, layer) in layers[trained].iter().enumerate() {
+        let left = Matrices::one(grad, count, rows, (1, stride));
+        let right = Matrices::one(x, inputs, rows, (1, inputs));
+        let way = self.way_of(&left, &right);
+        let (left, right) = (self.ready(&left, way, false)?, self.ready(&right, way, true)?);
+        let layers = &layers[trained];
+        if left.batch > 1 {
+            let mut partial = self.driver.alloc(left.batch * count * inputs)?;
+            let target = Target { at: partial.at(), stride: inputs, accumulate: false };
+            self.gemm(&left, (0, count), &right, inputs, target)?;
+            let params: Vec<&Param> = layers.iter().map(|layer| &layer.weight).collect();
+            return self.add_gradients(&params, outputs * inputs, &partial, left.batch);
+        }
+        for (place, layer) in layers.iter().enumerate() {
             let Some(gradient) = layer.weight.gradient() else { continue };
             gradient.accumulate(self, outputs * inputs, |gradient, accumulate| {
-                let rows = (place * outputs, outputs);
-                self.multiply_into(&left, rows, &right, inputs, gradient, accumulate)
+                let target = Target { at: gradient.at(), stride: inputs, accumulate };
+                self.gemm(&left, (place * outputs, outputs), &right, inputs, target)
             })?;
         }
         Ok(())
@@ -243,15 +248,25 @@ impl Gpu {
         let rows = grad.len() / stride;
         let columns = trained.len() * outputs;
         let grad = grad.after(trained.start * outputs).reading(rows * columns);
-        let (mut partial, count) = self.column_sums(grad, rows, columns, stride)?;
-        for (place, layer) in layers[trained].iter().enumerate() {
-            let Some(gradient) = layer.bias.gradient() else { continue };
-            gradient.accumulate(self, outputs, |gradient, accumulate| {
-                let parts = Parts { at: partial.at().after(place * outputs), count, stride: columns };
-                self.add_parts(gradient.at(), &parts, &[], (1, outputs), accumulate)
+        let (partial, parts) = self.column_sums(grad, rows, columns, stride)?;
+        let params: Vec<&Param> = layers[trained].iter().map(|layer| &layer.bias).collect();
+        self.add_gradients(&params, outputs, &partial, parts)
+    }
+
+    /// Adds up `parts` of the gradients of `params`, `size` values each, side by side; those of frozen ones go nowhere.
+    pub(super) fn add_gradients(&self, params: &[&Param], size: usize, partial: &Buffer, parts: usize) -> Result<()> {
+        let (mut places, mut adds) = ([None; MOST_LAYERS], 0u32);
+        for (place, param) in params.iter().enumerate() {
+            let Some(gradient) = param.gradient() else { continue };
+            gradient.accumulate(self, size, |gradient, accumulate| {
+                places[place] = Some(gradient.at());
+                adds |= u32::from(accumulate) << place;
+                Ok(())
             })?;
         }
-        Ok(())
+        let [first, second, third] = places;
+        let args = args![first, second, third, partial.view(), parts, params.len(), size, adds];
+        self.launch("add_gradients", Geometry::matrix(params.len(), size), args)
     }
 
     pub(super) fn finish_product(&self, product: Product<'_>) -> Result<Buffer> {
@@ -261,8 +276,8 @@ impl Gpu {
                 let biases = std::mem::take(&mut product.biases);
                 let mut opened = product.open(self)?;
                 let (rows, columns) = (opened.rows, opened.columns);
-                let parts = Parts { at: opened.at, count: opened.parts, stride: rows * columns };
-                self.add_parts(opened.out.at(), &parts, &biases, (rows, columns), false)?;
+                let sizes = (opened.parts, rows, columns);
+                self.add_parts(opened.out.at(), opened.at, sizes, &biases, false)?;
                 Ok(opened.out)
             }
         }
@@ -292,31 +307,39 @@ impl Gpu {
         Ok((partial, parts))
     }
 
-    /// Adds up parts of `sizes` (rows, columns), and biases side by side.
+    /// Adds up `parts` of [rows, columns], and biases side by side.
     pub(super) fn add_parts(
         &self,
         out: Address,
-        parts: &Parts,
+        of: Address,
+        (parts, rows, columns): (usize, usize, usize),
         biases: &[View<'_>],
-        (rows, columns): (usize, usize),
         accumulate: bool,
     ) -> Result<()> {
         let bias = |place: usize| biases.get(place).copied();
-        let (size, sources) = (rows * columns, biases.len().max(1));
+        let size = rows * columns;
         let args = args![
             out.writing(size),
-            parts.at.writing(parts.count * size),
-            parts.count,
-            parts.stride,
+            of.writing(parts * size),
+            parts,
             bias(0),
             bias(1),
             bias(2),
-            sources,
+            biases.len().max(1),
             rows,
             columns,
             accumulate,
         ];
         self.launch("add_parts", Geometry::matrix(rows, columns), args)
+    }
+
+    /// Splitting the factors of a narrow product takes longer than multiplying them as they are.
+    fn way_of(&self, left: &Matrices<'_>, right: &Matrices<'_>) -> Way {
+        let narrowest = left.count.min(right.count).min(left.inner);
+        match self.way {
+            Way::Split if narrowest < self.split_from => Way::Plain(Numbers::F32),
+            way => way,
+        }
     }
 
     /// left rightᵀ, [parts, left.count, right.count], and how many parts there are; with a `plus` it is added to that, whole.
@@ -327,18 +350,29 @@ impl Gpu {
         plus: Option<Buffer>,
     ) -> Result<(Buffer, usize)> {
         let (rows, columns) = (left.count, right.count);
-        if let Way::Plain(_) = self.way {
-            return Ok((self.multiply_each(left, right, plus)?, 1));
+        let way = self.way_of(left, right);
+        if let Way::Plain(_) = way {
+            return Ok((self.multiply_each(left, right, way, plus)?, 1));
         }
-        let (left, right) = (self.ready(left, false)?, self.ready(right, true)?);
-        if let Some(mut plus) = plus {
-            self.multiply_into(&left, (0, rows), &right, columns, &mut plus, true)?;
-            return Ok((plus, 1));
+        let (left, right) = (self.ready(left, way, false)?, self.ready(right, way, true)?);
+        let parts = left.batch;
+        let multiply = |out: &mut Buffer, accumulate| {
+            let target = Target { at: out.at(), stride: columns, accumulate };
+            self.gemm(&left, (0, rows), &right, columns, target)
+        };
+        match plus {
+            Some(mut plus) if parts == 1 => {
+                multiply(&mut plus, true)?;
+                Ok((plus, 1))
+            }
+            plus => {
+                let mut out = self.driver.alloc(parts * rows * columns)?;
+                multiply(&mut out, false)?;
+                let Some(mut plus) = plus else { return Ok((out, parts)) };
+                self.add_parts(plus.at(), out.at(), (parts, rows, columns), &[], true)?;
+                Ok((plus, 1))
+            }
         }
-        let mut out = self.driver.alloc(left.batch * rows * columns)?;
-        let target = Target { at: out.at(), stride: columns, accumulate: false };
-        self.gemm(&left, (0, rows), &right, columns, target)?;
-        Ok((out, left.batch))
     }
 
     /// The same of matrices as they are in memory, one product for each of the right ones.
@@ -346,6 +380,7 @@ impl Gpu {
         &self,
         left: &Matrices<'_>,
         right: &Matrices<'_>,
+        way: Way,
         plus: Option<Buffer>,
     ) -> Result<Buffer> {
         let (rows, stride, sources) = (left.count, right.count, right.values.len());
@@ -358,32 +393,11 @@ impl Gpu {
                 false => (left.clone(), s * source.count),
             };
             let target = Target { at: out.at().after(first), stride, accumulate };
-            let (part, ready) = (self.ready(&part, false)?, self.ready(&source, true)?);
+            let (part, ready) = (self.ready(&part, way, false)?, self.ready(&source, way, true)?);
             self.gemm(&part, (0, rows), &ready, source.count, target)?;
             accumulate |= right.along_inner;
         }
         Ok(out)
-    }
-
-    /// `out` ← rows `first` to `first` + `rows` of left, times rightᵀ, added to what is there where `accumulate`.
-    fn multiply_into(
-        &self,
-        left: &Ready<'_>,
-        (first, rows): (usize, usize),
-        right: &Ready<'_>,
-        columns: usize,
-        out: &mut Buffer,
-        accumulate: bool,
-    ) -> Result<()> {
-        if left.batch == 1 {
-            let target = Target { at: out.at(), stride: columns, accumulate };
-            return self.gemm(left, (first, rows), right, columns, target);
-        }
-        let mut partial = self.driver.alloc(left.batch * rows * columns)?;
-        let target = Target { at: partial.at(), stride: columns, accumulate: false };
-        self.gemm(left, (first, rows), right, columns, target)?;
-        let parts = Parts { at: partial.at(), count: left.batch, stride: rows * columns };
-        self.add_parts(out.at(), &parts, &[], (rows, columns), accumulate)
     }
 
     /// Queues one product.
@@ -413,8 +427,8 @@ impl Gpu {
         })
     }
 
-    /// A factor as the way of this backend multiplies it.
-    fn ready<'a>(&self, of: &Matrices<'a>, is_right: bool) -> Result<Ready<'a>> {
+    /// A factor as `way` multiplies it.
+    fn ready<'a>(&self, of: &Matrices<'a>, way: Way, is_right: bool) -> Result<Ready<'a>> {
         let &Matrices { ref values, along_inner, count, inner, strides } = of;
         let sources = values.len();
         let source = |s: usize| values.get(s).map(|values| values.reading(count * inner / sources));
@@ -430,7 +444,7 @@ impl Gpu {
             inner,
             batch,
         };
-        match self.way {
+        match way {
             Way::Plain(numbers) => {
                 let is_inner_major = strides.1 == 1;
                 let stride = if is_inner_major { strides.0 } else { strides.1 };

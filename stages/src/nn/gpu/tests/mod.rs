@@ -110,7 +110,7 @@ fn cases() -> [Case; 5] {
         half::bf16::from_f32(x).into()
     }
     let case = |name, precision, splits, has_tf32, round| {
-        Case { name, gpu: Gpu::new(on_cpu(has_tf32), precision, splits).unwrap(), round }
+        Case { name, gpu: Gpu::new(on_cpu(has_tf32), precision, splits).unwrap().splitting_from(1), round }
     };
     [
         case("split", Precision::F32, true, true, exact),
@@ -123,7 +123,7 @@ fn cases() -> [Case; 5] {
 
 /// The backend that most tests use.
 fn gpu() -> Gpu {
-    Gpu::new(on_cpu(true), Precision::F32, true).unwrap()
+    Gpu::new(on_cpu(true), Precision::F32, true).unwrap().splitting_from(1)
 }
 
 fn upload(gpu: &Gpu, values: &[f32]) -> Buffer {
