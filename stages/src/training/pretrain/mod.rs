@@ -24,7 +24,9 @@ use crate::artifacts::samples::Split;
 use crate::artifacts::{weights, write_json};
 use crate::host::device;
 use crate::models::{self, Batch, MlmHead, Model, SmallConfig};
-use crate::nn::{AdamW, Dropout, DropoutAt, ParamStore, cross_entropy, decays, rng, tune_allocator};
+use crate::nn::{
+    AdamW, Compute, Dropout, DropoutAt, ParamStore, cross_entropy, decays, rng, select_rows, tune_allocator,
+};
 use crate::training::dataset::{MemeDataset, REGIONS, TOKENS};
 use crate::training::prefetch::prefetch;
 use crate::training::sampler::{BatchSampler, Order};
@@ -94,9 +96,10 @@ impl Stage for Pretrain {
         let params = ParamStore::new(tensors, |_| true).map_err(StageError::failed)?;
         let model = config.build(&params).map_err(StageError::failed)?;
         let head = MlmHead::new(&*config, &params).map_err(StageError::failed)?;
-        let guesser = Guesser { model: &*model, head: &head, device: &device };
+        let compute = params.compute();
+        let guesser = Guesser { model: &*model, head: &head, compute, device: &device };
 
-        // Optimiser.
+        // Optimizer.
         let mut optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(StageError::failed)?;
         let schedule =
             LinearSchedule { peak: settings.lr, warm_up: settings.warm_up, updates: settings.updates };
@@ -118,9 +121,11 @@ impl Stage for Pretrain {
                     let Some(guess) = guesser.guess(&task?, Some(&dropout.at(update)))? else {
                         return Ok(None);
                     };
-                    let loss = cross_entropy(&guess.logits, &guess.targets)?;
-                    optimizer.step(&loss.backward()?, schedule.after(update - 1))?;
-                    Ok(Some((f64::from(loss.to_scalar::<f32>()?), guess.targets.dim(0)?)))
+                    let masked = guess.targets.dim(0)?;
+                    let loss = cross_entropy(compute, &guess.logits, &guess.targets, masked)?;
+                    loss.backward()?;
+                    optimizer.step(schedule.after(update - 1))?;
+                    Ok(Some((compute.sum(&[loss])?, masked)))
                 };
                 let learnt = learn(&mut optimizer)
                     .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
@@ -186,6 +191,7 @@ struct Task {
 struct Guesser<'a> {
     model: &'a dyn Model,
     head: &'a MlmHead,
+    compute: &'a Compute,
     device: &'a Device,
 }
 
@@ -214,7 +220,7 @@ impl Guesser<'_> {
             return Ok(None);
         }
         let places = Tensor::new(places, states.device())?;
-        let masked = states.flatten(0, 1)?.index_select(&places, 0)?;
+        let masked = select_rows(self.compute, &states.flatten(0, 1)?, &places)?;
         let targets = Tensor::new(targets, states.device())?;
         Ok(Some(Guess { logits: self.head.logits(&masked)?, targets }))
     }
@@ -234,7 +240,7 @@ impl Guesser<'_> {
                     let words = targets.dim(0)? as f64;
                     let hits = logits.argmax(1)?.eq(&targets)?.to_vec1::<u8>()?;
                     let hits = hits.iter().map(|&hit| f64::from(hit)).sum::<f64>();
-                    let loss = f64::from(cross_entropy(&logits, &targets)?.to_scalar::<f32>()?);
+                    let loss = self.compute.sum(&[cross_entropy(self.compute, &logits, &targets, targets.dim(0)?)?])?;
                     Ok(Some((loss * words, hits, words)))
                 };
                 let scored = score().map_err(|error| StageError::failed(format!("validation: {error}")))?;

@@ -1,8 +1,8 @@
 //! What a device with too little memory changes: the size of the micro-batches, and nothing else.
 
 use super::*;
-use crate::models::{Family, Mode, SmallConfig, Start, init_from_pretrained, init_random};
-use crate::nn::{AdamWConfig, decays, init};
+use crate::models::{Batch, Family, Mode, SmallConfig, Start, init_from_pretrained, init_random};
+use crate::nn::{AdamWConfig, DropoutAt, Param, decays, init};
 
 /// A model on a device that holds so many rows.
 struct Cramped {
@@ -26,7 +26,7 @@ impl Model for Cramped {
 
 const OUT_OF_MEMORY: &str = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
 
-fn trainer(holds: usize, complaint: &'static str) -> Trainer {
+fn trainer(settings: &TrainParams, holds: usize, complaint: &'static str) -> Trainer<'_> {
     let small = SmallConfig {
         words: 30,
         positions: 12,
@@ -44,15 +44,21 @@ fn trainer(holds: usize, complaint: &'static str) -> Trainer {
     let params = ParamStore::new(tensors, |_| true).unwrap();
     let model = Box::new(Cramped { model: config.build(&params).unwrap(), holds, complaint });
     let optimizer = AdamW::new(&params, AdamWConfig::default(), decays).unwrap();
-    let schedule = LinearSchedule { peak: 1e-3, warm_up: 1, updates: 9 };
     Trainer {
+        settings,
         params,
         model,
         optimizer,
         dropout: Dropout::new(0.3, 5).unwrap(),
-        schedule,
+        schedule: LinearSchedule { peak: 1e-3, warm_up: 1, updates: 9 },
+        state: State::default(),
+        best: BestCheckpoint::default(),
         device: Device::Cpu,
     }
+}
+
+fn settings() -> TrainParams {
+    ron::from_str("(mode: \"full\")").unwrap()
 }
 
 /// A batch of `rows`, in micro-batches of `micro_batch_size`.
@@ -66,43 +72,43 @@ fn batch(rows: usize, micro_batch_size: usize) -> TrainBatch {
         locations: random("locations", &[rows, regions, 5]),
         mask: Tensor::ones((rows, text + regions), candle_core::DType::F32, &Device::Cpu).unwrap(),
     };
-    TrainBatch {
-        micro_batches: whole.split(micro_batch_size).unwrap(),
-        labels: (0..rows).map(|row| (row % 2) as u8).collect(),
-    }
+    let labels = Tensor::from_iter((0..rows as u32).map(|row| row % 2), &Device::Cpu).unwrap();
+    let whole = TrainBatch { micro_batches: vec![MicroBatch { batch: whole, labels, before: 0 }], rows };
+    TrainBatch { micro_batches: whole.split(micro_batch_size).unwrap(), rows }
+}
+
+fn weights(trainer: &Trainer) -> Vec<Vec<f32>> {
+    let values = |(_, param): (&str, &Param)| param.value().flatten_all().unwrap().to_vec1().unwrap();
+    trainer.params.trained().map(values).collect()
 }
 
 /// Losses and the final weights of four updates, and the last size of a micro-batch.
 fn trained(mut trainer: Trainer, batch: &TrainBatch) -> (Vec<f64>, Vec<Vec<f32>>, usize) {
-    let mut micro_batch_size = usize::MAX;
-    let losses =
-        (1..=4).map(|update| trainer.update(update, batch, &mut micro_batch_size).unwrap()).collect();
-    let weights = trainer.params.trained().map(|(_, var)| var.flatten_all().unwrap().to_vec1().unwrap());
-    (losses, weights.collect(), micro_batch_size)
+    let losses = (1..=4).map(|update| trainer.update(update, batch).unwrap()).collect();
+    (losses, weights(&trainer), trainer.state.micro_batch_size)
 }
 
 #[test]
 fn what_does_not_fit_is_computed_in_halves_with_the_bytes_of_that_micro_batch() {
+    let settings = settings();
     for (rows, holds, ends_with) in [(8, 3, 2), (7, 3, 2), (5, 1, 1), (8, 8, usize::MAX)] {
-        let (losses, weights, micro_batch_size) = trained(trainer(holds, OUT_OF_MEMORY), &batch(rows, rows));
+        let (losses, weights, micro_batch_size) =
+            trained(trainer(&settings, holds, OUT_OF_MEMORY), &batch(rows, rows));
         assert_eq!(micro_batch_size, ends_with, "{rows} rows where {holds} have room");
         let asked = batch(rows, micro_batch_size.min(rows));
-        let (expected, expected_weights, _) = trained(trainer(rows, OUT_OF_MEMORY), &asked);
+        let (expected, expected_weights, _) = trained(trainer(&settings, rows, OUT_OF_MEMORY), &asked);
         assert_eq!((losses, weights), (expected, expected_weights), "{rows} rows where {holds} have room");
     }
 }
 
 #[test]
 fn what_no_halving_helps_is_an_error_and_changes_no_weight() {
+    let settings = settings();
     for (holds, complaint, tried) in [(0, OUT_OF_MEMORY, 1), (3, "an illegal memory access", usize::MAX)] {
-        let mut trainer = trainer(holds, complaint);
-        let weights = |trainer: &Trainer| -> Vec<Vec<f32>> {
-            let values = |(_, var): (_, &candle_core::Var)| var.flatten_all().unwrap().to_vec1().unwrap();
-            trainer.params.trained().map(values).collect()
-        };
-        let (before, mut micro_batch_size) = (weights(&trainer), usize::MAX);
-        let error = trainer.update(2, &batch(8, 8), &mut micro_batch_size).unwrap_err().to_string();
+        let mut trainer = trainer(&settings, holds, complaint);
+        let before = weights(&trainer);
+        let error = trainer.update(2, &batch(8, 8)).unwrap_err().to_string();
         assert!(error.contains(complaint), "{error}");
-        assert_eq!((micro_batch_size, weights(&trainer)), (tried, before));
+        assert_eq!((trainer.state.micro_batch_size, weights(&trainer)), (tried, before));
     }
 }
