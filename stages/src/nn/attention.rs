@@ -149,6 +149,11 @@ impl AttentionOp {
         needs_grad.contains(&true) || [query, key, value, output].into_iter().any(Linear::is_trained)
     }
 
+    /// Values of a sequence.
+    fn sequence(&self) -> usize {
+        self.shape.keys * self.layer.key.inputs
+    }
+
     /// The layers that read the sequence of keys and values, in the order of their results.
     fn together(&self) -> Vec<&Linear> {
         let Attention { query, key, value, .. } = &self.layer;
@@ -184,7 +189,7 @@ impl Op for AttentionOp {
     ) -> Result<(B::Buffer, Option<Saved<B>>)> {
         let (own, read) = (inputs[0], inputs[inputs.len() - 1]);
         let first = match self.source {
-            Source::First => Some(on.first_rows(own, self.shape.keys, self.layer.query.inputs)?),
+            Source::First => Some(on.first_rows(own, self.sequence(), self.layer.query.inputs)?),
             Source::Own | Source::Other => None,
         };
         let own = first.as_ref().map_or_else(|| on.reborrow(own), |first| on.view(first));
@@ -252,7 +257,7 @@ impl Op for AttentionOp {
             return Ok(vec![None]);
         }
         let (mut x, first) = (read_grad(None)?, own_grad()?);
-        on.add_to_first_rows(&mut x, on.view(&first), self.shape.keys, self.layer.query.inputs)?;
+        on.add_to_first_rows(&mut x, on.view(&first), self.sequence(), self.layer.query.inputs)?;
         Ok(vec![Some(x)])
     }
 

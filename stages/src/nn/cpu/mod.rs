@@ -265,11 +265,11 @@ impl Backend for Cpu {
     }
 
     fn first_rows(&self, x: &[f32], length: usize, width: usize) -> Result<Vec<f32>> {
-        Ok(x.chunks_exact(length * width).flat_map(|rows| &rows[..width]).copied().collect())
+        Ok(x.chunks_exact(length).flat_map(|rows| &rows[..width]).copied().collect())
     }
 
     fn add_to_first_rows(&self, x: &mut Vec<f32>, rows: &[f32], length: usize, width: usize) -> Result<()> {
-        for (x, row) in x.chunks_exact_mut(length * width).zip(rows.chunks_exact(width)) {
+        for (x, row) in x.chunks_exact_mut(length).zip(rows.chunks_exact(width)) {
             x.iter_mut().zip(row).for_each(|(x, row)| *x += row);
         }
         Ok(())
