@@ -25,7 +25,7 @@ use crate::artifacts::{weights, write_json};
 use crate::host::device;
 use crate::models::{self, Batch, MlmHead, Model, SmallConfig};
 use crate::nn::{
-    AdamW, Compute, Dropout, DropoutAt, ParamStore, cross_entropy, decays, rng, select_rows, tune_allocator,
+    AdamW, Compute, Dropout, DropoutAt, Loader, ParamStore, cross_entropy, decays, rng, select_rows, tune_allocator,
 };
 use crate::training::dataset::{MemeDataset, REGIONS, TOKENS};
 use crate::training::prefetch::prefetch;
@@ -95,7 +95,7 @@ impl Stage for Pretrain {
         tensors.extend(head.map_err(StageError::failed)?);
         let params = ParamStore::new(tensors, |_| true).map_err(StageError::failed)?;
         let model = config.build(&params).map_err(StageError::failed)?;
-        let head = MlmHead::new(&*config, &params).map_err(StageError::failed)?;
+        let head = MlmHead::load(&Loader::new(&params), &config.dimensions()).map_err(StageError::failed)?;
         let compute = params.compute();
         let guesser = Guesser { model: &*model, head: &head, compute, device: &device };
 

@@ -110,7 +110,7 @@ impl Stage for Train {
         prefetch(batches, |batches| trainer.train(batches, validate, job))?;
 
         // Output: the best checkpoint with its history.
-        let counts = config.counts(mode);
+        let counts = config.counts(mode).map_err(StageError::failed)?;
         let Trainer { state, best, params, .. } = trainer;
         let (best, tensors) = best
             .finish(&params)

@@ -1,8 +1,0 @@
-//! Stub.
-pub type Buffer = Vec<f32>;
-pub type Gpu = super::cpu::Cpu;
-impl Gpu {
-    pub fn open(_: &candle_core::Device, precision: super::Precision) -> candle_core::Result<Self> {
-        Ok(Self { precision })
-    }
-}
