@@ -1,0 +1,368 @@
+// Attention on chip: scores and probabilities never reach memory. The backward pass computes them again from the logarithm of
+// each row's sum, which the forward pass keeps. No atomics: a kernel of its own for the queries and one for keys and values.
+//
+// p = softmax(q k^T * scale + bias[batch][key]); context = dropout(p) v, element ((batch * heads + head) * queries + query) * keys + key.
+// Row (batch * queries + query) of q begins at q + row * q_stride + head * head_width, in elements; k and v likewise with `keys`
+// and kv_stride, gradients with gq_stride and gkv_stride. context and grad are [batch][queries][heads * head_width]; logsum and
+// delta [batch][heads][queries]. Batch = gridDim.z. head_width is at most W, which is 16, 32, 64 or 128.
+//
+// | kernel | result | grid, block |
+// | --- | --- | --- |
+// | attention_forward_W | context, and logsum (or null) | (ceil(queries / 64), heads, batch), 128 |
+// | attention_delta | delta = sum of grad * context over each head's columns; rows = batch * queries | ROWS(rows * heads) |
+// | attention_backward_queries_W | grad_q | W up to 64: (ceil(queries / 64), heads, batch), 128; W = 128: (ceil(queries / 32), heads, batch), 64 |
+// | attention_backward_keys_W | grad_k, grad_v | the same with keys in place of queries |
+//
+// bias may be null. Where every key of a row is masked by -infinity its context is NaN, as that of a softmax is.
+//
+// Products run on tensor cores, each factor split in two TF32 numbers. Tensor cores truncate their sums: so small products are
+// added up apart from large ones or before them, and no sum there runs over more than one tile. Below sm_80, whose tensor cores
+// know no TF32, the same code computes in float32 (FMA).
+
+#define PAD 4u           // columns after a row in shared memory: the lanes of a warp then read different banks
+
+#if __CUDA_ARCH__ >= 800
+#define TENSOR_CORES
+#endif
+
+// A number as the product below takes it: high + low.
+struct Parts {
+    unsigned high, low;
+};
+
+__device__ __forceinline__ Parts split(float x) {
+#ifdef TENSOR_CORES
+    // To the nearest TF32; the tensor core drops what low has beyond TF32. A NaN that rounding loses is still in low.
+    unsigned high = (__float_as_uint(x) + 0x1000u) & 0xffffe000u;
+    return {high, __float_as_uint(x - __uint_as_float(high))};
+#else
+    return {__float_as_uint(x), 0};
+#endif
+}
+
+// A warp's factors of a product of 16 x 8 and 8 x 8 numbers, in the layout of mma.m16n8k8: with group = lane / 4 and place =
+// lane % 4, left[i] is row group + 8 * (i % 2), column place + 4 * (i / 2); right[i] is row place + 4 * i, column group; of the
+// product, value i is row group + 8 * (i / 2), column 2 * place + i % 2.
+struct Left {
+    Parts at[4];
+};
+struct Right {
+    Parts at[2];
+};
+
+// c += a b, of TF32 numbers on tensor cores, of float32 numbers without them.
+__device__ __forceinline__ void multiply(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+#if defined(GPU_ON_CPU) && defined(TENSOR_CORES)
+    gpu_on_cpu::mma_m16n8k8_tf32(c, {a0, a1, a2, a3}, {b0, b1});
+#elif defined(TENSOR_CORES)
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+#else
+    unsigned lane = threadIdx.x % WARP, group = lane / 4, place = lane % 4;
+#pragma unroll
+    for (unsigned k = 0; k < 8; k++) {
+        unsigned left = group * 4 + k % 4, right = 2 * place * 4 + k % 4;
+        float x0 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? a0 : a2, left)), x1 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? a1 : a3, left));
+        float y0 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? b0 : b1, right)), y1 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? b0 : b1, right + 4));
+        c[0] = fmaf(x0, y0, c[0]);
+        c[1] = fmaf(x0, y1, c[1]);
+        c[2] = fmaf(x1, y0, c[2]);
+        c[3] = fmaf(x1, y1, c[3]);
+    }
+#endif
+}
+
+// c += the small products of a and b: nothing without tensor cores, where there is one product.
+__device__ __forceinline__ void multiply_low(float (&c)[4], const Left &a, const Right &b) {
+#ifdef TENSOR_CORES
+    multiply(c, a.at[0].low, a.at[1].low, a.at[2].low, a.at[3].low, b.at[0].high, b.at[1].high);
+    multiply(c, a.at[0].high, a.at[1].high, a.at[2].high, a.at[3].high, b.at[0].low, b.at[1].low);
+#endif
+}
+
+__device__ __forceinline__ void multiply_high(float (&c)[4], const Left &a, const Right &b) {
+    multiply(c, a.at[0].high, a.at[1].high, a.at[2].high, a.at[3].high, b.at[0].high, b.at[1].high);
+}
+
+// Rows begin .. begin + ROWS of x (those below `rows`) times `scale` into shared memory, zeros where there are none.
+template <unsigned ROWS, unsigned WIDTH>
+__device__ __forceinline__ void fetch(float (&tile)[ROWS][WIDTH + PAD], const float *x, size_t stride, unsigned begin, unsigned rows,
+                                      unsigned width, float scale) {
+    for (unsigned i = threadIdx.x; i < ROWS * WIDTH; i += blockDim.x) {
+        unsigned row = i / WIDTH, column = i % WIDTH;
+        tile[row][column] = begin + row < rows && column < width ? x[(begin + row) * stride + column] * scale : 0.0f;
+    }
+}
+
+// The place in a left factor of value i of a product, if the columns of the factor are taken in the order 0, 2, 4, 6, 1, 3, 5, 7:
+// a product is then the next one's left factor with no exchange between lanes. The right factor's rows must follow: 2 * place + i.
+__device__ __forceinline__ unsigned as_left(unsigned i) { return (i >> 1) + 2 * (i & 1); }
+
+struct Sizes {
+    unsigned queries, keys, heads, head_width, q_stride, kv_stride;
+    float scale;
+};
+
+#define TILE 32u         // keys in shared memory at once, in the forward pass
+#define QUERIES 64u      // of a block of the forward pass
+
+template <unsigned WIDTH>
+__device__ __forceinline__ void forward(float *context, float *logsum, const float *q, const float *k, const float *v,
+                                        const float *bias, const Mask &mask, const Sizes &of) {
+    __shared__ float tile_k[TILE][WIDTH + PAD], tile_v[TILE][WIDTH + PAD];
+    constexpr unsigned STEPS = WIDTH / 8, BLOCKS = TILE / 8;
+    unsigned lane = threadIdx.x % WARP, group = lane / 4, place = lane % 4;
+    unsigned head = blockIdx.y, batch = blockIdx.z, first = blockIdx.x * QUERIES + threadIdx.x / WARP * 16;
+    unsigned line = (batch * of.heads + head) * of.queries;
+    q += (size_t)batch * of.queries * of.q_stride + head * of.head_width;
+    k += (size_t)batch * of.keys * of.kv_stride + head * of.head_width;
+    v += (size_t)batch * of.keys * of.kv_stride + head * of.head_width;
+    float mine[STEPS][4];
+#pragma unroll
+    for (unsigned step = 0; step < STEPS; step++)
+#pragma unroll
+        for (unsigned i = 0; i < 4; i++) {
+            unsigned row = first + group + 8 * (i & 1), column = 8 * step + place + 4 * (i >> 1);
+            mine[step][i] = row < of.queries && column < of.head_width ? q[row * (size_t)of.q_stride + column] * of.scale : 0.0f;
+        }
+    float sums[STEPS][4] = {}, largest[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
+    for (unsigned begin = 0; begin < of.keys; begin += TILE) {
+        __syncthreads();
+        fetch<TILE, WIDTH>(tile_k, k, of.kv_stride, begin, of.keys, of.head_width, 1.0f);
+        fetch<TILE, WIDTH>(tile_v, v, of.kv_stride, begin, of.keys, of.head_width, 1.0f);
+        __syncthreads();
+        if (first >= of.queries) continue;             // a warp without queries only helps to fetch
+        float score[BLOCKS][4] = {}, low[BLOCKS][4] = {};
+#pragma unroll
+        for (unsigned step = 0; step < STEPS; step++) {
+            Left a = {{split(mine[step][0]), split(mine[step][1]), split(mine[step][2]), split(mine[step][3])}};
+#pragma unroll
+            for (unsigned t = 0; t < BLOCKS; t++) {
+                const float *from = &tile_k[8 * t + group][8 * step + place];
+                Right b = {{split(from[0]), split(from[4])}};
+                multiply_low(low[t], a, b);
+                multiply_high(score[t], a, b);
+            }
+        }
+        float most[2] = {largest[0], largest[1]}, shrink[2];
+#pragma unroll
+        for (unsigned t = 0; t < BLOCKS; t++)
+#pragma unroll
+            for (unsigned i = 0; i < 4; i++) {
+                unsigned key = begin + 8 * t + 2 * place + (i & 1);
+                score[t][i] += low[t][i];
+                if (bias && key < of.keys) score[t][i] += bias[(size_t)batch * of.keys + key];
+                if (key >= of.keys) score[t][i] = -INFINITY;
+                most[i >> 1] = fmaxf(most[i >> 1], score[t][i]);
+            }
+#pragma unroll
+        for (unsigned r = 0; r < 2; r++) {             // over the four lanes that share a row
+            most[r] = fmaxf(most[r], __shfl_xor_sync(ALL_LANES, most[r], 1));
+            most[r] = fmaxf(most[r], __shfl_xor_sync(ALL_LANES, most[r], 2));
+            shrink[r] = most[r] == -INFINITY ? 1.0f : expf(largest[r] - most[r]);
+            largest[r] = most[r];
+            total[r] *= shrink[r];
+        }
+        Left p[BLOCKS];
+#pragma unroll
+        for (unsigned t = 0; t < BLOCKS; t++)
+#pragma unroll
+            for (unsigned i = 0; i < 4; i++) {
+                unsigned row = first + group + 8 * (i >> 1), key = begin + 8 * t + 2 * place + (i & 1);
+                float x = score[t][i] == -INFINITY ? 0.0f : expf(score[t][i] - largest[i >> 1]);
+                total[i >> 1] += x;
+                p[t].at[as_left(i)] = split(x * factor(mask, (line + row) * of.keys + key));
+            }
+#pragma unroll
+        for (unsigned step = 0; step < STEPS; step++) {
+            float part[4] = {};
+            Right b[BLOCKS];
+#pragma unroll
+            for (unsigned t = 0; t < BLOCKS; t++) {
+                const float *from = &tile_v[8 * t + 2 * place][8 * step + group];
+                b[t] = {{split(from[0]), split(from[WIDTH + PAD])}};
+                multiply_low(part, p[t], b[t]);
+            }
+#pragma unroll
+            for (unsigned t = 0; t < BLOCKS; t++) multiply_high(part, p[t], b[t]);
+#pragma unroll
+            for (unsigned i = 0; i < 4; i++) sums[step][i] = sums[step][i] * shrink[i >> 1] + part[i];
+        }
+    }
+    if (first >= of.queries) return;
+#pragma unroll
+    for (unsigned r = 0; r < 2; r++) {
+        total[r] += __shfl_xor_sync(ALL_LANES, total[r], 1);
+        total[r] += __shfl_xor_sync(ALL_LANES, total[r], 2);
+        unsigned row = first + group + 8 * r;
+        if (row >= of.queries) continue;
+        if (logsum && place == 0) logsum[line + row] = largest[r] + logf(total[r]);
+        float *to = context + (((size_t)batch * of.queries + row) * of.heads + head) * of.head_width;
+#pragma unroll
+        for (unsigned step = 0; step < STEPS; step++)
+#pragma unroll
+            for (unsigned i = 0; i < 2; i++) {
+                unsigned column = 8 * step + 2 * place + i;
+                if (column < of.head_width) to[column] = sums[step][2 * r + i] / total[r];
+            }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+attention_delta(float *delta, const float *grad, const float *context, unsigned rows, unsigned queries, unsigned heads, unsigned head_width) {
+    unsigned lane = threadIdx.x % WARP, at = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    if (at >= rows * heads) return;
+    unsigned row = at / heads, head = at % heads;
+    size_t start = (size_t)at * head_width;
+    float sum = 0.0f;
+    for (unsigned column = lane; column < head_width; column += WARP) sum += grad[start + column] * context[start + column];
+    sum = warp_sum(sum);
+    if (lane == 0) delta[((size_t)(row / queries) * heads + head) * queries + row % queries] = sum;
+}
+
+#define STRIP 16u        // rows of the other side in shared memory at once, in the backward pass; 8 where rows are 128 wide
+
+// What the backward pass reads. `grad` is the gradient of the context.
+struct Read {
+    const float *q, *k, *v, *bias, *logsum, *delta, *grad;
+};
+
+// The warps of a block have 16 rows each, queries or keys, and go over the rows of the other side. Of the scores s and of d = grad
+// v^T a warp computes a tile of its rows and the other side's: p = exp(s - logsum), ds = p (kept * d - delta). Then
+// grad_q = scale * ds k, grad_k = scale * ds^T q, grad_v = (kept * p)^T grad.
+template <unsigned WIDTH, bool OF_QUERIES>
+__device__ __forceinline__ void backward(float *first_out, float *second_out, const Read &from, const Mask &mask, const Sizes &of, unsigned out_stride) {
+    constexpr unsigned MINE = WIDTH == 128 ? 32 : 64, OTHERS = WIDTH == 128 ? STRIP / 2 : STRIP, STEPS = WIDTH / 8, BLOCKS = OTHERS / 8;
+    __shared__ float mine_a[MINE][WIDTH + PAD], mine_b[MINE][WIDTH + PAD], other_a[OTHERS][WIDTH + PAD], other_b[OTHERS][WIDTH + PAD];
+    unsigned lane = threadIdx.x % WARP, group = lane / 4, place = lane % 4, at = threadIdx.x / WARP * 16;
+    unsigned head = blockIdx.y, batch = blockIdx.z, first = blockIdx.x * MINE + at, width = of.head_width;
+    unsigned line = (batch * of.heads + head) * of.queries, count = OF_QUERIES ? of.queries : of.keys, others = OF_QUERIES ? of.keys : of.queries;
+    size_t grad_stride = (size_t)of.heads * width;
+    const float *q = from.q + (size_t)batch * of.queries * of.q_stride + head * width;
+    const float *k = from.k + (size_t)batch * of.keys * of.kv_stride + head * width;
+    const float *v = from.v + (size_t)batch * of.keys * of.kv_stride + head * width;
+    const float *grad = from.grad + (size_t)batch * of.queries * grad_stride + head * width;
+    const float *bias = from.bias ? from.bias + (size_t)batch * of.keys : nullptr;
+    unsigned block = blockIdx.x * MINE;
+    if (OF_QUERIES) {
+        fetch<MINE, WIDTH>(mine_a, q, of.q_stride, block, count, width, of.scale);
+        fetch<MINE, WIDTH>(mine_b, grad, grad_stride, block, count, width, 1.0f);
+    } else {
+        fetch<MINE, WIDTH>(mine_a, k, of.kv_stride, block, count, width, 1.0f);
+        fetch<MINE, WIDTH>(mine_b, v, of.kv_stride, block, count, width, 1.0f);
+    }
+    float sums_a[STEPS][4] = {}, sums_b[OF_QUERIES ? 1 : STEPS][4] = {};
+    for (unsigned begin = 0; begin < others; begin += OTHERS) {
+        __syncthreads();
+        if (OF_QUERIES) {
+            fetch<OTHERS, WIDTH>(other_a, k, of.kv_stride, begin, others, width, 1.0f);
+            fetch<OTHERS, WIDTH>(other_b, v, of.kv_stride, begin, others, width, 1.0f);
+        } else {
+            fetch<OTHERS, WIDTH>(other_a, q, of.q_stride, begin, others, width, of.scale);
+            fetch<OTHERS, WIDTH>(other_b, grad, grad_stride, begin, others, width, 1.0f);
+        }
+        __syncthreads();
+        if (first >= count) continue;                  // a warp without rows only helps to fetch
+        float s[BLOCKS][4] = {}, s_low[BLOCKS][4] = {}, d[BLOCKS][4] = {}, d_low[BLOCKS][4] = {};
+#pragma unroll
+        for (unsigned step = 0; step < STEPS; step++) {
+            Left a, b;
+#pragma unroll
+            for (unsigned i = 0; i < 4; i++) {
+                unsigned row = at + group + 8 * (i & 1), column = 8 * step + place + 4 * (i >> 1);
+                a.at[i] = split(mine_a[row][column]);
+                b.at[i] = split(mine_b[row][column]);
+            }
+#pragma unroll
+            for (unsigned t = 0; t < BLOCKS; t++) {
+                const float *x = &other_a[8 * t + group][8 * step + place], *y = &other_b[8 * t + group][8 * step + place];
+                Right right_a = {{split(x[0]), split(x[4])}}, right_b = {{split(y[0]), split(y[4])}};
+                multiply_low(s_low[t], a, right_a);
+                multiply_high(s[t], a, right_a);
+                multiply_low(d_low[t], b, right_b);
+                multiply_high(d[t], b, right_b);
+            }
+        }
+        Left p[BLOCKS], ds[BLOCKS];
+#pragma unroll
+        for (unsigned t = 0; t < BLOCKS; t++)
+#pragma unroll
+            for (unsigned i = 0; i < 4; i++) {
+                unsigned mine = first + group + 8 * (i >> 1), other = begin + 8 * t + 2 * place + (i & 1);
+                unsigned query = OF_QUERIES ? mine : other, key = OF_QUERIES ? other : mine;
+                float probability = 0.0f, kept = 0.0f, delta = 0.0f;
+                if (query < of.queries && key < of.keys) {
+                    float score = s[t][i] + s_low[t][i] + (bias ? bias[key] : 0.0f);
+                    probability = expf(score - from.logsum[line + query]);
+                    kept = factor(mask, (line + query) * of.keys + key);
+                    delta = from.delta[line + query];
+                }
+                p[t].at[as_left(i)] = split(probability * kept);
+                ds[t].at[as_left(i)] = split(probability * ((d[t][i] + d_low[t][i]) * kept - delta));
+            }
+#pragma unroll
+        for (unsigned step = 0; step < STEPS; step++) {
+            float part_a[4] = {}, part_b[4] = {};
+            Right right_a[BLOCKS], right_b[BLOCKS];
+#pragma unroll
+            for (unsigned t = 0; t < BLOCKS; t++) {
+                const float *x = &other_a[8 * t + 2 * place][8 * step + group], *y = &other_b[8 * t + 2 * place][8 * step + group];
+                right_a[t] = {{split(x[0]), split(x[WIDTH + PAD])}};
+                multiply_low(part_a, ds[t], right_a[t]);
+                if (OF_QUERIES) continue;
+                right_b[t] = {{split(y[0]), split(y[WIDTH + PAD])}};
+                multiply_low(part_b, p[t], right_b[t]);
+            }
+#pragma unroll
+            for (unsigned t = 0; t < BLOCKS; t++) {
+                multiply_high(part_a, ds[t], right_a[t]);
+                if (!OF_QUERIES) multiply_high(part_b, p[t], right_b[t]);
+            }
+#pragma unroll
+            for (unsigned i = 0; i < 4; i++) {
+                sums_a[step][i] += part_a[i];
+                if (!OF_QUERIES) sums_b[OF_QUERIES ? 0 : step][i] += part_b[i];
+            }
+        }
+    }
+#pragma unroll
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned row = first + group + 8 * (i >> 1);
+        if (row >= count) continue;
+        size_t start = ((size_t)batch * count + row) * out_stride + head * width;
+#pragma unroll
+        for (unsigned step = 0; step < STEPS; step++) {
+            unsigned column = 8 * step + 2 * place + (i & 1);
+            if (column >= width) continue;
+            first_out[start + column] = OF_QUERIES ? sums_a[step][i] * of.scale : sums_a[step][i];   // q has the scale already
+            if (!OF_QUERIES) second_out[start + column] = sums_b[OF_QUERIES ? 0 : step][i];
+        }
+    }
+}
+
+#define KERNELS(WIDTH, THREADS)                                                                                                        \
+    extern "C" __global__ void __launch_bounds__(128) attention_forward_##WIDTH(                                                       \
+        float *context, float *logsum, const float *q, const float *k, const float *v, const float *bias, Mask mask, unsigned queries, \
+        unsigned keys, unsigned heads, unsigned head_width, unsigned q_stride, unsigned kv_stride, float scale) {                      \
+        forward<WIDTH>(context, logsum, q, k, v, bias, mask, {queries, keys, heads, head_width, q_stride, kv_stride, scale});          \
+    }                                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_queries_##WIDTH(                                          \
+        float *grad_q, const float *q, const float *k, const float *v, const float *bias, const float *logsum, const float *delta,     \
+        const float *grad, Mask mask, unsigned queries, unsigned keys, unsigned heads, unsigned head_width, unsigned q_stride,         \
+        unsigned kv_stride, unsigned gq_stride, float scale) {                                                                         \
+        backward<WIDTH, true>(grad_q, nullptr, {q, k, v, bias, logsum, delta, grad}, mask,                                             \
+                              {queries, keys, heads, head_width, q_stride, kv_stride, scale}, gq_stride);                              \
+    }                                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_keys_##WIDTH(                                             \
+        float *grad_k, float *grad_v, const float *q, const float *k, const float *v, const float *bias, const float *logsum,          \
+        const float *delta, const float *grad, Mask mask, unsigned queries, unsigned keys, unsigned heads, unsigned head_width,        \
+        unsigned q_stride, unsigned kv_stride, unsigned gkv_stride, float scale) {                                                     \
+        backward<WIDTH, false>(grad_k, grad_v, {q, k, v, bias, logsum, delta, grad}, mask,                                             \
+                               {queries, keys, heads, head_width, q_stride, kv_stride, scale}, gkv_stride);                            \
+    }
+
+KERNELS(16, 128)
+KERNELS(32, 128)
+KERNELS(64, 128)
+KERNELS(128, 64)

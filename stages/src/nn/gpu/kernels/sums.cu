@@ -1,0 +1,59 @@
+// Sums and products of elements.
+//
+// | kernel | result | geometry |
+// | --- | --- | --- |
+// | add_parts | out = sum of the parts of in, in order, + bias (or null) + out (if accumulate). The parts are [rows][columns], part_stride elements apart. There are `sources` biases (1 to 3) side by side, each for columns / sources | MATRIX(rows, columns) |
+// | column_sums | partial [ceil(rows / 128)][columns]: sums of 128 rows each; x(row, column) = x[row * stride + column]. add_parts with one row finishes it | SUMS(rows, columns) |
+// | add_rows | x[row] += table[row % table_rows] | MATRIX(rows, columns) |
+// | multiply | out = a * b | FLAT(n) |
+// | scale_by | x *= scalar[0] | FLAT(n) |
+// | add_to | x += y | FLAT(n) |
+//
+// In place: an output may be the buffer of an input that is read at the same place (add_parts: where parts = 1).
+
+extern "C" __global__ void __launch_bounds__(256)
+add_parts(float *out, const float *in, unsigned parts, unsigned part_stride, const float *bias0, const float *bias1,
+          const float *bias2, unsigned sources, unsigned rows, unsigned columns, unsigned accumulate) {
+    unsigned width = columns / sources;
+    each_element(
+        rows, columns,
+        [=](size_t row, size_t column) {
+            size_t at = row * columns + column;
+            float sum = add_up(in, parts, part_stride, at);
+            unsigned source = (unsigned)column / width;
+            const float *bias = source == 0 ? bias0 : source == 1 ? bias1 : bias2;
+            if (bias) sum += bias[column - source * width];
+            return accumulate ? sum + out[at] : sum;
+        },
+        [=](size_t row, size_t column, float sum) { out[row * columns + column] = sum; });
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+column_sums(float *partial, const float *x, unsigned rows, unsigned columns, unsigned stride) {
+    each_column_sum<1>(
+        rows, columns, [=](float *sums, size_t row, size_t column) { sums[0] += x[row * stride + column]; },
+        [=](size_t column, const float *sums) { partial[(size_t)blockIdx.y * columns + column] = sums[0]; });
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+add_rows(float *x, unsigned rows, unsigned columns, const float *table, unsigned table_rows) {
+    each_element(
+        rows, columns,
+        [=](size_t row, size_t column) {
+            return x[row * columns + column] + table[row % table_rows * columns + column];
+        },
+        [=](size_t row, size_t column, float sum) { x[row * columns + column] = sum; });
+}
+
+extern "C" __global__ void __launch_bounds__(256) multiply(float *out, const float *a, const float *b, unsigned n) {
+    each_value(n, [=](size_t i) { return a[i] * b[i]; }, [=](size_t i, float y) { out[i] = y; });
+}
+
+extern "C" __global__ void __launch_bounds__(256) scale_by(float *x, const float *scalar, unsigned n) {
+    float scale = scalar[0];
+    each_value(n, [=](size_t i) { return x[i] * scale; }, [=](size_t i, float y) { x[i] = y; });
+}
+
+extern "C" __global__ void __launch_bounds__(256) add_to(float *x, const float *y, unsigned n) {
+    each_value(n, [=](size_t i) { return x[i] + y[i]; }, [=](size_t i, float sum) { x[i] = sum; });
+}

@@ -1,0 +1,495 @@
+//! Matrix products, by the ways of a GPU.
+//!
+//! Tensor cores multiply TF32 numbers, of 11 bits, and truncate when they add. A product of float32 numbers is computed by three
+//! of TF32: each factor is split into high + low, and low · high, high · low, high · high are added in this order, the small ones
+//! first. The inner dimension is cut into parts of at most 384, whose sums the next pass adds in float32: uncut, truncation costs
+//! more than 1e-5 over a model of 12 layers.
+
+use std::ops::Range;
+
+use candle_core::{Error, Result};
+
+use super::driver::{Address, Buffer, Factor, Gemm, Numbers, Stride, View, args};
+use super::{Geometry, Gpu};
+use crate::nn::{Linear, Param, Precision};
+
+/// The most of the inner dimension that tensor cores add up.
+const CUT: usize = 384;
+/// A part is a multiple of this, so that rows of factors begin where tensor cores can load them.
+const ALIGNED: usize = 8;
+/// Rows and columns of a block of the kernels that prepare factors.
+const TILE: usize = 32;
+/// The most layers side by side that the kernels take.
+const MOST_LAYERS: usize = 3;
+
+/// How a product is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Three TF32 products of split factors.
+    Split,
+    /// Factors rounded to bfloat16 before.
+    Rounded,
+    /// Of factors as they are in memory.
+    Plain(Numbers),
+}
+
+impl Way {
+    /// The way to a precision on a device with or without TF32 cores.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn of(precision: Precision, splits: bool, has_tf32: bool) -> Result<Self> {
+        match precision {
+            Precision::F32 if splits && has_tf32 => Ok(Self::Split),
+            Precision::F32 => Ok(Self::Plain(Numbers::F32)),
+            _ if !has_tf32 => {
+                Err(Error::msg("tf32 and bf16 need a GPU of compute capability 8.0 or later; f32 runs on this one"))
+            }
+            Precision::Tf32 => Ok(Self::Plain(Numbers::Tf32)),
+            Precision::Bf16 => Ok(Self::Rounded),
+        }
+    }
+}
+
+/// The result of a product, [rows, columns]: the sum of its parts, plus the biases side by side.
+#[derive(Debug)]
+pub struct Product<'a> {
+    values: Values<'a>,
+    parts: usize,
+    biases: Vec<View<'a>>,
+    rows: usize,
+    columns: usize,
+}
+
+#[derive(Debug)]
+enum Values<'a> {
+    Own(Buffer),
+    Lent(View<'a>),
+}
+
+/// A product as a kernel reads it, and memory for a result of its size, which is the product's own where that is whole.
+pub(super) struct Opened<'a> {
+    pub at: Address,
+    pub parts: usize,
+    pub bias: Option<View<'a>>,
+    pub rows: usize,
+    pub columns: usize,
+    pub out: Buffer,
+    /// Kept until the kernel is queued.
+    _parts: Option<Buffer>,
+}
+
+impl<'a> Product<'a> {
+    /// Values that are there.
+    pub(super) fn of(values: View<'a>) -> Self {
+        Self { rows: 1, columns: values.len(), values: Values::Lent(values), parts: 1, biases: Vec::new() }
+    }
+
+    /// A buffer of such values.
+    pub(super) fn from(values: Buffer) -> Self {
+        Self { rows: 1, columns: values.len(), values: Values::Own(values), parts: 1, biases: Vec::new() }
+    }
+
+    pub(super) fn open(self, gpu: &Gpu) -> Result<Opened<'a>> {
+        let Self { values, parts, biases, rows, columns } = self;
+        debug_assert!(biases.len() <= 1, "a kernel adds one bias");
+        let bias = biases.first().copied();
+        let (at, out, rest) = match values {
+            Values::Own(mut buffer) if parts == 1 => (buffer.at(), buffer, None),
+            Values::Own(mut buffer) => (buffer.at(), gpu.driver.alloc(rows * columns)?, Some(buffer)),
+            Values::Lent(view) => (view.at(), gpu.driver.alloc(rows * columns)?, None),
+        };
+        Ok(Opened { at, parts, bias, rows, columns, out, _parts: rest })
+    }
+}
+
+/// One to three equal matrices side by side as a factor F(i, k), `count` i and `inner` k in all; k is summed over. Element (i, k)
+/// of one of them is at i · strides.0 + k · strides.1.
+#[derive(Debug, Clone)]
+struct Matrices<'a> {
+    values: Vec<View<'a>>,
+    along_inner: bool,
+    count: usize,
+    inner: usize,
+    strides: (usize, usize),
+}
+
+impl<'a> Matrices<'a> {
+    fn one(values: View<'a>, count: usize, inner: usize, strides: (usize, usize)) -> Self {
+        Self { values: vec![values], along_inner: false, count, inner, strides }
+    }
+
+    /// The part `s` of `n` along the inner dimension of a single matrix.
+    fn inner_part(&self, s: usize, n: usize) -> Self {
+        let inner = self.inner / n;
+        let values = self.values.iter().map(|values| values.after(s * inner * self.strides.1)).collect();
+        Self { values, inner, ..*self }
+    }
+
+    /// Matrix `s` alone.
+    fn source(&self, s: usize) -> Self {
+        let n = self.values.len();
+        let (count, inner) =
+            if self.along_inner { (self.count, self.inner / n) } else { (self.count / n, self.inner) };
+        Self::one(self.values[s], count, inner, self.strides)
+    }
+}
+
+/// A factor that [`super::driver::Driver::gemm`] can read.
+struct Ready<'a> {
+    numbers: Numbers,
+    memory: Option<Buffer>,
+    lent: View<'a>,
+    stride: usize,
+    is_inner_major: bool,
+    batch_stride: usize,
+    inner: usize,
+    batch: usize,
+}
+
+impl Ready<'_> {
+    /// From row `first` on.
+    fn from(&self, first: usize) -> Factor<'_> {
+        let values = self.memory.as_ref().map_or(self.lent, Buffer::view);
+        let first = if self.is_inner_major { first * self.stride } else { first };
+        let values =
+            if self.numbers == Numbers::Bf16 { values.after_halves(first) } else { values.after(first) };
+        let Self { stride, is_inner_major, batch_stride, .. } = *self;
+        Factor { values, stride, is_inner_major, batch_stride }
+    }
+}
+
+/// Parts to add up: one every `stride` words.
+pub(super) struct Parts {
+    pub at: Address,
+    pub count: usize,
+    pub stride: usize,
+}
+
+/// Where a product's result goes, and whether it is added to what is there.
+#[derive(Clone, Copy)]
+struct Target {
+    at: Address,
+    stride: usize,
+    accumulate: bool,
+}
+
+impl Gpu {
+    pub(super) fn linear_product<'a>(&self, x: View<'_>, layers: &[&'a Linear]) -> Result<Product<'a>> {
+        let (inputs, outputs) = sizes(layers)?;
+        let (rows, columns) = (x.len() / inputs, outputs * layers.len());
+        let weights = layers.iter().map(|layer| self.param(&layer.weight)).collect::<Result<_>>()?;
+        let biases = layers.iter().map(|layer| self.param(&layer.bias)).collect::<Result<_>>()?;
+        let left = Matrices::one(x, rows, inputs, (inputs, 1));
+        let right = Matrices {
+            values: weights,
+            along_inner: false,
+            count: columns,
+            inner: inputs,
+            strides: (inputs, 1),
+        };
+        let (values, parts) = self.multiply_matrices(&left, &right, None)?;
+        Ok(Product { values: Values::Own(values), parts, biases, rows, columns })
+    }
+
+    pub(super) fn input_gradient_product(
+        &self,
+        grad: View<'_>,
+        layers: &[&Linear],
+        plus: Option<Buffer>,
+    ) -> Result<Product<'static>> {
+        let (inputs, outputs) = sizes(layers)?;
+        let inner = outputs * layers.len();
+        let rows = grad.len() / inner;
+        let weights = layers.iter().map(|layer| self.param(&layer.weight)).collect::<Result<_>>()?;
+        let left = Matrices::one(grad, rows, inner, (inner, 1));
+        let right =
+            Matrices { values: weights, along_inner: true, count: inputs, inner, strides: (1, inputs) };
+        let (values, parts) = self.multiply_matrices(&left, &right, plus)?;
+        Ok(Product { values: Values::Own(values), parts, biases: Vec::new(), rows, columns: inputs })
+    }
+
+    pub(super) fn weight_gradients(&self, grad: View<'_>, x: View<'_>, layers: &[&Linear]) -> Result<()> {
+        let (inputs, outputs) = sizes(layers)?;
+        let Some(trained) = trained(layers, |layer| &layer.weight) else { return Ok(()) };
+        let stride = outputs * layers.len();
+        let rows = grad.len() / stride;
+        let count = trained.len() * outputs;
+        let grad = grad.after(trained.start * outputs).reading(rows * count);
+        let left = self.ready(&Matrices::one(grad, count, rows, (1, stride)), false)?;
+        let right = self.ready(&Matrices::one(x, inputs, rows, (1, inputs)), true)?;
+        for (place, layer) in layers[trained].iter().enumerate() {
+            let Some(gradient) = layer.weight.gradient() else { continue };
+            gradient.accumulate(self, outputs * inputs, |gradient, accumulate| {
+                let rows = (place * outputs, outputs);
+                self.multiply_into(&left, rows, &right, inputs, gradient, accumulate)
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn bias_gradients(&self, grad: View<'_>, layers: &[&Linear]) -> Result<()> {
+        let (_, outputs) = sizes(layers)?;
+        let Some(trained) = trained(layers, |layer| &layer.bias) else { return Ok(()) };
+        let stride = outputs * layers.len();
+        let rows = grad.len() / stride;
+        let columns = trained.len() * outputs;
+        let grad = grad.after(trained.start * outputs).reading(rows * columns);
+        let (mut partial, count) = self.column_sums(grad, rows, columns, stride)?;
+        for (place, layer) in layers[trained].iter().enumerate() {
+            let Some(gradient) = layer.bias.gradient() else { continue };
+            gradient.accumulate(self, outputs, |gradient, accumulate| {
+                let parts = Parts { at: partial.at().after(place * outputs), count, stride: columns };
+                self.add_parts(gradient.at(), &parts, &[], (1, outputs), accumulate)
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish_product(&self, product: Product<'_>) -> Result<Buffer> {
+        match product {
+            Product { values: Values::Own(buffer), parts: 1, biases, .. } if biases.is_empty() => Ok(buffer),
+            mut product => {
+                let biases = std::mem::take(&mut product.biases);
+                let mut opened = product.open(self)?;
+                let (rows, columns) = (opened.rows, opened.columns);
+                let parts = Parts { at: opened.at, count: opened.parts, stride: rows * columns };
+                self.add_parts(opened.out.at(), &parts, &biases, (rows, columns), false)?;
+                Ok(opened.out)
+            }
+        }
+    }
+
+    /// The product with at most one bias: what other kernels than `add_parts` can add.
+    pub(super) fn with_one_bias<'a>(&self, product: Product<'a>) -> Result<Product<'a>> {
+        if product.biases.len() <= 1 {
+            return Ok(product);
+        }
+        let (rows, columns) = (product.rows, product.columns);
+        let values = Values::Own(self.finish_product(product)?);
+        Ok(Product { values, parts: 1, biases: Vec::new(), rows, columns })
+    }
+
+    /// Sums over each 128 of `rows` rows, [parts, columns], and how many parts there are.
+    pub(super) fn column_sums(
+        &self,
+        x: View<'_>,
+        rows: usize,
+        columns: usize,
+        stride: usize,
+    ) -> Result<(Buffer, usize)> {
+        let parts = Geometry::sums_of(rows);
+        let mut partial = self.driver.alloc(parts * columns)?;
+        self.launch("column_sums", Geometry::sums(rows, columns), args![&mut partial, x, rows, columns, stride])?;
+        Ok((partial, parts))
+    }
+
+    /// Adds up parts of `sizes` (rows, columns), and biases side by side.
+    pub(super) fn add_parts(
+        &self,
+        out: Address,
+        parts: &Parts,
+        biases: &[View<'_>],
+        (rows, columns): (usize, usize),
+        accumulate: bool,
+    ) -> Result<()> {
+        let bias = |place: usize| biases.get(place).copied();
+        let (size, sources) = (rows * columns, biases.len().max(1));
+        let args = args![
+            out.writing(size),
+            parts.at.writing(parts.count * size),
+            parts.count,
+            parts.stride,
+            bias(0),
+            bias(1),
+            bias(2),
+            sources,
+            rows,
+            columns,
+            accumulate,
+        ];
+        self.launch("add_parts", Geometry::matrix(rows, columns), args)
+    }
+
+    /// left rightᵀ, [parts, left.count, right.count], and how many parts there are; with a `plus` it is added to that, whole.
+    fn multiply_matrices(
+        &self,
+        left: &Matrices<'_>,
+        right: &Matrices<'_>,
+        plus: Option<Buffer>,
+    ) -> Result<(Buffer, usize)> {
+        let (rows, columns) = (left.count, right.count);
+        if let Way::Plain(_) = self.way {
+            return Ok((self.multiply_each(left, right, plus)?, 1));
+        }
+        let (left, right) = (self.ready(left, false)?, self.ready(right, true)?);
+        if let Some(mut plus) = plus {
+            self.multiply_into(&left, (0, rows), &right, columns, &mut plus, true)?;
+            return Ok((plus, 1));
+        }
+        let mut out = self.driver.alloc(left.batch * rows * columns)?;
+        let target = Target { at: out.at(), stride: columns, accumulate: false };
+        self.gemm(&left, (0, rows), &right, columns, target)?;
+        Ok((out, left.batch))
+    }
+
+    /// The same of matrices as they are in memory, one product for each of the right ones.
+    fn multiply_each(
+        &self,
+        left: &Matrices<'_>,
+        right: &Matrices<'_>,
+        plus: Option<Buffer>,
+    ) -> Result<Buffer> {
+        let (rows, stride, sources) = (left.count, right.count, right.values.len());
+        let mut accumulate = plus.is_some();
+        let mut out = plus.map_or_else(|| self.driver.alloc(rows * stride), Ok)?;
+        for s in 0..sources {
+            let source = right.source(s);
+            let (part, first) = match right.along_inner {
+                true => (left.inner_part(s, sources), 0),
+                false => (left.clone(), s * source.count),
+            };
+            let target = Target { at: out.at().after(first), stride, accumulate };
+            let (part, ready) = (self.ready(&part, false)?, self.ready(&source, true)?);
+            self.gemm(&part, (0, rows), &ready, source.count, target)?;
+            accumulate |= right.along_inner;
+        }
+        Ok(out)
+    }
+
+    /// `out` ← rows `first` to `first` + `rows` of left, times rightᵀ, added to what is there where `accumulate`.
+    fn multiply_into(
+        &self,
+        left: &Ready<'_>,
+        (first, rows): (usize, usize),
+        right: &Ready<'_>,
+        columns: usize,
+        out: &mut Buffer,
+        accumulate: bool,
+    ) -> Result<()> {
+        if left.batch == 1 {
+            let target = Target { at: out.at(), stride: columns, accumulate };
+            return self.gemm(left, (first, rows), right, columns, target);
+        }
+        let mut partial = self.driver.alloc(left.batch * rows * columns)?;
+        let target = Target { at: partial.at(), stride: columns, accumulate: false };
+        self.gemm(left, (first, rows), right, columns, target)?;
+        let parts = Parts { at: partial.at(), count: left.batch, stride: rows * columns };
+        self.add_parts(out.at(), &parts, &[], (rows, columns), accumulate)
+    }
+
+    /// Queues one product.
+    fn gemm(
+        &self,
+        left: &Ready<'_>,
+        (first, rows): (usize, usize),
+        right: &Ready<'_>,
+        columns: usize,
+        target: Target,
+    ) -> Result<()> {
+        if rows == 0 || columns == 0 {
+            return Ok(());
+        }
+        self.driver.gemm(&Gemm {
+            numbers: left.numbers,
+            rows,
+            columns,
+            inner: left.inner,
+            batch: left.batch,
+            left: left.from(first),
+            right: right.from(0),
+            out: target.at,
+            out_stride: target.stride,
+            out_batch_stride: rows * target.stride,
+            accumulate: target.accumulate,
+        })
+    }
+
+    /// A factor as the way of this backend multiplies it.
+    fn ready<'a>(&self, of: &Matrices<'a>, is_right: bool) -> Result<Ready<'a>> {
+        let &Matrices { ref values, along_inner, count, inner, strides } = of;
+        let sources = values.len();
+        let source = |s: usize| values.get(s).map(|values| values.reading(count * inner / sources));
+        let (count_stride, inner_stride) = (Stride(strides.0), Stride(strides.1));
+        let lent = values[0];
+        let ready = |numbers, memory, stride, inner, batch| Ready {
+            numbers,
+            memory: Some(memory),
+            lent,
+            stride,
+            is_inner_major: true,
+            batch_stride: count * stride,
+            inner,
+            batch,
+        };
+        match self.way {
+            Way::Plain(numbers) => {
+                let is_inner_major = strides.1 == 1;
+                let stride = if is_inner_major { strides.0 } else { strides.1 };
+                Ok(Ready { numbers, memory: None, lent, stride, is_inner_major, batch_stride: 0, inner, batch: 1 })
+            }
+            Way::Split => {
+                let cut = inner.div_ceil(inner.div_ceil(CUT)).next_multiple_of(ALIGNED);
+                let parts = inner.div_ceil(cut);
+                let mut out = self.driver.alloc(parts * count * 3 * cut)?;
+                let args = args![
+                    &mut out,
+                    source(0),
+                    source(1),
+                    source(2),
+                    sources,
+                    along_inner,
+                    count,
+                    inner,
+                    count_stride,
+                    inner_stride,
+                    cut,
+                    is_right,
+                ];
+                let grid = [(parts * cut).div_ceil(TILE), count.div_ceil(TILE), 1];
+                self.launch("split_factor", Geometry::new(grid, 256), args)?;
+                Ok(ready(Numbers::Tf32, out, 3 * cut, 3 * cut, parts))
+            }
+            Way::Rounded => {
+                let mut out = self.driver.alloc((count * inner).div_ceil(2))?;
+                let args = args![
+                    &mut out,
+                    source(0),
+                    source(1),
+                    source(2),
+                    sources,
+                    along_inner,
+                    count,
+                    inner,
+                    count_stride,
+                    inner_stride,
+                ];
+                let grid = [inner.div_ceil(TILE), count.div_ceil(TILE), 1];
+                self.launch("round_factor", Geometry::new(grid, 256), args)?;
+                Ok(ready(Numbers::Bf16, out, inner, inner, 1))
+            }
+        }
+    }
+}
+
+/// Inputs and outputs of each of `layers`.
+///
+/// # Errors
+/// They differ, or there are more than kernels take.
+fn sizes(layers: &[&Linear]) -> Result<(usize, usize)> {
+    match layers {
+        [first, ..] if layers.len() <= MOST_LAYERS => {
+            let sizes = |layer: &Linear| (layer.inputs, layer.outputs);
+            let are_equal = layers.iter().all(|layer| sizes(layer) == sizes(first));
+            are_equal.then_some(sizes(first)).ok_or_else(|| Error::msg("layers side by side differ in size"))
+        }
+        _ => Err(Error::msg(format!("a product of {} layers", layers.len()))),
+    }
+}
+
+/// From the first to the last of `layers` whose parameter is trained.
+fn trained(layers: &[&Linear], param: impl Fn(&Linear) -> &Param) -> Option<Range<usize>> {
+    let is_trained = |layer: &&Linear| param(layer).is_trained();
+    let first = layers.iter().position(is_trained)?;
+    Some(first..layers.iter().rposition(is_trained)? + 1)
+}

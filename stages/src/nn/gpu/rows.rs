@@ -1,0 +1,101 @@
+//! Embeddings with their gradients, and the loss.
+
+use candle_core::{Result, Tensor};
+
+use super::driver::{Buffer, View, args};
+use super::product::Parts;
+use super::{Geometry, Gpu, view};
+use crate::nn::Param;
+use crate::nn::backend::{Backend, TextTables};
+
+/// The batch and (n, m, width) of joined rows of n · width and m · width values, `count` in all. The width is the largest that
+/// divides both, so that a kernel's threads have many columns.
+pub(super) fn joined(count: usize, (a, b): (usize, usize)) -> (usize, [usize; 3]) {
+    let (mut width, mut rest) = (a, b);
+    while rest > 0 {
+        (width, rest) = (rest, width % rest);
+    }
+    let width = width.max(1);
+    (count / (a + b).max(1), [a / width, b / width, width])
+}
+
+impl Gpu {
+    pub(super) fn embed_text(&self, ids: &Tensor, tables: &TextTables) -> Result<Buffer> {
+        let (batch, tokens) = ids.dims2()?;
+        let (_, width) = tables.words.value().dims2()?;
+        let rows = batch * tokens;
+        let mut out = self.driver.alloc(rows * width)?;
+        let args = args![
+            &mut out,
+            view(ids)?,
+            self.param(&tables.words)?.reading(rows * width),
+            self.param(&tables.positions)?.reading(tokens * width),
+            self.param(&tables.types)?.reading(width),
+            rows,
+            tokens,
+            width,
+        ];
+        self.launch("embed_text", Geometry::matrix(rows, width), args)?;
+        Ok(out)
+    }
+
+    pub(super) fn text_gradients(&self, grad: View<'_>, ids: &Tensor, tables: &TextTables) -> Result<()> {
+        let (batch, tokens) = ids.dims2()?;
+        let (words, width) = tables.words.value().dims2()?;
+        let rows = batch * tokens;
+        if let Some(gradient) = tables.words.gradient() {
+            gradient.accumulate(self, words * width, |gradient, accumulate| {
+                if !accumulate {
+                    self.clear(gradient)?;
+                }
+                let written = gradient.at().writing(rows * width);
+                let args = args![written, view(ids)?, grad, rows, width, tables.pad];
+                self.launch("embed_gradient", Geometry::new([rows, 1, 1], 256), args)
+            })?;
+        }
+        if let Some(gradient) = tables.positions.gradient() {
+            gradient.accumulate(self, tables.positions.value().elem_count(), |gradient, accumulate| {
+                if !accumulate {
+                    self.clear(gradient)?;
+                }
+                // The texts of the batch are the parts.
+                let parts = Parts { at: grad.at(), count: batch, stride: tokens * width };
+                self.add_parts(gradient.at(), &parts, &[], (tokens, width), true)
+            })?;
+        }
+        self.row_gradient(grad, &tables.types)
+    }
+
+    pub(super) fn row_gradient(&self, grad: View<'_>, table: &Param) -> Result<()> {
+        let Some(gradient) = table.gradient() else { return Ok(()) };
+        let (rows, width) = table.value().dims2()?;
+        let (mut partial, count) = self.column_sums(grad, grad.len() / width, width, width)?;
+        gradient.accumulate(self, rows * width, |gradient, accumulate| {
+            if !accumulate {
+                self.clear(gradient)?;
+            }
+            let parts = Parts { at: partial.at(), count, stride: width };
+            self.add_parts(gradient.at(), &parts, &[], (1, width), true)
+        })
+    }
+
+    pub(super) fn loss(
+        &self,
+        logits: View<'_>,
+        labels: &Tensor,
+        classes: usize,
+        total: usize,
+        keep: bool,
+    ) -> Result<(Buffer, Option<Buffer>)> {
+        let rows = logits.len() / classes;
+        let share = (1.0 / total as f64) as f32;
+        let mut losses = self.driver.alloc(rows)?;
+        let mut grad = keep.then(|| self.driver.alloc(rows * classes)).transpose()?;
+        let args = args![&mut losses, grad.as_mut(), logits, view(labels)?, rows, classes, share];
+        self.launch("cross_entropy", Geometry::new([rows, 1, 1], 256), args)?;
+        let mut loss = self.driver.alloc(1)?;
+        let args = args![&mut loss, losses.view(), rows, share];
+        self.launch("mean_loss", Geometry::new([1, 1, 1], 256), args)?;
+        Ok((loss, grad))
+    }
+}
