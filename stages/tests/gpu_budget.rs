@@ -101,7 +101,7 @@ fn cost(config: &Config, work: Work, tokens: usize, splits: bool) -> Cost {
     let compute = Compute::on(gpu, &Device::Cpu).unwrap();
     let before = IN_USE.load(Ordering::Relaxed);
     let mode = if let Work::Update(mode) = work { mode } else { Mode::Full };
-    let names = config.parameters(mode.has_adapters()).unwrap();
+    let names = config.parameters(mode.parts()).unwrap();
     let tensors: HashMap<String, Tensor> =
         names.into_iter().map(|(name, shape)| (name, zeros(&shape))).collect();
     let trains = |name: &str| matches!(work, Work::Update(_)) && mode.trains(name);

@@ -25,7 +25,7 @@ use stages::artifacts::samples::Split;
 use stages::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
 use stages::artifacts::weights;
 use stages::models::{Batch, Config, Family, Mode};
-use stages::nn::{Dropout, Kernels, ParamStore, cross_entropy};
+use stages::nn::{Compute, Dropout, ParamStore, Precision, cross_entropy};
 
 /// The models, as their fixtures are called, with how many mistakes at least were tried.
 const MODELS: [(Family, &str, usize); 2] =
@@ -241,25 +241,27 @@ fn gradients_are_the_references(family: Family, model: &str) {
         };
         let labels: Vec<u32> = size.rows.iter().map(|row| u32::from(row.label)).collect();
         let labels = Tensor::new(labels, &device()).unwrap();
-        // The fused ones are for the CPU.
-        let kernels = [Kernels::Composed, Kernels::Fused];
-        let kernels =
-            kernels.into_iter().filter(|kernels| *kernels == Kernels::Composed || device().is_cpu());
-        for (kernels, mode) in kernels.flat_map(|kernels| Mode::ALL.map(|mode| (kernels, mode))) {
+        let computes = [
+            Compute::composed(&device(), Precision::F32).unwrap(),
+            Compute::for_device(&device(), Precision::F32).unwrap(),
+        ];
+        for (compute, mode) in computes.iter().flat_map(|compute| Mode::ALL.map(|mode| (compute, mode))) {
             for (case, dropout) in [(mode.to_string(), None), (format!("{mode} dropout"), Some(&dropout))] {
-                let about = format!("{model} {} {case} {kernels:?}", size.name);
+                let about = format!("{model} {} {case} {compute:?}", size.name);
                 let rounding = &rounding[&size.name][&case];
                 let params = ParamStore::new(size.weights(&tensors, mode), |name| mode.trains(name)).unwrap();
-                let params = params.with_kernels(kernels);
+                let params = params.with_compute(compute.clone());
                 let built = size.config(family).build(&params).unwrap();
                 let logits = built.logits(&batch, dropout).unwrap();
                 let expected = values(&tensors[&format!("{case} logits")]);
                 compared.add(&format!("{about}: logits"), rounding["logits"], &values(&logits), &expected);
-                let grads = cross_entropy(&logits, &labels).unwrap().backward().unwrap();
+                let rows = labels.elem_count();
+                cross_entropy(compute, &logits, &labels, rows).unwrap().backward().unwrap();
+                let grads = params.take_gradients().unwrap();
                 let expected = under(&tensors, &format!("{case} grad "));
-                for (name, var) in params.trained() {
-                    let (Some(found), Some(expected)) = (grads.get(var), expected.get(name)) else {
-                        let neither = grads.get(var).is_none() && !expected.contains_key(name);
+                for (name, _) in params.trained() {
+                    let (Some(found), Some(expected)) = (grads.get(name), expected.get(name)) else {
+                        let neither = !grads.contains_key(name) && !expected.contains_key(name);
                         assert!(
                             neither && name.contains("q_dense"),
                             "{about}: only one has a gradient of {name}"

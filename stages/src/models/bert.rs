@@ -4,8 +4,8 @@ use candle_core::{Error, Result, Tensor};
 
 use super::Dimensions;
 use crate::nn::{
-    Activation, Adapter, Attention, Dense, DropoutAt, FeedForward, Linear, Loader, Mask, ParamStore, ResidualNorm, Rows, Site,
-    TextTables,
+    Activation, Adapter, Attention, Dense, DropoutAt, FeedForward, Linear, Loader, Mask, ParamStore,
+    ResidualNorm, Rows, Site, TextTables,
 };
 
 /// What a mask [B, S] of 1 and 0 adds to the scores of keys.

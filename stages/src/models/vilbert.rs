@@ -13,7 +13,8 @@ pub use config::Config;
 use super::bert::{Classifier, Layer, LayerSize, feed_forward, key_bias, mask, text_tables};
 use super::{Batch, Model, Parts};
 use crate::nn::{
-    Activation, Attention, Compute, Dense, DropoutAt, LayerNorm, Linear, Loader, ResidualNorm, Rows, Site, TextTables, multiply,
+    Activation, Attention, Compute, Dense, DropoutAt, LayerNorm, Linear, Loader, ResidualNorm, Rows, Site,
+    TextTables, multiply,
 };
 
 /// The hidden states of both streams.
@@ -217,26 +218,27 @@ impl CoAttention {
         };
         let [vision_query, vision_key, vision_value] = projections(1, vision.hidden)?;
         let [text_query, text_key, text_value] = projections(2, text.hidden)?;
-        let side = |size: &LayerSize, number: u8, of: &str, [query, key, value]: [Linear; 3], probabilities| {
-            let attention = Attention {
-                compute: loader.compute(),
-                query,
-                key,
-                value,
-                probabilities,
-                output: output.linear(&format!("dense{number}"), bi, size.hidden)?,
-                site: output.site(&format!("dropout{number}")),
-                end: ResidualNorm {
-                    norm: output.layer_norm(&format!("LayerNorm{number}"), size.hidden, size.eps)?,
-                    adapter: None,
-                },
-                heads,
+        let side =
+            |size: &LayerSize, number: u8, of: &str, [query, key, value]: [Linear; 3], probabilities| {
+                let attention = Attention {
+                    compute: loader.compute(),
+                    query,
+                    key,
+                    value,
+                    probabilities,
+                    output: output.linear(&format!("dense{number}"), bi, size.hidden)?,
+                    site: output.site(&format!("dropout{number}")),
+                    end: ResidualNorm {
+                        norm: output.layer_norm(&format!("LayerNorm{number}"), size.hidden, size.eps)?,
+                        adapter: None,
+                    },
+                    heads,
+                };
+                output.skip_linear(&format!("q_dense{number}"), bi, size.hidden)?;
+                let parts = (format!("{of}_intermediate"), format!("{of}_output"));
+                let feed_forward = feed_forward(loader, (&parts.0, &parts.1), size)?;
+                Ok::<_, Error>(Layer { attention, feed_forward })
             };
-            output.skip_linear(&format!("q_dense{number}"), bi, size.hidden)?;
-            let parts = (format!("{of}_intermediate"), format!("{of}_output"));
-            let feed_forward = feed_forward(loader, (&parts.0, &parts.1), size)?;
-            Ok::<_, Error>(Layer { attention, feed_forward })
-        };
         // The original numbers the probabilities by what is attended to.
         let (at_text, at_vision) = (attention.site("dropout2"), attention.site("dropout1"));
         let vision = side(&vision, 1, "v", [vision_query, text_key, text_value], at_text)?;

@@ -12,7 +12,8 @@ pub use config::Config;
 use super::bert::{Classifier, Layer, key_bias, mask, text_tables};
 use super::{Batch, Model, Parts};
 use crate::nn::{
-    Activation, Compute, Dense, DropoutAt, LayerNorm, Loader, Param, Rows, Site, TextTables, add_first_rows, concat,
+    Activation, Compute, Dense, DropoutAt, LayerNorm, Loader, Param, Rows, Site, TextTables, add_first_rows,
+    concat,
 };
 
 /// The model.
@@ -107,7 +108,10 @@ impl Embeddings {
             norm: loader.layer_norm("LayerNorm", hidden, config.layer_norm_eps)?,
             visual_types: loader.table("token_type_embeddings_visual", types, hidden)?,
             visual_positions: loader.table("position_embeddings_visual", positions, hidden)?,
-            projection: Dense::new(&compute, loader.linear("projection", config.visual_embedding_dim, hidden)?),
+            projection: Dense::new(
+                &compute,
+                loader.linear("projection", config.visual_embedding_dim, hidden)?,
+            ),
             site: loader.site("dropout"),
             compute,
         })

@@ -94,7 +94,8 @@ impl AdamW {
     /// A gradient that does not fit its parameter.
     pub fn step(&mut self, lr: f64) -> Result<()> {
         let AdamWConfig { betas, eps, .. } = self.config;
-        let slots = self.slots.iter_mut().filter(|slot| slot.param.gradient().is_some_and(|grad| grad.is_filled()));
+        let slots =
+            self.slots.iter_mut().filter(|slot| slot.param.gradient().is_some_and(|grad| grad.is_filled()));
         let slots = slots.map(|Slot { param, decay, updates, m, v, .. }| {
             *updates += 1;
             let t = *updates as f64;
@@ -275,7 +276,8 @@ mod tests {
     }
 
     fn values(params: &ParamStore) -> Vec<f32> {
-        let flat = |(_, param): (&str, &Param)| param.value().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let flat =
+            |(_, param): (&str, &Param)| param.value().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         params.trained().flat_map(flat).collect()
     }
 
@@ -322,7 +324,8 @@ mod tests {
             let mut halves: Option<(ParamStore, AdamW)> = None;
             for (t, lr) in (1..).zip(RATES) {
                 if t == 3 {
-                    let again = ParamStore::new(whole.tensors(), |_| true).unwrap().with_compute(compute.clone());
+                    let again =
+                        ParamStore::new(whole.tensors(), |_| true).unwrap().with_compute(compute.clone());
                     let mut restored = AdamW::new(&again, CONFIG, decays).unwrap();
                     restored.restore(&adamw.state().unwrap().into_iter().collect()).unwrap();
                     halves = Some((again, restored));

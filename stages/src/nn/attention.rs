@@ -48,7 +48,13 @@ impl Attention {
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn forward(&self, x: &Tensor, bias: &Tensor, rows: Rows, dropout: Option<&DropoutAt>) -> Result<Tensor> {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        bias: &Tensor,
+        rows: Rows,
+        dropout: Option<&DropoutAt>,
+    ) -> Result<Tensor> {
         let (batch, keys, _) = x.dims3()?;
         let (source, queries) = match rows {
             Rows::All => (Source::Own, keys),
@@ -219,7 +225,9 @@ impl Op for AttentionOp {
         let nothing = || needs_grad.iter().map(|_| None).collect();
         let Saved { projected, end: Some(end) } = saved else { return Ok(nothing()) };
         let grads = self.layer.end.backward(on, end, self.mask, grad)?;
-        let Some(Projected { together, query, first, attended, result }) = projected else { return Ok(nothing()) };
+        let Some(Projected { together, query, first, attended, result }) = projected else {
+            return Ok(nothing());
+        };
         let output = [&self.layer.output];
         on.linear_gradients(on.view(&grads.product), on.view(&result), &output)?;
         let grad = on.finish(on.input_gradient(on.view(&grads.product), &output, None)?)?;
@@ -248,7 +256,8 @@ impl Op for AttentionOp {
         };
         let own = first.as_ref().map_or_else(|| on.reborrow(own), |first| on.view(first));
         on.linear_gradients(on.view(query), own, &[&self.layer.query])?;
-        let own_grad = || on.finish(on.input_gradient(on.view(query), &[&self.layer.query], Some(residual))?);
+        let own_grad =
+            || on.finish(on.input_gradient(on.view(query), &[&self.layer.query], Some(residual))?);
         if self.source == Source::Other {
             let own = if needs_grad[0] { Some(own_grad()?) } else { None };
             return Ok(vec![own, if needs_grad[1] { Some(read_grad(None)?) } else { None }]);
@@ -268,7 +277,9 @@ impl Op for AttentionOp {
             Source::Own | Source::Other => inputs[0].clone(),
             Source::First => inputs[0].narrow(1, 0, 1)?.contiguous()?,
         };
-        let split = |x: Tensor, length: usize| x.reshape((batch, length, heads, width))?.transpose(1, 2)?.contiguous();
+        let split = |x: Tensor, length: usize| {
+            x.reshape((batch, length, heads, width))?.transpose(1, 2)?.contiguous()
+        };
         let Attention { query, key, value, output, end, .. } = &self.layer;
         let q = split(on.linear(&own, query)?, queries)?;
         let (k, v) = (split(on.linear(read, key)?, keys)?, split(on.linear(read, value)?, keys)?);
@@ -276,7 +287,8 @@ impl Op for AttentionOp {
         let scores = scores.broadcast_add(&self.bias.reshape((batch, 1, 1, keys))?)?;
         let probabilities = candle_nn::ops::softmax(&scores, 3)?;
         let probabilities = on.dropout(&probabilities, self.probabilities)?;
-        let result = on.product(&probabilities, &v)?.transpose(1, 2)?.reshape((batch, queries, heads * width))?;
+        let result =
+            on.product(&probabilities, &v)?.transpose(1, 2)?.reshape((batch, queries, heads * width))?;
         end.composed(on, &on.linear(&result, output)?, self.mask, &own)
     }
 }

@@ -34,7 +34,9 @@ impl Composed {
     pub fn product(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         match self.precision {
             Precision::F32 | Precision::Tf32 => a.matmul(b),
-            Precision::Bf16 => a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(DType::F32),
+            Precision::Bf16 => {
+                a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(DType::F32)
+            }
         }
     }
 
@@ -90,7 +92,8 @@ impl Composed {
         let trained = trained
             .map(|(param, gradient)| Ok((param, gradient, variable(param.value())?)))
             .collect::<Result<Vec<_>>>()?;
-        let variables = trained.iter().map(|(param, _, variable)| (param.value().id(), variable.clone())).collect();
+        let variables =
+            trained.iter().map(|(param, _, variable)| (param.value().id(), variable.clone())).collect();
         let result = op.composed(&Self { variables, ..self.clone() }, &inputs)?;
         let grads = (result.reshape(grad.shape())? * grad)?.sum_all()?.backward()?;
         for (_, gradient, variable) in &trained {

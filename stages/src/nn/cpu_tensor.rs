@@ -2,8 +2,8 @@
 
 use candle_core::{CpuStorage, D, Error, Result, Storage, Tensor};
 
-use super::gemm::{Matrix, PICTURE_WORTH_SHARING, product_from};
 use super::cpu;
+use super::gemm::{Matrix, PICTURE_WORTH_SHARING, product_from};
 
 /// Calls `f` with the values of a contiguous `f32` tensor in host memory.
 ///

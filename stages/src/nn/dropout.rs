@@ -174,7 +174,9 @@ mod tests {
 
     #[test]
     fn nothing_is_dropped_at_probability_zero_and_nonsense_is_refused() {
-        assert!(kept(&Dropout::new(0.0, 1).unwrap().at(0).site(Site::new("a")), 1000).iter().all(|&kept| kept));
+        assert!(
+            kept(&Dropout::new(0.0, 1).unwrap().at(0).site(Site::new("a")), 1000).iter().all(|&kept| kept)
+        );
         for p in [1.0, -0.1, f64::NAN] {
             assert!(Dropout::new(p, 1).is_err(), "{p}");
         }

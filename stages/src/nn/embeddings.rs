@@ -16,7 +16,9 @@ impl TextTables {
         let (rows, tokens) = ids.dims2()?;
         let (longest, width) = self.positions.value().dims2()?;
         if tokens > longest {
-            return Err(Error::msg(format!("a text of {tokens} tokens is longer than the model's {longest}")));
+            return Err(Error::msg(format!(
+                "a text of {tokens} tokens is longer than the model's {longest}"
+            )));
         }
         let op = EmbedOp { ids: ids.contiguous()?, tables: self.clone() };
         compute.apply(op, &[], &[rows, tokens, width])
@@ -227,7 +229,11 @@ impl Op for SelectOp {
 /// Shapes that differ.
 pub fn multiply(compute: &Compute, a: &Tensor, b: &Tensor, mask: Option<super::Mask>) -> Result<Tensor> {
     if a.dims() != b.dims() {
-        return Err(Error::msg(format!("the product of tensors of shapes {:?} and {:?}", a.dims(), b.dims())));
+        return Err(Error::msg(format!(
+            "the product of tensors of shapes {:?} and {:?}",
+            a.dims(),
+            b.dims()
+        )));
     }
     let mask = mask.map(|mask| mask.over(a.elem_count()));
     compute.apply(MultiplyOp { mask }, &[a, b], a.dims())

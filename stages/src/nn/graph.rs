@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::op::BackpropOp;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Device, Error, Layout, MetalStorage, Result, Shape, Storage,
-    StorageRef, Tensor, Var,
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Device, Error, Layout, MetalStorage, Result,
+    Shape, Storage, StorageRef, Tensor, Var,
 };
 
 use super::backend::Backend;
@@ -88,6 +88,14 @@ impl Compute {
     pub fn sum(&self, tensors: &[Tensor]) -> Result<f64> {
         let values = tensors.iter().map(|tensor| self.run(Values(tensor))).collect::<Result<Vec<_>>>()?;
         Ok(values.into_iter().flatten().map(f64::from).sum())
+    }
+
+    /// The gradient of `param` that was added up, in host memory; nothing where there is none. Waits for the device.
+    ///
+    /// # Errors
+    /// Only if the device fails.
+    pub fn gradient(&self, param: &Param) -> Result<Option<Tensor>> {
+        self.run(ReadGradient(param))
     }
 
     /// Calls `job` with the backend.
@@ -171,6 +179,27 @@ impl Job for Values<'_> {
 
     fn composed(self, _: &Composed) -> Result<Vec<f32>> {
         self.0.flatten_all()?.to_vec1()
+    }
+}
+
+/// The gradient of a parameter in host memory.
+struct ReadGradient<'a>(&'a Param);
+
+impl Job for ReadGradient<'_> {
+    type Output = Option<Tensor>;
+
+    fn run<B: Backend>(self, on: &B) -> Result<Option<Tensor>> {
+        let values = self.0.gradient().map(|gradient| gradient.read(on, |buffer| on.values(buffer)));
+        let values = values.transpose()?.flatten();
+        values.map(|values| Tensor::from_vec(values, self.0.value().shape(), &Device::Cpu)).transpose()
+    }
+
+    fn composed(self, _: &Composed) -> Result<Option<Tensor>> {
+        self.0
+            .gradient()
+            .and_then(|gradient| gradient.tensor())
+            .map(|grad| grad.to_device(&Device::Cpu))
+            .transpose()
     }
 }
 
@@ -290,14 +319,19 @@ impl<O: Op> Node<O> {
         let grad = Locked::new(grad)?;
         let gradients = self.op.backward(on, &views, saved, grad.view(on)?, &self.needs_grad)?;
         let tensor = |(buffer, input): (Option<B::Buffer>, &&Tensor)| {
-            buffer.map(|buffer| Tensor::from_storage(on.into_storage(buffer), input.shape(), BackpropOp::none(), false))
+            buffer.map(|buffer| {
+                Tensor::from_storage(on.into_storage(buffer), input.shape(), BackpropOp::none(), false)
+            })
         };
         Ok(gradients.into_iter().zip(inputs).map(tensor).collect())
     }
 
     fn value<T>(&self, of: impl FnOnce(Storage) -> Option<T>) -> Result<(T, Shape)> {
         let value = of(take(&self.value)?);
-        Ok((value.ok_or_else(|| Error::msg("an operation was computed on another device"))?, self.shape.clone()))
+        Ok((
+            value.ok_or_else(|| Error::msg("an operation was computed on another device"))?,
+            self.shape.clone(),
+        ))
     }
 
     fn cpu(&self) -> Result<(CpuStorage, Shape)> {
@@ -347,15 +381,33 @@ impl<O: Op> CustomOp2 for Node<O> {
         self.cpu()
     }
 
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
         self.cuda()
     }
 
-    fn metal_fwd(&self, _: &MetalStorage, _: &Layout, _: &MetalStorage, _: &Layout) -> Result<(MetalStorage, Shape)> {
+    fn metal_fwd(
+        &self,
+        _: &MetalStorage,
+        _: &Layout,
+        _: &MetalStorage,
+        _: &Layout,
+    ) -> Result<(MetalStorage, Shape)> {
         self.metal()
     }
 
-    fn bwd(&self, x: &Tensor, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         Ok((self.gradients(&[x], grad)?.pop().flatten(), None))
     }
 }

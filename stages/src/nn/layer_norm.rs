@@ -2,7 +2,7 @@
 
 use candle_core::{Error, Result, Tensor};
 
-use super::backend::{Backend, Normal, NormGradients, NormInput};
+use super::backend::{Backend, NormGradients, NormInput, Normal};
 use super::composed::Composed;
 use super::graph::{Compute, Op};
 use super::{Activation, Linear, Mask, Param};
@@ -29,7 +29,13 @@ impl LayerNorm {
     ///
     /// # Errors
     /// The last dimension is another, or the two shapes differ.
-    pub fn forward(&self, compute: &Compute, x: &Tensor, residual: Option<&Tensor>, mask: Option<Mask>) -> Result<Tensor> {
+    pub fn forward(
+        &self,
+        compute: &Compute,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        mask: Option<Mask>,
+    ) -> Result<Tensor> {
         let same = residual.is_none_or(|residual| residual.dims() == x.dims());
         if x.dims().last() != Some(&self.size) || !same {
             let (size, found, residual) = (self.size, x.dims(), residual.map(Tensor::dims));
@@ -82,7 +88,12 @@ impl Op for NormOp {
         }
         let sum = on.norm_backward(on.into_product(grad), &normal, &self.norm, None, None, false)?.product;
         let first = if needs_grad.len() > 1 { Some(on.copy(on.view(&sum))?) } else { None };
-        Ok(first.into_iter().chain([sum]).zip(needs_grad).map(|(grad, needs)| needs.then_some(grad)).collect())
+        Ok(first
+            .into_iter()
+            .chain([sum])
+            .zip(needs_grad)
+            .map(|(grad, needs)| needs.then_some(grad))
+            .collect())
     }
 
     fn composed(&self, on: &Composed, inputs: &[Tensor]) -> Result<Tensor> {
@@ -133,7 +144,8 @@ fn kept<T>(saved: Option<T>) -> Result<T> {
 
 impl ResidualNorm {
     pub(super) fn params(&self) -> Vec<&Param> {
-        let adapter = self.adapter.iter().flat_map(|adapter| [&adapter.down, &adapter.up]).flat_map(Linear::params);
+        let adapter =
+            self.adapter.iter().flat_map(|adapter| [&adapter.down, &adapter.up]).flat_map(Linear::params);
         self.norm.params().into_iter().chain(adapter).collect()
     }
 
@@ -192,7 +204,13 @@ impl ResidualNorm {
         Ok(NormGradients { product, sum: Some(sum) })
     }
 
-    pub(super) fn composed(&self, on: &Composed, x: &Tensor, mask: Option<Mask>, residual: &Tensor) -> Result<Tensor> {
+    pub(super) fn composed(
+        &self,
+        on: &Composed,
+        x: &Tensor,
+        mask: Option<Mask>,
+        residual: &Tensor,
+    ) -> Result<Tensor> {
         let x = on.dropout(x, mask)?;
         let sum = (&x + residual)?;
         let Some(Adapter { down, up }) = &self.adapter else { return on.norm(&sum, &self.norm) };

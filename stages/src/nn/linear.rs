@@ -2,7 +2,7 @@
 
 use candle_core::{Error, Result, Tensor};
 
-use super::backend::{Backend, Normal, NormInput};
+use super::backend::{Backend, NormInput, Normal};
 use super::composed::Composed;
 use super::graph::{Compute, Op};
 use super::{Activation, LayerNorm, Mask, Param};

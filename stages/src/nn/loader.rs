@@ -157,6 +157,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::nn::Dense;
 
     struct Block {
         first: Linear,
@@ -202,7 +203,8 @@ mod tests {
         let block = load(&Loader::new(&params)).unwrap();
         assert_eq!(block.site, Site::new("block.0.dropout"));
         let x = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
-        let y = block.norm.forward(&block.first.forward(&x).unwrap()).unwrap();
+        let dense = Dense::new(params.compute(), block.first).with_norm(block.norm);
+        let y = dense.forward(&x, None).unwrap();
         assert_eq!(y.dims(), [2, 4]);
     }
 
@@ -211,7 +213,7 @@ mod tests {
         // Of more values than there is memory for.
         let shape = [1 << 20; 2];
         let listing = list(|loader| {
-            assert_eq!(loader.table("words", shape[0], shape[1])?.dims(), shape);
+            assert_eq!(loader.table("words", shape[0], shape[1])?.value().dims(), shape);
             loader.pp("decoder").tied("words.weight", &shape)
         });
         assert_eq!(listing.unwrap().parameters, [("words.weight".to_owned(), shape.to_vec())]);

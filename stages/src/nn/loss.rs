@@ -41,7 +41,8 @@ impl Op for CrossEntropyOp {
         inputs: &[B::View<'_>],
         keep: Option<&[bool]>,
     ) -> Result<(B::Buffer, Option<Self::Saved<B>>)> {
-        let (loss, grad) = on.cross_entropy(inputs[0], &self.labels, self.classes, self.total, keep.is_some())?;
+        let (loss, grad) =
+            on.cross_entropy(inputs[0], &self.labels, self.classes, self.total, keep.is_some())?;
         Ok((loss, keep.map(|_| grad)))
     }
 

@@ -100,6 +100,23 @@ impl ParamStore {
         self.iter().filter(|(_, param)| param.is_trained())
     }
 
+    /// The gradients that were added up, in host memory, by name; they are forgotten then. Waits for the device.
+    ///
+    /// # Errors
+    /// Only if the device fails.
+    pub fn take_gradients(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut gradients = BTreeMap::new();
+        for (name, param) in self.trained() {
+            if let Some(gradient) = self.compute.gradient(param)? {
+                gradients.insert(name.to_owned(), gradient);
+            }
+            if let Some(gradient) = param.gradient() {
+                gradient.reset();
+            }
+        }
+        Ok(gradients)
+    }
+
     /// All parameters as tensors, for saving. They share storage with the parameters: save (or copy) them before
     /// the next update.
     pub fn tensors(&self) -> HashMap<String, Tensor> {

@@ -37,7 +37,9 @@ mod tests {
     #[test]
     fn rounds_to_the_nearest_number_of_so_many_bits() {
         for (precision, unit) in [(Precision::Tf32, 1.0 / 1024.0), (Precision::Bf16, 1.0 / 128.0)] {
-            for (value, expected) in [(1.0 + 0.4 * unit, 1.0), (1.0 + 0.6 * unit, 1.0 + unit), (-1.0 - 0.6 * unit, -1.0 - unit)] {
+            for (value, expected) in
+                [(1.0 + 0.4 * unit, 1.0), (1.0 + 0.6 * unit, 1.0 + unit), (-1.0 - 0.6 * unit, -1.0 - unit)]
+            {
                 assert_eq!(precision.round(value), expected, "{precision:?} of {value}");
             }
             assert!(precision.round(f32::NAN).is_nan());

@@ -3,9 +3,6 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::backend::Backend;
-use super::composed::Composed;
-use super::graph::{Compute, Job};
 use super::*;
 
 const DEVICE: Device = Device::Cpu;
@@ -59,7 +56,9 @@ fn norm(params: &ParamStore) -> Result<LayerNorm> {
 }
 
 fn end(params: &ParamStore, has_adapter: bool) -> Result<ResidualNorm> {
-    let adapter = || -> Result<Adapter> { Ok(Adapter { down: linear(params, "adapter.down")?, up: linear(params, "adapter.up")? }) };
+    let adapter = || -> Result<Adapter> {
+        Ok(Adapter { down: linear(params, "adapter.down")?, up: linear(params, "adapter.up")? })
+    };
     let adapter = if has_adapter { Some(adapter()?) } else { None };
     Ok(ResidualNorm { norm: norm(params)?, adapter })
 }
@@ -101,7 +100,9 @@ fn check(layer: impl Fn(&ParamStore) -> Result<Tensor>, inputs: &[&str], reads: 
             assert_eq!(found.0.dims(), expected.0.dims());
             assert_close(&values(&found.0), &values(&expected.0), "output");
             for ((name, found), (_, expected)) in found.1.iter().zip(&expected.1) {
-                let (Some(found), Some(expected)) = (found, expected) else { panic!("{name} gets no gradient") };
+                let (Some(found), Some(expected)) = (found, expected) else {
+                    panic!("{name} gets no gradient")
+                };
                 assert_close(found, expected, &format!("{compute:?}: gradient of {name} with {trained:?}"));
             }
         }
@@ -137,27 +138,12 @@ fn run(
         let grad = if inputs.contains(&name) {
             grads.get(param.value()).map(|grad| values(&(grad * 2.0).unwrap()))
         } else {
-            compute.run(Read(param)).unwrap()
+            compute.gradient(param).unwrap().map(|grad| values(&grad))
         };
         (name.to_owned(), grad)
     });
     let gradients = gradients.collect();
     (output, gradients)
-}
-
-/// The gradient of a parameter, in host memory.
-struct Read<'a>(&'a Param);
-
-impl Job for Read<'_> {
-    type Output = Option<Vec<f32>>;
-
-    fn run<B: Backend>(self, on: &B) -> Result<Self::Output> {
-        self.0.gradient().unwrap().read(on, |buffer| on.values(buffer))
-    }
-
-    fn composed(self, _: &Composed) -> Result<Self::Output> {
-        Ok(self.0.gradient().unwrap().tensor().map(|tensor| values(&tensor)))
-    }
 }
 
 fn dropout() -> DropoutAt {
@@ -203,14 +189,17 @@ fn layer_norm() {
 
 #[test]
 fn feed_forward() {
-    for (has_adapter, dropout) in [(false, None), (false, Some(dropout())), (true, None), (true, Some(dropout()))] {
+    for (has_adapter, dropout) in
+        [(false, None), (false, Some(dropout())), (true, None), (true, Some(dropout()))]
+    {
         let layer = |params: &ParamStore| {
             let (up, down, end) = (linear(params, "up")?, linear(params, "down")?, end(params, has_adapter)?);
             let site = Site::new("b");
             let layer = FeedForward { compute: params.compute().clone(), up, down, end, site };
             layer.forward(&input(params, "x")?, dropout.as_ref())
         };
-        let reads = [&["up.weight", "up.bias", "down.weight", "down.bias"][..], &end_reads(has_adapter)].concat();
+        let reads =
+            [&["up.weight", "up.bias", "down.weight", "down.bias"][..], &end_reads(has_adapter)].concat();
         check(layer, &["x"], &reads);
     }
 }
@@ -289,8 +278,7 @@ fn embeddings() {
         add_first_rows(params.compute(), &input(params, "x")?, &tables)
     };
     check(rows, &["x"], &["positions", "types"]);
-    let joined =
-        |params: &ParamStore| concat(params.compute(), &input(params, "x")?, &input(params, "y")?);
+    let joined = |params: &ParamStore| concat(params.compute(), &input(params, "x")?, &input(params, "y")?);
     check(joined, &["x", "y"], &[]);
     let places = Tensor::new(&[7u32, 0, 4], &DEVICE).unwrap();
     let selected =
@@ -308,7 +296,8 @@ fn embeddings() {
 fn tensors_that_do_not_fit_are_refused() {
     for compute in computes() {
         let params = params(&[], &compute);
-        let (x, wide) = (input(&params, "x").unwrap(), Tensor::zeros((2, 5, 19), DType::F32, &DEVICE).unwrap());
+        let (x, wide) =
+            (input(&params, "x").unwrap(), Tensor::zeros((2, 5, 19), DType::F32, &DEVICE).unwrap());
         assert!(Dense::new(&compute, linear(&params, "up").unwrap()).forward(&wide, None).is_err());
         let norm = norm(&params).unwrap();
         assert!(norm.forward(&compute, &wide, None, None).is_err());

@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use super::super::{AdapterPlace, Architecture, Counts, Mode, Start, init_from_pretrained, init_random};
 use super::*;
-use crate::nn::{Kernels, ParamStore, cross_entropy};
+use crate::nn::{Compute, ParamStore, Precision, cross_entropy};
 
 /// The model of the golden numbers: T0 T1 C0 T2 V0 C1 V1 T3.
 fn tiny() -> Config {
@@ -109,7 +109,8 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 
 #[test]
 fn logits_loss_and_gradients_are_the_originals() {
-    for kernels in [Kernels::Fused, Kernels::Composed] {
+    let composed = Compute::composed(&Device::Cpu, Precision::F32).unwrap();
+    for compute in [Compute::for_device(&Device::Cpu, Precision::F32).unwrap(), composed] {
         for (adapters, sizes, logits, loss) in [
             (false, (189, 9_210), [-1.572_226_89, 1.678_412_82, -1.588_930_79, 1.569_766_36], 1.665_130_35),
             (true, (213, 9_670), [-1.554_810_18, 1.558_889_06, -1.608_906_85, 1.767_536_76], 1.595_387_25),
@@ -117,27 +118,28 @@ fn logits_loss_and_gradients_are_the_originals() {
             let weights = golden_weights(adapters);
             let count = weights.values().map(Tensor::elem_count).sum::<usize>();
             assert_eq!((weights.len(), count), sizes);
-            let params = ParamStore::new(padded(weights), |_| true).unwrap().with_kernels(kernels);
+            let params = ParamStore::new(padded(weights), |_| true).unwrap().with_compute(compute.clone());
             let model = model(&params);
             let found = model.logits(&golden_batch(), None).unwrap();
             for (found, expected) in values(&found).into_iter().zip(logits) {
-                assert!((f64::from(found) - expected).abs() < 2e-6, "{kernels:?}: {found}, not {expected}");
+                assert!((f64::from(found) - expected).abs() < 2e-6, "{compute:?}: {found}, not {expected}");
             }
             let labels = Tensor::new(&[0u32, 1], &Device::Cpu).unwrap();
-            let found = cross_entropy(&found, &labels).unwrap();
+            let found = cross_entropy(&compute, &found, &labels, 2).unwrap();
             let value = f64::from(found.to_scalar::<f32>().unwrap());
-            assert!((value - loss).abs() < 2e-6, "{kernels:?}: {value}, not {loss}");
+            assert!((value - loss).abs() < 2e-6, "{compute:?}: {value}, not {loss}");
             if !adapters {
                 continue;
             }
-            let grads = found.backward().unwrap();
+            found.backward().unwrap();
+            let grads = params.take_gradients().unwrap();
             let mut norms = [("classifier", 0.0), ("AdaptText", 0.0), ("AdaptImg", 0.0)];
-            for (name, var) in params.trained() {
-                let Some(grad) = grads.get(var) else {
-                    assert!(name.contains("q_dense"), "{kernels:?}: `{name}` gets no gradient");
+            for (name, _) in params.trained() {
+                let Some(grad) = grads.get(name) else {
+                    assert!(name.contains("q_dense"), "{compute:?}: `{name}` gets no gradient");
                     continue;
                 };
-                assert!(!name.contains("q_dense"), "{kernels:?}: `{name}` is used");
+                assert!(!name.contains("q_dense"), "{compute:?}: `{name}` is used");
                 let square: f64 = values(grad).iter().map(|&value| f64::from(value) * f64::from(value)).sum();
                 norms.iter_mut().filter(|(part, _)| name.contains(part)).for_each(|norm| norm.1 += square);
             }
@@ -145,7 +147,7 @@ fn logits_loss_and_gradients_are_the_originals() {
                 norms.into_iter().zip([2.626_097_04, 0.877_545_46, 0.694_674_56])
             {
                 let norm = f64::sqrt(square);
-                assert!((norm - expected).abs() < 1e-5, "{kernels:?}: {part}: {norm}, not {expected}");
+                assert!((norm - expected).abs() < 1e-5, "{compute:?}: {part}: {norm}, not {expected}");
             }
         }
     }
@@ -207,10 +209,11 @@ fn adapters_are_read_wherever_the_config_puts_them() {
         let params = ParamStore::new(tensors, |name| Mode::Pe.trains(name)).unwrap();
         let model = config.build(&params).unwrap();
         let labels = Tensor::new(&[0u32, 1], &Device::Cpu).unwrap();
-        let loss = cross_entropy(&model.logits(&golden_batch(), None).unwrap(), &labels).unwrap();
-        let grads = loss.backward().unwrap();
-        for (name, var) in params.trained() {
-            let Some(grad) = grads.get(var) else { panic!("{place:?}: `{name}` gets no gradient") };
+        let logits = model.logits(&golden_batch(), None).unwrap();
+        cross_entropy(params.compute(), &logits, &labels, 2).unwrap().backward().unwrap();
+        let grads = params.take_gradients().unwrap();
+        for (name, _) in params.trained() {
+            let Some(grad) = grads.get(name) else { panic!("{place:?}: `{name}` gets no gradient") };
             // Of what follows a ReLU all may be shut.
             let moves = values(grad).iter().any(|&value| value != 0.0);
             assert!(moves || !name.ends_with("2.bias"), "{place:?}: `{name}` gets only zeros");

@@ -27,24 +27,35 @@ impl Attention<'_> {
         let (hidden, of_one) = (heads * width, heads * queries * keys);
         let mut probabilities = vec![0f32; batch * of_one];
         let mut result = vec![0f32; batch * queries * hidden];
-        parallel::zip(&mut probabilities, of_one, &mut result, queries * hidden, |b, probabilities, result| {
-            let bias = &bias[b * keys..(b + 1) * keys];
-            let (mut dropped, worth) = (Vec::new(), self.worth_sharing());
-            for head in 0..heads {
-                let [q, k, v] = self.head(&of, b, head);
-                let p = &mut probabilities[head * queries * keys..(head + 1) * queries * keys];
-                product_from(worth, p, keys, q, k.t(), self.scale(), false);
-                softmax(p, bias);
-                let p = self.on.factor(self.dropped(p, b * heads + head, &mut dropped));
-                let p = Matrix::new(&p, queries, keys, keys);
-                product_from(worth, &mut result[head * width..], hidden, p, v, 1.0, false);
-            }
-        });
+        parallel::zip(
+            &mut probabilities,
+            of_one,
+            &mut result,
+            queries * hidden,
+            |b, probabilities, result| {
+                let bias = &bias[b * keys..(b + 1) * keys];
+                let (mut dropped, worth) = (Vec::new(), self.worth_sharing());
+                for head in 0..heads {
+                    let [q, k, v] = self.head(&of, b, head);
+                    let p = &mut probabilities[head * queries * keys..(head + 1) * queries * keys];
+                    product_from(worth, p, keys, q, k.t(), self.scale(), false);
+                    softmax(p, bias);
+                    let p = self.on.factor(self.dropped(p, b * heads + head, &mut dropped));
+                    let p = Matrix::new(&p, queries, keys, keys);
+                    product_from(worth, &mut result[head * width..], hidden, p, v, 1.0, false);
+                }
+            },
+        );
         (result, probabilities)
     }
 
     /// The gradients of the projections, given that of the result; all in one matrix where `together`.
-    pub fn backward(&self, probabilities: &[f32], grad: &[f32], together: bool) -> ProjectionGradients<Vec<f32>> {
+    pub fn backward(
+        &self,
+        probabilities: &[f32],
+        grad: &[f32],
+        together: bool,
+    ) -> ProjectionGradients<Vec<f32>> {
         let AttentionShape { batch, heads, width, queries, keys } = self.shape;
         let rounded = self.rounded();
         let of = rounded.columns();

@@ -17,12 +17,13 @@ use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, Error, Result, Storage, StorageRef, Tensor};
 
-pub use instruction_set::{InstructionSet, VARIABLE, select, selected};
 pub(crate) use instruction_set::per_instruction_set;
+pub use instruction_set::{InstructionSet, VARIABLE, select, selected};
 pub use softmax::softmax_rows;
 
 use super::backend::{
-    AdamWSlot, AttentionShape, Backend, Memory, Normal, NormGradients, NormInput, ProjectionGradients, Projections, TextTables,
+    AdamWSlot, AttentionShape, Backend, Memory, NormGradients, NormInput, Normal, ProjectionGradients,
+    Projections, TextTables,
 };
 use super::{Activation, LayerNorm, Linear, Mask, Param, Precision};
 
@@ -154,7 +155,12 @@ impl Backend for Cpu {
         buffer
     }
 
-    fn activate(&self, x: Vec<f32>, activation: Activation, keep: bool) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+    fn activate(
+        &self,
+        x: Vec<f32>,
+        activation: Activation,
+        keep: bool,
+    ) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
         let before = keep.then(|| x.clone());
         let mut y = x;
         activation::apply(activation, &mut y);

@@ -6,7 +6,7 @@ use super::instruction_set::per_instruction_set;
 use super::math::{dot, sum};
 use super::products::replace_or_add;
 use super::{Cpu, Values, parallel};
-use crate::nn::backend::{Normal, NormGradients, NormInput};
+use crate::nn::backend::{NormGradients, NormInput, Normal};
 use crate::nn::{LayerNorm, Mask, dropout};
 
 /// LayerNorm(dropout(x) + residual), and what the backward pass needs where `keep`.
@@ -16,7 +16,8 @@ pub fn forward(
     norm: &LayerNorm,
     keep: bool,
 ) -> Result<(Vec<f32>, Option<Normal<Vec<f32>>>)> {
-    let (weight, bias, size) = (Values::lock(norm.weight.value())?, Values::lock(norm.bias.value())?, norm.size);
+    let (weight, bias, size) =
+        (Values::lock(norm.weight.value())?, Values::lock(norm.bias.value())?, norm.size);
     let mut rows = x;
     let mut scale = vec![0f32; rows.len() / size];
     parallel::rows2(&mut rows, size, &mut scale, 1, |first, rows, scale| {

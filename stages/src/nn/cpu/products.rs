@@ -12,7 +12,8 @@ use crate::nn::gemm::{Matrix, WORTH_SHARING, new_product, product};
 pub fn linear(on: &Cpu, x: &[f32], layers: &[&Linear]) -> Result<Vec<f32>> {
     let inputs = layers[0].inputs;
     let (rows, outputs) = (x.len() / inputs, outputs(layers));
-    let weights = layers.iter().map(|layer| Values::lock(layer.weight.value())).collect::<Result<Vec<_>>>()?;
+    let weights =
+        layers.iter().map(|layer| Values::lock(layer.weight.value())).collect::<Result<Vec<_>>>()?;
     let biases = layers.iter().map(|layer| Values::lock(layer.bias.value())).collect::<Result<Vec<_>>>()?;
     let bias: Vec<f32> = biases.iter().flat_map(|bias| bias.iter().copied()).collect();
     let mut y = Vec::with_capacity(rows * outputs);
@@ -33,7 +34,12 @@ pub fn linear(on: &Cpu, x: &[f32], layers: &[&Linear]) -> Result<Vec<f32>> {
 }
 
 /// Σ gᵢ Wᵢ, plus `plus`.
-pub fn input_gradient(on: &Cpu, grad: &[f32], layers: &[&Linear], plus: Option<Vec<f32>>) -> Result<Vec<f32>> {
+pub fn input_gradient(
+    on: &Cpu,
+    grad: &[f32],
+    layers: &[&Linear],
+    plus: Option<Vec<f32>>,
+) -> Result<Vec<f32>> {
     let grad = on.factor(grad);
     let mut sum = plus;
     for (layer, part) in parts(&grad, layers) {

@@ -22,7 +22,8 @@ pub fn embed(ids: &Tensor, tables: &TextTables) -> Result<Vec<f32>> {
     let mut x = vec![0f32; ids.len() * width];
     parallel::rows(&mut x, width, |first, x| {
         for (at, x) in (first..).zip(x.chunks_exact_mut(width)) {
-            let (word, position) = (&words[ids[at] * width..][..width], &positions[at % tokens * width..][..width]);
+            let (word, position) =
+                (&words[ids[at] * width..][..width], &positions[at % tokens * width..][..width]);
             for (((x, word), position), kind) in x.iter_mut().zip(word).zip(position).zip(&types[..width]) {
                 *x = word + position + kind;
             }

@@ -20,7 +20,9 @@ pub fn cross_entropy(logits: &[f32], labels: &[usize], classes: usize, total: us
     let rows = logits.chunks_exact(classes).zip(labels).zip(&sums);
     // −ln p = ln Σ exp(x − max) − (x − max), added up in double precision.
     let loss: f64 = rows
-        .map(|((logits, &label), &sum)| f64::from(libm::logf(sum)) - f64::from(logits[label] - largest(logits)))
+        .map(|((logits, &label), &sum)| {
+            f64::from(libm::logf(sum)) - f64::from(logits[label] - largest(logits))
+        })
         .sum();
     let share = 1.0 / total as f32;
     for (row, &label) in grad.chunks_exact_mut(classes).zip(labels) {

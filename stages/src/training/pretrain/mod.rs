@@ -25,7 +25,8 @@ use crate::artifacts::{weights, write_json};
 use crate::host::device;
 use crate::models::{self, Batch, MlmHead, Model, SmallConfig};
 use crate::nn::{
-    AdamW, Compute, Dropout, DropoutAt, Loader, ParamStore, cross_entropy, decays, rng, select_rows, tune_allocator,
+    AdamW, Compute, Dropout, DropoutAt, Loader, ParamStore, cross_entropy, decays, rng, select_rows,
+    tune_allocator,
 };
 use crate::training::dataset::{MemeDataset, REGIONS, TOKENS};
 use crate::training::prefetch::prefetch;
@@ -240,7 +241,12 @@ impl Guesser<'_> {
                     let words = targets.dim(0)? as f64;
                     let hits = logits.argmax(1)?.eq(&targets)?.to_vec1::<u8>()?;
                     let hits = hits.iter().map(|&hit| f64::from(hit)).sum::<f64>();
-                    let loss = self.compute.sum(&[cross_entropy(self.compute, &logits, &targets, targets.dim(0)?)?])?;
+                    let loss = self.compute.sum(&[cross_entropy(
+                        self.compute,
+                        &logits,
+                        &targets,
+                        targets.dim(0)?,
+                    )?])?;
                     Ok(Some((loss * words, hits, words)))
                 };
                 let scored = score().map_err(|error| StageError::failed(format!("validation: {error}")))?;

@@ -90,8 +90,17 @@ impl Stage for Train {
             LinearSchedule { peak: settings.lr, warm_up: settings.warm_up, updates: settings.updates };
         let dropout = Dropout::new(config.dimensions().dropout, settings.seed).map_err(StageError::failed)?;
         let (state, best) = (State::default(), BestCheckpoint::default());
-        let mut trainer =
-            Trainer { settings, params, model, optimizer, dropout, schedule, state, best, device: device.clone() };
+        let mut trainer = Trainer {
+            settings,
+            params,
+            model,
+            optimizer,
+            dropout,
+            schedule,
+            state,
+            best,
+            device: device.clone(),
+        };
 
         // Loop, from where an earlier attempt of this very run was killed.
         trainer.resume(job);
@@ -112,9 +121,8 @@ impl Stage for Train {
         // Output: the best checkpoint with its history.
         let counts = config.counts(mode).map_err(StageError::failed)?;
         let Trainer { state, best, params, .. } = trainer;
-        let (best, tensors) = best
-            .finish(&params)
-            .ok_or_else(|| StageError::failed("no validation took place".to_owned()))?;
+        let (best, tensors) =
+            best.finish(&params).ok_or_else(|| StageError::failed("no validation took place".to_owned()))?;
         let run = RunInfo {
             dataset: memes.tokens.info.dataset.clone(),
             model: config.family().as_str().to_owned(),

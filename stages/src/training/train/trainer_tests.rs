@@ -26,7 +26,7 @@ impl Model for Cramped {
 
 const OUT_OF_MEMORY: &str = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
 
-fn trainer(settings: &TrainParams, holds: usize, complaint: &'static str) -> Trainer<'_> {
+fn trainer<'a>(settings: &'a TrainParams, holds: usize, complaint: &'static str) -> Trainer<'a> {
     let small = SmallConfig {
         words: 30,
         positions: 12,
