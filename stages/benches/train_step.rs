@@ -7,8 +7,8 @@ use std::hint::black_box;
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
 use stages::artifacts::region_features::{Layout, PictureRegions, RegionFeatures, RegionRow, RegionWriter};
-use stages::models::visual_bert::{Config, VisualBert};
-use stages::models::{Batch, Mode, Model, Start, init_from_pretrained, init_random};
+use stages::models::visual_bert::Config;
+use stages::models::{Architecture, Batch, Mode, Start, init_from_pretrained, init_random};
 use stages::nn::{
     AdamW, AdamWConfig, Dropout, Kernels, ParamStore, cross_entropy, decays, init, tune_allocator,
 };
@@ -57,7 +57,7 @@ fn train_step(c: &mut Criterion) {
                 .expect("complete weights");
         let params =
             ParamStore::new(tensors, |name| mode.trains(name)).expect("parameters").with_kernels(kernels);
-        let model = VisualBert::new(&config, &params).expect("model");
+        let model = config.build(&params).expect("model");
         let mut adamw = AdamW::new(&params, AdamWConfig::default(), decays).expect("optimiser");
         let dropout = Dropout::new(0.1, 1).expect("dropout");
         let batch = batch(rows, 12, 16, &config).expect("batch");

@@ -162,7 +162,7 @@ impl Size {
     /// The weights that runs in `mode` start from.
     fn weights(&self, tensors: &Tensors, mode: Mode) -> Tensors {
         let mut weights = under(tensors, "weight ");
-        weights.retain(|name, _| mode.has_adapters() || !name.contains("Adapt"));
+        weights.retain(|name, _| mode.parts().adapters || !name.contains("Adapt"));
         weights
     }
 }

@@ -8,7 +8,7 @@ use super::dropout::Mask;
 use super::fused::{self, Kernel, math, parallel};
 use super::gemm::{Matrix, WORTH_SHARING, product_from};
 use super::linear::{Size, bias_gradient};
-use super::{Kernels, Linear, ParamStore};
+use super::{Kernels, Linear};
 
 /// softmax(q kᵀ / √d + bias), dropped out, times v, for each head.
 #[derive(Debug, Clone)]
@@ -20,42 +20,10 @@ pub struct Attention {
     kernels: Kernels,
 }
 
-/// Widths of an attention layer.
-#[derive(Debug, Clone, Copy)]
-pub struct AttentionDims {
-    /// Of the sequence that queries come from.
-    pub query: usize,
-    /// Of the sequence that keys and values come from.
-    pub key_value: usize,
-    /// Of all heads together, and so of the result.
-    pub heads: usize,
-}
-
-impl AttentionDims {
-    /// A sequence of this width that attends to itself.
-    pub fn all(width: usize) -> Self {
-        Self { query: width, key_value: width, heads: width }
-    }
-}
-
 impl Attention {
-    /// The layer of the parameters `names`: projections to queries, keys and values.
-    ///
-    /// # Errors
-    /// One is missing or has another shape.
-    pub fn load(
-        params: &ParamStore,
-        [query, key, value]: [&str; 3],
-        dims: AttentionDims,
-        heads: usize,
-    ) -> Result<Self> {
-        Ok(Self {
-            query: Linear::load(params, query, dims.query, dims.heads)?,
-            key: Linear::load(params, key, dims.key_value, dims.heads)?,
-            value: Linear::load(params, value, dims.key_value, dims.heads)?,
-            heads,
-            kernels: params.kernels(),
-        })
+    /// The layer of these projections, whose outputs `heads` heads share.
+    pub fn new(query: Linear, key: Linear, value: Linear, heads: usize) -> Self {
+        Self { kernels: query.kernels, query, key, value, heads }
     }
 
     /// What each of `from` [B, Q, query width] attends to in `x` [B, S, key width]: [B, Q, H], heads side by side. `bias`

@@ -2,11 +2,11 @@
 
 use candle_core::{D, Error, Result, Tensor};
 
+use super::Kernels;
 use super::cpu::per_instruction_set;
 use super::dropout::{self, Mask};
 use super::fused::math::{dot, sum};
 use super::fused::{self, Kernel, parallel};
-use super::{Kernels, ParamStore};
 
 /// Normalises the last dimension to mean 0 and variance 1 (biased), then scales and shifts it.
 #[derive(Debug, Clone)]
@@ -18,17 +18,9 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// The layer of the parameters `<name>.weight` `[size]` and `<name>.bias` `[size]`.
-    ///
-    /// # Errors
-    /// One is missing or has another shape.
-    pub fn load(params: &ParamStore, name: &str, size: usize, eps: f64) -> Result<Self> {
-        Ok(Self {
-            weight: params.get_shaped(&format!("{name}.weight"), &[size])?,
-            bias: params.get_shaped(&format!("{name}.bias"), &[size])?,
-            eps,
-            kernels: params.kernels(),
-        })
+    /// The layer of `weight` and `bias`, both `[size]`.
+    pub fn new(weight: Tensor, bias: Tensor, eps: f64, kernels: Kernels) -> Self {
+        Self { weight, bias, eps, kernels }
     }
 
     /// [.., size] → [.., size].

@@ -2,10 +2,10 @@
 
 use candle_core::{Error, Result, Tensor};
 
+use super::Kernels;
 use super::cpu::per_instruction_set;
 use super::fused::{self, Kernel, parallel};
 use super::gemm::{Matrix, product};
-use super::{Kernels, ParamStore};
 
 /// y = x Wᵀ + b.
 #[derive(Debug, Clone)]
@@ -13,35 +13,17 @@ pub struct Linear {
     pub(super) weight: Tensor,
     pub(super) bias: Tensor,
     pub(super) size: Size,
-    kernels: Kernels,
+    pub(super) kernels: Kernels,
 }
 
 impl Linear {
-    /// The layer of the parameters `<name>.weight` `[out, in]` and `<name>.bias` `[out]`.
+    /// The layer of `weight` `[out, in]` and `bias` `[out]`.
     ///
     /// # Errors
-    /// One is missing or has another shape.
-    pub fn load(params: &ParamStore, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
-        Self::load_tied(params, &format!("{name}.weight"), &format!("{name}.bias"), inputs, outputs)
-    }
-
-    /// The layer of the parameters `weight` `[out, in]` and `bias` `[out]`, which may belong to other layers too.
-    ///
-    /// # Errors
-    /// One is missing or has another shape.
-    pub fn load_tied(
-        params: &ParamStore,
-        weight: &str,
-        bias: &str,
-        inputs: usize,
-        outputs: usize,
-    ) -> Result<Self> {
-        Ok(Self {
-            weight: params.get_shaped(weight, &[outputs, inputs])?,
-            bias: params.get_shaped(bias, &[outputs])?,
-            size: Size { inputs, outputs },
-            kernels: params.kernels(),
-        })
+    /// `weight` is not a matrix.
+    pub fn new(weight: Tensor, bias: Tensor, kernels: Kernels) -> Result<Self> {
+        let (outputs, inputs) = weight.dims2()?;
+        Ok(Self { weight, bias, size: Size { inputs, outputs }, kernels })
     }
 
     /// [.., in] → [.., out].

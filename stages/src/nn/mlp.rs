@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::fused::{self, Kernel};
 use super::linear::{Size, bias_gradient};
-use super::{Activation, Kernels, Linear, ParamStore};
+use super::{Activation, Kernels, Linear};
 
 /// y = W₂ f(W₁ x + b₁) + b₂.
 #[derive(Debug, Clone)]
@@ -16,23 +16,9 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// The layers of the parameters under `first` (`outer` → `inner`) and `second` (`inner` → `outer`).
-    ///
-    /// # Errors
-    /// One is missing or has another shape.
-    pub fn load(
-        params: &ParamStore,
-        first: &str,
-        second: &str,
-        (outer, inner): (usize, usize),
-        activation: Activation,
-    ) -> Result<Self> {
-        Ok(Self {
-            first: Linear::load(params, first, outer, inner)?,
-            second: Linear::load(params, second, inner, outer)?,
-            activation,
-            kernels: params.kernels(),
-        })
+    /// `first`, then `activation`, then `second`.
+    pub fn new(first: Linear, activation: Activation, second: Linear) -> Self {
+        Self { kernels: first.kernels, first, second, activation }
     }
 
     /// [.., outer] → [.., outer].

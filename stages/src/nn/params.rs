@@ -97,6 +97,12 @@ impl ParamStore {
         Ok(tensor)
     }
 
+    /// Whether there are parameters whose names begin with `path` and a dot.
+    pub fn has_under(&self, path: &str) -> bool {
+        let prefix = format!("{path}.");
+        self.by_name.range(prefix.clone()..).next().is_some_and(|(name, _)| name.starts_with(&prefix))
+    }
+
     /// All parameters, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Param)> {
         self.by_name.iter().map(|(name, param)| (name.as_str(), param))

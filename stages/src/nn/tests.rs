@@ -91,12 +91,12 @@ fn run(
 }
 
 fn mask() -> Mask {
-    Dropout::new(0.4, 9).unwrap().at(2).site(1)
+    Dropout::new(0.4, 9).unwrap().at(2).site(Site::new("a"))
 }
 
 #[test]
 fn linear() {
-    let layer = |params: &ParamStore| Linear::load(params, "first", 18, 23)?.forward(&params.get("x")?);
+    let layer = |params: &ParamStore| Loader::new(params).linear("first", 18, 23)?.forward(&params.get("x")?);
     check(layer, &["x", "first.weight", "first.bias"]);
 }
 
@@ -104,7 +104,9 @@ fn linear() {
 fn mlp() {
     for activation in [Activation::Gelu, Activation::Relu] {
         let layer = |params: &ParamStore| {
-            Mlp::load(params, "first", "second", (18, 23), activation)?.forward(&params.get("x")?)
+            let loader = Loader::new(params);
+            let (first, second) = (loader.linear("first", 18, 23)?, loader.linear("second", 23, 18)?);
+            Mlp::new(first, activation, second).forward(&params.get("x")?)
         };
         check(layer, &["x", "first.weight", "first.bias", "second.weight", "second.bias"]);
     }
@@ -112,7 +114,7 @@ fn mlp() {
 
 #[test]
 fn layer_norm() {
-    let norm = |params: &ParamStore| LayerNorm::load(params, "norm", 18, 1e-12);
+    let norm = |params: &ParamStore| Loader::new(params).layer_norm("norm", 18, 1e-12);
     check(|params| norm(params)?.forward(&params.get("x")?), &["x", "norm.weight", "norm.bias"]);
     for mask in [None, Some(mask())] {
         let layer =
@@ -121,10 +123,11 @@ fn layer_norm() {
     }
 }
 
-/// An attention layer of the parameters `name`.
-fn attention(params: &ParamStore, name: &str, dims: AttentionDims) -> Result<Attention> {
-    let names = ["query", "key", "value"].map(|part| format!("{name}.{part}"));
-    Attention::load(params, names.each_ref().map(String::as_str), dims, 3)
+/// An attention layer of the parameters `name`: the widths of the queries' and the keys' sequence and of the heads.
+fn attention(params: &ParamStore, name: &str, [query, key, heads]: [usize; 3]) -> Result<Attention> {
+    let at = Loader::new(params).pp(name);
+    let (key, value) = (at.linear("key", key, heads)?, at.linear("value", key, heads)?);
+    Ok(Attention::new(at.linear("query", query, heads)?, key, value, 3))
 }
 
 /// What an attention layer `name` reads of the parameters.
@@ -145,7 +148,7 @@ fn attention_of_a_sequence_to_itself() {
     let mut reads: Vec<&str> = names.iter().map(String::as_str).collect();
     reads.push("x");
     for mask in [None, Some(mask())] {
-        let attention = |params: &ParamStore| attention(params, "self", AttentionDims::all(18));
+        let attention = |params: &ParamStore| attention(params, "self", [18; 3]);
         let all = |params: &ParamStore| {
             let x = params.get("x")?;
             attention(params)?.forward(&x, &x, &bias, mask)
@@ -164,10 +167,9 @@ fn attention_of_one_sequence_to_another_of_another_width() {
     let (names, bias) = (reads_of("cross"), padding());
     let mut reads: Vec<&str> = names.iter().map(String::as_str).collect();
     reads.extend(["x", "z"]);
-    let dims = AttentionDims { query: 18, key_value: 13, heads: 24 };
     for mask in [None, Some(mask())] {
         let layer = |params: &ParamStore| {
-            let found = attention(params, "cross", dims)?.forward(
+            let found = attention(params, "cross", [18, 13, 24])?.forward(
                 &params.get("x")?,
                 &params.get("z")?,
                 &bias,
@@ -199,17 +201,19 @@ fn tensors_that_do_not_fit_are_refused() {
     for kernels in [Kernels::Composed, Kernels::Fused] {
         let params = params(&[], kernels);
         let (x, wide) = (params.get("x").unwrap(), Tensor::zeros((2, 5, 19), DType::F32, &DEVICE).unwrap());
-        assert!(Linear::load(&params, "first", 18, 23).unwrap().forward(&wide).is_err());
-        let mlp = Mlp::load(&params, "first", "second", (18, 23), Activation::Gelu).unwrap();
+        let loader = Loader::new(&params);
+        let (first, second) = (loader.linear("first", 18, 23), loader.linear("second", 23, 18));
+        assert!(first.as_ref().unwrap().forward(&wide).is_err());
+        let mlp = Mlp::new(first.unwrap(), Activation::Gelu, second.unwrap());
         assert!(mlp.forward(&wide).is_err());
-        let norm = LayerNorm::load(&params, "norm", 18, 1e-12).unwrap();
+        let norm = loader.layer_norm("norm", 18, 1e-12).unwrap();
         assert!(norm.forward(&wide).is_err());
         assert!(norm.forward_sum(&x, None, &wide).is_err());
-        let attention = attention(&params, "self", AttentionDims::all(18)).unwrap();
+        let attention = attention(&params, "self", [18; 3]).unwrap();
         let bias = Tensor::zeros((2, 4), DType::F32, &DEVICE).unwrap();
         assert!(attention.forward(&x, &x, &bias, None).is_err());
         assert!(attention.forward(&wide, &x, &padding(), None).is_err());
         assert!(attention.forward(&x, &wide, &padding(), None).is_err());
-        assert!(Linear::load(&params, "first", 18, 24).is_err());
+        assert!(loader.linear("first", 18, 24).is_err());
     }
 }

@@ -140,7 +140,7 @@ fn an_export_is_imported_as_the_run_it_was() {
         let divisor = if mode == Mode::Pe { 4 } else { Config::base().adapter_divisor };
         let expected = Config { adapter_place: place, adapter_divisor: divisor, ..config() }.into();
         let tensors = run_of(&dir, &expected, mode);
-        let counts = expected.counts(mode);
+        let counts = expected.counts(mode).unwrap();
 
         let file = dir.join("run.pth");
         mmf(&dir, &file).unwrap();

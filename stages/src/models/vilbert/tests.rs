@@ -1,13 +1,13 @@
 //! The model as a whole: the golden numbers that MMF's own code gives, the paper's counts, and which parameters get
 //! gradients. That a training step is right is what `tests/parity` shows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use candle_core::{Device, Tensor};
 
-use super::super::{AdapterPlace, Counts, Mode, Start, init_from_pretrained, init_random};
+use super::super::{AdapterPlace, Architecture, Counts, Mode, Start, init_from_pretrained, init_random};
 use super::*;
-use crate::nn::{Kernels, cross_entropy};
+use crate::nn::{Kernels, ParamStore, cross_entropy};
 
 /// The model of the golden numbers: T0 T1 C0 T2 V0 C1 V1 T3.
 fn tiny() -> Config {
@@ -34,7 +34,7 @@ fn tiny() -> Config {
 
 /// Names and shapes with adapters 3 and 4 wide, as for the golden numbers: no divisor gives both.
 fn shapes(adapters: bool) -> Vec<(String, Vec<usize>)> {
-    let mut shapes = tiny().parameters(adapters);
+    let mut shapes = tiny().parameters(Parts { adapters, head: true }).unwrap();
     for (name, shape) in &mut shapes {
         let narrow = match name {
             name if name.contains("AdaptText") => (4, 3),
@@ -60,6 +60,17 @@ fn golden_weights(adapters: bool) -> HashMap<String, Tensor> {
         (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
     };
     shapes.into_iter().enumerate().map(tensor).collect()
+}
+
+/// The weights with adapters as wide as the config's: more units, whose weights are 0, change neither logits nor gradients.
+fn padded(mut weights: HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+    for (name, shape) in tiny().parameters(Mode::Pe.parts()).unwrap() {
+        let Some(tensor) = weights.get_mut(&name) else { continue };
+        for (dim, size) in shape.into_iter().enumerate() {
+            *tensor = tensor.pad_with_zeros(dim, 0, size - tensor.dim(dim).unwrap()).unwrap();
+        }
+    }
+    weights
 }
 
 fn golden_batch() -> Batch {
@@ -88,6 +99,10 @@ fn golden_batch() -> Batch {
     }
 }
 
+fn model(params: &ParamStore) -> Vilbert {
+    Vilbert::load(&tiny(), &Loader::new(params), Parts::of(params)).unwrap()
+}
+
 fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -102,8 +117,8 @@ fn logits_loss_and_gradients_are_the_originals() {
             let weights = golden_weights(adapters);
             let count = weights.values().map(Tensor::elem_count).sum::<usize>();
             assert_eq!((weights.len(), count), sizes);
-            let params = ParamStore::new(weights, |_| true).unwrap().with_kernels(kernels);
-            let model = Vilbert::new(&tiny(), &params).unwrap();
+            let params = ParamStore::new(padded(weights), |_| true).unwrap().with_kernels(kernels);
+            let model = model(&params);
             let found = model.logits(&golden_batch(), None).unwrap();
             for (found, expected) in values(&found).into_iter().zip(logits) {
                 assert!((f64::from(found) - expected).abs() < 2e-6, "{kernels:?}: {found}, not {expected}");
@@ -144,15 +159,23 @@ fn the_papers_model_has_exactly_the_papers_parameters() {
         (Mode::Full, 247_780_354, 247_780_354, 0),
     ];
     for (mode, total, trained, adapters) in expected {
-        assert_eq!(Config::base().counts(mode), Counts { total, trained, adapters }, "{mode}");
+        assert_eq!(Config::base().counts(mode).unwrap(), Counts { total, trained, adapters }, "{mode}");
     }
     let base = Config::base();
-    assert_eq!(base.base_parameters(false).len(), 519);
-    assert_eq!(base.parameters(false).len(), 525);
-    assert_eq!(base.parameters(true).len(), 597);
-    let names: std::collections::BTreeSet<String> =
-        base.parameters(true).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names.len(), 597, "no name occurs twice");
+    let tensors = |parts| base.parameters(parts).unwrap().len();
+    assert_eq!(tensors(Parts::BASE), 519);
+    assert_eq!(tensors(Mode::Full.parts()), 525);
+    assert_eq!(tensors(Mode::Pe.parts()), 597);
+}
+
+#[test]
+fn no_name_and_no_place_of_dropout_occurs_twice() {
+    let listing = Config::base().listing(Mode::Pe.parts()).unwrap();
+    let names: BTreeSet<&String> = listing.parameters.iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 597);
+    let sites: BTreeSet<Site> = listing.sites.iter().map(|path| Site::new(path)).collect();
+    let expected = 3 + 3 * 12 + 3 * 6 + 6 * 6;
+    assert_eq!((listing.sites.len(), sites.len()), (expected, expected));
 }
 
 #[test]
@@ -164,10 +187,10 @@ fn the_published_count_of_adapters_fits_two_places_and_no_other_of_ours() {
         (AdapterPlace::Both, 36),
     ] {
         let config = Config { adapter_place: place, ..Config::base() };
-        let adapters: Vec<_> =
-            config.parameters(true).into_iter().filter(|(name, _)| name.contains("Adapt")).collect();
-        assert_eq!(adapters.len(), 4 * sites, "{place:?}");
-        assert_eq!(config.counts(Mode::Pe).adapters, 2_671_092 * sites as u64 / 18, "{place:?}");
+        let all = config.parameters(Mode::Pe.parts()).unwrap();
+        let adapters = all.iter().filter(|(name, _)| name.contains("Adapt")).count();
+        assert_eq!(adapters, 4 * sites, "{place:?}");
+        assert_eq!(config.counts(Mode::Pe).unwrap().adapters, 2_671_092 * sites as u64 / 18, "{place:?}");
     }
 }
 
@@ -218,7 +241,7 @@ fn impossible_dimensions_are_refused_by_name() {
 #[test]
 fn a_batch_that_does_not_fit_is_refused() {
     let params = ParamStore::new(golden_weights(false), |_| false).unwrap();
-    let model = Vilbert::new(&tiny(), &params).unwrap();
+    let model = model(&params);
     let mut batch = golden_batch();
     batch.mask = batch.mask.narrow(1, 0, 8).unwrap();
     assert!(model.logits(&batch, None).unwrap_err().to_string().contains("mask"));
@@ -229,10 +252,10 @@ fn a_batch_that_does_not_fit_is_refused() {
 
 #[test]
 fn the_text_alone_is_encoded_as_with_the_regions() {
-    let params = ParamStore::new(golden_weights(true), |_| false).unwrap();
-    let model = Vilbert::new(&tiny(), &params).unwrap();
+    let params = ParamStore::new(padded(golden_weights(true)), |_| false).unwrap();
+    let model = model(&params);
     let (streams, biases) = model.embed(&golden_batch(), None).unwrap();
-    let both = model.encoder.first_rows(streams, &biases, None).unwrap();
+    let both = model.encoder(streams, &biases, Output::FirstRows, None).unwrap();
     let text = model.encode(&golden_batch(), None).unwrap();
     assert_eq!(text.dims(), [2, 5, 8]);
     let first = text.narrow(1, 0, 1).unwrap();

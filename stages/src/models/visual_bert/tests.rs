@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use candle_core::{Device, Tensor};
 
-use super::super::{AdapterPlace, MlmHead, Mode, init_mlm_head, init_random};
+use super::super::{AdapterPlace, Architecture, MlmHead, Mode, init_mlm_head, init_random};
 use super::*;
-use crate::nn::{AdamW, AdamWConfig, Dropout, Kernels, cross_entropy, init};
+use crate::nn::{AdamW, AdamWConfig, Dropout, Kernels, ParamStore, cross_entropy, init};
 
 /// A model small enough for tests, with no two dimensions alike.
 pub fn tiny() -> Config {
@@ -30,8 +30,12 @@ pub fn params(mode: Mode) -> ParamStore {
     params_of(&tiny(), mode)
 }
 
+fn model(config: &Config, params: &ParamStore) -> VisualBert {
+    VisualBert::load(config, &Loader::new(params), Parts::of(params)).unwrap()
+}
+
 fn params_of(config: &Config, mode: Mode) -> ParamStore {
-    let tensors = config.parameters(mode.has_adapters()).into_iter().map(|(name, shape)| {
+    let tensors = config.parameters(mode.parts()).unwrap().into_iter().map(|(name, shape)| {
         let mut tensor = init::normal(1, &name, &shape, 0.3, &Device::Cpu).unwrap();
         if name.ends_with("LayerNorm.weight") {
             tensor = (tensor + 1.0).unwrap();
@@ -81,7 +85,7 @@ fn labels() -> Tensor {
 fn every_trained_parameter_gets_a_gradient_and_no_other() {
     for mode in Mode::ALL {
         let params = params(mode);
-        let model = VisualBert::new(&tiny(), &params).unwrap();
+        let model = model(&tiny(), &params);
         let dropout = Dropout::new(0.1, 1).unwrap().at(1);
         let loss = cross_entropy(&model.logits(&batch(6), Some(&dropout)).unwrap(), &labels()).unwrap();
         let grads = loss.backward().unwrap();
@@ -140,13 +144,12 @@ fn what_is_frozen_follows_the_optimiser_and_leaves_no_graph() {
     let params = params(Mode::Full);
     let frozen = params.frozen();
     assert_eq!(frozen.trained().count(), 0);
-    let before = VisualBert::new(&tiny(), &frozen).unwrap().logits(&batch(6), None).unwrap();
+    let before = model(&tiny(), &frozen).logits(&batch(6), None).unwrap();
     assert!(!before.track_op());
     let mut adamw = AdamW::new(&params, AdamWConfig::default(), |_| true).unwrap();
-    let loss = VisualBert::new(&tiny(), &params).unwrap().logits(&batch(6), None).unwrap().sqr().unwrap();
+    let loss = model(&tiny(), &params).logits(&batch(6), None).unwrap().sqr().unwrap();
     adamw.step(&loss.mean_all().unwrap().backward().unwrap(), 0.1).unwrap();
-    let after =
-        |params: &ParamStore| VisualBert::new(&tiny(), params).unwrap().logits(&batch(6), None).unwrap();
+    let after = |params: &ParamStore| model(&tiny(), params).logits(&batch(6), None).unwrap();
     assert!(values(&after(&frozen)) == values(&after(&params)));
     assert!(values(&after(&frozen)) != values(&before));
 }
@@ -154,7 +157,7 @@ fn what_is_frozen_follows_the_optimiser_and_leaves_no_graph() {
 #[test]
 fn the_row_of_padding_gets_no_gradient() {
     let params = params(Mode::Full);
-    let model = VisualBert::new(&tiny(), &params).unwrap();
+    let model = model(&tiny(), &params);
     // All rows attended, so that padding would matter.
     let mut batch = batch(6);
     batch.mask = batch.mask.ones_like().unwrap();
@@ -170,7 +173,7 @@ fn the_row_of_padding_gets_no_gradient() {
 fn padding_changes_nothing() {
     for mode in Mode::ALL {
         let params = params(mode);
-        let model = VisualBert::new(&tiny(), &params).unwrap();
+        let model = model(&tiny(), &params);
         let (trimmed, padded) = (batch(5), batch(11));
         let trimmed = model.logits(&trimmed, None).unwrap();
         let padded = model.logits(&padded, None).unwrap();
@@ -182,9 +185,9 @@ fn padding_changes_nothing() {
 fn the_head_reads_the_first_row_of_the_encoding() {
     for mode in Mode::ALL {
         let params = params(mode);
-        let model = VisualBert::new(&tiny(), &params).unwrap();
+        let model = model(&tiny(), &params);
         let first = model.encode(&batch(6), None).unwrap().narrow(1, 0, 1).unwrap().squeeze(1).unwrap();
-        let full = model.head.as_ref().unwrap().forward(&first.contiguous().unwrap(), None).unwrap();
+        let full = model.classify(&first.contiguous().unwrap(), None).unwrap();
         let pruned = model.logits(&batch(6), None).unwrap();
         assert!(distance(&pruned, &full) < 1e-5, "{mode}: {}", distance(&pruned, &full));
     }
@@ -193,7 +196,7 @@ fn the_head_reads_the_first_row_of_the_encoding() {
 #[test]
 fn a_batch_that_does_not_fit_is_refused() {
     let params = params(Mode::Fc);
-    let model = VisualBert::new(&tiny(), &params).unwrap();
+    let model = model(&tiny(), &params);
     let long = model.logits(&batch(13), None).unwrap_err().to_string();
     assert!(long.contains("13") && long.contains("12"), "{long}");
     let mut wrong = batch(6);
@@ -207,8 +210,8 @@ fn the_word_head_reaches_the_word_embeddings() {
     let mut tensors = init_random(&tiny(), 1, device).unwrap();
     tensors.extend(init_mlm_head(&tiny(), 1, device).unwrap());
     let params = ParamStore::new(tensors, |_| true).unwrap();
-    let model = VisualBert::new(&tiny(), &params).unwrap();
-    let head = MlmHead::new(&tiny(), &params).unwrap();
+    let model = model(&tiny(), &params);
+    let head = MlmHead::load(&Loader::new(&params), &tiny().dimensions()).unwrap();
     let hidden = model.encode(&batch(6), None).unwrap().reshape((3 * 10, 20)).unwrap();
     let rows = hidden.index_select(&Tensor::new(&[1u32, 11], device).unwrap(), 0).unwrap();
     let logits = head.logits(&rows).unwrap();
@@ -231,7 +234,7 @@ fn loss_and_gradients(
     batch: &Batch,
     dropout: Option<&DropoutAt>,
 ) -> (Tensor, Vec<(String, Tensor)>) {
-    let model = VisualBert::new(config, params).unwrap();
+    let model = model(config, params);
     let labels: Vec<u32> = (0..batch.ids.dim(0).unwrap() as u32).map(|row| row % 2).collect();
     let labels = Tensor::new(labels, &Device::Cpu).unwrap();
     let loss = cross_entropy(&model.logits(batch, dropout).unwrap(), &labels).unwrap();
@@ -291,9 +294,7 @@ fn fused_kernels_equal_the_plain_composition() {
                 );
             }
         }
-        let encode = |params: &ParamStore| {
-            VisualBert::new(&config, params).unwrap().encode(&batch(6), dropout).unwrap()
-        };
+        let encode = |params: &ParamStore| model(&config, params).encode(&batch(6), dropout).unwrap();
         assert!(distance(&encode(&fused), &encode(&plain)) < 1e-5, "{case}: encoding");
     }
 }

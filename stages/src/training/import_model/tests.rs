@@ -29,7 +29,7 @@ fn import(archive: &Path, visual: usize, out: &Path) -> Result<(), StageError> {
 fn holds_the_base(out: &Path) {
     let tensors = weights::read_tensors(out, &Device::Cpu).unwrap();
     let config: Config = weights::read_config(out).unwrap();
-    let expected = config.base_parameters(false);
+    let expected = config.parameters(Parts::BASE).unwrap();
     assert_eq!(tensors.len(), expected.len());
     // The fixture lists tensors in the model's own order: element i of tensor n is 1000·n + i.
     for (place, (name, shape)) in expected.iter().enumerate() {
@@ -184,7 +184,7 @@ fn import_vilbert(
 #[test]
 fn a_vilbert_is_taken_by_its_exact_names() {
     let dir = tempfile::tempdir().unwrap();
-    let base = vilbert().base_parameters(false);
+    let base = vilbert().parameters(Parts::BASE).unwrap();
     // As MMF saves it: pretraining heads and a buffer with the base.
     let mut names = base.clone();
     names.push(("model.cls.predictions.bias".to_owned(), vec![5]));
@@ -204,7 +204,7 @@ fn a_vilbert_is_taken_by_its_exact_names() {
 fn a_bert_gives_a_vilbert_its_text() {
     let dir = tempfile::tempdir().unwrap();
     let is_text = |name: &str| name.contains("bert.embeddings.") || name.contains("encoder.layer.");
-    let base = vilbert().base_parameters(false);
+    let base = vilbert().parameters(Parts::BASE).unwrap();
     let text = base.iter().filter(|(name, _)| is_text(name));
     let mut names: Vec<_> =
         text.map(|(name, shape)| (name.replace("model.bert.", "bert."), shape.clone())).collect();

@@ -24,7 +24,7 @@ use crate::artifacts::samples::Split;
 use crate::artifacts::{weights, write_json};
 use crate::host::device;
 use crate::models::{self, Batch, MlmHead, Model, SmallConfig};
-use crate::nn::{AdamW, Dropout, DropoutAt, ParamStore, cross_entropy, decays, rng, tune_allocator};
+use crate::nn::{AdamW, Dropout, DropoutAt, Loader, ParamStore, cross_entropy, decays, rng, tune_allocator};
 use crate::training::dataset::{MemeDataset, REGIONS, TOKENS};
 use crate::training::prefetch::prefetch;
 use crate::training::sampler::{BatchSampler, Order};
@@ -93,7 +93,7 @@ impl Stage for Pretrain {
         tensors.extend(head.map_err(StageError::failed)?);
         let params = ParamStore::new(tensors, |_| true).map_err(StageError::failed)?;
         let model = config.build(&params).map_err(StageError::failed)?;
-        let head = MlmHead::new(&*config, &params).map_err(StageError::failed)?;
+        let head = MlmHead::load(&Loader::new(&params), &config.dimensions()).map_err(StageError::failed)?;
         let guesser = Guesser { model: &*model, head: &head, device: &device };
 
         // Optimiser.

@@ -163,7 +163,7 @@ impl Stage for Train {
         })?;
 
         // Output: the best checkpoint with its history.
-        let counts = config.counts(mode);
+        let counts = config.counts(mode).map_err(StageError::failed)?;
         let (best, tensors) = best
             .finish(&trainer.params)
             .ok_or_else(|| StageError::failed("no validation took place".to_owned()))?;

@@ -1,9 +1,9 @@
-//! Whether dimensions make a model: bounds that keep a damaged or invented config from overflowing a count or asking
-//! for all memory there is, each with the name of what breaks it.
+//! What configs have in common: BERT's constants, and whether dimensions make a model. The bounds keep a damaged or invented
+//! config from overflowing a count or asking for all memory there is; each problem has the name of what breaks it.
 
 use candle_core::{Error, Result};
 
-use super::super::{Architecture, Mode};
+use super::{Architecture, Mode};
 
 /// No dimension is greater than this: the counting of parameters cannot overflow.
 const MAX: usize = 1 << 20;
@@ -11,6 +11,26 @@ const MAX: usize = 1 << 20;
 const MAX_LAYERS: usize = 1 << 10;
 /// No model has more parameters than this, 16 GiB.
 const MAX_PARAMETERS: u64 = 1 << 32;
+
+/// BERT's constants, which small models share.
+pub mod defaults {
+    /// Of every LayerNorm.
+    pub fn layer_norm_eps() -> f64 {
+        1e-12
+    }
+    /// Everywhere.
+    pub fn dropout() -> f64 {
+        0.1
+    }
+    /// Of fresh weights.
+    pub fn initializer_range() -> f64 {
+        0.02
+    }
+    /// The paper's.
+    pub fn adapter_divisor() -> usize {
+        10
+    }
+}
 
 fn fail(problem: String) -> Result<()> {
     // `Error::msg` would add a backtrace, and this is a message for users.
@@ -54,7 +74,7 @@ pub fn adapters(width: usize, divisor: usize) -> Result<()> {
 
 /// All parameters together, adapters included.
 pub fn parameters(model: &dyn Architecture) -> Result<()> {
-    let parameters = model.counts(Mode::Pe).total;
+    let parameters = model.counts(Mode::Pe)?.total;
     if parameters > MAX_PARAMETERS {
         return fail(format!("makes {parameters} parameters, more than {MAX_PARAMETERS}"));
     }

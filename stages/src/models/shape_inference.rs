@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::defaults;
+use super::checks::defaults;
 
 /// The shapes of tensors by the names that they have here.
 pub type TensorShapes = BTreeMap<String, Vec<usize>>;
