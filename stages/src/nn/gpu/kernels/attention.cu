@@ -22,7 +22,9 @@
 #define PAD 4u           // columns after a row in shared memory: the lanes of a warp then read different banks
 
 #if __CUDA_ARCH__ >= 800
-#define TENSOR_CORES
+#define TENSOR_CORES 1
+#else
+#define TENSOR_CORES 0
 #endif
 
 // A number as the product below takes it: high + low.
@@ -31,13 +33,10 @@ struct Parts {
 };
 
 __device__ __forceinline__ Parts split(float x) {
-#ifdef TENSOR_CORES
+    if (!TENSOR_CORES) return {__float_as_uint(x), 0};
     // To the nearest TF32; the tensor core drops what low has beyond TF32. A NaN that rounding loses is still in low.
     unsigned high = (__float_as_uint(x) + 0x1000u) & 0xffffe000u;
     return {high, __float_as_uint(x - __uint_as_float(high))};
-#else
-    return {__float_as_uint(x), 0};
-#endif
 }
 
 // A warp's factors of a product of 16 x 8 and 8 x 8 numbers, in the layout of mma.m16n8k8: with group = lane / 4 and place =
@@ -52,9 +51,9 @@ struct Right {
 
 // c += a b, of TF32 numbers on tensor cores, of float32 numbers without them.
 __device__ __forceinline__ void multiply(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
-#if defined(GPU_ON_CPU) && defined(TENSOR_CORES)
+#if defined(GPU_ON_CPU) && TENSOR_CORES
     gpu_on_cpu::mma_m16n8k8_tf32(c, {a0, a1, a2, a3}, {b0, b1});
-#elif defined(TENSOR_CORES)
+#elif TENSOR_CORES
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
@@ -75,10 +74,9 @@ __device__ __forceinline__ void multiply(float (&c)[4], unsigned a0, unsigned a1
 
 // c += the small products of a and b: nothing without tensor cores, where there is one product.
 __device__ __forceinline__ void multiply_low(float (&c)[4], const Left &a, const Right &b) {
-#ifdef TENSOR_CORES
+    if (!TENSOR_CORES) return;
     multiply(c, a.at[0].low, a.at[1].low, a.at[2].low, a.at[3].low, b.at[0].high, b.at[1].high);
     multiply(c, a.at[0].high, a.at[1].high, a.at[2].high, a.at[3].high, b.at[0].low, b.at[1].low);
-#endif
 }
 
 __device__ __forceinline__ void multiply_high(float (&c)[4], const Left &a, const Right &b) {

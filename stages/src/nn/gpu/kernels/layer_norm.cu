@@ -8,9 +8,10 @@
 // | norm_parameter_sums | partial [ceil(rows / 128)][2 * width]: sums over 128 rows each of grad * normal, then of grad. add_parts with one row finishes it | SUMS(rows, width) |
 //
 // The variance is the mean of squared centred values. With one part, outputs may be inputs.
-// A lane keeps its values of a row in registers, where the row has at most 1024 of them; a longer row is kept in `y`, or read again.
+// A lane keeps its values of a row in registers, where the row has at most 1024 of them, and in the output (y; sum or dropped)
+// otherwise: there a longer row must not share its output with `plus` or `residual`.
 
-// Calls run.template operator()<MOST>() with the values that a lane has of a row of `width`: 0 means too many for registers.
+// run(MOST) with the most values that a lane has of a row of `width`: 0 means too many for registers.
 #define BY_WIDTH(width, run)        \
     if ((width) <= 8 * WARP)        \
         run(8);                     \
@@ -36,13 +37,21 @@ template <> struct Held<0> {
 // each(k, column) for the columns of a lane.
 template <unsigned MOST, typename Each> __device__ __forceinline__ void each_column(unsigned width, Each each) {
     unsigned lane = threadIdx.x % WARP;
-    if (MOST == 0) {
-        for (unsigned k = 0, column = lane; column < width; k++, column += WARP) each(k, column);
-        return;
-    }
+    if constexpr (MOST == 0) {
+        for (unsigned column = lane; column < width; column += WARP) each(0, column);
+    } else {
 #pragma unroll
-    for (unsigned k = 0; k < MOST; k++)
-        if (k * WARP + lane < width) each(k, k * WARP + lane);
+        for (unsigned k = 0; k < MOST; k++)
+            if (k * WARP + lane < width) each(k, k * WARP + lane);
+    }
+}
+
+// The row's sums of the parts of `in`, part by part: the loads of a part overlap.
+template <unsigned MOST>
+__device__ __forceinline__ void add_up_row(Held<MOST> &sums, const float *in, unsigned parts, size_t size, unsigned width) {
+    each_column<MOST>(width, [&](unsigned k, unsigned c) { sums.at(k, c) = in[c]; });
+    for (unsigned part = 1; part < parts; part++)
+        each_column<MOST>(width, [&](unsigned k, unsigned c) { sums.at(k, c) += in[part * size + c]; });
 }
 
 struct Forward {
@@ -57,8 +66,9 @@ template <unsigned MOST> __device__ __forceinline__ void forward_row(const Forwa
     size_t start = (size_t)row * of.width, size = (size_t)of.rows * of.width;
     Held<MOST> u(of.y + start);
     float mean = 0.0f, variance = 0.0f;
+    add_up_row<MOST>(u, of.in + start, of.parts, size, of.width);
     each_column<MOST>(of.width, [&](unsigned k, unsigned c) {
-        float d = add_up(of.in, of.parts, size, start + c);
+        float d = u.at(k, c);
         if (of.bias) d += of.bias[c];
         d *= factor(of.mask, (unsigned)start + c);
         float s = of.residual ? d + of.residual[start + c] : d;
@@ -108,26 +118,19 @@ struct Backward {
 
 template <unsigned MOST> __device__ __forceinline__ void backward_row(const Backward &of, unsigned row) {
     size_t start = (size_t)row * of.width, size = (size_t)of.rows * of.width;
-    constexpr unsigned HELD = MOST ? MOST : 1;
-    float held_h[HELD], held_normal[HELD], mean = 0.0f, along = 0.0f;
-    auto h = [&](unsigned k, unsigned c) {
-        return MOST ? held_h[MOST ? k : 0] : add_up(of.grad, of.parts, size, start + c) * of.weight[c];
-    };
-    auto normal = [&](unsigned k, unsigned c) { return MOST ? held_normal[MOST ? k : 0] : of.normal[start + c]; };
-    if (MOST)
-        each_column<MOST>(of.width, [&](unsigned k, unsigned c) {
-            held_h[MOST ? k : 0] = add_up(of.grad, of.parts, size, start + c) * of.weight[c];
-            held_normal[MOST ? k : 0] = of.normal[start + c];
-        });
+    Held<MOST> h(of.sum ? of.sum + start : of.dropped + start);
+    float mean = 0.0f, along = 0.0f;
+    add_up_row<MOST>(h, of.grad + start, of.parts, size, of.width);
     each_column<MOST>(of.width, [&](unsigned k, unsigned c) {
-        mean += h(k, c);
-        along += h(k, c) * normal(k, c);
+        h.at(k, c) *= of.weight[c];
+        mean += h.at(k, c);
+        along += h.at(k, c) * of.normal[start + c];
     });
     mean = warp_sum(mean) / of.width;
     along = warp_sum(along) / of.width;
     float scale = of.scale[row];
     each_column<MOST>(of.width, [&](unsigned k, unsigned c) {
-        float g = scale * (h(k, c) - mean - normal(k, c) * along);
+        float g = scale * (h.at(k, c) - mean - of.normal[start + c] * along);
         if (of.plus) g += of.plus[start + c];
         if (of.sum) of.sum[start + c] = g;
         if (of.dropped) of.dropped[start + c] = g * factor(of.mask, (unsigned)start + c);
