@@ -455,3 +455,6 @@ fn kind(activation: Activation) -> u32 {
         Activation::Tanh => 2,
     }
 }
+
+#[cfg(test)]
+mod tests;

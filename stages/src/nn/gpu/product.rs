@@ -90,6 +90,14 @@ impl<'a> Product<'a> {
         Self { rows: 1, columns: values.len(), values: Values::Own(values), parts: 1, biases: Vec::new() }
     }
 
+    /// A buffer of `parts` to be added up.
+    #[cfg(test)]
+    pub(super) fn of_parts(values: Buffer, parts: usize) -> Self {
+        let columns = values.len() / parts;
+        Self { rows: 1, columns, values: Values::Own(values), parts, biases: Vec::new() }
+    }
+
+    /// To be read by a kernel that adds at most one bias.
     pub(super) fn open(self, gpu: &Gpu) -> Result<Opened<'a>> {
         let Self { values, parts, biases, rows, columns } = self;
         debug_assert!(biases.len() <= 1, "a kernel adds one bias");

@@ -10,7 +10,7 @@ use crate::nn::gemm::{self, Matrix};
 use crate::nn::gpu::driver::{Address, Buffer, Driver, Factor, Gemm, Launch, Numbers, View, Words};
 
 /// Runs a kernel: its name, grid, block, arguments as `cuLaunchKernel` takes them, and a seed for the order of threads.
-pub type Run = fn(&str, [u32; 3], u32, &mut [*mut c_void], u64) -> std::result::Result<(), String>;
+pub type Run = fn(&str, [u32; 3], u32, &[*mut c_void], u64) -> std::result::Result<(), String>;
 
 /// The device.
 pub struct OnCpu {
@@ -75,7 +75,7 @@ impl Driver for OnCpu {
             return Err(Error::msg(format!("`{kernel}` takes {expected:?} bytes, not {widths:?}")));
         }
         let seed = self.launches.fetch_add(1, Ordering::Relaxed);
-        (self.run)(&kernel, launch.grid, launch.block, &mut launch.args.pointers(), seed).map_err(Error::msg)
+        (self.run)(&kernel, launch.grid, launch.block, &launch.args.pointers(), seed).map_err(Error::msg)
     }
 
     fn gemm(&self, gemm: &Gemm<'_>) -> Result<()> {
