@@ -8,6 +8,8 @@ use std::{env, fs};
 const KERNELS: &str = "../src/nn/gpu/kernels";
 const COMPILER: &str = "gpu-on-cpu compiles the CUDA kernels for the CPU and needs a C++17 compiler: install one (Debian and \
     Ubuntu: `apt install g++`; Fedora: `dnf install gcc-c++`; macOS: `xcode-select --install`), or name it in CXX";
+/// Kernels that wait for ever.
+const WRONG: &str = "cpp/wrong.cu";
 /// Stands where the preprocessor found `__global__`.
 const MARK: &str = "GPU_ON_CPU_KERNEL";
 
@@ -84,9 +86,11 @@ fn units(files: &[PathBuf], common: &str) -> Vec<Unit> {
         // The one barrier of common.cuh is that of each_column_sum.
         let first = if text.contains("each_column_sum") { 0 } else { of_common };
         for barrier in first..of_common + of_file {
-            units.push(unit(format!("@without-barrier-{barrier}"), 900, Some(barrier)));
+            let name = file.file_stem().unwrap_or_default().to_string_lossy();
+            units.push(unit(format!("@{name}-without-barrier-{barrier}"), 900, Some(barrier)));
         }
     }
+    units.push(Unit { file: WRONG.into(), suffix: "@wrong".to_owned(), architecture: 900, without_barrier: None });
     units
 }
 

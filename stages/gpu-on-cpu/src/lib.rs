@@ -8,7 +8,7 @@
 //!
 //! A kernel named in the files is there under its name. Files that compute otherwise before sm_80 are there as such a GPU runs
 //! them too, under `name@sm70`; and, for tests that show that a missing barrier is noticed, with one barrier left out, under
-//! `name@without-barrier-0` and so on.
+//! `name@file-without-barrier-0` and so on.
 //!
 //! # Accesses out of bounds
 //! With `GPU_ON_CPU_ASAN=1` in the environment the kernels are built with the address sanitizer. Its library must come first:
