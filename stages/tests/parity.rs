@@ -321,7 +321,7 @@ fn train(config: &Config, reference: &Reference, size: &Size, tensors: &Tensors,
     lowest.sort_by(f64::total_cmp);
     let median = lowest[(lowest.len() - 1) / 2];
     assert!((history.train.last().unwrap().loss - median).abs() < 1e-12, "the lower median is logged");
-    Found { losses, val_loss: history.best.loss, after: weights::read_tensors(&out, &Device::Cpu).unwrap() }
+    Found { losses, val_loss: history.best.loss, after: weights::read_tensors(&out).unwrap() }
 }
 
 fn write_memes(config: &Config, size: &Size, tensors: &Tensors, tokens: &Path, regions: &Path) {

@@ -74,14 +74,15 @@ impl Stage for Train {
             return Err(StageError::input(TOKENS, job.inputs.one(TOKENS)?, problem));
         }
 
+        let setup_failed = |error| device::failed("setting up the model", &error);
         // Model: the pretrained base, a fresh classifier and, for PE, fresh adapters; or what a run has of these.
         let mode = settings.mode;
-        let found =
-            weights::read_tensors(weights_dir, &device).map_err(|error| from_weights(&error.problem))?;
+        let found = weights::read_tensors(weights_dir).map_err(|error| from_weights(&error.problem))?;
+        let found = device::upload(found, &device)?;
         let tensors =
             models::init_from_pretrained(&found, &*config, mode, settings.start, settings.seed, &device)
                 .map_err(|error| from_weights(&error))?;
-        let params = ParamStore::new(tensors, |name| mode.trains(name)).map_err(StageError::failed)?;
+        let params = ParamStore::new(tensors, |name| mode.trains(name)).map_err(setup_failed)?;
         // Validations run on the same tensors, in full precision and without a graph.
         let validated = config.build(&params.frozen()).map_err(|error| from_weights(&error))?;
         let kernels = settings.kernels(params.kernels());
@@ -89,10 +90,10 @@ impl Stage for Train {
         let model = config.build(&params).map_err(|error| from_weights(&error))?;
 
         // Optimiser.
-        let optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(StageError::failed)?;
+        let optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(setup_failed)?;
         let schedule =
             LinearSchedule { peak: settings.lr, warm_up: settings.warm_up, updates: settings.updates };
-        let dropout = Dropout::new(config.dimensions().dropout, settings.seed).map_err(StageError::failed)?;
+        let dropout = Dropout::new(config.dimensions().dropout, settings.seed).map_err(setup_failed)?;
         let mut trainer = Trainer { params, model, optimizer, dropout, schedule, device };
 
         // Loop, from where an earlier attempt of this very run was killed.
@@ -113,7 +114,7 @@ impl Stage for Train {
                 let micro_batch_size = state.micro_batch_size;
                 let loss = trainer
                     .update(update, &batch, &mut state.micro_batch_size)
-                    .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
+                    .map_err(|error| device::failed(format_args!("update {update}"), &error))?;
                 if state.micro_batch_size < micro_batch_size {
                     let rows = state.micro_batch_size;
                     job.progress.warn(&format!(
@@ -152,7 +153,8 @@ impl Stage for Train {
                     let (loss, accuracy, f1) = (found.loss, found.accuracy, found.f1);
                     let point = ValPoint { update, loss, roc_auc, accuracy, f1 };
                     job.progress.scalar(scalars::ROC_AUC, update, roc_auc);
-                    best.update(point, &trainer.params).map_err(StageError::failed)?;
+                    best.update(point, &trainer.params)
+                        .map_err(|error| device::failed("keeping the best checkpoint", &error))?;
                     state.val.push(point);
                     keep(&mut state, &trainer, &best, job)?;
                     // The rate is of training alone.
@@ -210,6 +212,6 @@ fn keep(state: &mut State, trainer: &Trainer, best: &BestCheckpoint, job: &Job) 
     let kept = moments.and_then(|moments| {
         checkpoint::write(job.scratch, std::mem::take(state), &trainer.params, moments, best)
     });
-    *state = kept.map_err(|error| StageError::failed(format!("the checkpoint cannot be kept: {error}")))?;
+    *state = kept.map_err(|error| device::failed("keeping the checkpoint", &error))?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Error, Result, Tensor};
 
 use super::checkpoint::Saved;
+use crate::host::device_fault::DeviceFault;
 use crate::models::{Batch, Model};
 use crate::nn::{AdamW, Dropout, DropoutAt, ParamStore, cross_entropy};
 use crate::training::dataset::TrainBatch;
@@ -45,7 +46,7 @@ impl Trainer {
                 }
                 Err(error) => {
                     let largest = batch.largest_micro_batch().min(*micro_batch_size);
-                    if largest < 2 || !is_out_of_memory(&error) {
+                    if largest < 2 || DeviceFault::from_error(&error) != Some(DeviceFault::OutOfMemory) {
                         return Err(error);
                     }
                     *micro_batch_size = largest.div_ceil(2);
@@ -134,13 +135,6 @@ impl Trainer {
         }
         self.optimizer.restore(&saved.moments)
     }
-}
-
-/// Whether a device had no room for what was asked of it. CUDA and cuBLAS say so in their own words, which is all that
-/// candle passes on.
-fn is_out_of_memory(error: &Error) -> bool {
-    let text = error.to_string().to_ascii_lowercase();
-    ["out of memory", "out_of_memory", "alloc_failed"].iter().any(|words| text.contains(words))
 }
 
 #[cfg(test)]
