@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, unsafe_code, reason = "prints distances; hands pointers of memory to kernels")]
 
 #[path = "support/reference.rs"]
+#[allow(dead_code, reason = "parity.rs reads the mistakes too")]
 mod reference;
 
 use std::ffi::c_void;
@@ -20,8 +21,8 @@ use stages::nn::gpu::testing::OnCpu;
 use stages::nn::{AdamW, AdamWConfig, Compute, Dropout, ParamStore, Precision, cross_entropy, decays};
 
 use reference::{
-    Found, MODELS, Reference, Run, Settings, Size, Tensors, distances, each_case, off, read, reference, rounding, tolerance, under,
-    values,
+    Found, MODELS, Reference, Run, Settings, Size, Tensors, distances, each_case, off, read, reference,
+    rounding, tolerance, under, values,
 };
 
 fn launch(kernel: &str, grid: [u32; 3], block: u32, args: &[*mut c_void], seed: u64) -> Result<(), String> {
@@ -186,7 +187,8 @@ fn a_model_of_the_papers_head_width_has_the_cpus_logits() {
     .unwrap();
     assert_eq!(config.family(), Family::VisualBert);
     let (rows, tokens, regions) = (3, 37, 34);
-    let normal = |name: &str, shape: &[usize]| stages::nn::init::normal(1, name, shape, 1.0, &Device::Cpu).unwrap();
+    let normal =
+        |name: &str, shape: &[usize]| stages::nn::init::normal(1, name, shape, 1.0, &Device::Cpu).unwrap();
     let batch = Batch {
         ids: Tensor::from_iter((0..rows * tokens).map(|at| (at * 7 % 40) as u32), &Device::Cpu)
             .unwrap()

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use stage_api::testing::run_stage;
 use stages::artifacts::history::History;
 use stages::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
@@ -29,8 +29,8 @@ use stages::models::{Config, Family, Mode};
 use stages::nn::{Compute, Precision};
 
 use reference::{
-    Found, MODELS, Reference, Run, Settings, Size, Tensors, device, distances, each_case, off, read, reference, rounding, tolerance,
-    under, values,
+    Found, MODELS, Reference, Run, Settings, Size, Tensors, device, distances, each_case, off, read,
+    reference, rounding, tolerance, under, values,
 };
 
 /// What the comparison of one model with its reference showed.
@@ -135,7 +135,7 @@ fn train(config: &Config, reference: &Reference, size: &Size, tensors: &Tensors,
     lowest.sort_by(f64::total_cmp);
     let median = lowest[(lowest.len() - 1) / 2];
     assert!((history.train.last().unwrap().loss - median).abs() < 1e-12, "the lower median is logged");
-    Found { losses, val_loss: history.best.loss, after: weights::read_tensors(&out, &Device::Cpu).unwrap() }
+    Found { losses, val_loss: history.best.loss, after: weights::read_tensors(&out).unwrap() }
 }
 
 fn write_memes(config: &Config, size: &Size, tensors: &Tensors, tokens: &Path, regions: &Path) {

@@ -231,4 +231,3 @@ pub fn distances(found: &Found, expected: &Run, after: &Tensors) -> [f64; 3] {
     }
     [losses, (found.val_loss - expected.val_loss).abs(), weights].map(|distance| distance / 1e-5)
 }
-

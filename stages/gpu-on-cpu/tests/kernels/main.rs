@@ -62,7 +62,8 @@ fn follow_their_definitions(suffix: &str, of: impl Fn(&str) -> bool) {
     for name in by_suffix()[suffix].iter().filter(|name| of(name)) {
         let (_, check) = CHECKS.iter().find(|(checked, _)| checked == name).unwrap();
         for seed in 0..4 {
-            check(&format!("{name}{suffix}"), seed).unwrap_or_else(|error| panic!("{name}{suffix}, seed {seed}: {error}"));
+            check(&format!("{name}{suffix}"), seed)
+                .unwrap_or_else(|error| panic!("{name}{suffix}, seed {seed}: {error}"));
         }
     }
 }

@@ -56,7 +56,8 @@ impl Random {
 
     /// Evenly from [-1, 1).
     pub fn values(&mut self, len: usize) -> Buffer {
-        let values: Vec<f32> = (0..len).map(|_| (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect();
+        let values: Vec<f32> =
+            (0..len).map(|_| (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect();
         Buffer::new(&values)
     }
 
@@ -132,7 +133,8 @@ pub struct Mask {
 /// Nothing is dropped, whatever else the mask says.
 pub const NONE: Mask = Mask { first: 5, keys: [1, 2], threshold: 0, scale: 7.0 };
 /// A third is dropped.
-pub const THIRD: Mask = Mask { first: 11, keys: [0x1234_5678, 0x9abc_def0], threshold: 0x5555_5555, scale: 1.5 };
+pub const THIRD: Mask =
+    Mask { first: 11, keys: [0x1234_5678, 0x9abc_def0], threshold: 0x5555_5555, scale: 1.5 };
 
 impl Mask {
     pub fn arg(self) -> Arg {
@@ -206,7 +208,9 @@ pub fn close(what: &str, found: &Buffer, expected: &[f64], tolerance: f64) -> Ch
         let off = (f64::from(found) - expected).abs() / largest;
         // A NaN is not within anything.
         if !(off <= tolerance) {
-            return Err(format!("{what}: element {i} is {found}, not {expected}: off by {off:.1e} of {largest:.1e}"));
+            return Err(format!(
+                "{what}: element {i} is {found}, not {expected}: off by {off:.1e} of {largest:.1e}"
+            ));
         }
     }
     Ok(())

@@ -46,7 +46,7 @@ fn imported(
     let noted = run_stage(&ImportRun, &params, &[("archive", archive)], out).unwrap();
     let config = weights::read_config(out).unwrap();
     let notes = noted.notes.into_inner().unwrap();
-    (config, weights::read_tensors(out, &Device::Cpu).unwrap(), History::read(out).unwrap(), notes)
+    (config, weights::read_tensors(out).unwrap(), History::read(out).unwrap(), notes)
 }
 
 fn assert_same(expected: &HashMap<String, Tensor>, found: &HashMap<String, Tensor>) {

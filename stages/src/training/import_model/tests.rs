@@ -27,7 +27,7 @@ fn import(archive: &Path, visual: usize, out: &Path) -> Result<(), StageError> {
 }
 
 fn holds_the_base(out: &Path) {
-    let tensors = weights::read_tensors(out, &Device::Cpu).unwrap();
+    let tensors = weights::read_tensors(out).unwrap();
     let config: Config = weights::read_config(out).unwrap();
     let expected = config.parameters(Parts::BASE).unwrap();
     assert_eq!(tensors.len(), expected.len());
@@ -110,7 +110,7 @@ fn any_bert_becomes_a_base_with_visual_tables_like_its_texts() {
             let settings =
                 format!("(config: ({SMALL}, visual_embedding_dim: 3), from: \"bert\", seed: {seed})");
             run_stage(&Import::<visual_bert::Config>::new(), &settings, &[("archive", &file)], &out).unwrap();
-            weights::read_tensors(&out, &Device::Cpu).unwrap()
+            weights::read_tensors(&out).unwrap()
         };
         let (found, other) = (bert(1, "a"), bert(2, "b"));
         assert_eq!(found.len(), 9 + 16 + 2);
@@ -178,7 +178,7 @@ fn import_vilbert(
     let out = dir.join("out");
     run_stage(&Import::<vilbert::Config>::new(), &params, &[("archive", &file)], &out)?;
     assert_eq!(weights::read_config::<Config>(&out).unwrap(), Config::Vilbert(vilbert()));
-    Ok(weights::read_tensors(&out, &Device::Cpu).unwrap())
+    Ok(weights::read_tensors(&out).unwrap())
 }
 
 #[test]

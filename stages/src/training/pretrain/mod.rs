@@ -90,21 +90,21 @@ impl Stage for Pretrain {
         };
 
         // Model.
-        let mut tensors =
-            models::init_random(&*config, settings.seed, &device).map_err(StageError::failed)?;
+        let setup_failed = |error| device::failed("setting up the model", &error);
+        let mut tensors = models::init_random(&*config, settings.seed, &device).map_err(setup_failed)?;
         let head = models::init_mlm_head(&*config, settings.seed, &device);
-        tensors.extend(head.map_err(StageError::failed)?);
-        let params = ParamStore::new(tensors, |_| true).map_err(StageError::failed)?;
-        let model = config.build(&params).map_err(StageError::failed)?;
-        let head = MlmHead::load(&Loader::new(&params), &config.dimensions()).map_err(StageError::failed)?;
+        tensors.extend(head.map_err(setup_failed)?);
+        let params = ParamStore::new(tensors, |_| true).map_err(setup_failed)?;
+        let model = config.build(&params).map_err(setup_failed)?;
+        let head = MlmHead::load(&Loader::new(&params), &config.dimensions()).map_err(setup_failed)?;
         let compute = params.compute();
         let guesser = Guesser { model: &*model, head: &head, compute, device: &device };
 
         // Optimizer.
-        let mut optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(StageError::failed)?;
+        let mut optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(setup_failed)?;
         let schedule =
             LinearSchedule { peak: settings.lr, warm_up: settings.warm_up, updates: settings.updates };
-        let dropout = Dropout::new(settings.dropout, settings.seed).map_err(StageError::failed)?;
+        let dropout = Dropout::new(settings.dropout, settings.seed).map_err(setup_failed)?;
 
         // Loop.
         let mut sampler = BatchSampler::new(&train_rows, settings.batch, Order::Shuffled, settings.seed);
@@ -129,7 +129,7 @@ impl Stage for Pretrain {
                     Ok(Some((compute.sum(&[loss])?, masked)))
                 };
                 let learnt = learn(&mut optimizer)
-                    .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
+                    .map_err(|error| device::failed(format_args!("update {update}"), &error))?;
                 if let Some((loss, masked)) = learnt {
                     if !loss.is_finite() {
                         let problem = format!("the loss of update {update} is {loss}; a lower lr may help");
@@ -249,7 +249,7 @@ impl Guesser<'_> {
                     )?])?;
                     Ok(Some((loss * words, hits, words)))
                 };
-                let scored = score().map_err(|error| StageError::failed(format!("validation: {error}")))?;
+                let scored = score().map_err(|error| device::failed("validation", &error))?;
                 if let Some((batch_loss, batch_right, batch_words)) = scored {
                     loss += batch_loss;
                     right += batch_right;

@@ -71,24 +71,25 @@ impl Stage for Train {
             return Err(StageError::input(TOKENS, job.inputs.one(TOKENS)?, problem));
         }
 
+        let setup_failed = |error| device::failed("setting up the model", &error);
         // Model: the pretrained base, a fresh classifier and, for PE, fresh adapters; or what a run has of these.
         let mode = settings.mode;
-        let found =
-            weights::read_tensors(weights_dir, &device).map_err(|error| from_weights(&error.problem))?;
+        let found = weights::read_tensors(weights_dir).map_err(|error| from_weights(&error.problem))?;
+        let found = device::upload(found, &device)?;
         let tensors =
             models::init_from_pretrained(&found, &*config, mode, settings.start, settings.seed, &device)
                 .map_err(|error| from_weights(&error))?;
-        let params = ParamStore::new(tensors, |name| mode.trains(name)).map_err(StageError::failed)?;
+        let params = ParamStore::new(tensors, |name| mode.trains(name)).map_err(setup_failed)?;
         // Validations run on the same tensors, in full precision and without a graph.
         let validated = config.build(&params.frozen()).map_err(|error| from_weights(&error))?;
-        let params = params.with_precision(settings.precision.into()).map_err(StageError::failed)?;
+        let params = params.with_precision(settings.precision.into()).map_err(setup_failed)?;
         let model = config.build(&params).map_err(|error| from_weights(&error))?;
 
         // Optimizer.
-        let optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(StageError::failed)?;
+        let optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(setup_failed)?;
         let schedule =
             LinearSchedule { peak: settings.lr, warm_up: settings.warm_up, updates: settings.updates };
-        let dropout = Dropout::new(config.dimensions().dropout, settings.seed).map_err(StageError::failed)?;
+        let dropout = Dropout::new(config.dimensions().dropout, settings.seed).map_err(setup_failed)?;
         let (state, best) = (State::default(), BestCheckpoint::default());
         let mut trainer = Trainer {
             settings,

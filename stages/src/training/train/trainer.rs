@@ -11,6 +11,8 @@ use super::best_checkpoint::BestCheckpoint;
 use super::checkpoint::{self, Saved, State};
 use crate::artifacts::history::{TrainPoint, ValPoint};
 use crate::artifacts::scalars;
+use crate::host::device;
+use crate::host::device_fault::DeviceFault;
 use crate::models::Model;
 use crate::nn::{AdamW, Dropout, ParamStore, cross_entropy};
 use crate::training::dataset::{MicroBatch, TrainBatch};
@@ -53,7 +55,7 @@ impl Trainer<'_> {
             let micro_batch_size = self.state.micro_batch_size;
             let loss = self
                 .update(update, &batch)
-                .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
+                .map_err(|error| device::failed(format_args!("update {update}"), &error))?;
             if self.state.micro_batch_size < micro_batch_size {
                 let rows = self.state.micro_batch_size;
                 job.progress.warn(&format!(
@@ -74,7 +76,9 @@ impl Trainer<'_> {
             if is_due(update, settings.evaluate_every, settings.updates) {
                 let point = validate(update)?;
                 job.progress.scalar(scalars::ROC_AUC, update, point.roc_auc);
-                self.best.update(point, &self.params).map_err(StageError::failed)?;
+                self.best
+                    .update(point, &self.params)
+                    .map_err(|error| device::failed("keeping the best checkpoint", &error))?;
                 self.state.val.push(point);
                 self.keep(job)?;
                 // The rate is of training alone.
@@ -125,7 +129,7 @@ impl Trainer<'_> {
     /// `error` itself, if it is another fault or a single row has no room.
     fn use_smaller_micro_batches(&mut self, batch: &TrainBatch, error: Error) -> Result<()> {
         let largest = batch.largest_micro_batch().min(self.state.micro_batch_size);
-        if largest < 2 || !is_out_of_memory(&error) {
+        if largest < 2 || DeviceFault::from_error(&error) != Some(DeviceFault::OutOfMemory) {
             return Err(error);
         }
         self.state.micro_batch_size = largest.div_ceil(2);
@@ -187,8 +191,7 @@ impl Trainer<'_> {
         let kept = self.optimizer.state().and_then(|moments| {
             checkpoint::write(job.scratch, std::mem::take(&mut self.state), &self.params, moments, &self.best)
         });
-        self.state =
-            kept.map_err(|error| StageError::failed(format!("the checkpoint cannot be kept: {error}")))?;
+        self.state = kept.map_err(|error| device::failed("keeping the checkpoint", &error))?;
         Ok(())
     }
 }
@@ -210,13 +213,6 @@ impl Stopwatch {
         *self = Self::start(update);
         rate
     }
-}
-
-/// Whether a device had no room for what was asked of it. CUDA and cuBLAS say so in their own words, which is all that
-/// candle passes on.
-fn is_out_of_memory(error: &Error) -> bool {
-    let text = error.to_string().to_ascii_lowercase();
-    ["out of memory", "out_of_memory", "alloc_failed"].iter().any(|words| text.contains(words))
 }
 
 #[cfg(test)]
