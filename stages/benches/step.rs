@@ -12,7 +12,8 @@ use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use stages::models::{Batch, Config, Mode, Start, init_from_pretrained, init_random};
 use stages::nn::{
-    AdamW, AdamWConfig, Dropout, Kernels, Linear, ParamStore, cross_entropy, decays, init, tune_allocator,
+    AdamW, AdamWConfig, Compute, Dense, Dropout, Linear, Param, ParamStore, Precision, cross_entropy, decays,
+    init, tune_allocator,
 };
 
 #[derive(Deserialize)]
@@ -24,8 +25,8 @@ struct Work {
     regions: usize,
     /// `cpu` or `cuda`.
     device: String,
-    /// Whether products are of numbers rounded to bfloat16.
-    bf16: bool,
+    /// What factors of products are rounded to: `f32`, `tf32` or `bf16`.
+    precision: String,
     /// Texts are padded to this length; to the longest of their batch when absent.
     pad: Option<usize>,
     /// Tokens of each text, batch by batch.
@@ -63,7 +64,11 @@ fn steps(work: &Work) -> candle_core::Result<Vec<f64>> {
     drop(base);
     let params = ParamStore::new(tensors, |name| work.mode.trains(name))?;
     let params = if work.evaluate { params.frozen() } else { params };
-    let params = if work.bf16 { params.with_kernels(Kernels::Bf16) } else { params };
+    let params = params.with_precision(match work.precision.as_str() {
+        "tf32" => Precision::Tf32,
+        "bf16" => Precision::Bf16,
+        _ => Precision::F32,
+    })?;
     let model = work.config.build(&params)?;
     let mut adamw = AdamW::new(&params, AdamWConfig::default(), decays)?;
     let dropout = Dropout::new(work.config.dimensions().dropout, 1)?;
@@ -77,9 +82,11 @@ fn steps(work: &Work) -> candle_core::Result<Vec<f64>> {
         if work.evaluate {
             model.logits(&batch, None)?.to_vec2::<f32>()?;
         } else {
-            let loss = cross_entropy(&model.logits(&batch, Some(&dropout.at(number)))?, &labels)?;
-            adamw.step(&loss.backward()?, 5e-5)?;
-            loss.to_scalar::<f32>()?;
+            let logits = model.logits(&batch, Some(&dropout.at(number)))?;
+            let loss = cross_entropy(params.compute(), &logits, &labels, lengths.len())?;
+            loss.backward()?;
+            adamw.step(5e-5)?;
+            params.compute().sum(&[loss.detach()])?;
             device.synchronize()?;
         }
         seconds.push(start.elapsed().as_secs_f64());
@@ -92,13 +99,13 @@ fn product([m, k, n]: [usize; 3]) -> candle_core::Result<Vec<f64>> {
     let device = &Device::Cpu;
     let weight = init::normal(1, "weight", &[n, k], 1.0, device)?;
     let bias = init::normal(1, "bias", &[n], 1.0, device)?;
-    let tensors =
-        [("layer.weight".to_owned(), weight), ("layer.bias".to_owned(), bias)].into_iter().collect();
-    let layer = Linear::load(&ParamStore::new(tensors, |_| false)?, "layer", k, n)?;
+    let (weight, bias) = (Param::frozen(weight), Param::frozen(bias));
+    let compute = Compute::for_device(device, Precision::F32)?;
+    let layer = Dense::new(&compute, Linear { weight, bias, inputs: k, outputs: n });
     let x = init::normal(1, "x", &[m, k], 1.0, device)?;
     let time = || {
         let start = Instant::now();
-        layer.forward(&x).map(|_| start.elapsed().as_secs_f64())
+        layer.forward(&x, None).map(|_| start.elapsed().as_secs_f64())
     };
     (0..8).map(|_| time()).collect()
 }

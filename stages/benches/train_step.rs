@@ -7,10 +7,10 @@ use std::hint::black_box;
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
 use stages::artifacts::region_features::{Layout, PictureRegions, RegionFeatures, RegionRow, RegionWriter};
-use stages::models::visual_bert::{Config, VisualBert};
-use stages::models::{Batch, Mode, Model, Start, init_from_pretrained, init_random};
+use stages::models::visual_bert::Config;
+use stages::models::{Architecture, Batch, Mode, Start, init_from_pretrained, init_random};
 use stages::nn::{
-    AdamW, AdamWConfig, Dropout, Kernels, ParamStore, cross_entropy, decays, init, tune_allocator,
+    AdamW, AdamWConfig, Compute, Dropout, ParamStore, Precision, cross_entropy, decays, init, tune_allocator,
 };
 
 fn config() -> Config {
@@ -44,32 +44,35 @@ fn train_step(c: &mut Criterion) {
     tune_allocator();
     let config = config();
     let base = init_random(&config, 1, &Device::Cpu).expect("fresh base");
-    for (rows, mode, kernels) in [
-        (16, Mode::Fc, Kernels::Fused),
-        (16, Mode::Pe, Kernels::Fused),
-        (16, Mode::Full, Kernels::Fused),
-        (32, Mode::Full, Kernels::Fused),
-        (16, Mode::Pe, Kernels::Composed),
-        (16, Mode::Full, Kernels::Composed),
+    let fast = Compute::for_device(&Device::Cpu, Precision::F32).expect("a CPU");
+    let composed = Compute::composed(&Device::Cpu, Precision::F32).expect("a CPU");
+    for (rows, mode, compute) in [
+        (16, Mode::Fc, &fast),
+        (16, Mode::Pe, &fast),
+        (16, Mode::Full, &fast),
+        (32, Mode::Full, &fast),
+        (16, Mode::Pe, &composed),
+        (16, Mode::Full, &composed),
     ] {
         let tensors: HashMap<String, Tensor> =
             init_from_pretrained(&base, &config, mode, Start::Base, 1, &Device::Cpu)
                 .expect("complete weights");
-        let params =
-            ParamStore::new(tensors, |name| mode.trains(name)).expect("parameters").with_kernels(kernels);
-        let model = VisualBert::new(&config, &params).expect("model");
-        let mut adamw = AdamW::new(&params, AdamWConfig::default(), decays).expect("optimiser");
+        let params = ParamStore::new(tensors, |name| mode.trains(name)).expect("parameters");
+        let params = params.with_compute(compute.clone());
+        let model = config.build(&params).expect("model");
+        let mut adamw = AdamW::new(&params, AdamWConfig::default(), decays).expect("optimizer");
         let dropout = Dropout::new(0.1, 1).expect("dropout");
         let batch = batch(rows, 12, 16, &config).expect("batch");
         let labels =
             Tensor::from_vec((0..rows as u32).map(|i| i % 2).collect(), rows, &Device::Cpu).expect("labels");
         let mut update = 0;
-        c.bench_function(&format!("train step {mode} batch {rows} {kernels:?}"), |b| {
+        c.bench_function(&format!("train step {mode} batch {rows} {compute:?}"), |b| {
             b.iter(|| {
                 update += 1;
                 let logits = model.logits(&batch, Some(&dropout.at(update))).expect("logits");
-                let loss = cross_entropy(&logits, &labels).expect("loss");
-                adamw.step(&loss.backward().expect("backward"), 5e-5).expect("step");
+                let loss = cross_entropy(compute, &logits, &labels, rows).expect("loss");
+                loss.backward().expect("backward");
+                adamw.step(5e-5).expect("step");
                 black_box(&loss);
             });
         });

@@ -8,6 +8,8 @@ use std::{env, fs};
 const KERNELS: &str = "../src/nn/gpu/kernels";
 const COMPILER: &str = "gpu-on-cpu compiles the CUDA kernels for the CPU and needs a C++17 compiler: install one (Debian and \
     Ubuntu: `apt install g++`; Fedora: `dnf install gcc-c++`; macOS: `xcode-select --install`), or name it in CXX";
+/// Kernels that wait for ever.
+const WRONG: &str = "cpp/wrong.cu";
 /// Stands where the preprocessor found `__global__`.
 const MARK: &str = "GPU_ON_CPU_KERNEL";
 
@@ -27,7 +29,11 @@ fn main() {
     println!("cargo::rerun-if-changed=cpp");
     println!("cargo::rerun-if-env-changed=GPU_ON_CPU_ASAN");
     let common = fs::read_to_string(Path::new(KERNELS).join("common.cuh")).expect("common.cuh is there");
-    let mut files: Vec<PathBuf> = fs::read_dir(KERNELS).expect("the folder of kernels is there").flatten().map(|entry| entry.path()).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(KERNELS)
+        .expect("the folder of kernels is there")
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
     files.sort();
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo names a folder"));
@@ -75,7 +81,12 @@ fn units(files: &[PathBuf], common: &str) -> Vec<Unit> {
     let mut units = Vec::new();
     for file in files {
         let text = fs::read_to_string(file).expect("a kernel file can be read");
-        let unit = |suffix: String, architecture, without_barrier| Unit { file: file.clone(), suffix, architecture, without_barrier };
+        let unit = |suffix: String, architecture, without_barrier| Unit {
+            file: file.clone(),
+            suffix,
+            architecture,
+            without_barrier,
+        };
         units.push(unit(String::new(), 900, None));
         if text.contains("__CUDA_ARCH__") {
             units.push(unit("@sm70".to_owned(), 700, None));
@@ -84,9 +95,16 @@ fn units(files: &[PathBuf], common: &str) -> Vec<Unit> {
         // The one barrier of common.cuh is that of each_column_sum.
         let first = if text.contains("each_column_sum") { 0 } else { of_common };
         for barrier in first..of_common + of_file {
-            units.push(unit(format!("@without-barrier-{barrier}"), 900, Some(barrier)));
+            let name = file.file_stem().unwrap_or_default().to_string_lossy();
+            units.push(unit(format!("@{name}-without-barrier-{barrier}"), 900, Some(barrier)));
         }
     }
+    units.push(Unit {
+        file: WRONG.into(),
+        suffix: "@wrong".to_owned(),
+        architecture: 900,
+        without_barrier: None,
+    });
     units
 }
 
@@ -105,7 +123,8 @@ fn source(unit: &Unit, common: &str, out: &Path, number: usize) -> (String, usiz
         text = text.replacen("(void)0, (void)()", "(void)0", 1);
     }
     let kernels = kernels_of(&text, out, number);
-    let mut whole = format!("#define __CUDA_ARCH__ {}\n#include \"cuda_on_cpu.h\"\nnamespace {{\n", unit.architecture);
+    let mut whole =
+        format!("#define __CUDA_ARCH__ {}\n#include \"cuda_on_cpu.h\"\nnamespace {{\n", unit.architecture);
     // The names are not exported: the same kernel may be there several times.
     whole.push_str(&text.replace("extern \"C\" ", ""));
     write!(whole, "\n}}\n#line 1 \"table\"\nnamespace gpu_on_cpu {{\nextern const Kernel kernels{number}[];\nconst Kernel kernels{number}[] = {{\n").unwrap();
@@ -129,8 +148,11 @@ fn kernels_of(text: &str, out: &Path, number: usize) -> Vec<(String, u32)> {
         // `void 256 name(`
         let head = after.split('(').next().unwrap_or_default();
         let words: Vec<&str> = head.split_whitespace().collect();
-        let &["void", bound, name] = words.as_slice() else { fail(&format!("no kernel with launch bounds: `{head}`")) };
-        kernels.push((name.to_owned(), bound.parse().unwrap_or_else(|_| fail(&format!("no bound: `{head}`")))));
+        let &["void", bound, name] = words.as_slice() else {
+            fail(&format!("no kernel with launch bounds: `{head}`"))
+        };
+        kernels
+            .push((name.to_owned(), bound.parse().unwrap_or_else(|_| fail(&format!("no bound: `{head}`")))));
     }
     kernels
 }

@@ -60,12 +60,13 @@ fn training(family: Family, mode: Mode, updates: u64) -> Bits {
     let mut found = Bits::new();
     for update in 0..updates {
         let logits = model.logits(&batch(update, 40), Some(&dropout.at(update))).unwrap();
-        let loss = cross_entropy(&logits, &labels).unwrap();
-        optimizer.step(&loss.backward().unwrap(), 1e-3).unwrap();
+        let loss = cross_entropy(params.compute(), &logits, &labels, labels.elem_count()).unwrap();
+        loss.backward().unwrap();
+        optimizer.step(1e-3).unwrap();
         found.push((format!("loss of update {update}"), bits(&loss)));
     }
     found.push(("logits".to_owned(), bits(&model.logits(&batch(99, 40), None).unwrap())));
-    found.extend(params.trained().map(|(name, var)| (name.to_owned(), bits(var))));
+    found.extend(params.trained().map(|(name, param)| (name.to_owned(), bits(param.value()))));
     found
 }
 

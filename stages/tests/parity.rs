@@ -1,4 +1,4 @@
-//! The models, their gradients, their optimiser and their training loop against independent references in double
+//! The models, their gradients, their optimizer and their training loop against independent references in double
 //! precision.
 //!
 //! `reference/visual_bert.py` and `reference/vilbert.py` state them once more in PyTorch and wrote the numbers in
@@ -11,168 +11,27 @@
 // The distances are worth a look: `cargo test --release -p stages --test parity -- --nocapture`.
 #![allow(clippy::print_stdout)]
 
+#[path = "support/reference.rs"]
+mod reference;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
-use serde::Deserialize;
-use stage_api::testing::{self, run_stage};
+use candle_core::{Device, Tensor};
+use stage_api::testing::run_stage;
 use stages::artifacts::history::History;
 use stages::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use stages::artifacts::samples::Split;
 use stages::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
 use stages::artifacts::weights;
-use stages::models::{Batch, Config, Family, Mode};
-use stages::nn::{Dropout, Kernels, ParamStore, cross_entropy};
+use stages::models::{Config, Family, Mode};
+use stages::nn::{Compute, Precision};
 
-/// The models, as their fixtures are called, with how many mistakes at least were tried.
-const MODELS: [(Family, &str, usize); 2] =
-    [(Family::VisualBert, "visual_bert", 25), (Family::Vilbert, "vilbert", 25)];
-
-/// What a reference says in addition to tensors.
-#[derive(Deserialize)]
-struct Reference {
-    dropout: f64,
-    seed: u64,
-    update: u64,
-    updates: u64,
-    warm_up: u64,
-    batch: usize,
-    max_text: usize,
-    max_regions: usize,
-    settings: BTreeMap<String, Settings>,
-    sizes: Vec<Size>,
-    mistakes: Vec<Run>,
-}
-
-#[derive(Deserialize)]
-struct Settings {
-    lr: f64,
-    eps: f64,
-    weight_decay: f64,
-}
-
-/// A model with its data.
-#[derive(Deserialize)]
-struct Size {
-    name: String,
-    /// What differs from the paper's.
-    config: serde_json::Map<String, serde_json::Value>,
-    rows: Vec<Row>,
-    runs: Vec<Run>,
-}
-
-#[derive(Deserialize)]
-struct Row {
-    ids: Vec<u32>,
-    label: u8,
-    split: Split,
-    /// Width and height, where the model reads places.
-    #[serde(default = "square")]
-    picture: (u32, u32),
-}
-
-fn square() -> (u32, u32) {
-    (2, 2)
-}
-
-/// A training run: the loss of each batch, and the mean loss on the split `val` after the last update.
-#[derive(Deserialize)]
-struct Run {
-    /// The mistake that was made.
-    #[serde(default)]
-    name: String,
-    mode: Mode,
-    settings: String,
-    losses: Vec<f64>,
-    val_loss: f64,
-}
-
-type Tensors = HashMap<String, Tensor>;
-
-/// Distance between the reference in single and in double precision, by size, case and tensor: the root mean square over
-/// evaluations that sum in different orders, of the norm of the difference.
-type Rounding = BTreeMap<String, BTreeMap<String, BTreeMap<String, f64>>>;
-
-/// Root mean squares of the reference's rounding that a tensor may be off by. Of the reference's own 28,672 distances the
-/// largest is 3.1.
-const ROUNDING_FACTOR: f64 = 4.0;
-/// Units of single precision, 2⁻²⁴ of a tensor's norm, that it may be off by in addition: the fixtures are rounded to it, and a
-/// value that the reference computes exactly may take another route here.
-const ROUNDING_UNITS: f64 = 4.0;
-
-/// How far a tensor of norm `length` may be from the reference that rounds it by `rounding`.
-fn tolerance(rounding: f64, length: f64) -> f64 {
-    ROUNDING_FACTOR * rounding + ROUNDING_UNITS * libm::exp2(-24.0) * length
-}
-
-fn rounding(model: &str) -> Rounding {
-    serde_json::from_slice(&fs::read(fixture(&format!("{model}_rounding.json"))).unwrap()).unwrap()
-}
-
-fn reference(model: &str) -> Reference {
-    serde_json::from_slice(&fs::read(fixture(&format!("{model}.json"))).unwrap()).unwrap()
-}
-
-fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
-fn read(model: &str, name: &str) -> Tensors {
-    let file = fixture(&format!("{model}_{name}.safetensors"));
-    candle_core::safetensors::load(file, &device()).unwrap()
-}
-
-/// Where the models compute: see [`testing::device`].
-fn device() -> Device {
-    // Opened once: candle takes two openings of one GPU for two devices.
-    static DEVICE: OnceLock<Device> = OnceLock::new();
-    let open = || match testing::device().split_once(':') {
-        Some(("cuda", number)) => Device::new_cuda(number.parse().unwrap()).unwrap(),
-        None => Device::Cpu,
-        Some(_) => panic!("these tests know cpu and cuda:N"),
-    };
-    DEVICE.get_or_init(open).clone()
-}
-
-/// The tensors whose names begin with `prefix`, without it.
-fn under(tensors: &Tensors, prefix: &str) -> Tensors {
-    let named =
-        |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()));
-    tensors.iter().filter_map(named).collect()
-}
-
-fn values(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn norm(values: impl Iterator<Item = f32>) -> f64 {
-    values.map(|value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt()
-}
-
-impl Size {
-    fn config(&self, family: Family) -> Config {
-        let mut config = serde_json::to_value(family.base()).unwrap();
-        config.as_object_mut().unwrap().extend(self.config.clone());
-        serde_json::from_value(config).unwrap()
-    }
-
-    /// The weights that runs in `mode` start from.
-    fn weights(&self, tensors: &Tensors, mode: Mode) -> Tensors {
-        let mut weights = under(tensors, "weight ");
-        weights.retain(|name, _| mode.has_adapters() || !name.contains("Adapt"));
-        weights
-    }
-}
-
-/// How far values are from what is expected, and how long that is: norms.
-fn off(found: &[f32], expected: &[f32]) -> (f64, f64) {
-    assert_eq!(found.len(), expected.len());
-    let difference = norm(found.iter().zip(expected).map(|(found, expected)| found - expected));
-    (difference, norm(expected.iter().copied()))
-}
+use reference::{
+    Found, MODELS, Reference, Run, Settings, Size, Tensors, device, distances, each_case, off, read,
+    reference, rounding, tolerance, under, values,
+};
 
 /// What the comparison of one model with its reference showed.
 #[derive(Default)]
@@ -226,66 +85,21 @@ fn logits_and_gradients_are_the_references() {
 
 fn gradients_are_the_references(family: Family, model: &str) {
     let (reference, rounding) = (reference(model), rounding(model));
-    let dropout = Dropout::new(reference.dropout, reference.seed).unwrap().at(reference.update);
+    let computes = [
+        Compute::composed(&device(), Precision::F32).unwrap(),
+        Compute::for_device(&device(), Precision::F32).unwrap(),
+    ];
     let mut compared = Compared::default();
     for size in &reference.sizes {
-        let tensors = read(model, &size.name);
-        let regions = tensors["regions"].clone();
-        let (rows, most, _) = regions.dims3().unwrap();
-        let nowhere = || Tensor::zeros((rows, most, 5), DType::F32, &device()).unwrap();
-        let batch = Batch {
-            ids: tensors["ids"].to_dtype(DType::U32).unwrap(),
-            regions,
-            locations: tensors.get("locations").cloned().unwrap_or_else(nowhere),
-            mask: tensors["mask"].clone(),
-        };
-        let labels: Vec<u32> = size.rows.iter().map(|row| u32::from(row.label)).collect();
-        let labels = Tensor::new(labels, &device()).unwrap();
-        // The fused ones are for the CPU.
-        let kernels = [Kernels::Composed, Kernels::Fused];
-        let kernels =
-            kernels.into_iter().filter(|kernels| *kernels == Kernels::Composed || device().is_cpu());
-        for (kernels, mode) in kernels.flat_map(|kernels| Mode::ALL.map(|mode| (kernels, mode))) {
-            for (case, dropout) in [(mode.to_string(), None), (format!("{mode} dropout"), Some(&dropout))] {
-                let about = format!("{model} {} {case} {kernels:?}", size.name);
-                let rounding = &rounding[&size.name][&case];
-                let params = ParamStore::new(size.weights(&tensors, mode), |name| mode.trains(name)).unwrap();
-                let params = params.with_kernels(kernels);
-                let built = size.config(family).build(&params).unwrap();
-                let logits = built.logits(&batch, dropout).unwrap();
-                let expected = values(&tensors[&format!("{case} logits")]);
-                compared.add(&format!("{about}: logits"), rounding["logits"], &values(&logits), &expected);
-                let grads = cross_entropy(&logits, &labels).unwrap().backward().unwrap();
-                let expected = under(&tensors, &format!("{case} grad "));
-                for (name, var) in params.trained() {
-                    let (Some(found), Some(expected)) = (grads.get(var), expected.get(name)) else {
-                        let neither = grads.get(var).is_none() && !expected.contains_key(name);
-                        assert!(
-                            neither && name.contains("q_dense"),
-                            "{about}: only one has a gradient of {name}"
-                        );
-                        continue;
-                    };
-                    let rounding = rounding[&format!("grad {name}")];
-                    let about = format!("{about}: gradient of {name}");
-                    compared.add(&about, rounding, &values(found), &values(expected));
-                }
-            }
+        for compute in &computes {
+            each_case(family, model, &reference, size, compute, |case, what, found, expected| {
+                let rounding = rounding[&size.name][case][what];
+                let about = format!("{model} {} {case} {compute:?}: {what}", size.name);
+                compared.add(&about, rounding, found, expected);
+            });
         }
     }
     compared.print(model);
-}
-
-/// Whether the parameter's true gradient is 0: a key's bias shifts all scores of a query alike. What there is, is rounding.
-fn is_noise(name: &str) -> bool {
-    ["key.bias", "key1.bias", "key2.bias"].iter().any(|end| name.ends_with(end))
-}
-
-/// What the stage made of one size's data under one mode and settings.
-struct Found {
-    losses: Vec<f64>,
-    val_loss: f64,
-    after: Tensors,
 }
 
 /// Trains with the stage itself, from texts and regions on disk, rows in order, without dropout.
@@ -321,7 +135,7 @@ fn train(config: &Config, reference: &Reference, size: &Size, tensors: &Tensors,
     lowest.sort_by(f64::total_cmp);
     let median = lowest[(lowest.len() - 1) / 2];
     assert!((history.train.last().unwrap().loss - median).abs() < 1e-12, "the lower median is logged");
-    Found { losses, val_loss: history.best.loss, after: weights::read_tensors(&out, &Device::Cpu).unwrap() }
+    Found { losses, val_loss: history.best.loss, after: weights::read_tensors(&out).unwrap() }
 }
 
 fn write_memes(config: &Config, size: &Size, tensors: &Tensors, tokens: &Path, regions: &Path) {
@@ -374,21 +188,6 @@ fn write_memes(config: &Config, size: &Size, tensors: &Tensors, tokens: &Path, r
         writer.write(pictures).unwrap();
     }
     writer.finish().unwrap();
-}
-
-/// How far a run is from an expected one, in tolerances of 1e-5: batch losses, the loss on `val`, final weights.
-/// Above 1 they differ.
-fn distances(found: &Found, expected: &Run, after: &Tensors) -> [f64; 3] {
-    assert_eq!(found.losses.len(), expected.losses.len());
-    let losses = found.losses.iter().zip(&expected.losses).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    let mut weights = 0f64;
-    // Adam turns rounding into whole steps.
-    for (name, expected) in after.iter().filter(|(name, _)| !is_noise(name)) {
-        for (found, expected) in values(&found.after[name]).iter().zip(values(expected)) {
-            weights = weights.max(f64::from((found - expected).abs()));
-        }
-    }
-    [losses, (found.val_loss - expected.val_loss).abs(), weights].map(|distance| distance / 1e-5)
 }
 
 #[test]

@@ -33,14 +33,14 @@ pub fn read_config<C: DeserializeOwned>(dir: &Path) -> Result<C> {
     read_json(&config_path(dir))
 }
 
-/// Reads all tensors onto `device`.
+/// Reads all tensors into the CPU's memory.
 ///
 /// # Errors
 /// A file that is missing or damaged; a tensor with a value that is not a finite number, by name.
-pub fn read_tensors(dir: &Path, device: &Device) -> Result<HashMap<String, Tensor>> {
+pub fn read_tensors(dir: &Path) -> Result<HashMap<String, Tensor>> {
     let path = tensors_path(dir);
     let fail = |error: candle_core::Error| ArtifactError::new(&path, error);
-    let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(fail)?;
+    let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(fail)?;
     let mut spoilt: Vec<&String> = Vec::new();
     for (name, tensor) in &tensors {
         if !is_finite(tensor).map_err(fail)? {
@@ -51,9 +51,6 @@ pub fn read_tensors(dir: &Path, device: &Device) -> Result<HashMap<String, Tenso
         let problem =
             format!("`{name}` has a value that is not a finite number; make or get the weights again");
         return Err(ArtifactError::new(&path, problem));
-    }
-    for tensor in tensors.values_mut() {
-        *tensor = tensor.to_device(device).map_err(fail)?;
     }
     Ok(tensors)
 }

@@ -55,7 +55,7 @@ impl Features {
             )));
         }
         let device = device::open(&context.host.device)?;
-        let tensors = weights::read_tensors(&dir, &device)?;
+        let tensors = device::upload(weights::read_tensors(&dir)?, &device)?;
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &device);
         let scores =
             ClassScores::load(&config, &vb.pp("roi_heads.box")).map_err(|error| fail(error.to_string()))?;
@@ -72,7 +72,7 @@ impl Features {
             let classes = probabilities.dim(1)?;
             cpu_vec(&probabilities.narrow(1, 1, classes - 1)?.contiguous()?)
         };
-        compute().map(Some).map_err(StageError::failed)
+        compute().map(Some).map_err(|error| device::failed("class probabilities", &error))
     }
 }
 

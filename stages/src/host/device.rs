@@ -1,23 +1,76 @@
 //! What computes: the device a job was given, by name, and the CPU's instructions. It does not choose a device.
 
-use candle_core::Device;
+use std::collections::HashMap;
+use std::fmt::Display;
+
+use candle_core::{Device, Error, Tensor};
 use stage_api::{HostError, StageError};
 
+use super::device_fault::DeviceFault;
 use crate::nn::cpu::{self, InstructionSet};
+
+/// The oldest compute capability that the kernels are compiled for: V100.
+#[cfg(any(feature = "cuda", test))]
+const OLDEST_CAPABILITY: (i32, i32) = (7, 0);
 
 /// Opens `cpu`, `cuda:N` or `metal:N`; N is 0 where it is left out. Never another device than the named one.
 ///
 /// # Errors
-/// An unknown name, or a device that this program was not built for or that is not there.
+/// An unknown name; a device that this program was not built for, that is not there, or that cannot compute.
 pub(crate) fn open(name: &str) -> Result<Device, StageError> {
-    let fail = |problem: &dyn std::fmt::Display| StageError::failed(format!("device `{name}`: {problem}"));
+    let fail = |error| failed(format_args!("device `{name}`"), &error);
     let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
     match (kind, number.parse()) {
         ("cpu", Ok(0)) => Ok(Device::Cpu),
-        ("cuda", Ok(number)) => Device::new_cuda(number).map_err(|error| fail(&error)),
-        ("metal", Ok(number)) => Device::new_metal(number).map_err(|error| fail(&error)),
-        _ => Err(fail(&"is not cpu, cuda:0 or metal")),
+        ("cuda", Ok(number)) => {
+            let device = Device::new_cuda(number).map_err(fail)?;
+            #[cfg(feature = "cuda")]
+            check_capability(name, device.as_cuda_device().and_then(capability).map_err(fail)?)?;
+            Ok(device)
+        }
+        ("metal", Ok(number)) => Device::new_metal(number).map_err(fail),
+        _ => Err(StageError::failed(format!("device `{name}`: is not cpu, cuda:0 or metal"))),
     }
+}
+
+/// Copies tensors to `device`.
+///
+/// # Errors
+/// A device that has no room for them, or that fails.
+pub(crate) fn upload(
+    mut tensors: HashMap<String, Tensor>,
+    device: &Device,
+) -> Result<HashMap<String, Tensor>, StageError> {
+    for tensor in tensors.values_mut() {
+        *tensor =
+            tensor.to_device(device).map_err(|error| failed("copying the weights to the device", &error))?;
+    }
+    Ok(tensors)
+}
+
+/// The error for a computation that failed: what was done, what kind of failure it is, and what to do next.
+pub(crate) fn failed(what: impl Display, error: &Error) -> StageError {
+    StageError::failed(match DeviceFault::from_error(error) {
+        Some(fault) => format!("{what}: {fault}: {error}\n\nhint: {}", fault.hint()),
+        None => format!("{what}: {error}"),
+    })
+}
+
+/// The compute capability of an NVIDIA GPU.
+#[cfg(feature = "cuda")]
+fn capability(device: &candle_core::CudaDevice) -> candle_core::Result<(i32, i32)> {
+    device.cuda_stream().context().compute_capability().map_err(|error| Error::Cuda(Box::new(error)))
+}
+
+/// Refuses a GPU whose compute capability is below the kernels'.
+#[cfg(any(feature = "cuda", test))]
+fn check_capability(name: &str, (major, minor): (i32, i32)) -> Result<(), StageError> {
+    if (major, minor) >= OLDEST_CAPABILITY {
+        return Ok(());
+    }
+    let hint = DeviceFault::GpuTooOld.hint();
+    let problem = format!("device `{name}`: its compute capability is {major}.{minor}, which is too old");
+    Err(StageError::failed(format!("{problem}\n\nhint: {hint}")))
 }
 
 /// The instruction set that kernels use on this CPU, and those that it supports: `avx2 (of avx2, scalar)`.
@@ -42,5 +95,44 @@ mod tests {
         for name in ["gpu", "", "cuda:x", "cuda:", "cpu:1", "metal:-1"] {
             assert!(open(name).unwrap_err().to_string().contains(name));
         }
+    }
+
+    #[test]
+    fn gpus_before_v100_are_refused_with_a_hint() {
+        for new_enough in [(7, 0), (7, 5), (9, 0), (10, 0)] {
+            check_capability("cuda:0", new_enough).unwrap();
+        }
+        for too_old in [(6, 1), (5, 0)] {
+            let error = check_capability("cuda:1", too_old).unwrap_err().to_string();
+            let (problem, hint) = error.split_once("\n\nhint: ").unwrap();
+            assert!(
+                problem.starts_with("device `cuda:1`: ")
+                    && problem.contains(&format!("{}.{}", too_old.0, too_old.1))
+            );
+            assert!(hint.contains("7.0") && hint.contains("--gpus"), "{hint}");
+        }
+    }
+
+    #[test]
+    fn a_failed_computation_says_what_it_was_why_it_failed_and_what_to_do() {
+        let lost = r#"DriverError(CUDA_ERROR_LAUNCH_FAILED, "unspecified launch failure")"#;
+        let error = failed("update 41", &Error::Cuda(lost.into())).to_string();
+        let (problem, hint) = error.split_once("\n\nhint: ").unwrap();
+        assert_eq!(problem, format!("update 41: the GPU or its driver failed: {lost}"));
+        assert!(hint.contains("training resumes from its last checkpoint"), "{hint}");
+
+        let error = failed("update 41", &Error::Msg("shape mismatch".to_owned())).to_string();
+        assert_eq!(error, "update 41: shape mismatch");
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn a_build_without_cuda_says_how_to_build_with_it() {
+        let error = open("cuda:0").unwrap_err().to_string();
+        assert!(
+            error.starts_with("device `cuda:0`: this program was built without support for it"),
+            "{error}"
+        );
+        assert!(error.contains("\n\nhint: build the program with `--features cuda`"), "{error}");
     }
 }

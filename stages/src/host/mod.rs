@@ -1,7 +1,8 @@
-//! What a stage uses of the machine that it runs on: the device, room on the disk, the HTTP client. It does not know which
+//! What a stage uses of the machine that it runs on: the device and its failures, room on the disk, the HTTP client. It does not know which
 //! stage asks.
 
 pub(crate) mod device;
+pub(crate) mod device_fault;
 pub(crate) mod disk_space;
 
 use std::sync::Once;

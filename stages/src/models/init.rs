@@ -6,8 +6,9 @@ use candle_core::{Device, Error, Result, Tensor};
 use schemars::JsonSchema;
 use stage_api::ParamEnum;
 
-use super::{Architecture, Mode};
+use super::{Architecture, MlmHead, Mode, Parts};
 use crate::nn::init::{normal, ones, zeros};
+use crate::nn::list;
 
 /// A fresh base, `model.bert.*`, for pretraining: weights N(0, initializer_range²), biases 0, LayerNorms 1 and 0; some
 /// tables are copies of others, as the original begins ([`Architecture::init_from`]).
@@ -17,7 +18,7 @@ use crate::nn::init::{normal, ones, zeros};
 pub fn init_random(model: &dyn Architecture, seed: u64, device: &Device) -> Result<HashMap<String, Tensor>> {
     model.check()?;
     let mut tensors = HashMap::new();
-    for (name, shape) in model.base_parameters(false) {
+    for (name, shape) in model.parameters(Parts::BASE)? {
         // Values follow from a name, so that those of one name and shape are the same.
         let values = initial(model, seed, &model.init_from(&name), &shape, device)?;
         tensors.insert(name, values);
@@ -38,7 +39,8 @@ pub fn init_mlm_head(
         let tensor = initial(model, seed, &name, &shape, device)?;
         Ok((name, tensor))
     };
-    model.mlm_head().into_iter().map(fresh).collect()
+    let listing = list(|loader| MlmHead::load(loader, &model.dimensions()))?;
+    listing.parameters.into_iter().map(fresh).collect()
 }
 
 /// Where the head and the adapters of a run come from.
@@ -69,12 +71,12 @@ pub fn init_from_pretrained(
     device: &Device,
 ) -> Result<HashMap<String, Tensor>> {
     model.check()?;
-    if mode.has_adapters() {
+    if mode.parts().adapters {
         model.check_adapters()?;
     }
     let from_weights = match start {
-        Start::Base => model.base_parameters(false),
-        Start::Run => model.parameters(mode.has_adapters()),
+        Start::Base => model.parameters(Parts::BASE)?,
+        Start::Run => model.parameters(mode.parts())?,
     };
     let from_weights: HashSet<&str> = from_weights.iter().map(|(name, _)| name.as_str()).collect();
     let mut surplus: Vec<&str> = weights.keys().map(String::as_str).filter(|name| is_base(name)).collect();
@@ -88,7 +90,7 @@ pub fn init_from_pretrained(
         )));
     }
     let mut tensors = HashMap::new();
-    for (name, shape) in model.parameters(mode.has_adapters()) {
+    for (name, shape) in model.parameters(mode.parts())? {
         let tensor = if from_weights.contains(name.as_str()) {
             let found = weights.get(&name);
             let found = found.ok_or_else(|| Error::Msg(format!("the weights lack `{name}`")))?;

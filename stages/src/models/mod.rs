@@ -2,13 +2,16 @@
 //! know neither files nor stages.
 //!
 //! What classifies memes is an [`Architecture`]: its dimensions and all that follows from them. Stages know only that and
-//! [`Model`], so that another model is another folder here and a line in each of [`Family`] and [`Config`].
+//! [`Model`], so that another model is a file for its `load` and its passes, one for its config, and a line in each of
+//! [`Family`] and [`Config`].
 
 mod bert;
+mod checks;
 mod family;
 pub mod faster_rcnn;
 mod init;
 mod mode;
+mod shape_inference;
 pub mod vilbert;
 pub mod visual_bert;
 
@@ -17,13 +20,13 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use bert::shape_inference::TensorShapes;
-pub use bert::{AdapterPlace, MlmHead, classifier_name};
+pub use bert::{MlmHead, classifier_name};
 pub use family::{Config, Family};
 pub use init::{Start, init_from_pretrained, init_mlm_head, init_random};
-pub use mode::Mode;
+pub use mode::{AdapterPlace, Mode};
+pub use shape_inference::TensorShapes;
 
-use crate::nn::{DropoutAt, ParamStore};
+use crate::nn::{DropoutAt, Listing, Loader, ParamStore, list};
 
 /// What a model reads. Texts and pictures may be padded to any common length: padding changes nothing but rounding.
 #[derive(Debug, Clone)]
@@ -104,9 +107,12 @@ pub trait Architecture {
     /// The dimensions that every model has.
     fn dimensions(&self) -> Dimensions;
 
-    /// Names and shapes of the base, `model.bert.*`: what pretraining makes and every run starts from; with `adapters`,
-    /// those too. In the order of the data's path.
-    fn base_parameters(&self, adapters: bool) -> Vec<(String, Vec<usize>)>;
+    /// The model: the one description of its parameters, their order and its places of dropout. The dimensions have passed
+    /// their check.
+    ///
+    /// # Errors
+    /// A parameter that is missing or has another shape, by name.
+    fn load(&self, loader: &Loader, parts: Parts) -> Result<Box<dyn Model>>;
 
     /// The base's tensor whose initial values `name` has: itself, unless the original begins with a copy.
     fn init_from(&self, name: &str) -> String {
@@ -115,13 +121,6 @@ pub trait Architecture {
 
     /// Replaces what a run may choose for itself.
     fn change(&mut self, changes: &ModelOverrides);
-
-    /// The model of these dimensions over `params`. The head may be absent (as in pretraining), then there are no
-    /// [`logits`](Model::logits).
-    ///
-    /// # Errors
-    /// Dimensions that make no model; a parameter that is missing or has another shape, by name.
-    fn build(&self, params: &ParamStore) -> Result<Box<dyn Model>>;
 
     /// The name of the base's tensor that a checkpoint of `origin` calls `name`; nothing for what is not of the base.
     fn own_name(&self, origin: Origin, name: &str) -> Option<String>;
@@ -144,31 +143,65 @@ pub trait Architecture {
     /// A tensor that is missing or has a shape that none of its kind has; a dimension that neither tells.
     fn set_from_shapes(&mut self, shapes: &TensorShapes, known: &Known) -> std::result::Result<(), String>;
 
-    /// Everything a run has: the base, the head and, with `adapters`, the adapters; in the order of the data's path.
-    fn parameters(&self, adapters: bool) -> Vec<(String, Vec<usize>)> {
-        let mut list = bert::Shapes(self.base_parameters(adapters));
-        list.classifier(self.dimensions().pooled);
-        list.0
+    /// The model over `params`, with the parts that are there: without a head (as in pretraining) there are no
+    /// [`logits`](Model::logits).
+    ///
+    /// # Errors
+    /// Dimensions that make no model; a parameter that is missing or has another shape, by name.
+    fn build(&self, params: &ParamStore) -> Result<Box<dyn Model>> {
+        self.check()?;
+        self.load(&Loader::new(params), Parts::of(params))
     }
 
-    /// The head of masked-language-model pretraining, without its decoder, which is the word embeddings.
-    fn mlm_head(&self) -> Vec<(String, Vec<usize>)> {
-        let Dimensions { words, hidden, .. } = self.dimensions();
-        let mut list = bert::Shapes::default();
-        list.mlm_head(words, hidden);
-        list.0
+    /// What [`load`](Self::load) asks for. It allocates no parameter.
+    ///
+    /// # Errors
+    /// Those of `load`, which dimensions that have passed their check do not have.
+    fn listing(&self, parts: Parts) -> Result<Listing> {
+        list(|loader| self.load(loader, parts))
+    }
+
+    /// Names and shapes of the parameters, in the order of the data's path.
+    ///
+    /// # Errors
+    /// As for [`listing`](Self::listing).
+    fn parameters(&self, parts: Parts) -> Result<Vec<(String, Vec<usize>)>> {
+        Ok(self.listing(parts)?.parameters)
     }
 
     /// Parameter counts of a run in `mode`: the paper's Table I, without allocating a model.
-    fn counts(&self, mode: Mode) -> Counts {
+    ///
+    /// # Errors
+    /// As for [`listing`](Self::listing).
+    fn counts(&self, mode: Mode) -> Result<Counts> {
         let mut counts = Counts { total: 0, trained: 0, adapters: 0 };
-        for (name, shape) in self.parameters(mode.has_adapters()) {
+        for (name, shape) in self.parameters(mode.parts())? {
             let size = shape.iter().map(|&dim| dim as u64).product::<u64>();
             counts.total += size;
             counts.trained += if mode.trains(&name) { size } else { 0 };
             counts.adapters += if name.contains("Adapt") { size } else { 0 };
         }
-        counts
+        Ok(counts)
+    }
+}
+
+/// What a model has in addition to its base, `model.bert.*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    /// Adapters, where the config puts them.
+    pub adapters: bool,
+    /// The classification head.
+    pub head: bool,
+}
+
+impl Parts {
+    /// The base alone: what pretraining makes and every run starts from.
+    pub const BASE: Self = Self { adapters: false, head: false };
+
+    /// Those that `params` have.
+    pub fn of(params: &ParamStore) -> Self {
+        let adapters = params.iter().any(|(name, _)| name.contains("Adapt"));
+        Self { adapters, head: bert::Classifier::is_in(params) }
     }
 }
 

@@ -1,7 +1,9 @@
-//! Which of a model's parameters a run trains: a function from their names.
+//! How a run trains a model: which parameters, a function from their names, and where adapters are.
 
 use schemars::JsonSchema;
 use stage_api::ParamEnum;
+
+use super::Parts;
 
 /// Which parameters a run trains, in the order of the paper's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, ParamEnum)]
@@ -16,9 +18,9 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Whether the model has adapters.
-    pub fn has_adapters(self) -> bool {
-        self == Self::Pe
+    /// The parts of a model in this mode.
+    pub fn parts(self) -> Parts {
+        Parts { adapters: self == Self::Pe, head: true }
     }
 
     /// Whether the parameter of this name is trained. Note that the pooler is part of the base.
@@ -27,6 +29,47 @@ impl Mode {
             Self::Full => true,
             Self::Fc => name.starts_with("model.classifier."),
             Self::Pe => name.starts_with("model.classifier.") || name.contains("Adapt"),
+        }
+    }
+}
+
+/// Where adapters are, if the model has any.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdapterPlace {
+    /// After the feed-forward part, as in the paper.
+    #[default]
+    Output,
+    /// After attention.
+    Attention,
+    /// After both (Houlsby et al., 2019).
+    Both,
+    /// After the text's feed-forward parts, and after those of the regions in layers of co-attention.
+    CoAttention,
+}
+
+impl AdapterPlace {
+    /// Whether it is the paper's.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The place of adapters that text layers have in these parts; nothing where they have none.
+    pub fn from_parts(attention: bool, output: bool) -> Option<Self> {
+        match (attention, output) {
+            (true, true) => Some(Self::Both),
+            (true, false) => Some(Self::Attention),
+            (false, true) => Some(Self::Output),
+            (false, false) => None,
+        }
+    }
+
+    /// The parts of a text layer, `attention.output` and `output`, that have one.
+    pub fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Output | Self::CoAttention => &["output"],
+            Self::Attention => &["attention.output"],
+            Self::Both => &["attention.output", "output"],
         }
     }
 }

@@ -120,7 +120,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// The same values for a shorter time.
     fn reborrow<'a, 'b: 'a>(&self, view: Self::View<'b>) -> Self::View<'a>;
     /// The values of a contiguous f32 tensor on this backend's device; `storage` is its storage, locked for reading.
-    fn view_storage<'a>(&self, storage: &'a Storage, range: std::ops::Range<usize>) -> Result<Self::View<'a>>;
+    fn view_storage<'a>(&self, storage: &'a Storage, range: std::ops::Range<usize>)
+    -> Result<Self::View<'a>>;
     /// The buffer as the storage of a tensor.
     fn into_storage(&self, buffer: Self::Buffer) -> Storage;
     /// `count` zeros.
@@ -254,11 +255,23 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// The first `width` values of each `length` of them: row 0 of each of the batch.
     fn first_rows(&self, x: Self::View<'_>, length: usize, width: usize) -> Result<Self::Buffer>;
     /// Adds `rows` to where [`Backend::first_rows`] read them.
-    fn add_to_first_rows(&self, x: &mut Self::Buffer, rows: Self::View<'_>, length: usize, width: usize) -> Result<()>;
+    fn add_to_first_rows(
+        &self,
+        x: &mut Self::Buffer,
+        rows: Self::View<'_>,
+        length: usize,
+        width: usize,
+    ) -> Result<()>;
     /// The rows of `x` [.., width] at `places`.
     fn select_rows(&self, x: Self::View<'_>, places: &Tensor, width: usize) -> Result<Self::Buffer>;
     /// `count` values, `rows` at `places` and zeros elsewhere; places are distinct.
-    fn scatter_rows(&self, rows: Self::View<'_>, places: &Tensor, width: usize, count: usize) -> Result<Self::Buffer>;
+    fn scatter_rows(
+        &self,
+        rows: Self::View<'_>,
+        places: &Tensor,
+        width: usize,
+        count: usize,
+    ) -> Result<Self::Buffer>;
 
     // Elementwise.
 

@@ -2,8 +2,8 @@
 
 use candle_core::{CpuStorage, D, Error, Result, Storage, Tensor};
 
+use super::cpu;
 use super::gemm::{Matrix, PICTURE_WORTH_SHARING, product_from};
-use super::loss;
 
 /// Calls `f` with the values of a contiguous `f32` tensor in host memory.
 ///
@@ -71,7 +71,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
         return shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?);
     }
     let mut values = cpu_vec(x)?;
-    loss::softmax(&mut values, &mut vec![0f32; rows], columns);
+    cpu::softmax_rows(&mut values, &mut vec![0f32; rows], columns);
     Tensor::from_vec(values, (rows, columns), x.device())
 }
 

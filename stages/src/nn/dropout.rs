@@ -6,7 +6,6 @@
 use candle_core::{Error, Result, Tensor};
 
 use super::cpu::per_instruction_set;
-use super::fused::{self, Kernel, parallel};
 
 /// Dropout of a training run.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +46,19 @@ impl MicroBatch {
     const WHOLE: Self = Self { before: 0, rows: 1 };
 }
 
+/// A place of dropout in a model: the 64-bit FNV-1a hash of its path, so that it does not depend on what other places
+/// there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Site(u64);
+
+impl Site {
+    /// The place at `path`.
+    pub fn new(path: &str) -> Self {
+        let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        Self(path.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, hash))
+    }
+}
+
 /// Dropout within one update.
 #[derive(Debug, Clone, Copy)]
 pub struct DropoutAt {
@@ -64,8 +76,8 @@ impl DropoutAt {
     }
 
     /// The mask of the place `site` of the model.
-    pub fn site(&self, site: u32) -> Mask {
-        let key = mix(self.key ^ (u64::from(site) << 32));
+    pub fn site(&self, site: Site) -> Mask {
+        let key = mix(self.key ^ site.0);
         let keys = [key as u32, (key >> 32) as u32];
         Mask { threshold: self.threshold, scale: self.scale, keys, micro_batch: self.micro_batch, first: 0 }
     }
@@ -110,27 +122,6 @@ impl Mask {
     }
 }
 
-/// `x` under `mask`, as a graph node.
-pub fn fused(x: &Tensor, mask: Mask) -> Result<Tensor> {
-    fused::apply(mask, &[x], x.dims())
-}
-
-impl Kernel for Mask {
-    type Saved = ();
-
-    fn forward(&self, inputs: &[&[f32]], _: bool) -> (Vec<f32>, ()) {
-        let mut y = inputs[0].to_vec();
-        parallel::rows(&mut y, 1, |first, y| scale(self, first, y));
-        (y, ())
-    }
-
-    fn backward(&self, _: &[&[f32]], (): &(), grad: &[f32], _: &[bool]) -> Vec<Option<Vec<f32>>> {
-        let mut grad = grad.to_vec();
-        parallel::rows(&mut grad, 1, |first, grad| scale(self, first, grad));
-        vec![Some(grad)]
-    }
-}
-
 per_instruction_set! {
     /// `x` ← `x` under `mask`, where `x` begins at element `first`.
     pub fn scale(mask: &Mask, first: usize, x: &mut [f32]) {
@@ -158,7 +149,7 @@ mod tests {
 
     #[test]
     fn keeps_the_expected_share_and_scales_it() {
-        let mask = Dropout::new(0.1, 7).unwrap().at(3).site(2);
+        let mask = Dropout::new(0.1, 7).unwrap().at(3).site(Site::new("a"));
         let count = 100_000u32;
         let share = kept(&mask, count).iter().filter(|&&kept| kept).count() as f64 / f64::from(count);
         // Four standard errors of a share of 0.9.
@@ -169,11 +160,13 @@ mod tests {
 
     #[test]
     fn seeds_updates_and_sites_have_independent_masks() {
-        let mask = |seed, update, site| kept(&Dropout::new(0.5, seed).unwrap().at(update).site(site), 10_000);
-        let first = mask(1, 1, 1);
-        assert_eq!(first, mask(1, 1, 1));
+        let mask = |seed, update, site| {
+            kept(&Dropout::new(0.5, seed).unwrap().at(update).site(Site::new(site)), 10_000)
+        };
+        let first = mask(1, 1, "a");
+        assert_eq!(first, mask(1, 1, "a"));
         let shifted: Vec<bool> = first.iter().cycle().skip(1).take(first.len()).copied().collect();
-        for other in [mask(2, 1, 1), mask(1, 2, 1), mask(1, 1, 2), shifted] {
+        for other in [mask(2, 1, "a"), mask(1, 2, "a"), mask(1, 1, "b"), shifted] {
             let agree = first.iter().zip(&other).filter(|(a, b)| a == b).count() as f64 / 10_000.0;
             assert!((agree - 0.5).abs() < 0.02, "masks agree on {agree}");
         }
@@ -181,7 +174,9 @@ mod tests {
 
     #[test]
     fn nothing_is_dropped_at_probability_zero_and_nonsense_is_refused() {
-        assert!(kept(&Dropout::new(0.0, 1).unwrap().at(0).site(0), 1000).iter().all(|&kept| kept));
+        assert!(
+            kept(&Dropout::new(0.0, 1).unwrap().at(0).site(Site::new("a")), 1000).iter().all(|&kept| kept)
+        );
         for p in [1.0, -0.1, f64::NAN] {
             assert!(Dropout::new(p, 1).is_err(), "{p}");
         }

@@ -1,209 +1,220 @@
-//! Layer normalisation, alone or over a residual sum.
+//! Layer normalisation: of a tensor or a sum of two, and as the end of a part of a layer, with an adapter if there is one.
 
-use candle_core::{D, Error, Result, Tensor};
+use candle_core::{Error, Result, Tensor};
 
-use super::cpu::per_instruction_set;
-use super::dropout::{self, Mask};
-use super::fused::math::{dot, sum};
-use super::fused::{self, Kernel, parallel};
-use super::{Kernels, ParamStore};
+use super::backend::{Backend, NormGradients, NormInput, Normal};
+use super::composed::Composed;
+use super::graph::{Compute, Op};
+use super::{Activation, Linear, Mask, Param};
 
 /// Normalises the last dimension to mean 0 and variance 1 (biased), then scales and shifts it.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    eps: f64,
-    kernels: Kernels,
+    /// What scales, [size].
+    pub weight: Param,
+    /// What shifts, [size].
+    pub bias: Param,
+    /// Width of a row.
+    pub size: usize,
+    /// Added to the variance.
+    pub eps: f64,
 }
 
 impl LayerNorm {
-    /// The layer of the parameters `<name>.weight` `[size]` and `<name>.bias` `[size]`.
-    ///
-    /// # Errors
-    /// One is missing or has another shape.
-    pub fn load(params: &ParamStore, name: &str, size: usize, eps: f64) -> Result<Self> {
-        Ok(Self {
-            weight: params.get_shaped(&format!("{name}.weight"), &[size])?,
-            bias: params.get_shaped(&format!("{name}.bias"), &[size])?,
-            eps,
-            kernels: params.kernels(),
-        })
+    pub(super) fn params(&self) -> [&Param; 2] {
+        [&self.weight, &self.bias]
     }
 
-    /// [.., size] → [.., size].
-    ///
-    /// # Errors
-    /// The last dimension of `x` is another.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self.kernels {
-            Kernels::Fused => self.fused(x, None, None),
-            Kernels::Composed | Kernels::Bf16 => self.plain(x),
-        }
-    }
-
-    /// The norm of dropout(`x`) + `residual`, both [.., size].
+    /// dropout(LayerNorm(`x` + `residual`)), all [.., size].
     ///
     /// # Errors
     /// The last dimension is another, or the two shapes differ.
-    pub fn forward_sum(&self, x: &Tensor, mask: Option<Mask>, residual: &Tensor) -> Result<Tensor> {
-        match self.kernels {
-            Kernels::Fused => self.fused(x, mask, Some(residual)),
-            Kernels::Composed | Kernels::Bf16 => self.plain(&(self.kernels.dropout(x, mask)? + residual)?),
-        }
-    }
-
-    fn plain(&self, x: &Tensor) -> Result<Tensor> {
-        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-        let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
-        centred.broadcast_div(&deviation)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
-    }
-
-    fn fused(&self, x: &Tensor, mask: Option<Mask>, residual: Option<&Tensor>) -> Result<Tensor> {
-        let size = self.weight.elem_count();
+    pub fn forward(
+        &self,
+        compute: &Compute,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        mask: Option<Mask>,
+    ) -> Result<Tensor> {
         let same = residual.is_none_or(|residual| residual.dims() == x.dims());
-        if x.dims().last() != Some(&size) || !same {
-            let (found, residual) = (x.dims(), residual.map(Tensor::dims));
+        if x.dims().last() != Some(&self.size) || !same {
+            let (size, found, residual) = (self.size, x.dims(), residual.map(Tensor::dims));
             return Err(Error::msg(format!("a LayerNorm of {size} got tensors {found:?} and {residual:?}")));
         }
         let mask = mask.map(|mask| mask.over(x.elem_count()));
-        let kernel = Fused { size, eps: self.eps as f32, mask };
-        let mut inputs = vec![&self.weight, &self.bias, x];
-        inputs.extend(residual);
-        fused::apply(kernel, &inputs, x.dims())
+        let inputs: Vec<&Tensor> = [x].into_iter().chain(residual).collect();
+        compute.apply(NormOp { norm: self.clone(), mask }, &inputs, x.dims())
     }
 }
 
-struct Fused {
-    size: usize,
-    eps: f32,
+struct NormOp {
+    norm: LayerNorm,
     mask: Option<Mask>,
 }
 
-/// What the backward pass needs: the normalised rows, and the reciprocal of each row's deviation.
-struct Saved {
-    normal: Vec<f32>,
-    scale: Vec<f32>,
-}
+impl Op for NormOp {
+    type Saved<B: Backend> = Option<Normal<B::Buffer>>;
 
-impl Kernel for Fused {
-    type Saved = Saved;
-
-    fn forward(&self, inputs: &[&[f32]], keep: bool) -> (Vec<f32>, Saved) {
-        let (weight, bias, x) = (inputs[0], inputs[1], inputs[2]);
-        let size = self.size;
-        let mut y = x.to_vec();
-        let mut scale = vec![0f32; x.len() / size];
-        parallel::rows2(&mut y, size, &mut scale, 1, |first, y, scale| {
-            let start = first * size;
-            if let Some(mask) = &self.mask {
-                dropout::scale(mask, start, y);
-            }
-            let residual = inputs.get(3).map_or(&[][..], |residual| &residual[start..start + y.len()]);
-            normalise(y, residual, scale, size, self.eps);
-        });
-        let normal = if keep { y.clone() } else { Vec::new() };
-        parallel::rows(&mut y, size, |_, y| scale_and_shift(y, weight, bias));
-        (y, Saved { normal, scale })
+    fn params(&self) -> Vec<&Param> {
+        self.norm.params().to_vec()
     }
 
-    fn backward(
+    fn forward<B: Backend>(
         &self,
-        inputs: &[&[f32]],
-        saved: &Saved,
-        grad: &[f32],
+        on: &B,
+        inputs: &[B::View<'_>],
+        keep: Option<&[bool]>,
+    ) -> Result<(B::Buffer, Option<Self::Saved<B>>)> {
+        let input = NormInput { mask: None, residual: inputs.get(1).copied() };
+        let (mut y, normal) = on.norm(on.as_product(inputs[0])?, input, &self.norm, keep.is_some())?;
+        if let Some(mask) = self.mask {
+            on.dropout(&mut y, mask)?;
+        }
+        Ok((y, keep.map(|_| normal)))
+    }
+
+    fn backward<B: Backend>(
+        &self,
+        on: &B,
+        _: &[B::View<'_>],
+        saved: Self::Saved<B>,
+        grad: B::View<'_>,
         needs_grad: &[bool],
-    ) -> Vec<Option<Vec<f32>>> {
-        let (weight, size) = (inputs[0], self.size);
-        let rows = grad.len() / size;
-        let (mut grad_weight, mut grad_bias) = (None, None);
-        if needs_grad[0] || needs_grad[1] {
-            let mut sums = parallel::sum_rows(rows, size, 2 * size, |first, end, sums| {
-                let range = first * size..end * size;
-                let (weight, bias) = sums.split_at_mut(size);
-                parameter_gradients(&grad[range.clone()], &saved.normal[range], weight, bias);
-            });
-            grad_bias = needs_grad[1].then(|| sums.split_off(size));
-            sums.truncate(size);
-            grad_weight = needs_grad[0].then_some(sums);
+    ) -> Result<Vec<Option<B::Buffer>>> {
+        let Some(normal) = saved else { return Err(Error::msg("a LayerNorm kept nothing")) };
+        let mut grad = on.copy(grad)?;
+        if let Some(mask) = self.mask {
+            on.dropout(&mut grad, mask)?;
         }
-        let mut gradients = vec![grad_weight, grad_bias, None];
-        if needs_grad[2..].contains(&true) {
-            let mut grad_sum = grad.to_vec();
-            parallel::rows(&mut grad_sum, size, |first, grad| {
-                let normal = &saved.normal[first * size..first * size + grad.len()];
-                input_gradient(grad, normal, &saved.scale[first..], weight);
-            });
-            let mut grad_x = if needs_grad[2] { Some(grad_sum.clone()) } else { None };
-            if let (Some(mask), Some(grad_x)) = (&self.mask, &mut grad_x) {
-                parallel::rows(grad_x, size, |first, grad| dropout::scale(mask, first * size, grad));
-            }
-            gradients[2] = grad_x;
-            if let Some(needs_grad) = needs_grad.get(3) {
-                gradients.push(needs_grad.then_some(grad_sum));
-            }
-        } else if needs_grad.len() > 3 {
-            gradients.push(None);
-        }
-        gradients
+        let sum = on.norm_backward(on.into_product(grad), &normal, &self.norm, None, None, false)?.product;
+        let first = if needs_grad.len() > 1 { Some(on.copy(on.view(&sum))?) } else { None };
+        Ok(first
+            .into_iter()
+            .chain([sum])
+            .zip(needs_grad)
+            .map(|(grad, needs)| needs.then_some(grad))
+            .collect())
+    }
+
+    fn composed(&self, on: &Composed, inputs: &[Tensor]) -> Result<Tensor> {
+        let x = match inputs.get(1) {
+            Some(residual) => (&inputs[0] + residual)?,
+            None => inputs[0].clone(),
+        };
+        on.dropout(&on.norm(&x, &self.norm)?, self.mask)
     }
 }
 
-per_instruction_set! {
-    /// Rows of `y` (plus `residual`, if there is one) ← normalised; `scale` ← 1 / deviation.
-    fn normalise(y: &mut [f32], residual: &[f32], scale: &mut [f32], size: usize, eps: f32) {
-        for (y, residual) in y.iter_mut().zip(residual) {
-            *y += residual;
-        }
-        for (y, scale) in y.chunks_exact_mut(size).zip(scale) {
-            let mean = sum(y) / size as f32;
-            for y in y.iter_mut() {
-                *y -= mean;
-            }
-            *scale = 1.0 / (dot(y, y) / size as f32 + eps).sqrt();
-            for y in y.iter_mut() {
-                *y *= *scale;
-            }
-        }
-    }
+/// A bottleneck of two linear layers with a ReLU between them.
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    /// To the bottleneck.
+    pub down: Linear,
+    /// From it.
+    pub up: Linear,
 }
 
-per_instruction_set! {
-    fn scale_and_shift(y: &mut [f32], weight: &[f32], bias: &[f32]) {
-        for y in y.chunks_exact_mut(weight.len()) {
-            for ((y, weight), bias) in y.iter_mut().zip(weight).zip(bias) {
-                *y = *y * weight + bias;
-            }
-        }
-    }
+/// How a part of a layer ends: LayerNorm(dropout(x) + residual). An adapter, if there is one, reads what the same LayerNorm
+/// returns of dropout(x) alone, and its result is added to the sum before that is normalised.
+#[derive(Debug, Clone)]
+pub struct ResidualNorm {
+    /// Both norms.
+    pub norm: LayerNorm,
+    /// The adapter.
+    pub adapter: Option<Adapter>,
 }
 
-per_instruction_set! {
-    fn parameter_gradients(grad: &[f32], normal: &[f32], weight: &mut [f32], bias: &mut [f32]) {
-        let size = weight.len();
-        for (grad, normal) in grad.chunks_exact(size).zip(normal.chunks_exact(size)) {
-            for (((grad, normal), weight), bias) in grad.iter().zip(normal).zip(&mut *weight).zip(&mut *bias) {
-                *weight += grad * normal;
-                *bias += grad;
-            }
-        }
-    }
+/// What the backward pass of a [`ResidualNorm`] needs.
+pub(super) struct SavedNorm<B> {
+    /// Of the last norm.
+    normal: Normal<B>,
+    adapter: Option<SavedAdapter<B>>,
 }
 
-per_instruction_set! {
-    /// With n the normalised row, s = 1 / deviation and h = g·γ: `grad` ← s (h − mean(h) − n mean(h·n)).
-    fn input_gradient(grad: &mut [f32], normal: &[f32], scale: &[f32], weight: &[f32]) {
-        let size = weight.len();
-        let rows = grad.chunks_exact_mut(size).zip(normal.chunks_exact(size)).zip(scale);
-        for ((grad, normal), scale) in rows {
-            for (grad, weight) in grad.iter_mut().zip(weight) {
-                *grad *= weight;
-            }
-            let mean = sum(grad) / size as f32;
-            let along = dot(grad, normal) / size as f32;
-            for (grad, normal) in grad.iter_mut().zip(normal) {
-                *grad = scale * (*grad - mean - normal * along);
-            }
+struct SavedAdapter<B> {
+    /// Of the norm that the adapter reads.
+    normal: Normal<B>,
+    /// What the bottleneck's activation read.
+    before: B,
+}
+
+fn kept<T>(saved: Option<T>) -> Result<T> {
+    saved.ok_or_else(|| Error::msg("a pass kept nothing for its backward pass"))
+}
+
+impl ResidualNorm {
+    pub(super) fn params(&self) -> Vec<&Param> {
+        let adapter =
+            self.adapter.iter().flat_map(|adapter| [&adapter.down, &adapter.up]).flat_map(Linear::params);
+        self.norm.params().into_iter().chain(adapter).collect()
+    }
+
+    /// The result for the product `x`.
+    pub(super) fn forward<B: Backend>(
+        &self,
+        on: &B,
+        x: B::Product<'_>,
+        mask: Option<Mask>,
+        residual: B::View<'_>,
+        keep: bool,
+    ) -> Result<(B::Buffer, Option<SavedNorm<B::Buffer>>)> {
+        let Some(Adapter { down, up }) = &self.adapter else {
+            let input = NormInput { mask, residual: Some(residual) };
+            let (y, normal) = on.norm(x, input, &self.norm, keep)?;
+            return Ok((y, normal.map(|normal| SavedNorm { normal, adapter: None })));
+        };
+        let (read, sum, first) = on.norm_apart(x, mask, residual, &self.norm, keep)?;
+        let (inner, before) = on.activate(on.linear(on.view(&read), &[down])?, Activation::Relu, keep)?;
+        let change = on.linear(on.view(&inner), &[up])?;
+        let input = NormInput { mask: None, residual: Some(on.view(&sum)) };
+        let (y, normal) = on.norm(change, input, &self.norm, keep)?;
+        if !keep {
+            return Ok((y, None));
         }
+        let adapter = Some(SavedAdapter { normal: kept(first)?, before: kept(before)? });
+        Ok((y, Some(SavedNorm { normal: kept(normal)?, adapter })))
+    }
+
+    /// The gradients of the product and of the residual.
+    pub(super) fn backward<B: Backend>(
+        &self,
+        on: &B,
+        saved: SavedNorm<B::Buffer>,
+        mask: Option<Mask>,
+        grad: B::View<'_>,
+    ) -> Result<NormGradients<B::Buffer>> {
+        let grad = on.as_product(grad)?;
+        let (Some(Adapter { down, up }), Some(saved_adapter)) = (&self.adapter, saved.adapter) else {
+            return on.norm_backward(grad, &saved.normal, &self.norm, None, mask, true);
+        };
+        let SavedAdapter { normal, before } = saved_adapter;
+        let sum = on.norm_backward(grad, &saved.normal, &self.norm, None, None, false)?.product;
+        drop(saved.normal);
+        let grad = on.input_gradient(on.view(&sum), &[up], None)?;
+        let (grad, inner) = on.activate_backward(grad, before, Activation::Relu, up.is_trained())?;
+        if let Some(inner) = inner {
+            on.linear_gradients(on.view(&sum), on.view(&inner), &[up])?;
+        }
+        if down.is_trained() {
+            let read = on.norm_again(&normal, &self.norm)?;
+            on.linear_gradients(on.view(&grad), on.view(&read), &[down])?;
+        }
+        let grad = on.input_gradient(on.view(&grad), &[down], None)?;
+        let product = on.norm_backward(grad, &normal, &self.norm, Some(on.view(&sum)), mask, false)?.product;
+        Ok(NormGradients { product, sum: Some(sum) })
+    }
+
+    pub(super) fn composed(
+        &self,
+        on: &Composed,
+        x: &Tensor,
+        mask: Option<Mask>,
+        residual: &Tensor,
+    ) -> Result<Tensor> {
+        let x = on.dropout(x, mask)?;
+        let sum = (&x + residual)?;
+        let Some(Adapter { down, up }) = &self.adapter else { return on.norm(&sum, &self.norm) };
+        let inner = on.activate(&on.linear(&on.norm(&x, &self.norm)?, down)?, Activation::Relu)?;
+        on.norm(&(on.linear(&inner, up)? + sum)?, &self.norm)
     }
 }

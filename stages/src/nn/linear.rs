@@ -1,69 +1,45 @@
-//! The linear layer.
+//! Linear layers, alone or with what follows them: activation, LayerNorm, dropout.
 
 use candle_core::{Error, Result, Tensor};
 
-use super::cpu::per_instruction_set;
-use super::fused::{self, Kernel, parallel};
-use super::gemm::{Matrix, product};
-use super::{Kernels, ParamStore};
+use super::backend::{Backend, NormInput, Normal};
+use super::composed::Composed;
+use super::graph::{Compute, Op};
+use super::{Activation, LayerNorm, Mask, Param};
 
 /// y = x Wᵀ + b.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    pub(super) weight: Tensor,
-    pub(super) bias: Tensor,
-    pub(super) size: Size,
-    kernels: Kernels,
+    /// W, [outputs, inputs].
+    pub weight: Param,
+    /// b, [outputs].
+    pub bias: Param,
+    /// Width of x.
+    pub inputs: usize,
+    /// Width of y.
+    pub outputs: usize,
 }
 
 impl Linear {
-    /// The layer of the parameters `<name>.weight` `[out, in]` and `<name>.bias` `[out]`.
-    ///
-    /// # Errors
-    /// One is missing or has another shape.
-    pub fn load(params: &ParamStore, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
-        Self::load_tied(params, &format!("{name}.weight"), &format!("{name}.bias"), inputs, outputs)
+    /// Whether any of it is trained.
+    pub(super) fn is_trained(&self) -> bool {
+        self.weight.is_trained() || self.bias.is_trained()
     }
 
-    /// The layer of the parameters `weight` `[out, in]` and `bias` `[out]`, which may belong to other layers too.
-    ///
-    /// # Errors
-    /// One is missing or has another shape.
-    pub fn load_tied(
-        params: &ParamStore,
-        weight: &str,
-        bias: &str,
-        inputs: usize,
-        outputs: usize,
-    ) -> Result<Self> {
-        Ok(Self {
-            weight: params.get_shaped(weight, &[outputs, inputs])?,
-            bias: params.get_shaped(bias, &[outputs])?,
-            size: Size { inputs, outputs },
-            kernels: params.kernels(),
-        })
+    pub(super) fn params(&self) -> [&Param; 2] {
+        [&self.weight, &self.bias]
     }
 
-    /// [.., in] → [.., out].
+    /// The shape of y.
     ///
     /// # Errors
-    /// The last dimension of `x` is not `in`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let shape = self.output_shape(x)?;
-        if self.kernels == Kernels::Fused {
-            return fused::apply(self.size, &[x, &self.weight, &self.bias], &shape);
-        }
-        let x = x.reshape(((), self.size.inputs))?;
-        self.kernels.product(&x, &self.weight.t()?)?.broadcast_add(&self.bias)?.reshape(shape)
-    }
-
-    /// The shape of the output for `x`.
+    /// The last dimension of x is another than `inputs`.
     pub(super) fn output_shape(&self, x: &Tensor) -> Result<Vec<usize>> {
         let mut shape = x.dims().to_vec();
         match shape.last_mut() {
-            Some(last) if *last == self.size.inputs => *last = self.size.outputs,
+            Some(last) if *last == self.inputs => *last = self.outputs,
             _ => {
-                let (inputs, found) = (self.size.inputs, x.dims());
+                let (inputs, found) = (self.inputs, x.dims());
                 return Err(Error::msg(format!("a linear layer of {inputs} inputs got a tensor {found:?}")));
             }
         }
@@ -71,90 +47,121 @@ impl Linear {
     }
 }
 
-/// Dimensions of a linear layer, and its kernels.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Size {
-    pub inputs: usize,
-    pub outputs: usize,
+/// dropout(LayerNorm(f(x Wᵀ + b))), of which all but the linear layer may be absent.
+#[derive(Debug, Clone)]
+pub struct Dense {
+    compute: Compute,
+    linear: Linear,
+    activation: Option<Activation>,
+    norm: Option<LayerNorm>,
 }
 
-impl Size {
-    /// x Wᵀ + b.
-    pub fn forward(self, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
-        let Self { inputs, outputs } = self;
-        let rows = x.len() / inputs;
-        let mut y = Vec::with_capacity(rows * outputs);
-        (0..rows).for_each(|_| y.extend_from_slice(bias));
-        let (x, weight) =
-            (Matrix::new(x, rows, inputs, inputs), Matrix::new(weight, outputs, inputs, inputs));
-        product(&mut y, outputs, x, weight.t(), 1.0, true);
-        y
+impl Dense {
+    /// The linear layer alone.
+    pub fn new(compute: &Compute, linear: Linear) -> Self {
+        Self { compute: compute.clone(), linear, activation: None, norm: None }
     }
 
-    /// As many rows of outputs, or of their gradients, as `values` holds.
-    pub fn rows(self, values: &[f32]) -> Matrix<'_> {
-        Matrix::new(values, values.len() / self.outputs, self.outputs, self.outputs)
+    /// Followed by an activation.
+    pub fn with_activation(self, activation: Activation) -> Self {
+        Self { activation: Some(activation), ..self }
     }
 
-    /// The gradient of x: g W, added to `grad_x` if `add`.
-    pub fn input_gradient(self, grad_x: &mut [f32], grad: Matrix, weight: &[f32], add: bool) {
-        let Self { inputs, outputs } = self;
-        product(grad_x, inputs, grad, Matrix::new(weight, outputs, inputs, inputs), 1.0, add);
+    /// Followed by a LayerNorm, after the activation.
+    pub fn with_norm(self, norm: LayerNorm) -> Self {
+        Self { norm: Some(norm), ..self }
     }
 
-    /// The gradient of W: gᵀ x.
-    pub fn weight_gradient(self, grad: Matrix, x: &[f32]) -> Vec<f32> {
-        let Self { inputs, outputs } = self;
-        let mut grad_weight = vec![0f32; outputs * inputs];
-        let x = Matrix::new(x, grad.rows, inputs, inputs);
-        product(&mut grad_weight, inputs, grad.t(), x, 1.0, false);
-        grad_weight
+    /// [.., in] → [.., out], the result under `mask`.
+    ///
+    /// # Errors
+    /// The last dimension of `x` is not `in`.
+    pub fn forward(&self, x: &Tensor, mask: Option<Mask>) -> Result<Tensor> {
+        let shape = self.linear.output_shape(x)?;
+        let mask = mask.map(|mask| mask.over(shape.iter().product()));
+        let Self { linear, activation, norm, .. } = self.clone();
+        self.compute.apply(DenseOp { linear, activation, norm, mask }, &[x], &shape)
     }
 }
 
-/// The gradient of a bias: the sum of the rows of g.
-pub(super) fn bias_gradient(grad: Matrix) -> Vec<f32> {
-    let width = grad.columns;
-    parallel::sum_rows(grad.rows, width, width, |first, end, sums| {
-        add_rows(grad.between(first, end), grad.stride(), sums);
-    })
+struct DenseOp {
+    linear: Linear,
+    activation: Option<Activation>,
+    norm: Option<LayerNorm>,
+    mask: Option<Mask>,
 }
 
-per_instruction_set! {
-    /// `sums` ← `sums` + the rows of `x`, which lie `stride` apart.
-    fn add_rows(x: &[f32], stride: usize, sums: &mut [f32]) {
-        for row in x.chunks(stride) {
-            for (sum, value) in sums.iter_mut().zip(row) {
-                *sum += value;
-            }
-        }
-    }
+struct Saved<B> {
+    /// x Wᵀ + b, where there is an activation.
+    before: Option<B>,
+    normal: Option<Normal<B>>,
 }
 
-impl Kernel for Size {
-    type Saved = ();
+impl Op for DenseOp {
+    type Saved<B: Backend> = Saved<B::Buffer>;
 
-    fn forward(&self, inputs: &[&[f32]], _: bool) -> (Vec<f32>, ()) {
-        (Size::forward(*self, inputs[0], inputs[1], inputs[2]), ())
+    fn params(&self) -> Vec<&Param> {
+        let norm = self.norm.iter().flat_map(LayerNorm::params);
+        self.linear.params().into_iter().chain(norm).collect()
     }
 
-    fn backward(
+    fn forward<B: Backend>(
         &self,
-        inputs: &[&[f32]],
-        (): &(),
-        grad: &[f32],
-        needs_grad: &[bool],
-    ) -> Vec<Option<Vec<f32>>> {
-        let &[x, weight, _] = inputs else { return Vec::new() };
-        let grad_x = || {
-            let mut grad_x = vec![0f32; x.len()];
-            self.input_gradient(&mut grad_x, self.rows(grad), weight, false);
-            grad_x
+        on: &B,
+        inputs: &[B::View<'_>],
+        keep: Option<&[bool]>,
+    ) -> Result<(B::Buffer, Option<Saved<B::Buffer>>)> {
+        let x = on.linear(inputs[0], &[&self.linear])?;
+        let (mut y, before) = match self.activation {
+            Some(activation) => on.activate(x, activation, keep.is_some())?,
+            None => (on.finish(x)?, None),
         };
-        vec![
-            needs_grad[0].then(grad_x),
-            needs_grad[1].then(|| self.weight_gradient(self.rows(grad), x)),
-            needs_grad[2].then(|| bias_gradient(self.rows(grad))),
-        ]
+        let mut normal = None;
+        if let Some(norm) = &self.norm {
+            let input = NormInput { mask: None, residual: None };
+            (y, normal) = on.norm(on.into_product(y), input, norm, keep.is_some())?;
+        }
+        if let Some(mask) = self.mask {
+            on.dropout(&mut y, mask)?;
+        }
+        Ok((y, keep.map(|_| Saved { before, normal })))
+    }
+
+    fn backward<B: Backend>(
+        &self,
+        on: &B,
+        inputs: &[B::View<'_>],
+        saved: Saved<B::Buffer>,
+        grad: B::View<'_>,
+        needs_grad: &[bool],
+    ) -> Result<Vec<Option<B::Buffer>>> {
+        let mut grad = on.copy(grad)?;
+        if let Some(mask) = self.mask {
+            on.dropout(&mut grad, mask)?;
+        }
+        if let (Some(norm), Some(normal)) = (&self.norm, &saved.normal) {
+            let product = on.into_product(grad);
+            grad = on.norm_backward(product, normal, norm, None, None, false)?.product;
+        }
+        if let (Some(activation), Some(before)) = (self.activation, saved.before) {
+            let product = on.into_product(grad);
+            grad = on.activate_backward(product, before, activation, false)?.0;
+        }
+        on.linear_gradients(on.view(&grad), inputs[0], &[&self.linear])?;
+        if !needs_grad[0] {
+            return Ok(vec![None]);
+        }
+        Ok(vec![Some(on.finish(on.input_gradient(on.view(&grad), &[&self.linear], None)?)?)])
+    }
+
+    fn composed(&self, on: &Composed, inputs: &[Tensor]) -> Result<Tensor> {
+        let mut x = on.linear(&inputs[0], &self.linear)?;
+        if let Some(activation) = self.activation {
+            x = on.activate(&x, activation)?;
+        }
+        if let Some(norm) = &self.norm {
+            x = on.norm(&x, norm)?;
+        }
+        on.dropout(&x, self.mask)
     }
 }

@@ -1,30 +1,33 @@
-//! The numeric core: layers with their backward passes, the optimiser, dropout and seeded randomness.
+//! The numeric core: operations with their backward passes, the optimizer, dropout and seeded randomness.
 //!
 //! It computes on tensors and knows no model, no artifact and no stage. Every source of randomness is a seed
 //! handed in; no result depends on how many threads computed it.
 
 mod activation;
 mod adamw;
-mod add_rows;
 mod allocator;
 mod attention;
+mod backend;
+mod composed;
 pub mod conv;
 pub mod cpu;
 pub mod cpu_tensor;
-#[cfg(feature = "cuda")]
-mod cuda;
 mod dropout;
+mod embeddings;
+mod feed_forward;
 pub mod frozen_batch_norm;
-mod fused;
 mod gemm;
+pub mod gpu;
+mod graph;
 mod grouped;
 pub mod init;
-mod kernels;
 mod layer_norm;
 mod linear;
+mod loader;
 mod loss;
-mod mlp;
+mod param;
 mod params;
+mod precision;
 pub mod rng;
 pub mod roi_align;
 mod winograd;
@@ -32,14 +35,19 @@ mod winograd;
 pub use activation::Activation;
 pub use adamw::{AdamW, AdamWConfig, Momentum, decays};
 pub use allocator::tune_allocator;
-pub use attention::{Attention, AttentionDims};
-pub use dropout::{Dropout, DropoutAt, Mask};
-pub use kernels::Kernels;
-pub use layer_norm::LayerNorm;
-pub use linear::Linear;
+pub use attention::{Attention, Rows};
+pub use backend::TextTables;
+pub use dropout::{Dropout, DropoutAt, Mask, Site};
+pub use embeddings::{add_first_rows, concat, multiply, select_rows};
+pub use feed_forward::FeedForward;
+pub use graph::Compute;
+pub use layer_norm::{Adapter, LayerNorm, ResidualNorm};
+pub use linear::{Dense, Linear};
+pub use loader::{Listing, Loader, list};
 pub use loss::cross_entropy;
-pub use mlp::Mlp;
-pub use params::{Param, ParamStore};
+pub use param::Param;
+pub use params::ParamStore;
+pub use precision::Precision;
 
 #[cfg(test)]
 mod tests;

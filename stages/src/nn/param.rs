@@ -100,7 +100,11 @@ impl Gradient {
     ///
     /// # Errors
     /// Those of `f`.
-    pub fn read<B: Backend, R>(&self, on: &B, f: impl FnOnce(&mut B::Buffer) -> Result<R>) -> Result<Option<R>> {
+    pub fn read<B: Backend, R>(
+        &self,
+        on: &B,
+        f: impl FnOnce(&mut B::Buffer) -> Result<R>,
+    ) -> Result<Option<R>> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *state {
             State { memory: Some(memory), filled: true } => f(on.memory(memory)?).map(Some),

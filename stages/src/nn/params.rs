@@ -1,100 +1,93 @@
 //! A model's parameters by checkpoint name, each either frozen or trained. It does not know what the names mean.
 //!
-//! A frozen parameter is a plain tensor: nothing computed from frozen parameters alone leaves a graph behind.
 //! The order is that of the names, so that nothing depends on the order of a hash map.
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::{Device, Error, Result, Tensor, Var};
+use candle_core::{Device, Error, Result, Tensor};
 
-use super::Kernels;
+use super::graph::Compute;
+use super::{Param, Precision};
 
-/// One parameter.
-#[derive(Debug, Clone)]
-pub enum Param {
-    /// Stays as it is.
-    Frozen(Tensor),
-    /// Receives gradients and is changed in place by the optimiser.
-    Trained(Var),
-}
-
-impl Param {
-    /// The parameter's present value; it shares storage with the parameter.
-    pub fn tensor(&self) -> &Tensor {
-        match self {
-            Self::Frozen(tensor) => tensor,
-            Self::Trained(var) => var.as_tensor(),
-        }
-    }
-}
-
-/// Parameters, ordered by name.
+/// Parameters, ordered by name, and what computes with them.
 #[derive(Debug, Clone)]
 pub struct ParamStore {
     by_name: BTreeMap<String, Param>,
-    kernels: Kernels,
+    compute: Compute,
 }
 
 impl ParamStore {
-    /// Takes `tensors` by name; those for which `trained` holds become variables (with a copy of their own).
+    /// Takes `tensors` by name; those for which `trained` holds are trained (and get memory of their own). The fastest that their
+    /// device offers computes with them, in full precision.
     ///
     /// # Errors
-    /// Only if a copy fails.
+    /// A device that cannot compute, or a copy that fails.
     pub fn new(tensors: HashMap<String, Tensor>, trained: impl Fn(&str) -> bool) -> Result<Self> {
+        let device = tensors.values().next().map_or(Device::Cpu, |tensor| tensor.device().clone());
         let mut by_name = BTreeMap::new();
         for (name, tensor) in tensors {
             let tensor = tensor.detach().contiguous()?;
-            let param = if trained(&name) {
-                Param::Trained(Var::from_tensor(&tensor)?)
-            } else {
-                Param::Frozen(tensor)
-            };
+            let param = if trained(&name) { Param::trained(&tensor)? } else { Param::frozen(tensor) };
             by_name.insert(name, param);
         }
-        let device = by_name.values().next().map_or(Device::Cpu, |param| param.tensor().device().clone());
-        Ok(Self { by_name, kernels: Kernels::for_device(&device) })
+        Ok(Self { by_name, compute: Compute::for_device(&device, Precision::F32)? })
     }
 
-    /// The same parameters for layers computed by `kernels` instead of the device's fastest.
-    pub fn with_kernels(self, kernels: Kernels) -> Self {
-        Self { kernels, ..self }
+    /// The same parameters, with products of factors in `precision`.
+    ///
+    /// # Errors
+    /// A device that cannot compute.
+    pub fn with_precision(self, precision: Precision) -> Result<Self> {
+        let device = self.by_name.values().next().map_or(Device::Cpu, |param| param.value().device().clone());
+        let compute = Compute::for_device(&device, precision)?;
+        Ok(Self { compute, ..self })
+    }
+
+    /// The same parameters, for operations computed by `compute`.
+    pub fn with_compute(self, compute: Compute) -> Self {
+        Self { compute, ..self }
     }
 
     /// The same parameters, none of them trained: what is computed from them leaves no graph behind. They share
-    /// storage with these, so they follow the optimiser.
+    /// storage with these, so they follow the optimizer.
     pub fn frozen(&self) -> Self {
         let frozen =
-            self.iter().map(|(name, param)| (name.to_owned(), Param::Frozen(param.tensor().detach())));
-        Self { by_name: frozen.collect(), kernels: self.kernels }
+            self.iter().map(|(name, param)| (name.to_owned(), Param::frozen(param.value().detach())));
+        Self { by_name: frozen.collect(), compute: self.compute.clone() }
     }
 
-    /// What computes the layers that take their parameters from here.
-    pub fn kernels(&self) -> Kernels {
-        self.kernels
+    /// What computes operations on these parameters.
+    pub fn compute(&self) -> &Compute {
+        &self.compute
     }
 
     /// The parameter `name`.
     ///
     /// # Errors
     /// There is none of that name.
-    pub fn get(&self, name: &str) -> Result<Tensor> {
-        let missing = || Error::Msg(format!("no parameter `{name}` among the weights"));
-        Ok(self.by_name.get(name).ok_or_else(missing)?.tensor().clone())
+    pub fn get(&self, name: &str) -> Result<&Param> {
+        self.by_name.get(name).ok_or_else(|| Error::Msg(format!("no parameter `{name}` among the weights")))
     }
 
     /// The parameter `name`, which must have the shape `shape`.
     ///
     /// # Errors
     /// There is none of that name, or its shape is another.
-    pub fn get_shaped(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let tensor = self.get(name)?;
-        if tensor.dims() != shape {
-            let found = tensor.dims();
+    pub fn get_shaped(&self, name: &str, shape: &[usize]) -> Result<&Param> {
+        let param = self.get(name)?;
+        if param.value().dims() != shape {
+            let found = param.value().dims();
             return Err(Error::Msg(format!(
                 "parameter `{name}` has shape {found:?}, the model needs {shape:?}"
             )));
         }
-        Ok(tensor)
+        Ok(param)
+    }
+
+    /// Whether there are parameters whose names begin with `path` and a dot.
+    pub fn has_under(&self, path: &str) -> bool {
+        let prefix = format!("{path}.");
+        self.by_name.range(prefix.clone()..).next().is_some_and(|(name, _)| name.starts_with(&prefix))
     }
 
     /// All parameters, by name.
@@ -103,17 +96,31 @@ impl ParamStore {
     }
 
     /// The trained parameters, by name.
-    pub fn trained(&self) -> impl Iterator<Item = (&str, &Var)> {
-        self.iter().filter_map(|(name, param)| match param {
-            Param::Trained(var) => Some((name, var)),
-            Param::Frozen(_) => None,
-        })
+    pub fn trained(&self) -> impl Iterator<Item = (&str, &Param)> {
+        self.iter().filter(|(_, param)| param.is_trained())
+    }
+
+    /// The gradients that were added up, in host memory, by name; they are forgotten then. Waits for the device.
+    ///
+    /// # Errors
+    /// Only if the device fails.
+    pub fn take_gradients(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut gradients = BTreeMap::new();
+        for (name, param) in self.trained() {
+            if let Some(gradient) = self.compute.gradient(param)? {
+                gradients.insert(name.to_owned(), gradient);
+            }
+            if let Some(gradient) = param.gradient() {
+                gradient.reset();
+            }
+        }
+        Ok(gradients)
     }
 
     /// All parameters as tensors, for saving. They share storage with the parameters: save (or copy) them before
     /// the next update.
     pub fn tensors(&self) -> HashMap<String, Tensor> {
-        self.iter().map(|(name, param)| (name.to_owned(), param.tensor().detach())).collect()
+        self.iter().map(|(name, param)| (name.to_owned(), param.value().detach())).collect()
     }
 }
 
@@ -134,7 +141,7 @@ mod tests {
         let params = params();
         assert_eq!(params.trained().map(|(name, _)| name).collect::<Vec<_>>(), ["a.weight", "b.weight"]);
         assert_eq!(params.tensors().len(), 3);
-        assert!(!params.get("c.bias").unwrap().is_variable());
+        assert!(!params.get("c.bias").unwrap().is_trained());
     }
 
     #[test]

@@ -1,215 +1,313 @@
-//! Every layer, whichever of its parts are trained: the fused kernels equal the plain composition, gradients reach
-//! what is trained, and what is frozen gets none and leaves no graph.
+//! Every operation, whichever of its parts are trained: the CPU's passes equal the composition of candle's operations, gradients
+//! reach what is trained, and what is frozen gets none and leaves no graph.
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::dropout::Dropout;
 use super::*;
 
 const DEVICE: Device = Device::Cpu;
 
-/// Parameters of the layers below, at widths that are no multiples of any vector's; the named ones are trained.
-fn params(trained: &[&str], kernels: Kernels) -> ParamStore {
-    let shapes: [(&str, &[usize]); 21] = [
-        ("first.weight", &[23, 18]),
-        ("first.bias", &[23]),
-        ("second.weight", &[18, 23]),
-        ("second.bias", &[18]),
-        ("norm.weight", &[18]),
-        ("norm.bias", &[18]),
-        ("self.query.weight", &[18, 18]),
-        ("self.query.bias", &[18]),
-        ("self.key.weight", &[18, 18]),
-        ("self.key.bias", &[18]),
-        ("self.value.weight", &[18, 18]),
-        ("self.value.bias", &[18]),
-        ("cross.query.weight", &[24, 18]),
-        ("cross.query.bias", &[24]),
-        ("cross.key.weight", &[24, 13]),
-        ("cross.key.bias", &[24]),
-        ("cross.value.weight", &[24, 13]),
-        ("cross.value.bias", &[24]),
-        ("x", &[2, 5, 18]),
-        ("y", &[2, 5, 18]),
-        ("z", &[2, 5, 13]),
-    ];
-    let tensor = |(name, shape): (&str, &[usize])| {
-        (name.to_owned(), init::normal(1, name, shape, 0.7, &DEVICE).unwrap())
+/// Parameters of the operations below, at widths that are no multiples of any vector's; the named ones are trained.
+fn params(trained: &[&str], compute: &Compute) -> ParamStore {
+    let linear = |name: &str, outputs: usize, inputs: usize| {
+        [(format!("{name}.weight"), vec![outputs, inputs]), (format!("{name}.bias"), vec![outputs])]
     };
-    let tensors = shapes.into_iter().map(tensor).collect();
-    ParamStore::new(tensors, |name| trained.contains(&name)).unwrap().with_kernels(kernels)
+    let layers = [
+        linear("up", 23, 18),
+        linear("down", 18, 23),
+        linear("query", 18, 18),
+        linear("key", 18, 18),
+        linear("value", 18, 18),
+        linear("output", 18, 18),
+        linear("other.query", 24, 18),
+        linear("other.key", 24, 13),
+        linear("other.value", 24, 13),
+        linear("other.output", 18, 24),
+        linear("adapter.down", 5, 18),
+        linear("adapter.up", 18, 5),
+    ];
+    let others = [
+        ("norm.weight", vec![18]),
+        ("norm.bias", vec![18]),
+        ("words", vec![9, 18]),
+        ("positions", vec![6, 18]),
+        ("types", vec![2, 18]),
+        ("x", vec![2, 5, 18]),
+        ("y", vec![2, 5, 18]),
+        ("z", vec![2, 4, 13]),
+    ];
+    let others = others.map(|(name, shape)| (name.to_owned(), shape));
+    let tensors = layers.into_iter().flatten().chain(others).map(|(name, shape)| {
+        let values = init::normal(1, &name, &shape, 0.7, &DEVICE).unwrap();
+        (name, values)
+    });
+    ParamStore::new(tensors.collect(), |name| trained.contains(&name)).unwrap().with_compute(compute.clone())
+}
+
+fn linear(params: &ParamStore, name: &str) -> Result<Linear> {
+    let (weight, bias) = (params.get(&format!("{name}.weight"))?, params.get(&format!("{name}.bias"))?);
+    let (outputs, inputs) = weight.value().dims2()?;
+    Ok(Linear { weight: weight.clone(), bias: bias.clone(), inputs, outputs })
+}
+
+fn norm(params: &ParamStore) -> Result<LayerNorm> {
+    let (weight, bias) = (params.get("norm.weight")?.clone(), params.get("norm.bias")?.clone());
+    Ok(LayerNorm { weight, bias, size: 18, eps: 1e-12 })
+}
+
+fn end(params: &ParamStore, has_adapter: bool) -> Result<ResidualNorm> {
+    let adapter = || -> Result<Adapter> {
+        Ok(Adapter { down: linear(params, "adapter.down")?, up: linear(params, "adapter.up")? })
+    };
+    let adapter = if has_adapter { Some(adapter()?) } else { None };
+    Ok(ResidualNorm { norm: norm(params)?, adapter })
+}
+
+/// The names of what an end reads.
+fn end_reads(has_adapter: bool) -> Vec<&'static str> {
+    let adapter = ["adapter.down.weight", "adapter.down.bias", "adapter.up.weight", "adapter.up.bias"];
+    let adapter = if has_adapter { &adapter[..] } else { &[] };
+    [&["norm.weight", "norm.bias"][..], adapter].concat()
+}
+
+fn input(params: &ParamStore, name: &str) -> Result<Tensor> {
+    params.get(name).map(|param| param.value().clone())
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-fn assert_close(fused: &Tensor, plain: &Tensor, what: &str) {
-    assert_eq!(fused.dims(), plain.dims(), "{what}");
-    let largest = values(plain).into_iter().fold(1.0, |largest: f32, value| largest.max(value.abs()));
-    for (fused, plain) in values(fused).into_iter().zip(values(plain)) {
-        assert!((fused - plain).abs() < 1e-5 * largest, "{what}: {fused} and {plain}");
+fn assert_close(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(1.0, |largest: f32, value| largest.max(value.abs()));
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-5 * largest, "{what}: {found}, not {expected}");
     }
 }
 
-/// Holds `layer`, which reads the parameters `reads`, to the properties above: with everything trained, with each
-/// part trained alone, and with nothing trained.
-fn check(layer: impl Fn(&ParamStore) -> Result<Tensor>, reads: &[&str]) {
-    let mut cases: Vec<Vec<&str>> = reads.iter().map(|&name| vec![name]).collect();
-    cases.extend([reads.to_vec(), Vec::new()]);
+/// Holds `layer`, which reads the inputs `inputs` and the parameters `reads`, to the properties above: with everything trained,
+/// with each part trained alone, and with nothing trained.
+fn check(layer: impl Fn(&ParamStore) -> Result<Tensor>, inputs: &[&str], reads: &[&str]) {
+    let all = [inputs, reads].concat();
+    let mut cases: Vec<Vec<&str>> = all.iter().map(|&name| vec![name]).collect();
+    cases.extend([all, reads.to_vec(), Vec::new()]);
+    let [expected_by, computes @ ..] = &computes()[..] else { panic!("there is a reference") };
     for trained in cases {
-        let fused = run(&layer, &trained, Kernels::Fused);
-        let plain = run(&layer, &trained, Kernels::Composed);
-        assert_close(&fused.0, &plain.0, "output");
-        for ((name, fused), (_, plain)) in fused.1.iter().zip(&plain.1) {
-            let (Some(fused), Some(plain)) = (fused, plain) else { panic!("{name} gets no gradient") };
-            assert_close(fused, plain, &format!("gradient of {name} with {trained:?}"));
+        let expected = run(&layer, &trained, inputs, expected_by);
+        for compute in computes {
+            let found = run(&layer, &trained, inputs, compute);
+            assert_eq!(found.0.dims(), expected.0.dims());
+            assert_close(&values(&found.0), &values(&expected.0), "output");
+            for ((name, found), (_, expected)) in found.1.iter().zip(&expected.1) {
+                let (Some(found), Some(expected)) = (found, expected) else {
+                    panic!("{name} gets no gradient")
+                };
+                assert_close(found, expected, &format!("{compute:?}: gradient of {name} with {trained:?}"));
+            }
         }
     }
 }
 
-/// The layer's output, and the gradients of what is trained.
+/// The reference, then what is held to it.
+fn computes() -> Vec<Compute> {
+    let composed = Compute::composed(&DEVICE, Precision::F32).unwrap();
+    vec![composed, Compute::for_device(&DEVICE, Precision::F32).unwrap()]
+}
+
+type Gradients = Vec<(String, Option<Vec<f32>>)>;
+
+/// The operation's output, and the gradients of what is trained.
 fn run(
     layer: impl Fn(&ParamStore) -> Result<Tensor>,
     trained: &[&str],
-    kernels: Kernels,
-) -> (Tensor, Vec<(String, Option<Tensor>)>) {
-    let params = params(trained, kernels);
+    inputs: &[&str],
+    compute: &Compute,
+) -> (Tensor, Gradients) {
+    let params = params(trained, compute);
     let output = layer(&params).unwrap();
     assert_eq!(output.track_op(), !trained.is_empty(), "{trained:?}");
-    // A loss whose gradient differs from element to element.
-    let weights = init::normal(2, "loss", output.dims(), 1.0, &DEVICE).unwrap();
-    let grads = (&output * weights).unwrap().sum_all().unwrap().backward().unwrap();
-    for (name, param) in params.iter().filter(|(name, _)| !trained.contains(name)) {
-        // Candle's own products leave gradients of frozen factors behind; the fused kernels compute none.
-        let computed = grads.get(param.tensor()).is_some();
-        assert!(kernels == Kernels::Composed || !computed, "{name} is frozen but has a gradient");
+    // A loss whose gradient differs from element to element. Computed twice, so that gradients are seen to add up.
+    let weights = init::normal(2, "loss", output.dims(), 0.5, &DEVICE).unwrap();
+    let loss = |output: &Tensor| (output * &weights).unwrap().sum_all().unwrap().backward().unwrap();
+    let mut grads = loss(&output);
+    if !trained.is_empty() {
+        grads = loss(&layer(&params).unwrap());
     }
-    let gradients = params.trained().map(|(name, var)| (name.to_owned(), grads.get(var).cloned()));
+    let gradients = params.trained().map(|(name, param)| {
+        let grad = if inputs.contains(&name) {
+            grads.get(param.value()).map(|grad| values(&(grad * 2.0).unwrap()))
+        } else {
+            compute.gradient(param).unwrap().map(|grad| values(&grad))
+        };
+        (name.to_owned(), grad)
+    });
     let gradients = gradients.collect();
     (output, gradients)
 }
 
+fn dropout() -> DropoutAt {
+    Dropout::new(0.4, 9).unwrap().at(2)
+}
+
 fn mask() -> Mask {
-    Dropout::new(0.4, 9).unwrap().at(2).site(1)
+    dropout().site(Site::new("a"))
 }
 
 #[test]
-fn linear() {
-    let layer = |params: &ParamStore| Linear::load(params, "first", 18, 23)?.forward(&params.get("x")?);
-    check(layer, &["x", "first.weight", "first.bias"]);
-}
-
-#[test]
-fn mlp() {
-    for activation in [Activation::Gelu, Activation::Relu] {
-        let layer = |params: &ParamStore| {
-            Mlp::load(params, "first", "second", (18, 23), activation)?.forward(&params.get("x")?)
-        };
-        check(layer, &["x", "first.weight", "first.bias", "second.weight", "second.bias"]);
+fn dense() {
+    let reads = ["up.weight", "up.bias"];
+    for activation in [None, Some(Activation::Gelu), Some(Activation::Relu), Some(Activation::Tanh)] {
+        for mask in [None, Some(mask())] {
+            let layer = |params: &ParamStore| {
+                let dense = Dense::new(params.compute(), linear(params, "up")?);
+                let dense = activation.into_iter().fold(dense, Dense::with_activation);
+                dense.forward(&input(params, "x")?, mask)
+            };
+            check(layer, &["x"], &reads);
+        }
     }
+    let layer = |params: &ParamStore| {
+        let dense = Dense::new(params.compute(), linear(params, "query")?).with_activation(Activation::Gelu);
+        dense.with_norm(norm(params)?).forward(&input(params, "x")?, Some(mask()))
+    };
+    check(layer, &["x"], &["query.weight", "query.bias", "norm.weight", "norm.bias"]);
 }
 
 #[test]
 fn layer_norm() {
-    let norm = |params: &ParamStore| LayerNorm::load(params, "norm", 18, 1e-12);
-    check(|params| norm(params)?.forward(&params.get("x")?), &["x", "norm.weight", "norm.bias"]);
     for mask in [None, Some(mask())] {
-        let layer =
-            |params: &ParamStore| norm(params)?.forward_sum(&params.get("x")?, mask, &params.get("y")?);
-        check(layer, &["x", "y", "norm.weight", "norm.bias"]);
+        let alone =
+            |params: &ParamStore| norm(params)?.forward(params.compute(), &input(params, "x")?, None, mask);
+        check(alone, &["x"], &end_reads(false));
+        let sum = |params: &ParamStore| {
+            norm(params)?.forward(params.compute(), &input(params, "x")?, Some(&input(params, "y")?), mask)
+        };
+        check(sum, &["x", "y"], &end_reads(false));
     }
 }
 
-/// An attention layer of the parameters `name`.
-fn attention(params: &ParamStore, name: &str, dims: AttentionDims) -> Result<Attention> {
-    let names = ["query", "key", "value"].map(|part| format!("{name}.{part}"));
-    Attention::load(params, names.each_ref().map(String::as_str), dims, 3)
+#[test]
+fn feed_forward() {
+    for (has_adapter, dropout) in
+        [(false, None), (false, Some(dropout())), (true, None), (true, Some(dropout()))]
+    {
+        let layer = |params: &ParamStore| {
+            let (up, down, end) = (linear(params, "up")?, linear(params, "down")?, end(params, has_adapter)?);
+            let site = Site::new("b");
+            let layer = FeedForward { compute: params.compute().clone(), up, down, end, site };
+            layer.forward(&input(params, "x")?, dropout.as_ref())
+        };
+        let reads =
+            [&["up.weight", "up.bias", "down.weight", "down.bias"][..], &end_reads(has_adapter)].concat();
+        check(layer, &["x"], &reads);
+    }
 }
 
-/// What an attention layer `name` reads of the parameters.
-fn reads_of(name: &str) -> Vec<String> {
-    let names = ["query", "key", "value"]
-        .map(|part| [format!("{name}.{part}.weight"), format!("{name}.{part}.bias")]);
-    names.into_iter().flatten().collect()
+/// An attention layer of the parameters under `prefix`.
+fn attention(params: &ParamStore, prefix: &str, has_adapter: bool) -> Result<Attention> {
+    let part = |name: &str| linear(params, &format!("{prefix}{name}"));
+    Ok(Attention {
+        compute: params.compute().clone(),
+        query: part("query")?,
+        key: part("key")?,
+        value: part("value")?,
+        output: part("output")?,
+        end: end(params, has_adapter)?,
+        heads: 3,
+        probabilities: Site::new("p"),
+        site: Site::new("o"),
+    })
 }
 
-/// Of the second picture the last two keys are padding.
-fn padding() -> Tensor {
-    Tensor::new(&[[0f32; 5], [0.0, 0.0, 0.0, -10_000.0, -10_000.0]], &DEVICE).unwrap()
+/// What an attention layer reads of the parameters under `prefix`.
+fn attention_reads(prefix: &str) -> Vec<String> {
+    let parts = ["query", "key", "value", "output"];
+    parts.iter().flat_map(|part| ["weight", "bias"].map(|kind| format!("{prefix}{part}.{kind}"))).collect()
+}
+
+/// Of the second row of the batch the last two of `keys` are padding.
+fn padding(keys: usize) -> Tensor {
+    let row = |masked: usize| (0..keys).map(move |key| if key + masked < keys { 0f32 } else { -10_000.0 });
+    Tensor::from_iter(row(0).chain(row(2)), &DEVICE).unwrap().reshape((2, keys)).unwrap()
 }
 
 #[test]
 fn attention_of_a_sequence_to_itself() {
-    let (names, bias) = (reads_of("self"), padding());
-    let mut reads: Vec<&str> = names.iter().map(String::as_str).collect();
-    reads.push("x");
-    for mask in [None, Some(mask())] {
-        let attention = |params: &ParamStore| attention(params, "self", AttentionDims::all(18));
-        let all = |params: &ParamStore| {
-            let x = params.get("x")?;
-            attention(params)?.forward(&x, &x, &bias, mask)
-        };
-        check(all, &reads);
-        let first = |params: &ParamStore| {
-            let queries = params.get("y")?.narrow(1, 0, 1)?.contiguous()?;
-            attention(params)?.forward(&queries, &params.get("x")?, &bias, mask)
-        };
-        check(first, &[&reads[..], &["y"]].concat());
+    let names = attention_reads("");
+    for (has_adapter, dropout) in [(false, None), (false, Some(dropout())), (true, Some(dropout()))] {
+        for rows in [Rows::All, Rows::First] {
+            let layer = |params: &ParamStore| {
+                let layer = attention(params, "", has_adapter)?;
+                let found = layer.forward(&input(params, "x")?, &padding(5), rows, dropout.as_ref())?;
+                assert_eq!(found.dims(), [2, if rows == Rows::All { 5 } else { 1 }, 18]);
+                Ok(found)
+            };
+            let mut reads = end_reads(has_adapter);
+            reads.extend(names.iter().map(String::as_str));
+            check(layer, &["x"], &reads);
+        }
     }
 }
 
 #[test]
 fn attention_of_one_sequence_to_another_of_another_width() {
-    let (names, bias) = (reads_of("cross"), padding());
-    let mut reads: Vec<&str> = names.iter().map(String::as_str).collect();
-    reads.extend(["x", "z"]);
-    let dims = AttentionDims { query: 18, key_value: 13, heads: 24 };
-    for mask in [None, Some(mask())] {
+    let names = attention_reads("other.");
+    for dropout in [None, Some(dropout())] {
         let layer = |params: &ParamStore| {
-            let found = attention(params, "cross", dims)?.forward(
-                &params.get("x")?,
-                &params.get("z")?,
-                &bias,
-                mask,
-            )?;
-            assert_eq!(found.dims(), [2, 5, 24]);
-            Ok(found)
+            let layer = attention(params, "other.", false)?;
+            layer.forward_to(&input(params, "x")?, &input(params, "z")?, &padding(4), dropout.as_ref())
         };
-        check(layer, &reads);
+        let mut reads = end_reads(false);
+        reads.extend(names.iter().map(String::as_str));
+        check(layer, &["x", "z"], &reads);
     }
 }
 
 #[test]
-fn activations_rows_added_to_each_and_dropout() {
-    for activation in [Activation::Gelu, Activation::Relu, Activation::Tanh] {
-        check(|params| params.kernels().activate(&params.get("x")?, activation), &["x"]);
-    }
-    let row = |params: &ParamStore| {
-        params.kernels().add_rows(&params.get("x")?, &params.get("norm.weight")?.unsqueeze(0)?)
+fn embeddings() {
+    // A word twice, and the padding, whose row receives no gradient.
+    let ids = Tensor::new(&[[1u32, 7, 0, 4, 0], [7, 8, 1, 1, 5]], &DEVICE).unwrap();
+    let tables = |params: &ParamStore| -> Result<TextTables> {
+        let [words, positions, types] = ["words", "positions", "types"].map(|name| params.get(name).cloned());
+        Ok(TextTables { words: words?, positions: positions?, types: types?, pad: 0 })
     };
-    check(row, &["x", "norm.weight"]);
-    let table = |params: &ParamStore| params.kernels().add_rows(&params.get("x")?, &params.get("x")?.get(0)?);
-    check(table, &["x"]);
-    check(|params| params.kernels().dropout(&params.get("x")?, Some(mask())), &["x"]);
+    check(|params| tables(params)?.embed(params.compute(), &ids), &[], &["words", "positions", "types"]);
+    let rows = |params: &ParamStore| {
+        let tables = [params.get("positions")?, params.get("types")?];
+        add_first_rows(params.compute(), &input(params, "x")?, &tables)
+    };
+    check(rows, &["x"], &["positions", "types"]);
+    let joined = |params: &ParamStore| concat(params.compute(), &input(params, "x")?, &input(params, "y")?);
+    check(joined, &["x", "y"], &[]);
+    let places = Tensor::new(&[7u32, 0, 4], &DEVICE).unwrap();
+    let selected =
+        |params: &ParamStore| select_rows(params.compute(), &input(params, "x")?.flatten(0, 1)?, &places);
+    check(selected, &["x"], &[]);
+    for mask in [None, Some(mask())] {
+        let product = |params: &ParamStore| {
+            multiply(params.compute(), &input(params, "x")?, &input(params, "y")?, mask)
+        };
+        check(product, &["x", "y"], &[]);
+    }
 }
 
 #[test]
 fn tensors_that_do_not_fit_are_refused() {
-    for kernels in [Kernels::Composed, Kernels::Fused] {
-        let params = params(&[], kernels);
-        let (x, wide) = (params.get("x").unwrap(), Tensor::zeros((2, 5, 19), DType::F32, &DEVICE).unwrap());
-        assert!(Linear::load(&params, "first", 18, 23).unwrap().forward(&wide).is_err());
-        let mlp = Mlp::load(&params, "first", "second", (18, 23), Activation::Gelu).unwrap();
-        assert!(mlp.forward(&wide).is_err());
-        let norm = LayerNorm::load(&params, "norm", 18, 1e-12).unwrap();
-        assert!(norm.forward(&wide).is_err());
-        assert!(norm.forward_sum(&x, None, &wide).is_err());
-        let attention = attention(&params, "self", AttentionDims::all(18)).unwrap();
-        let bias = Tensor::zeros((2, 4), DType::F32, &DEVICE).unwrap();
-        assert!(attention.forward(&x, &x, &bias, None).is_err());
-        assert!(attention.forward(&wide, &x, &padding(), None).is_err());
-        assert!(attention.forward(&x, &wide, &padding(), None).is_err());
-        assert!(Linear::load(&params, "first", 18, 24).is_err());
+    for compute in computes() {
+        let params = params(&[], &compute);
+        let (x, wide) =
+            (input(&params, "x").unwrap(), Tensor::zeros((2, 5, 19), DType::F32, &DEVICE).unwrap());
+        assert!(Dense::new(&compute, linear(&params, "up").unwrap()).forward(&wide, None).is_err());
+        let norm = norm(&params).unwrap();
+        assert!(norm.forward(&compute, &wide, None, None).is_err());
+        assert!(norm.forward(&compute, &x, Some(&wide), None).is_err());
+        let attention = attention(&params, "", false).unwrap();
+        assert!(attention.forward(&x, &padding(4), Rows::All, None).is_err());
+        assert!(attention.forward(&wide, &padding(5), Rows::All, None).is_err());
+        assert!(attention.forward_to(&x, &wide, &padding(5), None).is_err());
+        assert!(concat(&compute, &x, &wide).is_err());
+        assert!(multiply(&compute, &x, &wide, None).is_err());
+        assert!(add_first_rows(&compute, &wide, &[params.get("types").unwrap()]).is_err());
     }
 }

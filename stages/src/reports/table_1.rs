@@ -1,6 +1,7 @@
 //! `parameters`: Table I, how many parameters each training mode has and trains: in the paper's own models, counted from
 //! the models' definitions next to the published counts; and in the profile's. Next to it the memory and time of the authors' runs. It allocates no model.
 
+use candle_core::Result;
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::read_json;
@@ -21,7 +22,7 @@ impl Stage for Parameters {
     const VERSION: u32 = 4;
     const INPUTS: &'static [Port] = &[Port::one("published"), Port::one("vilbert"), Port::one("model")];
 
-    fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
+    fn run(&self, profile: &Profile, job: &Job) -> std::result::Result<(), StageError> {
         let published = paper_results::read_runs(job.inputs.one("published")?)?;
         let second = paper_results::read_quantities(job.inputs.one("vilbert")?)?;
         let path = job.inputs.one("model")?;
@@ -30,7 +31,7 @@ impl Stage for Parameters {
         let logs: Vec<Published> = published.iter().map(Published::from).collect();
         let readme: Vec<Published> = second.iter().map(Published::from).collect();
         let paper = [(Family::VisualBert, logs), (Family::Vilbert, readme)];
-        table(&paper, &model, profile).write(job.out)?;
+        table(&paper, &model, profile).map_err(StageError::failed)?.write(job.out)?;
         Ok(cost::table(&published).write(job.out)?)
     }
 }
@@ -54,7 +55,7 @@ impl From<&Quantities> for Published {
     }
 }
 
-fn table(paper: &[(Family, Vec<Published>)], model: &Config, profile: &Profile) -> Table {
+fn table(paper: &[(Family, Vec<Published>)], model: &Config, profile: &Profile) -> Result<Table> {
     let said = "published";
     let columns = vec![
         Column::words("model", "Model"),
@@ -72,11 +73,15 @@ fn table(paper: &[(Family, Vec<Published>)], model: &Config, profile: &Profile) 
     let mut rows = Vec::new();
     for (family, published) in paper {
         let name = format!("{} (the paper's)", family.title());
-        rows.extend(Mode::ALL.map(|mode| row(&name, mode, &family.base(), Some(published))));
+        for mode in Mode::ALL {
+            rows.push(row(&name, mode, &family.base(), Some(published))?);
+        }
     }
     let name = format!("{} ({})", model.family().title(), profile.short());
-    rows.extend(Mode::ALL.map(|mode| row(&name, mode, model, None)));
-    Table {
+    for mode in Mode::ALL {
+        rows.push(row(&name, mode, model, None)?);
+    }
+    Ok(Table {
         name: "table-1".to_owned(),
         place: 0,
         title: "Table I: parameters by training mode".to_owned(),
@@ -94,13 +99,13 @@ fn table(paper: &[(Family, Vec<Published>)], model: &Config, profile: &Profile) 
              all parameters of the same model."
                 .to_owned(),
         ],
-    }
+    })
 }
 
-fn row(name: &str, mode: Mode, model: &Config, published: Option<&Vec<Published>>) -> Vec<Cell> {
+fn row(name: &str, mode: Mode, model: &Config, published: Option<&Vec<Published>>) -> Result<Vec<Cell>> {
     let text = |text: &str| Cell::Text(text.to_owned());
     let share = |part: u64, whole: u64, places| Cell::Share { value: part as f64 / whole as f64, places };
-    let counts = model.counts(mode);
+    let counts = model.counts(mode)?;
     let mut cells = vec![
         text(name),
         text(paper_results::title(&MODES, mode.as_str())),
@@ -115,7 +120,7 @@ fn row(name: &str, mode: Mode, model: &Config, published: Option<&Vec<Published>
     cells.push(share(counts.trained, counts.total, 2));
     let Some(published) = published else {
         cells.extend(std::iter::repeat_n(Cell::None, 3));
-        return cells;
+        return Ok(cells);
     };
     // One log a data set; the numbers of a mode are the same in all of them, or the cell says so.
     let said: Vec<(u64, u64)> =
@@ -130,7 +135,7 @@ fn row(name: &str, mode: Mode, model: &Config, published: Option<&Vec<Published>
             [Cell::Count(total), Cell::Count(trained), text(if equal { "yes" } else { "no" })]
         }
     });
-    cells
+    Ok(cells)
 }
 
 #[cfg(test)]

@@ -32,19 +32,52 @@ pub(crate) struct MemeDataset<'a> {
 /// A batch of an update, in micro-batches that are computed one after another.
 pub(crate) struct TrainBatch {
     /// The micro-batches, each padded as the whole batch is.
-    pub micro_batches: Vec<Batch>,
-    /// The labels of all rows.
-    pub labels: Vec<u8>,
+    pub micro_batches: Vec<MicroBatch>,
+    /// Rows of all of them.
+    pub rows: usize,
+}
+
+/// Rows of a batch that are computed together.
+#[derive(Debug, Clone)]
+pub(crate) struct MicroBatch {
+    /// What the model reads.
+    pub batch: Batch,
+    /// Labels of its rows, u32 `[rows]`.
+    pub labels: Tensor,
+    /// Rows of the whole batch before them.
+    pub before: usize,
+}
+
+impl MicroBatch {
+    /// How many rows it has.
+    pub(crate) fn rows(&self) -> usize {
+        self.labels.elem_count()
+    }
+
+    /// Its rows in micro-batches of at most `max_rows`, in order, padded as they are.
+    fn split(&self, max_rows: usize) -> candle_core::Result<Vec<Self>> {
+        let batches = self.batch.split(max_rows)?.into_iter().zip((0..self.rows()).step_by(max_rows));
+        let part = |(batch, first): (Batch, usize)| {
+            let labels = self.labels.narrow(0, first, max_rows.min(self.rows() - first))?;
+            Ok(Self { batch, labels, before: self.before + first })
+        };
+        batches.map(part).collect()
+    }
 }
 
 impl TrainBatch {
     /// Rows of the largest micro-batch.
     pub(crate) fn largest_micro_batch(&self) -> usize {
-        self.micro_batches
-            .iter()
-            .filter_map(|micro_batch| micro_batch.ids.dims().first().copied())
-            .max()
-            .unwrap_or(0)
+        self.micro_batches.iter().map(MicroBatch::rows).max().unwrap_or(0)
+    }
+
+    /// Its micro-batches, cut further to at most `max_rows` rows.
+    ///
+    /// # Errors
+    /// Only if the device fails.
+    pub(crate) fn split(&self, max_rows: usize) -> candle_core::Result<Vec<MicroBatch>> {
+        let parts = self.micro_batches.iter().map(|micro_batch| micro_batch.split(max_rows));
+        Ok(parts.collect::<candle_core::Result<Vec<_>>>()?.concat())
     }
 }
 
@@ -224,11 +257,14 @@ impl<'a> MemeDataset<'a> {
     /// A row without label, or with another than 0 and 1.
     pub(crate) fn train_batch(&self, rows: &[usize], size: usize) -> Result<TrainBatch, StageError> {
         let texts: Vec<Vec<u32>> = rows.iter().map(|&row| self.text(row)).collect();
-        let extent = self.extent(rows, &texts);
-        let micro_batches = rows.chunks(size).zip(texts.chunks(size));
-        let micro_batches = micro_batches.map(|(rows, texts)| self.padded(rows, texts, extent));
-        let micro_batches = micro_batches.collect::<candle_core::Result<_>>().map_err(StageError::failed)?;
-        Ok(TrainBatch { micro_batches, labels: self.labels(rows)? })
+        let (extent, labels) = (self.extent(rows, &texts), self.labels(rows)?);
+        let parts = rows.chunks(size).zip(texts.chunks(size)).zip(labels.chunks(size));
+        let micro_batch = |(number, ((rows, texts), labels)): (usize, ((&[usize], &[Vec<u32>]), &[u8]))| {
+            let labels = Tensor::from_iter(labels.iter().map(|&label| u32::from(label)), &Device::Cpu)?;
+            Ok(MicroBatch { batch: self.padded(rows, texts, extent)?, labels, before: number * size })
+        };
+        let micro_batches = parts.enumerate().map(micro_batch).collect::<candle_core::Result<_>>();
+        Ok(TrainBatch { micro_batches: micro_batches.map_err(StageError::failed)?, rows: rows.len() })
     }
 
     /// Where the regions of a picture are.

@@ -11,6 +11,7 @@ use super::prefetch::prefetch;
 use crate::artifacts::predictions::Prediction;
 use crate::artifacts::view::View;
 use crate::artifacts::weights;
+use crate::host::device;
 use crate::metrics;
 use crate::models::{Config, Model};
 use crate::nn::ParamStore;
@@ -62,7 +63,8 @@ pub(crate) fn score(
     let run = job.inputs.one(RUN)?;
     let fail = |error: candle_core::Error| StageError::input(RUN, run, error);
     let config: Config = weights::read_config(run)?;
-    let params = ParamStore::new(weights::read_tensors(run, device)?, |_| false).map_err(fail)?;
+    let params =
+        ParamStore::new(device::upload(weights::read_tensors(run)?, device)?, |_| false).map_err(fail)?;
     Scores::compute(&*config.build(&params).map_err(fail)?, device, Rows { memes, rows, batch }, job)
 }
 
@@ -134,7 +136,7 @@ impl Scores {
                     places.iter().zip(pairs).for_each(|(&at, pair)| logits[at] = [pair[0], pair[1]]);
                     Ok(())
                 });
-                scored.map_err(|error| StageError::failed(format!("evaluation: {error}")))?;
+                scored.map_err(|error| device::failed("evaluation", &error))?;
             }
             Ok(Self { logits })
         })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use stage_api::StageError;
 use stage_api::testing::{Recorder, run_stage};
 use stages::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
@@ -160,7 +160,7 @@ pub fn values(tensor: &Tensor) -> Vec<u32> {
 }
 
 pub fn tensors(dir: &Path) -> HashMap<String, Tensor> {
-    weights::read_tensors(dir, &Device::Cpu).unwrap()
+    weights::read_tensors(dir).unwrap()
 }
 
 /// Name and content of every file below `dir`.

@@ -24,7 +24,7 @@ fn sorted(tensors: HashMap<String, Tensor>) -> Vec<(String, Tensor)> {
 /// The file MMF loads with `checkpoint.resume_file`.
 pub(super) fn mmf(run: &Path, out: &Path) -> Result<(), StageError> {
     let config: Config = weights::read_config(run)?;
-    let mut tensors = sorted(weights::read_tensors(run, &Device::Cpu)?);
+    let mut tensors = sorted(weights::read_tensors(run)?);
     // The transformers that MMF pins keep this constant among the weights.
     let positions = Tensor::arange(0i64, config.dimensions().positions as i64, &Device::Cpu);
     let positions = positions.and_then(|positions| positions.unsqueeze(0)).map_err(StageError::failed)?;
@@ -45,7 +45,7 @@ pub(super) fn huggingface(run: &Path, out: &Path) -> Result<(), StageError> {
             return Err(StageError::Params(problem));
         }
     };
-    let tensors = weights::read_tensors(run, &Device::Cpu)?;
+    let tensors = weights::read_tensors(run)?;
     let adapters = tensors.keys().any(|name| name.contains("AdaptComb"));
     let about = json!({
         "architectures": ["MemeClassifier"],

@@ -1,16 +1,21 @@
-//! Dimensions of the model, and what follows from them.
+//! Dimensions of the model, what its tensors are called in checkpoints of others, and how dimensions are read off shapes.
 
 use candle_core::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::bert::{EmbeddingDims, LayerSize, Shapes, checks, defaults};
-use super::super::{
-    AdapterPlace, Architecture, Dimensions, Family, Known, Model, ModelOverrides, Origin, Pretrained,
-    SmallConfig, TensorShapes,
+use super::Vilbert;
+use crate::models::bert::{EmbeddingDims, LayerSize};
+use crate::models::checks::{self, defaults};
+use crate::models::shape_inference::{self, TensorShapes};
+use crate::models::{
+    AdapterPlace, Architecture, Dimensions, Family, Known, Model, ModelOverrides, Origin, Parts, Pretrained,
+    SmallConfig,
 };
-use super::{Vilbert, checkpoint_names, shapes};
-use crate::nn::ParamStore;
+use crate::nn::Loader;
+
+/// Widths of an attention head in the paper's model: of the text, and of the regions and of co-attention.
+const HEAD_WIDTHS: (usize, usize) = (64, 128);
 
 /// Dimensions, under the names of the original's configuration: without prefix the text's, `v_` the regions', `bi_` of
 /// co-attention.
@@ -128,64 +133,54 @@ impl Config {
         }
     }
 
-    pub(super) fn words(&self) -> EmbeddingDims {
+    pub(super) fn text(&self) -> EmbeddingDims {
         EmbeddingDims {
             words: self.vocab_size,
             positions: self.max_position_embeddings,
             types: self.type_vocab_size,
             hidden: self.hidden_size,
+            pad: self.pad_token_id,
         }
     }
 
-    pub(super) fn text_layer(&self) -> LayerSize {
+    pub(super) fn text_layer(&self, adapters: bool) -> LayerSize {
         LayerSize {
             hidden: self.hidden_size,
             heads: self.num_attention_heads,
             inner: self.intermediate_size,
             eps: self.layer_norm_eps,
             adapter: "AdaptText",
+            narrow: self.bottleneck(self.hidden_size),
+            adapters_in: if adapters { self.adapter_place.parts() } else { &[] },
         }
     }
 
-    pub(super) fn vision_layer(&self) -> LayerSize {
+    pub(super) fn vision_layer(&self, adapters: bool) -> LayerSize {
         LayerSize {
             hidden: self.v_hidden_size,
             heads: self.v_num_attention_heads,
             inner: self.v_intermediate_size,
             eps: self.layer_norm_eps,
             adapter: "AdaptImg",
+            narrow: self.bottleneck(self.v_hidden_size),
+            adapters_in: match self.adapter_place {
+                AdapterPlace::CoAttention => &[],
+                place if adapters => place.parts(),
+                _ => &[],
+            },
         }
+    }
+
+    /// What happens to the text and to the regions in a layer of co-attention.
+    pub(super) fn co_attention_layers(&self, adapters: bool) -> (LayerSize, LayerSize) {
+        let adapters = adapters && self.adapter_place == AdapterPlace::CoAttention;
+        let vision_parts: &[_] = if adapters { &["v_output"] } else { &[] };
+        (self.text_layer(false), LayerSize { adapters_in: vision_parts, ..self.vision_layer(false) })
     }
 
     /// Width within an adapter of a stream of width `hidden`: 76 and 102 in the paper's model.
     fn bottleneck(&self, hidden: usize) -> usize {
         hidden / self.adapter_divisor.max(1)
-    }
-
-    /// The layer of co-attention `name`.
-    fn co_attention(&self, list: &mut Shapes, name: &str, adapters: bool) {
-        let (text, vision, bi) = (self.hidden_size, self.v_hidden_size, self.bi_hidden_size);
-        for (suffix, width) in [(1, vision), (2, text)] {
-            for part in ["query", "key", "value"] {
-                list.linear(&format!("{name}.biattention.{part}{suffix}"), width, bi);
-            }
-        }
-        for (suffix, width) in [(1, vision), (2, text)] {
-            list.linear(&format!("{name}.biOutput.dense{suffix}"), bi, width);
-            list.norm(&format!("{name}.biOutput.LayerNorm{suffix}"), width);
-            // Stored and counted, never used.
-            list.linear(&format!("{name}.biOutput.q_dense{suffix}"), bi, width);
-        }
-        for (of, width, inner) in
-            [("v", vision, self.v_intermediate_size), ("t", text, self.intermediate_size)]
-        {
-            list.linear(&format!("{name}.{of}_intermediate.dense"), width, inner);
-            list.linear(&format!("{name}.{of}_output.dense"), inner, width);
-            list.norm(&format!("{name}.{of}_output.LayerNorm"), width);
-        }
-        if adapters && self.adapter_place == AdapterPlace::CoAttention {
-            list.adapter(&format!("{name}.v_output.AdaptImg"), vision, self.bottleneck(vision));
-        }
     }
 
     /// Whether the order of layers can be followed, and ends with one of either stream, whose first row the head reads.
@@ -260,36 +255,6 @@ impl Architecture for Config {
         }
     }
 
-    fn base_parameters(&self, adapters: bool) -> Vec<(String, Vec<usize>)> {
-        let mut list = Shapes::default();
-        let (hidden, wide) = (self.hidden_size, self.v_hidden_size);
-        let text = |part: &str| format!("model.bert.embeddings.{part}");
-        list.push(&text("word_embeddings.weight"), &[self.vocab_size, hidden]);
-        list.push(&text("position_embeddings.weight"), &[self.max_position_embeddings, hidden]);
-        list.push(&text("token_type_embeddings.weight"), &[self.type_vocab_size, hidden]);
-        list.norm(&text("LayerNorm"), hidden);
-        let regions = |part: &str| format!("model.bert.v_embeddings.{part}");
-        list.linear(&regions("image_embeddings"), self.v_feature_size, wide);
-        list.linear(&regions("image_location_embeddings"), 5, wide);
-        list.norm(&regions("LayerNorm"), wide);
-        let parts = if adapters { self.adapter_place.parts() } else { &[] };
-        for layer in 0..self.num_hidden_layers {
-            let name = format!("model.bert.encoder.layer.{layer}");
-            list.layer(&name, &self.text_layer(), self.bottleneck(hidden), parts);
-        }
-        let parts = if self.adapter_place == AdapterPlace::CoAttention { &[] } else { parts };
-        for layer in 0..self.v_num_hidden_layers {
-            let name = format!("model.bert.encoder.v_layer.{layer}");
-            list.layer(&name, &self.vision_layer(), self.bottleneck(wide), parts);
-        }
-        for layer in 0..self.t_biattention_id.len() {
-            self.co_attention(&mut list, &format!("model.bert.encoder.c_layer.{layer}"), adapters);
-        }
-        list.linear("model.bert.t_pooler.dense", hidden, self.bi_hidden_size);
-        list.linear("model.bert.v_pooler.dense", wide, self.bi_hidden_size);
-        list.0
-    }
-
     fn change(&mut self, changes: &ModelOverrides) {
         let ModelOverrides { dropout, adapter_divisor, adapter_place } = *changes;
         self.hidden_dropout_prob = dropout.unwrap_or(self.hidden_dropout_prob);
@@ -298,16 +263,16 @@ impl Architecture for Config {
         self.adapter_place = adapter_place.unwrap_or(self.adapter_place);
     }
 
-    fn build(&self, params: &ParamStore) -> Result<Box<dyn Model>> {
-        Ok(Box::new(Vilbert::new(self, params)?))
+    fn load(&self, loader: &Loader, parts: Parts) -> Result<Box<dyn Model>> {
+        Ok(Box::new(Vilbert::load(self, loader, parts)?))
     }
 
     fn own_name(&self, origin: Origin, name: &str) -> Option<String> {
-        checkpoint_names::own(origin, name)
+        own_name(origin, name)
     }
 
     fn is_fresh(&self, origin: Origin, name: &str) -> bool {
-        checkpoint_names::is_fresh(origin, name)
+        is_fresh(origin, name)
     }
 
     fn known(&self) -> Known {
@@ -321,7 +286,7 @@ impl Architecture for Config {
     }
 
     fn set_from_shapes(&mut self, shapes: &TensorShapes, known: &Known) -> std::result::Result<(), String> {
-        shapes::set(self, shapes, known)
+        set_from_shapes(self, shapes, known)
     }
 }
 
@@ -331,4 +296,85 @@ impl Pretrained for Config {
     fn base_size() -> Self {
         Self::base()
     }
+}
+
+/// The name in this model of the tensor `name` of a checkpoint of `origin`; nothing for what is not of the base.
+fn own_name(origin: Origin, name: &str) -> Option<String> {
+    let (prefixes, parts): (&[&str], &[&str]) = match origin {
+        // MMF's spellings now and before.
+        Origin::Itself => (
+            &["model.bert.", "bert.bert."],
+            &["embeddings.", "v_embeddings.", "encoder.", "t_pooler.", "v_pooler."],
+        ),
+        // Its pooler has another shape than the text's here.
+        Origin::Bert => (&["bert.", ""], &["embeddings.", "encoder."]),
+    };
+    let part = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    let is_base = parts.iter().any(|start| part.starts_with(start));
+    is_base.then(|| format!("model.bert.{part}"))
+}
+
+/// Whether checkpoints of `origin` have nothing for this model's tensor `name`.
+fn is_fresh(origin: Origin, name: &str) -> bool {
+    let is_text = name.starts_with("model.bert.embeddings.") || name.starts_with("model.bert.encoder.layer.");
+    origin == Origin::Bert && !is_text
+}
+
+/// Sets every dimension that `shapes` tell; the others as `known` says.
+///
+/// # Errors
+/// A tensor that is missing or is not a matrix; a dimension that neither tells.
+fn set_from_shapes(
+    config: &mut Config,
+    shapes: &TensorShapes,
+    known: &Known,
+) -> std::result::Result<(), String> {
+    let matrix = |name: &str| shape_inference::matrix(shapes, &format!("model.bert.{name}.weight"));
+    let (hidden, wide, both);
+    (config.vocab_size, hidden) = matrix("embeddings.word_embeddings")?;
+    config.max_position_embeddings = matrix("embeddings.position_embeddings")?.0;
+    config.type_vocab_size = matrix("embeddings.token_type_embeddings")?.0;
+    (wide, config.v_feature_size) = matrix("v_embeddings.image_embeddings")?;
+    config.intermediate_size = matrix("encoder.layer.0.intermediate.dense")?.0;
+    config.v_intermediate_size = matrix("encoder.v_layer.0.intermediate.dense")?.0;
+    (both, _) = matrix("encoder.c_layer.0.biattention.query1")?;
+    (config.hidden_size, config.v_hidden_size, config.bi_hidden_size) = (hidden, wide, both);
+
+    let layers = |kind: &str| shape_inference::layers(shapes, &format!("model.bert.encoder.{kind}."));
+    config.num_hidden_layers = layers("layer");
+    config.v_num_hidden_layers = layers("v_layer");
+    let co_attention = layers("c_layer");
+    let first_text = config.num_hidden_layers.saturating_sub(co_attention);
+    let text = || (first_text..config.num_hidden_layers).collect();
+    config.t_biattention_id = known.t_biattention_id.clone().unwrap_or_else(text);
+    let regions = || (0..co_attention).collect();
+    config.v_biattention_id = known.v_biattention_id.clone().unwrap_or_else(regions);
+
+    let (narrow, broad) = HEAD_WIDTHS;
+    config.num_attention_heads =
+        shape_inference::heads(known.num_attention_heads, "num_attention_heads", hidden, narrow)?;
+    config.v_num_attention_heads =
+        shape_inference::heads(known.v_num_attention_heads, "v_num_attention_heads", wide, broad)?;
+    config.bi_num_attention_heads =
+        shape_inference::heads(known.bi_num_attention_heads, "bi_num_attention_heads", both, broad)?;
+
+    let width = |name: &str| {
+        let name = format!("model.bert.encoder.{name}1.weight");
+        shapes.get(&name).and_then(|shape| shape.first().copied())
+    };
+    let adapters = [
+        (hidden, width("layer.0.attention.output.AdaptText")),
+        (hidden, width("layer.0.output.AdaptText")),
+        (wide, width("v_layer.0.attention.output.AdaptImg")),
+        (wide, width("v_layer.0.output.AdaptImg")),
+        (wide, width("c_layer.0.v_output.AdaptImg")),
+    ];
+    let [(_, attention), (_, output), .., (_, co_attention)] = adapters;
+    if let Some(place) = AdapterPlace::from_parts(attention.is_some(), output.is_some()) {
+        config.adapter_place = if co_attention.is_some() { AdapterPlace::CoAttention } else { place };
+        let widths: Vec<(usize, usize)> =
+            adapters.into_iter().filter_map(|(hidden, narrow)| Some((hidden, narrow?))).collect();
+        config.adapter_divisor = shape_inference::adapter_divisor(&widths)?;
+    }
+    Ok(())
 }

@@ -1,13 +1,13 @@
 //! The model as a whole: the golden numbers that MMF's own code gives, the paper's counts, and which parameters get
 //! gradients. That a training step is right is what `tests/parity` shows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use candle_core::{Device, Tensor};
 
-use super::super::{AdapterPlace, Counts, Mode, Start, init_from_pretrained, init_random};
+use super::super::{AdapterPlace, Architecture, Counts, Mode, Start, init_from_pretrained, init_random};
 use super::*;
-use crate::nn::{Kernels, cross_entropy};
+use crate::nn::{Compute, ParamStore, Precision, cross_entropy};
 
 /// The model of the golden numbers: T0 T1 C0 T2 V0 C1 V1 T3.
 fn tiny() -> Config {
@@ -34,7 +34,7 @@ fn tiny() -> Config {
 
 /// Names and shapes with adapters 3 and 4 wide, as for the golden numbers: no divisor gives both.
 fn shapes(adapters: bool) -> Vec<(String, Vec<usize>)> {
-    let mut shapes = tiny().parameters(adapters);
+    let mut shapes = tiny().parameters(Parts { adapters, head: true }).unwrap();
     for (name, shape) in &mut shapes {
         let narrow = match name {
             name if name.contains("AdaptText") => (4, 3),
@@ -60,6 +60,17 @@ fn golden_weights(adapters: bool) -> HashMap<String, Tensor> {
         (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
     };
     shapes.into_iter().enumerate().map(tensor).collect()
+}
+
+/// The weights with adapters as wide as the config's: more units, whose weights are 0, change neither logits nor gradients.
+fn padded(mut weights: HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+    for (name, shape) in tiny().parameters(Mode::Pe.parts()).unwrap() {
+        let Some(tensor) = weights.get_mut(&name) else { continue };
+        for (dim, size) in shape.into_iter().enumerate() {
+            *tensor = tensor.pad_with_zeros(dim, 0, size - tensor.dim(dim).unwrap()).unwrap();
+        }
+    }
+    weights
 }
 
 fn golden_batch() -> Batch {
@@ -88,13 +99,18 @@ fn golden_batch() -> Batch {
     }
 }
 
+fn model(params: &ParamStore) -> Vilbert {
+    Vilbert::load(&tiny(), &Loader::new(params), Parts::of(params)).unwrap()
+}
+
 fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 #[test]
 fn logits_loss_and_gradients_are_the_originals() {
-    for kernels in [Kernels::Fused, Kernels::Composed] {
+    let composed = Compute::composed(&Device::Cpu, Precision::F32).unwrap();
+    for compute in [Compute::for_device(&Device::Cpu, Precision::F32).unwrap(), composed] {
         for (adapters, sizes, logits, loss) in [
             (false, (189, 9_210), [-1.572_226_89, 1.678_412_82, -1.588_930_79, 1.569_766_36], 1.665_130_35),
             (true, (213, 9_670), [-1.554_810_18, 1.558_889_06, -1.608_906_85, 1.767_536_76], 1.595_387_25),
@@ -102,27 +118,28 @@ fn logits_loss_and_gradients_are_the_originals() {
             let weights = golden_weights(adapters);
             let count = weights.values().map(Tensor::elem_count).sum::<usize>();
             assert_eq!((weights.len(), count), sizes);
-            let params = ParamStore::new(weights, |_| true).unwrap().with_kernels(kernels);
-            let model = Vilbert::new(&tiny(), &params).unwrap();
+            let params = ParamStore::new(padded(weights), |_| true).unwrap().with_compute(compute.clone());
+            let model = model(&params);
             let found = model.logits(&golden_batch(), None).unwrap();
             for (found, expected) in values(&found).into_iter().zip(logits) {
-                assert!((f64::from(found) - expected).abs() < 2e-6, "{kernels:?}: {found}, not {expected}");
+                assert!((f64::from(found) - expected).abs() < 2e-6, "{compute:?}: {found}, not {expected}");
             }
             let labels = Tensor::new(&[0u32, 1], &Device::Cpu).unwrap();
-            let found = cross_entropy(&found, &labels).unwrap();
+            let found = cross_entropy(&compute, &found, &labels, 2).unwrap();
             let value = f64::from(found.to_scalar::<f32>().unwrap());
-            assert!((value - loss).abs() < 2e-6, "{kernels:?}: {value}, not {loss}");
+            assert!((value - loss).abs() < 2e-6, "{compute:?}: {value}, not {loss}");
             if !adapters {
                 continue;
             }
-            let grads = found.backward().unwrap();
+            found.backward().unwrap();
+            let grads = params.take_gradients().unwrap();
             let mut norms = [("classifier", 0.0), ("AdaptText", 0.0), ("AdaptImg", 0.0)];
-            for (name, var) in params.trained() {
-                let Some(grad) = grads.get(var) else {
-                    assert!(name.contains("q_dense"), "{kernels:?}: `{name}` gets no gradient");
+            for (name, _) in params.trained() {
+                let Some(grad) = grads.get(name) else {
+                    assert!(name.contains("q_dense"), "{compute:?}: `{name}` gets no gradient");
                     continue;
                 };
-                assert!(!name.contains("q_dense"), "{kernels:?}: `{name}` is used");
+                assert!(!name.contains("q_dense"), "{compute:?}: `{name}` is used");
                 let square: f64 = values(grad).iter().map(|&value| f64::from(value) * f64::from(value)).sum();
                 norms.iter_mut().filter(|(part, _)| name.contains(part)).for_each(|norm| norm.1 += square);
             }
@@ -130,7 +147,7 @@ fn logits_loss_and_gradients_are_the_originals() {
                 norms.into_iter().zip([2.626_097_04, 0.877_545_46, 0.694_674_56])
             {
                 let norm = f64::sqrt(square);
-                assert!((norm - expected).abs() < 1e-5, "{kernels:?}: {part}: {norm}, not {expected}");
+                assert!((norm - expected).abs() < 1e-5, "{compute:?}: {part}: {norm}, not {expected}");
             }
         }
     }
@@ -144,15 +161,23 @@ fn the_papers_model_has_exactly_the_papers_parameters() {
         (Mode::Full, 247_780_354, 247_780_354, 0),
     ];
     for (mode, total, trained, adapters) in expected {
-        assert_eq!(Config::base().counts(mode), Counts { total, trained, adapters }, "{mode}");
+        assert_eq!(Config::base().counts(mode).unwrap(), Counts { total, trained, adapters }, "{mode}");
     }
     let base = Config::base();
-    assert_eq!(base.base_parameters(false).len(), 519);
-    assert_eq!(base.parameters(false).len(), 525);
-    assert_eq!(base.parameters(true).len(), 597);
-    let names: std::collections::BTreeSet<String> =
-        base.parameters(true).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names.len(), 597, "no name occurs twice");
+    let tensors = |parts| base.parameters(parts).unwrap().len();
+    assert_eq!(tensors(Parts::BASE), 519);
+    assert_eq!(tensors(Mode::Full.parts()), 525);
+    assert_eq!(tensors(Mode::Pe.parts()), 597);
+}
+
+#[test]
+fn no_name_and_no_place_of_dropout_occurs_twice() {
+    let listing = Config::base().listing(Mode::Pe.parts()).unwrap();
+    let names: BTreeSet<&String> = listing.parameters.iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 597);
+    let sites: BTreeSet<Site> = listing.sites.iter().map(|path| Site::new(path)).collect();
+    let expected = 3 + 3 * 12 + 3 * 6 + 6 * 6;
+    assert_eq!((listing.sites.len(), sites.len()), (expected, expected));
 }
 
 #[test]
@@ -164,10 +189,10 @@ fn the_published_count_of_adapters_fits_two_places_and_no_other_of_ours() {
         (AdapterPlace::Both, 36),
     ] {
         let config = Config { adapter_place: place, ..Config::base() };
-        let adapters: Vec<_> =
-            config.parameters(true).into_iter().filter(|(name, _)| name.contains("Adapt")).collect();
-        assert_eq!(adapters.len(), 4 * sites, "{place:?}");
-        assert_eq!(config.counts(Mode::Pe).adapters, 2_671_092 * sites as u64 / 18, "{place:?}");
+        let all = config.parameters(Mode::Pe.parts()).unwrap();
+        let adapters = all.iter().filter(|(name, _)| name.contains("Adapt")).count();
+        assert_eq!(adapters, 4 * sites, "{place:?}");
+        assert_eq!(config.counts(Mode::Pe).unwrap().adapters, 2_671_092 * sites as u64 / 18, "{place:?}");
     }
 }
 
@@ -184,10 +209,11 @@ fn adapters_are_read_wherever_the_config_puts_them() {
         let params = ParamStore::new(tensors, |name| Mode::Pe.trains(name)).unwrap();
         let model = config.build(&params).unwrap();
         let labels = Tensor::new(&[0u32, 1], &Device::Cpu).unwrap();
-        let loss = cross_entropy(&model.logits(&golden_batch(), None).unwrap(), &labels).unwrap();
-        let grads = loss.backward().unwrap();
-        for (name, var) in params.trained() {
-            let Some(grad) = grads.get(var) else { panic!("{place:?}: `{name}` gets no gradient") };
+        let logits = model.logits(&golden_batch(), None).unwrap();
+        cross_entropy(params.compute(), &logits, &labels, 2).unwrap().backward().unwrap();
+        let grads = params.take_gradients().unwrap();
+        for (name, _) in params.trained() {
+            let Some(grad) = grads.get(name) else { panic!("{place:?}: `{name}` gets no gradient") };
             // Of what follows a ReLU all may be shut.
             let moves = values(grad).iter().any(|&value| value != 0.0);
             assert!(moves || !name.ends_with("2.bias"), "{place:?}: `{name}` gets only zeros");
@@ -218,7 +244,7 @@ fn impossible_dimensions_are_refused_by_name() {
 #[test]
 fn a_batch_that_does_not_fit_is_refused() {
     let params = ParamStore::new(golden_weights(false), |_| false).unwrap();
-    let model = Vilbert::new(&tiny(), &params).unwrap();
+    let model = model(&params);
     let mut batch = golden_batch();
     batch.mask = batch.mask.narrow(1, 0, 8).unwrap();
     assert!(model.logits(&batch, None).unwrap_err().to_string().contains("mask"));
@@ -229,10 +255,10 @@ fn a_batch_that_does_not_fit_is_refused() {
 
 #[test]
 fn the_text_alone_is_encoded_as_with_the_regions() {
-    let params = ParamStore::new(golden_weights(true), |_| false).unwrap();
-    let model = Vilbert::new(&tiny(), &params).unwrap();
+    let params = ParamStore::new(padded(golden_weights(true)), |_| false).unwrap();
+    let model = model(&params);
     let (streams, biases) = model.embed(&golden_batch(), None).unwrap();
-    let both = model.encoder.first_rows(streams, &biases, None).unwrap();
+    let both = model.encoder(streams, &biases, Output::FirstRows, None).unwrap();
     let text = model.encode(&golden_batch(), None).unwrap();
     assert_eq!(text.dims(), [2, 5, 8]);
     let first = text.narrow(1, 0, 1).unwrap();

@@ -1,16 +1,18 @@
-//! Dimensions of the model, and what follows from them.
+//! Dimensions of the model, what its tensors are called in checkpoints of others, and how dimensions are read off shapes.
 
 use candle_core::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::bert::{EmbeddingDims, LayerSize, Shapes, checks, defaults, shape_inference};
-use super::super::{
-    AdapterPlace, Architecture, Dimensions, Family, Known, Model, ModelOverrides, Origin, Pretrained,
-    SmallConfig, TensorShapes,
+use super::VisualBert;
+use crate::models::bert::{EmbeddingDims, LayerSize};
+use crate::models::checks::{self, defaults};
+use crate::models::shape_inference::{self, TensorShapes};
+use crate::models::{
+    AdapterPlace, Architecture, Dimensions, Family, Known, Model, ModelOverrides, Origin, Parts, Pretrained,
+    SmallConfig,
 };
-use super::{VisualBert, checkpoint_names};
-use crate::nn::ParamStore;
+use crate::nn::Loader;
 
 /// Width of an attention head of the paper's model.
 const HEAD_WIDTH: usize = 64;
@@ -101,22 +103,25 @@ impl Config {
         self.hidden_size / self.adapter_divisor.max(1)
     }
 
-    pub(super) fn words(&self) -> EmbeddingDims {
+    pub(super) fn text(&self) -> EmbeddingDims {
         EmbeddingDims {
             words: self.vocab_size,
             positions: self.max_position_embeddings,
             types: self.type_vocab_size,
             hidden: self.hidden_size,
+            pad: self.pad_token_id,
         }
     }
 
-    pub(super) fn layer(&self) -> LayerSize {
+    pub(super) fn layer(&self, adapters: bool) -> LayerSize {
         LayerSize {
             hidden: self.hidden_size,
             heads: self.num_attention_heads,
             inner: self.intermediate_size,
             eps: self.layer_norm_eps,
             adapter: "AdaptComb",
+            narrow: self.bottleneck(),
+            adapters_in: if adapters { self.adapter_place.parts() } else { &[] },
         }
     }
 }
@@ -160,26 +165,6 @@ impl Architecture for Config {
         }
     }
 
-    fn base_parameters(&self, adapters: bool) -> Vec<(String, Vec<usize>)> {
-        let mut list = Shapes::default();
-        let hidden = self.hidden_size;
-        let name = |part: &str| format!("model.bert.embeddings.{part}");
-        list.push(&name("word_embeddings.weight"), &[self.vocab_size, hidden]);
-        list.push(&name("position_embeddings.weight"), &[self.max_position_embeddings, hidden]);
-        list.push(&name("token_type_embeddings.weight"), &[self.type_vocab_size, hidden]);
-        list.norm(&name("LayerNorm"), hidden);
-        list.push(&name("token_type_embeddings_visual.weight"), &[self.type_vocab_size, hidden]);
-        list.push(&name("position_embeddings_visual.weight"), &[self.max_position_embeddings, hidden]);
-        list.linear(&name("projection"), self.visual_embedding_dim, hidden);
-        let parts = if adapters { self.adapter_place.parts() } else { &[] };
-        for layer in 0..self.num_hidden_layers {
-            let name = format!("model.bert.encoder.layer.{layer}");
-            list.layer(&name, &self.layer(), self.bottleneck(), parts);
-        }
-        list.linear("model.bert.pooler.dense", hidden, hidden);
-        list.0
-    }
-
     fn init_from(&self, name: &str) -> String {
         // The visual position and type tables are copies of the text's.
         name.replace("embeddings_visual", "embeddings")
@@ -193,16 +178,16 @@ impl Architecture for Config {
         self.adapter_place = adapter_place.unwrap_or(self.adapter_place);
     }
 
-    fn build(&self, params: &ParamStore) -> Result<Box<dyn Model>> {
-        Ok(Box::new(VisualBert::new(self, params)?))
+    fn load(&self, loader: &Loader, parts: Parts) -> Result<Box<dyn Model>> {
+        Ok(Box::new(VisualBert::load(self, loader, parts)?))
     }
 
     fn own_name(&self, origin: Origin, name: &str) -> Option<String> {
-        checkpoint_names::own(origin, name)
+        own_name(origin, name)
     }
 
     fn is_fresh(&self, origin: Origin, name: &str) -> bool {
-        checkpoint_names::is_fresh(origin, name)
+        is_fresh(origin, name)
     }
 
     fn known(&self) -> Known {
@@ -245,10 +230,37 @@ impl Pretrained for Config {
     }
 }
 
+/// The name in this model of the tensor `name` of a checkpoint of `origin`; nothing for what is not of the base.
+fn own_name(origin: Origin, name: &str) -> Option<String> {
+    let part = match origin {
+        // MMF's spellings now and before, then Hugging Face's.
+        Origin::Itself => ["model.bert.", "bert.bert.", "visual_bert."]
+            .iter()
+            .find_map(|prefix| name.strip_prefix(prefix))?,
+        Origin::Bert => name.strip_prefix("bert.").unwrap_or(name),
+    };
+    if !["embeddings.", "encoder.", "pooler."].iter().any(|start| part.starts_with(start)) {
+        return None;
+    }
+    let part = part
+        .replace(".visual_position_embeddings.", ".position_embeddings_visual.")
+        .replace(".visual_token_type_embeddings.", ".token_type_embeddings_visual.")
+        .replace(".visual_projection.", ".projection.");
+    Some(format!("model.bert.{part}"))
+}
+
+/// Whether checkpoints of `origin` have nothing for this model's tensor `name`.
+fn is_fresh(origin: Origin, name: &str) -> bool {
+    origin == Origin::Bert && (name.contains("embeddings_visual") || name.contains("embeddings.projection"))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::super::{Counts, Mode};
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::models::{Counts, Mode};
+    use crate::nn::Site;
 
     #[test]
     fn impossible_dimensions_are_refused_by_name() {
@@ -280,25 +292,25 @@ mod tests {
             (Mode::Pe, 113_455_250, 2_004_626, 1_410_960),
         ];
         for (mode, total, trained, adapters) in expected {
-            assert_eq!(base.counts(mode), Counts { total, trained, adapters }, "{mode}");
+            assert_eq!(base.counts(mode).unwrap(), Counts { total, trained, adapters }, "{mode}");
         }
     }
 
     #[test]
     fn the_papers_model_has_as_many_tensors_as_its_checkpoint() {
         let base = Config::base();
-        assert_eq!(base.base_parameters(false).len(), 203);
-        assert_eq!(base.parameters(false).len(), 203 + 6);
-        assert_eq!(base.parameters(true).len(), 203 + 6 + 48);
+        let tensors = |parts| base.parameters(parts).unwrap().len();
+        assert_eq!(tensors(Parts::BASE), 203);
+        assert_eq!(tensors(Mode::Full.parts()), 203 + 6);
+        assert_eq!(tensors(Mode::Pe.parts()), 203 + 6 + 48);
     }
 
     #[test]
-    fn no_name_occurs_twice() {
-        let mut names: Vec<String> =
-            Config::base().parameters(true).into_iter().map(|(name, _)| name).collect();
-        let all = names.len();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), all);
+    fn no_name_and_no_place_of_dropout_occurs_twice() {
+        let listing = Config::base().listing(Mode::Pe.parts()).unwrap();
+        let names: BTreeSet<&String> = listing.parameters.iter().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), listing.parameters.len());
+        let sites: BTreeSet<Site> = listing.sites.iter().map(|path| Site::new(path)).collect();
+        assert_eq!((listing.sites.len(), sites.len()), (2 + 3 * 12, 2 + 3 * 12));
     }
 }

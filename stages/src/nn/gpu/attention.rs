@@ -41,22 +41,18 @@ macro_rules! kernels {
 }
 
 /// The narrowest first.
-const KERNELS: [Kernels; 4] = [
-    kernels!(16, (64, 128)),
-    kernels!(32, (64, 128)),
-    kernels!(64, (64, 128)),
-    kernels!(128, (32, 64)),
-];
+const KERNELS: [Kernels; 4] =
+    [kernels!(16, (64, 128)), kernels!(32, (64, 128)), kernels!(64, (64, 128)), kernels!(128, (32, 64))];
 
 /// The kernels for heads of `width`.
 ///
 /// # Errors
-/// There are none.
+/// A head that is too wide.
 fn kernels(width: usize) -> Result<&'static Kernels> {
-    let found = KERNELS.iter().find(|kernels| width <= kernels.width && width.is_multiple_of(4));
+    let found = KERNELS.iter().find(|kernels| width <= kernels.width);
     let widest = KERNELS[KERNELS.len() - 1].width;
     found.ok_or_else(|| {
-        Error::msg(format!("attention on a GPU needs heads of a width that 4 divides, at most {widest}, not {width}"))
+        Error::msg(format!("attention on a GPU takes heads of at most {widest} columns, not {width}"))
     })
 }
 

@@ -400,13 +400,7 @@ impl Backend for Gpu {
         Ok(out)
     }
 
-    fn add_to_first_rows(
-        &self,
-        x: &mut Buffer,
-        rows: View<'_>,
-        length: usize,
-        width: usize,
-    ) -> Result<()> {
+    fn add_to_first_rows(&self, x: &mut Buffer, rows: View<'_>, length: usize, width: usize) -> Result<()> {
         let batch = x.len() / length;
         let args = args![x.at().writing(batch * width), rows, batch, length / width, width];
         self.launch("add_first_rows", Geometry::matrix(batch, width), args)

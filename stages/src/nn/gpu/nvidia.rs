@@ -86,7 +86,8 @@ impl Nvidia {
         if context.has_async_alloc() {
             keep_freed_memory(context.cu_device())?;
         }
-        let compiled: Vec<Ptx> = SOURCES.par_iter().map(|source| compile(source, capability)).collect::<Result<_>>()?;
+        let compiled: Vec<Ptx> =
+            SOURCES.par_iter().map(|source| compile(source, capability)).collect::<Result<_>>()?;
         let mut kernels = HashMap::new();
         for (source, compiled) in SOURCES.iter().zip(compiled) {
             let module = context.load_module(compiled).w()?;
@@ -135,7 +136,10 @@ fn compile(source: &Source, (major, minor): (i32, i32)) -> Result<Ptx> {
             CompileError::CompileError { log, .. } => log.to_string_lossy().into_owned(),
             _ => error.to_string(),
         };
-        Error::msg(format!("NVRTC cannot compile {} for compute capability {major}.{minor}: {reason}", source.file))
+        Error::msg(format!(
+            "NVRTC cannot compile {} for compute capability {major}.{minor}: {reason}",
+            source.file
+        ))
     })
 }
 

@@ -44,9 +44,9 @@ impl Way {
         match precision {
             Precision::F32 if splits && has_tf32 => Ok(Self::Split),
             Precision::F32 => Ok(Self::Plain(Numbers::F32)),
-            _ if !has_tf32 => {
-                Err(Error::msg("tf32 and bf16 need a GPU of compute capability 8.0 or later; f32 runs on this one"))
-            }
+            _ if !has_tf32 => Err(Error::msg(
+                "tf32 and bf16 need a GPU of compute capability 8.0 or later; f32 runs on this one",
+            )),
             Precision::Tf32 => Ok(Self::Plain(Numbers::Tf32)),
             Precision::Bf16 => Ok(Self::Rounded),
         }
@@ -303,7 +303,11 @@ impl Gpu {
     ) -> Result<(Buffer, usize)> {
         let parts = Geometry::sums_of(rows);
         let mut partial = self.driver.alloc(parts * columns)?;
-        self.launch("column_sums", Geometry::sums(rows, columns), args![&mut partial, x, rows, columns, stride])?;
+        self.launch(
+            "column_sums",
+            Geometry::sums(rows, columns),
+            args![&mut partial, x, rows, columns, stride],
+        )?;
         Ok((partial, parts))
     }
 
@@ -448,7 +452,16 @@ impl Gpu {
             Way::Plain(numbers) => {
                 let is_inner_major = strides.1 == 1;
                 let stride = if is_inner_major { strides.0 } else { strides.1 };
-                Ok(Ready { numbers, memory: None, lent, stride, is_inner_major, batch_stride: 0, inner, batch: 1 })
+                Ok(Ready {
+                    numbers,
+                    memory: None,
+                    lent,
+                    stride,
+                    is_inner_major,
+                    batch_stride: 0,
+                    inner,
+                    batch: 1,
+                })
             }
             Way::Split => {
                 let cut = inner.div_ceil(inner.div_ceil(CUT)).next_multiple_of(ALIGNED);

@@ -85,7 +85,7 @@ impl Stage for Regions {
         let weights_dir = job.inputs.one("detector")?;
         let device = device::open(&job.host.device)?;
         let config: Config = weights::read_config(weights_dir)?;
-        let tensors = weights::read_tensors(weights_dir, &device)?;
+        let tensors = device::upload(weights::read_tensors(weights_dir)?, &device)?;
         let detector = FasterRcnn::load(&config, &VarBuilder::from_tensors(tensors, DType::F32, &device))
             .map_err(|error| StageError::input("detector", weights_dir, error))?;
         let names = picture_names(images)?;
@@ -199,7 +199,7 @@ impl Work<'_> {
         let regions = self
             .detector
             .detect(&picture, self.layout.max_regions)
-            .map_err(|error| StageError::failed(format!("{}: {error}", path.display())))?;
+            .map_err(|error| device::failed(path.display(), &error))?;
         let regions = PictureRegions {
             boxes: regions.iter().map(|region| region.corners).collect(),
             scores: regions.iter().map(|region| region.confidence).collect(),

@@ -68,7 +68,7 @@ impl Tool for ShowRegions {
         let dir = context.results.output(&args.detector)?;
         let device = device::open(&context.host.device)?;
         let config: Config = weights::read_config(&dir)?;
-        let tensors = weights::read_tensors(&dir, &device)?;
+        let tensors = device::upload(weights::read_tensors(&dir)?, &device)?;
         let detector = FasterRcnn::load(&config, &VarBuilder::from_tensors(tensors, DType::F32, &device))
             .map_err(|error| StageError::input("detector", &dir, error))?;
         let classes = dir.join("classes.json");
@@ -79,7 +79,7 @@ impl Tool for ShowRegions {
             let picture = read_picture(path).map_err(unreadable)?;
             let regions = detector
                 .detect(&picture, usize::from(args.most))
-                .map_err(|error| StageError::failed(format!("{}: {error}", path.display())))?;
+                .map_err(|error| device::failed(path.display(), &error))?;
             let named: Vec<(String, Region)> =
                 regions.into_iter().map(|region| (name(&names, region.object), region)).collect();
             let out = target(path, args.out.as_deref())?;

@@ -10,8 +10,8 @@ use stage_api::{Job, Port, Stage, StageError};
 
 use crate::reports::caption::Profile;
 use crate::reports::evaluation;
-use crate::reports::paper_results::{self, DATASETS, Paper, Quantities};
-use crate::reports::table::{Column, Table};
+use crate::reports::paper_results::{self, DATASETS, Paper};
+use crate::reports::table::{Cell, Column, Table};
 
 pub use tool::CheckClaims;
 
@@ -37,7 +37,8 @@ impl Stage for Claims {
         let paper = Paper::read(inputs.one("published")?, inputs.one("quoted")?, inputs.one("splits")?)?;
         let second = paper_results::read_quantities(inputs.one("vilbert")?)?;
         let runs = evaluation::read(&inputs.all("runs"))?;
-        Ok(table(&paper, &second, &runs, profile).write(job.out)?)
+        let parameters = rows::of_parameters(&paper, &second).map_err(StageError::failed)?;
+        Ok(table(&paper, parameters, &runs, profile).write(job.out)?)
     }
 }
 
@@ -47,11 +48,11 @@ const NAME: &str = "claims";
 const CLAIM: [&str; 2] = ["claim", "dataset"];
 const VERDICT: &str = "verdict";
 
-fn table(paper: &Paper, second: &[Quantities], runs: &evaluation::Runs, profile: &Profile) -> Table {
+/// The table that begins with the rows `all`.
+fn table(paper: &Paper, mut all: Vec<Vec<Cell>>, runs: &evaluation::Runs, profile: &Profile) -> Table {
     let (logs, ours) = ("in its own logs", "in this run");
     let in_group =
         |key: &str, group: &str| Column { group: group.to_owned(), ..Column::words(key, "Verdict") };
-    let mut all = rows::of_parameters(paper, second);
     for (dataset, _) in DATASETS {
         all.extend(rows::Of { paper, runs, dataset }.all());
     }

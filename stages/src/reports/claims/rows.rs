@@ -55,11 +55,14 @@ fn percent(quoted: Quoted) -> String {
 }
 
 /// The claims about the number of parameters.
-pub fn of_parameters(paper: &Paper, second: &[Quantities]) -> Vec<Vec<Cell>> {
+///
+/// # Errors
+/// Only if counting fails.
+pub fn of_parameters(paper: &Paper, second: &[Quantities]) -> candle_core::Result<Vec<Vec<Cell>>> {
     let quote = |claim| paper.quotes(claim).next().map(|quote| quote.value);
     let logged = |mode| paper.runs.iter().find(|run| run.mode == mode);
     let model = Family::VisualBert.base();
-    let (pe, full) = (model.counts(Mode::Pe), model.counts(Mode::Full));
+    let (pe, full) = (model.counts(Mode::Pe)?, model.counts(Mode::Full)?);
     let share = |part: u64, whole: u64| part as f64 / whole as f64;
     let found = |value: Option<f64>, quoted: Option<Quoted>, places| match value {
         Some(value) => {
@@ -103,7 +106,7 @@ pub fn of_parameters(paper: &Paper, second: &[Quantities]) -> Vec<Vec<Cell>> {
     if let Some(quoted) = quote(Claim::IncreaseVilbert) {
         let pe = second.iter().find(|row| row.mode == "pe");
         let logs = pe.map(|pe| share(pe.adapters, pe.total_parameters));
-        let ours = Family::Vilbert.base().counts(Mode::Pe);
+        let ours = Family::Vilbert.base().counts(Mode::Pe)?;
         rows.push(row(
             format!("PE adds {} of parameters to ViLBERT", percent(quoted)),
             "",
@@ -112,7 +115,7 @@ pub fn of_parameters(paper: &Paper, second: &[Quantities]) -> Vec<Vec<Cell>> {
             found(Some(share(ours.adapters, ours.total)), Some(quoted), 3),
         ));
     }
-    rows
+    Ok(rows)
 }
 
 /// The claims about one data set.

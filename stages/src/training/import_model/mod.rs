@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::weights;
-use crate::models::{self, Config, Family, Pretrained};
+use crate::models::{self, Config, Family, Parts, Pretrained};
 use checkpoint::Checkpoint;
 use from::From;
 pub use run::ImportRun;
@@ -94,7 +94,8 @@ impl<C: Pretrained> Stage for Import<C> {
         let refuse = |problem: String| StageError::input("archive", &archive, problem);
         let file = archive::unpacked(&archive, job)?;
         let checkpoint = Checkpoint::open(&file).map_err(refuse)?;
-        let (expected, origin) = (params.config.base_parameters(false), params.from.origin());
+        let expected = params.config.parameters(Parts::BASE).map_err(StageError::failed)?;
+        let origin = params.from.origin();
         let names = TensorNames::sort(checkpoint.names(), |name| params.config.own_name(origin, name))
             .map_err(refuse)?;
         let (fresh, expected): (Vec<_>, Vec<_>) =

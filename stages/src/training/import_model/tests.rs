@@ -27,9 +27,9 @@ fn import(archive: &Path, visual: usize, out: &Path) -> Result<(), StageError> {
 }
 
 fn holds_the_base(out: &Path) {
-    let tensors = weights::read_tensors(out, &Device::Cpu).unwrap();
+    let tensors = weights::read_tensors(out).unwrap();
     let config: Config = weights::read_config(out).unwrap();
-    let expected = config.base_parameters(false);
+    let expected = config.parameters(Parts::BASE).unwrap();
     assert_eq!(tensors.len(), expected.len());
     // The fixture lists tensors in the model's own order: element i of tensor n is 1000·n + i.
     for (place, (name, shape)) in expected.iter().enumerate() {
@@ -110,7 +110,7 @@ fn any_bert_becomes_a_base_with_visual_tables_like_its_texts() {
             let settings =
                 format!("(config: ({SMALL}, visual_embedding_dim: 3), from: \"bert\", seed: {seed})");
             run_stage(&Import::<visual_bert::Config>::new(), &settings, &[("archive", &file)], &out).unwrap();
-            weights::read_tensors(&out, &Device::Cpu).unwrap()
+            weights::read_tensors(&out).unwrap()
         };
         let (found, other) = (bert(1, "a"), bert(2, "b"));
         assert_eq!(found.len(), 9 + 16 + 2);
@@ -178,13 +178,13 @@ fn import_vilbert(
     let out = dir.join("out");
     run_stage(&Import::<vilbert::Config>::new(), &params, &[("archive", &file)], &out)?;
     assert_eq!(weights::read_config::<Config>(&out).unwrap(), Config::Vilbert(vilbert()));
-    Ok(weights::read_tensors(&out, &Device::Cpu).unwrap())
+    Ok(weights::read_tensors(&out).unwrap())
 }
 
 #[test]
 fn a_vilbert_is_taken_by_its_exact_names() {
     let dir = tempfile::tempdir().unwrap();
-    let base = vilbert().base_parameters(false);
+    let base = vilbert().parameters(Parts::BASE).unwrap();
     // As MMF saves it: pretraining heads and a buffer with the base.
     let mut names = base.clone();
     names.push(("model.cls.predictions.bias".to_owned(), vec![5]));
@@ -204,7 +204,7 @@ fn a_vilbert_is_taken_by_its_exact_names() {
 fn a_bert_gives_a_vilbert_its_text() {
     let dir = tempfile::tempdir().unwrap();
     let is_text = |name: &str| name.contains("bert.embeddings.") || name.contains("encoder.layer.");
-    let base = vilbert().base_parameters(false);
+    let base = vilbert().parameters(Parts::BASE).unwrap();
     let text = base.iter().filter(|(name, _)| is_text(name));
     let mut names: Vec<_> =
         text.map(|(name, shape)| (name.replace("model.bert.", "bert."), shape.clone())).collect();

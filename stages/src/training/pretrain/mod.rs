@@ -24,7 +24,10 @@ use crate::artifacts::samples::Split;
 use crate::artifacts::{weights, write_json};
 use crate::host::device;
 use crate::models::{self, Batch, MlmHead, Model, SmallConfig};
-use crate::nn::{AdamW, Dropout, DropoutAt, ParamStore, cross_entropy, decays, rng, tune_allocator};
+use crate::nn::{
+    AdamW, Compute, Dropout, DropoutAt, Loader, ParamStore, cross_entropy, decays, rng, select_rows,
+    tune_allocator,
+};
 use crate::training::dataset::{MemeDataset, REGIONS, TOKENS};
 use crate::training::prefetch::prefetch;
 use crate::training::sampler::{BatchSampler, Order};
@@ -87,20 +90,21 @@ impl Stage for Pretrain {
         };
 
         // Model.
-        let mut tensors =
-            models::init_random(&*config, settings.seed, &device).map_err(StageError::failed)?;
+        let setup_failed = |error| device::failed("setting up the model", &error);
+        let mut tensors = models::init_random(&*config, settings.seed, &device).map_err(setup_failed)?;
         let head = models::init_mlm_head(&*config, settings.seed, &device);
-        tensors.extend(head.map_err(StageError::failed)?);
-        let params = ParamStore::new(tensors, |_| true).map_err(StageError::failed)?;
-        let model = config.build(&params).map_err(StageError::failed)?;
-        let head = MlmHead::new(&*config, &params).map_err(StageError::failed)?;
-        let guesser = Guesser { model: &*model, head: &head, device: &device };
+        tensors.extend(head.map_err(setup_failed)?);
+        let params = ParamStore::new(tensors, |_| true).map_err(setup_failed)?;
+        let model = config.build(&params).map_err(setup_failed)?;
+        let head = MlmHead::load(&Loader::new(&params), &config.dimensions()).map_err(setup_failed)?;
+        let compute = params.compute();
+        let guesser = Guesser { model: &*model, head: &head, compute, device: &device };
 
-        // Optimiser.
-        let mut optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(StageError::failed)?;
+        // Optimizer.
+        let mut optimizer = AdamW::new(&params, settings.adamw(), decays).map_err(setup_failed)?;
         let schedule =
             LinearSchedule { peak: settings.lr, warm_up: settings.warm_up, updates: settings.updates };
-        let dropout = Dropout::new(settings.dropout, settings.seed).map_err(StageError::failed)?;
+        let dropout = Dropout::new(settings.dropout, settings.seed).map_err(setup_failed)?;
 
         // Loop.
         let mut sampler = BatchSampler::new(&train_rows, settings.batch, Order::Shuffled, settings.seed);
@@ -118,12 +122,14 @@ impl Stage for Pretrain {
                     let Some(guess) = guesser.guess(&task?, Some(&dropout.at(update)))? else {
                         return Ok(None);
                     };
-                    let loss = cross_entropy(&guess.logits, &guess.targets)?;
-                    optimizer.step(&loss.backward()?, schedule.after(update - 1))?;
-                    Ok(Some((f64::from(loss.to_scalar::<f32>()?), guess.targets.dim(0)?)))
+                    let masked = guess.targets.dim(0)?;
+                    let loss = cross_entropy(compute, &guess.logits, &guess.targets, masked)?;
+                    loss.backward()?;
+                    optimizer.step(schedule.after(update - 1))?;
+                    Ok(Some((compute.sum(&[loss])?, masked)))
                 };
                 let learnt = learn(&mut optimizer)
-                    .map_err(|error| StageError::failed(format!("update {update}: {error}")))?;
+                    .map_err(|error| device::failed(format_args!("update {update}"), &error))?;
                 if let Some((loss, masked)) = learnt {
                     if !loss.is_finite() {
                         let problem = format!("the loss of update {update} is {loss}; a lower lr may help");
@@ -186,6 +192,7 @@ struct Task {
 struct Guesser<'a> {
     model: &'a dyn Model,
     head: &'a MlmHead,
+    compute: &'a Compute,
     device: &'a Device,
 }
 
@@ -214,7 +221,7 @@ impl Guesser<'_> {
             return Ok(None);
         }
         let places = Tensor::new(places, states.device())?;
-        let masked = states.flatten(0, 1)?.index_select(&places, 0)?;
+        let masked = select_rows(self.compute, &states.flatten(0, 1)?, &places)?;
         let targets = Tensor::new(targets, states.device())?;
         Ok(Some(Guess { logits: self.head.logits(&masked)?, targets }))
     }
@@ -234,10 +241,15 @@ impl Guesser<'_> {
                     let words = targets.dim(0)? as f64;
                     let hits = logits.argmax(1)?.eq(&targets)?.to_vec1::<u8>()?;
                     let hits = hits.iter().map(|&hit| f64::from(hit)).sum::<f64>();
-                    let loss = f64::from(cross_entropy(&logits, &targets)?.to_scalar::<f32>()?);
+                    let loss = self.compute.sum(&[cross_entropy(
+                        self.compute,
+                        &logits,
+                        &targets,
+                        targets.dim(0)?,
+                    )?])?;
                     Ok(Some((loss * words, hits, words)))
                 };
-                let scored = score().map_err(|error| StageError::failed(format!("validation: {error}")))?;
+                let scored = score().map_err(|error| device::failed("validation", &error))?;
                 if let Some((batch_loss, batch_right, batch_words)) = scored {
                     loss += batch_loss;
                     right += batch_right;

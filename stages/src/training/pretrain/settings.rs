@@ -137,7 +137,7 @@ impl PretrainParams {
         View { max_text: self.max_text, max_regions: self.max_regions, ablation: Ablation::None }
     }
 
-    /// The optimiser's constants.
+    /// The optimizer's constants.
     pub(super) fn adamw(&self) -> AdamWConfig {
         AdamWConfig { weight_decay: self.weight_decay, ..AdamWConfig::default() }
     }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use candle_core::{Device, Result, Tensor};
 
 use crate::artifacts::history::ValPoint;
-use crate::nn::ParamStore;
+use crate::nn::{Param, ParamStore};
 
 /// The best validation so far, with copies of the trained tensors.
 #[derive(Default)]
@@ -18,8 +18,8 @@ impl BestCheckpoint {
         if self.0.as_ref().is_none_or(|(best, _)| point.roc_auc > best.roc_auc) {
             // The optimizer changes variables in place, so their values have to be copied; and into host memory:
             // the device's is what a large model runs short of.
-            let copy = |(name, var): (&str, &candle_core::Var)| {
-                Ok((name.to_owned(), var.as_detached_tensor().to_device(&Device::Cpu)?.copy()?))
+            let copy = |(name, param): (&str, &Param)| {
+                Ok((name.to_owned(), param.value().detach().to_device(&Device::Cpu)?.copy()?))
             };
             self.0 = Some((point, params.trained().map(copy).collect::<Result<_>>()?));
         }
@@ -54,8 +54,6 @@ impl BestCheckpoint {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Var;
-
     use super::*;
 
     fn offered(aucs: &[f64]) -> (u64, f32) {
@@ -63,8 +61,8 @@ mod tests {
         let params = ParamStore::new(start, |_| true).unwrap();
         let mut best = BestCheckpoint::default();
         for (at, &roc_auc) in aucs.iter().enumerate() {
-            let var: &Var = params.trained().next().unwrap().1;
-            var.set(&Tensor::new(&[at as f32], &Device::Cpu).unwrap()).unwrap();
+            let param = params.trained().next().unwrap().1;
+            param.set(&Tensor::new(&[at as f32], &Device::Cpu).unwrap()).unwrap();
             let point = ValPoint { update: at as u64, loss: 0.0, roc_auc, accuracy: 0.0, f1: 0.0 };
             best.update(point, &params).unwrap();
         }

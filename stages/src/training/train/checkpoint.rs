@@ -49,7 +49,7 @@ pub(super) struct Saved {
     pub state: State,
     /// The trained parameters.
     pub trained: HashMap<String, Tensor>,
-    /// The optimiser's state.
+    /// The optimizer's state.
     pub moments: HashMap<String, Momentum>,
     /// The best validation so far.
     pub best: BestCheckpoint,
@@ -86,8 +86,8 @@ pub(super) fn write(
     best: &BestCheckpoint,
 ) -> Result<State> {
     let mut tensors = Vec::new();
-    for (name, var) in params.trained() {
-        tensors.push((format!("{TRAINED}{name}"), var.as_detached_tensor()));
+    for (name, param) in params.trained() {
+        tensors.push((format!("{TRAINED}{name}"), param.value().detach()));
     }
     let mut updates = BTreeMap::new();
     for (name, Momentum { m, v, updates: done }) in moments {

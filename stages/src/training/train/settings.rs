@@ -6,7 +6,7 @@ use stage_api::ParamEnum;
 
 use crate::artifacts::view::{Ablation, View};
 use crate::models::{AdapterPlace, Mode, ModelOverrides, Start};
-use crate::nn::{AdamWConfig, Kernels};
+use crate::nn::{self, AdamWConfig};
 use crate::training::sampler::Order;
 
 /// How to train.
@@ -30,8 +30,9 @@ pub(crate) struct TrainParams {
     /// weights' config decides when absent (`"output"` in the paper).
     #[serde(default)]
     pub adapter_place: Option<AdapterPlace>,
-    /// `"f32"`, or `"bf16"`: matrix products of rounded factors in training, faster on a GPU that has them. Trained
-    /// tensors, the optimiser and every validation stay in f32.
+    /// What the factors of matrix products in training are rounded to: `"f32"`, not at all; `"tf32"` (10 bits of
+    /// mantissa) or `"bf16"` (7 bits), faster on a GPU that has them. Trained tensors, the optimizer and every
+    /// validation stay in f32.
     #[serde(default)]
     pub precision: Precision,
     /// Rows an update.
@@ -95,8 +96,20 @@ pub(crate) enum Precision {
     /// Not at all.
     #[default]
     F32,
+    /// TF32.
+    Tf32,
     /// bfloat16.
     Bf16,
+}
+
+impl From<Precision> for nn::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Tf32 => Self::Tf32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 mod defaults {
@@ -182,20 +195,12 @@ impl TrainParams {
         ModelOverrides { dropout, adapter_divisor, adapter_place }
     }
 
-    /// What computes a training step, where `fastest` is what the device offers.
-    pub(super) fn kernels(&self, fastest: Kernels) -> Kernels {
-        match self.precision {
-            Precision::F32 => fastest,
-            Precision::Bf16 => Kernels::Bf16,
-        }
-    }
-
     /// What of a meme the model is shown.
     pub(super) fn view(&self) -> View {
         View { max_text: self.max_text, max_regions: self.max_regions, ablation: self.ablation }
     }
 
-    /// The optimiser's constants.
+    /// The optimizer's constants.
     pub(super) fn adamw(&self) -> AdamWConfig {
         AdamWConfig { betas: self.betas, eps: self.eps, weight_decay: self.weight_decay }
     }

@@ -108,7 +108,9 @@ fn row_major(factor: &Factor<'_>, numbers: Numbers, p: usize, count: usize, inne
         Numbers::Tf32 => {
             places.map(|place| f32::from_bits(read(at.writing(end))[place].to_bits() & !0x1fff)).collect()
         }
-        Numbers::Bf16 => places.map(|place| f32::from_bits(u32::from(halves(at, end)[place]) << 16)).collect(),
+        Numbers::Bf16 => {
+            places.map(|place| f32::from_bits(u32::from(halves(at, end)[place]) << 16)).collect()
+        }
     }
 }
 

@@ -44,7 +44,13 @@ struct Expected {
     gradients: [Vec<f64>; 3],
 }
 
-fn expected(shape: &AttentionShape, of: &Projections<&[f32]>, bias: &[f32], mask: Option<Mask>, grad: &[f32]) -> Expected {
+fn expected(
+    shape: &AttentionShape,
+    of: &Projections<&[f32]>,
+    bias: &[f32],
+    mask: Option<Mask>,
+    grad: &[f32],
+) -> Expected {
     let AttentionShape { batch, heads, width, queries, keys } = *shape;
     let columns = heads * width;
     let scale = 1.0 / (width as f64).sqrt();
@@ -56,9 +62,12 @@ fn expected(shape: &AttentionShape, of: &Projections<&[f32]>, bias: &[f32], mask
             for i in 0..queries {
                 let (q_row, first) = (b * queries + i, h * width);
                 let dot = |j: usize| {
-                    (0..width).map(|c| at(&of.query, q_row, first + c) * at(&of.key, b * keys + j, first + c)).sum::<f64>()
+                    (0..width)
+                        .map(|c| at(&of.query, q_row, first + c) * at(&of.key, b * keys + j, first + c))
+                        .sum::<f64>()
                 };
-                let scores: Vec<f64> = (0..keys).map(|j| dot(j) * scale + f64::from(bias[b * keys + j])).collect();
+                let scores: Vec<f64> =
+                    (0..keys).map(|j| dot(j) * scale + f64::from(bias[b * keys + j])).collect();
                 let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let total: f64 = scores.iter().map(|score| libm::exp(score - most)).sum();
                 let p: Vec<f64> = scores.iter().map(|score| libm::exp(score - most) / total).collect();
@@ -105,7 +114,9 @@ fn attention_and_its_gradients_follow_their_definition() {
     ];
     for has_tf32 in [true, false] {
         let gpu = Gpu::new(on_cpu(has_tf32), Precision::F32, true).unwrap();
-        for ((shape, is_together), mask) in shapes.into_iter().zip([None, Some(mask(0)), Some(mask(9))].into_iter().cycle()) {
+        for ((shape, is_together), mask) in
+            shapes.into_iter().zip([None, Some(mask(0)), Some(mask(9))].into_iter().cycle())
+        {
             let AttentionShape { batch, queries, keys, .. } = shape;
             let memory = Memory::new(&mut draw, &shape, is_together);
             let mut bias = draw.values(batch * keys);

@@ -73,13 +73,7 @@ fn gradient(gpu: &Gpu, param: &Param) -> Option<Vec<f32>> {
 
 /// A device that runs the kernels on this CPU.
 fn on_cpu(has_tf32: bool) -> Arc<dyn Driver> {
-    fn run(
-        kernel: &str,
-        grid: [u32; 3],
-        block: u32,
-        args: &[*mut c_void],
-        seed: u64,
-    ) -> Result<(), String> {
+    fn run(kernel: &str, grid: [u32; 3], block: u32, args: &[*mut c_void], seed: u64) -> Result<(), String> {
         // SAFETY: the device compares the number of arguments and their sizes with the kernel's; the passes under test name
         // memory that is there.
         #[allow(unsafe_code)]
@@ -109,8 +103,10 @@ fn cases() -> [Case; 5] {
     fn bf16(x: f32) -> f64 {
         half::bf16::from_f32(x).into()
     }
-    let case = |name, precision, splits, has_tf32, round| {
-        Case { name, gpu: Gpu::new(on_cpu(has_tf32), precision, splits).unwrap().splitting_from(1), round }
+    let case = |name, precision, splits, has_tf32, round| Case {
+        name,
+        gpu: Gpu::new(on_cpu(has_tf32), precision, splits).unwrap().splitting_from(1),
+        round,
     };
     [
         case("split", Precision::F32, true, true, exact),
@@ -138,7 +134,10 @@ fn assert_close(what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
     let largest = expected.iter().fold(1e-3, |most: f64, value| most.max(value.abs()));
     for (place, (&found, expected)) in found.iter().zip(expected).enumerate() {
         let off = (f64::from(found) - expected).abs();
-        assert!(off <= tolerance * largest, "{what}: value {place} is {found}, not {expected} (largest {largest})");
+        assert!(
+            off <= tolerance * largest,
+            "{what}: value {place} is {found}, not {expected} (largest {largest})"
+        );
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::nn::Activation;
-use crate::nn::backend::{Normal, NormInput};
+use crate::nn::backend::{NormInput, Normal};
 use crate::nn::gpu::product::Product;
 
 /// A product of the same values, as the passes may get it: in parts with a bias, or whole, of its own memory or another's.
@@ -78,9 +78,12 @@ fn norms_follow_their_definition() {
         let held = upload(&gpu, &residual);
         let of = draw.norm(width, [false; 2]);
         for given in GIVEN {
-            for (mask, with_residual, keep) in
-                [(None, false, true), (Some(mask(3)), true, false), (Some(mask(0)), false, true), (None, true, true)]
-            {
+            for (mask, with_residual, keep) in [
+                (None, false, true),
+                (Some(mask(3)), true, false),
+                (Some(mask(0)), false, true),
+                (None, true, true),
+            ] {
                 let input = NormInput { mask, residual: with_residual.then(|| held.view()) };
                 let factors = factors(mask, rows * width);
                 let x = made.values.iter().zip(&factors).zip(&residual);
@@ -92,7 +95,12 @@ fn norms_follow_their_definition() {
                 assert_close(&what, &gpu.values(&y).unwrap(), &expected, 3e-6);
                 is_kept(&gpu, kept.as_ref(), keep, &normal, &scale);
                 if let Some(kept) = kept {
-                    assert_close(&what, &gpu.values(&gpu.norm_again(&kept, &of).unwrap()).unwrap(), &expected, 3e-6);
+                    assert_close(
+                        &what,
+                        &gpu.values(&gpu.norm_again(&kept, &of).unwrap()).unwrap(),
+                        &expected,
+                        3e-6,
+                    );
                 }
             }
         }
@@ -107,7 +115,9 @@ fn a_norm_apart_returns_the_sum_as_well() {
         let residual = draw.values(rows * width);
         let held = upload(&gpu, &residual);
         let of = draw.norm(width, [false; 2]);
-        for (given, (mask, keep)) in GIVEN.into_iter().zip([(Some(mask(1)), true), (None, true), (Some(mask(0)), false)]) {
+        for (given, (mask, keep)) in
+            GIVEN.into_iter().zip([(Some(mask(1)), true), (None, true), (Some(mask(0)), false)])
+        {
             let x = made.values.iter().zip(factors(mask, rows * width));
             let x: Vec<f64> = x.map(|(&x, factor)| f64::from(x) * factor).collect();
             let sum: Vec<f64> = x.iter().zip(&residual).map(|(x, &r)| x + f64::from(r)).collect();
@@ -124,13 +134,21 @@ fn a_norm_apart_returns_the_sum_as_well() {
 #[test]
 fn gradients_of_norms_follow_their_definition_and_add_up() {
     let (mut draw, gpu) = (Draw(3), gpu());
-    for ((rows, width), trained) in
-        [((131, 12), [true, true]), ((5, 300), [true, false]), ((2, 800), [false, true]), ((3, 1100), [false, false])]
-    {
+    for ((rows, width), trained) in [
+        ((131, 12), [true, true]),
+        ((5, 300), [true, false]),
+        ((2, 800), [false, true]),
+        ((3, 1100), [false, false]),
+    ] {
         let of = draw.norm(width, trained);
         let weight = value(&of.weight);
         let (mut weight_sum, mut bias_sum) = (vec![0.0; width], vec![0.0; width]);
-        let variants = [(None, false, false), (None, true, true), (Some(mask(7)), true, true), (Some(mask(0)), false, false)];
+        let variants = [
+            (None, false, false),
+            (None, true, true),
+            (Some(mask(7)), true, true),
+            (Some(mask(0)), false, false),
+        ];
         for (given, (mask, with_plus, keep_sum)) in GIVEN.into_iter().cycle().zip(variants) {
             let x = draw.values(rows * width);
             let held = upload(&gpu, &x);
@@ -154,7 +172,8 @@ fn gradients_of_norms_follow_their_definition_and_add_up() {
                     bias_sum[c] += grad(c);
                 }
             }
-            let product: Vec<f64> = sum.iter().zip(factors(mask, sum.len())).map(|(g, factor)| g * factor).collect();
+            let product: Vec<f64> =
+                sum.iter().zip(factors(mask, sum.len())).map(|(g, factor)| g * factor).collect();
             let plus = with_plus.then(|| held_plus.view());
             // A gradient has no bias.
             let grad = match given {
@@ -169,7 +188,9 @@ fn gradients_of_norms_follow_their_definition_and_add_up() {
                 assert_close(&what, &gpu.values(&found.into_sum()).unwrap(), &sum, 5e-6);
             }
         }
-        for ((param, expected), is_trained) in [(&of.weight, weight_sum), (&of.bias, bias_sum)].into_iter().zip(trained) {
+        for ((param, expected), is_trained) in
+            [(&of.weight, weight_sum), (&of.bias, bias_sum)].into_iter().zip(trained)
+        {
             let found = gradient(&gpu, param);
             assert_eq!(found.is_some(), is_trained);
             if let Some(found) = found {
@@ -206,7 +227,8 @@ fn activations_and_their_gradients_follow_their_definition() {
             x[0] = 0.0;
             let grad = draw.values(rows * width);
             let y: Vec<f64> = wide(&x).into_iter().map(f).collect();
-            let expected: Vec<f64> = wide(&x).into_iter().map(slope).zip(wide(&grad)).map(|(f, g)| f * g).collect();
+            let expected: Vec<f64> =
+                wide(&x).into_iter().map(slope).zip(wide(&grad)).map(|(f, g)| f * g).collect();
             for (given, again) in GIVEN.into_iter().zip([true, false, true]) {
                 let (held, held_grad) = (upload(&gpu, &x), upload(&gpu, &grad));
                 let product = |values: &[f32], held: &Buffer| match given {
@@ -216,7 +238,8 @@ fn activations_and_their_gradients_follow_their_definition() {
                 let (found, before) = gpu.activate(product(&x, &held), activation, again).unwrap();
                 assert_close("f", &gpu.values(&found).unwrap(), &y, 2e-6);
                 assert_eq!(before.is_some(), again);
-                let found = gpu.activate_backward(product(&grad, &held_grad), held, activation, again).unwrap();
+                let found =
+                    gpu.activate_backward(product(&grad, &held_grad), held, activation, again).unwrap();
                 assert_close("its gradient", &gpu.values(&found.0).unwrap(), &expected, 2e-6);
                 assert_eq!(found.1.is_some(), again);
                 if let Some(found) = found.1 {

@@ -116,7 +116,8 @@ fn the_gradient_of_what_layers_read_follows_its_definition() {
                     let added = plus.map(|plus| upload(&gpu, plus));
                     let found = gpu.input_gradient(held.view(), &layers, added).unwrap();
                     let found = gpu.values(&gpu.finish(found).unwrap()).unwrap();
-                    let what = format!("{name}: {count} layers of {inputs} to {outputs}, plus {}", plus.is_some());
+                    let what =
+                        format!("{name}: {count} layers of {inputs} to {outputs}, plus {}", plus.is_some());
                     assert_close(&what, &found, &input_gradient(&grad, &layers, plus, round), 3e-6);
                 }
             }

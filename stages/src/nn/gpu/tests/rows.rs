@@ -57,7 +57,8 @@ fn a_first_row_is_added_and_its_gradient_is_a_sum() {
             let table = draw.param(&[3, width], is_trained);
             let x = draw.values(rows * width);
             let row = value(&table);
-            let expected: Vec<f64> = x.iter().enumerate().map(|(at, &x)| f64::from(x) + row[at % width]).collect();
+            let expected: Vec<f64> =
+                x.iter().enumerate().map(|(at, &x)| f64::from(x) + row[at % width]).collect();
             let mut held = upload(&gpu, &x);
             gpu.add_first_row(&mut held, &table).unwrap();
             assert_close("rows", &gpu.values(&held).unwrap(), &expected, 1e-6);

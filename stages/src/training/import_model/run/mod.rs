@@ -23,7 +23,7 @@ use super::{archive, from};
 use crate::artifacts::history::{History, ParameterCounts, RunInfo, ValPoint};
 use crate::artifacts::view::{Ablation, View};
 use crate::artifacts::{read_json, weights};
-use crate::models::{Config, Family, Known, Mode, TensorShapes};
+use crate::models::{Config, Family, Known, Mode, Parts, TensorShapes};
 
 /// The file of a folder of Hugging Face that has the model's dimensions.
 const CONFIG: &str = "config.json";
@@ -112,7 +112,7 @@ impl Stage for ImportRun {
 
         let adapters = shapes.keys().any(|name| name.contains("Adapt"));
         let mode = mode(adapters, params.mode).map_err(refuse)?;
-        let expected = config.parameters(adapters);
+        let expected = config.parameters(Parts { adapters, head: true }).map_err(StageError::failed)?;
         let surplus = |_: &str| "is not part of a model of the dimensions that the other tensors have";
         names.check(&expected, family.title(), family, surplus).map_err(refuse)?;
         tensor_names::check_shapes(&tensors, &expected).map_err(refuse)?;
@@ -125,7 +125,7 @@ impl Stage for ImportRun {
             family.title()
         ));
 
-        let counts = config.counts(mode);
+        let counts = config.counts(mode).map_err(StageError::failed)?;
         History {
             run: RunInfo {
                 dataset: params.dataset.clone(),

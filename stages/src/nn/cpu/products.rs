@@ -1,0 +1,118 @@
+//! Linear layers: their products, forward and backward.
+
+use candle_core::Result;
+
+use super::instruction_set::per_instruction_set;
+use super::parallel;
+use super::{Cpu, Values};
+use crate::nn::Linear;
+use crate::nn::gemm::{Matrix, WORTH_SHARING, new_product, product};
+
+/// x Wᵀ + b of `layers` that read one `x`, side by side.
+pub fn linear(on: &Cpu, x: &[f32], layers: &[&Linear]) -> Result<Vec<f32>> {
+    let inputs = layers[0].inputs;
+    let (rows, outputs) = (x.len() / inputs, outputs(layers));
+    let weights =
+        layers.iter().map(|layer| Values::lock(layer.weight.value())).collect::<Result<Vec<_>>>()?;
+    let biases = layers.iter().map(|layer| Values::lock(layer.bias.value())).collect::<Result<Vec<_>>>()?;
+    let bias: Vec<f32> = biases.iter().flat_map(|bias| bias.iter().copied()).collect();
+    let mut y = Vec::with_capacity(rows * outputs);
+    (0..rows).for_each(|_| y.extend_from_slice(&bias));
+    // What reads one tensor is one product.
+    let joined: Vec<f32>;
+    let weight = match &weights[..] {
+        [one] => &**one,
+        several => {
+            joined = several.iter().flat_map(|weight| weight.iter().copied()).collect();
+            &joined
+        }
+    };
+    let (x, weight) = (on.factor(x), on.factor(weight));
+    let (x, weight) = (Matrix::new(&x, rows, inputs, inputs), Matrix::new(&weight, outputs, inputs, inputs));
+    product(&mut y, outputs, x, weight.t(), 1.0, true);
+    Ok(y)
+}
+
+/// Σ gᵢ Wᵢ, plus `plus`.
+pub fn input_gradient(
+    on: &Cpu,
+    grad: &[f32],
+    layers: &[&Linear],
+    plus: Option<Vec<f32>>,
+) -> Result<Vec<f32>> {
+    let grad = on.factor(grad);
+    let mut sum = plus;
+    for (layer, part) in parts(&grad, layers) {
+        let weight = Values::lock(layer.weight.value())?;
+        let weight = on.factor(&weight);
+        let weight = Matrix::new(&weight, layer.outputs, layer.inputs, layer.inputs);
+        match &mut sum {
+            Some(sum) => product(sum, layer.inputs, part, weight, 1.0, true),
+            None => sum = Some(new_product(WORTH_SHARING, part, weight)),
+        }
+    }
+    Ok(sum.unwrap_or_default())
+}
+
+/// Adds the gradients of the weights and biases that are trained.
+pub fn linear_gradients(on: &Cpu, grad: &[f32], x: &[f32], layers: &[&Linear]) -> Result<()> {
+    if layers.iter().any(|layer| layer.weight.is_trained()) {
+        let (grad, x) = (on.factor(grad), on.factor(x));
+        for (layer, part) in parts(&grad, layers) {
+            let x = Matrix::new(&x, part.rows, layer.inputs, layer.inputs);
+            if let Some(gradient) = layer.weight.gradient() {
+                gradient.accumulate(on, layer.outputs * layer.inputs, |sum, add| {
+                    product(sum, layer.inputs, part.t(), x, 1.0, add);
+                    Ok(())
+                })?;
+            }
+        }
+    }
+    for (layer, part) in parts(grad, layers) {
+        if let Some(gradient) = layer.bias.gradient() {
+            gradient.accumulate(on, layer.outputs, |sum, add| {
+                let sums = parallel::sum_rows(part.rows, layer.outputs, layer.outputs, |first, end, sums| {
+                    add_rows(part.between(first, end), part.stride(), sums);
+                });
+                replace_or_add(sum, &sums, add);
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// `sum` ← `values`, or `sum` + `values` if `add`.
+pub fn replace_or_add(sum: &mut [f32], values: &[f32], add: bool) {
+    if add {
+        sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+    } else {
+        sum.copy_from_slice(values);
+    }
+}
+
+fn outputs(layers: &[&Linear]) -> usize {
+    layers.iter().map(|layer| layer.outputs).sum()
+}
+
+/// Each layer with its columns of a matrix that has all of their results side by side.
+fn parts<'a>(values: &'a [f32], layers: &'a [&Linear]) -> impl Iterator<Item = (&'a Linear, Matrix<'a>)> {
+    let width = outputs(layers);
+    let rows = values.len() / width;
+    layers.iter().scan(0, move |first, layer| {
+        let part = Matrix::new(&values[*first..], rows, layer.outputs, width);
+        *first += layer.outputs;
+        Some((*layer, part))
+    })
+}
+
+per_instruction_set! {
+    /// `sums` ← `sums` + the rows of `x`, which begin `stride` apart.
+    fn add_rows(x: &[f32], stride: usize, sums: &mut [f32]) {
+        for row in x.chunks(stride) {
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += value;
+            }
+        }
+    }
+}

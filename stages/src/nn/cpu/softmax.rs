@@ -1,0 +1,33 @@
+//! Softmax of rows, and the cross-entropy of it.
+
+use super::instruction_set::per_instruction_set;
+use super::math::{self, largest};
+
+per_instruction_set! {
+    /// Rows of `columns` values ← their softmax; `sums` ← Σ exp(x − max) of each row.
+    pub fn softmax_rows(x: &mut [f32], sums: &mut [f32], columns: usize) {
+        for (x, total) in x.chunks_exact_mut(columns).zip(sums) {
+            *total = math::softmax(x);
+        }
+    }
+}
+
+/// Σ over rows of −ln softmax(row)[label], divided by `total`, and its gradient.
+pub fn cross_entropy(logits: &[f32], labels: &[usize], classes: usize, total: usize) -> (f32, Vec<f32>) {
+    let mut grad = logits.to_vec();
+    let mut sums = vec![0f32; labels.len()];
+    softmax_rows(&mut grad, &mut sums, classes);
+    let rows = logits.chunks_exact(classes).zip(labels).zip(&sums);
+    // −ln p = ln Σ exp(x − max) − (x − max), added up in double precision.
+    let loss: f64 = rows
+        .map(|((logits, &label), &sum)| {
+            f64::from(libm::logf(sum)) - f64::from(logits[label] - largest(logits))
+        })
+        .sum();
+    let share = 1.0 / total as f32;
+    for (row, &label) in grad.chunks_exact_mut(classes).zip(labels) {
+        row[label] -= 1.0;
+        row.iter_mut().for_each(|value| *value *= share);
+    }
+    ((loss / total as f64) as f32, grad)
+}

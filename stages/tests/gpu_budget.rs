@@ -1,0 +1,174 @@
+//! What an update of the paper's size costs on a GPU, counted without one: launches, waits, bytes, operations of products, and
+//! the most memory in use. The same code runs on a GPU; here its driver counts and computes nothing.
+//!
+//! `cargo test --release -p stages --test gpu_budget -- --nocapture` prints the table. `docs/gpu.md` explains its limits.
+
+#![allow(clippy::print_stdout, unsafe_code, reason = "prints its table; counts what is allocated")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use candle_core::{DType, Device, Tensor};
+use stages::models::{Batch, Config, Family, Mode};
+use stages::nn::gpu::Gpu;
+use stages::nn::gpu::testing::{Counting, Counts};
+use stages::nn::{AdamW, AdamWConfig, Compute, Dropout, ParamStore, Precision, cross_entropy, decays};
+
+/// Counts the bytes in use: the driver's memory is the host's, and candle's own is too.
+struct CountingAllocator;
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+fn allocated(bytes: usize) {
+    let now = IN_USE.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    PEAK.fetch_max(now, Ordering::Relaxed);
+}
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        allocated(layout.size());
+        // SAFETY: the caller's promises are the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        allocated(layout.size());
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// Rows of a batch, and regions of a picture.
+const ROWS: usize = 16;
+const REGIONS: usize = 100;
+
+/// What is done with a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Work {
+    Update(Mode),
+    Evaluate,
+}
+
+/// What it may cost.
+struct Limits {
+    work: Work,
+    launches: u64,
+    /// Of the products, padded to 128 tokens, in 10⁹ operations.
+    gflop: f64,
+    /// Read and written by kernels, products, fills and copies, in GB.
+    gigabytes: f64,
+    /// The most memory in use, in MB: weights, moments, gradients, the batch, what the graph keeps, and what passes need.
+    megabytes: f64,
+}
+
+/// What was counted.
+struct Cost {
+    counts: Counts,
+    peak: usize,
+}
+
+fn zeros(shape: &[usize]) -> Tensor {
+    Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap()
+}
+
+fn batch(config: &Config, tokens: usize) -> Batch {
+    let features = config.dimensions().features;
+    Batch {
+        ids: Tensor::ones((ROWS, tokens), DType::U32, &Device::Cpu).unwrap(),
+        regions: zeros(&[ROWS, REGIONS, features]),
+        locations: zeros(&[ROWS, REGIONS, 5]),
+        mask: zeros(&[ROWS, tokens + REGIONS]),
+    }
+}
+
+/// The cost of the second of two batches: the first one allocates gradients.
+fn cost(config: &Config, work: Work, tokens: usize, splits: bool) -> Cost {
+    let counting = Arc::new(Counting::default());
+    let gpu = Gpu::new(counting.clone(), Precision::F32, splits).unwrap();
+    let compute = Compute::on(gpu, &Device::Cpu).unwrap();
+    let before = IN_USE.load(Ordering::Relaxed);
+    let mode = if let Work::Update(mode) = work { mode } else { Mode::Full };
+    let names = config.parameters(mode.parts()).unwrap();
+    let tensors: HashMap<String, Tensor> =
+        names.into_iter().map(|(name, shape)| (name, zeros(&shape))).collect();
+    let trains = |name: &str| matches!(work, Work::Update(_)) && mode.trains(name);
+    let params = ParamStore::new(tensors, trains).unwrap().with_compute(compute.clone());
+    let model = config.build(&params).unwrap();
+    let mut adamw = AdamW::new(&params, AdamWConfig::default(), decays).unwrap();
+    let dropout = Dropout::new(0.1, 1).unwrap();
+    let (batch, labels) = (batch(config, tokens), Tensor::zeros(ROWS, DType::U32, &Device::Cpu).unwrap());
+    for update in 0..2 {
+        counting.take();
+        PEAK.store(IN_USE.load(Ordering::Relaxed), Ordering::Relaxed);
+        if work == Work::Evaluate {
+            model.logits(&batch, None).unwrap();
+            continue;
+        }
+        let logits = model.logits(&batch, Some(&dropout.at(update))).unwrap();
+        let loss = cross_entropy(&compute, &logits, &labels, ROWS).unwrap();
+        drop(logits);
+        loss.backward().unwrap();
+        let loss = loss.detach();
+        adamw.step(1e-5).unwrap();
+        compute.sum(&[loss]).unwrap();
+    }
+    Cost { counts: counting.take(), peak: PEAK.load(Ordering::Relaxed) - before }
+}
+
+fn print(name: &str, Cost { counts, peak }: &Cost) {
+    println!(
+        "{name:<26}{:>9}{:>7}{:>12.0}{:>10.1}{:>10.0}",
+        counts.launches(),
+        counts.waits,
+        counts.flops as f64 / 1e9,
+        counts.bytes() as f64 / 1e9,
+        *peak as f64 / 1e6
+    );
+}
+
+#[test]
+fn an_update_of_the_papers_size_stays_within_its_budget() {
+    let config = Family::VisualBert.base();
+    let limits = [
+        Limits { work: Work::Update(Mode::Fc), launches: 250, gflop: 0.0, gigabytes: 0.0, megabytes: 0.0 },
+        Limits { work: Work::Update(Mode::Pe), launches: 700, gflop: 0.0, gigabytes: 0.0, megabytes: 0.0 },
+        Limits { work: Work::Update(Mode::Full), launches: 800, gflop: 0.0, gigabytes: 0.0, megabytes: 0.0 },
+        Limits { work: Work::Evaluate, launches: 220, gflop: 0.0, gigabytes: 0.0, megabytes: 0.0 },
+    ];
+    println!("{:<26}{:>9}{:>7}{:>12}{:>10}{:>10}", "16 rows", "launches", "waits", "GFLOP", "GB", "peak MB");
+    let mut peaks = HashMap::new();
+    for Limits { work, launches, gflop, gigabytes, megabytes } in limits {
+        let name = match work {
+            Work::Update(mode) => mode.to_string(),
+            Work::Evaluate => "evaluation".to_owned(),
+        };
+        let padded = cost(&config, work, 128, true);
+        print(&format!("{name}, padded"), &padded);
+        print(&format!("{name}, real lengths"), &cost(&config, work, 35, true));
+        print(&format!("{name}, padded, SGEMM"), &cost(&config, work, 128, false));
+        let counts = &padded.counts;
+        for (kernel, (launches, bytes)) in &counts.kernels {
+            println!("    {kernel:<34}{launches:>6}{:>10.2} GB", *bytes as f64 / 1e9);
+        }
+        assert!(counts.launches() <= launches, "{name}: {} launches", counts.launches());
+        assert_eq!(counts.waits, u64::from(work != Work::Evaluate), "{name}: waits");
+        assert!(counts.flops as f64 <= gflop * 1e9, "{name}: {} operations", counts.flops);
+        assert!(counts.bytes() as f64 <= gigabytes * 1e9, "{name}: {} bytes", counts.bytes());
+        assert!(padded.peak as f64 <= megabytes * 1e6, "{name}: {} bytes in use", padded.peak);
+        peaks.insert(name, padded.peak as f64);
+    }
+    assert!(peaks["pe"] <= 0.75 * peaks["full"], "{peaks:?}");
+}
