@@ -34,7 +34,9 @@ fn launch(kernel: &str, grid: [u32; 3], block: u32, args: &[*mut c_void], seed: 
 /// The GPU's code for a device with TF32 cores, whose float32 products are three of split factors, or for one without.
 fn gpu(has_tf32: bool) -> Compute {
     let driver = OnCpu::new(launch, gpu_on_cpu::parameters, has_tf32);
-    Compute::on(Gpu::new(Arc::new(driver), Precision::F32, has_tf32).unwrap(), &Device::Cpu).unwrap()
+    // The models of the tests are narrow, and split as wide ones are.
+    let gpu = Gpu::new(Arc::new(driver), Precision::F32, has_tf32).unwrap().splitting_from(1);
+    Compute::on(gpu, &Device::Cpu).unwrap()
 }
 
 #[test]

@@ -178,7 +178,13 @@ struct Target {
 }
 
 impl Gpu {
-    pub(super) fn linear_product<'a>(&self, x: View<'_>, layers: &[&'a Linear]) -> Result<Product<'a>> {
+    /// x Wᵀ + b. `own` is the memory of x where nothing else reads it.
+    pub(super) fn linear_product<'a>(
+        &self,
+        x: View<'_>,
+        layers: &[&'a Linear],
+        own: Option<Buffer>,
+    ) -> Result<Product<'a>> {
         let (inputs, outputs) = sizes(layers)?;
         let (rows, columns) = (x.len() / inputs, outputs * layers.len());
         let weights = layers.iter().map(|layer| self.param(&layer.weight)).collect::<Result<_>>()?;
@@ -191,7 +197,7 @@ impl Gpu {
             inner: inputs,
             strides: (inputs, 1),
         };
-        let (values, parts) = self.multiply_matrices(&left, &right, None)?;
+        let (values, parts) = self.multiply_matrices(&left, &right, None, own)?;
         Ok(Product { values: Values::Own(values), parts, biases, rows, columns })
     }
 
@@ -208,7 +214,7 @@ impl Gpu {
         let left = Matrices::one(grad, rows, inner, (inner, 1));
         let right =
             Matrices { values: weights, along_inner: true, count: inputs, inner, strides: (1, inputs) };
-        let (values, parts) = self.multiply_matrices(&left, &right, plus)?;
+        let (values, parts) = self.multiply_matrices(&left, &right, plus, None)?;
         Ok(Product { values: Values::Own(values), parts, biases: Vec::new(), rows, columns: inputs })
     }
 
@@ -222,7 +228,7 @@ impl Gpu {
         let left = Matrices::one(grad, count, rows, (1, stride));
         let right = Matrices::one(x, inputs, rows, (1, inputs));
         let way = self.way_of(&left, &right);
-        let (left, right) = (self.ready(&left, way, false)?, self.ready(&right, way, true)?);
+        let (left, right) = (self.ready(way, &left, false)?, self.ready(way, &right, true)?);
         let layers = &layers[trained];
         if left.batch > 1 {
             let mut partial = self.driver.alloc(left.batch * count * inputs)?;
@@ -254,7 +260,13 @@ impl Gpu {
     }
 
     /// Adds up `parts` of the gradients of `params`, `size` values each, side by side; those of frozen ones go nowhere.
-    pub(super) fn add_gradients(&self, params: &[&Param], size: usize, partial: &Buffer, parts: usize) -> Result<()> {
+    pub(super) fn add_gradients(
+        &self,
+        params: &[&Param],
+        size: usize,
+        partial: &Buffer,
+        parts: usize,
+    ) -> Result<()> {
         let (mut places, mut adds) = ([None; MOST_LAYERS], 0u32);
         for (place, param) in params.iter().enumerate() {
             let Some(gradient) = param.gradient() else { continue };
@@ -346,19 +358,23 @@ impl Gpu {
         }
     }
 
-    /// left rightᵀ, [parts, left.count, right.count], and how many parts there are; with a `plus` it is added to that, whole.
+    /// left rightᵀ, [parts, left.count, right.count], and how many parts there are; with a `plus` it is added to that, whole. `own`
+    /// is the memory of left where nothing else reads it: it is free once its factor is there.
     fn multiply_matrices(
         &self,
         left: &Matrices<'_>,
         right: &Matrices<'_>,
         plus: Option<Buffer>,
+        own: Option<Buffer>,
     ) -> Result<(Buffer, usize)> {
         let (rows, columns) = (left.count, right.count);
         let way = self.way_of(left, right);
         if let Way::Plain(_) = way {
-            return Ok((self.multiply_each(left, right, way, plus)?, 1));
+            return Ok((self.multiply_each(way, left, right, plus)?, 1));
         }
-        let (left, right) = (self.ready(left, way, false)?, self.ready(right, way, true)?);
+        let left = self.ready(way, left, false)?;
+        drop(own);
+        let right = self.ready(way, right, true)?;
         let parts = left.batch;
         let multiply = |out: &mut Buffer, accumulate| {
             let target = Target { at: out.at(), stride: columns, accumulate };
@@ -382,9 +398,9 @@ impl Gpu {
     /// The same of matrices as they are in memory, one product for each of the right ones.
     fn multiply_each(
         &self,
+        way: Way,
         left: &Matrices<'_>,
         right: &Matrices<'_>,
-        way: Way,
         plus: Option<Buffer>,
     ) -> Result<Buffer> {
         let (rows, stride, sources) = (left.count, right.count, right.values.len());
@@ -397,7 +413,7 @@ impl Gpu {
                 false => (left.clone(), s * source.count),
             };
             let target = Target { at: out.at().after(first), stride, accumulate };
-            let (part, ready) = (self.ready(&part, way, false)?, self.ready(&source, way, true)?);
+            let (part, ready) = (self.ready(way, &part, false)?, self.ready(way, &source, true)?);
             self.gemm(&part, (0, rows), &ready, source.count, target)?;
             accumulate |= right.along_inner;
         }
@@ -432,7 +448,7 @@ impl Gpu {
     }
 
     /// A factor as `way` multiplies it.
-    fn ready<'a>(&self, of: &Matrices<'a>, way: Way, is_right: bool) -> Result<Ready<'a>> {
+    fn ready<'a>(&self, way: Way, of: &Matrices<'a>, is_right: bool) -> Result<Ready<'a>> {
         let &Matrices { ref values, along_inner, count, inner, strides } = of;
         let sources = values.len();
         let source = |s: usize| values.get(s).map(|values| values.reading(count * inner / sources));

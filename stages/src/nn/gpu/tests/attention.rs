@@ -107,6 +107,7 @@ fn attention_and_its_gradients_follow_their_definition() {
     let shape = |batch, heads, width, queries, keys| AttentionShape { batch, heads, width, queries, keys };
     let shapes = [
         (shape(2, 3, 4, 5, 5), true),
+        (shape(1, 2, 6, 3, 7), false),
         (shape(1, 2, 12, 70, 70), true),
         (shape(2, 1, 20, 1, 33), false),
         (shape(1, 2, 64, 9, 66), false),
@@ -168,9 +169,7 @@ fn heads_that_the_kernels_cannot_take_are_refused() {
     let part = |first| Columns { values: values.view(), first, stride: 3 * 132 };
     let of = Projections { query: part(0), key: part(132), value: part(264) };
     let bias = gpu.zeros(1).unwrap();
-    for width in [6, 132] {
-        let shape = AttentionShape { batch: 1, heads: 1, width, queries: 1, keys: 1 };
-        let error = gpu.attend(shape, &of, bias.view(), None, false).unwrap_err().to_string();
-        assert!(error.contains(&width.to_string()), "{error}");
-    }
+    let shape = AttentionShape { batch: 1, heads: 1, width: 132, queries: 1, keys: 1 };
+    let error = gpu.attend(shape, &of, bias.view(), None, false).unwrap_err().to_string();
+    assert!(error.contains("132"), "{error}");
 }

@@ -144,7 +144,7 @@ fn assert_close(what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
 /// A mask of dropout with probability 0.3 whose element 0 is the whole batch's element `first`.
 fn mask(first: u32) -> Mask {
     let dropout = crate::nn::Dropout::new(0.3, 11).unwrap();
-    Mask { first, ..dropout.at(5).site(crate::nn::Site::new("a.site")) }
+    dropout.at(5).micro_batch(first as usize, 1).site(crate::nn::Site::new("a.site")).over(1)
 }
 
 /// f64 of a mask's factors.
