@@ -141,6 +141,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// x Wᵀ + b, [rows, Σ out], of `layers` that read one `x` [rows, in], side by side.
     fn linear<'a>(&self, x: Self::View<'_>, layers: &[&'a Linear]) -> Result<Self::Product<'a>>;
+    /// The same for an `x` that nothing else reads: its memory may be free before the result's is taken.
+    fn linear_of<'a>(&self, x: Self::Buffer, layers: &[&'a Linear]) -> Result<Self::Product<'a>>;
     /// Σ gᵢ Wᵢ, [rows, in]: the gradient of what `layers` read, given that of their results side by side; added to `plus`.
     fn input_gradient(
         &self,

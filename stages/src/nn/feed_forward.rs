@@ -73,8 +73,7 @@ impl Op for FeedForwardOp {
     ) -> Result<(B::Buffer, Option<Saved<B::Buffer>>)> {
         let goes_on = keep.is_some_and(|needs_grad| self.goes_on(needs_grad));
         let (inner, before) = on.activate(on.linear(inputs[0], &[&self.up])?, Activation::Gelu, goes_on)?;
-        let x = on.linear(on.view(&inner), &[&self.down])?;
-        drop(inner);
+        let x = on.linear_of(inner, &[&self.down])?;
         let (y, end) = self.end.forward(on, x, self.mask, inputs[0], keep.is_some())?;
         Ok((y, keep.map(|_| Saved { before, end })))
     }

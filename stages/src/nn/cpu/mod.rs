@@ -135,6 +135,10 @@ impl Backend for Cpu {
         products::linear(self, x, layers)
     }
 
+    fn linear_of(&self, x: Vec<f32>, layers: &[&Linear]) -> Result<Vec<f32>> {
+        products::linear(self, &x, layers)
+    }
+
     fn input_gradient(&self, grad: &[f32], layers: &[&Linear], plus: Option<Vec<f32>>) -> Result<Vec<f32>> {
         products::input_gradient(self, grad, layers, plus)
     }

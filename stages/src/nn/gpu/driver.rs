@@ -31,6 +31,10 @@ pub trait Driver: Send + Sync + Debug {
     fn gemm(&self, gemm: &Gemm<'_>) -> Result<()>;
     /// Waits for all that is queued.
     fn wait(&self) -> Result<()>;
+    /// The memory as a tensor's, without a copy.
+    fn into_storage(&self, buffer: Buffer) -> Storage {
+        buffer.into_storage()
+    }
 }
 
 /// Memory of a device. What is queued before it is dropped may still use it.

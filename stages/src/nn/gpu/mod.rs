@@ -187,7 +187,7 @@ impl Backend for Gpu {
     }
 
     fn into_storage(&self, buffer: Buffer) -> Storage {
-        buffer.into_storage()
+        self.driver.into_storage(buffer)
     }
 
     fn zeros(&self, count: usize) -> Result<Buffer> {
@@ -222,7 +222,12 @@ impl Backend for Gpu {
     }
 
     fn linear<'a>(&self, x: View<'_>, layers: &[&'a Linear]) -> Result<Product<'a>> {
-        self.linear_product(x, layers)
+        self.linear_product(x, layers, None)
+    }
+
+    fn linear_of<'a>(&self, x: Buffer, layers: &[&'a Linear]) -> Result<Product<'a>> {
+        let at = x.view().at();
+        self.linear_product(View::new(at.address, at.words), layers, Some(x))
     }
 
     fn input_gradient(

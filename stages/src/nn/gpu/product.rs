@@ -19,6 +19,9 @@ const CUT: usize = 384;
 const ALIGNED: usize = 8;
 /// Rows and columns of a block of the kernels that prepare factors.
 const TILE: usize = 32;
+/// Rows of a product, or of what a gradient sums over, that float32 cores multiply also where there are TF32 cores: those of a
+/// batch's first rows.
+const FEW_ROWS: usize = 64;
 /// The most layers side by side that the kernels take.
 const MOST_LAYERS: usize = 3;
 
@@ -183,7 +186,13 @@ struct Target {
 }
 
 impl Gpu {
-    pub(super) fn linear_product<'a>(&self, x: View<'_>, layers: &[&'a Linear]) -> Result<Product<'a>> {
+    /// x Wᵀ + b. `own` is the memory of x where nothing else reads it.
+    pub(super) fn linear_product<'a>(
+        &self,
+        x: View<'_>,
+        layers: &[&'a Linear],
+        own: Option<Buffer>,
+    ) -> Result<Product<'a>> {
         let (inputs, outputs) = sizes(layers)?;
         let (rows, columns) = (x.len() / inputs, outputs * layers.len());
         let weights = layers.iter().map(|layer| self.param(&layer.weight)).collect::<Result<_>>()?;
@@ -196,7 +205,7 @@ impl Gpu {
             inner: inputs,
             strides: (inputs, 1),
         };
-        let (values, parts) = self.multiply_matrices(&left, &right, None)?;
+        let (values, parts) = self.multiply_matrices(&left, &right, None, own)?;
         Ok(Product { values: Values::Own(values), parts, biases, rows, columns })
     }
 
@@ -213,7 +222,7 @@ impl Gpu {
         let left = Matrices::one(grad, rows, inner, (inner, 1));
         let right =
             Matrices { values: weights, along_inner: true, count: inputs, inner, strides: (1, inputs) };
-        let (values, parts) = self.multiply_matrices(&left, &right, plus)?;
+        let (values, parts) = self.multiply_matrices(&left, &right, plus, None)?;
         Ok(Product { values: Values::Own(values), parts, biases: Vec::new(), rows, columns: inputs })
     }
 
@@ -224,8 +233,9 @@ impl Gpu {
         let rows = grad.len() / stride;
         let count = trained.len() * outputs;
         let grad = grad.after(trained.start * outputs).reading(rows * count);
-        let left = self.ready(&Matrices::one(grad, count, rows, (1, stride)), false)?;
-        let right = self.ready(&Matrices::one(x, inputs, rows, (1, inputs)), true)?;
+        let way = self.way_of(rows);
+        let left = self.ready(way, &Matrices::one(grad, count, rows, (1, stride)), false)?;
+        let right = self.ready(way, &Matrices::one(x, inputs, rows, (1, inputs)), true)?;
         for (place, layer) in layers[trained].iter().enumerate() {
             let Some(gradient) = layer.weight.gradient() else { continue };
             gradient.accumulate(self, outputs * inputs, |gradient, accumulate| {
@@ -323,18 +333,23 @@ impl Gpu {
         self.launch("add_parts", Geometry::matrix(rows, columns), args)
     }
 
-    /// left rightᵀ, [parts, left.count, right.count], and how many parts there are; with a `plus` it is added to that, whole.
+    /// left rightᵀ, [parts, left.count, right.count], and how many parts there are; with a `plus` it is added to that, whole. `own`
+    /// is the memory of left where nothing else reads it: it is free once its factor is there.
     fn multiply_matrices(
         &self,
         left: &Matrices<'_>,
         right: &Matrices<'_>,
         plus: Option<Buffer>,
+        own: Option<Buffer>,
     ) -> Result<(Buffer, usize)> {
         let (rows, columns) = (left.count, right.count);
-        if let Way::Plain(_) = self.way {
-            return Ok((self.multiply_each(left, right, plus)?, 1));
+        let way = self.way_of(rows);
+        if let Way::Plain(_) = way {
+            return Ok((self.multiply_each(way, left, right, plus)?, 1));
         }
-        let (left, right) = (self.ready(left, false)?, self.ready(right, true)?);
+        let left = self.ready(way, left, false)?;
+        drop(own);
+        let right = self.ready(way, right, true)?;
         if let Some(mut plus) = plus {
             self.multiply_into(&left, (0, rows), &right, columns, &mut plus, true)?;
             return Ok((plus, 1));
@@ -348,6 +363,7 @@ impl Gpu {
     /// The same of matrices as they are in memory, one product for each of the right ones.
     fn multiply_each(
         &self,
+        way: Way,
         left: &Matrices<'_>,
         right: &Matrices<'_>,
         plus: Option<Buffer>,
@@ -362,7 +378,7 @@ impl Gpu {
                 false => (left.clone(), s * source.count),
             };
             let target = Target { at: out.at().after(first), stride, accumulate };
-            let (part, ready) = (self.ready(&part, false)?, self.ready(&source, true)?);
+            let (part, ready) = (self.ready(way, &part, false)?, self.ready(way, &source, true)?);
             self.gemm(&part, (0, rows), &ready, source.count, target)?;
             accumulate |= right.along_inner;
         }
@@ -417,8 +433,13 @@ impl Gpu {
         })
     }
 
-    /// A factor as the way of this backend multiplies it.
-    fn ready<'a>(&self, of: &Matrices<'a>, is_right: bool) -> Result<Ready<'a>> {
+    /// The way of a product of so many rows. Of few, splitting costs more than float32 cores take.
+    fn way_of(&self, rows: usize) -> Way {
+        if self.way == Way::Split && rows <= FEW_ROWS { Way::Plain(Numbers::F32) } else { self.way }
+    }
+
+    /// A factor as `way` multiplies it.
+    fn ready<'a>(&self, way: Way, of: &Matrices<'a>, is_right: bool) -> Result<Ready<'a>> {
         let &Matrices { ref values, along_inner, count, inner, strides } = of;
         let sources = values.len();
         let source = |s: usize| values.get(s).map(|values| values.reading(count * inner / sources));
@@ -434,7 +455,7 @@ impl Gpu {
             inner,
             batch,
         };
-        match self.way {
+        match way {
             Way::Plain(numbers) => {
                 let is_inner_major = strides.1 == 1;
                 let stride = if is_inner_major { strides.0 } else { strides.1 };

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::Result;
+use candle_core::{Result, Storage};
 
 use crate::nn::gpu::driver::{Buffer, Driver, Gemm, Launch, View, Words};
 
@@ -27,6 +27,8 @@ pub struct Counts {
     pub allocations: u64,
     /// Times that the host waited for the device.
     pub waits: u64,
+    /// Results that became tensors, and their bytes.
+    pub tensors: (u64, u64),
 }
 
 impl Counts {
@@ -50,6 +52,11 @@ impl Counting {
     /// What was counted, and counts from zero again.
     pub fn take(&self) -> Counts {
         self.count(std::mem::take)
+    }
+
+    /// Results that became tensors since the last [`Counting::take`], and their bytes.
+    pub fn tensors(&self) -> (u64, u64) {
+        self.count(|counts| counts.tensors)
     }
 
     fn count<R>(&self, count: impl FnOnce(&mut Counts) -> R) -> R {
@@ -113,5 +120,10 @@ impl Driver for Counting {
     fn wait(&self) -> Result<()> {
         self.count(|counts| counts.waits += 1);
         Ok(())
+    }
+
+    fn into_storage(&self, buffer: Buffer) -> Storage {
+        self.count(|counts| add(&mut counts.tensors, buffer.len()));
+        buffer.into_storage()
     }
 }
