@@ -60,5 +60,5 @@ pub const SOURCES: [Source; 9] = [
     source!("factors.cu", ["split_factor", "round_factor"]),
     source!("layer_norm.cu", ["norm_forward", "norm_output", "norm_backward", "norm_parameter_sums"]),
     source!("loss.cu", ["cross_entropy", "mean_loss"]),
-    source!("sums.cu", ["add_parts", "column_sums", "add_rows", "multiply", "scale_by"]),
+    source!("sums.cu", ["add_parts", "add_gradients", "column_sums", "add_rows", "multiply", "scale_by"]),
 ];

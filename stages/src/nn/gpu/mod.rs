@@ -37,6 +37,8 @@ pub use upload::{Staged, Upload};
 pub struct Gpu {
     driver: Arc<dyn Driver>,
     way: product::Way,
+    /// Products of a narrower dimension are not split.
+    split_from: usize,
 }
 
 impl Gpu {
@@ -47,7 +49,12 @@ impl Gpu {
     /// The device cannot multiply numbers of this precision.
     pub fn new(driver: Arc<dyn Driver>, precision: Precision, splits: bool) -> Result<Self> {
         let way = product::Way::of(precision, splits, driver.has_tf32())?;
-        Ok(Self { driver, way })
+        Ok(Self { driver, way, split_from: product::SPLIT_FROM })
+    }
+
+    /// Splits the factors of products whose dimensions are all at least `narrowest`: for tests, whose products are narrow.
+    pub fn splitting_from(self, narrowest: usize) -> Self {
+        Self { split_from: narrowest, ..self }
     }
 
     /// The fastest passes on a device that [`open`] returned.

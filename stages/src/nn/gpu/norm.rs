@@ -3,7 +3,7 @@
 use candle_core::Result;
 
 use super::driver::{Buffer, Dropped, View, args};
-use super::product::{Parts, Product};
+use super::product::Product;
 use super::{Geometry, Gpu};
 use crate::nn::backend::{NormGradients, NormInput, Normal};
 use crate::nn::{LayerNorm, Mask};
@@ -96,13 +96,7 @@ impl Gpu {
             let mut partial = self.driver.alloc(count * 2 * width)?;
             let args = args![&mut partial, grad.at, grad.parts, normal.rows.view(), rows, width];
             self.launch("norm_parameter_sums", Geometry::sums(rows, width), args)?;
-            for (place, param) in [&norm.weight, &norm.bias].into_iter().enumerate() {
-                let Some(gradient) = param.gradient() else { continue };
-                gradient.accumulate(self, width, |gradient, accumulate| {
-                    let parts = Parts { at: partial.at().after(place * width), count, stride: 2 * width };
-                    self.add_parts(gradient.at(), &parts, &[], (1, width), accumulate)
-                })?;
-            }
+            self.add_gradients(&[&norm.weight, &norm.bias], width, &partial, count)?;
         }
         // Under a mask the product's gradient is another than the sum's.
         let mut sum = (mask.is_some() && keep_sum).then(|| self.driver.alloc(rows * width)).transpose()?;

@@ -17,11 +17,10 @@ use crate::nn::{Linear, Param, Precision};
 const CUT: usize = 384;
 /// A part is a multiple of this, so that rows of factors begin where tensor cores can load them.
 const ALIGNED: usize = 8;
+/// Products of a narrower dimension multiply their factors as they are. A guess from bytes and operations, not measured.
+pub(super) const SPLIT_FROM: usize = 65;
 /// Rows and columns of a block of the kernels that prepare factors.
 const TILE: usize = 32;
-/// Rows of a product, or of what a gradient sums over, that float32 cores multiply also where there are TF32 cores: those of a
-/// batch's first rows.
-const FEW_ROWS: usize = 64;
 /// The most layers side by side that the kernels take.
 const MOST_LAYERS: usize = 3;
 
@@ -170,13 +169,6 @@ impl Ready<'_> {
     }
 }
 
-/// Parts to add up: one every `stride` words.
-pub(super) struct Parts {
-    pub at: Address,
-    pub count: usize,
-    pub stride: usize,
-}
-
 /// Where a product's result goes, and whether it is added to what is there.
 #[derive(Clone, Copy)]
 struct Target {
@@ -233,14 +225,23 @@ impl Gpu {
         let rows = grad.len() / stride;
         let count = trained.len() * outputs;
         let grad = grad.after(trained.start * outputs).reading(rows * count);
-        let way = self.way_of(rows);
-        let left = self.ready(way, &Matrices::one(grad, count, rows, (1, stride)), false)?;
-        let right = self.ready(way, &Matrices::one(x, inputs, rows, (1, inputs)), true)?;
-        for (place, layer) in layers[trained].iter().enumerate() {
+        let left = Matrices::one(grad, count, rows, (1, stride));
+        let right = Matrices::one(x, inputs, rows, (1, inputs));
+        let way = self.way_of(&left, &right);
+        let (left, right) = (self.ready(way, &left, false)?, self.ready(way, &right, true)?);
+        let layers = &layers[trained];
+        if left.batch > 1 {
+            let mut partial = self.driver.alloc(left.batch * count * inputs)?;
+            let target = Target { at: partial.at(), stride: inputs, accumulate: false };
+            self.gemm(&left, (0, count), &right, inputs, target)?;
+            let params: Vec<&Param> = layers.iter().map(|layer| &layer.weight).collect();
+            return self.add_gradients(&params, outputs * inputs, &partial, left.batch);
+        }
+        for (place, layer) in layers.iter().enumerate() {
             let Some(gradient) = layer.weight.gradient() else { continue };
             gradient.accumulate(self, outputs * inputs, |gradient, accumulate| {
-                let rows = (place * outputs, outputs);
-                self.multiply_into(&left, rows, &right, inputs, gradient, accumulate)
+                let target = Target { at: gradient.at(), stride: inputs, accumulate };
+                self.gemm(&left, (place * outputs, outputs), &right, inputs, target)
             })?;
         }
         Ok(())
@@ -253,15 +254,25 @@ impl Gpu {
         let rows = grad.len() / stride;
         let columns = trained.len() * outputs;
         let grad = grad.after(trained.start * outputs).reading(rows * columns);
-        let (mut partial, count) = self.column_sums(grad, rows, columns, stride)?;
-        for (place, layer) in layers[trained].iter().enumerate() {
-            let Some(gradient) = layer.bias.gradient() else { continue };
-            gradient.accumulate(self, outputs, |gradient, accumulate| {
-                let parts = Parts { at: partial.at().after(place * outputs), count, stride: columns };
-                self.add_parts(gradient.at(), &parts, &[], (1, outputs), accumulate)
+        let (partial, parts) = self.column_sums(grad, rows, columns, stride)?;
+        let params: Vec<&Param> = layers[trained].iter().map(|layer| &layer.bias).collect();
+        self.add_gradients(&params, outputs, &partial, parts)
+    }
+
+    /// Adds up `parts` of the gradients of `params`, `size` values each, side by side; those of frozen ones go nowhere.
+    pub(super) fn add_gradients(&self, params: &[&Param], size: usize, partial: &Buffer, parts: usize) -> Result<()> {
+        let (mut places, mut adds) = ([None; MOST_LAYERS], 0u32);
+        for (place, param) in params.iter().enumerate() {
+            let Some(gradient) = param.gradient() else { continue };
+            gradient.accumulate(self, size, |gradient, accumulate| {
+                places[place] = Some(gradient.at());
+                adds |= u32::from(accumulate) << place;
+                Ok(())
             })?;
         }
-        Ok(())
+        let [first, second, third] = places;
+        let args = args![first, second, third, partial.view(), parts, params.len(), size, adds];
+        self.launch("add_gradients", Geometry::matrix(params.len(), size), args)
     }
 
     pub(super) fn finish_product(&self, product: Product<'_>) -> Result<Buffer> {
@@ -271,8 +282,8 @@ impl Gpu {
                 let biases = std::mem::take(&mut product.biases);
                 let mut opened = product.open(self)?;
                 let (rows, columns) = (opened.rows, opened.columns);
-                let parts = Parts { at: opened.at, count: opened.parts, stride: rows * columns };
-                self.add_parts(opened.out.at(), &parts, &biases, (rows, columns), false)?;
+                let sizes = (opened.parts, rows, columns);
+                self.add_parts(opened.out.at(), opened.at, sizes, &biases, false)?;
                 Ok(opened.out)
             }
         }
@@ -306,31 +317,39 @@ impl Gpu {
         Ok((partial, parts))
     }
 
-    /// Adds up parts of `sizes` (rows, columns), and biases side by side.
+    /// Adds up `parts` of [rows, columns], and biases side by side.
     pub(super) fn add_parts(
         &self,
         out: Address,
-        parts: &Parts,
+        of: Address,
+        (parts, rows, columns): (usize, usize, usize),
         biases: &[View<'_>],
-        (rows, columns): (usize, usize),
         accumulate: bool,
     ) -> Result<()> {
         let bias = |place: usize| biases.get(place).copied();
-        let (size, sources) = (rows * columns, biases.len().max(1));
+        let size = rows * columns;
         let args = args![
             out.writing(size),
-            parts.at.writing(parts.count * size),
-            parts.count,
-            parts.stride,
+            of.writing(parts * size),
+            parts,
             bias(0),
             bias(1),
             bias(2),
-            sources,
+            biases.len().max(1),
             rows,
             columns,
             accumulate,
         ];
         self.launch("add_parts", Geometry::matrix(rows, columns), args)
+    }
+
+    /// Splitting the factors of a narrow product takes longer than multiplying them as they are.
+    fn way_of(&self, left: &Matrices<'_>, right: &Matrices<'_>) -> Way {
+        let narrowest = left.count.min(right.count).min(left.inner);
+        match self.way {
+            Way::Split if narrowest < self.split_from => Way::Plain(Numbers::F32),
+            way => way,
+        }
     }
 
     /// left rightᵀ, [parts, left.count, right.count], and how many parts there are; with a `plus` it is added to that, whole. `own`
@@ -343,21 +362,31 @@ impl Gpu {
         own: Option<Buffer>,
     ) -> Result<(Buffer, usize)> {
         let (rows, columns) = (left.count, right.count);
-        let way = self.way_of(rows);
+        let way = self.way_of(left, right);
         if let Way::Plain(_) = way {
             return Ok((self.multiply_each(way, left, right, plus)?, 1));
         }
         let left = self.ready(way, left, false)?;
         drop(own);
         let right = self.ready(way, right, true)?;
-        if let Some(mut plus) = plus {
-            self.multiply_into(&left, (0, rows), &right, columns, &mut plus, true)?;
-            return Ok((plus, 1));
+        let parts = left.batch;
+        let multiply = |out: &mut Buffer, accumulate| {
+            let target = Target { at: out.at(), stride: columns, accumulate };
+            self.gemm(&left, (0, rows), &right, columns, target)
+        };
+        match plus {
+            Some(mut plus) if parts == 1 => {
+                multiply(&mut plus, true)?;
+                Ok((plus, 1))
+            }
+            plus => {
+                let mut out = self.driver.alloc(parts * rows * columns)?;
+                multiply(&mut out, false)?;
+                let Some(mut plus) = plus else { return Ok((out, parts)) };
+                self.add_parts(plus.at(), out.at(), (parts, rows, columns), &[], true)?;
+                Ok((plus, 1))
+            }
         }
-        let mut out = self.driver.alloc(left.batch * rows * columns)?;
-        let target = Target { at: out.at(), stride: columns, accumulate: false };
-        self.gemm(&left, (0, rows), &right, columns, target)?;
-        Ok((out, left.batch))
     }
 
     /// The same of matrices as they are in memory, one product for each of the right ones.
@@ -385,27 +414,6 @@ impl Gpu {
         Ok(out)
     }
 
-    /// `out` ← rows `first` to `first` + `rows` of left, times rightᵀ, added to what is there where `accumulate`.
-    fn multiply_into(
-        &self,
-        left: &Ready<'_>,
-        (first, rows): (usize, usize),
-        right: &Ready<'_>,
-        columns: usize,
-        out: &mut Buffer,
-        accumulate: bool,
-    ) -> Result<()> {
-        if left.batch == 1 {
-            let target = Target { at: out.at(), stride: columns, accumulate };
-            return self.gemm(left, (first, rows), right, columns, target);
-        }
-        let mut partial = self.driver.alloc(left.batch * rows * columns)?;
-        let target = Target { at: partial.at(), stride: columns, accumulate: false };
-        self.gemm(left, (first, rows), right, columns, target)?;
-        let parts = Parts { at: partial.at(), count: left.batch, stride: rows * columns };
-        self.add_parts(out.at(), &parts, &[], (rows, columns), accumulate)
-    }
-
     /// Queues one product.
     fn gemm(
         &self,
@@ -431,11 +439,6 @@ impl Gpu {
             out_batch_stride: rows * target.stride,
             accumulate: target.accumulate,
         })
-    }
-
-    /// The way of a product of so many rows. Of few, splitting costs more than float32 cores take.
-    fn way_of(&self, rows: usize) -> Way {
-        if self.way == Way::Split && rows <= FEW_ROWS { Way::Plain(Numbers::F32) } else { self.way }
     }
 
     /// A factor as `way` multiplies it.

@@ -3,7 +3,6 @@
 use candle_core::{Result, Tensor};
 
 use super::driver::{Buffer, View, args};
-use super::product::Parts;
 use super::{Geometry, Gpu, view};
 use crate::nn::Param;
 use crate::nn::backend::{Backend, TextTables};
@@ -59,8 +58,7 @@ impl Gpu {
                     self.clear(gradient)?;
                 }
                 // The texts of the batch are the parts.
-                let parts = Parts { at: grad.at(), count: batch, stride: tokens * width };
-                self.add_parts(gradient.at(), &parts, &[], (tokens, width), true)
+                self.add_parts(gradient.at(), grad.at(), (batch, tokens, width), &[], true)
             })?;
         }
         self.row_gradient(grad, &tables.types)
@@ -74,8 +72,7 @@ impl Gpu {
             if !accumulate {
                 self.clear(gradient)?;
             }
-            let parts = Parts { at: partial.at(), count, stride: width };
-            self.add_parts(gradient.at(), &parts, &[], (1, width), true)
+            self.add_parts(gradient.at(), partial.at(), (count, 1, width), &[], true)
         })
     }
 

@@ -105,7 +105,7 @@ fn cases() -> [Case; 5] {
     }
     let case = |name, precision, splits, has_tf32, round| Case {
         name,
-        gpu: Gpu::new(on_cpu(has_tf32), precision, splits).unwrap(),
+        gpu: Gpu::new(on_cpu(has_tf32), precision, splits).unwrap().splitting_from(1),
         round,
     };
     [
@@ -119,7 +119,7 @@ fn cases() -> [Case; 5] {
 
 /// The backend that most tests use.
 fn gpu() -> Gpu {
-    Gpu::new(on_cpu(true), Precision::F32, true).unwrap()
+    Gpu::new(on_cpu(true), Precision::F32, true).unwrap().splitting_from(1)
 }
 
 fn upload(gpu: &Gpu, values: &[f32]) -> Buffer {

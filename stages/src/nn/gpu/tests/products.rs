@@ -218,3 +218,15 @@ fn the_counting_device_counts_a_product() {
     gpu.values(&y).unwrap();
     assert_eq!(counting.take().waits, 1);
 }
+
+#[test]
+fn a_narrow_product_is_not_split() {
+    let counting = Arc::new(Counting::default());
+    let gpu = Gpu::new(counting.clone(), Precision::F32, true).unwrap();
+    let layer = Draw(8).linear(768, 96, [false; 2]);
+    let x = gpu.zeros(16 * 768).unwrap();
+    counting.take();
+    gpu.finish(gpu.linear(x.view(), &[&layer]).unwrap()).unwrap();
+    let counts = counting.take();
+    assert_eq!((counts.flops, counts.launches()), (2 * 16 * 768 * 96, 2));
+}

@@ -230,3 +230,13 @@ fn the_optimizer_follows_its_definition() {
     let none: &mut [AdamWSlot] = &mut [];
     gpu.adamw(none, (beta1, beta2), eps).unwrap();
 }
+
+#[test]
+fn a_batch_is_staged_and_arrives() {
+    let upload = super::super::Upload::new(&Device::Cpu).unwrap();
+    let (ids, values) = (indices(&[3, 1, 2], &[3]), tensor(&[0.5, -1.0], &[1, 2]));
+    let staged = upload.stage(&[&ids, &values]).unwrap();
+    let arrived = staged.tensors().unwrap();
+    assert_eq!(arrived[0].to_vec1::<u32>().unwrap(), [3, 1, 2]);
+    assert_eq!(arrived[1].to_vec2::<f32>().unwrap(), [[0.5, -1.0]]);
+}
