@@ -1,6 +1,7 @@
 //! Linear layers.
 
 use super::*;
+use crate::nn::Activation;
 use crate::nn::gpu::testing::Counting;
 
 /// x Wᵀ + b of layers side by side, of rounded factors.
