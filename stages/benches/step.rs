@@ -8,7 +8,7 @@ mod peak;
 use std::path::Path;
 use std::time::Instant;
 
-use candle_core::{Device, Error, Tensor};
+use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use stages::models::{Batch, Config, Mode, Start, init_from_pretrained, init_random};
 use stages::nn::{
@@ -24,8 +24,8 @@ struct Work {
     regions: usize,
     /// `cpu` or `cuda`.
     device: String,
-    /// What products round their factors to: `f32`, `tf32` or `bf16`.
-    precision: String,
+    /// Whether products are of numbers rounded to bfloat16.
+    bf16: bool,
     /// Texts are padded to this length; to the longest of their batch when absent.
     pad: Option<usize>,
     /// Tokens of each text, batch by batch.
@@ -63,11 +63,7 @@ fn steps(work: &Work) -> candle_core::Result<Vec<f64>> {
     drop(base);
     let params = ParamStore::new(tensors, |name| work.mode.trains(name))?;
     let params = if work.evaluate { params.frozen() } else { params };
-    let params = match work.precision.as_str() {
-        "f32" => params,
-        "bf16" => params.with_kernels(Kernels::Bf16),
-        other => return Err(Error::Msg(format!("products in {other} are not supported"))),
-    };
+    let params = if work.bf16 { params.with_kernels(Kernels::Bf16) } else { params };
     let model = work.config.build(&params)?;
     let mut adamw = AdamW::new(&params, AdamWConfig::default(), decays)?;
     let dropout = Dropout::new(work.config.dimensions().dropout, 1)?;
