@@ -20,6 +20,8 @@ struct Work {
     pictures: usize,
     regions: usize,
     threads: usize,
+    /// `cpu` or `cuda`.
+    device: String,
     /// Pictures are spread over the threads, as the stage does with small ones, and timed together.
     together: bool,
 }
@@ -53,12 +55,15 @@ fn picture(work: &Work, number: usize) -> Picture {
 }
 
 fn seconds(work: &Work) -> candle_core::Result<Vec<f64>> {
+    let device = if work.device == "cpu" { Device::Cpu } else { Device::new_cuda(0)? };
     let tensors: candle_core::Result<HashMap<String, Tensor>> = shapes::tensors(&work.config)
         .into_iter()
-        .map(|(name, shape)| weight(&name, &shape).map(|tensor| (name, tensor)))
+        .map(|(name, shape)| {
+            let tensor = weight(&name, &shape)?.to_device(&device)?;
+            Ok((name, tensor))
+        })
         .collect();
-    let detector =
-        FasterRcnn::load(&work.config, &VarBuilder::from_tensors(tensors?, DType::F32, &Device::Cpu))?;
+    let detector = FasterRcnn::load(&work.config, &VarBuilder::from_tensors(tensors?, DType::F32, &device))?;
     let detect =
         |number: usize| detector.detect(&picture(work, number), work.regions).map(|found| found.len());
     if work.together {
