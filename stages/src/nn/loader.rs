@@ -139,6 +139,14 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// Where the parameters are.
+    pub fn device(&self) -> Device {
+        match self.source {
+            Source::Params(params) => params.device(),
+            Source::Nowhere(_) => Device::Cpu,
+        }
+    }
+
     /// Whether this loader lists: what it gives has shapes and no values, so nothing is to be computed from it.
     pub fn lists(&self) -> bool {
         matches!(self.source, Source::Nowhere(_))

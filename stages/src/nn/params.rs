@@ -51,8 +51,14 @@ impl ParamStore {
             };
             by_name.insert(name, param);
         }
-        let device = by_name.values().next().map_or(Device::Cpu, |param| param.tensor().device().clone());
-        Ok(Self { by_name, kernels: Kernels::for_device(&device) })
+        let params = Self { by_name, kernels: Kernels::Fused };
+        let kernels = Kernels::for_device(&params.device());
+        Ok(params.with_kernels(kernels))
+    }
+
+    /// Where the parameters are; the CPU, if there are none.
+    pub fn device(&self) -> Device {
+        self.by_name.values().next().map_or(Device::Cpu, |param| param.tensor().device().clone())
     }
 
     /// The same parameters for layers computed by `kernels` instead of the device's fastest.
