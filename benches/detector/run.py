@@ -4,11 +4,14 @@
     cargo bench --workspace --bench detector --no-run
     python3 benches/detector/run.py --ours target/release/deps/detector-HASH
     python3 benches/detector/run.py --ours … --model mini --pictures 400
+    python3 benches/detector/run.py --ours … --device cuda --width 1067 --peers folded,tf32 --rows FILE
 
 Each side runs in a process of its own, one after the other, `--rounds` times in turn; the first picture of a process does
 not count. Printed are medians, the ratio ours / PyTorch's, and the peaks of resident memory. Ours is the whole way from
 pixels to chosen regions; PyTorch's ends with the class scores of the proposals. Peers: `plain`, as the original runs it;
-`folded`, with the normalisations in the convolutions, as ours; `last`, that in the memory format channels_last.
+`folded`, with the normalisations in the convolutions, as ours; `last`, that in the memory format channels_last; `tf32`,
+`folded` with convolutions and products in TF32, cuDNN's default for convolutions on a GPU. `--rows` appends the rows of a
+Markdown table to FILE: the picture, the side, ms, and the ratio ours / PyTorch's.
 The peer needs what stages/tests/reference/faster_rcnn.py needs.
 """
 import argparse
@@ -44,12 +47,16 @@ def main():
     parser.add_argument("--model", default="x152", choices=MODELS)
     parser.add_argument("--peers", default="plain,folded,last")
     parser.add_argument("--pictures", type=int, default=2)
+    parser.add_argument("--width", type=int, help="of the picture; the model's largest where left out")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rows", type=Path)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     a = parser.parse_args()
     config, width, height, regions = MODELS[a.model]
+    width = a.width or width
     work = dict(config=config, width=width, height=height, regions=regions, pictures=a.pictures, threads=a.threads,
-                together=a.model == "mini")
+                device=a.device, together=a.model == "mini")
     sides = ["ours", *(side for side in a.peers.split(",") if side)]
     seconds, peaks = {side: [] for side in sides}, {}
     for _ in range(a.rounds):
@@ -57,12 +64,18 @@ def main():
             if side == "ours":
                 answer = run([a.ours], work)
             else:
-                options = dict(folded=side != "plain", channels_last=side == "last")
+                options = dict(folded=side != "plain", channels_last=side == "last", tf32=side == "tf32")
                 answer = run([sys.executable, str(PEER)], work | options)
             seconds[side] += answer["seconds"]
             peaks[side] = max(peaks.get(side, 0), answer["peak_mb"])
     ours = statistics.median(seconds["ours"])
     print(f"{a.model} {width} x {height}: ours {ours:.4f} s a picture, {1 / ours:.1f} a second, {peaks['ours']:.0f} MB")
+    if a.rows:
+        with a.rows.open("a") as table:
+            for side in sides:
+                took = statistics.median(seconds[side])
+                ratio = "" if side == "ours" else f"{ours / took:.2f}"
+                table.write(f"| {a.model} {width} x {height} | {side} | {1e3 * took:.1f} | {ratio} |\n")
     for side in sides[1:]:
         theirs = statistics.median(seconds[side])
         print(f"  {side} {theirs:.4f} s, {peaks[side]:.0f} MB: ratio {ours / theirs:.2f}, "

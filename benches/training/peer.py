@@ -71,7 +71,8 @@ if is_vilbert:
 model = (Model(c, mode) if is_vilbert else VisualBert()).to(device)
 run = torch.compile(model) if work["compile"] else model
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-5)
-autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=work["bf16"])
+autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=work["precision"] == "bf16")
+torch.backends.cuda.matmul.allow_tf32 = work["precision"] == "tf32"
 
 
 def batch(lengths):

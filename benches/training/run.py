@@ -5,6 +5,7 @@
     python benches/training/run.py --ours target/release/deps/step-HASH --work fc,pe,full,evaluate --texts padded
     python benches/training/run.py --ours … --texts real --peers eager,malloc,bf16
     python benches/training/run.py --ours … --device cuda --peers eager --steps 20     (ours built with --features cuda)
+    python benches/training/run.py --ours … --device cuda --precision tf32 --peers tf32 --rows FILE
 
 Each side runs in a process of its own, one after the other, `--rounds` times in turn; a process does `--steps` steps
 after one that does not count (on a GPU: after three). Printed are medians, the ratio ours / PyTorch's, and the peaks of
@@ -14,7 +15,9 @@ through a step's matrix products, the time of all else included, beside the fast
 `padded`: all texts have 128 tokens, on both sides. `real`: lengths as Hateful Memes has them (mean 17, longest 88; drawn
 from a log-normal distribution, the same for both); PyTorch pads them to 128, as MMF does, ours are padded to the longest
 of their batch, as `train` does. Peers: `eager`; `malloc`, the same with a malloc that keeps its pages; `bf16`, that with
-autocast; `compile`, that with torch.compile.
+autocast; `tf32`, that with products in TF32; `compile`, that with torch.compile. `--precision` is that of our products.
+`--rows` appends the rows of a Markdown table to FILE: the work, the side, ms a step, GB, and of ours both as ratios to
+the first peer.
 """
 
 import argparse
@@ -83,6 +86,19 @@ def gpu_memory():
     return float(subprocess.run(ask, capture_output=True, text=True, check=True).stdout)
 
 
+def append(file, work, precision, seconds, peaks):
+    """A row for each side: the work, the side, its precision, ms, GB, and of ours the ratios to the first peer."""
+    time = {side: statistics.median(took) for side, took in seconds.items()}
+    peers = [side for side in time if side != "ours"]
+    with file.open("a") as table:
+        for side in time:
+            ratios = "| | |"
+            if side == "ours" and peers:
+                ratios = f"| {time[side] / time[peers[0]]:.2f} | {peaks[side] / peaks[peers[0]]:.2f} |"
+            name = f"ours, {precision}" if side == "ours" else f"PyTorch, {side}"
+            table.write(f"| {work} | {name} | {1e3 * time[side]:.1f} | {peaks[side] / 1e3:.2f} {ratios}\n")
+
+
 def run(command, work, more_env=()):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file, tempfile.TemporaryFile("w+") as errors:
         json.dump(work, file)
@@ -114,7 +130,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 products too")
+    parser.add_argument("--precision", default="f32", choices=["f32", "tf32", "bf16"])
+    parser.add_argument("--rows", type=Path)
     parser.add_argument("--product", action="store_true", help="only the matrix products, GFLOP/s")
     a = parser.parse_args()
 
@@ -128,9 +145,9 @@ def main():
         return
     for name in a.work.split(","):
         work = dict(config=CONFIGS[a.model], mode="fc" if name == "evaluate" else name, evaluate=name == "evaluate",
-                    threads=a.threads, regions=100, compile=False, bf16=a.bf16, device=a.device)
+                    threads=a.threads, regions=100, compile=False, precision=a.precision, device=a.device)
         warm = 1 if a.device == "cpu" else 3
-        sides = ["ours", *a.peers.split(",")]
+        sides = ["ours", *(side for side in a.peers.split(",") if side)]
         seconds, peaks, speeds, peak = {side: [] for side in sides}, {}, [], 0
         for number in range(a.rounds):
             drawn = texts(a.texts, a.steps + warm, a.batch, number)
@@ -145,7 +162,8 @@ def main():
                         done = zip(products(work)[warm:], answer["seconds"][warm:])
                         speeds += [1e-9 * count / took for count, took in done]
                 else:
-                    options = dict(texts=drawn, pad=128, compile=side == "compile", bf16=side == "bf16")
+                    precision = side if side in ("tf32", "bf16") else "f32"
+                    options = dict(texts=drawn, pad=128, compile=side == "compile", precision=precision)
                     env = {} if side == "eager" else KEEP_PAGES
                     answer = run([sys.executable, str(PEER)], work | options, env.items())
                 took = answer["seconds"][warm:]
@@ -155,6 +173,8 @@ def main():
         digits = ".2f" if a.device == "cpu" else ".4f"
         share = f", {statistics.median(speeds):.0f} of {peak:.0f} GFLOP/s" if speeds else ""
         print(f"{a.texts} {name}: ours {ours:{digits}} s, {peaks['ours']:.0f} MB{share}", flush=True)
+        if a.rows:
+            append(a.rows, f"{name}, {a.texts}", a.precision, seconds, peaks)
         for side in sides[1:]:
             theirs = statistics.median(seconds[side])
             print(f"  {side} {theirs:{digits}} s, {peaks[side]:.0f} MB: ratio {ours / theirs:.2f}, "

@@ -6,11 +6,10 @@ mod peak;
 use std::collections::HashMap;
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
+use candle_core::{Device, Tensor};
 use serde::Deserialize;
-use stages::models::faster_rcnn::{Config, FasterRcnn, Picture, shapes};
-use stages::nn::{init, tune_allocator};
+use stages::models::faster_rcnn::{Config, FasterRcnn, Picture};
+use stages::nn::{ParamStore, init, tune_allocator};
 
 #[derive(Deserialize)]
 struct Work {
@@ -20,6 +19,8 @@ struct Work {
     pictures: usize,
     regions: usize,
     threads: usize,
+    /// `cpu` or `cuda`.
+    device: String,
     /// Pictures are spread over the threads, as the stage does with small ones, and timed together.
     together: bool,
 }
@@ -53,12 +54,15 @@ fn picture(work: &Work, number: usize) -> Picture {
 }
 
 fn seconds(work: &Work) -> candle_core::Result<Vec<f64>> {
-    let tensors: candle_core::Result<HashMap<String, Tensor>> = shapes::tensors(&work.config)
+    let device = if work.device == "cpu" { Device::Cpu } else { Device::new_cuda(0)? };
+    let tensors: candle_core::Result<HashMap<String, Tensor>> = FasterRcnn::parameters(&work.config)?
         .into_iter()
-        .map(|(name, shape)| weight(&name, &shape).map(|tensor| (name, tensor)))
+        .map(|(name, shape)| {
+            let tensor = weight(&name, &shape)?.to_device(&device)?;
+            Ok((name, tensor))
+        })
         .collect();
-    let detector =
-        FasterRcnn::load(&work.config, &VarBuilder::from_tensors(tensors?, DType::F32, &Device::Cpu))?;
+    let detector = FasterRcnn::build(&work.config, &ParamStore::new(tensors?, |_| false)?)?;
     let detect =
         |number: usize| detector.detect(&picture(work, number), work.regions).map(|found| found.len());
     if work.together {

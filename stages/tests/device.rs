@@ -7,10 +7,9 @@
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 use stage_api::testing;
-use stages::models::faster_rcnn::{Config, FasterRcnn, Picture, shapes};
-use stages::nn::init;
+use stages::models::faster_rcnn::{Config, FasterRcnn, Picture};
+use stages::nn::{ParamStore, init};
 
 fn gpu() -> Device {
     let name = testing::device();
@@ -31,8 +30,8 @@ fn detector(config: &Config, device: &Device) -> FasterRcnn {
         };
         (name, tensor.to_device(device).unwrap())
     };
-    let tensors = shapes::tensors(config).into_iter().map(tensor).collect();
-    FasterRcnn::load(config, &VarBuilder::from_tensors(tensors, DType::F32, device)).unwrap()
+    let tensors = FasterRcnn::parameters(config).unwrap().into_iter().map(tensor).collect();
+    FasterRcnn::build(config, &ParamStore::new(tensors, |_| false).unwrap()).unwrap()
 }
 
 /// A picture with structure at several scales.

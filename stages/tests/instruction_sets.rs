@@ -6,9 +6,8 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 use sha2::{Digest, Sha256};
-use stages::models::faster_rcnn::{Config as DetectorConfig, FasterRcnn, Picture, config::Proposals, shapes};
+use stages::models::faster_rcnn::{Config as DetectorConfig, FasterRcnn, Picture, config::Proposals};
 use stages::models::{Batch, Family, Mode, SmallConfig, Start, init_from_pretrained, init_random};
 use stages::nn::conv::{Conv2d, Window};
 use stages::nn::cpu::{InstructionSet, select, selected};
@@ -95,14 +94,15 @@ fn detector(min_size: usize) -> Bits {
         let gain = if name.contains("stem") { 1.0 / 64.0 } else { 1.0 };
         normal(name, shape, if shape.len() == 1 { 0.0 } else { gain * (2.0 / inputs as f64).sqrt() })
     };
-    let tensors: HashMap<String, Tensor> = shapes::tensors(&config)
+    let tensors: HashMap<String, Tensor> = FasterRcnn::parameters(&config)
+        .unwrap()
         .into_iter()
         .map(|(name, shape)| (name.clone(), tensor(&name, &shape)))
         .collect();
-    let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    let params = ParamStore::new(tensors, |_| false).unwrap();
     let (width, height) = (230, 170);
     let rgb = (0..3 * width * height).map(|at| ((at * 2_654_435_761) >> 7) as u8).collect();
-    let regions = FasterRcnn::load(&config, &vb).unwrap();
+    let regions = FasterRcnn::build(&config, &params).unwrap();
     let regions = regions.detect(&Picture { width, height, rgb }, 40).unwrap();
     assert!(regions.len() > 5, "only {} regions", regions.len());
     let values = regions.iter().map(|region| {

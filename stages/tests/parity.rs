@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use stage_api::testing::run_stage;
 use stages::artifacts::history::History;
 use stages::artifacts::region_features::{Layout, PictureRegions, RegionWriter};

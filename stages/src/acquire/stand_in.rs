@@ -25,7 +25,7 @@ use stage_api::{Job, ParamEnum, Port, Stage, StageError};
 
 use crate::formats::torch_writer;
 use crate::models::faster_rcnn::anchors::cell_anchors;
-use crate::models::faster_rcnn::{self, shapes};
+use crate::models::faster_rcnn::{self, FasterRcnn};
 use crate::models::{
     Config, Mode, Origin, SmallConfig, Start, init_from_pretrained, init_mlm_head, init_random, vilbert,
     visual_bert,
@@ -156,7 +156,7 @@ fn detector(config: &faster_rcnn::Config, seed: u64) -> candle_core::Result<Vec<
     let cpu = &Device::Cpu;
     let mut list = Vec::new();
     let mut add = |name: &str, tensor: Tensor| list.push((format!("module.{name}"), tensor));
-    for (name, shape) in shapes::tensors(config) {
+    for (name, shape) in FasterRcnn::parameters(config)? {
         let tensor = match shape.len() {
             2 | 4 => {
                 let inputs: usize = shape[1..].iter().product();

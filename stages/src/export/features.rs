@@ -8,8 +8,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
+use candle_core::{Device, Tensor};
 use stage_api::{InputView, StageError, ToolContext};
 
 use crate::artifacts::region_features::{PictureRegions, RegionFeatures};
@@ -18,6 +17,7 @@ use crate::formats::lmdb::LmdbWriter;
 use crate::host::device;
 use crate::models::faster_rcnn::{ClassScores, Config};
 use crate::nn::cpu_tensor::cpu_vec;
+use crate::nn::{Loader, ParamStore};
 
 /// The port by which a step reads the detector of its features.
 const DETECTOR: &str = "detector";
@@ -56,9 +56,11 @@ impl Features {
         }
         let device = device::open(&context.host.device)?;
         let tensors = device::upload(weights::read_tensors(&dir)?, &device)?;
-        let vb = VarBuilder::from_tensors(tensors, DType::F32, &device);
-        let scores =
-            ClassScores::load(&config, &vb.pp("roi_heads.box")).map_err(|error| fail(error.to_string()))?;
+        let load = || {
+            let params = ParamStore::new(tensors, |_| false)?;
+            ClassScores::load(&config, &Loader::new(&params).pp("roi_heads.box"))
+        };
+        let scores = load().map_err(|error| fail(error.to_string()))?;
         Ok(Self { regions, classes: Some((device, scores)) })
     }
 
@@ -145,7 +147,7 @@ mod tests {
     use crate::artifacts::region_features::{Layout, RegionWriter};
     use crate::formats::lmdb::Lmdb;
     use crate::formats::mmf_features::{MmfFeatures, read_files, read_value};
-    use crate::models::faster_rcnn::shapes;
+    use crate::models::faster_rcnn::FasterRcnn;
 
     /// `regions` with what it read at the port of the detector, and `detector`.
     struct Project {
@@ -211,7 +213,7 @@ mod tests {
             (name, tensor)
         };
         let tensors: HashMap<String, Tensor> =
-            shapes::tensors(&config).into_iter().enumerate().map(named).collect();
+            FasterRcnn::parameters(&config).unwrap().into_iter().enumerate().map(named).collect();
         let picture = |rows: usize| PictureRegions {
             features: values(rows * config.head_width, rows),
             boxes: vec![[0.0, 0.0, 9.0, 9.0]; rows],

@@ -5,7 +5,7 @@ use candle_core::{Error, Result, Tensor};
 use super::Dimensions;
 use crate::nn::{
     Activation, Adapter, Attention, Dense, DropoutAt, FeedForward, Linear, Loader, Mask, ParamStore,
-    ResidualNorm, Rows, Site, TextTables,
+    ResidualNorm, Site, TextTables, TransformerLayer,
 };
 
 /// What a mask [B, S] of 1 and 0 adds to the scores of keys.
@@ -51,58 +51,27 @@ pub struct LayerSize {
     pub adapters_in: &'static [&'static str],
 }
 
-/// BERT's layer with the LayerNorm after the residual sum, with adapters where there are any.
-#[derive(Debug, Clone)]
-pub struct Layer {
-    pub attention: Attention,
-    pub feed_forward: FeedForward,
-}
-
-impl Layer {
-    pub fn load(loader: &Loader, size: &LayerSize) -> Result<Self> {
-        let hidden = size.hidden;
-        let attention = loader.pp("attention").pp("self");
-        let attention = Attention {
-            compute: loader.compute(),
-            query: attention.linear("query", hidden, hidden)?,
-            key: attention.linear("key", hidden, hidden)?,
-            value: attention.linear("value", hidden, hidden)?,
-            probabilities: attention.site("dropout"),
-            output: loader.linear("attention.output.dense", hidden, hidden)?,
-            site: loader.site("attention.output.dropout"),
-            end: end(loader, "attention.output", size)?,
-            heads: size.heads,
-        };
-        Ok(Self { attention, feed_forward: feed_forward(loader, ("intermediate", "output"), size)? })
-    }
-
-    /// Of `x` [B, S, H], which attends to itself, the rows `rows`: [B, S, H] or [B, 1, H]. `bias` [B, S] is that of the keys.
-    pub fn forward(
-        &self,
-        x: &Tensor,
-        bias: &Tensor,
-        rows: Rows,
-        dropout: Option<&DropoutAt>,
-    ) -> Result<Tensor> {
-        self.feed_forward.forward(&self.attention.forward(x, bias, rows, dropout)?, dropout)
-    }
-
-    /// `own` [B, Q, H], which attends to `other` [B, S, K], whose mask is in `bias` [B, S]: [B, Q, H].
-    pub fn attend(
-        &self,
-        own: &Tensor,
-        other: &Tensor,
-        bias: &Tensor,
-        dropout: Option<&DropoutAt>,
-    ) -> Result<Tensor> {
-        self.feed_forward.forward(&self.attention.forward_to(own, other, bias, dropout)?, dropout)
-    }
+/// BERT's layer, which has its LayerNorms after the residual sums, and adapters where there are any.
+pub fn layer(loader: &Loader, size: &LayerSize) -> Result<TransformerLayer> {
+    let hidden = size.hidden;
+    let attention = loader.pp("attention").pp("self");
+    let attention = Attention {
+        query: attention.linear("query", hidden, hidden)?,
+        key: attention.linear("key", hidden, hidden)?,
+        value: attention.linear("value", hidden, hidden)?,
+        probabilities: attention.site("dropout"),
+        output: loader.linear("attention.output.dense", hidden, hidden)?,
+        site: loader.site("attention.output.dropout"),
+        end: end(loader, "attention.output", size)?,
+        heads: size.heads,
+    };
+    let feed_forward = feed_forward(loader, ("intermediate", "output"), size)?;
+    Ok(TransformerLayer { compute: loader.compute(), attention, feed_forward })
 }
 
 /// The feed-forward part of the layers `first` and `second`.
 pub fn feed_forward(loader: &Loader, (first, second): (&str, &str), size: &LayerSize) -> Result<FeedForward> {
     Ok(FeedForward {
-        compute: loader.compute(),
         up: loader.linear(&format!("{first}.dense"), size.hidden, size.inner)?,
         down: loader.linear(&format!("{second}.dense"), size.inner, size.hidden)?,
         site: loader.site(&format!("{second}.dropout")),

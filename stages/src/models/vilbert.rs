@@ -10,11 +10,11 @@ use candle_core::{Error, Result, Tensor};
 
 pub use config::Config;
 
-use super::bert::{Classifier, Layer, LayerSize, feed_forward, key_bias, mask, text_tables};
+use super::bert::{Classifier, LayerSize, feed_forward, key_bias, layer, mask, text_tables};
 use super::{Batch, Model, Parts};
 use crate::nn::{
     Activation, Attention, Compute, Dense, DropoutAt, LayerNorm, Linear, Loader, ResidualNorm, Rows, Site,
-    TextTables, multiply,
+    TextTables, TransformerLayer, multiply,
 };
 
 /// The hidden states of both streams.
@@ -37,8 +37,8 @@ struct Biases {
 #[derive(Debug, Clone)]
 pub struct Vilbert {
     embeddings: Embeddings,
-    text: Vec<Layer>,
-    vision: Vec<Layer>,
+    text: Vec<TransformerLayer>,
+    vision: Vec<TransformerLayer>,
     /// Each layer of co-attention, with how many layers of the text and of the vision come before it.
     co_attention: Vec<(CoAttention, (usize, usize))>,
     head: Head,
@@ -55,7 +55,7 @@ impl Vilbert {
         let encoder = bert.pp("encoder");
         let stack = |name: &str, count: usize, size| {
             let at = encoder.pp(name);
-            (0..count).map(|index| Layer::load(&at.pp(index), &size)).collect::<Result<Vec<_>>>()
+            (0..count).map(|index| layer(&at.pp(index), &size)).collect::<Result<Vec<_>>>()
         };
         let text = stack("layer", config.num_hidden_layers, config.text_layer(parts.adapters))?;
         let vision = stack("v_layer", config.v_num_hidden_layers, config.vision_layer(parts.adapters))?;
@@ -100,10 +100,10 @@ impl Vilbert {
             x.text = run(&self.text[from.0..to.0], x.text, &biases.text, Rows::All, dropout)?;
             x.vision = run(&self.vision[from.1..to.1], x.vision, &biases.vision, Rows::All, dropout)?;
             from = *to;
-            let text = layer.text.attend(&x.text, &x.vision, &biases.vision, dropout)?;
+            let text = layer.text.forward_to(&x.text, &x.vision, &biases.vision, dropout)?;
             // What only the regions go through from here on does not reach the text.
             if output == Output::FirstRows || index + 1 < self.co_attention.len() {
-                x.vision = layer.vision.attend(&x.vision, &x.text, &biases.text, dropout)?;
+                x.vision = layer.vision.forward_to(&x.vision, &x.text, &biases.text, dropout)?;
             }
             x.text = text;
         }
@@ -144,7 +144,7 @@ impl Model for Vilbert {
 
 /// `layers` one after the other, of the last one only `rows`.
 fn run(
-    layers: &[Layer],
+    layers: &[TransformerLayer],
     mut x: Tensor,
     bias: &Tensor,
     rows: Rows,
@@ -202,8 +202,8 @@ impl Embeddings {
 /// layer, and neither attends to itself.
 #[derive(Debug, Clone)]
 struct CoAttention {
-    text: Layer,
-    vision: Layer,
+    text: TransformerLayer,
+    vision: TransformerLayer,
 }
 
 impl CoAttention {
@@ -221,7 +221,6 @@ impl CoAttention {
         let side =
             |size: &LayerSize, number: u8, of: &str, [query, key, value]: [Linear; 3], probabilities| {
                 let attention = Attention {
-                    compute: loader.compute(),
                     query,
                     key,
                     value,
@@ -237,7 +236,7 @@ impl CoAttention {
                 output.skip_linear(&format!("q_dense{number}"), bi, size.hidden)?;
                 let parts = (format!("{of}_intermediate"), format!("{of}_output"));
                 let feed_forward = feed_forward(loader, (&parts.0, &parts.1), size)?;
-                Ok::<_, Error>(Layer { attention, feed_forward })
+                Ok::<_, Error>(TransformerLayer { compute: loader.compute(), attention, feed_forward })
             };
         // The original numbers the probabilities by what is attended to.
         let (at_text, at_vision) = (attention.site("dropout2"), attention.site("dropout1"));

@@ -9,18 +9,18 @@ use candle_core::{Error, Result, Tensor};
 
 pub use config::Config;
 
-use super::bert::{Classifier, Layer, key_bias, mask, text_tables};
+use super::bert::{Classifier, key_bias, layer, mask, text_tables};
 use super::{Batch, Model, Parts};
 use crate::nn::{
-    Activation, Compute, Dense, DropoutAt, LayerNorm, Loader, Param, Rows, Site, TextTables, add_first_rows,
-    concat,
+    Activation, Compute, Dense, DropoutAt, LayerNorm, Loader, Param, Rows, Site, TextTables,
+    TransformerLayer, add_first_rows, concat,
 };
 
 /// The model.
 #[derive(Debug, Clone)]
 pub struct VisualBert {
     embeddings: Embeddings,
-    layers: Vec<Layer>,
+    layers: Vec<TransformerLayer>,
     pooler: Dense,
     pooled_site: Site,
     classifier: Option<Classifier>,
@@ -36,7 +36,7 @@ impl VisualBert {
         let embeddings = Embeddings::load(config, &bert.pp("embeddings"))?;
         let stack = bert.pp("encoder.layer");
         let size = config.layer(parts.adapters);
-        let layers = (0..config.num_hidden_layers).map(|index| Layer::load(&stack.pp(index), &size));
+        let layers = (0..config.num_hidden_layers).map(|index| layer(&stack.pp(index), &size));
         let layers = layers.collect::<Result<_>>()?;
         let pooler = Dense::new(&loader.compute(), bert.linear("pooler.dense", hidden, hidden)?);
         let pooler = pooler.with_activation(Activation::Tanh);

@@ -5,7 +5,7 @@ use candle_core::{Error, Result, Tensor};
 
 use super::backend::{AttentionShape, Backend, Columns, Projections};
 use super::composed::Composed;
-use super::graph::{Compute, Locked, Op};
+use super::graph::{Locked, Op};
 use super::layer_norm::{ResidualNorm, SavedNorm};
 use super::{DropoutAt, Linear, Mask, Param, Site};
 
@@ -22,8 +22,6 @@ pub enum Rows {
 /// projected result.
 #[derive(Debug, Clone)]
 pub struct Attention {
-    /// What computes it.
-    pub compute: Compute,
     /// To queries.
     pub query: Linear,
     /// To keys.
@@ -43,52 +41,50 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// What `rows` of `x` [B, S, H] attend to in `x`: [B, S, H], or [B, 1, H] of the first rows. `bias` [B, S] is added to every
-    /// score of a key.
+    /// What `rows` of `x` [B, S, H] attend to in `x`, and the shape of the result. `bias` [B, S] is added to every score of a key.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn forward(
+    pub(super) fn op(
         &self,
         x: &Tensor,
         bias: &Tensor,
         rows: Rows,
         dropout: Option<&DropoutAt>,
-    ) -> Result<Tensor> {
-        let (batch, keys, _) = x.dims3()?;
+    ) -> Result<(AttentionOp, [usize; 3])> {
+        let keys = x.dims3()?.1;
         let (source, queries) = match rows {
             Rows::All => (Source::Own, keys),
             Rows::First => (Source::First, 1),
         };
-        self.apply(source, &[x], (batch, queries, keys), bias, dropout)
+        self.op_of(source, [x, x], queries, bias, dropout)
     }
 
-    /// What each row of `own` [B, Q, H] attends to in `other` [B, S, K]: [B, Q, H]. `bias` [B, S] is added to every score of a
-    /// key.
+    /// What each row of `own` [B, Q, H] attends to in `other` [B, S, K], and the shape of the result. `bias` [B, S] is added to
+    /// every score of a key.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn forward_to(
+    pub(super) fn op_to(
         &self,
         own: &Tensor,
         other: &Tensor,
         bias: &Tensor,
         dropout: Option<&DropoutAt>,
-    ) -> Result<Tensor> {
-        let (batch, queries, _) = own.dims3()?;
-        self.apply(Source::Other, &[own, other], (batch, queries, other.dim(1)?), bias, dropout)
+    ) -> Result<(AttentionOp, [usize; 3])> {
+        self.op_of(Source::Other, [own, other], own.dims3()?.1, bias, dropout)
     }
 
-    fn apply(
+    fn op_of(
         &self,
         source: Source,
-        inputs: &[&Tensor],
-        (batch, queries, keys): (usize, usize, usize),
+        [own, read]: [&Tensor; 2],
+        queries: usize,
         bias: &Tensor,
         dropout: Option<&DropoutAt>,
-    ) -> Result<Tensor> {
-        let (own, read) = (inputs[0], inputs[inputs.len() - 1]);
-        let fits = own.dims()[2] == self.query.inputs
+    ) -> Result<(AttentionOp, [usize; 3])> {
+        let ((batch, _, width), keys) = (own.dims3()?, read.dims3()?.1);
+        let fits = width == self.query.inputs
             && read.dims() == [batch, keys, self.key.inputs]
             && bias.dims() == [batch, keys];
         if !fits {
@@ -96,18 +92,17 @@ impl Attention {
             return Err(Error::msg(format!("attention of {own:?} to {read:?} with a bias {bias:?}")));
         }
         let (heads, width) = (self.heads, self.query.outputs / self.heads);
-        let shape = AttentionShape { batch, heads, width, queries, keys };
         let result = [batch, queries, self.output.outputs];
         let mask = |site: Site, elements: usize| dropout.map(|dropout| dropout.site(site).over(elements));
         let op = AttentionOp {
             layer: self.clone(),
             source,
-            shape,
+            shape: AttentionShape { batch, heads, width, queries, keys },
             bias: bias.contiguous()?,
             probabilities: mask(self.probabilities, batch * heads * queries * keys),
             mask: mask(self.site, result.iter().product()),
         };
-        self.compute.apply(op, inputs, &result)
+        Ok((op, result))
     }
 }
 
@@ -122,7 +117,7 @@ enum Source {
     Other,
 }
 
-struct AttentionOp {
+pub(super) struct AttentionOp {
     layer: Attention,
     source: Source,
     shape: AttentionShape,
@@ -131,13 +126,13 @@ struct AttentionOp {
     mask: Option<Mask>,
 }
 
-struct Saved<B: Backend> {
+pub(super) struct Saved<B: Backend> {
     /// Where a gradient goes further than the end.
     projected: Option<Projected<B>>,
     end: Option<SavedNorm<B::Buffer>>,
 }
 
-struct Projected<B: Backend> {
+pub(super) struct Projected<B: Backend> {
     /// Keys, values and, of [`Source::Own`], queries next to each other.
     together: B::Buffer,
     query: Option<B::Buffer>,

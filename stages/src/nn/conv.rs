@@ -70,6 +70,12 @@ impl Conv2d {
         Ok(Self { weight, host_bias: cpu_vec(&bias)?, bias, filters, window, relu: false })
     }
 
+    /// A convolution of a `weight` that a listing gave and that has no values: it is not to be computed with.
+    pub fn listed(weight: Tensor, window: Window) -> Self {
+        let bias = weight.clone();
+        Self { weight, bias, host_bias: Vec::new(), filters: None, window, relu: false }
+    }
+
     /// The same with a ReLU behind it.
     #[must_use]
     pub fn with_relu(mut self) -> Self {

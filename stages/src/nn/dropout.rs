@@ -37,7 +37,7 @@ impl Dropout {
 
 /// Which rows of the batch are computed at once: `rows` of them, after the first `before`.
 #[derive(Debug, Clone, Copy)]
-struct MicroBatch {
+pub(super) struct MicroBatch {
     before: usize,
     rows: usize,
 }
@@ -89,7 +89,7 @@ pub struct Mask {
     pub(super) threshold: u32,
     pub(super) scale: f32,
     pub(super) keys: [u32; 2],
-    micro_batch: MicroBatch,
+    pub(super) micro_batch: MicroBatch,
     /// What the tensor's element 0 is in the whole batch's tensor; see [`Mask::over`].
     pub(super) first: u32,
 }

@@ -4,15 +4,13 @@ use candle_core::{Result, Tensor};
 
 use super::backend::Backend;
 use super::composed::Composed;
-use super::graph::{Compute, Op};
+use super::graph::Op;
 use super::layer_norm::{ResidualNorm, SavedNorm};
 use super::{Activation, DropoutAt, Linear, Mask, Param, Site};
 
 /// end(W₂ gelu(W₁ x + b₁) + b₂, x).
 #[derive(Debug, Clone)]
 pub struct FeedForward {
-    /// What computes it.
-    pub compute: Compute,
     /// W₁ and b₁.
     pub up: Linear,
     /// W₂ and b₂.
@@ -24,26 +22,22 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
-    /// [.., H] → [.., H].
-    ///
-    /// # Errors
-    /// The last dimension of `x` is another.
-    pub fn forward(&self, x: &Tensor, dropout: Option<&DropoutAt>) -> Result<Tensor> {
-        self.up.output_shape(x)?;
-        let mask = dropout.map(|dropout| dropout.site(self.site).over(x.elem_count()));
+    /// The operation on `elements` values.
+    pub(super) fn op(&self, elements: usize, dropout: Option<&DropoutAt>) -> FeedForwardOp {
+        let mask = dropout.map(|dropout| dropout.site(self.site).over(elements));
         let (up, down, end) = (self.up.clone(), self.down.clone(), self.end.clone());
-        self.compute.apply(FeedForwardOp { up, down, end, mask }, &[x], x.dims())
+        FeedForwardOp { up, down, end, mask }
     }
 }
 
-struct FeedForwardOp {
+pub(super) struct FeedForwardOp {
     up: Linear,
     down: Linear,
     end: ResidualNorm,
     mask: Option<Mask>,
 }
 
-struct Saved<B> {
+pub(super) struct Saved<B> {
     /// W₁ x + b₁, where a gradient goes further than the end. Its activation is computed again rather than kept: that is the
     /// widest of all tensors.
     before: Option<B>,
@@ -63,6 +57,10 @@ impl Op for FeedForwardOp {
     fn params(&self) -> Vec<&Param> {
         let linear = [&self.up, &self.down].into_iter().flat_map(Linear::params);
         linear.chain(self.end.params()).collect()
+    }
+
+    fn reads_inputs(&self) -> bool {
+        self.up.is_trained()
     }
 
     fn forward<B: Backend>(
@@ -94,7 +92,9 @@ impl Op for FeedForwardOp {
         if let Some(inner) = inner {
             on.linear_gradients(on.view(&grads.product), on.view(&inner), &[&self.down])?;
         }
-        on.linear_gradients(on.view(&grad), inputs[0], &[&self.up])?;
+        if let Some(x) = inputs.first().filter(|_| self.up.is_trained()) {
+            on.linear_gradients(on.view(&grad), *x, &[&self.up])?;
+        }
         if !needs_grad[0] {
             return Ok(vec![None]);
         }

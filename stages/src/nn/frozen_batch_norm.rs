@@ -2,8 +2,8 @@
 //! statistics came about.
 
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 
+use super::Loader;
 use super::cpu_tensor::cpu_vec;
 
 /// The scale and shift of each channel: `y = x · s + (b − mean · s)` with `s = w / sqrt(var)`.
@@ -22,8 +22,8 @@ impl FrozenBatchNorm {
     ///
     /// # Errors
     /// A tensor that is missing or of another shape.
-    pub fn load(channels: usize, vb: &VarBuilder) -> Result<Self> {
-        let read = |name: &str| vb.get(channels, name).and_then(|tensor| cpu_vec(&tensor));
+    pub fn load(loader: &Loader, channels: usize) -> Result<Self> {
+        let read = |name: &str| loader.tensor(name, &[channels]).and_then(|tensor| cpu_vec(&tensor));
         let (weight, bias) = (read("weight")?, read("bias")?);
         let (mean, var) = (read("running_mean")?, read("running_var")?);
         let scale: Vec<f32> = weight.iter().zip(&var).map(|(w, var)| w / var.sqrt()).collect();
@@ -52,6 +52,7 @@ mod tests {
 
     use candle_core::{DType, Device};
 
+    use super::super::ParamStore;
     use super::*;
 
     #[test]
@@ -63,8 +64,8 @@ mod tests {
             ("running_mean".to_owned(), tensor(&[3.0, -1.0])),
             ("running_var".to_owned(), tensor(&[1e-6, 4.0])),
         ]);
-        let norm =
-            FrozenBatchNorm::load(2, &VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)).unwrap();
+        let params = ParamStore::new(tensors, |_| false).unwrap();
+        let norm = FrozenBatchNorm::load(&Loader::new(&params), 2).unwrap();
         assert!((norm.scale[0] - 2000.0).abs() < 0.01 && norm.scale[1] == 0.5);
         assert!((norm.shift[0] - (0.5 - 6000.0)).abs() < 0.05 && norm.shift[1] == 0.5);
         let weight = Tensor::ones((2, 3, 1, 1), DType::F32, &Device::Cpu).unwrap();

@@ -211,6 +211,11 @@ pub(super) trait Op: Send + Sync + 'static {
     /// Its parameters.
     fn params(&self) -> Vec<&Param>;
 
+    /// Whether the backward pass reads the inputs. An operation that returns `false` gets none there.
+    fn reads_inputs(&self) -> bool {
+        true
+    }
+
     /// The result. Where there will be a backward pass, `keep` says which inputs need a gradient, and what that pass needs is
     /// returned too.
     fn forward<B: Backend>(

@@ -78,6 +78,14 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// The value of the parameter `name`, for a model that is not trained.
+    ///
+    /// # Errors
+    /// As [`Loader::get`].
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.get(name, shape).map(|param| param.value().clone())
+    }
+
     /// A parameter that belongs to another part of the model, which lists it: `name` is its full name.
     ///
     /// # Errors
@@ -139,6 +147,14 @@ impl<'a> Loader<'a> {
         match self.source {
             Source::Params(params) => params.compute().clone(),
             Source::Nowhere(lister) => lister.compute.clone(),
+        }
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> Device {
+        match self.source {
+            Source::Params(params) => params.device(),
+            Source::Nowhere(_) => Device::Cpu,
         }
     }
 

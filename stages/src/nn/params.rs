@@ -30,7 +30,13 @@ impl ParamStore {
             let param = if trained(&name) { Param::trained(&tensor)? } else { Param::frozen(tensor) };
             by_name.insert(name, param);
         }
-        Ok(Self { by_name, compute: Compute::for_device(&device, Precision::F32)? })
+        let compute = Compute::for_device(&device, Precision::F32)?;
+        Ok(Self { by_name, compute })
+    }
+
+    /// Where the parameters are; the CPU, if there are none.
+    pub fn device(&self) -> Device {
+        self.by_name.values().next().map_or(Device::Cpu, |param| param.value().device().clone())
     }
 
     /// The same parameters, with products of factors in `precision`.
@@ -38,8 +44,7 @@ impl ParamStore {
     /// # Errors
     /// A device that cannot compute.
     pub fn with_precision(self, precision: Precision) -> Result<Self> {
-        let device = self.by_name.values().next().map_or(Device::Cpu, |param| param.value().device().clone());
-        let compute = Compute::for_device(&device, precision)?;
+        let compute = Compute::for_device(&self.device(), precision)?;
         Ok(Self { compute, ..self })
     }
 

@@ -187,43 +187,38 @@ fn layer_norm() {
     }
 }
 
-#[test]
-fn feed_forward() {
-    for (has_adapter, dropout) in
-        [(false, None), (false, Some(dropout())), (true, None), (true, Some(dropout()))]
-    {
-        let layer = |params: &ParamStore| {
-            let (up, down, end) = (linear(params, "up")?, linear(params, "down")?, end(params, has_adapter)?);
-            let site = Site::new("b");
-            let layer = FeedForward { compute: params.compute().clone(), up, down, end, site };
-            layer.forward(&input(params, "x")?, dropout.as_ref())
-        };
-        let reads =
-            [&["up.weight", "up.bias", "down.weight", "down.bias"][..], &end_reads(has_adapter)].concat();
-        check(layer, &["x"], &reads);
-    }
-}
-
-/// An attention layer of the parameters under `prefix`.
-fn attention(params: &ParamStore, prefix: &str, has_adapter: bool) -> Result<Attention> {
+/// A layer with the attention of the parameters under `prefix`.
+fn layer(
+    params: &ParamStore,
+    prefix: &str,
+    [of_attention, of_feed_forward]: [bool; 2],
+) -> Result<TransformerLayer> {
     let part = |name: &str| linear(params, &format!("{prefix}{name}"));
-    Ok(Attention {
-        compute: params.compute().clone(),
+    let attention = Attention {
         query: part("query")?,
         key: part("key")?,
         value: part("value")?,
         output: part("output")?,
-        end: end(params, has_adapter)?,
+        end: end(params, of_attention)?,
         heads: 3,
         probabilities: Site::new("p"),
         site: Site::new("o"),
-    })
+    };
+    let feed_forward = FeedForward {
+        up: linear(params, "up")?,
+        down: linear(params, "down")?,
+        end: end(params, of_feed_forward)?,
+        site: Site::new("f"),
+    };
+    Ok(TransformerLayer { compute: params.compute().clone(), attention, feed_forward })
 }
 
-/// What an attention layer reads of the parameters under `prefix`.
-fn attention_reads(prefix: &str) -> Vec<String> {
-    let parts = ["query", "key", "value", "output"];
-    parts.iter().flat_map(|part| ["weight", "bias"].map(|kind| format!("{prefix}{part}.{kind}"))).collect()
+/// What a layer reads of the parameters, those of attention under `prefix`.
+fn layer_reads(prefix: &str, has_adapter: bool) -> Vec<String> {
+    let parts = ["query", "key", "value", "output"].map(|part| format!("{prefix}{part}"));
+    let parts = parts.into_iter().chain(["up".to_owned(), "down".to_owned()]);
+    let reads = parts.flat_map(|part| ["weight", "bias"].map(|kind| format!("{part}.{kind}")));
+    reads.chain(end_reads(has_adapter).into_iter().map(str::to_owned)).collect()
 }
 
 /// Of the second row of the batch the last two of `keys` are padding.
@@ -233,34 +228,37 @@ fn padding(keys: usize) -> Tensor {
 }
 
 #[test]
-fn attention_of_a_sequence_to_itself() {
-    let names = attention_reads("");
-    for (has_adapter, dropout) in [(false, None), (false, Some(dropout())), (true, Some(dropout()))] {
+fn a_layer_that_attends_to_itself() {
+    let cases = [
+        ([false; 2], None),
+        ([false; 2], Some(dropout())),
+        ([false, true], Some(dropout())),
+        ([true, false], Some(dropout())),
+        ([true; 2], None),
+    ];
+    for (adapters, dropout) in cases {
         for rows in [Rows::All, Rows::First] {
             let layer = |params: &ParamStore| {
-                let layer = attention(params, "", has_adapter)?;
+                let layer = layer(params, "", adapters)?;
                 let found = layer.forward(&input(params, "x")?, &padding(5), rows, dropout.as_ref())?;
                 assert_eq!(found.dims(), [2, if rows == Rows::All { 5 } else { 1 }, 18]);
                 Ok(found)
             };
-            let mut reads = end_reads(has_adapter);
-            reads.extend(names.iter().map(String::as_str));
-            check(layer, &["x"], &reads);
+            let reads = layer_reads("", adapters.contains(&true));
+            check(layer, &["x"], &reads.iter().map(String::as_str).collect::<Vec<_>>());
         }
     }
 }
 
 #[test]
-fn attention_of_one_sequence_to_another_of_another_width() {
-    let names = attention_reads("other.");
+fn a_layer_that_attends_to_another_sequence_of_another_width() {
     for dropout in [None, Some(dropout())] {
         let layer = |params: &ParamStore| {
-            let layer = attention(params, "other.", false)?;
+            let layer = layer(params, "other.", [false; 2])?;
             layer.forward_to(&input(params, "x")?, &input(params, "z")?, &padding(4), dropout.as_ref())
         };
-        let mut reads = end_reads(false);
-        reads.extend(names.iter().map(String::as_str));
-        check(layer, &["x", "z"], &reads);
+        let reads = layer_reads("other.", false);
+        check(layer, &["x", "z"], &reads.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }
 
@@ -302,10 +300,10 @@ fn tensors_that_do_not_fit_are_refused() {
         let norm = norm(&params).unwrap();
         assert!(norm.forward(&compute, &wide, None, None).is_err());
         assert!(norm.forward(&compute, &x, Some(&wide), None).is_err());
-        let attention = attention(&params, "", false).unwrap();
-        assert!(attention.forward(&x, &padding(4), Rows::All, None).is_err());
-        assert!(attention.forward(&wide, &padding(5), Rows::All, None).is_err());
-        assert!(attention.forward_to(&x, &wide, &padding(5), None).is_err());
+        let layer = layer(&params, "", [false; 2]).unwrap();
+        assert!(layer.forward(&x, &padding(4), Rows::All, None).is_err());
+        assert!(layer.forward(&wide, &padding(5), Rows::All, None).is_err());
+        assert!(layer.forward_to(&x, &wide, &padding(5), None).is_err());
         assert!(concat(&compute, &x, &wide).is_err());
         assert!(multiply(&compute, &x, &wide, None).is_err());
         assert!(add_first_rows(&compute, &wide, &[params.get("types").unwrap()]).is_err());

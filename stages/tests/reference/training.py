@@ -35,7 +35,7 @@ SETTINGS = {
 }
 
 
-# ---- dropout: a hash of (seed, update, site, element) ----------------------------------------------------------
+# ---- dropout: a hash of (seed, update, path of the site, element) ----------------------------------------------------------
 
 def mix(x):
     m = (1 << 64) - 1
@@ -45,10 +45,18 @@ def mix(x):
     return x ^ (x >> 31)
 
 
-def drop(x, site, on):
+def site(path):
+    """The 64-bit FNV-1a hash of a path."""
+    found = 0xCBF29CE484222325
+    for byte in path.encode():
+        found = ((found ^ byte) * 0x100000001B3) & ((1 << 64) - 1)
+    return found
+
+
+def drop(x, path, on):
     if not on:
         return x
-    key = mix(mix(mix(SEED) ^ UPDATE) ^ (site << 32))
+    key = mix(mix(mix(SEED) ^ UPDATE) ^ site(path))
     h = np.arange(x.numel(), dtype=np.uint32) ^ np.uint32(key & 0xFFFFFFFF)
     h = (h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D)
     h = (h ^ (h >> np.uint32(15)) ^ np.uint32(key >> 32)) * np.uint32(0x846CA68B)

@@ -130,7 +130,7 @@ def trained(mode, name, mistake=None):
 class Model(Blocks):
     """The forward pass, with at most one mistake."""
 
-    def attend(self, p, names, asking, attended, bias, heads, site, dropout, width=None):
+    def attend(self, p, names, asking, attended, bias, heads, place, dropout, width=None):
         """What `asking` finds in `attended`; `width` is what scores are scaled by the root of."""
         rows = asking.shape[0]
 
@@ -139,7 +139,7 @@ class Model(Blocks):
 
         q, k, v = (split(self.linear(p, n, x)) for n, x in zip(names, (asking, attended, attended)))
         scores = q @ k.transpose(2, 3) / math.sqrt(width or q.shape[-1]) + bias[:, None, None, :]
-        found = drop(torch.softmax(scores, -1), site, dropout) @ v
+        found = drop(torch.softmax(scores, -1), place, dropout) @ v
         return found.transpose(1, 2).reshape(rows, asking.shape[1], -1)
 
     def adapted(self, p, n, adapter, u):
@@ -150,21 +150,22 @@ class Model(Blocks):
         d = self.linear(p, f"{adapter}2", z)
         return d if self.mistake == "adapter without its residual" else d + u
 
-    def layer(self, p, stack, i, x, bias, site, dropout, first):
+    def layer(self, p, stack, i, x, bias, dropout, first):
         n, image = f"model.bert.encoder.{stack}.{i}", stack == "v_layer"
         heads = self.c["v_num_attention_heads" if image else "num_attention_heads"]
-        site, w = site + 3 * i, x[:, :1] if first else x
+        w = x[:, :1] if first else x
         names = [f"{n}.attention.self.{part}" for part in ("query", "key", "value")]
-        a = self.linear(p, f"{n}.attention.output.dense", self.attend(p, names, w, x, bias, heads, site, dropout))
-        a = self.norm(p, f"{n}.attention.output.LayerNorm", w + drop(a, site + 1, dropout))
+        a = self.attend(p, names, w, x, bias, heads, f"{n}.attention.self.dropout", dropout)
+        a = self.linear(p, f"{n}.attention.output.dense", a)
+        a = self.norm(p, f"{n}.attention.output.LayerNorm", w + drop(a, f"{n}.attention.output.dropout", dropout))
         u = self.linear(p, f"{n}.output.dense", self.gelu(self.linear(p, f"{n}.intermediate.dense", a)))
-        u = drop(u, site + 2, dropout)
+        u = drop(u, f"{n}.output.dropout", dropout)
         moved = image and self.mistake == "adapters of regions in co-attention"
         if self.adapters and not moved:
             u = self.adapted(p, f"{n}.output", f"{n}.output.{'AdaptImg' if image else 'AdaptText'}", u)
         return self.norm(p, f"{n}.output.LayerNorm", u + a)
 
-    def co_attention(self, p, i, t, v, t_bias, v_bias, site, dropout):
+    def co_attention(self, p, i, t, v, t_bias, v_bias, dropout):
         n, c = f"model.bert.encoder.c_layer.{i}", self.c
         heads, bi = c["bi_num_attention_heads"], f"{n}.biattention."
         width = c["hidden_size"] // c["num_attention_heads"] if self.mistake and "text's heads" in self.mistake else None
@@ -172,20 +173,23 @@ class Model(Blocks):
         read = torch.zeros_like(t_bias) if self.mistake == "text's mask left out in co-attention" else t_bias
         dense = "q_dense" if self.mistake == "the other projection after co-attention" else "dense"
 
-        def end(x, context, number, stream, sites):
-            a = drop(self.linear(p, f"{n}.biOutput.{dense}{number}", context), sites[0], dropout)
+        def end(x, context, number, stream):
+            a = self.linear(p, f"{n}.biOutput.{dense}{number}", context)
+            a = drop(a, f"{n}.biOutput.dropout{number}", dropout)
             a = self.norm(p, f"{n}.biOutput.LayerNorm{number}", x + a)
             u = self.gelu(self.linear(p, f"{n}.{stream}_intermediate.dense", a))
-            u = drop(self.linear(p, f"{n}.{stream}_output.dense", u), sites[1], dropout)
+            u = drop(self.linear(p, f"{n}.{stream}_output.dense", u), f"{n}.{stream}_output.dropout", dropout)
             if self.adapters and stream == "v" and self.mistake == "adapters of regions in co-attention":
                 u = self.adapted(p, f"{n}.v_output", f"model.bert.encoder.v_layer.{i}.output.AdaptImg", u)
             return self.norm(p, f"{n}.{stream}_output.LayerNorm", u + a)
 
-        from_image = self.attend(p, [bi + "query2", bi + "key1", bi + "value1"], t, v, seen, heads, site, dropout, width)
-        new_t = end(t, from_image, 2, "t", (site + 3, site + 5))
+        names = [bi + "query2", bi + "key1", bi + "value1"]
+        from_image = self.attend(p, names, t, v, seen, heads, bi + "dropout1", dropout, width)
+        new_t = end(t, from_image, 2, "t")
         t = new_t if self.mistake == "co-attention one stream after the other" else t
-        from_text = self.attend(p, [bi + "query1", bi + "key2", bi + "value2"], v, t, read, heads, site + 1, dropout, width)
-        return new_t, end(v, from_text, 1, "v", (site + 2, site + 4))
+        names = [bi + "query1", bi + "key2", bi + "value2"]
+        from_text = self.attend(p, names, v, t, read, heads, bi + "dropout2", dropout, width)
+        return new_t, end(v, from_text, 1, "v")
 
     def logits(self, p, batch, dropout=False):
         ids, regions, locations, mask = batch
@@ -194,18 +198,17 @@ class Model(Blocks):
         t = F.embedding(ids, p[f"{b}.embeddings.word_embeddings.weight"], padding_idx=pad)
         t = t + p[f"{b}.embeddings.position_embeddings.weight"][:length]
         t = t + p[f"{b}.embeddings.token_type_embeddings.weight"][0]
-        t = drop(self.norm(p, f"{b}.embeddings.LayerNorm", t), 0, dropout)
+        t = drop(self.norm(p, f"{b}.embeddings.LayerNorm", t), f"{b}.embeddings.dropout", dropout)
         if self.mistake == "no locations":
             locations = torch.zeros_like(locations)
         v = self.linear(p, f"{b}.v_embeddings.image_embeddings", regions)
         v = v + self.linear(p, f"{b}.v_embeddings.image_location_embeddings", locations)
         v = v if self.mistake == "regions not normalised" else self.norm(p, f"{b}.v_embeddings.LayerNorm", v)
-        v = drop(v, 1, dropout)
+        v = drop(v, f"{b}.v_embeddings.dropout", dropout)
         t_bias, v_bias = (1 - mask[:, :length]) * -10000.0, (1 - mask[:, length:]) * -10000.0
         t_own = torch.zeros_like(t_bias) if self.mistake == "padded text attended by text" else t_bias
         v_own = torch.zeros_like(v_bias) if self.mistake == "missing regions attended by regions" else v_bias
         texts, images, pairs = c["num_hidden_layers"], c["v_num_hidden_layers"], len(c["t_biattention_id"])
-        sites = 2, 2 + 3 * texts, 2 + 3 * texts + 3 * images
         i = j = 0
         for k in range(pairs + 1):
             # Of the last layer of either stream only the first row is read, so only that row has masks of dropout.
@@ -213,19 +216,19 @@ class Model(Blocks):
             if k == 0 and self.mistake == "a layer of regions before the first co-attention":
                 upto_v += 1
             while i < upto_t:
-                t = self.layer(p, "layer", i, t, t_own, sites[0], dropout, i + 1 == texts)
+                t = self.layer(p, "layer", i, t, t_own, dropout, i + 1 == texts)
                 i += 1
             while j < upto_v:
                 whole = self.mistake == "last region pooled"
-                v = self.layer(p, "v_layer", j, v, v_own, sites[1], dropout, j + 1 == images and not whole)
+                v = self.layer(p, "v_layer", j, v, v_own, dropout, j + 1 == images and not whole)
                 j += 1
             if k < pairs:
-                t, v = self.co_attention(p, k, t, v, t_bias, v_bias, sites[2] + 6 * k, dropout)
+                t, v = self.co_attention(p, k, t, v, t_bias, v_bias, dropout)
         pool = torch.tanh if self.mistake == "poolers by tanh" else torch.relu
         pooled_t = pool(self.linear(p, f"{b}.t_pooler.dense", t[:, 0]))
         pooled_v = pool(self.linear(p, f"{b}.v_pooler.dense", v[:, -1] if self.mistake == "last region pooled" else v[:, 0]))
         pooled = pooled_t + pooled_v if self.mistake == "pooled vectors added" else pooled_t * pooled_v
-        pooled = drop(pooled, sites[2] + 6 * pairs, dropout)
+        pooled = drop(pooled, "model.dropout", dropout)
         x = self.gelu(self.linear(p, "model.classifier.0.dense", pooled))
         return self.linear(p, "model.classifier.1", self.norm(p, "model.classifier.0.LayerNorm", x))
 

@@ -131,7 +131,7 @@ class Model(Blocks):
         kind = 1 if self.mistake == "visual type 1" else 0
         visual = self.linear(p, f"{e}.projection", regions) + p[f"{e}.position_embeddings_visual.weight"][places]
         visual = visual + p[f"{e}.token_type_embeddings_visual.weight"][kind]
-        x = drop(self.norm(p, f"{e}.LayerNorm", torch.cat([text, visual], 1)), 0, dropout)
+        x = drop(self.norm(p, f"{e}.LayerNorm", torch.cat([text, visual], 1)), f"{e}.dropout", dropout)
         mask = mask.clone()
         if self.mistake == "padded text attended":
             mask[:, :length] = 1
@@ -141,7 +141,7 @@ class Model(Blocks):
         scale = 1 if self.mistake == "scores not scaled" else math.sqrt(h // heads)
         layers = self.c["num_hidden_layers"]
         for i in range(layers):
-            n, site = f"model.bert.encoder.layer.{i}", 1 + 3 * i
+            n = f"model.bert.encoder.layer.{i}"
             # Of the last layer only the first row is read, so only that row has masks of dropout.
             first = i + 1 == layers and self.mistake != "mean of all rows pooled"
             w = x[:, :1] if first else x
@@ -152,12 +152,13 @@ class Model(Blocks):
             q = split(self.linear(p, f"{n}.attention.self.query", w))
             k = split(self.linear(p, f"{n}.attention.self.key", x))
             v = split(self.linear(p, f"{n}.attention.self.value", x))
-            a = drop(torch.softmax(q @ k.transpose(2, 3) / scale + bias, -1), site, dropout)
+            a = drop(torch.softmax(q @ k.transpose(2, 3) / scale + bias, -1), f"{n}.attention.self.dropout", dropout)
             context = (a @ v).transpose(1, 2).reshape(w.shape)
-            a = drop(self.linear(p, f"{n}.attention.output.dense", context), site + 1, dropout)
+            a = self.linear(p, f"{n}.attention.output.dense", context)
+            a = drop(a, f"{n}.attention.output.dropout", dropout)
             a = self.norm(p, f"{n}.attention.output.LayerNorm", a + w)
             u = self.linear(p, f"{n}.output.dense", self.gelu(self.linear(p, f"{n}.intermediate.dense", a)))
-            u = drop(u, site + 2, dropout)
+            u = drop(u, f"{n}.output.dropout", dropout)
             if self.adapters:
                 z = u if self.mistake == "inner LayerNorm left out" else self.norm(p, f"{n}.output.LayerNorm", u)
                 z = self.linear(p, f"{n}.output.AdaptComb1", z)
@@ -167,7 +168,7 @@ class Model(Blocks):
             x = self.norm(p, f"{n}.output.LayerNorm", u + a)
         first = x.mean(1) if self.mistake == "mean of all rows pooled" else x[:, 0]
         pooled = torch.tanh(self.linear(p, "model.bert.pooler.dense", first))
-        pooled = drop(pooled, 1 + 3 * layers, dropout)
+        pooled = drop(pooled, "model.dropout", dropout)
         t = self.linear(p, "model.classifier.0.dense", pooled)
         t = t if self.mistake == "no GELU in the head" else self.gelu(t)
         return self.linear(p, "model.classifier.1", self.norm(p, "model.classifier.0.LayerNorm", t))

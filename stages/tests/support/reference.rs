@@ -82,7 +82,7 @@ pub type Tensors = HashMap<String, Tensor>;
 pub type Rounding = BTreeMap<String, BTreeMap<String, BTreeMap<String, f64>>>;
 
 /// Root mean squares of the reference's rounding that a tensor may be off by. Of the reference's own 28,672 distances the
-/// largest is 3.1.
+/// largest is 3.0.
 pub const ROUNDING_FACTOR: f64 = 4.0;
 /// Units of single precision, 2⁻²⁴ of a tensor's norm, that it may be off by in addition: the fixtures are rounded to it, and a
 /// value that the reference computes exactly may take another route here.

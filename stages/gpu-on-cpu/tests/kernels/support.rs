@@ -28,6 +28,11 @@ impl Buffer {
         &self.values[..self.len]
     }
 
+    /// Value `i` in double precision.
+    pub fn at(&self, i: usize) -> f64 {
+        f64::from(self.values()[i])
+    }
+
     /// The values in double precision.
     pub fn wide(&self) -> Vec<f64> {
         self.values().iter().copied().map(f64::from).collect()
@@ -102,11 +107,6 @@ pub fn memory<T>(values: &mut [T]) -> Arg {
 
 pub fn ids(values: &[u32]) -> Arg {
     pointer(values.as_ptr())
-}
-
-/// Row `row` of `buffer`, or any other place `at` in it.
-pub fn from(buffer: &Buffer, at: usize) -> Arg {
-    pointer(&raw const buffer.values[at])
 }
 
 pub fn size(value: usize) -> Arg {
@@ -201,9 +201,15 @@ fn launch_shuffled(kernel: &str, (grid, block): Geometry, args: &[Arg], seed: u6
 
 /// Whether `found` is `expected` within `tolerance` of the largest of them.
 pub fn close(what: &str, found: &Buffer, expected: &[f64], tolerance: f64) -> Checked {
+    close_beside(f64::MIN_POSITIVE, what, found, expected, tolerance)
+}
+
+/// Whether `found` is `expected` within `tolerance` of the largest of them, or of `size`, if they are smaller than what they
+/// are made from.
+pub fn close_beside(size: f64, what: &str, found: &Buffer, expected: &[f64], tolerance: f64) -> Checked {
     found.guard_is_whole().map_err(|error| format!("{what}: {error}"))?;
     assert_eq!(found.len, expected.len(), "{what}");
-    let largest = expected.iter().fold(f64::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
+    let largest = expected.iter().fold(size, |largest, value| largest.max(value.abs()));
     for (i, (&found, &expected)) in found.values().iter().zip(expected).enumerate() {
         let off = (f64::from(found) - expected).abs() / largest;
         // A NaN is not within anything.

@@ -2,9 +2,9 @@
 //! know what reads its maps.
 
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 
 use super::config::Config;
+use crate::nn::Loader;
 use crate::nn::conv::{Conv2d, Window, max_pool_3x3};
 use crate::nn::frozen_batch_norm::FrozenBatchNorm;
 
@@ -19,17 +19,17 @@ pub struct Body {
 }
 
 impl Body {
-    /// Reads `backbone.body`; `vb` is at that name.
+    /// Reads `backbone.body`; `loader` is at that name.
     ///
     /// # Errors
     /// A tensor that is missing or of another shape.
-    pub fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
+    pub fn load(config: &Config, loader: &Loader) -> Result<Self> {
         let shape = [config.stem_width, 3, 7, 7];
-        let stem = load_normed(&vb.pp("stem"), "conv1", "bn1", shape, STEM)?.with_relu();
+        let stem = load_normed(&loader.pp("stem"), "conv1", "bn1", shape, STEM)?.with_relu();
         let mut stages = Vec::new();
         for (stage, &blocks) in config.blocks.iter().enumerate() {
-            let vb = vb.pp(format!("layer{}", stage + 1));
-            let load = |block: usize| Bottleneck::load(config, stage, block, &vb.pp(block));
+            let at = loader.pp(format!("layer{}", stage + 1));
+            let load = |block: usize| Bottleneck::load(config, stage, block, &at.pp(block));
             stages.push((0..blocks).map(load).collect::<Result<_>>()?);
         }
         Ok(Self { stem, stages })
@@ -73,7 +73,7 @@ pub(super) fn windows(config: &Config, stage: usize, block: usize) -> (Window, W
 }
 
 impl Bottleneck {
-    pub(super) fn load(config: &Config, stage: usize, block: usize, vb: &VarBuilder) -> Result<Self> {
+    pub(super) fn load(config: &Config, stage: usize, block: usize, loader: &Loader) -> Result<Self> {
         let (width, outputs) = (config.bottleneck_width(stage), config.stage_widths[stage]);
         let inputs = match (stage, block) {
             (0, 0) => config.stem_width,
@@ -82,13 +82,13 @@ impl Bottleneck {
         };
         let (projection, first, second) = windows(config, stage, block);
         let shape = [outputs, inputs, 1, 1];
-        let project = || load_normed(&vb.pp("downsample"), "0", "1", shape, projection);
+        let project = || load_normed(&loader.pp("downsample"), "0", "1", shape, projection);
         Ok(Self {
             projection: if block == 0 { Some(project()?) } else { None },
-            reduce: load_normed(vb, "conv1", "bn1", [width, inputs, 1, 1], first)?.with_relu(),
-            grouped: load_normed(vb, "conv2", "bn2", [width, width / config.groups, 3, 3], second)?
+            reduce: load_normed(loader, "conv1", "bn1", [width, inputs, 1, 1], first)?.with_relu(),
+            grouped: load_normed(loader, "conv2", "bn2", [width, width / config.groups, 3, 3], second)?
                 .with_relu(),
-            expand: load_normed(vb, "conv3", "bn3", [outputs, width, 1, 1], Window::POINT)?.with_relu(),
+            expand: load_normed(loader, "conv3", "bn3", [outputs, width, 1, 1], Window::POINT)?.with_relu(),
         })
     }
 
@@ -103,8 +103,13 @@ impl Bottleneck {
     }
 }
 
-fn load_normed(vb: &VarBuilder, conv: &str, norm: &str, shape: [usize; 4], window: Window) -> Result<Conv2d> {
-    let weight = vb.get(&shape, &format!("{conv}.weight"))?;
-    let (weight, bias) = FrozenBatchNorm::load(shape[0], &vb.pp(norm))?.fold_into(&weight)?;
+/// The convolution `conv` with its normalisation `norm` folded in.
+fn load_normed(loader: &Loader, conv: &str, norm: &str, shape: [usize; 4], window: Window) -> Result<Conv2d> {
+    let weight = loader.pp(conv).tensor("weight", &shape)?;
+    let norm = FrozenBatchNorm::load(&loader.pp(norm), shape[0])?;
+    if loader.lists() {
+        return Ok(Conv2d::listed(weight, window));
+    }
+    let (weight, bias) = norm.fold_into(&weight)?;
     Conv2d::new(weight, bias, window)
 }

@@ -2,9 +2,9 @@
 //! what reads its levels.
 
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 
 use super::config::Config;
+use crate::nn::Loader;
 use crate::nn::conv::{Conv2d, Window};
 
 /// Lateral, top-down and output convolutions.
@@ -15,17 +15,17 @@ pub struct Pyramid {
 }
 
 impl Pyramid {
-    /// Reads `backbone.fpn`; `vb` is at that name.
+    /// Reads `backbone.fpn`; `loader` is at that name.
     ///
     /// # Errors
     /// A tensor that is missing or of another shape.
-    pub fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
+    pub fn load(config: &Config, loader: &Loader) -> Result<Self> {
         let width = config.pyramid_width;
         let (mut lateral, mut output) = (Vec::new(), Vec::new());
         for (stage, &inputs) in config.stage_widths.iter().enumerate() {
-            let inner = vb.pp(format!("fpn_inner{}", stage + 1));
+            let inner = loader.pp(format!("fpn_inner{}", stage + 1));
             lateral.push(load_biased(&inner, [width, inputs, 1, 1], Window::POINT)?);
-            let layer = vb.pp(format!("fpn_layer{}", stage + 1));
+            let layer = loader.pp(format!("fpn_layer{}", stage + 1));
             output.push(load_biased(&layer, [width, width, 3, 3], Window::SAME_3)?);
         }
         Ok(Self { lateral, output })
@@ -75,7 +75,8 @@ pub(super) fn subsample(map: &Tensor) -> Result<Tensor> {
     map.index_select(&every_second(height)?, 2)?.index_select(&every_second(width)?, 3)
 }
 
-/// A convolution with its own bias; `vb` is at its name.
-pub(super) fn load_biased(vb: &VarBuilder, shape: [usize; 4], window: Window) -> Result<Conv2d> {
-    Conv2d::new(vb.get(&shape, "weight")?, vb.get(shape[0], "bias")?, window)
+/// A convolution with its own bias; `loader` is at its name.
+pub(super) fn load_biased(loader: &Loader, shape: [usize; 4], window: Window) -> Result<Conv2d> {
+    let (weight, bias) = (loader.tensor("weight", &shape)?, loader.tensor("bias", &shape[..1])?);
+    if loader.lists() { Ok(Conv2d::listed(weight, window)) } else { Conv2d::new(weight, bias, window) }
 }

@@ -1,10 +1,10 @@
 //! The box head: features and class scores of proposals. It does not know how regions are chosen from them.
 
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 
 use super::boxes::{Corners, area};
 use super::config::Config;
+use crate::nn::Loader;
 use crate::nn::cpu_tensor::{affine, softmax};
 use crate::nn::roi_align::RoiAlign;
 
@@ -33,13 +33,16 @@ pub struct Described {
 }
 
 impl BoxHead {
-    /// Reads `roi_heads.box`; `vb` is at that name.
+    /// Reads `roi_heads.box`; `loader` is at that name.
     ///
     /// # Errors
     /// A tensor that is missing or of another shape.
-    pub fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
-        let fc6 = linear(vb, "feature_extractor.fc6", config.head_width, config.pooled_values())?;
-        Ok(Self { pooler: Pooler::new(config), fc6, classes: ClassScores::load(config, vb)? })
+    pub fn load(config: &Config, loader: &Loader) -> Result<Self> {
+        let fc6 = linear(loader, "feature_extractor.fc6", config.head_width, config.pooled_values())?;
+        let classes = ClassScores::load(config, loader)?;
+        // Proposals are never refined.
+        loader.skip_linear("predictor.bbox_pred", config.head_width, 4 * config.classes)?;
+        Ok(Self { pooler: Pooler::new(config), fc6, classes })
     }
 
     /// Features and class probabilities of `boxes` on the canvas.
@@ -55,15 +58,15 @@ impl BoxHead {
 }
 
 impl ClassScores {
-    /// Reads its part of `roi_heads.box`; `vb` is at that name.
+    /// Reads its part of `roi_heads.box`; `loader` is at that name.
     ///
     /// # Errors
     /// A tensor that is missing or of another shape.
-    pub fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
+    pub fn load(config: &Config, loader: &Loader) -> Result<Self> {
         let width = config.head_width;
         Ok(Self {
-            fc7: linear(vb, "feature_extractor.fc7", width, width)?,
-            scores: linear(vb, "predictor.cls_score", config.classes, width)?,
+            fc7: linear(loader, "feature_extractor.fc7", width, width)?,
+            scores: linear(loader, "predictor.cls_score", config.classes, width)?,
         })
     }
 
@@ -77,9 +80,10 @@ impl ClassScores {
     }
 }
 
-fn linear(vb: &VarBuilder, name: &str, out: usize, inputs: usize) -> Result<(Tensor, Tensor)> {
-    let vb = vb.pp(name);
-    Ok((vb.get((out, inputs), "weight")?, vb.get(out, "bias")?))
+/// The weight and the bias of an affine map.
+fn linear(loader: &Loader, name: &str, outputs: usize, inputs: usize) -> Result<(Tensor, Tensor)> {
+    let at = loader.pp(name);
+    Ok((at.tensor("weight", &[outputs, inputs])?, at.tensor("bias", &[outputs])?))
 }
 
 /// Pools each box from the pyramid level that fits its size.

@@ -14,10 +14,8 @@ mod head;
 mod preprocess;
 mod rpn;
 mod selection;
-pub mod shapes;
 
 use candle_core::{Device, Result};
-use candle_nn::VarBuilder;
 
 pub use boxes::Corners;
 pub use config::Config;
@@ -25,6 +23,7 @@ pub use head::ClassScores;
 
 pub use crate::formats::image_decode::Picture;
 use crate::nn::cpu_tensor::cpu_vec;
+use crate::nn::{Loader, ParamStore, list};
 use backbone::Body;
 use fpn::Pyramid;
 use head::{BoxHead, Described};
@@ -56,19 +55,32 @@ pub struct Region {
 }
 
 impl FasterRcnn {
-    /// Reads a detector; names and shapes are those of [`shapes::tensors`].
+    /// The detector over `params`.
     ///
     /// # Errors
     /// A config that makes no sense; a tensor that is missing or of another shape.
-    pub fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
+    pub fn build(config: &Config, params: &ParamStore) -> Result<Self> {
         config.check().map_err(candle_core::Error::Msg)?;
+        Self::load(config, &Loader::new(params))
+    }
+
+    /// Names, as in the published checkpoint, and shapes of all tensors, in the order of the data's path. It allocates none.
+    ///
+    /// # Errors
+    /// A config that makes no sense.
+    pub fn parameters(config: &Config) -> Result<Vec<(String, Vec<usize>)>> {
+        config.check().map_err(candle_core::Error::Msg)?;
+        Ok(list(|loader| Self::load(config, loader))?.parameters)
+    }
+
+    fn load(config: &Config, loader: &Loader) -> Result<Self> {
         Ok(Self {
             config: config.clone(),
-            device: vb.device().clone(),
-            body: Body::load(config, &vb.pp("backbone.body"))?,
-            pyramid: Pyramid::load(config, &vb.pp("backbone.fpn"))?,
-            rpn: Rpn::load(config, &vb.pp("rpn.head"))?,
-            head: BoxHead::load(config, &vb.pp("roi_heads.box"))?,
+            device: loader.device(),
+            body: Body::load(config, &loader.pp("backbone.body"))?,
+            pyramid: Pyramid::load(config, &loader.pp("backbone.fpn"))?,
+            rpn: Rpn::load(config, &loader.pp("rpn.head"))?,
+            head: BoxHead::load(config, &loader.pp("roi_heads.box"))?,
         })
     }
 

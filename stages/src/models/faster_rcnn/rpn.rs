@@ -2,12 +2,12 @@
 //! boxes are used for.
 
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 
 use super::anchors::{cell_anchors, grid};
 use super::boxes::{Corners, best_first, clip, decode, suppress};
 use super::config::{Config, Proposals};
 use super::fpn::load_biased;
+use crate::nn::Loader;
 use crate::nn::conv::{Conv2d, Window};
 use crate::nn::cpu_tensor::cpu_vec;
 
@@ -29,16 +29,16 @@ struct LevelPrediction {
 }
 
 impl Rpn {
-    /// Reads `rpn.head`; `vb` is at that name.
+    /// Reads `rpn.head`; `loader` is at that name.
     ///
     /// # Errors
     /// A tensor that is missing or of another shape.
-    pub fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
+    pub fn load(config: &Config, loader: &Loader) -> Result<Self> {
         let (width, anchors) = (config.pyramid_width, config.anchor_ratios.len());
         Ok(Self {
-            hidden: load_biased(&vb.pp("conv"), [width, width, 3, 3], Window::SAME_3)?.with_relu(),
-            objectness: load_biased(&vb.pp("cls_logits"), [anchors, width, 1, 1], Window::POINT)?,
-            deltas: load_biased(&vb.pp("bbox_pred"), [4 * anchors, width, 1, 1], Window::POINT)?,
+            hidden: load_biased(&loader.pp("conv"), [width, width, 3, 3], Window::SAME_3)?.with_relu(),
+            objectness: load_biased(&loader.pp("cls_logits"), [anchors, width, 1, 1], Window::POINT)?,
+            deltas: load_biased(&loader.pp("bbox_pred"), [4 * anchors, width, 1, 1], Window::POINT)?,
             settings: config.proposals,
             cells: cells(config),
         })

@@ -5,8 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
+use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
 use super::*;
@@ -103,12 +102,13 @@ fn does_what_the_reference_does() {
     let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(fixture("json")).unwrap()).unwrap();
     let kept = candle_core::safetensors::load(fixture("safetensors"), &Device::Cpu).unwrap();
     for case in &cases {
-        let tensors: HashMap<String, Tensor> = shapes::tensors(&case.config)
+        let tensors: HashMap<String, Tensor> = FasterRcnn::parameters(&case.config)
+            .unwrap()
             .into_iter()
             .map(|(name, shape)| (name.clone(), weight(&name, &shape)))
             .collect();
-        let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-        let detector = FasterRcnn::load(&case.config, &vb).unwrap();
+        let params = ParamStore::new(tensors, |_| false).unwrap();
+        let detector = FasterRcnn::build(&case.config, &params).unwrap();
         let mut sensitive_scales = BTreeSet::new();
         for (number, &size) in case.pictures.iter().enumerate() {
             let at = format!("{}.{number}", case.name);
@@ -186,13 +186,60 @@ fn weights_that_make_no_numbers_are_an_error() {
         "rpn.head.bbox_pred.bias",
         "roi_heads.box.predictor.cls_score.bias",
     ] {
-        let tensors = shapes::tensors(&config).into_iter().map(|(name, shape)| {
+        let tensors = FasterRcnn::parameters(&config).unwrap().into_iter().map(|(name, shape)| {
             let tensor = weight(&name, &shape);
             let tensor = if name == spoilt { (tensor * f64::NAN).unwrap() } else { tensor };
             (name, tensor)
         });
-        let vb = VarBuilder::from_tensors(tensors.collect(), DType::F32, &Device::Cpu);
-        let error = FasterRcnn::load(&config, &vb).unwrap().detect(&picture([60, 40]), 5).unwrap_err();
+        let params = ParamStore::new(tensors.collect(), |_| false).unwrap();
+        let error = FasterRcnn::build(&config, &params).unwrap().detect(&picture([60, 40]), 5).unwrap_err();
         assert!(error.to_string().contains("not a finite number"), "{spoilt}: {error}");
     }
+}
+
+fn count(list: &[(String, Vec<usize>)], keep: impl Fn(&str) -> bool) -> usize {
+    list.iter().filter(|(name, _)| keep(name)).map(|(_, shape)| shape.iter().product::<usize>()).sum()
+}
+
+#[test]
+fn x152_has_the_published_numbers_of_weights() {
+    let list = FasterRcnn::parameters(&Config::x152()).unwrap();
+    let is_norm = |name: &str| {
+        name.starts_with("backbone.body") && (name.contains(".bn") || name.contains("downsample.1"))
+    };
+    assert_eq!(count(&list, |name| name.starts_with("backbone.body") && !is_norm(name)), 120_028_352);
+    assert_eq!(count(&list, is_norm), 590_080);
+    assert_eq!(count(&list, |name| name.starts_with("backbone.fpn")), 11_407_360);
+    assert_eq!(count(&list, |name| name.starts_with("rpn")), 2_367_503);
+    assert_eq!(count(&list, |name| name.starts_with("roi_heads")), 71_980_869);
+    assert_eq!(count(&list, |_| true), 205_784_084 + 590_080);
+}
+
+#[test]
+fn x152_has_the_published_names_and_shapes() {
+    let list = FasterRcnn::parameters(&Config::x152()).unwrap();
+    let expected: [(&str, &[usize]); 8] = [
+        ("backbone.body.stem.conv1.weight", &[64, 3, 7, 7]),
+        ("backbone.body.layer3.35.conv2.weight", &[1024, 32, 3, 3]),
+        ("backbone.body.layer4.0.downsample.1.running_var", &[2048]),
+        ("backbone.fpn.fpn_inner4.weight", &[512, 2048, 1, 1]),
+        ("rpn.head.bbox_pred.weight", &[12, 512, 1, 1]),
+        ("roi_heads.box.feature_extractor.fc6.weight", &[2048, 25088]),
+        ("roi_heads.box.predictor.cls_score.bias", &[1601]),
+        ("roi_heads.box.predictor.bbox_pred.weight", &[6404, 2048]),
+    ];
+    for (name, shape) in expected {
+        assert!(list.iter().any(|(n, s)| n == name && s == shape), "{name}");
+    }
+    let mut names: Vec<&String> = list.iter().map(|(name, _)| name).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), list.len());
+}
+
+#[test]
+fn both_configs_pass_their_check() {
+    Config::x152().check().unwrap();
+    Config::mini(9).check().unwrap();
+    assert!(Config { size_divisor: 8, ..Config::mini(9) }.check().unwrap_err().contains("size_divisor"));
 }

@@ -3,7 +3,8 @@
 //! Tensor cores multiply TF32 numbers, of 11 bits, and truncate when they add. A product of float32 numbers is computed by three
 //! of TF32: each factor is split into high + low, and low · high, high · low, high · high are added in this order, the small ones
 //! first. The inner dimension is cut into parts of at most 384, whose sums the next pass adds in float32: uncut, truncation costs
-//! more than 1e-5 over a model of 12 layers.
+//! more than 1e-5 over a model of 12 layers. Gradients of weights are not cut: they end there, and what truncation
+//! takes of them, 1e-5 of their length, is a tenth of what their tests allow.
 
 use std::ops::Range;
 
@@ -17,8 +18,9 @@ use crate::nn::{Linear, Param, Precision};
 const CUT: usize = 384;
 /// A part is a multiple of this, so that rows of factors begin where tensor cores can load them.
 const ALIGNED: usize = 8;
-/// Products of a narrower dimension multiply their factors as they are. A guess from bytes and operations, not measured.
-pub(super) const SPLIT_FROM: usize = 65;
+/// Products of a narrower dimension multiply their factors as they are. Splitting moves 16 bytes a value of both factors, at
+/// some 3.5 TB/s, and multiplies at some 130 TFLOP/s in place of 45: it breaks even at 160 rows or columns. Estimated, not measured.
+pub(super) const SPLIT_FROM: usize = 129;
 /// Rows and columns of a block of the kernels that prepare factors.
 const TILE: usize = 32;
 /// The most layers side by side that the kernels take.
@@ -228,15 +230,9 @@ impl Gpu {
         let left = Matrices::one(grad, count, rows, (1, stride));
         let right = Matrices::one(x, inputs, rows, (1, inputs));
         let way = self.way_of(&left, &right);
-        let (left, right) = (self.ready(way, &left, false)?, self.ready(way, &right, true)?);
+        let (left, right) =
+            (self.ready(way, &left, false, usize::MAX)?, self.ready(way, &right, true, usize::MAX)?);
         let layers = &layers[trained];
-        if left.batch > 1 {
-            let mut partial = self.driver.alloc(left.batch * count * inputs)?;
-            let target = Target { at: partial.at(), stride: inputs, accumulate: false };
-            self.gemm(&left, (0, count), &right, inputs, target)?;
-            let params: Vec<&Param> = layers.iter().map(|layer| &layer.weight).collect();
-            return self.add_gradients(&params, outputs * inputs, &partial, left.batch);
-        }
         for (place, layer) in layers.iter().enumerate() {
             let Some(gradient) = layer.weight.gradient() else { continue };
             gradient.accumulate(self, outputs * inputs, |gradient, accumulate| {
@@ -372,9 +368,9 @@ impl Gpu {
         if let Way::Plain(_) = way {
             return Ok((self.multiply_each(way, left, right, plus)?, 1));
         }
-        let left = self.ready(way, left, false)?;
+        let left = self.ready(way, left, false, CUT)?;
         drop(own);
-        let right = self.ready(way, right, true)?;
+        let right = self.ready(way, right, true, CUT)?;
         let parts = left.batch;
         let multiply = |out: &mut Buffer, accumulate| {
             let target = Target { at: out.at(), stride: columns, accumulate };
@@ -413,7 +409,7 @@ impl Gpu {
                 false => (left.clone(), s * source.count),
             };
             let target = Target { at: out.at().after(first), stride, accumulate };
-            let (part, ready) = (self.ready(way, &part, false)?, self.ready(way, &source, true)?);
+            let (part, ready) = (self.ready(way, &part, false, CUT)?, self.ready(way, &source, true, CUT)?);
             self.gemm(&part, (0, rows), &ready, source.count, target)?;
             accumulate |= right.along_inner;
         }
@@ -447,8 +443,8 @@ impl Gpu {
         })
     }
 
-    /// A factor as `way` multiplies it.
-    fn ready<'a>(&self, way: Way, of: &Matrices<'a>, is_right: bool) -> Result<Ready<'a>> {
+    /// A factor as `way` multiplies it; split ones are cut to parts of at most `most` of the inner dimension.
+    fn ready<'a>(&self, way: Way, of: &Matrices<'a>, is_right: bool, most: usize) -> Result<Ready<'a>> {
         let &Matrices { ref values, along_inner, count, inner, strides } = of;
         let sources = values.len();
         let source = |s: usize| values.get(s).map(|values| values.reading(count * inner / sources));
@@ -480,7 +476,7 @@ impl Gpu {
                 })
             }
             Way::Split => {
-                let cut = inner.div_ceil(inner.div_ceil(CUT)).next_multiple_of(ALIGNED);
+                let cut = inner.div_ceil(inner.div_ceil(most)).next_multiple_of(ALIGNED);
                 let parts = inner.div_ceil(cut);
                 let mut out = self.driver.alloc(parts * count * 3 * cut)?;
                 let args = args![

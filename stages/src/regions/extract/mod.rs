@@ -10,8 +10,6 @@ mod tool;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use candle_core::DType;
-use candle_nn::VarBuilder;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,7 +22,7 @@ use crate::artifacts::weights;
 use crate::formats::image_decode::decode;
 use crate::host::{device, disk_space};
 use crate::models::faster_rcnn::{Config, FasterRcnn, Region};
-use crate::nn::tune_allocator;
+use crate::nn::{ParamStore, tune_allocator};
 
 /// The stage.
 pub struct Regions;
@@ -86,7 +84,8 @@ impl Stage for Regions {
         let device = device::open(&job.host.device)?;
         let config: Config = weights::read_config(weights_dir)?;
         let tensors = device::upload(weights::read_tensors(weights_dir)?, &device)?;
-        let detector = FasterRcnn::load(&config, &VarBuilder::from_tensors(tensors, DType::F32, &device))
+        let detector = ParamStore::new(tensors, |_| false)
+            .and_then(|params| FasterRcnn::build(&config, &params))
             .map_err(|error| StageError::input("detector", weights_dir, error))?;
         let names = picture_names(images)?;
         let RegionsParams { regions: max_regions, shard, half } = *params;

@@ -3,8 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::DType;
-use candle_nn::VarBuilder;
 use clap::Args;
 use font8x8::UnicodeFonts;
 use image::{Rgb, RgbImage, imageops};
@@ -15,6 +13,7 @@ use crate::artifacts::{read_json, weights};
 use crate::formats::image_decode::read_picture;
 use crate::host::device;
 use crate::models::faster_rcnn::{Config, FasterRcnn, Region};
+use crate::nn::ParamStore;
 
 /// The tool.
 pub(crate) struct ShowRegions;
@@ -69,7 +68,8 @@ impl Tool for ShowRegions {
         let device = device::open(&context.host.device)?;
         let config: Config = weights::read_config(&dir)?;
         let tensors = device::upload(weights::read_tensors(&dir)?, &device)?;
-        let detector = FasterRcnn::load(&config, &VarBuilder::from_tensors(tensors, DType::F32, &device))
+        let detector = ParamStore::new(tensors, |_| false)
+            .and_then(|params| FasterRcnn::build(&config, &params))
             .map_err(|error| StageError::input("detector", &dir, error))?;
         let classes = dir.join("classes.json");
         let names: Vec<String> = if classes.exists() { read_json(&classes)? } else { Vec::new() };

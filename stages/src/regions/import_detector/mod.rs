@@ -13,7 +13,7 @@ use stage_api::{Job, Port, Stage, StageError};
 use crate::artifacts::weights;
 use crate::formats::torch_file;
 use crate::models::faster_rcnn::anchors::cell_anchors;
-use crate::models::faster_rcnn::{Config, shapes};
+use crate::models::faster_rcnn::{Config, FasterRcnn};
 
 /// The stage.
 pub struct ImportDetector;
@@ -86,7 +86,7 @@ fn take(
         .filter(|(name, _)| !TRAINING_ONLY.iter().any(|part| name.starts_with(part)))
         .collect();
     let mut tensors = HashMap::new();
-    for (name, shape) in shapes::tensors(config) {
+    for (name, shape) in FasterRcnn::parameters(config).map_err(|error| error.to_string())? {
         let tensor = loaded.remove(&name).ok_or_else(|| format!("tensor `{name}` is missing"))?;
         if tensor.dims() != shape {
             return Err(format!("tensor `{name}` is {:?}; the model needs {shape:?}", tensor.dims()));
@@ -122,7 +122,7 @@ mod tests {
     fn checkpoint(config: &Config) -> Listed {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F16, &Device::Cpu).unwrap();
         let named = |(name, shape): (String, Vec<usize>)| (format!("module.{name}"), zeros(&shape));
-        let mut list: Listed = shapes::tensors(config).into_iter().map(named).collect();
+        let mut list: Listed = FasterRcnn::parameters(config).unwrap().into_iter().map(named).collect();
         list.push(("module.roi_heads.box.predictor.cls_embed.weight".to_owned(), zeros(&[3, 2])));
         let anchors = Tensor::new(&[[-13.0f32, -13.0, 16.0, 16.0]], &Device::Cpu).unwrap();
         list.push((format!("module.{CELL_ANCHORS}0"), anchors));
@@ -133,7 +133,7 @@ mod tests {
     fn takes_exactly_the_tensors_of_the_detector() {
         let config = Config::mini(5);
         let tensors = take(checkpoint(&config), &config).unwrap();
-        assert_eq!(tensors.len(), shapes::tensors(&config).len());
+        assert_eq!(tensors.len(), FasterRcnn::parameters(&config).unwrap().len());
         assert!(tensors.values().all(|tensor| tensor.dtype() == DType::F32));
     }
 

@@ -53,7 +53,7 @@ impl Stage for Pretrain {
     type Params = PretrainParams;
     const NAME: &'static str = "pretrain";
     const ABOUT: &'static str = "Pretrains a small model on captioned pictures (masked words)";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const INPUTS: &'static [Port] = &[Port::one(TOKENS), Port::one(REGIONS)];
 
     fn check(&self, settings: &PretrainParams) -> Result<(), String> {

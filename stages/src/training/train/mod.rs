@@ -44,7 +44,7 @@ impl Stage for Train {
     type Params = TrainParams;
     const NAME: &'static str = "train";
     const ABOUT: &'static str = "Trains a model on memes: fc, pe or full";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
     const INPUTS: &'static [Port] = &[Port::one(TOKENS), Port::one(REGIONS), Port::one(WEIGHTS)];
 
     fn check(&self, settings: &TrainParams) -> Result<(), String> {

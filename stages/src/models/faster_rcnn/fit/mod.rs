@@ -15,7 +15,6 @@ mod tests;
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::backbone::{Body, Bottleneck, STEM, windows};
@@ -28,6 +27,7 @@ use super::rpn::{Rpn, cells};
 use crate::formats::image_decode::Picture;
 use crate::nn::conv::{Conv2d, Window, max_pool_3x3};
 use crate::nn::cpu_tensor::{affine, cpu_vec};
+use crate::nn::{Loader, ParamStore};
 use moments::Moments;
 use ridge::ridge;
 
@@ -77,9 +77,10 @@ pub fn fit(config: &Config, examples: &[Example], seed: u64) -> Result<Tensors> 
         .unzip();
     normalise_body(config, &mut tensors, canvases.clone())?;
     normalise_pyramid(config, &mut tensors, &canvases)?;
-    let vb = builder(&tensors).pp("backbone");
-    let body = Body::load(config, &vb.pp("body"))?;
-    let pyramid = Pyramid::load(config, &vb.pp("fpn"))?;
+    let params = store(&tensors)?;
+    let backbone = Loader::new(&params).pp("backbone");
+    let body = Body::load(config, &backbone.pp("body"))?;
+    let pyramid = Pyramid::load(config, &backbone.pp("fpn"))?;
     let levels = each(&canvases, |canvas| pyramid.forward(&body.forward(canvas)?))?;
     fit_proposals(config, &mut tensors, &levels, &truths)?;
     fit_head(config, &mut tensors, &canvases, &levels, &truths)?;
@@ -101,8 +102,9 @@ impl Truth {
     }
 }
 
-fn builder(tensors: &Tensors) -> VarBuilder<'static> {
-    VarBuilder::from_tensors(tensors.clone(), DType::F32, &Device::Cpu)
+/// The tensors as parameters; they share storage.
+fn store(tensors: &Tensors) -> Result<ParamStore> {
+    ParamStore::new(tensors.clone(), |_| false)
 }
 
 /// `f` of every item, spread over the threads, in order.
@@ -128,7 +130,8 @@ fn normalise_body(config: &Config, tensors: &mut Tensors, canvases: Maps) -> Res
                 let (conv, norm) = (format!("{at}.conv{number}"), format!("{at}.bn{number}"));
                 inner = measure_norm(tensors, &conv, &norm, window, &inner)?;
             }
-            let bottleneck = Bottleneck::load(config, stage, block, &builder(tensors).pp(&at))?;
+            let params = store(tensors)?;
+            let bottleneck = Bottleneck::load(config, stage, block, &Loader::new(&params).pp(&at))?;
             maps = each(&maps, |map| bottleneck.forward(map))?;
         }
     }
@@ -161,9 +164,10 @@ fn measure_norm(
 /// Rescales the pyramid's output convolutions and the proposal network's hidden one so that each channel has
 /// mean 0 and spread 1 on the pictures.
 fn normalise_pyramid(config: &Config, tensors: &mut Tensors, canvases: &[Tensor]) -> Result<()> {
-    let vb = builder(tensors);
-    let body = Body::load(config, &vb.pp("backbone.body"))?;
-    let pyramid = Pyramid::load(config, &vb.pp("backbone.fpn"))?;
+    let params = store(tensors)?;
+    let backbone = Loader::new(&params).pp("backbone");
+    let body = Body::load(config, &backbone.pp("body"))?;
+    let pyramid = Pyramid::load(config, &backbone.pp("fpn"))?;
     let merged = each(canvases, |canvas| pyramid.top_down(&body.forward(canvas)?))?;
     let mut finest = Vec::new();
     for stage in 0..config.blocks.len() {
@@ -258,7 +262,8 @@ fn fit_head(
     levels: &[Maps],
     truths: &[Truth],
 ) -> Result<()> {
-    let rpn = Rpn::load(config, &builder(tensors).pp("rpn.head"))?;
+    let params = store(tensors)?;
+    let rpn = Rpn::load(config, &Loader::new(&params).pp("rpn.head"))?;
     let pooler = Pooler::new(config);
     let numbers: Vec<usize> = (0..levels.len()).collect();
     let pooled = each(&numbers, |&number| {

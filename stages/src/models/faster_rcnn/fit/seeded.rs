@@ -6,8 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::models::faster_rcnn::config::Config;
-use crate::models::faster_rcnn::shapes;
+use crate::models::faster_rcnn::{Config, FasterRcnn};
 use crate::nn::rng::StandardNormal;
 
 /// Every tensor of a detector: kernels normal with variance `2 / fan-in`, the stem's kernels smooth, biases and
@@ -15,7 +14,7 @@ use crate::nn::rng::StandardNormal;
 /// does not depend on the others.
 pub(super) fn tensors(config: &Config, seed: u64) -> Result<HashMap<String, Tensor>> {
     let mut tensors = HashMap::new();
-    for (number, (name, shape)) in shapes::tensors(config).into_iter().enumerate() {
+    for (number, (name, shape)) in FasterRcnn::parameters(config)?.into_iter().enumerate() {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(number as u64);
         let tensor = match (name.as_str(), shape.len()) {

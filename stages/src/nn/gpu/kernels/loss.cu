@@ -9,11 +9,11 @@
 
 #define WARPS (256 / WARP)
 
-// The sum, or the largest, of what the 256 threads have, the same in every thread.
+// The sum, or the largest, of what the 256 threads have, the same in every thread. A kernel calls each of the two once: nothing
+// waits here for those who still read what an earlier call has shared.
 template <bool LARGEST> __device__ __forceinline__ float over_block(float x) {
     __shared__ float shared[WARPS];
     x = LARGEST ? warp_max(x) : warp_sum(x);
-    __syncthreads();                               // what was read of the call before
     if (threadIdx.x % WARP == 0) shared[threadIdx.x / WARP] = x;
     __syncthreads();
     x = shared[0];
