@@ -54,7 +54,7 @@ fn picture(work: &Work, number: usize) -> Picture {
 }
 
 fn seconds(work: &Work) -> candle_core::Result<Vec<f64>> {
-    let device = if work.device == "cpu" { Device::Cpu } else { Device::new_cuda(0)? };
+    let device = if work.device == "cpu" { Device::Cpu } else { stages::nn::gpu::open(0)? };
     let tensors: candle_core::Result<HashMap<String, Tensor>> = FasterRcnn::parameters(&work.config)?
         .into_iter()
         .map(|(name, shape)| {

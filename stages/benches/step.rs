@@ -58,7 +58,7 @@ fn batch(work: &Work, lengths: &[usize], number: u64, device: &Device) -> candle
 }
 
 fn steps(work: &Work) -> candle_core::Result<Vec<f64>> {
-    let device = if work.device == "cpu" { Device::Cpu } else { Device::new_cuda(0)? };
+    let device = if work.device == "cpu" { Device::Cpu } else { stages::nn::gpu::open(0)? };
     let base = init_random(&*work.config, 1, &device)?;
     let tensors = init_from_pretrained(&base, &*work.config, work.mode, Start::Base, 1, &device)?;
     drop(base);

@@ -14,7 +14,7 @@ use stages::nn::{ParamStore, init};
 fn gpu() -> Device {
     let name = testing::device();
     let number = name.strip_prefix("cuda:").expect("REPRO_TEST_DEVICE names a GPU: cuda:0");
-    Device::new_cuda(number.parse().unwrap()).unwrap()
+    stages::nn::gpu::open(number.parse().unwrap()).unwrap()
 }
 
 /// A detector with random weights that let signals through: He's deviation, batch norms that leave things alone.

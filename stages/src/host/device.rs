@@ -8,10 +8,7 @@ use stage_api::{HostError, StageError};
 
 use super::device_fault::DeviceFault;
 use crate::nn::cpu::{self, InstructionSet};
-
-/// The oldest compute capability that the kernels are compiled for: V100.
-#[cfg(any(feature = "cuda", test))]
-const OLDEST_CAPABILITY: (i32, i32) = (7, 0);
+use crate::nn::gpu;
 
 /// Opens `cpu`, `cuda:N` or `metal:N`; N is 0 where it is left out. Never another device than the named one.
 ///
@@ -22,12 +19,7 @@ pub(crate) fn open(name: &str) -> Result<Device, StageError> {
     let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
     match (kind, number.parse()) {
         ("cpu", Ok(0)) => Ok(Device::Cpu),
-        ("cuda", Ok(number)) => {
-            let device = Device::new_cuda(number).map_err(fail)?;
-            #[cfg(feature = "cuda")]
-            check_capability(name, device.as_cuda_device().and_then(capability).map_err(fail)?)?;
-            Ok(device)
-        }
+        ("cuda", Ok(number)) => gpu::open(number).map_err(fail),
         ("metal", Ok(number)) => Device::new_metal(number).map_err(fail),
         _ => Err(StageError::failed(format!("device `{name}`: is not cpu, cuda:0 or metal"))),
     }
@@ -56,23 +48,6 @@ pub(crate) fn failed(what: impl Display, error: &Error) -> StageError {
     })
 }
 
-/// The compute capability of an NVIDIA GPU.
-#[cfg(feature = "cuda")]
-fn capability(device: &candle_core::CudaDevice) -> candle_core::Result<(i32, i32)> {
-    device.cuda_stream().context().compute_capability().map_err(|error| Error::Cuda(Box::new(error)))
-}
-
-/// Refuses a GPU whose compute capability is below the kernels'.
-#[cfg(any(feature = "cuda", test))]
-fn check_capability(name: &str, (major, minor): (i32, i32)) -> Result<(), StageError> {
-    if (major, minor) >= OLDEST_CAPABILITY {
-        return Ok(());
-    }
-    let hint = DeviceFault::GpuTooOld.hint();
-    let problem = format!("device `{name}`: its compute capability is {major}.{minor}, which is too old");
-    Err(StageError::failed(format!("{problem}\n\nhint: {hint}")))
-}
-
 /// The instruction set that kernels use on this CPU, and those that it supports: `avx2 (of avx2, scalar)`.
 ///
 /// # Errors
@@ -94,22 +69,6 @@ mod tests {
         assert!(open("cpu").unwrap().is_cpu());
         for name in ["gpu", "", "cuda:x", "cuda:", "cpu:1", "metal:-1"] {
             assert!(open(name).unwrap_err().to_string().contains(name));
-        }
-    }
-
-    #[test]
-    fn gpus_before_v100_are_refused_with_a_hint() {
-        for new_enough in [(7, 0), (7, 5), (9, 0), (10, 0)] {
-            check_capability("cuda:0", new_enough).unwrap();
-        }
-        for too_old in [(6, 1), (5, 0)] {
-            let error = check_capability("cuda:1", too_old).unwrap_err().to_string();
-            let (problem, hint) = error.split_once("\n\nhint: ").unwrap();
-            assert!(
-                problem.starts_with("device `cuda:1`: ")
-                    && problem.contains(&format!("{}.{}", too_old.0, too_old.1))
-            );
-            assert!(hint.contains("7.0") && hint.contains("--gpus"), "{hint}");
         }
     }
 

@@ -42,17 +42,24 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Its tensors, in the order that [`Batch::from_tensors`] takes them.
+    pub fn tensors(&self) -> [&Tensor; 4] {
+        let Self { ids, regions, locations, mask } = self;
+        [ids, regions, locations, mask]
+    }
+
+    /// The batch of the tensors that [`Batch::tensors`] gave, on another device.
+    pub fn from_tensors([ids, regions, locations, mask]: [Tensor; 4]) -> Self {
+        Self { ids, regions, locations, mask }
+    }
+
     /// The same batch on `device`.
     ///
     /// # Errors
     /// Only if the device fails.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        Ok(Self {
-            ids: self.ids.to_device(device)?,
-            regions: self.regions.to_device(device)?,
-            locations: self.locations.to_device(device)?,
-            mask: self.mask.to_device(device)?,
-        })
+        let [ids, regions, locations, mask] = self.tensors().map(|tensor| tensor.to_device(device));
+        Ok(Self::from_tensors([ids?, regions?, locations?, mask?]))
     }
 
     /// Its rows in batches of at most `max_rows`, in order, padded as they are.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Error, Tensor};
 use stage_api::{Inputs, StageError};
 
 use crate::artifacts::region_features::{RegionFeatures, RegionRow};
@@ -11,6 +11,7 @@ use crate::artifacts::samples::Split;
 use crate::artifacts::token_set::TokenSet;
 use crate::artifacts::view::{Ablation, View};
 use crate::models::{Architecture, Batch};
+use crate::nn::gpu::{Staged, Upload};
 
 /// The port token sets come in by.
 pub(crate) const TOKENS: &str = "tokens";
@@ -65,7 +66,52 @@ impl MicroBatch {
     }
 }
 
+/// A [`TrainBatch`] on its way to the device: of each micro-batch its tensors, and the rows before it.
+pub(crate) struct StagedBatch {
+    micro_batches: Vec<(Staged, usize)>,
+    rows: usize,
+}
+
+impl StagedBatch {
+    /// The batch, on the device.
+    ///
+    /// # Errors
+    /// Only if the device fails.
+    pub(crate) fn arrive(self) -> candle_core::Result<TrainBatch> {
+        let micro_batch = |(staged, before): (Staged, usize)| {
+            let mut tensors = staged.tensors()?;
+            let labels = tensors.pop().ok_or_else(|| Error::msg("a micro-batch lost its labels"))?;
+            Ok(MicroBatch { batch: batch_of(tensors)?, labels, before })
+        };
+        let micro_batches =
+            self.micro_batches.into_iter().map(micro_batch).collect::<candle_core::Result<_>>()?;
+        Ok(TrainBatch { micro_batches, rows: self.rows })
+    }
+}
+
+/// The batch of staged tensors.
+///
+/// # Errors
+/// They are more or fewer than a batch has.
+pub(crate) fn batch_of(tensors: Vec<Tensor>) -> candle_core::Result<Batch> {
+    let tensors = tensors.try_into().map_err(|_| Error::msg("a batch lost a tensor"))?;
+    Ok(Batch::from_tensors(tensors))
+}
+
 impl TrainBatch {
+    /// Begins to move it to the device.
+    ///
+    /// # Errors
+    /// Only if the device fails.
+    pub(crate) fn stage(&self, upload: &Upload) -> candle_core::Result<StagedBatch> {
+        let stage = |MicroBatch { batch, labels, before }: &MicroBatch| {
+            let tensors: Vec<&Tensor> = batch.tensors().into_iter().chain([labels]).collect();
+            Ok((upload.stage(&tensors)?, *before))
+        };
+        let micro_batches = self.micro_batches.iter().map(stage).collect::<candle_core::Result<_>>()?;
+        Ok(StagedBatch { micro_batches, rows: self.rows })
+    }
+
     /// Rows of the largest micro-batch.
     pub(crate) fn largest_micro_batch(&self) -> usize {
         self.micro_batches.iter().map(MicroBatch::rows).max().unwrap_or(0)

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use candle_core::Device;
 use stage_api::{Job, StageError, StepView, ToolContext};
 
-use super::dataset::MemeDataset;
+use super::dataset::{MemeDataset, batch_of};
 use super::prefetch::prefetch;
 use crate::artifacts::predictions::Prediction;
 use crate::artifacts::view::View;
@@ -15,6 +15,7 @@ use crate::host::device;
 use crate::metrics;
 use crate::models::{Config, Model};
 use crate::nn::ParamStore;
+use crate::nn::gpu::{Staged, Upload};
 
 /// The port a train step's tree comes in by.
 pub(crate) const RUN: &str = "run";
@@ -124,15 +125,17 @@ impl Scores {
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|&at| Reverse(memes.length(rows[at])));
         let mut logits = vec![[0.0; 2]; rows.len()];
+        let upload = Upload::new(device).map_err(|error| device::failed("evaluation", &error))?;
         let batches = order.chunks(batch).map(|places| {
             let rows: Vec<usize> = places.iter().map(|&at| rows[at]).collect();
-            memes.plain_batch(&rows).map(|batch| (places, batch))
+            let batch = memes.plain_batch(&rows)?;
+            Ok((places, upload.stage(&batch.tensors())?))
         });
         prefetch(batches, |batches| {
             for batch in batches {
                 job.check_cancelled()?;
-                let scored = batch.and_then(|(places, batch)| {
-                    let pairs = model.logits(&batch.to_device(device)?, None)?.to_vec2::<f32>()?;
+                let scored = batch.and_then(|(places, batch): (&[usize], Staged)| {
+                    let pairs = model.logits(&batch_of(batch.tensors()?)?, None)?.to_vec2::<f32>()?;
                     places.iter().zip(pairs).for_each(|(&at, pair)| logits[at] = [pair[0], pair[1]]);
                     Ok(())
                 });

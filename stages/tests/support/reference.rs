@@ -115,7 +115,7 @@ pub fn device() -> Device {
     // Opened once: candle takes two openings of one GPU for two devices.
     static DEVICE: OnceLock<Device> = OnceLock::new();
     let open = || match testing::device().split_once(':') {
-        Some(("cuda", number)) => Device::new_cuda(number.parse().unwrap()).unwrap(),
+        Some(("cuda", number)) => stages::nn::gpu::open(number.parse().unwrap()).unwrap(),
         None => Device::Cpu,
         Some(_) => panic!("these tests know cpu and cuda:N"),
     };

@@ -19,6 +19,7 @@ impl Gpu {
         (beta1, beta2): (f64, f64),
         eps: f64,
     ) -> Result<()> {
+        self.finish_gradients()?;
         let (mut table, mut first_blocks) = (Vec::new(), Vec::new());
         let (mut blocks, mut moved) = (0, 0);
         for slot in slots {

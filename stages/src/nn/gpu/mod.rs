@@ -6,6 +6,7 @@
 mod adamw;
 mod attention;
 pub mod driver;
+mod gradients;
 pub mod kernels;
 mod norm;
 #[cfg(feature = "cuda")]
@@ -39,6 +40,8 @@ pub struct Gpu {
     way: product::Way,
     /// Products of a narrower dimension are not split.
     split_from: usize,
+    /// Gradients that are left in parts.
+    pending: gradients::Pending,
 }
 
 impl Gpu {
@@ -49,7 +52,7 @@ impl Gpu {
     /// The device cannot multiply numbers of this precision.
     pub fn new(driver: Arc<dyn Driver>, precision: Precision, splits: bool) -> Result<Self> {
         let way = product::Way::of(precision, splits, driver.has_tf32())?;
-        Ok(Self { driver, way, split_from: product::SPLIT_FROM })
+        Ok(Self { driver, way, split_from: product::SPLIT_FROM, pending: gradients::Pending::default() })
     }
 
     /// Splits the factors of products whose dimensions are all at least `narrowest`: for tests, whose products are narrow.
@@ -88,8 +91,9 @@ impl Gpu {
 pub fn open(ordinal: usize) -> Result<Device> {
     #[cfg(feature = "cuda")]
     return nvidia::open(ordinal);
+    // candle reports that it was built without CUDA.
     #[cfg(not(feature = "cuda"))]
-    Err(Error::msg(format!("this program was built without CUDA, so it cannot open GPU {ordinal}")))
+    Device::new_cuda(ordinal)
 }
 
 /// The driver of a device that [`open`] returned.
@@ -225,6 +229,7 @@ impl Backend for Gpu {
     }
 
     fn values(&self, buffer: &Buffer) -> Result<Vec<f32>> {
+        self.finish_gradients()?;
         self.driver.download(buffer)
     }
 

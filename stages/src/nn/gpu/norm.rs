@@ -96,7 +96,7 @@ impl Gpu {
             let mut partial = self.driver.alloc(count * 2 * width)?;
             let args = args![&mut partial, grad.at, grad.parts, normal.rows.view(), rows, width];
             self.launch("norm_parameter_sums", Geometry::sums(rows, width), args)?;
-            self.add_gradients(&[&norm.weight, &norm.bias], width, &partial, count)?;
+            self.add_gradients(&[&norm.weight, &norm.bias], width, partial, count)?;
         }
         // Under a mask the product's gradient is another than the sum's.
         let mut sum = (mask.is_some() && keep_sum).then(|| self.driver.alloc(rows * width)).transpose()?;

@@ -252,29 +252,7 @@ impl Gpu {
         let grad = grad.after(trained.start * outputs).reading(rows * columns);
         let (partial, parts) = self.column_sums(grad, rows, columns, stride)?;
         let params: Vec<&Param> = layers[trained].iter().map(|layer| &layer.bias).collect();
-        self.add_gradients(&params, outputs, &partial, parts)
-    }
-
-    /// Adds up `parts` of the gradients of `params`, `size` values each, side by side; those of frozen ones go nowhere.
-    pub(super) fn add_gradients(
-        &self,
-        params: &[&Param],
-        size: usize,
-        partial: &Buffer,
-        parts: usize,
-    ) -> Result<()> {
-        let (mut places, mut adds) = ([None; MOST_LAYERS], 0u32);
-        for (place, param) in params.iter().enumerate() {
-            let Some(gradient) = param.gradient() else { continue };
-            gradient.accumulate(self, size, |gradient, accumulate| {
-                places[place] = Some(gradient.at());
-                adds |= u32::from(accumulate) << place;
-                Ok(())
-            })?;
-        }
-        let [first, second, third] = places;
-        let args = args![first, second, third, partial.view(), parts, params.len(), size, adds];
-        self.launch("add_gradients", Geometry::matrix(params.len(), size), args)
+        self.add_gradients(&params, outputs, partial, parts)
     }
 
     pub(super) fn finish_product(&self, product: Product<'_>) -> Result<Buffer> {

@@ -27,6 +27,7 @@ use crate::artifacts::samples::Split;
 use crate::artifacts::weights;
 use crate::host::device;
 use crate::models::{self, Config};
+use crate::nn::gpu::Upload;
 use crate::nn::{AdamW, Dropout, ParamStore, decays, tune_allocator};
 use crate::training::dataset::{MemeDataset, REGIONS, TOKENS};
 use crate::training::inference::{Rows, Scores};
@@ -109,7 +110,11 @@ impl Stage for Train {
         let mut sampler =
             BatchSampler::new(&train_rows, settings.batch, settings.order, settings.seed).after(begin);
         let micro_batch = settings.micro_batch.unwrap_or(settings.batch);
-        let batches = (begin..settings.updates).map(|_| memes.train_batch(sampler.next_batch(), micro_batch));
+        let upload = Upload::new(&device).map_err(setup_failed)?;
+        let batches = (begin..settings.updates).map(|_| {
+            let batch = memes.train_batch(sampler.next_batch(), micro_batch)?;
+            batch.stage(&upload).map_err(|error| device::failed("copying a batch to the device", &error))
+        });
         let validate = |update: u64| {
             let rows = Rows { memes: &memes, rows: &val_rows, batch: settings.evaluation_batch };
             let found = Scores::compute(&*validated, &device, rows, job)?.summary(&val_labels);

@@ -15,7 +15,7 @@ use crate::host::device;
 use crate::host::device_fault::DeviceFault;
 use crate::models::Model;
 use crate::nn::{AdamW, Dropout, ParamStore, cross_entropy};
-use crate::training::dataset::{MicroBatch, TrainBatch};
+use crate::training::dataset::{MicroBatch, StagedBatch, TrainBatch};
 use crate::training::schedule::{LinearSchedule, is_due};
 
 /// A model in training, and how far it is.
@@ -40,7 +40,7 @@ impl Trainer<'_> {
     /// A request to stop; a batch that cannot be read; a device that fails; a loss or logits that are not numbers.
     pub(super) fn train(
         &mut self,
-        batches: impl Iterator<Item = std::result::Result<TrainBatch, StageError>>,
+        batches: impl Iterator<Item = std::result::Result<StagedBatch, StageError>>,
         validate: impl Fn(u64) -> std::result::Result<ValPoint, StageError>,
         job: &Job,
     ) -> std::result::Result<(), StageError> {
@@ -53,16 +53,16 @@ impl Trainer<'_> {
             job.check_cancelled()?;
             let (update, batch) = (self.state.update + 1, batch?);
             let micro_batch_size = self.state.micro_batch_size;
-            let loss = self
-                .update(update, &batch)
-                .map_err(|error| device::failed(format_args!("update {update}"), &error))?;
+            let batch = batch.arrive().and_then(|batch| Ok((self.update(update, &batch)?, batch.rows)));
+            let (loss, rows) =
+                batch.map_err(|error| device::failed(format_args!("update {update}"), &error))?;
             if self.state.micro_batch_size < micro_batch_size {
-                let rows = self.state.micro_batch_size;
+                let at_once = self.state.micro_batch_size;
                 job.progress.warn(&format!(
-                    "update {update}: the device's memory does not hold the batch; from here on {rows} rows at a time, \
+                    "update {update}: the device's memory does not hold the batch; from here on {at_once} rows at a time, \
                      slower and with the same result"
                 ));
-                job.progress.scalar(scalars::ROWS_AT_ONCE, update, rows as f64);
+                job.progress.scalar(scalars::ROWS_AT_ONCE, update, at_once as f64);
             }
             if !loss.is_finite() {
                 let problem = format!("the loss of update {update} is {loss}; a lower lr may help");
@@ -71,7 +71,7 @@ impl Trainer<'_> {
             self.state.update = update;
             job.progress.advance(update, settings.updates, Unit::Items);
             if is_due(update, settings.log_every, settings.updates) {
-                self.log(update, loss, batch.rows, watch.rate(update), job);
+                self.log(update, loss, rows, watch.rate(update), job);
             }
             if is_due(update, settings.evaluate_every, settings.updates) {
                 let point = validate(update)?;
@@ -112,7 +112,6 @@ impl Trainer<'_> {
         let dropout = self.dropout.at(update);
         let mut losses = Vec::new();
         for MicroBatch { batch: x, labels, before } in batch.split(self.state.micro_batch_size)? {
-            let (x, labels) = (x.to_device(&self.device)?, labels.to_device(&self.device)?);
             let dropout = dropout.micro_batch(before, labels.elem_count());
             let logits = self.model.logits(&x, Some(&dropout))?;
             let loss = cross_entropy(self.params.compute(), &logits, &labels, batch.rows)?;

@@ -16,14 +16,9 @@ struct Slot {
 
 extern "C" __global__ void __launch_bounds__(256)
 adamw(const Slot *slots, const unsigned *first_block, unsigned slots_count, float beta1, float rest1, float beta2, float rest2, float eps) {
-    unsigned below = 0, above = slots_count;       // the slot is the last one whose first block is not after this one
-    while (above - below > 1) {
-        unsigned middle = (below + above) / 2;
-        if (first_block[middle] <= blockIdx.x) below = middle;
-        else above = middle;
-    }
-    Slot slot = slots[below];
-    unsigned begin = (blockIdx.x - first_block[below]) * 256 * AT_ONCE + threadIdx.x;
+    unsigned number = slot_of_block(first_block, slots_count);
+    Slot slot = slots[number];
+    unsigned begin = (blockIdx.x - first_block[number]) * 256 * AT_ONCE + threadIdx.x;
     float p[AT_ONCE], m[AT_ONCE], v[AT_ONCE], g[AT_ONCE];
 #pragma unroll
     for (unsigned k = 0; k < AT_ONCE; k++) {

@@ -40,6 +40,17 @@ __device__ __forceinline__ float add_up(const float *in, unsigned parts, size_t 
     return sum;
 }
 
+// The slot of this block: the last one whose first block is not after it.
+__device__ __forceinline__ unsigned slot_of_block(const unsigned *first_block, unsigned slots_count) {
+    unsigned below = 0, above = slots_count;
+    while (above - below > 1) {
+        unsigned middle = (below + above) / 2;
+        if (first_block[middle] <= blockIdx.x) below = middle;
+        else above = middle;
+    }
+    return below;
+}
+
 // A sum over the warp, the same in every lane.
 __device__ __forceinline__ float warp_sum(float x) {
     for (unsigned step = WARP / 2; step; step /= 2) x += __shfl_xor_sync(ALL_LANES, x, step);

@@ -3,7 +3,7 @@
 // | kernel | result | geometry |
 // | --- | --- | --- |
 // | add_parts | out = sum of the parts of in [parts][rows][columns], in order, + bias (or null) + out (if accumulate). There are `sources` biases (1 to 3) side by side, each for columns / sources | MATRIX(rows, columns) |
-// | add_gradients | out0, out1 and out2 (or null), `sources` of them (1 to 3), each of `size`: sum of the parts of in [parts][sources][size], in order, + what is there (if its bit of accumulate is 1) | MATRIX(sources, size) |
+// | add_gradients | of each slot, out [n] = sum of the parts of in, which begin `stride` apart, in order, + out (if accumulate); see below | (sum over the slots of ceil(n / 256), 1, 1), 256 |
 // | column_sums | partial [ceil(rows / 128)][columns]: sums of 128 rows each; x(row, column) = x[row * stride + column]. add_parts with one row finishes it | SUMS(rows, columns) |
 // | add_rows | x[row] += table[row % table_rows] | MATRIX(rows, columns) |
 // | multiply | out = a * b | FLAT(n) |
@@ -30,21 +30,22 @@ add_parts(float *out, const float *in, unsigned parts, const float *bias0, const
         [=](size_t row, size_t column, float sum) { out[row * columns + column] = sum; });
 }
 
+// A gradient that is left in parts. first_block[s] is the first block of slot s: the sum of ceil(n / 256) over the slots before it.
+// No slot is empty, and no two have the same place.
+struct PartialSum {
+    float *out;
+    const float *in;
+    unsigned parts, stride, n, accumulate;
+};
+
 extern "C" __global__ void __launch_bounds__(256)
-add_gradients(float *out0, float *out1, float *out2, const float *in, unsigned parts, unsigned sources, unsigned size,
-              unsigned accumulate) {
-    auto place = [=](size_t source) { return source == 0 ? out0 : source == 1 ? out1 : out2; };
-    each_element(
-        sources, size,
-        [=](size_t source, size_t i) {
-            float *out = place(source);
-            if (!out) return 0.0f;
-            float sum = add_up(in, parts, (size_t)sources * size, source * size + i);
-            return accumulate >> source & 1 ? sum + out[i] : sum;
-        },
-        [=](size_t source, size_t i, float sum) {
-            if (float *out = place(source)) out[i] = sum;
-        });
+add_gradients(const PartialSum *slots, const unsigned *first_block, unsigned slots_count) {
+    unsigned slot = slot_of_block(first_block, slots_count);
+    PartialSum sum = slots[slot];
+    unsigned i = (blockIdx.x - first_block[slot]) * 256 + threadIdx.x;
+    if (i >= sum.n) return;
+    float total = add_up(sum.in, sum.parts, sum.stride, i);
+    sum.out[i] = sum.accumulate ? total + sum.out[i] : total;
 }
 
 extern "C" __global__ void __launch_bounds__(256)
