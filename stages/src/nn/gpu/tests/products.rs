@@ -200,7 +200,7 @@ fn nothing_is_computed_for_frozen_parameters() {
 #[test]
 fn the_counting_device_counts_a_product() {
     let counting = Arc::new(Counting::default());
-    let gpu = Gpu::new(counting.clone(), Precision::F32, true).unwrap();
+    let gpu = Gpu::new(counting.clone(), Precision::F32, true).unwrap().splitting_from(1);
     let layer = Draw(7).linear(768, 96, [false; 2]);
     let x = gpu.zeros(128 * 768).unwrap();
     counting.take();
