@@ -45,12 +45,27 @@ unsafe extern "C" {
 /// # Safety
 /// Each of `args` points to a value of its parameter's size ([`parameters`]), and each pointer among them to memory that the
 /// kernel may read or write as far as its other arguments say.
-pub unsafe fn launch(kernel: &str, grid: [u32; 3], block: u32, args: &[*mut c_void], seed: u64) -> Result<(), String> {
+pub unsafe fn launch(
+    kernel: &str,
+    grid: [u32; 3],
+    block: u32,
+    args: &[*mut c_void],
+    seed: u64,
+) -> Result<(), String> {
     let name = CString::new(kernel).map_err(|_| format!("{kernel:?} is no name of a kernel"))?;
     let mut error = [0 as c_char; 256];
     // SAFETY: the lengths are those of the slices; the caller answers for the arguments.
     let failed = unsafe {
-        gpu_on_cpu_launch(name.as_ptr(), grid.as_ptr(), block, args.as_ptr(), args.len(), seed, error.as_mut_ptr(), error.len())
+        gpu_on_cpu_launch(
+            name.as_ptr(),
+            grid.as_ptr(),
+            block,
+            args.as_ptr(),
+            args.len(),
+            seed,
+            error.as_mut_ptr(),
+            error.len(),
+        )
     };
     if failed == 0 {
         return Ok(());

@@ -33,7 +33,12 @@ struct Expected {
 }
 
 impl Case {
-    fn new((batch, queries, keys, heads, width): (usize, usize, usize, usize, usize), more: usize, mask: Mask, random: &mut Random) -> Self {
+    fn new(
+        (batch, queries, keys, heads, width): (usize, usize, usize, usize, usize),
+        more: usize,
+        mask: Mask,
+        random: &mut Random,
+    ) -> Self {
         let hidden = heads * width;
         let (q_stride, kv_stride) = (hidden + more, hidden + 2 * more);
         let mut bias = random.values(batch * keys).values().to_vec();
@@ -73,7 +78,8 @@ impl Case {
 
     fn expected(&self) -> Expected {
         let Self { batch, queries, keys, heads, width, .. } = *self;
-        let (q, k, v, grad, bias) = (self.q.wide(), self.k.wide(), self.v.wide(), self.grad.wide(), self.bias.wide());
+        let (q, k, v, grad, bias) =
+            (self.q.wide(), self.k.wide(), self.v.wide(), self.grad.wide(), self.bias.wide());
         let (hidden, scale) = (heads * width, f64::from(self.scale));
         let mut found = Expected {
             context: vec![0.0; batch * queries * hidden],
@@ -97,7 +103,9 @@ impl Case {
                     let p: Vec<f64> = scores.iter().map(|score| libm::exp(*score) / total).collect();
                     let kept: Vec<f64> = (0..keys).map(|key| self.mask.factor(line * keys + key)).collect();
                     let grad_p: Vec<f64> = (0..keys)
-                        .map(|key| kept[key] * (0..width).map(|c| grad[at(c)] * v[kv_at(key, c)]).sum::<f64>())
+                        .map(|key| {
+                            kept[key] * (0..width).map(|c| grad[at(c)] * v[kv_at(key, c)]).sum::<f64>()
+                        })
                         .collect();
                     let along: f64 = p.iter().zip(&grad_p).map(|(p, grad)| p * grad).sum();
                     for key in 0..keys {
@@ -135,7 +143,8 @@ impl Case {
         if found.values().iter().zip(&gaps).any(|(value, gap)| *gap && !value.is_nan()) {
             return Err(format!("{what}: written between its rows"));
         }
-        let filled: Vec<f32> = found.values().iter().zip(&gaps).map(|(value, gap)| if *gap { 0.0 } else { *value }).collect();
+        let filled: Vec<f32> =
+            found.values().iter().zip(&gaps).map(|(value, gap)| if *gap { 0.0 } else { *value }).collect();
         close(what, &Buffer::new(&filled), expected, PRODUCTS)
     }
 }
@@ -162,7 +171,15 @@ pub fn forward(kernel: &str, seed: u64) -> Checked {
         for keep in [true, false] {
             let kept = if keep { output(&mut logsum) } else { NULL };
             let args = [
-                &[output(&mut context), kept, input(&case.q), input(&case.k), input(&case.v), case.bias(), case.mask.arg()],
+                &[
+                    output(&mut context),
+                    kept,
+                    input(&case.q),
+                    input(&case.k),
+                    input(&case.v),
+                    case.bias(),
+                    case.mask.arg(),
+                ],
                 &case.sizes()[..],
                 &[real(case.scale)],
             ];
@@ -190,12 +207,28 @@ pub fn delta(kernel: &str, seed: u64) -> Checked {
 }
 
 /// What a backward kernel reads, its outputs, and the columns and blocks of its grid.
-fn run_backward(case: &Case, kernel: &str, expected: &Expected, outputs: &[Arg], stride: usize, count: usize, seed: u64) -> Checked {
+fn run_backward(
+    case: &Case,
+    kernel: &str,
+    expected: &Expected,
+    outputs: &[Arg],
+    stride: usize,
+    count: usize,
+    seed: u64,
+) -> Checked {
     let narrow = |values: &[f64]| Buffer::new(&values.iter().map(|value| *value as f32).collect::<Vec<_>>());
     let (logsum, delta) = (narrow(&expected.logsum), narrow(&expected.delta));
     let args = [
         outputs,
-        &[input(&case.q), input(&case.k), input(&case.v), case.bias(), input(&logsum), input(&delta), input(&case.grad)],
+        &[
+            input(&case.q),
+            input(&case.k),
+            input(&case.v),
+            case.bias(),
+            input(&logsum),
+            input(&delta),
+            input(&case.grad),
+        ],
         &[case.mask.arg()],
         &case.sizes(),
         &[size(stride), real(case.scale)],

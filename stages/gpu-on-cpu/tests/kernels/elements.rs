@@ -9,8 +9,11 @@ pub fn add_parts(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
     for (parts, rows, columns) in [(1, 5, 3), (2, 9, 257), (5, 1, 1030), (5, 18, 64)] {
         for (with_bias, accumulate) in [(true, false), (false, true), (true, true)] {
-            let (input_, bias, before) =
-                (random.values(parts * rows * columns), random.values(columns), random.values(rows * columns));
+            let (input_, bias, before) = (
+                random.values(parts * rows * columns),
+                random.values(columns),
+                random.values(rows * columns),
+            );
             let mut expected = add_up(&input_.wide(), rows * columns);
             for (i, value) in expected.iter_mut().enumerate() {
                 *value += if with_bias { bias.at(i % columns) } else { 0.0 };
@@ -38,7 +41,8 @@ pub fn add_rows(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
     for (rows, columns, table_rows) in [(7, 5, 3), (21, 300, 7)] {
         let (mut x, table) = (random.values(rows * columns), random.values(table_rows * columns));
-        let expected: Vec<f64> = x.wide().iter().enumerate().map(|(i, x)| x + table.at(i % (table_rows * columns))).collect();
+        let expected: Vec<f64> =
+            x.wide().iter().enumerate().map(|(i, x)| x + table.at(i % (table_rows * columns))).collect();
         let ([across, _, _], block) = matrix(rows, columns);
         let args = [output(&mut x), size(rows), size(columns), input(&table), size(table_rows)];
         launch(kernel, ([across, 2, 1], block), &args, seed)?;
@@ -65,7 +69,12 @@ pub fn column_sums(kernel: &str, seed: u64) -> Checked {
     Ok(())
 }
 
-fn elementwise(kernel: &str, seed: u64, of: impl Fn(f64, f64) -> f64, args: impl Fn(Arg, Arg) -> Vec<Arg>) -> Checked {
+fn elementwise(
+    kernel: &str,
+    seed: u64,
+    of: impl Fn(f64, f64) -> f64,
+    args: impl Fn(Arg, Arg) -> Vec<Arg>,
+) -> Checked {
     for n in [1, 255, 4099] {
         let mut random = Random::new(seed + n as u64);
         let (mut x, y) = (random.values(n), random.values(n));
@@ -99,7 +108,8 @@ pub fn scale_by(kernel: &str, seed: u64) -> Checked {
 pub fn dropout(kernel: &str, seed: u64) -> Checked {
     for mask in [NONE, THIRD] {
         let x = Random::new(seed).values(5003);
-        let expected: Vec<f32> = x.values().iter().enumerate().map(|(i, x)| x * mask.factor(i) as f32).collect();
+        let expected: Vec<f32> =
+            x.values().iter().enumerate().map(|(i, x)| x * mask.factor(i) as f32).collect();
         let mut y = Buffer::poisoned(5003);
         launch(kernel, flat(5003), &[output(&mut y), input(&x), mask.arg(), size(5003)], seed)?;
         equal("y", &y, &expected)?;
@@ -135,8 +145,16 @@ pub fn activate(kernel: &str, seed: u64) -> Checked {
             let (mut y, mut before) = (Buffer::poisoned(rows * columns), Buffer::poisoned(rows * columns));
             for keep in [false, true] {
                 let kept = if keep { output(&mut before) } else { NULL };
-                let args =
-                    [output(&mut y), kept, input(&scaled), size(parts), input(&bias), size(rows), size(columns), size(kind)];
+                let args = [
+                    output(&mut y),
+                    kept,
+                    input(&scaled),
+                    size(parts),
+                    input(&bias),
+                    size(rows),
+                    size(columns),
+                    size(kind),
+                ];
                 launch(kernel, matrix(rows, columns), &args, seed)?;
                 close("y", &y, &expected, MATH)?;
             }
@@ -144,7 +162,12 @@ pub fn activate(kernel: &str, seed: u64) -> Checked {
         }
     }
     let (x, mut y) = (Buffer::new(&[0.0, f32::NAN, -1.0, 2.0]), Buffer::poisoned(4));
-    launch(kernel, matrix(1, 4), &[output(&mut y), NULL, input(&x), size(1), NULL, size(1), size(4), size(1)], seed)?;
+    launch(
+        kernel,
+        matrix(1, 4),
+        &[output(&mut y), NULL, input(&x), size(1), NULL, size(1), size(4), size(1)],
+        seed,
+    )?;
     if y.values()[1].is_nan() && y.values()[0] == 0.0 && y.values()[2..] == [0.0, 2.0] {
         return Ok(());
     }
@@ -158,14 +181,23 @@ pub fn activate_backward(kernel: &str, seed: u64) -> Checked {
             let len = rows * columns;
             let (grad, mut before) = (random.values(parts * len), random.values(len));
             let x = before.wide();
-            let slopes: Vec<f64> = x.iter().zip(add_up(&grad.wide(), len)).map(|(x, g)| g * activation(kind, *x).1).collect();
+            let slopes: Vec<f64> =
+                x.iter().zip(add_up(&grad.wide(), len)).map(|(x, g)| g * activation(kind, *x).1).collect();
             let values: Vec<f64> = x.iter().map(|x| activation(kind, *x).0).collect();
             let mut out = Buffer::poisoned(len);
             for keep in [false, true] {
                 // y takes the place of what was before.
                 let y = if keep { output(&mut before) } else { NULL };
-                let args =
-                    [output(&mut out), y, input(&grad), size(parts), input(&before), size(rows), size(columns), size(kind)];
+                let args = [
+                    output(&mut out),
+                    y,
+                    input(&grad),
+                    size(parts),
+                    input(&before),
+                    size(rows),
+                    size(columns),
+                    size(kind),
+                ];
                 launch(kernel, matrix(rows, columns), &args, seed)?;
                 close("gradient", &out, &slopes, MATH)?;
             }
@@ -174,7 +206,12 @@ pub fn activate_backward(kernel: &str, seed: u64) -> Checked {
     }
     let (mut grad, zero) = (Buffer::new(&[3.0]), Buffer::new(&[0.0]));
     let grad_in = output(&mut grad);
-    launch(kernel, matrix(1, 1), &[grad_in, NULL, grad_in, size(1), input(&zero), size(1), size(1), size(1)], seed)?;
+    launch(
+        kernel,
+        matrix(1, 1),
+        &[grad_in, NULL, grad_in, size(1), input(&zero), size(1), size(1), size(1)],
+        seed,
+    )?;
     equal("the slope of ReLU at 0", &grad, &[0.0])
 }
 
@@ -195,7 +232,8 @@ pub fn adamw(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
     let mut states: Vec<[Buffer; 3]> =
         lens.map(|len| [random.values(len), random.values(len), Buffer::new(&vec![0.25; len])]).into();
-    let mut expected: Vec<[Vec<f64>; 3]> = states.iter().map(|state| state.each_ref().map(Buffer::wide)).collect();
+    let mut expected: Vec<[Vec<f64>; 3]> =
+        states.iter().map(|state| state.each_ref().map(Buffer::wide)).collect();
     let grads = lens.map(|len| random.values(len));
     let blocks: Vec<usize> = lens.iter().map(|len| len.div_ceil(1024)).collect();
     let first: Vec<u32> = (0..4).map(|slot| blocks[..slot].iter().sum::<usize>() as u32).collect();
@@ -211,7 +249,13 @@ pub fn adamw(kernel: &str, seed: u64) -> Checked {
                 p[j] -= f64::from(shrink) * p[j];
             }
             let pointers = state.each_mut().map(|buffer| output(buffer).address());
-            slots.push(Slot { state: pointers, grad: input(grad).address(), len: lens[i] as u32, step, shrink });
+            slots.push(Slot {
+                state: pointers,
+                grad: input(grad).address(),
+                len: lens[i] as u32,
+                step,
+                shrink,
+            });
         }
         let numbers = [beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps].map(real);
         let args = [&[memory(&mut slots), ids(&first), size(4)], &numbers[..]].concat();
@@ -228,21 +272,31 @@ pub fn adamw(kernel: &str, seed: u64) -> Checked {
 pub fn cross_entropy(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
     for (rows, classes) in [(1, 2), (5, 3), (4, 1001)] {
-        let logits = Buffer::new(&random.values(rows * classes).values().iter().map(|x| 20.0 * x).collect::<Vec<_>>());
+        let logits =
+            Buffer::new(&random.values(rows * classes).values().iter().map(|x| 20.0 * x).collect::<Vec<_>>());
         let labels = random.ids(rows, classes as u32);
         let (mut losses, mut grads) = (Vec::new(), Vec::new());
         for (x, &label) in logits.wide().chunks(classes).zip(&labels) {
             let total: f64 = x.iter().map(|x| libm::exp(*x)).sum();
             losses.push(libm::log(total) - x[label as usize]);
-            grads.extend(x.iter().enumerate().map(|(c, x)| {
-                (libm::exp(*x) / total - if c == label as usize { 1.0 } else { 0.0 }) * 0.125
-            }));
+            grads.extend(
+                x.iter().enumerate().map(|(c, x)| {
+                    (libm::exp(*x) / total - if c == label as usize { 1.0 } else { 0.0 }) * 0.125
+                }),
+            );
         }
         let (mut found, mut grad) = (Buffer::poisoned(rows), Buffer::poisoned(rows * classes));
         for keep in [false, true] {
             let kept = if keep { output(&mut grad) } else { NULL };
-            let args =
-                [output(&mut found), kept, input(&logits), ids(&labels), size(rows), size(classes), real(0.125)];
+            let args = [
+                output(&mut found),
+                kept,
+                input(&logits),
+                ids(&labels),
+                size(rows),
+                size(classes),
+                real(0.125),
+            ];
             launch(kernel, ([rows, 1, 1], 256), &args, seed)?;
             // The exponent of a difference of up to 40 carries its rounding, 2e-6.
             close_beside(1.0, "losses", &found, &losses, 2e-6)?;
@@ -255,7 +309,8 @@ pub fn cross_entropy(kernel: &str, seed: u64) -> Checked {
 pub fn mean_loss(kernel: &str, seed: u64) -> Checked {
     for rows in [1, 16, 700] {
         // Losses are not negative: their sum does not cancel.
-        let losses = Buffer::new(&Random::new(seed).values(rows).values().iter().map(|x| x.abs()).collect::<Vec<_>>());
+        let losses =
+            Buffer::new(&Random::new(seed).values(rows).values().iter().map(|x| x.abs()).collect::<Vec<_>>());
         let mut loss = Buffer::poisoned(1);
         let args = [output(&mut loss), input(&losses), size(rows), real(0.5)];
         launch(kernel, ([1, 1, 1], 256), &args, seed)?;

@@ -65,7 +65,8 @@ fn follow_their_definitions(suffix: &str, of: impl Fn(&str) -> bool) {
     for name in by_suffix()[suffix].iter().filter(|name| of(name)) {
         let (_, check) = CHECKS.iter().find(|(checked, _)| checked == name).unwrap();
         for seed in SEEDS {
-            check(&format!("{name}{suffix}"), seed).unwrap_or_else(|error| panic!("{name}{suffix}, seed {seed}: {error}"));
+            check(&format!("{name}{suffix}"), seed)
+                .unwrap_or_else(|error| panic!("{name}{suffix}, seed {seed}: {error}"));
         }
     }
 }
@@ -96,7 +97,8 @@ fn a_missing_barrier_is_noticed() {
     let mut barriers = 0;
     for (suffix, names) in by_suffix().into_iter().filter(|(suffix, _)| suffix.contains("without-barrier")) {
         let fails = |(name, check): &(&str, Check)| {
-            names.contains(*name) && SEEDS.into_iter().any(|seed| check(&format!("{name}{suffix}"), seed).is_err())
+            names.contains(*name)
+                && SEEDS.into_iter().any(|seed| check(&format!("{name}{suffix}"), seed).is_err())
         };
         assert!(CHECKS.iter().any(fails), "{suffix} passes all checks");
         barriers += 1;

@@ -8,14 +8,18 @@ const EPS: f32 = 1e-5;
 const NORMALISED: f64 = 1e-6;
 
 /// Parts, rows, width; each of the ways that a row is held.
-const SHAPES: [(usize, usize, usize); 6] = [(1, 1, 1), (2, 5, 18), (5, 6, 128), (2, 3, 768), (1, 3, 1024), (2, 2, 1500)];
+const SHAPES: [(usize, usize, usize); 6] =
+    [(1, 1, 1), (2, 5, 18), (5, 6, 128), (2, 3, 768), (1, 3, 1024), (2, 2, 1500)];
 
 pub fn norm_forward(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
     for (parts, count, width) in SHAPES {
-        for (mask, with_residual, apart, keep) in
-            [(NONE, false, false, false), (THIRD, true, false, true), (THIRD, true, true, true), (NONE, true, false, true)]
-        {
+        for (mask, with_residual, apart, keep) in [
+            (NONE, false, false, false),
+            (THIRD, true, false, true),
+            (THIRD, true, true, true),
+            (NONE, true, false, true),
+        ] {
             let len = count * width;
             let (in_, residual) = (random.values(parts * len), random.values(len));
             let (bias, weight, shift) = (random.values(width), random.values(width), random.values(width));
@@ -67,7 +71,8 @@ pub fn norm_forward(kernel: &str, seed: u64) -> Checked {
 pub fn norm_output(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
     for (_, count, width) in SHAPES {
-        let (normal, weight, shift) = (random.values(count * width), random.values(width), random.values(width));
+        let (normal, weight, shift) =
+            (random.values(count * width), random.values(width), random.values(width));
         let of = |(i, normal): (usize, f64)| normal * weight.at(i % width) + shift.at(i % width);
         let expected: Vec<f64> = normal.wide().into_iter().enumerate().map(of).collect();
         let mut y = Buffer::poisoned(count * width);
@@ -81,12 +86,18 @@ pub fn norm_output(kernel: &str, seed: u64) -> Checked {
 pub fn norm_backward(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
     for (parts, count, width) in SHAPES {
-        for (mask, with_plus, keep) in [(NONE, false, [true, false]), (THIRD, true, [true, true]), (THIRD, false, [false, true])] {
+        for (mask, with_plus, keep) in
+            [(NONE, false, [true, false]), (THIRD, true, [true, true]), (THIRD, false, [false, true])]
+        {
             let len = count * width;
-            let (mut grad, normal, plus) = (random.values(parts * len), random.values(len), random.values(len));
+            let (mut grad, normal, plus) =
+                (random.values(parts * len), random.values(len), random.values(len));
             let (scale, weight) = (random.values(count), random.values(width));
-            let h: Vec<f64> =
-                add_up(&grad.wide(), len).iter().enumerate().map(|(i, grad)| grad * weight.at(i % width)).collect();
+            let h: Vec<f64> = add_up(&grad.wide(), len)
+                .iter()
+                .enumerate()
+                .map(|(i, grad)| grad * weight.at(i % width))
+                .collect();
             let mut expected = Vec::new();
             for (row, (h, normal)) in h.chunks(width).zip(normal.wide().chunks(width)).enumerate() {
                 let mean = h.iter().sum::<f64>() / width as f64;
@@ -122,7 +133,8 @@ pub fn norm_backward(kernel: &str, seed: u64) -> Checked {
 pub fn norm_parameter_sums(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
     for (parts, count, width) in [(1, 1, 1), (2, 130, 35), (5, 20, 64), (1, 260, 768)] {
-        let (grad, normal, blocks) = (random.values(parts * count * width), random.values(count * width), count.div_ceil(128));
+        let (grad, normal, blocks) =
+            (random.values(parts * count * width), random.values(count * width), count.div_ceil(128));
         let mut expected = vec![0.0; blocks * 2 * width];
         for (i, grad) in add_up(&grad.wide(), count * width).into_iter().enumerate() {
             let at = i / width / 128 * 2 * width + i % width;
@@ -130,7 +142,8 @@ pub fn norm_parameter_sums(kernel: &str, seed: u64) -> Checked {
             expected[at + width] += grad;
         }
         let mut partial = Buffer::poisoned(expected.len());
-        let args = [output(&mut partial), input(&grad), size(parts), input(&normal), size(count), size(width)];
+        let args =
+            [output(&mut partial), input(&grad), size(parts), input(&normal), size(count), size(width)];
         launch(kernel, sums(count, width), &args, seed)?;
         // Sums of up to 16 numbers near 1, then of 8 of those.
         close("sums", &partial, &expected, 4e-7)?;
