@@ -179,7 +179,7 @@ struct Factor {
 
 impl Factor {
     /// `sources` matrices side by side along the inner dimension or along the count; rows of `inner` values follow one another,
-    /// or columns of `count` values, and a few values lie between two of them.
+    /// or columns of `count` values, with a few values between two of them.
     fn new(
         count: usize,
         inner: usize,

@@ -202,12 +202,12 @@ fn launch_shuffled(kernel: &str, (grid, block): Geometry, args: &[Arg], seed: u6
 
 /// Whether `found` is `expected` within `tolerance` of the largest of them.
 pub fn close(what: &str, found: &Buffer, expected: &[f64], tolerance: f64) -> Checked {
-    close_beside(f64::MIN_POSITIVE, what, found, expected, tolerance)
+    close_of(f64::MIN_POSITIVE, what, found, expected, tolerance)
 }
 
 /// Whether `found` is `expected` within `tolerance` of the largest of them, or of `size`, if they are smaller than what they
 /// are made from.
-pub fn close_beside(size: f64, what: &str, found: &Buffer, expected: &[f64], tolerance: f64) -> Checked {
+pub fn close_of(size: f64, what: &str, found: &Buffer, expected: &[f64], tolerance: f64) -> Checked {
     found.guard_is_whole().map_err(|error| format!("{what}: {error}"))?;
     assert_eq!(found.len, expected.len(), "{what}");
     let largest = expected.iter().fold(size, |largest, value| largest.max(value.abs()));
