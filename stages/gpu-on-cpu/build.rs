@@ -1,74 +1,73 @@
 //! Compiles the kernels of the stages for the CPU, with a table of their names; see the crate's comment.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::{env, fs};
 
 const KERNELS: &str = "../src/nn/gpu/kernels";
-const COMPILER: &str = "gpu-on-cpu compiles the CUDA kernels for the CPU and needs a C++17 compiler: install one (Debian and \
+const NO_COMPILER: &str = "gpu-on-cpu compiles the CUDA kernels for the CPU and needs a C++17 compiler: install one (Debian and \
     Ubuntu: `apt install g++`; Fedora: `dnf install gcc-c++`; macOS: `xcode-select --install`), or name it in CXX";
-/// Kernels that wait for ever.
-const WRONG: &str = "cpp/wrong.cu";
-/// Stands where the preprocessor found `__global__`.
+/// What the preprocessor puts for `__global__`.
 const MARK: &str = "GPU_ON_CPU_KERNEL";
 
-/// A file compiled once.
+const BARRIER: &str = "__syncthreads();";
+
+/// A text that is compiled once.
 struct Unit {
-    file: PathBuf,
+    /// common.cuh and a file.
+    text: String,
     /// Follows the names of its kernels.
     suffix: String,
     /// What `__CUDA_ARCH__` is.
     architecture: u32,
-    /// The barrier that is left out, counted in common.cuh and the file.
-    without_barrier: Option<usize>,
 }
 
-fn main() {
+fn main() -> ExitCode {
     println!("cargo::rerun-if-changed={KERNELS}");
     println!("cargo::rerun-if-changed=cpp");
     println!("cargo::rerun-if-env-changed=GPU_ON_CPU_ASAN");
-    let common = fs::read_to_string(Path::new(KERNELS).join("common.cuh")).expect("common.cuh is there");
-    let mut files: Vec<PathBuf> = fs::read_dir(KERNELS)
-        .expect("the folder of kernels is there")
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
-    files.sort();
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo names a folder"));
-    let mut build = builder();
-    if Command::new(build.get_compiler().path()).arg("--version").output().is_err() {
-        fail(COMPILER);
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            println!("cargo::error={}", message.replace('\n', " "));
+            ExitCode::FAILURE
+        }
     }
-    let mut names = Vec::new();
-    for (number, unit) in units(&files, &common).iter().enumerate() {
+}
+
+fn build() -> Result<(), String> {
+    let mut build = compiler();
+    if !Command::new(build.get_compiler().path())
+        .arg("--version")
+        .output()
+        .is_ok_and(|run| run.status.success())
+    {
+        return Err(NO_COMPILER.to_owned());
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo names no folder")?);
+    let mut tables = Vec::new();
+    for (number, unit) in units()?.iter().enumerate() {
         let path = out.join(format!("unit{number}.cpp"));
-        let (text, kernels) = source(unit, &common, &out, number);
-        write(&path, &text);
+        let (text, kernels) = unit.source(number, &out)?;
+        write(&path, &text)?;
         build.file(path);
-        names.extend((0..kernels).map(|kernel| (number, kernel)));
+        tables.push(kernels);
     }
     let table = out.join("table.cpp");
-    write(&table, &table_of(&names));
+    write(&table, &table_of(&tables))?;
     build.file(table).file("cpp/run.cpp");
-    if let Err(error) = build.try_compile("gpu_on_cpu") {
-        fail(&format!("the kernels do not compile for the CPU ({COMPILER}): {error}"));
-    }
+    build
+        .try_compile("gpu_on_cpu")
+        .map_err(|error| format!("the kernels do not compile for the CPU: {error}"))
 }
 
-fn fail(message: &str) -> ! {
-    println!("cargo::error={}", message.replace('\n', " "));
-    std::process::exit(1)
-}
-
-fn builder() -> cc::Build {
+fn compiler() -> cc::Build {
     let mut build = cc::Build::new();
     // No product and sum become one operation: results are then the same on every CPU.
     build.cpp(true).std("c++17").opt_level(2).include("cpp").flag("-ffp-contract=off");
     build.flag_if_supported("-Wno-unknown-pragmas").flag_if_supported("-Wno-unused-function");
-    if env::var_os("GPU_ON_CPU_ASAN").is_some_and(|value| value != "0") {
-        build.flag("-fsanitize=address,bounds").flag("-fno-omit-frame-pointer").debug(true);
+    if env::var_os("GPU_ON_CPU_ASAN").is_some() {
+        build.flag("-fsanitize=address,bounds").debug(true);
         println!("cargo::rustc-link-lib=asan");
         println!("cargo::rustc-link-lib=ubsan");
     }
@@ -77,103 +76,100 @@ fn builder() -> cc::Build {
 
 /// Each file for a current GPU; the files with tensor cores for a GPU without them too; and, for the test that a missing
 /// barrier shows, each file with one of its barriers left out.
-fn units(files: &[PathBuf], common: &str) -> Vec<Unit> {
+fn units() -> Result<Vec<Unit>, String> {
+    let common = read(&Path::new(KERNELS).join("common.cuh"))?;
+    let entries = fs::read_dir(KERNELS).map_err(|error| format!("{KERNELS}: {error}"))?;
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
+    files.sort();
     let mut units = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(file).expect("a kernel file can be read");
-        let unit = |suffix: String, architecture, without_barrier| Unit {
-            file: file.clone(),
-            suffix,
-            architecture,
-            without_barrier,
-        };
-        units.push(unit(String::new(), 900, None));
+    for file in &files {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        let text = read(file)?;
+        let whole =
+            format!("#line 1 \"{}/common.cuh\"\n{common}\n#line 1 \"{}\"\n{text}", KERNELS, file.display());
+        units.push(Unit { text: whole.clone(), suffix: String::new(), architecture: 900 });
         if text.contains("__CUDA_ARCH__") {
-            units.push(unit("@sm70".to_owned(), 700, None));
+            units.push(Unit { text: whole.clone(), suffix: "@sm70".to_owned(), architecture: 700 });
         }
-        let (of_common, of_file) = (barriers(common).count(), barriers(&text).count());
-        // The one barrier of common.cuh is that of each_column_sum.
+        let barriers: Vec<usize> = whole.match_indices(BARRIER).map(|(at, _)| at).collect();
+        // A barrier of common.cuh counts where the file calls its function.
+        let of_common = common.matches(BARRIER).count();
         let first = if text.contains("each_column_sum") { 0 } else { of_common };
-        for barrier in first..of_common + of_file {
-            let name = file.file_stem().unwrap_or_default().to_string_lossy();
-            units.push(unit(format!("@{name}-without-barrier-{barrier}"), 900, Some(barrier)));
+        for (number, at) in barriers.iter().enumerate().skip(first) {
+            let mut text = whole.clone();
+            text.replace_range(*at..at + BARRIER.len(), ";");
+            units.push(Unit { text, suffix: format!("@{name}-without-barrier-{number}"), architecture: 900 });
         }
     }
     units.push(Unit {
-        file: WRONG.into(),
+        text: common + &read(Path::new("cpp/wrong.cu"))?,
         suffix: "@wrong".to_owned(),
         architecture: 900,
-        without_barrier: None,
     });
-    units
+    Ok(units)
 }
 
-fn barriers(text: &str) -> impl Iterator<Item = usize> {
-    text.match_indices("__syncthreads();").map(|(at, _)| at)
-}
-
-/// The text of a unit for the C++ compiler, and its number of kernels.
-fn source(unit: &Unit, common: &str, out: &Path, number: usize) -> (String, usize) {
-    let file = fs::canonicalize(&unit.file).expect("a kernel file has a path");
-    let text = fs::read_to_string(&file).expect("a kernel file can be read");
-    let mut text = format!("#line 1 \"common.cuh\"\n{common}\n#line 1 \"{}\"\n{text}", file.display());
-    if let Some(barrier) = unit.without_barrier {
-        let at = barriers(&text).nth(barrier).expect("the barrier was counted");
-        text.replace_range(at..at + "__syncthreads".len(), "(void)0, (void)");
-        text = text.replacen("(void)0, (void)()", "(void)0", 1);
+impl Unit {
+    /// The text for the C++ compiler, and its number of kernels.
+    fn source(&self, number: usize, out: &Path) -> Result<(String, usize), String> {
+        let Self { text, suffix, architecture } = self;
+        let kernels = self.kernels(number, out)?;
+        let rows = kernels
+            .iter()
+            .map(|(name, bound)| format!("    Signature<{name}>::kernel(\"{name}{suffix}\", {bound}),\n"));
+        let rows: String = rows.collect();
+        // The names are not exported: a kernel may be there several times.
+        let text = text.replace("extern \"C\" ", "");
+        let text = format!(
+            "#define __CUDA_ARCH__ {architecture}\n#include \"cuda_on_cpu.h\"\nnamespace {{\n{text}\n}}\n\
+             #line 1 \"table\"\nnamespace gpu_on_cpu {{\nextern const Kernel kernels{number}[];\n\
+             const Kernel kernels{number}[] = {{\n{rows}}};\n}}\n"
+        );
+        Ok((text, kernels.len()))
     }
-    let kernels = kernels_of(&text, out, number);
-    let mut whole =
-        format!("#define __CUDA_ARCH__ {}\n#include \"cuda_on_cpu.h\"\nnamespace {{\n", unit.architecture);
-    // The names are not exported: the same kernel may be there several times.
-    whole.push_str(&text.replace("extern \"C\" ", ""));
-    write!(whole, "\n}}\n#line 1 \"table\"\nnamespace gpu_on_cpu {{\nextern const Kernel kernels{number}[];\nconst Kernel kernels{number}[] = {{\n").unwrap();
-    for (name, bound) in &kernels {
-        writeln!(whole, "    Signature<{name}>::kernel(\"{name}{}\", {bound}),", unit.suffix).unwrap();
-    }
-    whole.push_str("};\n}\n");
-    (whole, kernels.len())
-}
 
-/// The kernels in `text`, with the threads of their largest block: found by the preprocessor, because macros make some.
-fn kernels_of(text: &str, out: &Path, number: usize) -> Vec<(String, u32)> {
-    let path = out.join(format!("scan{number}.cpp"));
-    write(&path, text);
-    let mut scan = builder();
-    scan.define("__global__", MARK).define("__launch_bounds__(threads)", "threads").file(path);
-    let expanded = scan.try_expand().unwrap_or_else(|error| fail(&format!("{COMPILER}: {error}")));
-    let expanded = String::from_utf8_lossy(&expanded).into_owned();
-    let mut kernels = Vec::new();
-    for after in expanded.split(MARK).skip(1) {
-        // `void 256 name(`
-        let head = after.split('(').next().unwrap_or_default();
-        let words: Vec<&str> = head.split_whitespace().collect();
-        let &["void", bound, name] = words.as_slice() else {
-            fail(&format!("no kernel with launch bounds: `{head}`"))
+    /// The kernels, with the threads of their largest block: found by the preprocessor, because macros make some.
+    fn kernels(&self, number: usize, out: &Path) -> Result<Vec<(String, u32)>, String> {
+        let path = out.join(format!("scan{number}.cpp"));
+        write(&path, &self.text)?;
+        let mut scan = compiler();
+        scan.define("__global__", MARK).define("__launch_bounds__(...)", "__VA_ARGS__").file(path);
+        let expanded = scan.try_expand().map_err(|error| format!("the kernels cannot be read: {error}"))?;
+        let expanded = String::from_utf8_lossy(&expanded).into_owned();
+        let kernel = |after: &str| {
+            // `void 256 name(` or, with a number of blocks, `void 128, 6 name(`
+            let head = after.split('(').next().unwrap_or_default();
+            let words: Vec<&str> = head.split([' ', ',', '\n']).filter(|word| !word.is_empty()).collect();
+            let bound = words.get(1).and_then(|bound| bound.parse().ok());
+            let name = words.last().copied().unwrap_or_default().to_owned();
+            bound
+                .map(|bound| (name, bound))
+                .ok_or_else(|| format!("a kernel without launch bounds: `{head}`"))
         };
-        kernels
-            .push((name.to_owned(), bound.parse().unwrap_or_else(|_| fail(&format!("no bound: `{head}`")))));
+        expanded.split(MARK).skip(1).map(kernel).collect()
     }
-    kernels
 }
 
-fn table_of(kernels: &[(usize, usize)]) -> String {
-    let mut text = "#include \"cuda_on_cpu.h\"\nnamespace gpu_on_cpu {\n".to_owned();
-    for (unit, _) in kernels.iter().filter(|(_, kernel)| *kernel == 0) {
-        writeln!(text, "extern const Kernel kernels{unit}[];").unwrap();
+/// The table of all kernels, from each unit's number of them.
+fn table_of(units: &[usize]) -> String {
+    let (mut arrays, mut rows) = (String::new(), String::new());
+    for (unit, kernels) in units.iter().enumerate() {
+        arrays += &format!("extern const Kernel kernels{unit}[];\n");
+        rows.extend((0..*kernels).map(|kernel| format!("    &kernels{unit}[{kernel}],\n")));
     }
-    text.push_str("extern const Kernel *const kernels[];\nextern const size_t kernels_count;\nconst Kernel *const kernels[] = {\n");
-    for (unit, kernel) in kernels {
-        writeln!(text, "    &kernels{unit}[{kernel}],").unwrap();
-    }
-    write!(text, "}};\nconst size_t kernels_count = {};\n}}\n", kernels.len()).unwrap();
-    text
+    let count: usize = units.iter().sum();
+    format!(
+        "#include \"cuda_on_cpu.h\"\nnamespace gpu_on_cpu {{\n{arrays}extern const Kernel *const kernels[];\n\
+         extern const size_t kernels_count;\nconst Kernel *const kernels[] = {{\n{rows}}};\n\
+         const size_t kernels_count = {count};\n}}\n"
+    )
 }
 
-/// Writes a file unless it has this text already, so that nothing is compiled twice.
-fn write(path: &Path, text: &str) {
-    if fs::read_to_string(path).is_ok_and(|found| found == text) {
-        return;
-    }
-    fs::write(path, text).unwrap_or_else(|error| fail(&format!("{}: {error}", path.display())));
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }

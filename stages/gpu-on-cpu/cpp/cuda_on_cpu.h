@@ -13,7 +13,8 @@
 #define __global__ static
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __noinline__
+#define __launch_bounds__(...)
 #define __shared__ static __thread
 
 struct Dim3 {

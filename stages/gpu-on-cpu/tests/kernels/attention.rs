@@ -133,7 +133,7 @@ impl Case {
         [self.queries, self.keys, self.heads, self.width, self.q_stride, self.kv_stride].map(size)
     }
 
-    /// What lies between the rows of an output with a stride is not written: NaN there, too.
+    /// Where an output with a stride has values between its rows, which are not written.
     fn gaps(&self, values: &[f64], stride: usize) -> Vec<bool> {
         (0..values.len()).map(|at| at % stride >= self.heads * self.width).collect()
     }
@@ -188,6 +188,36 @@ pub fn forward(kernel: &str, seed: u64) -> Checked {
             close("context", &context, &expected.context, PRODUCTS)?;
         }
         close("logsum", &logsum, &expected.logsum, PRODUCTS)?;
+    }
+    all_keys_masked(kernel, seed)
+}
+
+/// A softmax of minus infinities alone is NaN. A first tile of them does not spoil the others.
+fn all_keys_masked(kernel: &str, seed: u64) -> Checked {
+    for (masked, is_nan) in [(40, true), (39, false)] {
+        let mut case = Case::new((1, 2, 40, 1, 16), 4, NONE, &mut Random::new(seed));
+        let bias: Vec<f32> = (0..40).map(|key| if key < masked { f32::NEG_INFINITY } else { 0.0 }).collect();
+        case.bias = Buffer::new(&bias);
+        let mut context = Buffer::new(&[0.0; 32]);
+        let q = [
+            output(&mut context),
+            NULL,
+            input(&case.q),
+            input(&case.k),
+            input(&case.v),
+            case.bias(),
+            case.mask.arg(),
+        ];
+        let args = [&q, &case.sizes()[..], &[real(case.scale)]].concat();
+        launch(&case.name(kernel), ([1, 1, 1], 128), &args, seed)?;
+        if is_nan && !context.values().iter().all(|value| value.is_nan()) {
+            return Err(format!("all masked: {:?}", context.values()));
+        }
+        if !is_nan {
+            // Only the last key is left.
+            let last = (0..32).map(|at| case.v.at(39 * case.kv_stride + at % 16)).collect::<Vec<_>>();
+            close("one key left", &context, &last, PRODUCTS)?;
+        }
     }
     Ok(())
 }

@@ -299,9 +299,9 @@ pub fn cross_entropy(kernel: &str, seed: u64) -> Checked {
             ];
             launch(kernel, ([rows, 1, 1], 256), &args, seed)?;
             // The exponent of a difference of up to 40 carries its rounding, 2e-6.
-            close_beside(1.0, "losses", &found, &losses, 2e-6)?;
+            close_of(1.0, "losses", &found, &losses, 2e-6)?;
         }
-        close_beside(0.125, "gradient", &grad, &grads, 4e-6)?;
+        close_of(0.125, "gradient", &grad, &grads, 4e-6)?;
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ pub fn norm_forward(kernel: &str, seed: u64) -> Checked {
             let tolerance = if width == 1 { 1e-4 } else { NORMALISED };
             close("y", &y, &expected, tolerance)?;
             if keep {
-                close_beside(1.0, "normal", &found_normal, &normal, tolerance)?;
+                close_of(1.0, "normal", &found_normal, &normal, tolerance)?;
                 close("scale", &found_scale, &scales, NORMALISED)?;
                 close("sum", &found_sum, &sum, 4e-7)?;
             }

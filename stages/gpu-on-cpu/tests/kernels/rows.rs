@@ -13,10 +13,10 @@ pub fn embed_text(kernel: &str, seed: u64) -> Checked {
             (random.values(11 * width), random.values(tokens * width), random.values(2 * width));
         let places = random.ids(rows, 11);
         let mut expected = Vec::new();
-        for row in 0..rows {
+        for (row, place) in places.iter().enumerate() {
             let at = |buffer: &Buffer, row: usize, c: usize| f64::from(buffer.values()[row * width + c]);
             expected.extend((0..width).map(|c| {
-                at(&words, places[row] as usize, c) + at(&positions, row % tokens, c) + at(&types, 0, c)
+                at(&words, *place as usize, c) + at(&positions, row % tokens, c) + at(&types, 0, c)
             }));
         }
         let mut out = Buffer::poisoned(rows * width);
@@ -179,7 +179,7 @@ struct Factor {
 
 impl Factor {
     /// `sources` matrices side by side along the inner dimension or along the count; rows of `inner` values follow one another,
-    /// or columns of `count` values, and a few values lie between two of them.
+    /// or columns of `count` values, with a few values between two of them.
     fn new(
         count: usize,
         inner: usize,
@@ -289,7 +289,7 @@ pub fn round_factor(kernel: &str, seed: u64) -> Checked {
             return Err("written beyond the end".to_owned());
         }
     }
-    let special = [f32::NAN, f32::from_bits(0x7f80_0001), f32::INFINITY, 1.003_906_25];
+    let special = [f32::NAN, f32::from_bits(0x7f80_0001), f32::INFINITY, f32::from_bits(0x3f80_8000)];
     let (x, mut out) = (Buffer::new(&special), vec![0u16; 4]);
     let args =
         [memory(&mut out), input(&x), NULL, NULL, size(1), size(0), size(1), size(4), long(4), long(1)];

@@ -49,38 +49,51 @@ struct Right {
     Parts at[2];
 };
 
-// c += a b, of TF32 numbers on tensor cores, of float32 numbers without them.
-__device__ __forceinline__ void multiply(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
-#if defined(GPU_ON_CPU) && TENSOR_CORES
-    gpu_on_cpu::mma_m16n8k8_tf32(c, {a0, a1, a2, a3}, {b0, b1});
+struct Product {
+    float at[4];
+};
+
+// c + a b, of TF32 numbers on tensor cores, of float32 numbers without them: there a function that is called, because its text
+// repeated at every place would take minutes to compile.
+#if TENSOR_CORES
+__device__ __forceinline__
+#else
+__device__ __noinline__
+#endif
+Product multiply(Product c, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+#if TENSOR_CORES && defined(GPU_ON_CPU)
+    gpu_on_cpu::mma_m16n8k8_tf32(c.at, {a0, a1, a2, a3}, {b0, b1});
 #elif TENSOR_CORES
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c.at[0]), "+f"(c.at[1]), "+f"(c.at[2]), "+f"(c.at[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 #else
     unsigned lane = threadIdx.x % WARP, group = lane / 4, place = lane % 4;
 #pragma unroll
     for (unsigned k = 0; k < 8; k++) {
         unsigned left = group * 4 + k % 4, right = 2 * place * 4 + k % 4;
-        float x0 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? a0 : a2, left)), x1 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? a1 : a3, left));
-        float y0 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? b0 : b1, right)), y1 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? b0 : b1, right + 4));
-        c[0] = fmaf(x0, y0, c[0]);
-        c[1] = fmaf(x0, y1, c[1]);
-        c[2] = fmaf(x1, y0, c[2]);
-        c[3] = fmaf(x1, y1, c[3]);
+        float x0 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? a0 : a2, left));
+        float x1 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? a1 : a3, left));
+        float y0 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? b0 : b1, right));
+        float y1 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? b0 : b1, right + 4));
+        c.at[0] = fmaf(x0, y0, c.at[0]);
+        c.at[1] = fmaf(x0, y1, c.at[1]);
+        c.at[2] = fmaf(x1, y0, c.at[2]);
+        c.at[3] = fmaf(x1, y1, c.at[3]);
     }
 #endif
+    return c;
 }
 
 // c += the small products of a and b: nothing without tensor cores, where there is one product.
-__device__ __forceinline__ void multiply_low(float (&c)[4], const Left &a, const Right &b) {
+__device__ __forceinline__ void multiply_low(Product &c, const Left &a, const Right &b) {
     if (!TENSOR_CORES) return;
-    multiply(c, a.at[0].low, a.at[1].low, a.at[2].low, a.at[3].low, b.at[0].high, b.at[1].high);
-    multiply(c, a.at[0].high, a.at[1].high, a.at[2].high, a.at[3].high, b.at[0].low, b.at[1].low);
+    c = multiply(c, a.at[0].low, a.at[1].low, a.at[2].low, a.at[3].low, b.at[0].high, b.at[1].high);
+    c = multiply(c, a.at[0].high, a.at[1].high, a.at[2].high, a.at[3].high, b.at[0].low, b.at[1].low);
 }
 
-__device__ __forceinline__ void multiply_high(float (&c)[4], const Left &a, const Right &b) {
-    multiply(c, a.at[0].high, a.at[1].high, a.at[2].high, a.at[3].high, b.at[0].high, b.at[1].high);
+__device__ __forceinline__ void multiply_high(Product &c, const Left &a, const Right &b) {
+    c = multiply(c, a.at[0].high, a.at[1].high, a.at[2].high, a.at[3].high, b.at[0].high, b.at[1].high);
 }
 
 // Rows begin .. begin + ROWS of x (those below `rows`) times `scale` into shared memory, zeros where there are none.
@@ -131,7 +144,7 @@ __device__ __forceinline__ void forward(float *context, float *logsum, const flo
         fetch<TILE, WIDTH>(tile_v, v, of.kv_stride, begin, of.keys, of.head_width, 1.0f);
         __syncthreads();
         if (first >= of.queries) continue;             // a warp without queries only helps to fetch
-        float score[BLOCKS][4] = {}, low[BLOCKS][4] = {};
+        Product score[BLOCKS] = {}, low[BLOCKS] = {};
 #pragma unroll
         for (unsigned step = 0; step < STEPS; step++) {
             Left a = {{split(mine[step][0]), split(mine[step][1]), split(mine[step][2]), split(mine[step][3])}};
@@ -149,10 +162,10 @@ __device__ __forceinline__ void forward(float *context, float *logsum, const flo
 #pragma unroll
             for (unsigned i = 0; i < 4; i++) {
                 unsigned key = begin + 8 * t + 2 * place + (i & 1);
-                score[t][i] += low[t][i];
-                if (bias && key < of.keys) score[t][i] += bias[(size_t)batch * of.keys + key];
-                if (key >= of.keys) score[t][i] = -INFINITY;
-                most[i >> 1] = fmaxf(most[i >> 1], score[t][i]);
+                score[t].at[i] += low[t].at[i];
+                if (bias && key < of.keys) score[t].at[i] += bias[(size_t)batch * of.keys + key];
+                if (key >= of.keys) score[t].at[i] = -INFINITY;
+                most[i >> 1] = fmaxf(most[i >> 1], score[t].at[i]);
             }
 #pragma unroll
         for (unsigned r = 0; r < 2; r++) {             // over the four lanes that share a row
@@ -168,13 +181,13 @@ __device__ __forceinline__ void forward(float *context, float *logsum, const flo
 #pragma unroll
             for (unsigned i = 0; i < 4; i++) {
                 unsigned row = first + group + 8 * (i >> 1), key = begin + 8 * t + 2 * place + (i & 1);
-                float x = score[t][i] == -INFINITY ? 0.0f : expf(score[t][i] - largest[i >> 1]);
+                float x = score[t].at[i] == -INFINITY ? 0.0f : expf(score[t].at[i] - largest[i >> 1]);
                 total[i >> 1] += x;
                 p[t].at[as_left(i)] = split(x * factor(mask, (line + row) * of.keys + key));
             }
 #pragma unroll
         for (unsigned step = 0; step < STEPS; step++) {
-            float part[4] = {};
+            Product part = {};
             Right b[BLOCKS];
 #pragma unroll
             for (unsigned t = 0; t < BLOCKS; t++) {
@@ -185,7 +198,7 @@ __device__ __forceinline__ void forward(float *context, float *logsum, const flo
 #pragma unroll
             for (unsigned t = 0; t < BLOCKS; t++) multiply_high(part, p[t], b[t]);
 #pragma unroll
-            for (unsigned i = 0; i < 4; i++) sums[step][i] = sums[step][i] * shrink[i >> 1] + part[i];
+            for (unsigned i = 0; i < 4; i++) sums[step][i] = sums[step][i] * shrink[i >> 1] + part.at[i];
         }
     }
     if (first >= of.queries) return;
@@ -262,7 +275,7 @@ __device__ __forceinline__ void backward(float *first_out, float *second_out, co
         }
         __syncthreads();
         if (first >= count) continue;                  // a warp without rows only helps to fetch
-        float s[BLOCKS][4] = {}, s_low[BLOCKS][4] = {}, d[BLOCKS][4] = {}, d_low[BLOCKS][4] = {};
+        Product s[BLOCKS] = {}, s_low[BLOCKS] = {}, d[BLOCKS] = {}, d_low[BLOCKS] = {};
 #pragma unroll
         for (unsigned step = 0; step < STEPS; step++) {
             Left a, b;
@@ -291,17 +304,17 @@ __device__ __forceinline__ void backward(float *first_out, float *second_out, co
                 unsigned query = OF_QUERIES ? mine : other, key = OF_QUERIES ? other : mine;
                 float probability = 0.0f, kept = 0.0f, delta = 0.0f;
                 if (query < of.queries && key < of.keys) {
-                    float score = s[t][i] + s_low[t][i] + (bias ? bias[key] : 0.0f);
+                    float score = s[t].at[i] + s_low[t].at[i] + (bias ? bias[key] : 0.0f);
                     probability = expf(score - from.logsum[line + query]);
                     kept = factor(mask, (line + query) * of.keys + key);
                     delta = from.delta[line + query];
                 }
                 p[t].at[as_left(i)] = split(probability * kept);
-                ds[t].at[as_left(i)] = split(probability * ((d[t][i] + d_low[t][i]) * kept - delta));
+                ds[t].at[as_left(i)] = split(probability * ((d[t].at[i] + d_low[t].at[i]) * kept - delta));
             }
 #pragma unroll
         for (unsigned step = 0; step < STEPS; step++) {
-            float part_a[4] = {}, part_b[4] = {};
+            Product part_a = {}, part_b = {};
             Right right_a[BLOCKS], right_b[BLOCKS];
 #pragma unroll
             for (unsigned t = 0; t < BLOCKS; t++) {
@@ -319,8 +332,8 @@ __device__ __forceinline__ void backward(float *first_out, float *second_out, co
             }
 #pragma unroll
             for (unsigned i = 0; i < 4; i++) {
-                sums_a[step][i] += part_a[i];
-                if (!OF_QUERIES) sums_b[OF_QUERIES ? 0 : step][i] += part_b[i];
+                sums_a[step][i] += part_a.at[i];
+                if (!OF_QUERIES) sums_b[OF_QUERIES ? 0 : step][i] += part_b.at[i];
             }
         }
     }

@@ -91,7 +91,7 @@ template <unsigned MOST> __device__ __forceinline__ void forward_row(const Forwa
     });
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 6)
 norm_forward(float *y, float *normal, float *scale, float *sum, const float *in, unsigned parts, const float *bias, Mask mask,
              const float *residual, unsigned apart, const float *weight, const float *shift, unsigned rows, unsigned width, float eps) {
     unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
