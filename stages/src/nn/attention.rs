@@ -182,6 +182,14 @@ impl Op for AttentionOp {
         linear.chain(end.params()).collect()
     }
 
+    fn has_result_again(&self) -> bool {
+        true
+    }
+
+    fn result_again<B: Backend>(&self, on: &B, saved: &Saved<B>) -> Result<Option<B::Buffer>> {
+        saved.end.as_ref().map(|end| self.layer.end.result_again(on, end)).transpose()
+    }
+
     fn forward<B: Backend>(
         &self,
         on: &B,

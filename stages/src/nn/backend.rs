@@ -150,6 +150,13 @@ pub trait Backend: Send + Sync + Sized + 'static {
         layers: &[&Linear],
         plus: Option<Self::Buffer>,
     ) -> Result<Self::Product<'static>>;
+    /// The same for a `grad` that nothing else reads: its memory may be free before the result's is taken.
+    fn input_gradient_of(
+        &self,
+        grad: Self::Buffer,
+        layers: &[&Linear],
+        plus: Option<Self::Buffer>,
+    ) -> Result<Self::Product<'static>>;
     /// Adds gᵢᵀ x to the gradients of the weights of `layers` and the sums of the rows of gᵢ to those of their biases, of
     /// those that are trained.
     fn linear_gradients(&self, grad: Self::View<'_>, x: Self::View<'_>, layers: &[&Linear]) -> Result<()>;

@@ -16,7 +16,7 @@ pub(super) struct Chain<A, B> {
 /// What both need for their backward passes.
 pub(super) struct Saved<A, B, V> {
     first: Option<A>,
-    /// The result of the first, where the second reads it again.
+    /// The result of the first, where the second reads it again and it is not computed again.
     between: Option<V>,
     second: B,
 }
@@ -51,7 +51,8 @@ impl<A: Op, B: Op> Op for Chain<A, B> {
         let keep = keep.map(|_| &needs_grad[..]);
         let (value, second) = self.second.forward(on, &[on.view(&between)], keep)?;
         let saved = second.map(|second| {
-            let between = Some(between).filter(|_| self.second.reads_inputs());
+            let is_kept = self.second.reads_inputs() && !(goes_on && self.first.has_result_again());
+            let between = Some(between).filter(|_| is_kept);
             Saved { first, between, second }
         });
         Ok((value, saved))
@@ -65,7 +66,10 @@ impl<A: Op, B: Op> Op for Chain<A, B> {
         grad: C::View<'_>,
         needs_grad: &[bool],
     ) -> Result<Vec<Option<C::Buffer>>> {
-        let Saved { first, between, second } = saved;
+        let Saved { first, mut between, second } = saved;
+        if let (None, Some(first), true) = (&between, &first, self.second.reads_inputs()) {
+            between = self.first.result_again(on, first)?;
+        }
         let grad = {
             let between: Vec<_> = between.iter().map(|between| on.view(between)).collect();
             self.second.backward(on, &between, second, grad, &[first.is_some()])?.pop().flatten()

@@ -99,7 +99,7 @@ impl Op for FeedForwardOp {
             return Ok(vec![None]);
         }
         let sum = grads.into_sum();
-        Ok(vec![Some(on.finish(on.input_gradient(on.view(&grad), &[&self.up], Some(sum))?)?)])
+        Ok(vec![Some(on.finish(on.input_gradient_of(grad, &[&self.up], Some(sum))?)?)])
     }
 
     fn composed(&self, on: &Composed, inputs: &[Tensor]) -> Result<Tensor> {

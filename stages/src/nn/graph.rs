@@ -216,6 +216,19 @@ pub(super) trait Op: Send + Sync + 'static {
         true
     }
 
+    /// The result again, from what was saved, where that is a pass over memory; `None` where it is not.
+    ///
+    /// # Errors
+    /// Only if the device fails.
+    fn result_again<B: Backend>(&self, _: &B, _: &Self::Saved<B>) -> Result<Option<B::Buffer>> {
+        Ok(None)
+    }
+
+    /// Whether there is a [`result_again`](Op::result_again).
+    fn has_result_again(&self) -> bool {
+        false
+    }
+
     /// The result. Where there will be a backward pass, `keep` says which inputs need a gradient, and what that pass needs is
     /// returned too.
     fn forward<B: Backend>(

@@ -175,6 +175,11 @@ impl ResidualNorm {
         Ok((y, Some(SavedNorm { normal: kept(normal)?, adapter })))
     }
 
+    /// The result again.
+    pub(super) fn result_again<B: Backend>(&self, on: &B, saved: &SavedNorm<B::Buffer>) -> Result<B::Buffer> {
+        on.norm_again(&saved.normal, &self.norm)
+    }
+
     /// The gradients of the product and of the residual.
     pub(super) fn backward<B: Backend>(
         &self,
@@ -199,7 +204,7 @@ impl ResidualNorm {
             let read = on.norm_again(&normal, &self.norm)?;
             on.linear_gradients(on.view(&grad), on.view(&read), &[down])?;
         }
-        let grad = on.input_gradient(on.view(&grad), &[down], None)?;
+        let grad = on.input_gradient_of(grad, &[down], None)?;
         let product = on.norm_backward(grad, &normal, &self.norm, Some(on.view(&sum)), mask, false)?.product;
         Ok(NormGradients { product, sum: Some(sum) })
     }

@@ -143,6 +143,15 @@ impl Backend for Cpu {
         products::input_gradient(self, grad, layers, plus)
     }
 
+    fn input_gradient_of(
+        &self,
+        grad: Vec<f32>,
+        layers: &[&Linear],
+        plus: Option<Vec<f32>>,
+    ) -> Result<Vec<f32>> {
+        products::input_gradient(self, &grad, layers, plus)
+    }
+
     fn linear_gradients(&self, grad: &[f32], x: &[f32], layers: &[&Linear]) -> Result<()> {
         products::linear_gradients(self, grad, x, layers)
     }

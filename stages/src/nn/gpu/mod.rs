@@ -248,7 +248,17 @@ impl Backend for Gpu {
         layers: &[&Linear],
         plus: Option<Buffer>,
     ) -> Result<Product<'static>> {
-        self.input_gradient_product(grad, layers, plus)
+        self.input_gradient_product(grad, layers, plus, None)
+    }
+
+    fn input_gradient_of(
+        &self,
+        grad: Buffer,
+        layers: &[&Linear],
+        plus: Option<Buffer>,
+    ) -> Result<Product<'static>> {
+        let at = grad.view().at();
+        self.input_gradient_product(View::new(at.address, at.words), layers, plus, Some(grad))
     }
 
     fn linear_gradients(&self, grad: View<'_>, x: View<'_>, layers: &[&Linear]) -> Result<()> {

@@ -203,11 +203,13 @@ impl Gpu {
         Ok(Product { values: Values::Own(values), parts, biases, rows, columns })
     }
 
+    /// Σ gᵢ Wᵢ. `own` is the memory of g where nothing else reads it.
     pub(super) fn input_gradient_product(
         &self,
         grad: View<'_>,
         layers: &[&Linear],
         plus: Option<Buffer>,
+        own: Option<Buffer>,
     ) -> Result<Product<'static>> {
         let (inputs, outputs) = sizes(layers)?;
         let inner = outputs * layers.len();
@@ -216,7 +218,7 @@ impl Gpu {
         let left = Matrices::one(grad, rows, inner, (inner, 1));
         let right =
             Matrices { values: weights, along_inner: true, count: inputs, inner, strides: (1, inputs) };
-        let (values, parts) = self.multiply_matrices(&left, &right, plus, None)?;
+        let (values, parts) = self.multiply_matrices(&left, &right, plus, own)?;
         Ok(Product { values: Values::Own(values), parts, biases: Vec::new(), rows, columns: inputs })
     }
 
