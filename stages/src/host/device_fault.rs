@@ -33,8 +33,7 @@ use DeviceFault::{
 };
 
 /// Parts of an error's text, and what they mean; the first that fits decides. candle passes errors on as text: the names of
-/// codes as cudarc prints them (`DriverError(CUDA_ERROR_…, "…")`, `CublasError(…)`), and what NVRTC writes into its log, which
-/// is part of the error of a file that does not compile.
+/// codes as cudarc prints them (`DriverError(CUDA_ERROR_…, "…")`, `CublasError(…)`), and what NVRTC writes into its log.
 const TEXTS: [(&str, DeviceFault); 43] = [
     ("built with cuda support", NotBuilt),
     ("built with metal support", NotBuilt),
@@ -42,8 +41,8 @@ const TEXTS: [(&str, DeviceFault); 43] = [
     ("failed to open libnvrtc-builtins", NoNvrtc),
     ("NVRTC_ERROR_BUILTIN_OPERATION_FAILURE", NoNvrtc),
     ("invalid value for --gpu-architecture", NvrtcUnfit),
-    // What opening a GPU finds.
-    ("; the kernels need ", GpuTooOld),
+    // What opens a GPU says of its compute capability.
+    ("the kernels need", GpuTooOld),
     // The driver.
     ("CUDA_ERROR_NO_DEVICE", NotFound),
     ("CUDA_ERROR_INVALID_DEVICE", NotFound),
