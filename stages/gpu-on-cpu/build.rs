@@ -66,8 +66,10 @@ fn compiler() -> cc::Build {
     // No product and sum become one operation: results are then the same on every CPU.
     build.cpp(true).std("c++17").opt_level(2).include("cpp").flag("-ffp-contract=off");
     build.flag_if_supported("-Wno-unknown-pragmas").flag_if_supported("-Wno-unused-function");
-    if env::var_os("GPU_ON_CPU_ASAN").is_some() {
-        build.flag("-fsanitize=address,bounds").debug(true);
+    let with_sanitizer = env::var_os("GPU_ON_CPU_ASAN").is_some();
+    build.debug(with_sanitizer);
+    if with_sanitizer {
+        build.flag("-fsanitize=address,bounds");
         println!("cargo::rustc-link-lib=asan");
         println!("cargo::rustc-link-lib=ubsan");
     }

@@ -15,7 +15,7 @@
 //! which must be loaded first. Kernels without a barrier do go out of bounds, so that test is left out:
 //! ```text
 //! export GPU_ON_CPU_ASAN=1 CARGO_TARGET_DIR=target/asan
-//! test=$(cargo test --release -p gpu-on-cpu --test kernels --no-run 2>&1 | sed -n 's/.*(\(.*\))/\1/p')
+//! test=$(cargo test --release -p gpu-on-cpu --test kernels --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p')
 //! LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 $test --skip a_missing_barrier
 //! ```
 //! The same holds for any other test that launches kernels through this crate.
