@@ -100,7 +100,7 @@ if ! has_torch "$python"; then
             timeout 900 "$venv/bin/python" -m pip install --quiet torch torchvision transformers opencv-python-headless \
                 >>"$out/python.log" 2>&1
     fi
-    python=$venv/bin/python
+    if has_torch "$venv/bin/python"; then python=$venv/bin/python; fi
 fi
 has_peer=""
 if has_torch "$python"; then has_peer=1; fi
