@@ -269,6 +269,58 @@ pub fn adamw(kernel: &str, seed: u64) -> Checked {
     Ok(())
 }
 
+/// `struct PartialSum` of sums.cu.
+#[repr(C)]
+struct PartialSum {
+    out: u64,
+    parts_at: u64,
+    parts: u32,
+    stride: u32,
+    len: u32,
+    accumulate: u32,
+}
+
+/// Gradients of several lengths and numbers of parts, of which two share their parts side by side.
+pub fn add_gradients(kernel: &str, seed: u64) -> Checked {
+    let mut random = Random::new(seed);
+    // Values, parts, values between two parts, whether to add.
+    let cases = [(1usize, 1usize, 1usize, 0u32), (256, 3, 300, 1), (700, 29, 700, 0), (9, 5, 20, 1)];
+    let parts: Vec<Buffer> =
+        cases.iter().map(|(_, parts, stride, _)| random.values(parts * stride)).collect();
+    let mut outs: Vec<Buffer> = cases
+        .iter()
+        .map(
+            |&(len, .., accumulate)| if accumulate == 1 { random.values(len) } else { Buffer::poisoned(len) },
+        )
+        .collect();
+    let (mut slots, mut first, mut blocks, mut expected) = (Vec::new(), Vec::new(), 0, Vec::new());
+    for ((&(len, count, stride, accumulate), from), out) in cases.iter().zip(&parts).zip(&mut outs) {
+        let (values, before) = (from.wide(), out.wide());
+        let sum = |i: usize| {
+            let total: f64 = (0..count).map(|part| values[part * stride + i]).sum();
+            if accumulate == 1 { total + before[i] } else { total }
+        };
+        expected.push((0..len).map(sum).collect::<Vec<f64>>());
+        first.push(blocks as u32);
+        blocks += len.div_ceil(256);
+        slots.push(PartialSum {
+            out: output(out).address(),
+            parts_at: input(from).address(),
+            parts: count as u32,
+            stride: stride as u32,
+            len: len as u32,
+            accumulate,
+        });
+    }
+    let args = [memory(&mut slots), ids(&first), size(cases.len())];
+    launch(kernel, ([blocks, 1, 1], 256), &args, seed)?;
+    // Up to 30 additions of numbers near 1.
+    for (found, expected) in outs.iter().zip(&expected) {
+        close("gradient", found, expected, 1e-6)?;
+    }
+    Ok(())
+}
+
 pub fn cross_entropy(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
     for (rows, classes) in [(1, 2), (5, 3), (4, 1001)] {

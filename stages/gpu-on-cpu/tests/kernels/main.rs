@@ -18,6 +18,7 @@ const CHECKS: [(&str, Check); 30] = [
     ("activate", elements::activate),
     ("activate_backward", elements::activate_backward),
     ("adamw", elements::adamw),
+    ("add_gradients", elements::add_gradients),
     ("add_first_rows", rows::add_first_rows),
     ("add_parts", elements::add_parts),
     ("add_rows", elements::add_rows),
