@@ -189,7 +189,7 @@ impl Job for Upload<'_> {
     fn run<B: Backend>(self, on: &B) -> Result<Memory> {
         let tensor = self.0.contiguous()?;
         let locked = super::graph::Locked::new(&tensor)?;
-        Ok(on.into_memory(on.copy(locked.view(on)?)?))
+        Ok(on.memory_of(on.copy(locked.view(on)?)?))
     }
 
     fn composed(self, _: &Composed) -> Result<Memory> {
@@ -204,7 +204,7 @@ impl Job for Download<'_> {
     type Output = Tensor;
 
     fn run<B: Backend>(self, on: &B) -> Result<Tensor> {
-        let values = on.values(on.memory(self.0)?)?;
+        let values = on.values(on.buffer_in(self.0)?)?;
         let count = values.len();
         Tensor::from_vec(values, count, &Device::Cpu)
     }

@@ -5,7 +5,7 @@ use candle_core::{Error, Result, Tensor};
 
 use super::backend::{AttentionShape, Backend, Columns, Projections};
 use super::composed::Composed;
-use super::graph::{Locked, Op};
+use super::graph::{Forward, Locked, Op};
 use super::layer_norm::{ResidualNorm, SavedNorm};
 use super::{DropoutAt, Linear, Mask, Param, Site};
 
@@ -195,7 +195,7 @@ impl Op for AttentionOp {
         on: &B,
         inputs: &[B::View<'_>],
         keep: Option<&[bool]>,
-    ) -> Result<(B::Buffer, Option<Saved<B>>)> {
+    ) -> Forward<B, Saved<B>> {
         let (own, read) = (inputs[0], inputs[inputs.len() - 1]);
         let first = match self.source {
             Source::First => Some(on.first_rows(own, self.sequence(), self.layer.query.inputs)?),

@@ -62,6 +62,9 @@ pub struct Normal<B> {
     pub scale: B,
 }
 
+/// The result of a LayerNorm, and what its backward pass needs where that was to be kept.
+pub type Normed<B> = (B, Option<Normal<B>>);
+
 /// What a LayerNorm normalises, given a product x: dropout(x), plus a residual.
 #[derive(Debug, Clone, Copy)]
 pub struct NormInput<V> {
@@ -123,7 +126,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn view_storage<'a>(&self, storage: &'a Storage, range: std::ops::Range<usize>)
     -> Result<Self::View<'a>>;
     /// The buffer as the storage of a tensor.
-    fn into_storage(&self, buffer: Self::Buffer) -> Storage;
+    fn storage_of(&self, buffer: Self::Buffer) -> Storage;
     /// `count` zeros.
     fn zeros(&self, count: usize) -> Result<Self::Buffer>;
     /// A copy.
@@ -131,9 +134,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Sets all values to zero.
     fn clear(&self, buffer: &mut Self::Buffer) -> Result<()>;
     /// The buffer as memory that outlives an operation, and back.
-    fn into_memory(&self, buffer: Self::Buffer) -> Memory;
+    fn memory_of(&self, buffer: Self::Buffer) -> Memory;
     /// The buffer in `memory`, which this backend filled.
-    fn memory<'a>(&self, memory: &'a mut Memory) -> Result<&'a mut Self::Buffer>;
+    fn buffer_in<'a>(&self, memory: &'a mut Memory) -> Result<&'a mut Self::Buffer>;
     /// The values in host memory. Waits for all passes.
     fn values(&self, buffer: &Self::Buffer) -> Result<Vec<f32>>;
 
@@ -165,7 +168,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Values as if they were the result of a product.
     fn as_product<'a>(&self, values: Self::View<'a>) -> Result<Self::Product<'a>>;
     /// A buffer as if it were the result of a product.
-    fn into_product(&self, buffer: Self::Buffer) -> Self::Product<'static>;
+    fn product_of(&self, buffer: Self::Buffer) -> Self::Product<'static>;
 
     // Activations.
 
@@ -194,7 +197,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         input: NormInput<Self::View<'_>>,
         norm: &LayerNorm,
         keep: bool,
-    ) -> Result<(Self::Buffer, Option<Normal<Self::Buffer>>)>;
+    ) -> Result<Normed<Self::Buffer>>;
     /// LayerNorm(dropout(x)) and, apart from it, dropout(x) + residual: what an adapter begins with.
     #[allow(clippy::type_complexity, reason = "three results of one pass")]
     fn norm_apart(

@@ -5,7 +5,7 @@ use candle_core::{Error, Result, Tensor};
 use super::Param;
 use super::backend::Backend;
 use super::composed::Composed;
-use super::graph::Op;
+use super::graph::{Forward, Op};
 
 /// `second` of the result of `first`. `second` has one input.
 pub(super) struct Chain<A, B> {
@@ -44,7 +44,7 @@ impl<A: Op, B: Op> Op for Chain<A, B> {
         on: &C,
         inputs: &[C::View<'_>],
         keep: Option<&[bool]>,
-    ) -> Result<(C::Buffer, Option<Self::Saved<C>>)> {
+    ) -> Forward<C, Self::Saved<C>> {
         let goes_on = keep.is_some_and(|needs_grad| self.goes_on(needs_grad));
         let (between, first) = self.first.forward(on, inputs, keep.filter(|_| goes_on))?;
         let needs_grad = [goes_on];

@@ -5,7 +5,7 @@ use candle_core::{Error, Result, Tensor};
 use super::Param;
 use super::backend::{Backend, TextTables};
 use super::composed::Composed;
-use super::graph::{Compute, Op};
+use super::graph::{Compute, Forward, Op};
 
 impl TextTables {
     /// words[id] + positions[t] + types[0] for `ids`, u32 [B, T]: [B, T, H]. All tokens have type 0.
@@ -38,12 +38,7 @@ impl Op for EmbedOp {
         vec![words, positions, types]
     }
 
-    fn forward<B: Backend>(
-        &self,
-        on: &B,
-        _: &[B::View<'_>],
-        keep: Option<&[bool]>,
-    ) -> Result<(B::Buffer, Option<()>)> {
+    fn forward<B: Backend>(&self, on: &B, _: &[B::View<'_>], keep: Option<&[bool]>) -> Forward<B, ()> {
         Ok((on.embed(&self.ids, &self.tables)?, keep.map(|_| ())))
     }
 
@@ -96,12 +91,7 @@ impl Op for AddFirstRowsOp {
         self.tables.iter().collect()
     }
 
-    fn forward<B: Backend>(
-        &self,
-        on: &B,
-        inputs: &[B::View<'_>],
-        keep: Option<&[bool]>,
-    ) -> Result<(B::Buffer, Option<()>)> {
+    fn forward<B: Backend>(&self, on: &B, inputs: &[B::View<'_>], keep: Option<&[bool]>) -> Forward<B, ()> {
         let mut y = on.copy(inputs[0])?;
         self.tables.iter().try_for_each(|table| on.add_first_row(&mut y, table))?;
         Ok((y, keep.map(|_| ())))
@@ -150,12 +140,7 @@ impl Op for ConcatOp {
         Vec::new()
     }
 
-    fn forward<B: Backend>(
-        &self,
-        on: &B,
-        inputs: &[B::View<'_>],
-        keep: Option<&[bool]>,
-    ) -> Result<(B::Buffer, Option<()>)> {
+    fn forward<B: Backend>(&self, on: &B, inputs: &[B::View<'_>], keep: Option<&[bool]>) -> Forward<B, ()> {
         Ok((on.concat(inputs[0], inputs[1], self.sizes)?, keep.map(|_| ())))
     }
 
@@ -198,12 +183,7 @@ impl Op for SelectOp {
         Vec::new()
     }
 
-    fn forward<B: Backend>(
-        &self,
-        on: &B,
-        inputs: &[B::View<'_>],
-        keep: Option<&[bool]>,
-    ) -> Result<(B::Buffer, Option<()>)> {
+    fn forward<B: Backend>(&self, on: &B, inputs: &[B::View<'_>], keep: Option<&[bool]>) -> Forward<B, ()> {
         Ok((on.select_rows(inputs[0], &self.places, self.width)?, keep.map(|_| ())))
     }
 
@@ -250,12 +230,7 @@ impl Op for MultiplyOp {
         Vec::new()
     }
 
-    fn forward<B: Backend>(
-        &self,
-        on: &B,
-        inputs: &[B::View<'_>],
-        keep: Option<&[bool]>,
-    ) -> Result<(B::Buffer, Option<()>)> {
+    fn forward<B: Backend>(&self, on: &B, inputs: &[B::View<'_>], keep: Option<&[bool]>) -> Forward<B, ()> {
         let mut y = on.multiply(inputs[0], inputs[1])?;
         if let Some(mask) = self.mask {
             on.dropout(&mut y, mask)?;

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::backend::Backend;
 use super::composed::Composed;
-use super::graph::Op;
+use super::graph::{Forward, Op};
 use super::layer_norm::{ResidualNorm, SavedNorm};
 use super::{Activation, DropoutAt, Linear, Mask, Param, Site};
 
@@ -68,7 +68,7 @@ impl Op for FeedForwardOp {
         on: &B,
         inputs: &[B::View<'_>],
         keep: Option<&[bool]>,
-    ) -> Result<(B::Buffer, Option<Saved<B::Buffer>>)> {
+    ) -> Forward<B, Saved<B::Buffer>> {
         let goes_on = keep.is_some_and(|needs_grad| self.goes_on(needs_grad));
         let (inner, before) = on.activate(on.linear(inputs[0], &[&self.up])?, Activation::Gelu, goes_on)?;
         let x = on.linear_of(inner, &[&self.down])?;

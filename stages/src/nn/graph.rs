@@ -203,6 +203,9 @@ impl Job for ReadGradient<'_> {
     }
 }
 
+/// The result of an operation, and what its backward pass needs where there will be one.
+pub(super) type Forward<B, S> = Result<(<B as Backend>::Buffer, Option<S>)>;
+
 /// An operation with its backward pass, written once for all backends.
 pub(super) trait Op: Send + Sync + 'static {
     /// What the backward pass needs in addition to the inputs.
@@ -236,7 +239,7 @@ pub(super) trait Op: Send + Sync + 'static {
         on: &B,
         inputs: &[B::View<'_>],
         keep: Option<&[bool]>,
-    ) -> Result<(B::Buffer, Option<Self::Saved<B>>)>;
+    ) -> Forward<B, Self::Saved<B>>;
 
     /// The gradient of each input that is `needs_grad`, given that of the result. Those of trained parameters are added to the
     /// parameters' own buffers.
@@ -288,7 +291,7 @@ fn forward<O: Op, B: Backend>(
     let locked = inputs.iter().map(Locked::new).collect::<Result<Vec<_>>>()?;
     let views = locked.iter().map(|input| input.view(on)).collect::<Result<Vec<_>>>()?;
     let (value, saved) = op.forward(on, &views, keep)?;
-    Ok((on.into_storage(value), saved))
+    Ok((on.storage_of(value), saved))
 }
 
 /// What an operation saved, by backend.
@@ -338,7 +341,7 @@ impl<O: Op> Node<O> {
         let gradients = self.op.backward(on, &views, saved, grad.view(on)?, &self.needs_grad)?;
         let tensor = |(buffer, input): (Option<B::Buffer>, &&Tensor)| {
             buffer.map(|buffer| {
-                Tensor::from_storage(on.into_storage(buffer), input.shape(), BackpropOp::none(), false)
+                Tensor::from_storage(on.storage_of(buffer), input.shape(), BackpropOp::none(), false)
             })
         };
         Ok(gradients.into_iter().zip(inputs).map(tensor).collect())

@@ -4,7 +4,7 @@ use candle_core::{Error, Result, Tensor};
 
 use super::backend::{Backend, NormGradients, NormInput, Normal};
 use super::composed::Composed;
-use super::graph::{Compute, Op};
+use super::graph::{Compute, Forward, Op};
 use super::{Activation, Linear, Mask, Param};
 
 /// Normalises the last dimension to mean 0 and variance 1 (biased), then scales and shifts it.
@@ -64,7 +64,7 @@ impl Op for NormOp {
         on: &B,
         inputs: &[B::View<'_>],
         keep: Option<&[bool]>,
-    ) -> Result<(B::Buffer, Option<Self::Saved<B>>)> {
+    ) -> Forward<B, Self::Saved<B>> {
         let input = NormInput { mask: None, residual: inputs.get(1).copied() };
         let (mut y, normal) = on.norm(on.as_product(inputs[0])?, input, &self.norm, keep.is_some())?;
         if let Some(mask) = self.mask {
@@ -86,7 +86,7 @@ impl Op for NormOp {
         if let Some(mask) = self.mask {
             on.dropout(&mut grad, mask)?;
         }
-        let sum = on.norm_backward(on.into_product(grad), &normal, &self.norm, None, None, false)?.product;
+        let sum = on.norm_backward(on.product_of(grad), &normal, &self.norm, None, None, false)?.product;
         let first = if needs_grad.len() > 1 { Some(on.copy(on.view(&sum))?) } else { None };
         Ok(first
             .into_iter()
@@ -157,7 +157,7 @@ impl ResidualNorm {
         mask: Option<Mask>,
         residual: B::View<'_>,
         keep: bool,
-    ) -> Result<(B::Buffer, Option<SavedNorm<B::Buffer>>)> {
+    ) -> Forward<B, SavedNorm<B::Buffer>> {
         let Some(Adapter { down, up }) = &self.adapter else {
             let input = NormInput { mask, residual: Some(residual) };
             let (y, normal) = on.norm(x, input, &self.norm, keep)?;

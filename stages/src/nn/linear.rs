@@ -4,7 +4,7 @@ use candle_core::{Error, Result, Tensor};
 
 use super::backend::{Backend, NormInput, Normal};
 use super::composed::Composed;
-use super::graph::{Compute, Op};
+use super::graph::{Compute, Forward, Op};
 use super::{Activation, LayerNorm, Mask, Param};
 
 /// y = x Wᵀ + b.
@@ -110,7 +110,7 @@ impl Op for DenseOp {
         on: &B,
         inputs: &[B::View<'_>],
         keep: Option<&[bool]>,
-    ) -> Result<(B::Buffer, Option<Saved<B::Buffer>>)> {
+    ) -> Forward<B, Saved<B::Buffer>> {
         let x = on.linear(inputs[0], &[&self.linear])?;
         let (mut y, before) = match self.activation {
             Some(activation) => on.activate(x, activation, keep.is_some())?,
@@ -119,7 +119,7 @@ impl Op for DenseOp {
         let mut normal = None;
         if let Some(norm) = &self.norm {
             let input = NormInput { mask: None, residual: None };
-            (y, normal) = on.norm(on.into_product(y), input, norm, keep.is_some())?;
+            (y, normal) = on.norm(on.product_of(y), input, norm, keep.is_some())?;
         }
         if let Some(mask) = self.mask {
             on.dropout(&mut y, mask)?;
@@ -140,11 +140,11 @@ impl Op for DenseOp {
             on.dropout(&mut grad, mask)?;
         }
         if let (Some(norm), Some(normal)) = (&self.norm, &saved.normal) {
-            let product = on.into_product(grad);
+            let product = on.product_of(grad);
             grad = on.norm_backward(product, normal, norm, None, None, false)?.product;
         }
         if let (Some(activation), Some(before)) = (self.activation, saved.before) {
-            let product = on.into_product(grad);
+            let product = on.product_of(grad);
             grad = on.activate_backward(product, before, activation, false)?.0;
         }
         on.linear_gradients(on.view(&grad), inputs[0], &[&self.linear])?;

@@ -5,7 +5,7 @@ use candle_core::{DType, Error, Result, Tensor};
 use super::Param;
 use super::backend::Backend;
 use super::composed::Composed;
-use super::graph::{Compute, Op};
+use super::graph::{Compute, Forward, Op};
 
 /// Softmax cross-entropy of `logits` `[N, C]` and `labels` u32 `[N]`, added up over the rows and divided by `total`: a scalar.
 /// With `total` = N it is the mean; over the micro-batches of a batch of `total` rows it adds up to the batch's mean.
@@ -40,7 +40,7 @@ impl Op for CrossEntropyOp {
         on: &B,
         inputs: &[B::View<'_>],
         keep: Option<&[bool]>,
-    ) -> Result<(B::Buffer, Option<Self::Saved<B>>)> {
+    ) -> Forward<B, Self::Saved<B>> {
         let (loss, grad) =
             on.cross_entropy(inputs[0], &self.labels, self.classes, self.total, keep.is_some())?;
         Ok((loss, keep.map(|_| grad)))

@@ -77,9 +77,9 @@ impl Gradient {
         let State { memory, filled } = &mut *state;
         let memory = match memory {
             Some(memory) => memory,
-            None => memory.insert(on.into_memory(on.zeros(count)?)),
+            None => memory.insert(on.memory_of(on.zeros(count)?)),
         };
-        f(on.memory(memory)?, *filled)?;
+        f(on.buffer_in(memory)?, *filled)?;
         *filled = true;
         Ok(())
     }
@@ -107,7 +107,7 @@ impl Gradient {
     ) -> Result<Option<R>> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *state {
-            State { memory: Some(memory), filled: true } => f(on.memory(memory)?).map(Some),
+            State { memory: Some(memory), filled: true } => f(on.buffer_in(memory)?).map(Some),
             _ => Ok(None),
         }
     }

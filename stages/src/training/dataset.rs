@@ -304,12 +304,14 @@ impl<'a> MemeDataset<'a> {
     pub(crate) fn train_batch(&self, rows: &[usize], size: usize) -> Result<TrainBatch, StageError> {
         let texts: Vec<Vec<u32>> = rows.iter().map(|&row| self.text(row)).collect();
         let (extent, labels) = (self.extent(rows, &texts), self.labels(rows)?);
-        let parts = rows.chunks(size).zip(texts.chunks(size)).zip(labels.chunks(size));
-        let micro_batch = |(number, ((rows, texts), labels)): (usize, ((&[usize], &[Vec<u32>]), &[u8]))| {
+        let micro_batch = |before: usize| {
+            let part = before..rows.len().min(before + size);
+            let (texts, labels) = (&texts[part.clone()], &labels[part.clone()]);
             let labels = Tensor::from_iter(labels.iter().map(|&label| u32::from(label)), &Device::Cpu)?;
-            Ok(MicroBatch { batch: self.padded(rows, texts, extent)?, labels, before: number * size })
+            Ok(MicroBatch { batch: self.padded(&rows[part], texts, extent)?, labels, before })
         };
-        let micro_batches = parts.enumerate().map(micro_batch).collect::<candle_core::Result<_>>();
+        let micro_batches =
+            (0..rows.len()).step_by(size).map(micro_batch).collect::<candle_core::Result<_>>();
         Ok(TrainBatch { micro_batches: micro_batches.map_err(StageError::failed)?, rows: rows.len() })
     }
 

@@ -88,10 +88,6 @@ fn elementwise(
     Ok(())
 }
 
-pub fn add_to(kernel: &str, seed: u64) -> Checked {
-    elementwise(kernel, seed, |x, y| x + y, |x, y| vec![x, y])
-}
-
 /// In place, and into a buffer of its own.
 pub fn multiply(kernel: &str, seed: u64) -> Checked {
     elementwise(kernel, seed, |x, y| x * y, |x, y| vec![x, x, y])?;

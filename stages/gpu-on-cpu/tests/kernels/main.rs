@@ -18,11 +18,10 @@ const CHECKS: [(&str, Check); 30] = [
     ("activate", elements::activate),
     ("activate_backward", elements::activate_backward),
     ("adamw", elements::adamw),
-    ("add_gradients", elements::add_gradients),
     ("add_first_rows", rows::add_first_rows),
+    ("add_gradients", elements::add_gradients),
     ("add_parts", elements::add_parts),
     ("add_rows", elements::add_rows),
-    ("add_to", elements::add_to),
     ("attention_backward_keys", attention::backward_keys),
     ("attention_backward_queries", attention::backward_queries),
     ("attention_delta", attention::delta),
@@ -112,13 +111,13 @@ fn a_launch_that_cuda_would_refuse_is_an_error() {
     let launch = |kernel: &str, grid, block, args: usize| {
         support::launch_unchecked(kernel, (grid, block), &[&[NULL, NULL], &vec![size(0); args][..]].concat())
     };
-    assert_eq!(launch("add_to", [1, 1, 1], 256, 1), Ok(()));
+    assert_eq!(launch("multiply", [1, 1, 1], 256, 1), Ok(()));
     for (kernel, grid, block, args, expected) in [
-        ("add_too", [1, 1, 1], 256, 1, "add_too: there is no such kernel"),
-        ("add_to", [1, 1, 1], 256, 2, "add_to: 4 arguments for 3 parameters"),
-        ("add_to", [1, 1, 1], 257, 1, "add_to: 257 threads in a block of at most 256"),
-        ("add_to", [1, 0, 1], 256, 1, "add_to: a grid that CUDA does not launch"),
-        ("add_to", [1, 65_536, 1], 256, 1, "add_to: a grid that CUDA does not launch"),
+        ("multiplyo", [1, 1, 1], 256, 1, "multiplyo: there is no such kernel"),
+        ("multiply", [1, 1, 1], 256, 2, "multiply: 4 arguments for 3 parameters"),
+        ("multiply", [1, 1, 1], 257, 1, "multiply: 257 threads in a block of at most 256"),
+        ("multiply", [1, 0, 1], 256, 1, "multiply: a grid that CUDA does not launch"),
+        ("multiply", [1, 65_536, 1], 256, 1, "multiply: a grid that CUDA does not launch"),
     ] {
         assert_eq!(launch(kernel, grid, block, args), Err(expected.to_owned()));
     }

@@ -13,7 +13,7 @@ pub fn update(on: &Cpu, slot: &mut AdamWSlot<'_>, betas: (f64, f64), eps: f64) -
     let AdamWSlot { param, m, v, step, shrink } = slot;
     let scalars = Scalars { betas, eps, step: *step, shrink: *shrink };
     let Some(gradient) = param.gradient() else { return Ok(()) };
-    let moments = RefCell::new((on.memory(m)?.as_mut_slice(), on.memory(v)?.as_mut_slice()));
+    let moments = RefCell::new((on.buffer_in(m)?.as_mut_slice(), on.buffer_in(v)?.as_mut_slice()));
     gradient.read(on, |grad| param.value().inplace_op1(&Update { grad, moments: &moments, scalars }))?;
     Ok(())
 }

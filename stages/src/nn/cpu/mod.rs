@@ -22,8 +22,8 @@ pub use instruction_set::{InstructionSet, VARIABLE, select, selected};
 pub use softmax::softmax_rows;
 
 use super::backend::{
-    AdamWSlot, AttentionShape, Backend, Memory, NormGradients, NormInput, Normal, ProjectionGradients,
-    Projections, TextTables,
+    AdamWSlot, AttentionShape, Backend, Memory, NormGradients, NormInput, Normal, Normed,
+    ProjectionGradients, Projections, TextTables,
 };
 use super::{Activation, LayerNorm, Linear, Mask, Param, Precision};
 
@@ -99,7 +99,7 @@ impl Backend for Cpu {
         slice(storage, range)
     }
 
-    fn into_storage(&self, buffer: Vec<f32>) -> Storage {
+    fn storage_of(&self, buffer: Vec<f32>) -> Storage {
         Storage::Cpu(CpuStorage::F32(buffer))
     }
 
@@ -116,11 +116,11 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn into_memory(&self, buffer: Vec<f32>) -> Memory {
+    fn memory_of(&self, buffer: Vec<f32>) -> Memory {
         Memory::Cpu(buffer)
     }
 
-    fn memory<'a>(&self, memory: &'a mut Memory) -> Result<&'a mut Vec<f32>> {
+    fn buffer_in<'a>(&self, memory: &'a mut Memory) -> Result<&'a mut Vec<f32>> {
         match memory {
             Memory::Cpu(values) => Ok(values),
             _ => Err(Error::msg("memory of another device")),
@@ -164,7 +164,7 @@ impl Backend for Cpu {
         Ok(values.to_vec())
     }
 
-    fn into_product(&self, buffer: Vec<f32>) -> Vec<f32> {
+    fn product_of(&self, buffer: Vec<f32>) -> Vec<f32> {
         buffer
     }
 
@@ -197,7 +197,7 @@ impl Backend for Cpu {
         input: NormInput<&[f32]>,
         norm: &LayerNorm,
         keep: bool,
-    ) -> Result<(Vec<f32>, Option<Normal<Vec<f32>>>)> {
+    ) -> Result<Normed<Vec<f32>>> {
         norm::forward(x, input, norm, keep)
     }
 

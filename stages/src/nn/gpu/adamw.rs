@@ -29,7 +29,7 @@ impl Gpu {
             if p.words == 0 {
                 continue;
             }
-            let [m, v] = [self.memory(slot.m)?.at(), self.memory(slot.v)?.at()];
+            let [m, v] = [self.buffer_in(slot.m)?.at(), self.buffer_in(slot.v)?.at()];
             let count = u32::try_from(p.words).map_err(Error::wrap)?;
             first_blocks.push(blocks as u32);
             blocks += p.words.div_ceil(BLOCK);

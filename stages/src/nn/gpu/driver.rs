@@ -32,7 +32,7 @@ pub trait Driver: Send + Sync + Debug {
     /// Waits for all that is queued.
     fn wait(&self) -> Result<()>;
     /// The memory as a tensor's, without a copy.
-    fn into_storage(&self, buffer: Buffer) -> Storage {
+    fn storage_of(&self, buffer: Buffer) -> Storage {
         buffer.into_storage()
     }
 }

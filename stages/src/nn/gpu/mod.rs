@@ -24,8 +24,8 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, Device, Error, Result, Storage, Tensor};
 
 use super::backend::{
-    AdamWSlot, AttentionShape, Backend, Memory, NormGradients, NormInput, Normal, ProjectionGradients,
-    Projections, TextTables,
+    AdamWSlot, AttentionShape, Backend, Memory, NormGradients, NormInput, Normal, Normed,
+    ProjectionGradients, Projections, TextTables,
 };
 use super::{Activation, LayerNorm, Linear, Mask, Param, Precision};
 use driver::{Address, Args, Driver, Dropped, Launch, args};
@@ -197,8 +197,8 @@ impl Backend for Gpu {
         Ok(View::new(at.address, at.words).after(range.start).reading(range.len()))
     }
 
-    fn into_storage(&self, buffer: Buffer) -> Storage {
-        self.driver.into_storage(buffer)
+    fn storage_of(&self, buffer: Buffer) -> Storage {
+        self.driver.storage_of(buffer)
     }
 
     fn zeros(&self, count: usize) -> Result<Buffer> {
@@ -217,11 +217,11 @@ impl Backend for Gpu {
         self.driver.clear(buffer)
     }
 
-    fn into_memory(&self, buffer: Buffer) -> Memory {
+    fn memory_of(&self, buffer: Buffer) -> Memory {
         Memory::Gpu(buffer)
     }
 
-    fn memory<'a>(&self, memory: &'a mut Memory) -> Result<&'a mut Buffer> {
+    fn buffer_in<'a>(&self, memory: &'a mut Memory) -> Result<&'a mut Buffer> {
         match memory {
             Memory::Gpu(buffer) => Ok(buffer),
             _ => Err(Error::msg("this memory is not on the GPU")),
@@ -274,7 +274,7 @@ impl Backend for Gpu {
         Ok(Product::of(values))
     }
 
-    fn into_product(&self, buffer: Buffer) -> Product<'static> {
+    fn product_of(&self, buffer: Buffer) -> Product<'static> {
         Product::from(buffer)
     }
 
@@ -319,7 +319,7 @@ impl Backend for Gpu {
         input: NormInput<View<'_>>,
         norm: &LayerNorm,
         keep: bool,
-    ) -> Result<(Buffer, Option<Normal<Buffer>>)> {
+    ) -> Result<Normed<Buffer>> {
         self.norm_forward(x, input, norm, keep)
     }
 

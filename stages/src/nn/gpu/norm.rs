@@ -5,7 +5,7 @@ use candle_core::Result;
 use super::driver::{Buffer, Dropped, View, args};
 use super::product::Product;
 use super::{Geometry, Gpu};
-use crate::nn::backend::{NormGradients, NormInput, Normal};
+use crate::nn::backend::{NormGradients, NormInput, Normal, Normed};
 use crate::nn::{LayerNorm, Mask};
 
 impl Gpu {
@@ -15,7 +15,7 @@ impl Gpu {
         input: NormInput<View<'_>>,
         norm: &LayerNorm,
         keep: bool,
-    ) -> Result<(Buffer, Option<Normal<Buffer>>)> {
+    ) -> Result<Normed<Buffer>> {
         self.norm_pass(x, input, None, norm, keep)
     }
 
@@ -41,7 +41,7 @@ impl Gpu {
         sum: Option<&mut Buffer>,
         norm: &LayerNorm,
         keep: bool,
-    ) -> Result<(Buffer, Option<Normal<Buffer>>)> {
+    ) -> Result<Normed<Buffer>> {
         let mut x = self.with_one_bias(x)?.open(self)?;
         let (width, rows) = (norm.size, x.out.len() / norm.size);
         let mut normal = match keep {

@@ -8,7 +8,6 @@
 // | add_rows | x[row] += table[row % table_rows] | MATRIX(rows, columns) |
 // | multiply | out = a * b | FLAT(n) |
 // | scale_by | x *= scalar[0] | FLAT(n) |
-// | add_to | x += y | FLAT(n) |
 //
 // In place: an output may be the buffer of an input that is read at the same place (add_parts: where parts = 1).
 
@@ -72,8 +71,4 @@ extern "C" __global__ void __launch_bounds__(256) multiply(float *out, const flo
 extern "C" __global__ void __launch_bounds__(256) scale_by(float *x, const float *scalar, unsigned n) {
     float scale = scalar[0];
     each_value(n, [=](size_t i) { return x[i] * scale; }, [=](size_t i, float y) { x[i] = y; });
-}
-
-extern "C" __global__ void __launch_bounds__(256) add_to(float *x, const float *y, unsigned n) {
-    each_value(n, [=](size_t i) { return x[i] + y[i]; }, [=](size_t i, float sum) { x[i] = sum; });
 }

@@ -122,7 +122,7 @@ impl Driver for Counting {
         Ok(())
     }
 
-    fn into_storage(&self, buffer: Buffer) -> Storage {
+    fn storage_of(&self, buffer: Buffer) -> Storage {
         self.count(|counts| add(&mut counts.tensors, buffer.len()));
         buffer.into_storage()
     }

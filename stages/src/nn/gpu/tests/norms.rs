@@ -35,7 +35,7 @@ impl Made {
     fn product(&self, gpu: &Gpu, given: Given) -> Product<'_> {
         match given {
             Given::Parts => gpu.linear(self.x.view(), &[&self.layer]).unwrap(),
-            Given::Own => gpu.into_product(gpu.copy(self.whole.view()).unwrap()),
+            Given::Own => gpu.product_of(gpu.copy(self.whole.view()).unwrap()),
             Given::Lent => gpu.as_product(self.whole.view()).unwrap(),
         }
     }
@@ -159,7 +159,7 @@ fn gradients_of_norms_follow_their_definition_and_add_up() {
             let plus = draw.values(rows * width);
             let held_plus = upload(&gpu, &plus);
             let mut sum = Vec::new();
-            for row in 0..rows {
+            for (row, scale) in scale.iter().enumerate() {
                 let at = |c: usize| row * width + c;
                 let grad = |c: usize| f64::from(made.values[at(c)]);
                 let h = |c: usize| grad(c) * weight[c];
@@ -167,7 +167,7 @@ fn gradients_of_norms_follow_their_definition_and_add_up() {
                 let along = (0..width).map(|c| h(c) * normal[at(c)]).sum::<f64>() / width as f64;
                 for c in 0..width {
                     let plus = if with_plus { f64::from(plus[at(c)]) } else { 0.0 };
-                    sum.push(scale[row] * (h(c) - mean - normal[at(c)] * along) + plus);
+                    sum.push(scale * (h(c) - mean - normal[at(c)] * along) + plus);
                     weight_sum[c] += grad(c) * normal[at(c)];
                     bias_sum[c] += grad(c);
                 }
@@ -233,7 +233,7 @@ fn activations_and_their_gradients_follow_their_definition() {
                 let (held, held_grad) = (upload(&gpu, &x), upload(&gpu, &grad));
                 let product = |values: &[f32], held: &Buffer| match given {
                     Given::Parts => split_in_two(&gpu, values),
-                    Given::Own | Given::Lent => gpu.into_product(gpu.copy(held.view()).unwrap()),
+                    Given::Own | Given::Lent => gpu.product_of(gpu.copy(held.view()).unwrap()),
                 };
                 let (found, before) = gpu.activate(product(&x, &held), activation, again).unwrap();
                 assert_close("f", &gpu.values(&found).unwrap(), &y, 2e-6);
@@ -249,6 +249,6 @@ fn activations_and_their_gradients_follow_their_definition() {
         }
     }
     let nan = upload(&gpu, &[f32::NAN]);
-    let (y, _) = gpu.activate(gpu.into_product(nan), Activation::Relu, false).unwrap();
+    let (y, _) = gpu.activate(gpu.product_of(nan), Activation::Relu, false).unwrap();
     assert!(gpu.values(&y).unwrap()[0].is_nan(), "a value that is no number stays visible");
 }

@@ -191,7 +191,7 @@ fn the_optimizer_follows_its_definition() {
     let before = value(&frozen);
     let moments = || gpu.zeros(3000).unwrap();
     let mut held: Vec<(Memory, Memory)> =
-        SIZES.iter().chain([&4]).map(|_| (gpu.into_memory(moments()), gpu.into_memory(moments()))).collect();
+        SIZES.iter().chain([&4]).map(|_| (gpu.memory_of(moments()), gpu.memory_of(moments()))).collect();
     let mut p: Vec<Vec<f64>> = params.iter().map(value).collect();
     let mut moments: Vec<Vec<(f64, f64)>> = SIZES.map(|size| vec![(0.0, 0.0); size]).into();
     for update in 1..=3 {
