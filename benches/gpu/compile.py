@@ -5,9 +5,9 @@ with common.cuh in front of each file. No GPU and no driver is needed.
     python benches/gpu/compile.py
     python benches/gpu/compile.py --kernels DIR --venv DIR
 
-Prints a table: registers a thread, bytes of stack and of spills a thread, bytes of shared memory a block. Exits with 1 if
-a file does not compile or a kernel spills. The first run installs NVRTC's wheels (about 450 MB) into a virtual
-environment; later runs use it as it is.
+Prints a table: registers a thread, bytes of stack and of spills a thread, bytes of shared memory a block; then the file that
+takes longest to compile, which the program waits for at its start. Exits with 1 if a file does not compile or a kernel spills.
+The first run installs NVRTC's wheels (about 450 MB) into a virtual environment; later runs use it as it is.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import ctypes
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,11 +102,13 @@ def main():
     header = a.kernels / "common.cuh"
     common = header.read_text() if header.exists() else ""
     compilers = install(a.venv.absolute())
-    table, failed, spilled = [], 0, 0
+    table, failed, spilled, slowest = [], 0, 0, (0.0, "")
     for file in files:
         for architecture, nvrtc in compilers.items():
             source = f'#line 1 "{header.name}"\n{common}\n#line 1 "{file.name}"\n{file.read_text()}'
+            begun = time.process_time()
             compiled, log = nvrtc.compile(file.name, source, architecture)
+            slowest = max(slowest, (time.process_time() - begun, f"{file.name} for {architecture}"))
             for line in messages(log):
                 print(f"{architecture}: {line}", file=sys.stderr)
             found = list(rows(file.name, architecture, log)) if compiled else []
@@ -119,7 +122,7 @@ def main():
     for row in sorted(table, key=lambda row: row[:3]):
         print("| " + " | ".join(map(str, row)) + " |")
     print(f"\n{len(files)} files, {len({tuple(row[:2]) for row in table})} kernels; "
-          f"failed: {failed}, with spills: {spilled}")
+          f"failed: {failed}, with spills: {spilled}; slowest: {slowest[1]}, {slowest[0]:.1f} s")
     sys.exit(1 if failed or spilled else 0)
 
 

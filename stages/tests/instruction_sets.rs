@@ -143,7 +143,7 @@ fn everything() -> Bits {
 
 /// Of all bits of [`everything`], as an AMD EPYC with AVX-512 computed them. No CPU gives another; a change of the arithmetic does,
 /// and raises `VERSION` of the stages that it changes.
-const DIGEST: &str = "dcee34c1fafa79874c11c6b37f576d37";
+const DIGEST: &str = "16fcb62b176720b801a95bb2aef794aa";
 
 fn digest(found: &Bits) -> String {
     let mut hash = Sha256::new();
@@ -182,7 +182,7 @@ fn every_instruction_set_and_number_of_threads_gives_the_same_bits() {
 }
 
 /// Of one update and one picture, as an AMD EPYC with AVX-512 computed them.
-const SMALL_DIGEST: &str = "9ccf3541dd25e0da329bd4018de10534";
+const SMALL_DIGEST: &str = "fa8957d05ed32e4884c97cae7fc35c27";
 
 #[test]
 fn one_update_and_one_picture_give_the_kept_bits() {

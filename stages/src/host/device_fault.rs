@@ -202,15 +202,18 @@ mod tests {
             ("CublasError(CUBLAS_STATUS_ARCH_MISMATCH)", GpuTooOld),
             ("CurandError(CURAND_STATUS_ALLOCATION_FAILED)", OutOfMemory),
             ("CurandError(CURAND_STATUS_INITIALIZATION_FAILED)", NotStarted),
-            // NVRTC 13.0 without its second library, and asked for sm_60.
+            // NVRTC 13.0 without its second library, and on a V100.
             (
-                r#"CompileError { nvrtc: NvrtcError(NVRTC_ERROR_BUILTIN_OPERATION_FAILURE), options: ["--gpu-architecture=sm_80"], log: "nvrtc: error: failed to open libnvrtc-builtins.so.13.0.\n  Make sure that libnvrtc-builtins.so.13.0 is installed correctly." }"#,
+                "NVRTC cannot compile adamw.cu for compute capability 9.0: nvrtc: error: failed to open \
+                 libnvrtc-builtins.so.13.0.\n  Make sure that libnvrtc-builtins.so.13.0 is installed correctly.",
                 NoNvrtc,
             ),
             (
-                r#"CompileError { nvrtc: NvrtcError(NVRTC_ERROR_INVALID_OPTION), options: ["--gpu-architecture=sm_60"], log: "nvrtc: error: invalid value for --gpu-architecture (-arch)\n" }"#,
+                "NVRTC cannot compile adamw.cu for compute capability 7.0: nvrtc: error: invalid value for \
+                 --gpu-architecture (-arch)\n",
                 NvrtcUnfit,
             ),
+            ("Quadro P6000 has compute capability 6.1; the kernels need 7.0 or later", GpuTooOld),
         ] {
             assert_eq!(found(text), Some(fault), "{text}");
         }
@@ -222,7 +225,8 @@ mod tests {
         assert_eq!(DeviceFault::from_error(&Error::NotCompiledWithMetalSupport), Some(NotBuilt));
         for text in [
             "shape mismatch in matmul, lhs: [2, 3], rhs: [4, 5]",
-            // The compiler's memory and a call that is wrong are not the device's.
+            // A kernel's own mistake, the compiler's memory and a wrong call are no fault of the device.
+            "NVRTC cannot compile adamw.cu for compute capability 9.0: adamw.cu(7): error: identifier \"x\" is undefined",
             "CompileError { nvrtc: NvrtcError(NVRTC_ERROR_OUT_OF_MEMORY), options: [], log: \"\" }",
             r#"DriverError(CUDA_ERROR_INVALID_VALUE, "invalid argument")"#,
             "CublasError(CUBLAS_STATUS_INVALID_VALUE)",
