@@ -101,10 +101,14 @@ pub struct TextTables {
     pub pad: u32,
 }
 
+/// A result and, where there will be a backward pass, what that needs.
+pub type Kept<R, S> = (R, Option<S>);
+
 /// Memory of f32 values, and passes over it. Passes are queued in order; only [`Backend::values`] waits for them.
 ///
 /// Lengths follow from the views; an operation checks shapes before it calls a pass, so a pass takes them for granted.
 /// Every method fails only if the device does.
+#[allow(clippy::wrong_self_convention, reason = "`into` is what becomes of a buffer")]
 pub trait Backend: Send + Sync + Sized + 'static {
     /// Values of its own; the memory is free again when it is dropped.
     type Buffer: Send + Sync + std::fmt::Debug + 'static;
@@ -194,7 +198,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         input: NormInput<Self::View<'_>>,
         norm: &LayerNorm,
         keep: bool,
-    ) -> Result<(Self::Buffer, Option<Normal<Self::Buffer>>)>;
+    ) -> Result<Kept<Self::Buffer, Normal<Self::Buffer>>>;
     /// LayerNorm(dropout(x)) and, apart from it, dropout(x) + residual: what an adapter begins with.
     #[allow(clippy::type_complexity, reason = "three results of one pass")]
     fn norm_apart(

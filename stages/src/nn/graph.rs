@@ -14,7 +14,7 @@ use candle_core::{
     Shape, Storage, StorageRef, Tensor, Var,
 };
 
-use super::backend::Backend;
+use super::backend::{Backend, Kept};
 use super::composed::Composed;
 use super::cpu::Cpu;
 use super::gpu::Gpu;
@@ -236,7 +236,7 @@ pub(super) trait Op: Send + Sync + 'static {
         on: &B,
         inputs: &[B::View<'_>],
         keep: Option<&[bool]>,
-    ) -> Result<(B::Buffer, Option<Self::Saved<B>>)>;
+    ) -> Result<Kept<B::Buffer, Self::Saved<B>>>;
 
     /// The gradient of each input that is `needs_grad`, given that of the result. Those of trained parameters are added to the
     /// parameters' own buffers.

@@ -2,7 +2,7 @@
 
 use candle_core::{Error, Result, Tensor};
 
-use super::backend::{Backend, NormGradients, NormInput, Normal};
+use super::backend::{Backend, Kept, NormGradients, NormInput, Normal};
 use super::composed::Composed;
 use super::graph::{Compute, Op};
 use super::{Activation, Linear, Mask, Param};
@@ -157,7 +157,7 @@ impl ResidualNorm {
         mask: Option<Mask>,
         residual: B::View<'_>,
         keep: bool,
-    ) -> Result<(B::Buffer, Option<SavedNorm<B::Buffer>>)> {
+    ) -> Result<Kept<B::Buffer, SavedNorm<B::Buffer>>> {
         let Some(Adapter { down, up }) = &self.adapter else {
             let input = NormInput { mask, residual: Some(residual) };
             let (y, normal) = on.norm(x, input, &self.norm, keep)?;

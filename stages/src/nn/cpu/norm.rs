@@ -6,7 +6,7 @@ use super::instruction_set::per_instruction_set;
 use super::math::{dot, sum};
 use super::products::replace_or_add;
 use super::{Cpu, Values, parallel};
-use crate::nn::backend::{NormGradients, NormInput, Normal};
+use crate::nn::backend::{Kept, NormGradients, NormInput, Normal};
 use crate::nn::{LayerNorm, Mask, dropout};
 
 /// LayerNorm(dropout(x) + residual), and what the backward pass needs where `keep`.
@@ -15,7 +15,7 @@ pub fn forward(
     NormInput { mask, residual }: NormInput<&[f32]>,
     norm: &LayerNorm,
     keep: bool,
-) -> Result<(Vec<f32>, Option<Normal<Vec<f32>>>)> {
+) -> Result<Kept<Vec<f32>, Normal<Vec<f32>>>> {
     let (weight, bias, size) =
         (Values::lock(norm.weight.value())?, Values::lock(norm.bias.value())?, norm.size);
     let mut rows = x;

@@ -12,6 +12,7 @@ use super::memory::{Address, Buffer, View};
 use crate::nn::Mask;
 
 /// A device: memory, and a queue of launches, products, copies that it works off in order.
+#[allow(clippy::wrong_self_convention, reason = "`into` is what becomes of a buffer")]
 pub trait Driver: Send + Sync + Debug {
     /// Whether its tensor cores multiply TF32 numbers.
     fn has_tf32(&self) -> bool;

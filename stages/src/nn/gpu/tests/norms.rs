@@ -159,7 +159,7 @@ fn gradients_of_norms_follow_their_definition_and_add_up() {
             let plus = draw.values(rows * width);
             let held_plus = upload(&gpu, &plus);
             let mut sum = Vec::new();
-            for row in 0..rows {
+            for (row, scale) in scale.iter().enumerate() {
                 let at = |c: usize| row * width + c;
                 let grad = |c: usize| f64::from(made.values[at(c)]);
                 let h = |c: usize| grad(c) * weight[c];
@@ -167,7 +167,7 @@ fn gradients_of_norms_follow_their_definition_and_add_up() {
                 let along = (0..width).map(|c| h(c) * normal[at(c)]).sum::<f64>() / width as f64;
                 for c in 0..width {
                     let plus = if with_plus { f64::from(plus[at(c)]) } else { 0.0 };
-                    sum.push(scale[row] * (h(c) - mean - normal[at(c)] * along) + plus);
+                    sum.push(scale * (h(c) - mean - normal[at(c)] * along) + plus);
                     weight_sum[c] += grad(c) * normal[at(c)];
                     bias_sum[c] += grad(c);
                 }
