@@ -183,25 +183,6 @@ fn an_update_of_the_papers_size_stays_within_its_budget() {
         },
         Limits { work: Work::Evaluate, launches: 220, gflop: 1_760.0, gigabytes: 17.0, megabytes: 750.0 },
     ];
-    println!(
-        "{name:<26}{:>9}{:>7}{:>12.0}{:>10.1}{:>10.0}",
-        cost.launches(),
-        cost.counts.waits,
-        cost.counts.flops as f64 / 1e9,
-        cost.gigabytes(),
-        cost.peak as f64 / 1e6
-    );
-}
-
-#[test]
-fn an_update_of_the_papers_size_stays_within_its_budget() {
-    let config = Family::VisualBert.base();
-    let limits = [
-        Limits { work: Work::Update(Mode::Fc), launches: 2500, gflop: 1e9, gigabytes: 1e9, megabytes: 1e9 },
-        Limits { work: Work::Update(Mode::Pe), launches: 7000, gflop: 1e9, gigabytes: 1e9, megabytes: 1e9 },
-        Limits { work: Work::Update(Mode::Full), launches: 8000, gflop: 1e9, gigabytes: 1e9, megabytes: 1e9 },
-        Limits { work: Work::Evaluate, launches: 2200, gflop: 1e9, gigabytes: 1e9, megabytes: 1e9 },
-    ];
     println!("{:<26}{:>9}{:>7}{:>12}{:>10}{:>10}", "16 rows", "launches", "waits", "GFLOP", "GB", "peak MB");
     let mut peaks = HashMap::new();
     for Limits { work, launches, gflop, gigabytes, megabytes } in limits {

@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CudaStorage, Error, InplaceOp1, Layout, Result};
 use std::cell::Cell;
 
-use super::driver::{Address, args};
+use super::driver::args;
+use super::memory::Address;
 use super::{Geometry, Gpu};
 use crate::nn::Param;
 use crate::nn::backend::{AdamWSlot, Backend};

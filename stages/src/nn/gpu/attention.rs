@@ -2,7 +2,8 @@
 
 use candle_core::{Error, Result};
 
-use super::driver::{Buffer, Dropped, View, args};
+use super::driver::{Dropped, args};
+use super::memory::{Buffer, View};
 use super::{Geometry, Gpu};
 use crate::nn::Mask;
 use crate::nn::backend::{AttentionShape, Columns, ProjectionGradients, Projections};

@@ -1,17 +1,18 @@
 //! What a GPU must do for the passes: hold memory, launch kernels, multiply matrices. An NVIDIA GPU does it, and in tests the CPU.
 //!
-//! Memory is counted in words of 32 bits, whatever they hold. Launches and products name memory by its address, as a GPU's driver
+//! Launches and products name memory by its address, as a GPU's driver
 //! takes it, so whether they stay within it is not checked here: the passes vouch for that, and only this folder can reach them.
 
 use std::ffi::c_void;
 use std::fmt::Debug;
-use std::marker::PhantomData;
 
-use candle_core::{CpuStorage, Error, Result, Storage};
+use candle_core::{Error, Result, Storage};
 
+use super::memory::{Address, Buffer, View};
 use crate::nn::Mask;
 
 /// A device: memory, and a queue of launches, products, copies that it works off in order.
+#[allow(clippy::wrong_self_convention, reason = "`into` is what becomes of a buffer")]
 pub trait Driver: Send + Sync + Debug {
     /// Whether its tensor cores multiply TF32 numbers.
     fn has_tf32(&self) -> bool;
@@ -34,131 +35,6 @@ pub trait Driver: Send + Sync + Debug {
     /// The memory as a tensor's, without a copy.
     fn storage_of(&self, buffer: Buffer) -> Storage {
         buffer.into_storage()
-    }
-}
-
-/// Memory of a device. What is queued before it is dropped may still use it.
-#[derive(Debug)]
-pub struct Buffer {
-    pub(super) words: Words,
-    pub(super) len: usize,
-}
-
-/// Where the words are.
-#[derive(Debug)]
-pub(super) enum Words {
-    /// In host memory: the devices of tests.
-    Host(Vec<f32>),
-    /// On an NVIDIA GPU.
-    #[cfg(feature = "cuda")]
-    Nvidia(candle_core::cuda_backend::cudarc::driver::CudaSlice<f32>, candle_core::CudaDevice),
-}
-
-impl Buffer {
-    /// Words of it.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has no words.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// As a tensor's memory, without a copy.
-    pub fn into_storage(self) -> Storage {
-        match self.words {
-            Words::Host(words) => Storage::Cpu(CpuStorage::F32(words)),
-            #[cfg(feature = "cuda")]
-            Words::Nvidia(words, device) => {
-                Storage::Cuda(candle_core::CudaStorage::wrap_cuda_slice(words, device))
-            }
-        }
-    }
-
-    /// All of it, to read.
-    pub fn view(&self) -> View<'_> {
-        let address = match &self.words {
-            Words::Host(words) => words.as_ptr() as u64,
-            #[cfg(feature = "cuda")]
-            Words::Nvidia(words, _) => super::nvidia::address(words),
-        };
-        View { at: Address { address, words: self.len }, memory: PhantomData }
-    }
-
-    /// All of it, to write.
-    pub fn at(&mut self) -> Address {
-        let address = match &mut self.words {
-            Words::Host(words) => words.as_mut_ptr() as u64,
-            #[cfg(feature = "cuda")]
-            Words::Nvidia(words, _) => super::nvidia::address(words),
-        };
-        Address { address, words: self.len }
-    }
-}
-
-/// Words to read, of memory that is there for `'a`.
-#[derive(Debug, Clone, Copy)]
-pub struct View<'a> {
-    at: Address,
-    memory: PhantomData<&'a f32>,
-}
-
-impl<'a> View<'a> {
-    /// `words` words at `address`, which stay there for `'a`.
-    pub(super) fn new(address: u64, words: usize) -> Self {
-        Self { at: Address { address, words }, memory: PhantomData }
-    }
-
-    /// Words of it.
-    pub fn len(self) -> usize {
-        self.at.words
-    }
-
-    /// Whether it has no words.
-    pub fn is_empty(self) -> bool {
-        self.at.words == 0
-    }
-
-    /// Without the first `words`.
-    pub fn after(self, words: usize) -> Self {
-        Self { at: self.at.after(words), ..self }
-    }
-
-    /// Without the first `halves` numbers of 16 bits.
-    pub fn after_halves(self, halves: usize) -> Self {
-        Self { at: Address { address: self.at.address + 2 * halves as u64, ..self.at }, ..self }
-    }
-
-    /// The same place, where a kernel reads `words` words: what is counted as moved.
-    pub fn reading(self, words: usize) -> Self {
-        Self { at: Address { words, ..self.at }, ..self }
-    }
-
-    /// Its place.
-    pub fn at(self) -> Address {
-        self.at
-    }
-}
-
-/// A place in a device's memory, and how many words from there a kernel reads or writes.
-#[derive(Debug, Clone, Copy)]
-pub struct Address {
-    /// As the device counts.
-    pub address: u64,
-    /// Words.
-    pub words: usize,
-}
-
-impl Address {
-    /// Without the first `words`.
-    pub fn after(self, words: usize) -> Self {
-        Self { address: self.address + 4 * words as u64, words: self.words.saturating_sub(words) }
-    }
-
-    /// The same place, where `words` words are written.
-    pub fn writing(self, words: usize) -> Self {
-        Self { words, ..self }
     }
 }
 
@@ -233,7 +109,7 @@ impl Argument for Address {
 
 impl Argument for View<'_> {
     fn push(self, to: &mut Args) {
-        self.at.push(to);
+        self.at().push(to);
     }
 }
 

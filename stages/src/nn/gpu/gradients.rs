@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Error, Result};
 
-use super::driver::{Address, Buffer, args};
+use super::driver::args;
+use super::memory::{Address, Buffer};
 use super::{Geometry, Gpu};
 use crate::nn::Param;
 

@@ -1,13 +1,16 @@
 //! The backend that computes on a GPU: kernels and matrix products that a [`Driver`] queues.
 //!
 //! `driver.rs` says what a GPU must do; `nvidia.rs` has one do it. The passes are in `product.rs`, `norm.rs`, `attention.rs`,
-//! `rows.rs` and `adamw.rs`; `kernels/` holds what they launch.
+//! `rows.rs`, `gradients.rs` and `adamw.rs`; `kernels/` holds what they launch.
 
 mod adamw;
 mod attention;
 pub mod driver;
+mod factors;
+mod geometry;
 mod gradients;
 pub mod kernels;
+pub mod memory;
 mod norm;
 #[cfg(feature = "cuda")]
 mod nvidia;
@@ -21,15 +24,17 @@ mod upload;
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, Device, Error, Result, Storage, Tensor};
+use candle_core::{Device, Error, Result, Storage, Tensor};
 
 use super::backend::{
     AdamWSlot, AttentionShape, Backend, Memory, NormGradients, NormInput, Normal, Normed,
     ProjectionGradients, Projections, TextTables,
 };
 use super::{Activation, LayerNorm, Linear, Mask, Param, Precision};
-use driver::{Address, Args, Driver, Dropped, Launch, args};
-pub use driver::{Buffer, View};
+use driver::{Args, Driver, Dropped, Launch, args};
+use geometry::Geometry;
+pub use memory::{Buffer, View};
+use memory::{storage_address, view};
 pub use product::Product;
 pub use upload::{Staged, Upload};
 
@@ -37,7 +42,7 @@ pub use upload::{Staged, Upload};
 #[derive(Debug, Clone)]
 pub struct Gpu {
     driver: Arc<dyn Driver>,
-    way: product::Way,
+    way: factors::Way,
     /// Products of a narrower dimension are not split.
     split_from: usize,
     /// Gradients that are left in parts.
@@ -51,8 +56,8 @@ impl Gpu {
     /// # Errors
     /// The device cannot multiply numbers of this precision.
     pub fn new(driver: Arc<dyn Driver>, precision: Precision, splits: bool) -> Result<Self> {
-        let way = product::Way::of(precision, splits, driver.has_tf32())?;
-        Ok(Self { driver, way, split_from: product::SPLIT_FROM, pending: gradients::Pending::default() })
+        let way = factors::Way::of(precision, splits, driver.has_tf32())?;
+        Ok(Self { driver, way, split_from: factors::SPLIT_FROM, pending: gradients::Pending::default() })
     }
 
     /// Splits the factors of products whose dimensions are all at least `narrowest`: for tests, whose products are narrow.
@@ -105,76 +110,6 @@ pub fn driver_of(device: &Device) -> Result<Arc<dyn Driver>> {
         #[cfg(feature = "cuda")]
         Device::Cuda(device) => nvidia::driver_of(device),
         _ => Err(Error::msg("a GPU's passes need a device that they opened")),
-    }
-}
-
-/// The words of a contiguous tensor of f32 or u32. Its memory does not move, so it need not stay locked: what changes it in place
-/// is queued like everything else.
-fn view(tensor: &Tensor) -> Result<View<'_>> {
-    let (storage, layout) = tensor.storage_and_layout();
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        return Err(Error::msg("a GPU's pass needs contiguous tensors"));
-    };
-    let at = storage_address(&storage)?;
-    Ok(View::new(at.address, at.words).after(start).reading(end - start))
-}
-
-/// The words of a storage.
-fn storage_address(storage: &Storage) -> Result<Address> {
-    match storage {
-        Storage::Cpu(CpuStorage::F32(values)) => {
-            Ok(Address { address: values.as_ptr() as u64, words: values.len() })
-        }
-        Storage::Cpu(CpuStorage::U32(values)) => {
-            Ok(Address { address: values.as_ptr() as u64, words: values.len() })
-        }
-        #[cfg(feature = "cuda")]
-        Storage::Cuda(storage) => nvidia::storage_address(storage),
-        _ => Err(Error::msg("a GPU's pass needs its tensors there, in f32 or u32")),
-    }
-}
-
-/// Blocks of a launch and threads of a block. The kernels share four geometries; see `kernels/common.cuh`.
-#[derive(Debug, Clone, Copy)]
-struct Geometry {
-    grid: [u32; 3],
-    block: u32,
-}
-
-impl Geometry {
-    /// The most blocks along y or z; the kernels loop over the rest.
-    const MOST: usize = 65_535;
-    /// Rows that a block of [`Geometry::sums`] adds up.
-    const SUMMED_ROWS: usize = 128;
-
-    /// Of these blocks; sizes beyond 32 bits were refused with the arguments.
-    fn new(grid: [usize; 3], block: u32) -> Self {
-        Self { grid: grid.map(|blocks| blocks as u32), block }
-    }
-
-    /// For `count` values.
-    fn flat(count: usize) -> Self {
-        Self::new([count.div_ceil(1024).min(Self::MOST), 1, 1], 256)
-    }
-
-    /// For the elements of a matrix.
-    fn matrix(rows: usize, columns: usize) -> Self {
-        Self::new([columns.div_ceil(256), rows.div_ceil(4).min(Self::MOST), 1], 256)
-    }
-
-    /// A warp for each row.
-    fn rows(rows: usize) -> Self {
-        Self::new([rows.div_ceil(4), 1, 1], 128)
-    }
-
-    /// For sums over rows, [`Geometry::sums_of`] partial ones.
-    fn sums(rows: usize, columns: usize) -> Self {
-        Self::new([columns.div_ceil(32), Self::sums_of(rows), 1], 256)
-    }
-
-    /// Partial sums over `rows` rows.
-    fn sums_of(rows: usize) -> usize {
-        rows.div_ceil(Self::SUMMED_ROWS)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use candle_core::Result;
 
-use super::driver::{Buffer, Dropped, View, args};
+use super::driver::{Dropped, args};
+use super::memory::{Buffer, View};
 use super::product::Product;
 use super::{Geometry, Gpu};
 use crate::nn::backend::{NormGradients, NormInput, Normal, Normed};

@@ -13,8 +13,9 @@ use candle_core::cuda_backend::cudarc::nvrtc::{self, CompileError, CompileOption
 use candle_core::{CudaDevice, CudaStorage, Device, DeviceLocation, Error, Result};
 use rayon::prelude::*;
 
-use super::driver::{Address, Buffer, Driver, Factor, Gemm, Launch, Numbers, View, Words};
+use super::driver::{Driver, Factor, Gemm, Launch, Numbers};
 use super::kernels::{SOURCES, Source};
+use super::memory::{Address, Buffer, View, Words};
 
 /// Bytes that cuBLAS may use within a product: what NVIDIA recommends for its newest GPUs. It then allocates nothing itself.
 const WORKSPACE: usize = 32 << 20;

@@ -2,8 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use super::driver::{Buffer, View, args};
-use super::{Geometry, Gpu, view};
+use super::driver::args;
+use super::memory::{Buffer, View, view};
+use super::{Geometry, Gpu};
 use crate::nn::Param;
 use crate::nn::backend::{Backend, TextTables};
 

@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Result, Storage};
 
-use crate::nn::gpu::driver::{Buffer, Driver, Gemm, Launch, View, Words};
+use crate::nn::gpu::driver::{Driver, Gemm, Launch};
+use crate::nn::gpu::memory::{Buffer, View, Words};
 
 /// What was queued since the last [`Counting::take`].
 #[derive(Debug, Clone, Default)]

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use candle_core::{Error, Result};
 
 use crate::nn::gemm::{self, Matrix};
-use crate::nn::gpu::driver::{Address, Buffer, Driver, Factor, Gemm, Launch, Numbers, View, Words};
+use crate::nn::gpu::driver::{Driver, Factor, Gemm, Launch, Numbers};
+use crate::nn::gpu::memory::{Address, Buffer, View, Words};
 
 /// Runs a kernel: its name, grid, block, arguments as `cuLaunchKernel` takes them, and a seed for the order of threads.
 pub type Run = fn(&str, [u32; 3], u32, &[*mut c_void], u64) -> std::result::Result<(), String>;

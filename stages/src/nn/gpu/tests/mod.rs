@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
-use super::driver::{Buffer, Driver};
+use super::driver::Driver;
 use super::kernels::SOURCES;
+use super::memory::Buffer;
 use super::testing::OnCpu;
 use super::{Backend, Gpu, Param, Precision};
 use crate::nn::{LayerNorm, Linear, Mask};
