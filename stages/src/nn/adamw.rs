@@ -16,7 +16,7 @@ use candle_core::{Device, Error, Result, Tensor};
 
 use super::backend::{AdamWSlot, Backend, Memory};
 use super::composed::Composed;
-use super::graph::{Compute, Job};
+use super::compute::{Compute, Job};
 use super::{Param, ParamStore};
 
 /// The constants of the optimizer.
@@ -188,7 +188,7 @@ impl Job for Upload<'_> {
 
     fn run<B: Backend>(self, on: &B) -> Result<Memory> {
         let tensor = self.0.contiguous()?;
-        let locked = super::graph::Locked::new(&tensor)?;
+        let locked = super::op::Locked::new(&tensor)?;
         Ok(on.memory_of(on.copy(locked.view(on)?)?))
     }
 
@@ -264,7 +264,7 @@ mod tests {
                 let before = if add { on.values(sum)? } else { vec![0.0; grad.len()] };
                 let values: Vec<f32> = before.iter().zip(&grad).map(|(before, grad)| before + grad).collect();
                 let tensor = Tensor::from_vec(values, grad.len(), &Device::Cpu)?;
-                let locked = crate::nn::graph::Locked::new(&tensor)?;
+                let locked = crate::nn::op::Locked::new(&tensor)?;
                 *sum = on.copy(locked.view(on)?)?;
                 Ok(())
             })

@@ -5,8 +5,8 @@ use candle_core::{Error, Result, Tensor};
 
 use super::backend::{AttentionShape, Backend, Columns, Projections};
 use super::composed::Composed;
-use super::graph::{Forward, Locked, Op};
 use super::layer_norm::{ResidualNorm, SavedNorm};
+use super::op::{Forward, Locked, Op};
 use super::{DropoutAt, Linear, Mask, Param, Site};
 
 /// Which rows of a sequence a layer computes.

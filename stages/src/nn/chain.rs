@@ -5,7 +5,7 @@ use candle_core::{Error, Result, Tensor};
 use super::Param;
 use super::backend::Backend;
 use super::composed::Composed;
-use super::graph::{Forward, Op};
+use super::op::{Forward, Op};
 
 /// `second` of the result of `first`. `second` has one input.
 pub(super) struct Chain<A, B> {

@@ -7,7 +7,7 @@ use candle_core::{D, DType, Result, Tensor, TensorId, Var};
 
 use super::backend::Memory;
 use super::dropout::Mask;
-use super::graph::Op;
+use super::op::Op;
 use super::{Activation, LayerNorm, Linear, Param, Precision};
 
 /// candle's operations, with products of factors in `precision`; TF32 is a matter of the device's own products.

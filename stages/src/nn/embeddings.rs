@@ -5,7 +5,8 @@ use candle_core::{Error, Result, Tensor};
 use super::Param;
 use super::backend::{Backend, TextTables};
 use super::composed::Composed;
-use super::graph::{Compute, Forward, Op};
+use super::compute::Compute;
+use super::op::{Forward, Op};
 
 impl TextTables {
     /// words[id] + positions[t] + types[0] for `ids`, u32 [B, T]: [B, T, H]. All tokens have type 0.

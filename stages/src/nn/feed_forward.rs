@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor};
 
 use super::backend::Backend;
 use super::composed::Composed;
-use super::graph::{Forward, Op};
 use super::layer_norm::{ResidualNorm, SavedNorm};
+use super::op::{Forward, Op};
 use super::{Activation, DropoutAt, Linear, Mask, Param, Site};
 
 /// end(W₂ gelu(W₁ x + b₁) + b₂, x).

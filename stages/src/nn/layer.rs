@@ -5,8 +5,8 @@ use candle_core::{Result, Tensor};
 use super::DropoutAt;
 use super::attention::{Attention, AttentionOp, Rows};
 use super::chain::Chain;
+use super::compute::Compute;
 use super::feed_forward::FeedForward;
-use super::graph::Compute;
 
 /// A layer with the LayerNorm after each residual sum, as in BERT.
 #[derive(Debug, Clone)]

@@ -4,7 +4,8 @@ use candle_core::{Error, Result, Tensor};
 
 use super::backend::{Backend, NormGradients, NormInput, Normal};
 use super::composed::Composed;
-use super::graph::{Compute, Forward, Op};
+use super::compute::Compute;
+use super::op::{Forward, Op};
 use super::{Activation, Linear, Mask, Param};
 
 /// Normalises the last dimension to mean 0 and variance 1 (biased), then scales and shifts it.

@@ -4,7 +4,8 @@ use candle_core::{Error, Result, Tensor};
 
 use super::backend::{Backend, NormInput, Normal};
 use super::composed::Composed;
-use super::graph::{Compute, Forward, Op};
+use super::compute::Compute;
+use super::op::{Forward, Op};
 use super::{Activation, LayerNorm, Mask, Param};
 
 /// y = x Wᵀ + b.

@@ -5,7 +5,8 @@ use candle_core::{DType, Error, Result, Tensor};
 use super::Param;
 use super::backend::Backend;
 use super::composed::Composed;
-use super::graph::{Compute, Forward, Op};
+use super::compute::Compute;
+use super::op::{Forward, Op};
 
 /// Softmax cross-entropy of `logits` `[N, C]` and `labels` u32 `[N]`, added up over the rows and divided by `total`: a scalar.
 /// With `total` = N it is the mean; over the micro-batches of a batch of `total` rows it adds up to the batch's mean.

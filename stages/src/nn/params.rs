@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{Device, Error, Result, Tensor};
 
-use super::graph::Compute;
+use super::compute::Compute;
 use super::{Param, Precision};
 
 /// Parameters, ordered by name, and what computes with them.
