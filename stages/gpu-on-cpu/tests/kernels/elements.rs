@@ -5,18 +5,21 @@ use crate::support::*;
 /// One rounding a step of a sum of a few numbers near 1.
 const FEW_ROUNDINGS: f64 = 4e-7;
 
+/// Of three biases side by side the second is absent.
 pub fn add_parts(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
-    for (parts, rows, columns) in [(1, 5, 3), (2, 9, 257), (5, 1, 1030), (5, 18, 64)] {
-        for (with_bias, accumulate) in [(true, false), (false, true), (true, true)] {
+    for (parts, rows, columns) in [(1, 5, 3), (2, 9, 258), (5, 1, 1032), (5, 18, 66)] {
+        for (biases, accumulate) in [(1, false), (0, true), (1, true), (3, false), (3, true)] {
             let (input_, bias, before) = (
                 random.values(parts * rows * columns),
-                random.values(columns),
+                [0; 3].map(|_| random.values(columns / usize::max(biases, 1))),
                 random.values(rows * columns),
             );
+            let width = columns / usize::max(biases, 1);
             let mut expected = add_up(&input_.wide(), rows * columns);
             for (i, value) in expected.iter_mut().enumerate() {
-                *value += if with_bias { bias.at(i % columns) } else { 0.0 };
+                let (source, column) = (i % columns / width, i % columns % width);
+                *value += if biases > source && source != 1 { bias[source].at(column) } else { 0.0 };
                 *value += if accumulate { before.at(i) } else { 0.0 };
             }
             let mut out = if accumulate { before } else { Buffer::poisoned(rows * columns) };
@@ -24,13 +27,16 @@ pub fn add_parts(kernel: &str, seed: u64) -> Checked {
                 output(&mut out),
                 input(&input_),
                 size(parts),
-                if with_bias { input(&bias) } else { NULL },
+                if biases > 0 { input(&bias[0]) } else { NULL },
+                NULL,
+                if biases > 2 { input(&bias[2]) } else { NULL },
+                size(usize::max(biases, 1)),
                 size(rows),
                 size(columns),
                 size(usize::from(accumulate)),
             ];
             launch(kernel, matrix(rows, columns), &args, seed)?;
-            close(&format!("{parts} parts"), &out, &expected, FEW_ROUNDINGS)?;
+            close(&format!("{parts} parts, {biases} biases"), &out, &expected, FEW_ROUNDINGS)?;
         }
     }
     Ok(())

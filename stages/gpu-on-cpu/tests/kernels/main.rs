@@ -109,12 +109,12 @@ fn a_missing_barrier_is_noticed() {
 #[test]
 fn a_launch_that_cuda_would_refuse_is_an_error() {
     let launch = |kernel: &str, grid, block, args: usize| {
-        support::launch_unchecked(kernel, (grid, block), &[&[NULL, NULL], &vec![size(0); args][..]].concat())
+        support::launch_unchecked(kernel, (grid, block), &[&[NULL; 3], &vec![size(0); args][..]].concat())
     };
     assert_eq!(launch("multiply", [1, 1, 1], 256, 1), Ok(()));
     for (kernel, grid, block, args, expected) in [
         ("multiplyo", [1, 1, 1], 256, 1, "multiplyo: there is no such kernel"),
-        ("multiply", [1, 1, 1], 256, 2, "multiply: 4 arguments for 3 parameters"),
+        ("multiply", [1, 1, 1], 256, 2, "multiply: 5 arguments for 4 parameters"),
         ("multiply", [1, 1, 1], 257, 1, "multiply: 257 threads in a block of at most 256"),
         ("multiply", [1, 0, 1], 256, 1, "multiply: a grid that CUDA does not launch"),
         ("multiply", [1, 65_536, 1], 256, 1, "multiply: a grid that CUDA does not launch"),
