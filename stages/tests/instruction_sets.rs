@@ -143,7 +143,7 @@ fn everything() -> Bits {
 
 /// Of all bits of [`everything`], as an AMD EPYC with AVX-512 computed them. No CPU gives another; a change of the arithmetic does,
 /// and raises `VERSION` of the stages that it changes.
-const DIGEST: &str = "16fcb62b176720b801a95bb2aef794aa";
+const DIGEST: &str = "eb20c93328149b8dbb3e1119cc5e501f";
 
 fn digest(found: &Bits) -> String {
     let mut hash = Sha256::new();

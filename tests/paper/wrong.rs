@@ -191,8 +191,12 @@ fn errors_of_a_tool_have_no_backtrace() {
         "sampling_ratio": 2, "head_width": 128, "classes": 5, "class_nms": 0.5, "min_size": 112, "max_size": 224,
         "size_divisor": 16, "means_bgr": [1, 2, 3]}"#;
     fs::write(project.path("theirs/config.json"), config).unwrap();
-    // Weights without a tensor: reading the first one fails inside candle, which would add a backtrace.
-    fs::write(project.path("theirs/weights.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    // A tensor of bytes where f32 is expected: reading it fails inside candle, which would add a backtrace.
+    let header = r#"{"backbone.body.stem.conv1.weight": {"dtype": "F32", "shape": [24, 3, 7, 7], "data_offsets": [0, 14112]},
+        "backbone.body.stem.bn1.weight": {"dtype": "U8", "shape": [24], "data_offsets": [14112, 14136]}}"#;
+    let length = (header.len() as u64).to_le_bytes();
+    let weights = [&length[..], header.as_bytes(), &[0; 14136]].concat();
+    fs::write(project.path("theirs/weights.safetensors"), weights).unwrap();
     let step = r#"(name: "theirs", stage: "command", params: (shell: "cp {input.files}/* {out}/"),
                    inputs: {"files": "./theirs"}),"#;
     project.write(&project.text().replacen(
@@ -205,6 +209,6 @@ fn errors_of_a_tool_have_no_backtrace() {
         let mut command = project.command(&["regions", "x.png", "--detector", "theirs"]);
         let run = finished(command.env(name, value).output().unwrap()).expect(1);
         let lines: Vec<&str> = run.err.lines().collect();
-        assert!(lines.len() == 1 && lines[0].contains("cannot find tensor"), "{name}={value}: {}", run.err);
+        assert!(lines.len() == 1 && lines[0].contains("unexpected dtype"), "{name}={value}: {}", run.err);
     }
 }
