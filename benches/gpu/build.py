@@ -28,7 +28,7 @@ LIBRARIES = {"cuda": "libcuda.so.1", "nvrtc": "libnvrtc.so.13", "curand": "libcu
 BUILDS = [
     ["build", "--bin", "repro"],
     ["bench", "--no-run", "--workspace", "--bench", "step", "--bench", "detector"],
-    ["test", "--no-run", "--package", "stages", "--test", "parity", "--test", "device"],
+    ["test", "--no-run", "--package", "stages", "--lib", "--test", "parity", "--test", "device"],
 ]
 
 

@@ -132,6 +132,7 @@ fi
 
 ## 3. Whether results are right. A wrong number is in the table; the timings that follow are of that program all the same.
 heading "Tests on the GPU" tests result time
+tests 60 passes "$binaries/stages" nn::gpu::tests
 tests 90 parity "$binaries/parity"
 tests 40 regions "$binaries/device" --ignored --nocapture the_detector_finds
 

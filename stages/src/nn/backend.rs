@@ -252,7 +252,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     // Rows and tables. Ids, places and labels are u32 tensors on the backend's device.
 
-    /// words[id] + positions[t] + types[0]: [batch · tokens, width] for `ids` [batch, tokens].
+    /// `words[id] + positions[t] + types[0]`: [batch · tokens, width] for `ids` [batch, tokens].
     fn embed(&self, ids: &Tensor, tables: &TextTables) -> Result<Self::Buffer>;
     /// Adds the gradients of the tables that are trained.
     fn embed_gradients(&self, grad: Self::View<'_>, ids: &Tensor, tables: &TextTables) -> Result<()>;

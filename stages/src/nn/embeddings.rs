@@ -9,7 +9,7 @@ use super::compute::Compute;
 use super::op::{Forward, Op};
 
 impl TextTables {
-    /// words[id] + positions[t] + types[0] for `ids`, u32 [B, T]: [B, T, H]. All tokens have type 0.
+    /// `words[id] + positions[t] + types[0]` for `ids`, u32 [B, T]: [B, T, H]. All tokens have type 0.
     ///
     /// # Errors
     /// Ids of another rank, or texts longer than there are positions.
@@ -162,7 +162,7 @@ impl Op for ConcatOp {
     }
 }
 
-/// The rows of `x` [N, H] at `places`, u32 [n], all distinct: [n, H].
+/// The rows of `x` [N, H] at `places`, u32 `[n]`, all distinct: `[n, H]`.
 ///
 /// # Errors
 /// Shapes that do not fit.

@@ -11,9 +11,9 @@ use super::{Activation, Linear, Mask, Param};
 /// Normalises the last dimension to mean 0 and variance 1 (biased), then scales and shifts it.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    /// What scales, [size].
+    /// What scales, `[size]`.
     pub weight: Param,
-    /// What shifts, [size].
+    /// What shifts, `[size]`.
     pub bias: Param,
     /// Width of a row.
     pub size: usize,

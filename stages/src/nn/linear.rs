@@ -13,7 +13,7 @@ use super::{Activation, LayerNorm, Mask, Param};
 pub struct Linear {
     /// W, [outputs, inputs].
     pub weight: Param,
-    /// b, [outputs].
+    /// b, `[outputs]`.
     pub bias: Param,
     /// Width of x.
     pub inputs: usize,

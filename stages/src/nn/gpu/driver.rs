@@ -215,7 +215,7 @@ pub struct Factor<'a> {
     pub batch_stride: usize,
 }
 
-/// out[p][i][j] = Σₖ left[p][i][k] right[p][j][k], added to what is there where `accumulate`.
+/// `out[p][i][j] = Σₖ left[p][i][k] right[p][j][k]`, added to what is there where `accumulate`.
 #[derive(Debug, Clone, Copy)]
 pub struct Gemm<'a> {
     /// Of the factors.

@@ -114,7 +114,7 @@ fn attention_and_its_gradients_follow_their_definition() {
         (shape(2, 1, 68, 37, 37), true),
     ];
     for has_tf32 in [true, false] {
-        let gpu = Gpu::new(on_cpu(has_tf32), Precision::F32, true).unwrap();
+        let gpu = Gpu::new(driver(has_tf32), Precision::F32, true).unwrap();
         for ((shape, is_together), mask) in
             shapes.into_iter().zip([None, Some(mask(0)), Some(mask(9))].into_iter().cycle())
         {

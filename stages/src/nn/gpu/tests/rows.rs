@@ -233,8 +233,9 @@ fn the_optimizer_follows_its_definition() {
 
 #[test]
 fn a_batch_is_staged_and_arrives() {
-    let upload = super::super::Upload::new(&Device::Cpu).unwrap();
-    let (ids, values) = (indices(&[3, 1, 2], &[3]), tensor(&[0.5, -1.0], &[1, 2]));
+    let upload = super::super::Upload::new(&device()).unwrap();
+    let ids = Tensor::new(&[3u32, 1, 2], &Device::Cpu).unwrap();
+    let values = Tensor::new(&[[0.5f32, -1.0]], &Device::Cpu).unwrap();
     let staged = upload.stage(&[&ids, &values]).unwrap();
     let arrived = staged.tensors().unwrap();
     assert_eq!(arrived[0].to_vec1::<u32>().unwrap(), [3, 1, 2]);
