@@ -21,6 +21,11 @@ engine *arguments:
 ci:
     .ci/run
 
+# Tests of the CUDA kernels with the address sanitizer; compilation of the kernels for three architectures
+kernels:
+    .ci/kernels-asan
+    benches/gpu/compile.py
+
 # Benchmarks, or only the named ones (`just bench --bench digest`); benches/ has those that compare with other programs
 bench *arguments:
     cargo bench --workspace {{ arguments }}

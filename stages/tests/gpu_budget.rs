@@ -83,8 +83,10 @@ struct Cost {
 }
 
 impl Cost {
+    /// Those of operations and of candle, which also turns the mask into what is added to scores and fills the first gradient.
     fn launches(&self) -> u64 {
-        self.counts.launches() + 2 * self.handed_on.0
+        let (edges, first) = (self.handed_on.0, u64::from(self.handed_on.0 > 0));
+        self.counts.launches() + 2 * edges + first + 1
     }
 
     fn gigabytes(&self) -> f64 {

@@ -11,14 +11,8 @@
 //! `name@file-without-barrier-0` and so on.
 //!
 //! # Accesses out of bounds
-//! With `GPU_ON_CPU_ASAN` in the environment the kernels are built with the address sanitizer of GCC (`libasan`, `libubsan`),
-//! which must be loaded first. Kernels without a barrier do go out of bounds, so that test is left out:
-//! ```text
-//! export GPU_ON_CPU_ASAN=1 CARGO_TARGET_DIR=target/asan
-//! test=$(cargo test --release -p gpu-on-cpu --test kernels --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p')
-//! LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 $test --skip a_missing_barrier
-//! ```
-//! The same holds for any other test that launches kernels through this crate.
+//! `.ci/kernels-asan` builds the kernels with the address sanitizer of GCC (`GPU_ON_CPU_ASAN=1`), whose library must be loaded
+//! first, and runs the tests of kernels.
 #![allow(unsafe_code, reason = "kernels are C++ and take pointers")]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};

@@ -57,12 +57,7 @@ impl Trainer<'_> {
             let (loss, rows) =
                 batch.map_err(|error| device::failed(format_args!("update {update}"), &error))?;
             if self.state.micro_batch_size < micro_batch_size {
-                let at_once = self.state.micro_batch_size;
-                job.progress.warn(&format!(
-                    "update {update}: the device's memory does not hold the batch; from here on {at_once} rows at a time, \
-                     slower and with the same result"
-                ));
-                job.progress.scalar(scalars::ROWS_AT_ONCE, update, at_once as f64);
+                self.warn_of_memory(update, job);
             }
             if !loss.is_finite() {
                 let problem = format!("the loss of update {update} is {loss}; a lower lr may help");
@@ -133,6 +128,15 @@ impl Trainer<'_> {
         }
         self.state.micro_batch_size = largest.div_ceil(2);
         Ok(())
+    }
+
+    fn warn_of_memory(&self, update: u64, job: &Job) {
+        let rows = self.state.micro_batch_size;
+        job.progress.warn(&format!(
+            "update {update}: the device's memory does not hold the batch; from here on {rows} rows at a time, slower and \
+             with the same result"
+        ));
+        job.progress.scalar(scalars::ROWS_AT_ONCE, update, rows as f64);
     }
 
     /// Logs the sampled loss of a batch of `rows` rows.
