@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, D, Error, Result, Storage, Tensor};
 
 use super::cpu;
-use super::gemm::{Matrix, PICTURE_WORTH_SHARING, product_from};
+use super::gemm::{Matrix, PICTURE_WORTH_SHARING, new_affine};
 
 /// Calls `f` with the values of a contiguous `f32` tensor in host memory.
 ///
@@ -44,11 +44,11 @@ pub fn affine(x: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) -> Result<
         let y = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
         return if relu { y.relu() } else { Ok(y) };
     }
-    let mut y = cpu_vec(bias)?.repeat(n);
-    with_cpu_values(&x.contiguous()?, |x| {
+    let bias = cpu_vec(bias)?;
+    let mut y = with_cpu_values(&x.contiguous()?, |x| {
         with_cpu_values(weight, |weight| {
             let (x, weight) = (Matrix::new(x, n, depth, depth), Matrix::new(weight, width, depth, depth));
-            product_from(PICTURE_WORTH_SHARING, &mut y, width, x, weight.t(), 1.0, true);
+            new_affine(PICTURE_WORTH_SHARING, x, &[(weight.t(), &bias)])
         })
     })??;
     if relu {

@@ -6,13 +6,23 @@ use super::parallel;
 use crate::nn::Activation;
 use crate::nn::cpu_tensor::rectified;
 
+/// f(`x`), and `x` where `keep`.
+pub fn forward(activation: Activation, mut x: Vec<f32>, keep: bool) -> (Vec<f32>, Option<Vec<f32>>) {
+    if keep {
+        (parallel::copied(&x, 1, |_, x| apply(activation, x)), Some(x))
+    } else {
+        parallel::rows(&mut x, 1, |_, x| apply(activation, x));
+        (x, None)
+    }
+}
+
 /// `x` ← f(`x`).
-pub fn apply(activation: Activation, x: &mut [f32]) {
-    parallel::rows(x, 1, |_, x| match activation {
+fn apply(activation: Activation, x: &mut [f32]) {
+    match activation {
         Activation::Gelu => gelu(x),
         Activation::Relu => x.iter_mut().for_each(|x| *x = rectified(*x)),
         Activation::Tanh => x.iter_mut().for_each(|x| *x = libm::tanhf(*x)),
-    });
+    }
 }
 
 /// `grad` ← `grad` · f′(`x`), and `x` ← f(`x`).

@@ -108,7 +108,7 @@ impl Backend for Cpu {
     }
 
     fn copy(&self, values: &[f32]) -> Result<Vec<f32>> {
-        Ok(values.to_vec())
+        Ok(parallel::copied(values, 1, |_, _| ()))
     }
 
     fn clear(&self, buffer: &mut Vec<f32>) -> Result<()> {
@@ -161,7 +161,7 @@ impl Backend for Cpu {
     }
 
     fn as_product<'a>(&self, values: Self::View<'a>) -> Result<Self::Product<'a>> {
-        Ok(values.to_vec())
+        self.copy(values)
     }
 
     fn product_of(&self, buffer: Vec<f32>) -> Vec<f32> {
@@ -174,10 +174,7 @@ impl Backend for Cpu {
         activation: Activation,
         keep: bool,
     ) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
-        let before = keep.then(|| x.clone());
-        let mut y = x;
-        activation::apply(activation, &mut y);
-        Ok((y, before))
+        Ok(activation::forward(activation, x, keep))
     }
 
     fn activate_backward(
@@ -272,19 +269,16 @@ impl Backend for Cpu {
 
     fn concat(&self, a: &[f32], b: &[f32], (n, m): (usize, usize)) -> Result<Vec<f32>> {
         let parts = a.chunks_exact(n).zip(b.chunks_exact(m));
-        Ok(parts.flat_map(|(a, b)| [a, b]).flatten().copied().collect())
+        Ok(parts.flat_map(|(a, b)| [a, b]).collect::<Vec<_>>().concat())
     }
 
     fn split(&self, x: &[f32], (n, m): (usize, usize)) -> Result<(Vec<f32>, Vec<f32>)> {
-        let rows = x.chunks_exact(n + m);
-        Ok((
-            rows.clone().flat_map(|row| &row[..n]).copied().collect(),
-            rows.flat_map(|row| &row[n..]).copied().collect(),
-        ))
+        let (a, b): (Vec<_>, Vec<_>) = x.chunks_exact(n + m).map(|row| row.split_at(n)).unzip();
+        Ok((a.concat(), b.concat()))
     }
 
     fn first_rows(&self, x: &[f32], length: usize, width: usize) -> Result<Vec<f32>> {
-        Ok(x.chunks_exact(length).flat_map(|rows| &rows[..width]).copied().collect())
+        Ok(x.chunks_exact(length).map(|rows| &rows[..width]).collect::<Vec<_>>().concat())
     }
 
     fn add_to_first_rows(&self, x: &mut Vec<f32>, rows: &[f32], length: usize, width: usize) -> Result<()> {
@@ -295,7 +289,8 @@ impl Backend for Cpu {
     }
 
     fn select_rows(&self, x: &[f32], places: &Tensor, width: usize) -> Result<Vec<f32>> {
-        Ok(indices(places)?.into_iter().flat_map(|place| &x[place * width..][..width]).copied().collect())
+        let rows = indices(places)?.into_iter().map(|place| &x[place * width..][..width]);
+        Ok(rows.collect::<Vec<_>>().concat())
     }
 
     fn scatter_rows(&self, rows: &[f32], places: &Tensor, width: usize, count: usize) -> Result<Vec<f32>> {

@@ -47,13 +47,10 @@ pub fn apart(
     norm: &LayerNorm,
     keep: bool,
 ) -> Result<(Vec<f32>, Vec<f32>, Option<Normal<Vec<f32>>>)> {
-    let mut sum = residual.to_vec();
-    parallel::rows2(&mut x, 1, &mut sum, 1, |first, x, sum| {
-        if let Some(mask) = &mask {
-            dropout::scale(mask, first, x);
-        }
-        add(sum, x);
-    });
+    if let Some(mask) = &mask {
+        parallel::rows(&mut x, 1, |first, x| dropout::scale(mask, first, x));
+    }
+    let sum = parallel::copied(residual, 1, |first, sum| add(sum, &x[first..][..sum.len()]));
     let (y, normal) = forward(x, NormInput { mask: None, residual: None }, norm, keep)?;
     Ok((y, sum, normal))
 }
@@ -61,9 +58,7 @@ pub fn apart(
 /// normal · weight + bias.
 pub fn again(normal: &Normal<Vec<f32>>, norm: &LayerNorm) -> Result<Vec<f32>> {
     let (weight, bias) = (Values::lock(norm.weight.value())?, Values::lock(norm.bias.value())?);
-    let mut y = normal.rows.clone();
-    parallel::rows(&mut y, norm.size, |_, y| scale_and_shift(y, &weight, &bias));
-    Ok(y)
+    Ok(parallel::copied(&normal.rows, norm.size, |_, y| scale_and_shift(y, &weight, &bias)))
 }
 
 /// The gradients of the sum and, under `mask`, of the product.
@@ -87,10 +82,12 @@ pub fn backward(
         }
     });
     let Some(mask) = mask else { return Ok(NormGradients { product: sum, sum: None }) };
-    let kept = keep_sum.then(|| sum.clone());
-    let mut product = sum;
-    parallel::rows(&mut product, size, |first, grad| dropout::scale(&mask, first * size, grad));
-    Ok(NormGradients { product, sum: kept })
+    let drop = |first: usize, grad: &mut [f32]| dropout::scale(&mask, first * size, grad);
+    if keep_sum {
+        return Ok(NormGradients { product: parallel::copied(&sum, size, drop), sum: Some(sum) });
+    }
+    parallel::rows(&mut sum, size, drop);
+    Ok(NormGradients { product: sum, sum: None })
 }
 
 fn parameter_gradients(on: &Cpu, grad: &[f32], normal: &Normal<Vec<f32>>, norm: &LayerNorm) -> Result<()> {

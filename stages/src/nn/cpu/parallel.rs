@@ -1,6 +1,8 @@
 //! Work over rows, on several threads where it pays. How rows are grouped depends on their number alone, so results
 //! do not depend on how many threads there are.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 /// Fewer elements than this are done by the calling thread: waking others costs more.
@@ -28,6 +30,28 @@ pub fn rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Send 
     }
     let group = group(width);
     out.par_chunks_mut(group * width).enumerate().for_each(|(index, rows)| f(index * group, rows));
+}
+
+/// A copy of `x`, on which `f(first_row, rows)` is called with groups of whole rows that were just copied.
+pub fn copied(x: &[f32], width: usize, f: impl Fn(usize, &mut [f32]) + Send + Sync) -> Vec<f32> {
+    let group = group(width);
+    let length = group * width.max(1);
+    let mut copy = Vec::with_capacity(x.len());
+    let room = &mut copy.spare_capacity_mut()[..x.len()];
+    let each = |(index, (to, from)): (usize, (&mut [MaybeUninit<f32>], &[f32]))| {
+        f(index * group, to.write_copy_of_slice(from));
+    };
+    if share(x.len()) {
+        room.par_chunks_mut(length).zip(x.par_chunks(length)).enumerate().for_each(each);
+    } else {
+        room.chunks_mut(length).zip(x.chunks(length)).enumerate().for_each(each);
+    }
+    // SAFETY: the groups are all of the room, and each was written.
+    #[allow(unsafe_code)]
+    unsafe {
+        copy.set_len(x.len());
+    }
+    copy
 }
 
 /// Calls `f(first_row, rows_of_a, rows_of_b)` with groups of whole rows of two buffers with the same number of rows.

@@ -5,32 +5,24 @@ use candle_core::Result;
 use super::instruction_set::per_instruction_set;
 use super::parallel;
 use super::{Cpu, Values};
-use crate::nn::Linear;
-use crate::nn::gemm::{Matrix, WORTH_SHARING, new_product, product};
+use crate::nn::gemm::{Matrix, WORTH_SHARING, new_affine, new_product, product};
+use crate::nn::{Linear, Param};
 
 /// x Wᵀ + b of `layers` that read one `x`, side by side.
 pub fn linear(on: &Cpu, x: &[f32], layers: &[&Linear]) -> Result<Vec<f32>> {
     let inputs = layers[0].inputs;
-    let (rows, outputs) = (x.len() / inputs, outputs(layers));
-    let weights =
-        layers.iter().map(|layer| Values::lock(layer.weight.value())).collect::<Result<Vec<_>>>()?;
-    let biases = layers.iter().map(|layer| Values::lock(layer.bias.value())).collect::<Result<Vec<_>>>()?;
-    let bias: Vec<f32> = biases.iter().flat_map(|bias| bias.iter().copied()).collect();
-    let mut y = Vec::with_capacity(rows * outputs);
-    (0..rows).for_each(|_| y.extend_from_slice(&bias));
-    // What reads one tensor is one product.
-    let joined: Vec<f32>;
-    let weight = match &weights[..] {
-        [one] => &**one,
-        several => {
-            joined = several.iter().flat_map(|weight| weight.iter().copied()).collect();
-            &joined
-        }
+    let locked = |param: fn(&Linear) -> &Param| {
+        layers.iter().map(|layer| Values::lock(param(layer).value())).collect::<Result<Vec<_>>>()
     };
-    let (x, weight) = (on.factor(x), on.factor(weight));
-    let (x, weight) = (Matrix::new(&x, rows, inputs, inputs), Matrix::new(&weight, outputs, inputs, inputs));
-    product(&mut y, outputs, x, weight.t(), 1.0, true);
-    Ok(y)
+    let (weights, biases) = (locked(|layer| &layer.weight)?, locked(|layer| &layer.bias)?);
+    let (x, weights) = (on.factor(x), weights.iter().map(|weight| on.factor(weight)).collect::<Vec<_>>());
+    let factors = layers
+        .iter()
+        .zip(&weights)
+        .zip(&biases)
+        .map(|((layer, weight), bias)| (Matrix::new(weight, layer.outputs, inputs, inputs).t(), &**bias));
+    let x = Matrix::new(&x, x.len() / inputs, inputs, inputs);
+    Ok(new_affine(WORTH_SHARING, x, &factors.collect::<Vec<_>>()))
 }
 
 /// Σ gᵢ Wᵢ, plus `plus`.

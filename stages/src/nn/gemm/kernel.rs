@@ -3,23 +3,23 @@
 
 use super::{How, Matrix};
 
-/// The place of a result, of which each task writes rows and columns of its own.
+/// The place of a result, of which each task writes rows and columns of its own, or of what is added to it, which is read.
 #[derive(Clone, Copy)]
-pub struct Output {
+pub struct Place {
     /// Its first element.
     pub at: *mut f32,
-    /// The distance between the beginnings of two rows.
+    /// The distance between the beginnings of two rows: 0 where all rows are one.
     pub stride: usize,
 }
 
-// SAFETY: an output is only an address; the code that writes through it vouches for that.
+// SAFETY: a place is only an address; the code that reads and writes through it vouches for that.
 #[allow(unsafe_code)]
-unsafe impl Send for Output {}
+unsafe impl Send for Place {}
 // SAFETY: as above.
 #[allow(unsafe_code)]
-unsafe impl Sync for Output {}
+unsafe impl Sync for Place {}
 
-impl Output {
+impl Place {
     /// The place from element (`row`, `column`) on.
     pub fn from(self, row: usize, column: usize) -> Self {
         Self { at: self.at.wrapping_add(row * self.stride + column), ..self }
@@ -108,9 +108,9 @@ pub trait Kernel {
     ///
     /// # Safety
     /// The CPU supports the kernel; the factors can be read as far as the sizes say; the result can be written so far, by no one
-    /// else at the same time, and holds values if `how.add`.
+    /// else at the same time; `how.plus` can be read so far.
     #[allow(unsafe_code, reason = "instructions that not every CPU has, and a result that tasks share")]
-    unsafe fn block(out: Output, a: Left, b: Right, sizes: (usize, usize, usize), how: How);
+    unsafe fn block(out: Place, a: Left, b: Right, sizes: (usize, usize, usize), how: How);
 }
 
 /// Loops over the tiles of a block; `$tile` is a function of rows, vectors, whether rows of a are next to each other, and
@@ -121,7 +121,7 @@ macro_rules! block {
         #[target_feature(enable = $features)]
         #[allow(unsafe_code, reason = "instructions that not every CPU has, and a result that tasks share")]
         unsafe fn $name(
-            out: Output,
+            out: Place,
             a: Left,
             b: Right,
             (rows, columns, steps): (usize, usize, usize),
@@ -133,6 +133,7 @@ macro_rules! block {
                 let is_cut = !width.is_multiple_of($lanes);
                 for top in (0..rows).step_by($rows) {
                     let (mut out, mut a) = (out.from(top, left), a.tile(top, $rows));
+                    let mut how = how.from(top, left);
                     let mut rest = (rows - top).min($rows);
                     while rest > 0 {
                         let mut done = 0;
@@ -153,6 +154,7 @@ macro_rules! block {
                             }
                         })*
                         out = out.from(done, 0);
+                        how = how.from(done, 0);
                         a = a.down(done);
                         rest -= done;
                     }
@@ -173,13 +175,13 @@ impl Kernel for Scalar {
     const COLUMNS: usize = SCALAR_COLUMNS;
 
     #[allow(unsafe_code, reason = "a result that tasks share")]
-    unsafe fn block(out: Output, a: Left, b: Right, (rows, columns, steps): (usize, usize, usize), how: How) {
+    unsafe fn block(out: Place, a: Left, b: Right, (rows, columns, steps): (usize, usize, usize), how: How) {
         for left in (0..columns).step_by(Self::COLUMNS) {
             let width = (columns - left).min(Self::COLUMNS);
             let b = b.tile(left, Self::COLUMNS);
             for top in (0..rows).step_by(Self::ROWS) {
                 let height = (rows - top).min(Self::ROWS);
-                let (out, a) = (out.from(top, left), a.tile(top, Self::ROWS));
+                let (out, a, how) = (out.from(top, left), a.tile(top, Self::ROWS), how.from(top, left));
                 let mut sums = [[0f32; SCALAR_COLUMNS]; SCALAR_ROWS];
                 for step in 0..steps {
                     // SAFETY: the caller vouches for the factors.
@@ -192,11 +194,13 @@ impl Kernel for Scalar {
                         }
                     }
                 }
-                for (row, sums) in sums.iter().enumerate().take(height) {
+                for (number, sums) in sums.iter().enumerate().take(height) {
                     // SAFETY: the caller vouches for the result.
-                    let row = unsafe { std::slice::from_raw_parts_mut(out.from(row, 0).at, width) };
-                    for (to, &sum) in row.iter_mut().zip(sums) {
-                        *to = if how.add { sum.mul_add(how.scale, *to) } else { sum * how.scale };
+                    let row = unsafe { std::slice::from_raw_parts_mut(out.from(number, 0).at, width) };
+                    for (column, (to, &sum)) in row.iter_mut().zip(sums).enumerate() {
+                        // SAFETY: as above.
+                        let plus = how.plus.map(|plus| unsafe { *plus.from(number, column).at });
+                        *to = plus.map_or(sum * how.scale, |plus| sum.mul_add(how.scale, plus));
                     }
                 }
             }
@@ -211,7 +215,7 @@ pub use x86::{Avx2, Avx512};
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{How, Kernel, Left, Output, Right};
+    use super::{How, Kernel, Left, Place, Right};
 
     /// Tiles of 12 rows of two registers: 24 sums of the 32 registers.
     pub struct Avx512;
@@ -221,7 +225,7 @@ mod x86 {
         const COLUMNS: usize = 32;
 
         #[allow(unsafe_code, reason = "instructions that not every CPU has, and a result that tasks share")]
-        unsafe fn block(out: Output, a: Left, b: Right, sizes: (usize, usize, usize), how: How) {
+        unsafe fn block(out: Place, a: Left, b: Right, sizes: (usize, usize, usize), how: How) {
             // SAFETY: the caller vouches for it.
             unsafe { block_avx512(out, a, b, sizes, how) }
         }
@@ -237,7 +241,7 @@ mod x86 {
     #[inline]
     #[target_feature(enable = "avx512f")]
     unsafe fn tile_avx512<const ROWS: usize, const VECTORS: usize, const ADJACENT: bool, const CUT: bool>(
-        out: Output,
+        out: Place,
         a: Left,
         b: Right,
         steps: usize,
@@ -281,10 +285,12 @@ mod x86 {
             for (row, sums) in sums.iter().enumerate() {
                 for (vector, &sum) in sums.iter().enumerate() {
                     let at = out.from(row, vector * LANES).at;
-                    let value = if how.add {
-                        _mm512_fmadd_ps(sum, scale, _mm512_maskz_loadu_ps(mask(vector), at))
-                    } else {
-                        _mm512_mul_ps(sum, scale)
+                    let value = match how.plus {
+                        Some(plus) => {
+                            let plus = plus.from(row, vector * LANES).at;
+                            _mm512_fmadd_ps(sum, scale, _mm512_maskz_loadu_ps(mask(vector), plus))
+                        }
+                        None => _mm512_mul_ps(sum, scale),
                     };
                     _mm512_mask_storeu_ps(at, mask(vector), value);
                 }
@@ -300,7 +306,7 @@ mod x86 {
         const COLUMNS: usize = 16;
 
         #[allow(unsafe_code, reason = "instructions that not every CPU has, and a result that tasks share")]
-        unsafe fn block(out: Output, a: Left, b: Right, sizes: (usize, usize, usize), how: How) {
+        unsafe fn block(out: Place, a: Left, b: Right, sizes: (usize, usize, usize), how: How) {
             // SAFETY: the caller vouches for it.
             unsafe { block_avx2(out, a, b, sizes, how) }
         }
@@ -316,7 +322,7 @@ mod x86 {
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn tile_avx2<const ROWS: usize, const VECTORS: usize, const ADJACENT: bool, const CUT: bool>(
-        out: Output,
+        out: Place,
         a: Left,
         b: Right,
         steps: usize,
@@ -359,19 +365,19 @@ mod x86 {
             for (row, sums) in sums.iter().enumerate() {
                 for (vector, &sum) in sums.iter().enumerate() {
                     let at = out.from(row, vector * LANES).at;
-                    if CUT && vector + 1 == VECTORS {
-                        let value = if how.add {
-                            _mm256_fmadd_ps(sum, scale, _mm256_maskload_ps(at, last))
-                        } else {
-                            _mm256_mul_ps(sum, scale)
-                        };
+                    let is_cut = CUT && vector + 1 == VECTORS;
+                    let value = match how.plus {
+                        Some(plus) => {
+                            let plus = plus.from(row, vector * LANES).at;
+                            let plus =
+                                if is_cut { _mm256_maskload_ps(plus, last) } else { _mm256_loadu_ps(plus) };
+                            _mm256_fmadd_ps(sum, scale, plus)
+                        }
+                        None => _mm256_mul_ps(sum, scale),
+                    };
+                    if is_cut {
                         _mm256_maskstore_ps(at, last, value);
                     } else {
-                        let value = if how.add {
-                            _mm256_fmadd_ps(sum, scale, _mm256_loadu_ps(at))
-                        } else {
-                            _mm256_mul_ps(sum, scale)
-                        };
                         _mm256_storeu_ps(at, value);
                     }
                 }

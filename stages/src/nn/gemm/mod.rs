@@ -20,7 +20,7 @@ use std::marker::PhantomData;
 use rayon::prelude::*;
 
 use super::cpu::{self, InstructionSet};
-use kernel::{Kernel, Left, Output, Right, Scalar};
+use kernel::{Kernel, Left, Place, Right, Scalar};
 use pack::Panels;
 
 /// Multiplications from which on threads share a product.
@@ -132,7 +132,8 @@ pub fn product_from(
     // SAFETY: `out` is borrowed mutably, so nothing else reads or writes it, and holds the result.
     #[allow(unsafe_code)]
     unsafe {
-        multiply(worth, out.as_mut_ptr(), stride, a, b, How { scale, add });
+        let out = Place { at: out.as_mut_ptr(), stride };
+        multiply(worth, out, a, b, How { scale, plus: add.then_some(out) });
     }
 }
 
@@ -146,28 +147,62 @@ pub fn new_product(worth: usize, a: Matrix, b: Matrix) -> Vec<f32> {
     // SAFETY: there is room for all rows, which have no gaps; what is not added to is written, all of it, and not read.
     #[allow(unsafe_code)]
     unsafe {
-        multiply(worth, out.as_mut_ptr(), b.columns, a, b, How { scale: 1.0, add: false });
+        let place = Place { at: out.as_mut_ptr(), stride: b.columns };
+        multiply(worth, place, a, b, How { scale: 1.0, plus: None });
         out.set_len(values);
     }
     out
 }
 
-/// What a block's sums are multiplied by, and whether they are added to the result.
+/// a bᵢ + cᵢ for each matrix bᵢ and row cᵢ of `factors`, side by side, row-major.
+///
+/// # Panics
+/// As [`new_product`]; a row whose length is not its matrix's number of columns.
+pub fn new_affine(worth: usize, a: Matrix, factors: &[(Matrix, &[f32])]) -> Vec<f32> {
+    let stride = factors.iter().map(|(b, _)| b.columns).sum();
+    let mut out = Vec::with_capacity(a.rows * stride);
+    let mut first = 0;
+    for &(b, c) in factors {
+        assert_eq!(b.columns, c.len(), "a row to add has another length than a product's rows");
+        let place = Place { at: out.as_mut_ptr(), stride }.from(0, first);
+        let plus = Place { at: c.as_ptr().cast_mut(), stride: 0 };
+        // SAFETY: there is room for all rows; each product writes all elements of its columns and reads none.
+        #[allow(unsafe_code)]
+        unsafe {
+            multiply(worth, place, a, b, How { scale: 1.0, plus: Some(plus) });
+        }
+        first += b.columns;
+    }
+    // SAFETY: the columns together are all of them.
+    #[allow(unsafe_code)]
+    unsafe {
+        out.set_len(a.rows * stride);
+    }
+    out
+}
+
+/// What a block's sums are multiplied by, and what those of the first block are added to.
 #[derive(Clone, Copy)]
 struct How {
     scale: f32,
-    add: bool,
+    plus: Option<Place>,
+}
+
+impl How {
+    /// The same from element (`row`, `column`) on.
+    fn from(self, row: usize, column: usize) -> Self {
+        Self { plus: self.plus.map(|plus| plus.from(row, column)), ..self }
+    }
 }
 
 /// The product into memory at `out`.
 ///
 /// # Safety
-/// All rows of the result fit at `out`, nothing else reads or writes them, and they hold values if `how.add`.
+/// All rows of the result fit at `out`, and nothing else reads or writes them; `how.plus` holds as many values.
 #[allow(unsafe_code)]
-unsafe fn multiply(worth: usize, out: *mut f32, stride: usize, a: Matrix, b: Matrix, how: How) {
+unsafe fn multiply(worth: usize, out: Place, a: Matrix, b: Matrix, how: How) {
     assert_eq!(a.columns, b.rows, "the inner dimensions of a product differ");
     assert!(a.data.len() >= a.end() && b.data.len() >= b.end(), "a product's factor is too short");
-    let out = Output { at: out, stride };
     let is_shared = a.rows * b.columns * a.columns >= worth;
     // SAFETY: only what the CPU supports is selected; the caller vouches for `out`.
     unsafe {
@@ -197,17 +232,16 @@ thread_local! {
 /// # Safety
 /// As [`multiply`]; the CPU supports the kernel's instructions; the factors hold their elements.
 #[allow(unsafe_code)]
-unsafe fn multiply_with<K: Kernel>(is_shared: bool, out: Output, a: Matrix, b: Matrix, how: How) {
+unsafe fn multiply_with<K: Kernel>(is_shared: bool, out: Place, a: Matrix, b: Matrix, how: How) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     if m == 0 || n == 0 {
         return;
     }
     if k == 0 {
-        for row in 0..m {
+        for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
             // SAFETY: the caller vouches for all rows.
-            let row = unsafe { std::slice::from_raw_parts_mut(out.from(row, 0).at, n) };
-            if !how.add {
-                row.fill(0.0);
+            unsafe {
+                *out.from(row, column).at = how.plus.map_or(0.0, |plus| *plus.from(row, column).at);
             }
         }
         return;
@@ -270,7 +304,7 @@ unsafe fn multiply_with<K: Kernel>(is_shared: bool, out: Output, a: Matrix, b: M
 
 /// A product, as its tasks know it.
 struct Task<'a, K> {
-    out: Output,
+    out: Place,
     a: Matrix<'a>,
     how: How,
     packs_a: bool,
@@ -292,7 +326,7 @@ impl<K: Kernel> Task<'_, K> {
         (top, rows): (usize, usize),
         (left, columns): (usize, usize),
     ) {
-        let how = How { add: self.how.add || first > 0, ..self.how };
+        let how = if first > 0 { How { plus: Some(self.out), ..self.how } } else { self.how };
         let bottom = top + rows;
         for top in (top..bottom).step_by(HEIGHT) {
             let rows = HEIGHT.min(bottom - top);
@@ -302,7 +336,10 @@ impl<K: Kernel> Task<'_, K> {
                 Left::in_place(self.a, first, top)
             };
             // SAFETY: the caller vouches for CPU, result and `right`; `a` holds these rows and steps.
-            unsafe { K::block(self.out.from(top, left), factor, right, (rows, columns, steps), how) };
+            unsafe {
+                let out = self.out.from(top, left);
+                K::block(out, factor, right, (rows, columns, steps), how.from(top, left));
+            };
         }
     }
 }
@@ -360,12 +397,33 @@ mod tests {
         value.unwrap_or(0.0)
     }
 
+    /// What a product is added to.
+    #[derive(Clone, Copy)]
+    enum Plus<'a> {
+        Nothing,
+        Result,
+        Row(&'a [f32]),
+    }
+
     /// The product by every kernel that this CPU can run.
     #[allow(unsafe_code, reason = "kernels are called past the choice between them")]
-    fn by_all(is_shared: bool, out: &[f32], stride: usize, a: Matrix, b: Matrix, how: How) -> Vec<Vec<f32>> {
+    fn by_all(
+        is_shared: bool,
+        out: &[f32],
+        stride: usize,
+        a: Matrix,
+        b: Matrix,
+        (scale, plus): (f32, Plus),
+    ) -> Vec<Vec<f32>> {
         let run = |set: InstructionSet| {
             let mut out = out.to_vec();
-            let place = Output { at: out.as_mut_ptr(), stride };
+            let place = Place { at: out.as_mut_ptr(), stride };
+            let plus = match plus {
+                Plus::Nothing => None,
+                Plus::Result => Some(place),
+                Plus::Row(row) => Some(Place { at: row.as_ptr().cast_mut(), stride: 0 }),
+            };
+            let how = How { scale, plus };
             // SAFETY: the CPU supports the kernel, and `out` has room for all rows.
             unsafe {
                 match set {
@@ -412,17 +470,25 @@ mod tests {
                 } else {
                     Matrix::new(&b, n, k, k + gap).t()
                 };
-                for (is_shared, add) in [(false, false), (true, true)] {
+                let bias = values(n, 29);
+                for (is_shared, plus) in
+                    [(false, Plus::Nothing), (true, Plus::Result), (true, Plus::Row(&bias))]
+                {
                     let scale = 0.3;
                     let before = vec![0.5f32; m * stride];
                     for (kernel, out) in
-                        by_all(is_shared, &before, stride, a, b, How { scale, add }).iter().enumerate()
+                        by_all(is_shared, &before, stride, a, b, (scale, plus)).iter().enumerate()
                     {
                         for (row, line) in out.chunks(stride).enumerate() {
                             assert_eq!(line[n..], [0.5; 3], "{m} x {n} x {k} wrote past its columns");
                             // Every element of a small one, some of a large one, the last always.
                             for column in (row % 5..n).step_by(n / 20 + 1).chain([n - 1]) {
-                                let value = expected(a, b, (row, column), scale, add.then_some(0.5));
+                                let before = match plus {
+                                    Plus::Nothing => None,
+                                    Plus::Result => Some(0.5),
+                                    Plus::Row(bias) => Some(bias[column]),
+                                };
+                                let value = expected(a, b, (row, column), scale, before);
                                 let found = line[column];
                                 assert!(
                                     value.to_bits() == found.to_bits(),
@@ -449,6 +515,15 @@ mod tests {
         assert_eq!(out, [19.0 + 52.0, 22.0 + 60.0, -1.0, 43.0 + 76.0, 50.0 + 88.0]);
         product(&mut out, 3, a, b.t(), 1.0, false);
         assert_eq!(out, [17.0, 23.0, -1.0, 39.0, 53.0]);
+    }
+
+    #[test]
+    fn products_of_one_matrix_lie_side_by_side_each_with_its_row_added() {
+        let (a, b) = ([1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]);
+        let (a, b) = (Matrix::new(&a, 2, 2, 2), Matrix::new(&b, 2, 2, 2));
+        let c = Matrix::new(&[1.0, -1.0], 2, 1, 1);
+        let expected = [0.5 - 1.0, 19.25, 22.5, 0.5 - 1.0, 43.25, 50.5];
+        assert_eq!(new_affine(0, a, &[(c, &[0.5]), (b, &[0.25, 0.5])]), expected);
     }
 
     #[test]
