@@ -105,14 +105,14 @@ fn pack(
         return;
     }
     match by {
-        // SAFETY: only what the CPU supports is handed in.
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: only what the CPU supports is handed in.
         #[allow(unsafe_code)]
         InstructionSet::Avx512 => unsafe {
             wide::pack_avx512(panels, b, (first, steps), (left, columns), width)
         },
-        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
         #[allow(unsafe_code)]
         InstructionSet::Avx2 => unsafe { wide::pack_avx2(panels, b, (first, steps), (left, columns), width) },
         _ => {
