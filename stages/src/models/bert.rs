@@ -8,12 +8,6 @@ use crate::nn::{
     ResidualNorm, Site, TextTables, TransformerLayer,
 };
 
-/// What a mask [B, S] of 1 and 0 adds to the scores of keys.
-pub fn key_bias(mask: &Tensor) -> Result<Tensor> {
-    // −10000 rather than −∞, as the original: added to a score it makes the probability exactly 0 in f32.
-    mask.affine(10_000.0, -10_000.0)
-}
-
 /// Rows of the tables of a text's embeddings, and their width.
 #[derive(Debug, Clone, Copy)]
 pub struct EmbeddingDims {

@@ -11,6 +11,8 @@ mod family;
 pub mod faster_rcnn;
 mod init;
 mod mode;
+#[cfg(test)]
+mod packing_tests;
 mod shape_inference;
 pub mod vilbert;
 pub mod visual_bert;

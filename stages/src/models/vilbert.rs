@@ -10,27 +10,27 @@ use candle_core::{Error, Result, Tensor};
 
 pub use config::Config;
 
-use super::bert::{Classifier, LayerSize, feed_forward, key_bias, layer, mask, text_tables};
+use super::bert::{Classifier, LayerSize, feed_forward, layer, mask, text_tables};
 use super::{Batch, Model, Parts};
 use crate::nn::{
-    Activation, Attention, Compute, Dense, DropoutAt, LayerNorm, Linear, Loader, ResidualNorm, Rows, Site,
-    TextTables, TransformerLayer, multiply,
+    Activation, Attention, Compute, Dense, DropoutAt, LayerNorm, Linear, Loader, ResidualNorm, Rows,
+    Sequences, Site, TextTables, TransformerLayer, multiply,
 };
 
 /// The hidden states of both streams.
 #[derive(Debug, Clone)]
 struct Streams {
-    /// [B, T, H].
+    /// Of the tokens [B, T, H], or of those that are not padding [.., H].
     text: Tensor,
-    /// [B, R, V].
+    /// Of the regions [B, R, V], or of those that are not padding [.., V].
     vision: Tensor,
 }
 
-/// What the masks of the streams [B, T] and [B, R] add to the scores of keys.
+/// Which tokens and regions are there.
 #[derive(Debug, Clone)]
-struct Biases {
-    text: Tensor,
-    vision: Tensor,
+struct StreamSequences {
+    text: Sequences,
+    vision: Sequences,
 }
 
 /// The model.
@@ -68,8 +68,8 @@ impl Vilbert {
         Ok(Self { embeddings, text, vision, co_attention, head: Head::load(config, loader, parts)? })
     }
 
-    /// The embedded streams, and what their masks add to scores.
-    fn embed(&self, batch: &Batch, dropout: Option<&DropoutAt>) -> Result<(Streams, Biases)> {
+    /// The embedded streams without padding, and what of them is there.
+    fn embed(&self, batch: &Batch, dropout: Option<&DropoutAt>) -> Result<(Streams, StreamSequences)> {
         let streams = self.embeddings.forward(batch, dropout)?;
         let (rows, tokens, _) = streams.text.dims3()?;
         let regions = streams.vision.dim(1)?;
@@ -79,41 +79,42 @@ impl Vilbert {
                 "a batch of {rows} × {tokens} tokens has regions of shape {vision:?} and a mask of shape {mask:?}"
             )));
         }
-        let bias = key_bias(&batch.mask)?;
-        let biases = Biases {
-            text: bias.narrow(1, 0, tokens)?.contiguous()?,
-            vision: bias.narrow(1, tokens, regions)?.contiguous()?,
-        };
-        Ok((streams, biases))
+        let compute = &self.embeddings.compute;
+        let part = |first, length| Sequences::new(compute, &batch.mask.narrow(1, first, length)?);
+        let sequences = StreamSequences { text: part(0, tokens)?, vision: part(tokens, regions)? };
+        let text = sequences.text.pack(compute, &streams.text)?;
+        let vision = sequences.vision.pack(compute, &streams.vision)?;
+        Ok((Streams { text, vision }, sequences))
     }
 
     /// `output` of what all layers make of the streams.
     fn encoder(
         &self,
         mut x: Streams,
-        biases: &Biases,
+        sequences: &StreamSequences,
         output: Output,
         dropout: Option<&DropoutAt>,
     ) -> Result<Streams> {
         let mut from = (0, 0);
         for (index, (layer, to)) in self.co_attention.iter().enumerate() {
-            x.text = run(&self.text[from.0..to.0], x.text, &biases.text, Rows::All, dropout)?;
-            x.vision = run(&self.vision[from.1..to.1], x.vision, &biases.vision, Rows::All, dropout)?;
+            x.text = run(&self.text[from.0..to.0], x.text, &sequences.text, Rows::All, dropout)?;
+            x.vision = run(&self.vision[from.1..to.1], x.vision, &sequences.vision, Rows::All, dropout)?;
             from = *to;
-            let text = layer.text.forward_to(&x.text, &x.vision, &biases.vision, dropout)?;
+            let (text, vision) = ((&x.text, &sequences.text), (&x.vision, &sequences.vision));
+            let text_to_vision = layer.text.forward_to(text, vision, dropout)?;
             // What only the regions go through from here on does not reach the text.
             if output == Output::FirstRows || index + 1 < self.co_attention.len() {
-                x.vision = layer.vision.forward_to(&x.vision, &x.text, &biases.text, dropout)?;
+                x.vision = layer.vision.forward_to(vision, text, dropout)?;
             }
-            x.text = text;
+            x.text = text_to_vision;
         }
         match output {
             Output::Text => {
-                x.text = run(&self.text[from.0..], x.text, &biases.text, Rows::All, dropout)?;
+                x.text = run(&self.text[from.0..], x.text, &sequences.text, Rows::All, dropout)?;
             }
             Output::FirstRows => {
-                x.text = run(&self.text[from.0..], x.text, &biases.text, Rows::First, dropout)?;
-                x.vision = run(&self.vision[from.1..], x.vision, &biases.vision, Rows::First, dropout)?;
+                x.text = run(&self.text[from.0..], x.text, &sequences.text, Rows::First, dropout)?;
+                x.vision = run(&self.vision[from.1..], x.vision, &sequences.vision, Rows::First, dropout)?;
             }
         }
         Ok(x)
@@ -131,13 +132,14 @@ enum Output {
 
 impl Model for Vilbert {
     fn encode(&self, batch: &Batch, dropout: Option<&DropoutAt>) -> Result<Tensor> {
-        let (streams, biases) = self.embed(batch, dropout)?;
-        Ok(self.encoder(streams, &biases, Output::Text, dropout)?.text)
+        let (streams, sequences) = self.embed(batch, dropout)?;
+        let text = self.encoder(streams, &sequences, Output::Text, dropout)?.text;
+        sequences.text.unpack(&self.embeddings.compute, &text)
     }
 
     fn logits(&self, batch: &Batch, dropout: Option<&DropoutAt>) -> Result<Tensor> {
-        let (streams, biases) = self.embed(batch, dropout)?;
-        let first = self.encoder(streams, &biases, Output::FirstRows, dropout)?;
+        let (streams, sequences) = self.embed(batch, dropout)?;
+        let first = self.encoder(streams, &sequences, Output::FirstRows, dropout)?;
         self.head.forward(&first, dropout)
     }
 }
@@ -146,13 +148,13 @@ impl Model for Vilbert {
 fn run(
     layers: &[TransformerLayer],
     mut x: Tensor,
-    bias: &Tensor,
+    sequences: &Sequences,
     rows: Rows,
     dropout: Option<&DropoutAt>,
 ) -> Result<Tensor> {
     let last = layers.len().saturating_sub(1);
     for (index, layer) in layers.iter().enumerate() {
-        x = layer.forward(&x, bias, if index == last { rows } else { Rows::All }, dropout)?;
+        x = layer.forward(&x, sequences, if index == last { rows } else { Rows::All }, dropout)?;
     }
     Ok(x)
 }

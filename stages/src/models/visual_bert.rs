@@ -9,10 +9,10 @@ use candle_core::{Error, Result, Tensor};
 
 pub use config::Config;
 
-use super::bert::{Classifier, key_bias, layer, mask, text_tables};
+use super::bert::{Classifier, layer, mask, text_tables};
 use super::{Batch, Model, Parts};
 use crate::nn::{
-    Activation, Compute, Dense, DropoutAt, LayerNorm, Loader, Param, Rows, Site, TextTables,
+    Activation, Compute, Dense, DropoutAt, LayerNorm, Loader, Param, Rows, Sequences, Site, TextTables,
     TransformerLayer, add_first_rows, concat,
 };
 
@@ -50,21 +50,19 @@ impl VisualBert {
 
     /// The encoder: [B, S, H], or [B, 1, H] of the first rows.
     fn encode_rows(&self, batch: &Batch, rows: Rows, dropout: Option<&DropoutAt>) -> Result<Tensor> {
-        let mut x = self.embeddings.forward(batch, dropout)?;
-        let (pictures, length, _) = x.dims3()?;
-        if batch.mask.dims() != [pictures, length] {
-            let found = batch.mask.dims();
-            return Err(Error::msg(format!(
-                "a batch of {pictures} × {length} has a mask of shape {found:?}"
-            )));
-        }
-        let bias = key_bias(&batch.mask)?;
+        let x = self.embeddings.forward(batch, dropout)?;
+        let compute = &self.embeddings.compute;
+        let sequences = Sequences::new(compute, &batch.mask)?;
+        let mut x = sequences.pack(compute, &x)?;
         let last = self.layers.len() - 1;
         for (index, layer) in self.layers.iter().enumerate() {
             let rows = if index == last { rows } else { Rows::All };
-            x = layer.forward(&x, &bias, rows, dropout)?;
+            x = layer.forward(&x, &sequences, rows, dropout)?;
         }
-        Ok(x)
+        match rows {
+            Rows::All => sequences.unpack(compute, &x),
+            Rows::First => Ok(x),
+        }
     }
 
     /// The head: from the first rows' hidden states [B, H] to class logits [B, 2].

@@ -1,12 +1,15 @@
 //! The attention part of a layer: projections to queries, keys and values, the weighted sums of values, the projection of their
 //! result, then [`ResidualNorm`]. Queries come from the sequence of keys and values or from another one.
 
+use std::sync::Arc;
+
 use candle_core::{Error, Result, Tensor};
 
-use super::backend::{AttentionShape, Backend, Columns, Projections};
+use super::backend::{AttentionShape, Backend, Columns, Projections, RowMask};
 use super::composed::Composed;
 use super::layer_norm::{ResidualNorm, SavedNorm};
 use super::op::{Forward, Locked, Op};
+use super::packing::{Packing, Sequences};
 use super::{DropoutAt, Linear, Mask, Param, Site};
 
 /// Which rows of a sequence a layer computes.
@@ -41,66 +44,65 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// What `rows` of `x` [B, S, H] attend to in `x`, and the shape of the result. `bias` [B, S] is added to every score of a key.
+    /// What `rows` of `x` attend to in `x`, and the shape of the result.
     ///
     /// # Errors
     /// Shapes that do not fit.
     pub(super) fn op(
         &self,
         x: &Tensor,
-        bias: &Tensor,
+        sequences: &Sequences,
         rows: Rows,
         dropout: Option<&DropoutAt>,
-    ) -> Result<(AttentionOp, [usize; 3])> {
-        let keys = x.dims3()?.1;
-        let (source, queries) = match rows {
-            Rows::All => (Source::Own, keys),
-            Rows::First => (Source::First, 1),
-        };
-        self.op_of(source, [x, x], queries, bias, dropout)
+    ) -> Result<(AttentionOp, Vec<usize>)> {
+        match rows {
+            Rows::All => self.op_of(Source::Own, (x, Some(sequences)), (x, sequences), dropout),
+            Rows::First => self.op_of(Source::First, (x, None), (x, sequences), dropout),
+        }
     }
 
-    /// What each row of `own` [B, Q, H] attends to in `other` [B, S, K], and the shape of the result. `bias` [B, S] is added to
-    /// every score of a key.
+    /// What each row of `own` attends to in `other`, and the shape of the result.
     ///
     /// # Errors
     /// Shapes that do not fit.
     pub(super) fn op_to(
         &self,
-        own: &Tensor,
-        other: &Tensor,
-        bias: &Tensor,
+        (own, queries): (&Tensor, &Sequences),
+        other: (&Tensor, &Sequences),
         dropout: Option<&DropoutAt>,
-    ) -> Result<(AttentionOp, [usize; 3])> {
-        self.op_of(Source::Other, [own, other], own.dims3()?.1, bias, dropout)
+    ) -> Result<(AttentionOp, Vec<usize>)> {
+        self.op_of(Source::Other, (own, Some(queries)), other, dropout)
     }
 
     fn op_of(
         &self,
         source: Source,
-        [own, read]: [&Tensor; 2],
-        queries: usize,
-        bias: &Tensor,
+        (own, queries): (&Tensor, Option<&Sequences>),
+        (read, keys): (&Tensor, &Sequences),
         dropout: Option<&DropoutAt>,
-    ) -> Result<(AttentionOp, [usize; 3])> {
-        let ((batch, _, width), keys) = (own.dims3()?, read.dims3()?.1);
-        let fits = width == self.query.inputs
-            && read.dims() == [batch, keys, self.key.inputs]
-            && bias.dims() == [batch, keys];
+    ) -> Result<(AttentionOp, Vec<usize>)> {
+        let batch = keys.batch;
+        let fits = keys.fits(read, self.key.inputs)
+            && queries.is_none_or(|queries| queries.batch == batch && queries.fits(own, self.query.inputs));
         if !fits {
-            let (own, read, bias) = (own.dims(), read.dims(), bias.dims());
+            let (own, read, bias) = (own.dims(), read.dims(), keys.bias.dims());
             return Err(Error::msg(format!("attention of {own:?} to {read:?} with a bias {bias:?}")));
         }
-        let (heads, width) = (self.heads, self.query.outputs / self.heads);
-        let result = [batch, queries, self.output.outputs];
+        let result = queries.map_or_else(
+            || vec![batch, 1, self.output.outputs],
+            |queries| queries.shape(self.output.outputs),
+        );
+        let length = queries.map_or(1, |queries| queries.length);
         let mask = |site: Site, elements: usize| dropout.map(|dropout| dropout.site(site).over(elements));
         let op = AttentionOp {
             layer: self.clone(),
             source,
-            shape: AttentionShape { batch, heads, width, queries, keys },
-            bias: bias.contiguous()?,
-            probabilities: mask(self.probabilities, batch * heads * queries * keys),
-            mask: mask(self.site, result.iter().product()),
+            batch,
+            queries: (length, queries.and_then(|queries| queries.packing.clone())),
+            keys: (keys.length, keys.packing.clone()),
+            bias: keys.bias.clone(),
+            probabilities: mask(self.probabilities, batch * self.heads * length * keys.length),
+            mask: mask(self.site, batch * length * self.output.outputs),
         };
         Ok((op, result))
     }
@@ -120,7 +122,12 @@ enum Source {
 pub(super) struct AttentionOp {
     layer: Attention,
     source: Source,
-    shape: AttentionShape,
+    /// Sequences.
+    batch: usize,
+    /// Positions of a sequence of queries, with padding, and which rows they are, where they are without.
+    queries: (usize, Option<Arc<Packing>>),
+    /// The same of keys.
+    keys: (usize, Option<Arc<Packing>>),
     bias: Tensor,
     probabilities: Option<Mask>,
     mask: Option<Mask>,
@@ -150,9 +157,32 @@ impl AttentionOp {
         needs_grad.contains(&true) || [query, key, value, output].into_iter().any(Linear::is_trained)
     }
 
-    /// Values of a sequence.
-    fn sequence(&self) -> usize {
-        self.shape.keys * self.layer.key.inputs
+    /// Values of the result, with padding.
+    pub(super) fn elements(&self) -> usize {
+        self.batch * self.queries.0 * self.layer.output.outputs
+    }
+
+    /// Which rows the result has, where it is without padding.
+    pub(super) fn packed_queries(&self) -> Option<Arc<Packing>> {
+        self.queries.1.clone()
+    }
+
+    fn shape(&self) -> AttentionShape<'_> {
+        let Attention { heads, query, .. } = &self.layer;
+        AttentionShape {
+            batch: self.batch,
+            heads: *heads,
+            width: query.outputs / heads,
+            queries: self.queries.0,
+            keys: self.keys.0,
+            packed_queries: self.queries.1.as_deref(),
+            packed_keys: self.keys.1.as_deref(),
+        }
+    }
+
+    /// The rows of the result.
+    fn rows(&self) -> RowMask<'_> {
+        RowMask { mask: self.mask, packing: self.queries.1.as_deref() }
     }
 
     /// The layers that read the sequence of keys and values, in the order of their results.
@@ -198,7 +228,7 @@ impl Op for AttentionOp {
     ) -> Forward<B, Saved<B>> {
         let (own, read) = (inputs[0], inputs[inputs.len() - 1]);
         let first = match self.source {
-            Source::First => Some(on.first_rows(own, self.sequence(), self.layer.query.inputs)?),
+            Source::First => Some(on.first_rows(own, self.shape(), self.layer.query.inputs)?),
             Source::Own | Source::Other => None,
         };
         let own = first.as_ref().map_or_else(|| on.reborrow(own), |first| on.view(first));
@@ -210,9 +240,9 @@ impl Op for AttentionOp {
         let of = self.projections(on.view(&together), query.as_ref().map(|query| on.view(query)));
         let goes_on = keep.is_some_and(|needs_grad| self.goes_on(needs_grad));
         let bias = Locked::new(&self.bias)?;
-        let (result, attended) = on.attend(self.shape, &of, bias.view(on)?, self.probabilities, goes_on)?;
+        let (result, attended) = on.attend(self.shape(), &of, bias.view(on)?, self.probabilities, goes_on)?;
         let x = on.linear(on.view(&result), &[&self.layer.output])?;
-        let (y, end) = self.layer.end.forward(on, x, self.mask, own, keep.is_some())?;
+        let (y, end) = self.layer.end.forward(on, x, self.rows(), own, keep.is_some())?;
         let projected = attended.map(|attended| Projected { together, query, first, attended, result });
         Ok((y, keep.map(|_| Saved { projected, end })))
     }
@@ -227,18 +257,18 @@ impl Op for AttentionOp {
     ) -> Result<Vec<Option<B::Buffer>>> {
         let nothing = || needs_grad.iter().map(|_| None).collect();
         let Saved { projected, end: Some(end) } = saved else { return Ok(nothing()) };
-        let grads = self.layer.end.backward(on, end, self.mask, grad)?;
+        let grads = self.layer.end.backward(on, end, self.rows(), grad)?;
         let Some(Projected { together, query, first, attended, result }) = projected else {
             return Ok(nothing());
         };
         let output = [&self.layer.output];
-        on.linear_gradients(on.view(&grads.product), on.view(&result), &output)?;
+        on.linear_gradients(on.view(&grads.product), on.view(&result), &output, self.rows().packing)?;
         let grad = on.finish(on.input_gradient(on.view(&grads.product), &output, None)?)?;
         let residual = grads.into_sum();
         let of = self.projections(on.view(&together), query.as_ref().map(|query| on.view(query)));
         let bias = Locked::new(&self.bias)?;
         let projections = on.attend_backward(
-            self.shape,
+            self.shape(),
             &of,
             bias.view(on)?,
             self.probabilities,
@@ -250,7 +280,7 @@ impl Op for AttentionOp {
         drop((grad, result, attended, together));
 
         let (own, read, layers) = (inputs[0], inputs[inputs.len() - 1], self.together());
-        on.linear_gradients(on.view(&projections.together), read, &layers)?;
+        on.linear_gradients(on.view(&projections.together), read, &layers, self.shape().packed_keys)?;
         let read_grad = |plus: Option<B::Buffer>| {
             on.finish(on.input_gradient(on.view(&projections.together), &layers, plus)?)
         };
@@ -258,7 +288,7 @@ impl Op for AttentionOp {
             return Ok(vec![if needs_grad[0] { Some(read_grad(Some(residual))?) } else { None }]);
         };
         let own = first.as_ref().map_or_else(|| on.reborrow(own), |first| on.view(first));
-        on.linear_gradients(on.view(query), own, &[&self.layer.query])?;
+        on.linear_gradients(on.view(query), own, &[&self.layer.query], self.rows().packing)?;
         let own_grad =
             || on.finish(on.input_gradient(on.view(query), &[&self.layer.query], Some(residual))?);
         if self.source == Source::Other {
@@ -269,12 +299,12 @@ impl Op for AttentionOp {
             return Ok(vec![None]);
         }
         let (mut x, first) = (read_grad(None)?, own_grad()?);
-        on.add_to_first_rows(&mut x, on.view(&first), self.sequence(), self.layer.query.inputs)?;
+        on.add_to_first_rows(&mut x, on.view(&first), self.shape(), self.layer.query.inputs)?;
         Ok(vec![Some(x)])
     }
 
     fn composed(&self, on: &Composed, inputs: &[Tensor]) -> Result<Tensor> {
-        let AttentionShape { batch, heads, width, queries, keys } = self.shape;
+        let AttentionShape { batch, heads, width, queries, keys, .. } = self.shape();
         let read = &inputs[inputs.len() - 1];
         let own = match self.source {
             Source::Own | Source::Other => inputs[0].clone(),

@@ -5,21 +5,33 @@
 
 use candle_core::{Result, Storage, Tensor};
 
+use super::packing::Packing;
 use super::{Activation, LayerNorm, Linear, Mask, Param};
 
 /// Sizes of multi-head attention.
 #[derive(Debug, Clone, Copy)]
-pub struct AttentionShape {
-    /// Rows of the batch.
+pub struct AttentionShape<'a> {
+    /// Sequences of the batch.
     pub batch: usize,
     /// Heads of a layer.
     pub heads: usize,
     /// Width of a head.
     pub width: usize,
-    /// Queries of a row of the batch.
+    /// Queries of a sequence, with padding.
     pub queries: usize,
-    /// Keys of a row of the batch.
+    /// Keys of a sequence, with padding.
     pub keys: usize,
+    /// Which rows the queries are, where they are without padding.
+    pub packed_queries: Option<&'a Packing>,
+    /// Which rows the keys are, where they are without padding.
+    pub packed_keys: Option<&'a Packing>,
+}
+
+impl AttentionShape<'_> {
+    /// The row of the first key of sequence `b`.
+    pub fn first_key(&self, b: usize) -> usize {
+        self.packed_keys.map_or(b * self.keys, |packing| packing.sequence(b).start)
+    }
 }
 
 /// Columns of a row-major matrix: the `first` of them, and how far apart rows begin.
@@ -67,11 +79,27 @@ pub type Normed<B> = (B, Option<Normal<B>>);
 
 /// What a LayerNorm normalises, given a product x: dropout(x), plus a residual.
 #[derive(Debug, Clone, Copy)]
-pub struct NormInput<V> {
-    /// Applied to the product.
-    pub mask: Option<Mask>,
+pub struct NormInput<'a, V> {
+    /// Dropout of the product, and which rows it has.
+    pub rows: RowMask<'a>,
     /// Added to what dropout leaves.
     pub residual: Option<V>,
+}
+
+/// Which rows a matrix has, and the dropout they are under.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RowMask<'a> {
+    /// Over the rows with padding.
+    pub mask: Option<Mask>,
+    /// Which rows they are, where they are without padding.
+    pub packing: Option<&'a Packing>,
+}
+
+impl RowMask<'_> {
+    /// The same rows without dropout.
+    pub fn unmasked(self) -> Self {
+        Self { mask: None, ..self }
+    }
 }
 
 /// Gradients of what a LayerNorm read.
@@ -161,8 +189,14 @@ pub trait Backend: Send + Sync + Sized + 'static {
         plus: Option<Self::Buffer>,
     ) -> Result<Self::Product<'static>>;
     /// Adds gᵢᵀ x to the gradients of the weights of `layers` and the sums of the rows of gᵢ to those of their biases, of
-    /// those that are trained.
-    fn linear_gradients(&self, grad: Self::View<'_>, x: Self::View<'_>, layers: &[&Linear]) -> Result<()>;
+    /// those that are trained. The rows are those of `packing`, if there is one.
+    fn linear_gradients(
+        &self,
+        grad: Self::View<'_>,
+        x: Self::View<'_>,
+        layers: &[&Linear],
+        packing: Option<&Packing>,
+    ) -> Result<()>;
     /// The whole result.
     fn finish(&self, product: Self::Product<'_>) -> Result<Self::Buffer>;
     /// Values as if they were the result of a product.
@@ -194,7 +228,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn norm(
         &self,
         x: Self::Product<'_>,
-        input: NormInput<Self::View<'_>>,
+        input: NormInput<'_, Self::View<'_>>,
         norm: &LayerNorm,
         keep: bool,
     ) -> Result<Normed<Self::Buffer>>;
@@ -203,7 +237,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn norm_apart(
         &self,
         x: Self::Product<'_>,
-        mask: Option<Mask>,
+        rows: RowMask<'_>,
         residual: Self::View<'_>,
         norm: &LayerNorm,
         keep: bool,
@@ -211,7 +245,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// What the norm returned: normal · weight + bias.
     fn norm_again(&self, normal: &Normal<Self::Buffer>, norm: &LayerNorm) -> Result<Self::Buffer>;
     /// With h = `grad` · weight, s the scale and n the normalised row: the gradient of the sum, s (h − mean(h) −
-    /// n mean(h n)) + `plus`, and the same under `mask`, that of the product. Adds the gradients of weight and bias
+    /// n mean(h n)) + `plus`, and the same under the mask of `rows`, that of the product. Adds the gradients of weight and bias
     /// where they are trained. The sum is returned where `keep_sum`.
     fn norm_backward(
         &self,
@@ -219,17 +253,18 @@ pub trait Backend: Send + Sync + Sized + 'static {
         normal: &Normal<Self::Buffer>,
         norm: &LayerNorm,
         plus: Option<Self::View<'_>>,
-        mask: Option<Mask>,
+        rows: RowMask<'_>,
         keep_sum: bool,
     ) -> Result<NormGradients<Self::Buffer>>;
 
     // Attention.
 
     /// softmax(q kᵀ / √width + bias), dropped out, times v, for each head: [batch · queries, heads · width]. `bias`
-    /// [batch, keys] is added to every score of a key; `mask` is laid out as [batch, heads, queries, keys].
+    /// [batch, keys] is added to every score of a key; `mask` is laid out as [batch, heads, queries, keys]. Where queries or keys
+    /// are without padding there are fewer rows than batch · queries or batch · keys; bias and mask have padding all the same.
     fn attend(
         &self,
-        shape: AttentionShape,
+        shape: AttentionShape<'_>,
         of: &Projections<Self::View<'_>>,
         bias: Self::View<'_>,
         mask: Option<Mask>,
@@ -240,7 +275,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     #[allow(clippy::too_many_arguments, reason = "what the pass reads")]
     fn attend_backward(
         &self,
-        shape: AttentionShape,
+        shape: AttentionShape<'_>,
         of: &Projections<Self::View<'_>>,
         bias: Self::View<'_>,
         mask: Option<Mask>,
@@ -264,14 +299,14 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn concat(&self, a: Self::View<'_>, b: Self::View<'_>, sizes: (usize, usize)) -> Result<Self::Buffer>;
     /// The inverse of [`Backend::concat`].
     fn split(&self, x: Self::View<'_>, sizes: (usize, usize)) -> Result<(Self::Buffer, Self::Buffer)>;
-    /// The first `width` values of each `length` of them: row 0 of each of the batch.
-    fn first_rows(&self, x: Self::View<'_>, length: usize, width: usize) -> Result<Self::Buffer>;
+    /// The first row of each sequence of keys of `x` [.., width].
+    fn first_rows(&self, x: Self::View<'_>, shape: AttentionShape<'_>, width: usize) -> Result<Self::Buffer>;
     /// Adds `rows` to where [`Backend::first_rows`] read them.
     fn add_to_first_rows(
         &self,
         x: &mut Self::Buffer,
         rows: Self::View<'_>,
-        length: usize,
+        shape: AttentionShape<'_>,
         width: usize,
     ) -> Result<()>;
     /// The rows of `x` [.., width] at `places`.

@@ -18,6 +18,8 @@ pub struct Compute(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) engine: Engine,
+    /// Whether layers take sequences without their padding.
+    packs: bool,
     /// One element. Every node depends on it, so that candle records nodes whose inputs need no gradient but whose parameters do.
     pub(super) root: Tensor,
 }
@@ -68,9 +70,23 @@ impl Compute {
         Self::new(Engine::Gpu(gpu), device)
     }
 
+    /// The CPU's passes over padded sequences: what leaving out the padding is compared with.
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(test)]
+    pub fn padded(precision: Precision) -> Result<Self> {
+        Self::with_packing(Engine::Cpu(Cpu { precision }), false, &Device::Cpu)
+    }
+
     fn new(engine: Engine, device: &Device) -> Result<Self> {
+        let packs = matches!(engine, Engine::Cpu(_));
+        Self::with_packing(engine, packs, device)
+    }
+
+    fn with_packing(engine: Engine, packs: bool, device: &Device) -> Result<Self> {
         let root = Var::zeros(1, candle_core::DType::F32, device)?.into_inner();
-        Ok(Self(Arc::new(Inner { engine, root })))
+        Ok(Self(Arc::new(Inner { engine, packs, root })))
     }
 
     /// The sum of the values of `tensors`, in host memory: waits for the device.
@@ -88,6 +104,11 @@ impl Compute {
     /// Only if the device fails.
     pub fn gradient(&self, param: &Param) -> Result<Option<Tensor>> {
         self.run(ReadGradient(param))
+    }
+
+    /// Whether layers take sequences without their padding.
+    pub(super) fn packs(&self) -> bool {
+        self.0.packs
     }
 
     /// Calls `job` with the backend.

@@ -5,6 +5,7 @@
 
 use candle_core::{Error, Result, Tensor};
 
+use super::backend::RowMask;
 use super::cpu::per_instruction_set;
 
 /// Dropout of a training run.
@@ -127,6 +128,28 @@ per_instruction_set! {
     pub fn scale(mask: &Mask, first: usize, x: &mut [f32]) {
         for (i, x) in x.iter_mut().enumerate() {
             *x *= mask.factor((first + i) as u32);
+        }
+    }
+}
+
+per_instruction_set! {
+    /// `factors` ← what the elements from `first` on are multiplied by.
+    pub fn factors(mask: &Mask, first: usize, factors: &mut [f32]) {
+        for (i, factor) in factors.iter_mut().enumerate() {
+            *factor = mask.factor((first + i) as u32);
+        }
+    }
+}
+
+/// Rows of `width` values, from row `first` of those of `rows` on, under their mask.
+pub fn scale_rows(rows: RowMask<'_>, first: usize, width: usize, x: &mut [f32]) {
+    let Some(mask) = &rows.mask else { return };
+    match rows.packing {
+        None => scale(mask, first * width, x),
+        Some(packing) => {
+            for (row, x) in (first..).zip(x.chunks_exact_mut(width)) {
+                scale(mask, packing.place(row) * width, x);
+            }
         }
     }
 }

@@ -204,6 +204,50 @@ impl Op for SelectOp {
     }
 }
 
+/// `x` [n, H] as the rows at `places`, u32 `[n]`, all distinct, of `rows` rows, the others zeros: [rows, H].
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn scatter_rows(compute: &Compute, x: &Tensor, places: &Tensor, rows: usize) -> Result<Tensor> {
+    let width = x.dim(1)?;
+    compute.apply(ScatterOp { places: places.clone(), rows, width }, &[x], &[rows, width])
+}
+
+struct ScatterOp {
+    places: Tensor,
+    rows: usize,
+    width: usize,
+}
+
+impl Op for ScatterOp {
+    type Saved<B: Backend> = ();
+
+    fn params(&self) -> Vec<&Param> {
+        Vec::new()
+    }
+
+    fn forward<B: Backend>(&self, on: &B, inputs: &[B::View<'_>], keep: Option<&[bool]>) -> Forward<B, ()> {
+        let y = on.scatter_rows(inputs[0], &self.places, self.width, self.rows * self.width)?;
+        Ok((y, keep.map(|_| ())))
+    }
+
+    fn backward<B: Backend>(
+        &self,
+        on: &B,
+        _: &[B::View<'_>],
+        (): (),
+        grad: B::View<'_>,
+        _: &[bool],
+    ) -> Result<Vec<Option<B::Buffer>>> {
+        Ok(vec![Some(on.select_rows(grad, &self.places, self.width)?)])
+    }
+
+    fn composed(&self, _: &Composed, inputs: &[Tensor]) -> Result<Tensor> {
+        let x = &inputs[0];
+        Tensor::zeros((self.rows, self.width), x.dtype(), x.device())?.index_add(&self.places, x, 0)
+    }
+}
+
 /// `a` · `b` of one shape, under `mask`.
 ///
 /// # Errors

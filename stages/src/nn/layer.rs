@@ -7,6 +7,7 @@ use super::attention::{Attention, AttentionOp, Rows};
 use super::chain::Chain;
 use super::compute::Compute;
 use super::feed_forward::FeedForward;
+use super::packing::Sequences;
 
 /// A layer with the LayerNorm after each residual sum, as in BERT.
 #[derive(Debug, Clone)]
@@ -20,42 +21,40 @@ pub struct TransformerLayer {
 }
 
 impl TransformerLayer {
-    /// Of `x` [B, S, H], which attends to itself, the rows `rows`: [B, S, H] or [B, 1, H]. `bias` [B, S] is added to every score of
-    /// a key.
+    /// Of `x`, whose rows `sequences` describe and which attends to itself, the rows `rows`: shaped as `x`, or [B, 1, H].
     ///
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward(
         &self,
         x: &Tensor,
-        bias: &Tensor,
+        sequences: &Sequences,
         rows: Rows,
         dropout: Option<&DropoutAt>,
     ) -> Result<Tensor> {
-        self.apply(self.attention.op(x, bias, rows, dropout)?, &[x], dropout)
+        self.apply(self.attention.op(x, sequences, rows, dropout)?, &[x], dropout)
     }
 
-    /// `own` [B, Q, H], which attends to `other` [B, S, K], whose keys have the `bias` [B, S]: [B, Q, H].
+    /// `own`, which attends to `other`, each with what describes its rows: shaped as `own`.
     ///
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward_to(
         &self,
-        own: &Tensor,
-        other: &Tensor,
-        bias: &Tensor,
+        own: (&Tensor, &Sequences),
+        other: (&Tensor, &Sequences),
         dropout: Option<&DropoutAt>,
     ) -> Result<Tensor> {
-        self.apply(self.attention.op_to(own, other, bias, dropout)?, &[own, other], dropout)
+        self.apply(self.attention.op_to(own, other, dropout)?, &[own.0, other.0], dropout)
     }
 
     fn apply(
         &self,
-        (first, shape): (AttentionOp, [usize; 3]),
+        (first, shape): (AttentionOp, Vec<usize>),
         inputs: &[&Tensor],
         dropout: Option<&DropoutAt>,
     ) -> Result<Tensor> {
-        let second = self.feed_forward.op(shape.iter().product(), dropout);
+        let second = self.feed_forward.op(first.elements(), first.packed_queries(), dropout);
         self.compute.apply(Chain { first, second }, inputs, &shape)
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Error, Result, Tensor};
 
-use super::backend::{Backend, NormGradients, NormInput, Normal};
+use super::backend::{Backend, NormGradients, NormInput, Normal, RowMask};
 use super::composed::Composed;
 use super::compute::Compute;
 use super::op::{Forward, Op};
@@ -66,7 +66,7 @@ impl Op for NormOp {
         inputs: &[B::View<'_>],
         keep: Option<&[bool]>,
     ) -> Forward<B, Self::Saved<B>> {
-        let input = NormInput { mask: None, residual: inputs.get(1).copied() };
+        let input = NormInput { rows: RowMask::default(), residual: inputs.get(1).copied() };
         let (mut y, normal) = on.norm(on.as_product(inputs[0])?, input, &self.norm, keep.is_some())?;
         if let Some(mask) = self.mask {
             on.dropout(&mut y, mask)?;
@@ -87,7 +87,9 @@ impl Op for NormOp {
         if let Some(mask) = self.mask {
             on.dropout(&mut grad, mask)?;
         }
-        let sum = on.norm_backward(on.product_of(grad), &normal, &self.norm, None, None, false)?.product;
+        let sum = on
+            .norm_backward(on.product_of(grad), &normal, &self.norm, None, RowMask::default(), false)?
+            .product;
         let first = if needs_grad.len() > 1 { Some(on.copy(on.view(&sum))?) } else { None };
         Ok(first
             .into_iter()
@@ -155,19 +157,19 @@ impl ResidualNorm {
         &self,
         on: &B,
         x: B::Product<'_>,
-        mask: Option<Mask>,
+        rows: RowMask<'_>,
         residual: B::View<'_>,
         keep: bool,
     ) -> Forward<B, SavedNorm<B::Buffer>> {
         let Some(Adapter { down, up }) = &self.adapter else {
-            let input = NormInput { mask, residual: Some(residual) };
+            let input = NormInput { rows, residual: Some(residual) };
             let (y, normal) = on.norm(x, input, &self.norm, keep)?;
             return Ok((y, normal.map(|normal| SavedNorm { normal, adapter: None })));
         };
-        let (read, sum, first) = on.norm_apart(x, mask, residual, &self.norm, keep)?;
+        let (read, sum, first) = on.norm_apart(x, rows, residual, &self.norm, keep)?;
         let (inner, before) = on.activate(on.linear(on.view(&read), &[down])?, Activation::Relu, keep)?;
         let change = on.linear(on.view(&inner), &[up])?;
-        let input = NormInput { mask: None, residual: Some(on.view(&sum)) };
+        let input = NormInput { rows: rows.unmasked(), residual: Some(on.view(&sum)) };
         let (y, normal) = on.norm(change, input, &self.norm, keep)?;
         if !keep {
             return Ok((y, None));
@@ -186,27 +188,27 @@ impl ResidualNorm {
         &self,
         on: &B,
         saved: SavedNorm<B::Buffer>,
-        mask: Option<Mask>,
+        rows: RowMask<'_>,
         grad: B::View<'_>,
     ) -> Result<NormGradients<B::Buffer>> {
         let grad = on.as_product(grad)?;
         let (Some(Adapter { down, up }), Some(saved_adapter)) = (&self.adapter, saved.adapter) else {
-            return on.norm_backward(grad, &saved.normal, &self.norm, None, mask, true);
+            return on.norm_backward(grad, &saved.normal, &self.norm, None, rows, true);
         };
         let SavedAdapter { normal, before } = saved_adapter;
-        let sum = on.norm_backward(grad, &saved.normal, &self.norm, None, None, false)?.product;
+        let sum = on.norm_backward(grad, &saved.normal, &self.norm, None, rows.unmasked(), false)?.product;
         drop(saved.normal);
         let grad = on.input_gradient(on.view(&sum), &[up], None)?;
         let (grad, inner) = on.activate_backward(grad, before, Activation::Relu, up.is_trained())?;
         if let Some(inner) = inner {
-            on.linear_gradients(on.view(&sum), on.view(&inner), &[up])?;
+            on.linear_gradients(on.view(&sum), on.view(&inner), &[up], rows.packing)?;
         }
         if down.is_trained() {
             let read = on.norm_again(&normal, &self.norm)?;
-            on.linear_gradients(on.view(&grad), on.view(&read), &[down])?;
+            on.linear_gradients(on.view(&grad), on.view(&read), &[down], rows.packing)?;
         }
         let grad = on.input_gradient_of(grad, &[down], None)?;
-        let product = on.norm_backward(grad, &normal, &self.norm, Some(on.view(&sum)), mask, false)?.product;
+        let product = on.norm_backward(grad, &normal, &self.norm, Some(on.view(&sum)), rows, false)?.product;
         Ok(NormGradients { product, sum: Some(sum) })
     }
 

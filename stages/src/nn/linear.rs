@@ -2,7 +2,7 @@
 
 use candle_core::{Error, Result, Tensor};
 
-use super::backend::{Backend, NormInput, Normal};
+use super::backend::{Backend, NormInput, Normal, RowMask};
 use super::composed::Composed;
 use super::compute::Compute;
 use super::op::{Forward, Op};
@@ -119,7 +119,7 @@ impl Op for DenseOp {
         };
         let mut normal = None;
         if let Some(norm) = &self.norm {
-            let input = NormInput { mask: None, residual: None };
+            let input = NormInput { rows: RowMask::default(), residual: None };
             (y, normal) = on.norm(on.product_of(y), input, norm, keep.is_some())?;
         }
         if let Some(mask) = self.mask {
@@ -142,13 +142,13 @@ impl Op for DenseOp {
         }
         if let (Some(norm), Some(normal)) = (&self.norm, &saved.normal) {
             let product = on.product_of(grad);
-            grad = on.norm_backward(product, normal, norm, None, None, false)?.product;
+            grad = on.norm_backward(product, normal, norm, None, RowMask::default(), false)?.product;
         }
         if let (Some(activation), Some(before)) = (self.activation, saved.before) {
             let product = on.product_of(grad);
             grad = on.activate_backward(product, before, activation, false)?.0;
         }
-        on.linear_gradients(on.view(&grad), inputs[0], &[&self.linear])?;
+        on.linear_gradients(on.view(&grad), inputs[0], &[&self.linear], None)?;
         if !needs_grad[0] {
             return Ok(vec![None]);
         }

@@ -221,10 +221,19 @@ fn layer_reads(prefix: &str, has_adapter: bool) -> Vec<String> {
     reads.chain(end_reads(has_adapter).into_iter().map(str::to_owned)).collect()
 }
 
-/// Of the second row of the batch the last two of `keys` are padding.
-fn padding(keys: usize) -> Tensor {
-    let row = |masked: usize| (0..keys).map(move |key| if key + masked < keys { 0f32 } else { -10_000.0 });
-    Tensor::from_iter(row(0).chain(row(2)), &DEVICE).unwrap().reshape((2, keys)).unwrap()
+/// Two sequences, of the second of which the last two of `length` positions are padding.
+fn sequences(compute: &Compute, length: usize) -> Sequences {
+    let row = |masked: usize| (0..length).map(move |at| if at + masked < length { 1f32 } else { 0.0 });
+    let mask = Tensor::from_iter(row(0).chain(row(2)), &DEVICE).unwrap().reshape((2, length)).unwrap();
+    Sequences::new(compute, &mask).unwrap()
+}
+
+/// The rows of `x`, as layers return it, that are not padding of [`sequences`].
+fn without_padding(compute: &Compute, sequences: &Sequences, x: &Tensor) -> Result<Tensor> {
+    let x = sequences.unpack(compute, x)?;
+    let rows = x.dim(1)? as u32;
+    let places: Vec<u32> = (0..2 * rows - 2).collect();
+    select_rows(compute, &x.flatten(0, 1)?, &Tensor::new(places, &DEVICE)?)
 }
 
 #[test]
@@ -239,9 +248,14 @@ fn a_layer_that_attends_to_itself() {
     for (adapters, dropout) in cases {
         for rows in [Rows::All, Rows::First] {
             let layer = |params: &ParamStore| {
-                let layer = layer(params, "", adapters)?;
-                let found = layer.forward(&input(params, "x")?, &padding(5), rows, dropout.as_ref())?;
-                assert_eq!(found.dims(), [2, if rows == Rows::All { 5 } else { 1 }, 18]);
+                let (layer, compute) = (layer(params, "", adapters)?, params.compute());
+                let sequences = sequences(compute, 5);
+                let x = sequences.pack(compute, &input(params, "x")?)?;
+                let found = layer.forward(&x, &sequences, rows, dropout.as_ref())?;
+                if rows == Rows::All {
+                    return without_padding(compute, &sequences, &found);
+                }
+                assert_eq!(found.dims(), [2, 1, 18]);
                 Ok(found)
             };
             let reads = layer_reads("", adapters.contains(&true));
@@ -254,8 +268,12 @@ fn a_layer_that_attends_to_itself() {
 fn a_layer_that_attends_to_another_sequence_of_another_width() {
     for dropout in [None, Some(dropout())] {
         let layer = |params: &ParamStore| {
-            let layer = layer(params, "other.", [false; 2])?;
-            layer.forward_to(&input(params, "x")?, &input(params, "z")?, &padding(4), dropout.as_ref())
+            let (layer, compute) = (layer(params, "other.", [false; 2])?, params.compute());
+            let (own, other) = (sequences(compute, 5), sequences(compute, 4));
+            let x = own.pack(compute, &input(params, "x")?)?;
+            let z = other.pack(compute, &input(params, "z")?)?;
+            let found = layer.forward_to((&x, &own), (&z, &other), dropout.as_ref())?;
+            without_padding(compute, &own, &found)
         };
         let reads = layer_reads("other.", false);
         check(layer, &["x", "z"], &reads.iter().map(String::as_str).collect::<Vec<_>>());
@@ -279,9 +297,19 @@ fn embeddings() {
     let joined = |params: &ParamStore| concat(params.compute(), &input(params, "x")?, &input(params, "y")?);
     check(joined, &["x", "y"], &[]);
     let places = Tensor::new(&[7u32, 0, 4], &DEVICE).unwrap();
+    let six = Tensor::new(&[8u32, 0, 4, 1, 7, 3], &DEVICE).unwrap();
     let selected =
         |params: &ParamStore| select_rows(params.compute(), &input(params, "x")?.flatten(0, 1)?, &places);
     check(selected, &["x"], &[]);
+    let scattered = |params: &ParamStore| {
+        embeddings::scatter_rows(
+            params.compute(),
+            &input(params, "x")?.narrow(1, 0, 3)?.flatten(0, 1)?,
+            &six,
+            9,
+        )
+    };
+    check(scattered, &["x"], &[]);
     for mask in [None, Some(mask())] {
         let product = |params: &ParamStore| {
             multiply(params.compute(), &input(params, "x")?, &input(params, "y")?, mask)
@@ -300,12 +328,16 @@ fn tensors_that_do_not_fit_are_refused() {
         let norm = norm(&params).unwrap();
         assert!(norm.forward(&compute, &wide, None, None).is_err());
         assert!(norm.forward(&compute, &x, Some(&wide), None).is_err());
-        let layer = layer(&params, "", [false; 2]).unwrap();
-        assert!(layer.forward(&x, &padding(4), Rows::All, None).is_err());
-        assert!(layer.forward(&wide, &padding(5), Rows::All, None).is_err());
-        assert!(layer.forward_to(&x, &wide, &padding(5), None).is_err());
         assert!(concat(&compute, &x, &wide).is_err());
         assert!(multiply(&compute, &x, &wide, None).is_err());
         assert!(add_first_rows(&compute, &wide, &[params.get("types").unwrap()]).is_err());
+        let layer = layer(&params, "", [false; 2]).unwrap();
+        let (four, five) = (sequences(&compute, 4), sequences(&compute, 5));
+        assert!(four.pack(&compute, &x).is_err());
+        let (x, wide) = (five.pack(&compute, &x).unwrap(), five.pack(&compute, &wide).unwrap());
+        assert!(layer.forward(&x, &four, Rows::All, None).is_err());
+        assert!(layer.forward(&wide, &five, Rows::All, None).is_err());
+        assert!(layer.forward_to((&x, &five), (&wide, &five), None).is_err());
+        assert!(layer.forward_to((&x, &four), (&x, &five), None).is_err());
     }
 }

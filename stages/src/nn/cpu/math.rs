@@ -97,6 +97,12 @@ pub fn largest(x: &[f32]) -> f32 {
 /// `x` ← softmax(`x`) for one row; returns Σ exp(x − max).
 #[inline(always)]
 pub fn softmax(x: &mut [f32]) -> f32 {
+    softmax_by(x, |x| sum(x))
+}
+
+/// The same, `sum` adding up what is exp(x − max).
+#[inline(always)]
+pub fn softmax_by(x: &mut [f32], sum: impl FnOnce(&[f32]) -> f32) -> f32 {
     let max = largest(x);
     for x in x.iter_mut() {
         *x = exp(*x - max);

@@ -23,8 +23,9 @@ pub use softmax::softmax_rows;
 
 use super::backend::{
     AdamWSlot, AttentionShape, Backend, Memory, NormGradients, NormInput, Normal, Normed,
-    ProjectionGradients, Projections, TextTables,
+    ProjectionGradients, Projections, RowMask, TextTables,
 };
+use super::packing::Packing;
 use super::{Activation, LayerNorm, Linear, Mask, Param, Precision};
 
 /// The backend of host memory.
@@ -152,8 +153,14 @@ impl Backend for Cpu {
         products::input_gradient(self, &grad, layers, plus)
     }
 
-    fn linear_gradients(&self, grad: &[f32], x: &[f32], layers: &[&Linear]) -> Result<()> {
-        products::linear_gradients(self, grad, x, layers)
+    fn linear_gradients(
+        &self,
+        grad: &[f32],
+        x: &[f32],
+        layers: &[&Linear],
+        packing: Option<&Packing>,
+    ) -> Result<()> {
+        products::linear_gradients(self, grad, x, layers, packing)
     }
 
     fn finish(&self, product: Vec<f32>) -> Result<Vec<f32>> {
@@ -191,7 +198,7 @@ impl Backend for Cpu {
     fn norm(
         &self,
         x: Vec<f32>,
-        input: NormInput<&[f32]>,
+        input: NormInput<'_, &[f32]>,
         norm: &LayerNorm,
         keep: bool,
     ) -> Result<Normed<Vec<f32>>> {
@@ -201,12 +208,12 @@ impl Backend for Cpu {
     fn norm_apart(
         &self,
         x: Vec<f32>,
-        mask: Option<Mask>,
+        rows: RowMask<'_>,
         residual: &[f32],
         norm: &LayerNorm,
         keep: bool,
     ) -> Result<(Vec<f32>, Vec<f32>, Option<Normal<Vec<f32>>>)> {
-        norm::apart(x, mask, residual, norm, keep)
+        norm::apart(x, rows, residual, norm, keep)
     }
 
     fn norm_again(&self, normal: &Normal<Vec<f32>>, norm: &LayerNorm) -> Result<Vec<f32>> {
@@ -219,27 +226,26 @@ impl Backend for Cpu {
         normal: &Normal<Vec<f32>>,
         norm: &LayerNorm,
         plus: Option<&[f32]>,
-        mask: Option<Mask>,
+        rows: RowMask<'_>,
         keep_sum: bool,
     ) -> Result<NormGradients<Vec<f32>>> {
-        norm::backward(self, grad, normal, norm, plus, mask, keep_sum)
+        norm::backward(self, grad, normal, norm, plus, rows, keep_sum)
     }
 
     fn attend(
         &self,
-        shape: AttentionShape,
+        shape: AttentionShape<'_>,
         of: &Projections<&[f32]>,
         bias: &[f32],
         mask: Option<Mask>,
         keep: bool,
     ) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
-        let (result, probabilities) = attention::Attention { on: self, shape, of: *of, mask }.forward(bias);
-        Ok((result, keep.then_some(probabilities)))
+        Ok(attention::Attention { on: self, shape, of: *of, mask }.forward(bias, keep))
     }
 
     fn attend_backward(
         &self,
-        shape: AttentionShape,
+        shape: AttentionShape<'_>,
         of: &Projections<&[f32]>,
         _bias: &[f32],
         mask: Option<Mask>,
@@ -277,12 +283,20 @@ impl Backend for Cpu {
         Ok((a.concat(), b.concat()))
     }
 
-    fn first_rows(&self, x: &[f32], length: usize, width: usize) -> Result<Vec<f32>> {
-        Ok(x.chunks_exact(length).map(|rows| &rows[..width]).collect::<Vec<_>>().concat())
+    fn first_rows(&self, x: &[f32], shape: AttentionShape<'_>, width: usize) -> Result<Vec<f32>> {
+        let rows = (0..shape.batch).map(|b| &x[shape.first_key(b) * width..][..width]);
+        Ok(rows.collect::<Vec<_>>().concat())
     }
 
-    fn add_to_first_rows(&self, x: &mut Vec<f32>, rows: &[f32], length: usize, width: usize) -> Result<()> {
-        for (x, row) in x.chunks_exact_mut(length).zip(rows.chunks_exact(width)) {
+    fn add_to_first_rows(
+        &self,
+        x: &mut Vec<f32>,
+        rows: &[f32],
+        shape: AttentionShape<'_>,
+        width: usize,
+    ) -> Result<()> {
+        for (b, row) in rows.chunks_exact(width).enumerate() {
+            let x = &mut x[shape.first_key(b) * width..][..width];
             x.iter_mut().zip(row).for_each(|(x, row)| *x += row);
         }
         Ok(())

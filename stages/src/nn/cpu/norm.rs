@@ -6,13 +6,14 @@ use super::instruction_set::per_instruction_set;
 use super::math::{dot, sum};
 use super::products::replace_or_add;
 use super::{Cpu, Values, parallel};
-use crate::nn::backend::{NormGradients, NormInput, Normal, Normed};
-use crate::nn::{LayerNorm, Mask, dropout};
+use crate::nn::backend::{NormGradients, NormInput, Normal, Normed, RowMask};
+use crate::nn::packing::Packing;
+use crate::nn::{LayerNorm, dropout};
 
 /// LayerNorm(dropout(x) + residual), and what the backward pass needs where `keep`.
 pub fn forward(
     x: Vec<f32>,
-    NormInput { mask, residual }: NormInput<&[f32]>,
+    NormInput { rows: which, residual }: NormInput<'_, &[f32]>,
     norm: &LayerNorm,
     keep: bool,
 ) -> Result<Normed<Vec<f32>>> {
@@ -22,9 +23,7 @@ pub fn forward(
     let mut scale = vec![0f32; rows.len() / size];
     parallel::rows2(&mut rows, size, &mut scale, 1, |first, rows, scale| {
         let start = first * size;
-        if let Some(mask) = &mask {
-            dropout::scale(mask, start, rows);
-        }
+        dropout::scale_rows(which, first, size, rows);
         let residual = residual.map_or(&[][..], |residual| &residual[start..start + rows.len()]);
         normalise(rows, residual, scale, size, norm.eps as f32);
         if !keep {
@@ -42,16 +41,16 @@ pub fn forward(
 #[allow(clippy::type_complexity, reason = "three results of one pass")]
 pub fn apart(
     mut x: Vec<f32>,
-    mask: Option<Mask>,
+    rows: RowMask<'_>,
     residual: &[f32],
     norm: &LayerNorm,
     keep: bool,
 ) -> Result<(Vec<f32>, Vec<f32>, Option<Normal<Vec<f32>>>)> {
-    if let Some(mask) = &mask {
-        parallel::rows(&mut x, 1, |first, x| dropout::scale(mask, first, x));
+    if rows.mask.is_some() {
+        parallel::rows(&mut x, norm.size, |first, x| dropout::scale_rows(rows, first, norm.size, x));
     }
     let sum = parallel::copied(residual, 1, |first, sum| add(sum, &x[first..][..sum.len()]));
-    let (y, normal) = forward(x, NormInput { mask: None, residual: None }, norm, keep)?;
+    let (y, normal) = forward(x, NormInput { rows: rows.unmasked(), residual: None }, norm, keep)?;
     Ok((y, sum, normal))
 }
 
@@ -68,10 +67,10 @@ pub fn backward(
     normal: &Normal<Vec<f32>>,
     norm: &LayerNorm,
     plus: Option<&[f32]>,
-    mask: Option<Mask>,
+    rows: RowMask<'_>,
     keep_sum: bool,
 ) -> Result<NormGradients<Vec<f32>>> {
-    parameter_gradients(on, &grad, normal, norm)?;
+    parameter_gradients(on, &grad, normal, norm, rows.packing)?;
     let (weight, size) = (Values::lock(norm.weight.value())?, norm.size);
     let mut sum = grad;
     parallel::rows(&mut sum, size, |first, grad| {
@@ -81,8 +80,10 @@ pub fn backward(
             add(grad, &plus[range]);
         }
     });
-    let Some(mask) = mask else { return Ok(NormGradients { product: sum, sum: None }) };
-    let drop = |first: usize, grad: &mut [f32]| dropout::scale(&mask, first * size, grad);
+    if rows.mask.is_none() {
+        return Ok(NormGradients { product: sum, sum: None });
+    }
+    let drop = |first: usize, grad: &mut [f32]| dropout::scale_rows(rows, first, size, grad);
     if keep_sum {
         return Ok(NormGradients { product: parallel::copied(&sum, size, drop), sum: Some(sum) });
     }
@@ -90,12 +91,18 @@ pub fn backward(
     Ok(NormGradients { product: sum, sum: None })
 }
 
-fn parameter_gradients(on: &Cpu, grad: &[f32], normal: &Normal<Vec<f32>>, norm: &LayerNorm) -> Result<()> {
+fn parameter_gradients(
+    on: &Cpu,
+    grad: &[f32],
+    normal: &Normal<Vec<f32>>,
+    norm: &LayerNorm,
+    packing: Option<&Packing>,
+) -> Result<()> {
     if !(norm.weight.is_trained() || norm.bias.is_trained()) {
         return Ok(());
     }
     let size = norm.size;
-    let sums = parallel::sum_rows(grad.len() / size, size, 2 * size, |first, end, sums| {
+    let sums = parallel::sum_rows(grad.len() / size, size, 2 * size, packing, |first, end, sums| {
         let range = first * size..end * size;
         let (weight, bias) = sums.split_at_mut(size);
         weight_and_bias(&grad[range.clone()], &normal.rows[range], weight, bias);

@@ -5,6 +5,8 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use crate::nn::packing::Packing;
+
 /// Fewer elements than this are done by the calling thread: waking others costs more.
 const WORTH_SHARING: usize = 1 << 17;
 
@@ -86,20 +88,26 @@ pub fn rows3(
     parts.enumerate().for_each(|(index, ((a, b), c))| f(index * GROUP, a, b, c));
 }
 
-/// Σ over groups of rows of what `f(first_row, end_row, sums)` adds into `sums`; groups are added in their order.
+/// Σ over groups of rows of what `f(first_row, end_row, sums)` adds into `sums`; groups are added in their order. Rows of a
+/// `packing` are grouped as they are with padding.
 pub fn sum_rows(
     count: usize,
     width: usize,
     sums: usize,
+    packing: Option<&Packing>,
     f: impl Fn(usize, usize, &mut [f32]) + Send + Sync,
 ) -> Vec<f32> {
     let group = group(width);
+    let begin = |index: usize| match packing {
+        Some(packing) => packing.before(index * group),
+        None => (index * group).min(count),
+    };
     let partial = |index: usize| {
         let mut partial = vec![0f32; sums];
-        f(index * group, ((index + 1) * group).min(count), &mut partial);
+        f(begin(index), begin(index + 1), &mut partial);
         partial
     };
-    let groups = count.div_ceil(group);
+    let groups = packing.map_or(count, Packing::padded_rows).div_ceil(group);
     let partials: Vec<Vec<f32>> = if !share(count * width) {
         (0..groups).map(partial).collect()
     } else {
@@ -114,30 +122,50 @@ pub fn sum_rows(
     total
 }
 
-/// Calls `f(index, piece)` for each of the pieces of a buffer.
-pub fn pieces(a: &mut [f32], piece: usize, f: impl Fn(usize, &mut [f32]) + Send + Sync) {
-    let piece = piece.max(1);
-    if !share(a.len()) {
-        a.chunks_exact_mut(piece).enumerate().for_each(|(index, a)| f(index, a));
+/// Two buffers of zeros, cut where the ends `a` and `b` say, after `f(index, piece_of_a, piece_of_b)` was called for each pair of
+/// pieces.
+pub fn in_pieces(
+    a: &[usize],
+    b: &[usize],
+    f: impl Fn(usize, &mut [f32], &mut [f32]) + Send + Sync,
+) -> (Vec<f32>, Vec<f32>) {
+    let length = |ends: &[usize]| ends.last().copied().unwrap_or(0);
+    let (mut all_a, mut all_b) = (Vec::with_capacity(length(a)), Vec::with_capacity(length(b)));
+    let pieces = pieces(&mut all_a, a).into_iter().zip(pieces(&mut all_b, b)).enumerate().collect::<Vec<_>>();
+    let each = |(index, (a, b)): (usize, (&mut [MaybeUninit<f32>], &mut [MaybeUninit<f32>]))| {
+        f(index, zeroed(a), zeroed(b));
+    };
+    if share(length(a) + length(b)) {
+        pieces.into_par_iter().with_max_len(1).for_each(each);
     } else {
-        a.par_chunks_exact_mut(piece).enumerate().for_each(|(index, a)| f(index, a));
+        pieces.into_iter().for_each(each);
     }
+    // SAFETY: the pieces are all of the room, and each was filled with zeros.
+    #[allow(unsafe_code)]
+    unsafe {
+        all_a.set_len(length(a));
+        all_b.set_len(length(b));
+    }
+    (all_a, all_b)
 }
 
-/// Calls `f(index, piece_of_a, piece_of_b)` for each of the pieces of two buffers.
-pub fn zip(
-    a: &mut [f32],
-    a_piece: usize,
-    b: &mut [f32],
-    b_piece: usize,
-    f: impl Fn(usize, &mut [f32], &mut [f32]) + Send + Sync,
-) {
-    let (a_piece, b_piece) = (a_piece.max(1), b_piece.max(1));
-    if !share(a.len() + b.len()) {
-        let pieces = a.chunks_exact_mut(a_piece).zip(b.chunks_exact_mut(b_piece));
-        pieces.enumerate().for_each(|(index, (a, b))| f(index, a, b));
-    } else {
-        let pieces = a.par_chunks_exact_mut(a_piece).zip(b.par_chunks_exact_mut(b_piece));
-        pieces.enumerate().for_each(|(index, (a, b))| f(index, a, b));
+/// The room in a buffer, cut at `ends`.
+fn pieces<'a>(buffer: &'a mut Vec<f32>, ends: &[usize]) -> Vec<&'a mut [MaybeUninit<f32>]> {
+    let (mut rest, mut first) = (buffer.spare_capacity_mut(), 0);
+    let piece = |end: &usize| {
+        let (piece, more) = std::mem::take(&mut rest).split_at_mut(end - first);
+        (rest, first) = (more, *end);
+        piece
+    };
+    ends.iter().map(piece).collect()
+}
+
+/// The same memory, filled with zeros.
+fn zeroed(piece: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+    piece.fill(MaybeUninit::new(0.0));
+    // SAFETY: every value was just written.
+    #[allow(unsafe_code)]
+    unsafe {
+        piece.assume_init_mut()
     }
 }

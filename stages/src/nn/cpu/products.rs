@@ -5,7 +5,8 @@ use candle_core::Result;
 use super::instruction_set::per_instruction_set;
 use super::parallel;
 use super::{Cpu, Values};
-use crate::nn::gemm::{Matrix, WORTH_SHARING, new_affine, new_product, product};
+use crate::nn::gemm::{Matrix, WORTH_SHARING, block_ends, new_affine, new_product, product};
+use crate::nn::packing::Packing;
 use crate::nn::{Linear, Param};
 
 /// x Wᵀ + b of `layers` that read one `x`, side by side.
@@ -47,14 +48,22 @@ pub fn input_gradient(
 }
 
 /// Adds the gradients of the weights and biases that are trained.
-pub fn linear_gradients(on: &Cpu, grad: &[f32], x: &[f32], layers: &[&Linear]) -> Result<()> {
+pub fn linear_gradients(
+    on: &Cpu,
+    grad: &[f32],
+    x: &[f32],
+    layers: &[&Linear],
+    packing: Option<&Packing>,
+) -> Result<()> {
+    let ends = packing.map(|packing| packed_ends(packing.padded_rows(), |row| packing.before(row)));
     if layers.iter().any(|layer| layer.weight.is_trained()) {
         let (grad, x) = (on.factor(grad), on.factor(x));
         for (layer, part) in parts(&grad, layers) {
             let x = Matrix::new(&x, part.rows, layer.inputs, layer.inputs);
             if let Some(gradient) = layer.weight.gradient() {
                 gradient.accumulate(on, layer.outputs * layer.inputs, |sum, add| {
-                    product(sum, layer.inputs, part.t(), x, 1.0, add);
+                    let grad = ends.as_ref().map_or(part.t(), |ends| part.t().in_blocks(ends));
+                    product(sum, layer.inputs, grad, x, 1.0, add);
                     Ok(())
                 })?;
             }
@@ -63,15 +72,27 @@ pub fn linear_gradients(on: &Cpu, grad: &[f32], x: &[f32], layers: &[&Linear]) -
     for (layer, part) in parts(grad, layers) {
         if let Some(gradient) = layer.bias.gradient() {
             gradient.accumulate(on, layer.outputs, |sum, add| {
-                let sums = parallel::sum_rows(part.rows, layer.outputs, layer.outputs, |first, end, sums| {
-                    add_rows(part.between(first, end), part.stride(), sums);
-                });
+                let sums = parallel::sum_rows(
+                    part.rows,
+                    layer.outputs,
+                    layer.outputs,
+                    packing,
+                    |first, end, sums| {
+                        add_rows(part.between(first, end), part.stride(), sums);
+                    },
+                );
                 replace_or_add(sum, &sums, add);
                 Ok(())
             })?;
         }
     }
     Ok(())
+}
+
+/// Where the blocks of an inner dimension end that has some of the steps of one of `padded`; `before` says how many come before one
+/// of those.
+pub fn packed_ends(padded: usize, before: impl Fn(usize) -> usize) -> Vec<usize> {
+    block_ends(padded).map(before).collect()
 }
 
 /// `sum` ← `values`, or `sum` + `values` if `add`.

@@ -72,7 +72,7 @@ pub fn add_row_sums(on: &Cpu, grad: &[f32], width: usize, table: &Param) -> Resu
         if !add {
             on.clear(sum)?;
         }
-        let sums = parallel::sum_rows(grad.len() / width, width, width, |first, end, sums| {
+        let sums = parallel::sum_rows(grad.len() / width, width, width, None, |first, end, sums| {
             for grad in grad[first * width..end * width].chunks_exact(width) {
                 sums.iter_mut().zip(grad).for_each(|(sum, grad)| *sum += grad);
             }

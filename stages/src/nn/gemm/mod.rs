@@ -59,12 +59,20 @@ pub struct Matrix<'a> {
     /// Its columns.
     pub columns: usize,
     strides: (usize, usize),
+    /// Where blocks of the inner dimension end, if not where [`block_ends`] says.
+    ends: Option<&'a [usize]>,
 }
 
 impl<'a> Matrix<'a> {
     /// A row-major matrix whose rows begin `stride` apart.
     pub fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
-        Self { data, rows, columns, strides: (stride, 1) }
+        Self { data, rows, columns, strides: (stride, 1), ends: None }
+    }
+
+    /// The same as a left factor, its columns being some of a longer inner dimension: each block is summed as there. `ends`
+    /// ascend, and the last is the number of columns.
+    pub fn in_blocks(self, ends: &'a [usize]) -> Self {
+        Self { ends: Some(ends), ..self }
     }
 
     /// The same elements, rows and columns exchanged.
@@ -97,6 +105,20 @@ impl<'a> Matrix<'a> {
     fn end(&self) -> usize {
         end(self.rows, self.columns, self.strides)
     }
+
+    /// The blocks of the inner dimension of a left factor, as first step and number of steps; an empty one adds nothing.
+    fn blocks(&self) -> Vec<(usize, usize)> {
+        let block = |first: &mut usize, end: usize| Some((std::mem::replace(first, end), end));
+        let ends = self.ends.map_or_else(|| block_ends(self.columns).collect(), <[usize]>::to_vec);
+        let blocks = ends.into_iter().scan(0, block).map(|(first, end)| (first, end - first));
+        blocks.filter(|(_, steps)| *steps > 0).collect()
+    }
+}
+
+/// Where the blocks of an inner dimension of `steps` end.
+pub fn block_ends(steps: usize) -> impl Iterator<Item = usize> {
+    let block = steps.div_ceil(steps.div_ceil(DEPTH).max(1)).max(1);
+    (0..steps).step_by(block).map(move |first| (first + block).min(steps))
 }
 
 /// One past the last element that a matrix of these dimensions touches.
@@ -202,6 +224,7 @@ impl How {
 #[allow(unsafe_code)]
 unsafe fn multiply(worth: usize, out: Place, a: Matrix, b: Matrix, how: How) {
     assert_eq!(a.columns, b.rows, "the inner dimensions of a product differ");
+    assert!(a.ends.is_none_or(|ends| ends.last() == Some(&a.columns)), "blocks of another inner dimension");
     assert!(a.data.len() >= a.end() && b.data.len() >= b.end(), "a product's factor is too short");
     let is_shared = a.rows * b.columns * a.columns >= worth;
     // SAFETY: only what the CPU supports is selected; the caller vouches for `out`.
@@ -251,16 +274,14 @@ unsafe fn multiply_with<K: Kernel>(is_shared: bool, out: Place, a: Matrix, b: Ma
     let packs_b = !b.is_row_major() || n * k >= WORTH_PACKING;
     let task = Task::<K> { out, a, how, packs_a, kernel: PhantomData };
     let tasks = if is_shared { tasks(m * n * k) } else { 1 };
-    let depth = k.div_ceil(k.div_ceil(DEPTH));
-    let depths = || (0..k).step_by(depth).map(|first| (first, depth.min(k - first)));
+    let depths = a.blocks();
     if tasks > 1 && packs_b && shares_rows(m, n, tasks, packs_a) {
         // All pack columns of b, then each takes rows. Within the pool, as every call from outside wakes it again.
         rayon::scope(|_| {
             let mut panels = PACKED.with_borrow_mut(|packed| std::mem::take(&mut packed.b));
             for left in (0..n).step_by(WIDTH) {
                 let columns = WIDTH.min(n - left);
-                let all: Vec<(usize, usize)> = depths().collect();
-                for depths in all.chunks(BLOCKS) {
+                for depths in depths.chunks(BLOCKS) {
                     let right = panels.pack_right_together(b, depths, (left, columns), K::COLUMNS);
                     each_part(m, tasks, K::ROWS, |top, rows| {
                         PACKED.with_borrow_mut(|packed| {
@@ -288,7 +309,7 @@ unsafe fn multiply_with<K: Kernel>(is_shared: bool, out: Place, a: Matrix, b: Ma
         PACKED.with_borrow_mut(|packed| {
             for left in (lefts.0..lefts.0 + lefts.1).step_by(width) {
                 let columns = width.min(lefts.0 + lefts.1 - left);
-                for steps in depths() {
+                for &steps in &depths {
                     let right = if packs_b {
                         packed.b.pack_right(b, steps, (left, columns), K::COLUMNS)
                     } else {

@@ -57,7 +57,7 @@ fn kernels(width: usize) -> Result<&'static Kernels> {
     })
 }
 
-impl AttentionShape {
+impl AttentionShape<'_> {
     /// Columns of a matrix of all heads.
     fn columns(&self) -> usize {
         self.heads * self.width
@@ -96,13 +96,13 @@ fn key_stride(of: &Projections<View<'_>>) -> Result<usize> {
 impl Gpu {
     pub(super) fn attention(
         &self,
-        shape: AttentionShape,
+        shape: AttentionShape<'_>,
         of: &Projections<View<'_>>,
         bias: View<'_>,
         mask: Option<Mask>,
         keep: bool,
     ) -> Result<(Buffer, Option<Buffer>)> {
-        let AttentionShape { batch, heads, width, queries, keys } = shape;
+        let AttentionShape { batch, heads, width, queries, keys, .. } = shape;
         let [q, k, v] = shape.read(of);
         let mut context = self.driver.alloc(batch * queries * shape.columns())?;
         let mut logsum = keep.then(|| self.driver.alloc(batch * heads * queries)).transpose()?;
@@ -129,7 +129,7 @@ impl Gpu {
     #[allow(clippy::too_many_arguments, reason = "what the pass reads")]
     pub(super) fn attention_gradients(
         &self,
-        shape: AttentionShape,
+        shape: AttentionShape<'_>,
         of: &Projections<View<'_>>,
         bias: View<'_>,
         mask: Option<Mask>,
@@ -137,7 +137,7 @@ impl Gpu {
         grad: View<'_>,
         together: bool,
     ) -> Result<ProjectionGradients<Buffer>> {
-        let AttentionShape { batch, heads, width, queries, keys } = shape;
+        let AttentionShape { batch, heads, width, queries, keys, .. } = shape;
         let Kernels { queries: of_queries, keys: of_keys, gradient_block, .. } = kernels(width)?;
         let columns = shape.columns();
         let [q, k, v] = shape.read(of);

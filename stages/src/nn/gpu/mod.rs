@@ -28,8 +28,9 @@ use candle_core::{Device, Error, Result, Storage, Tensor};
 
 use super::backend::{
     AdamWSlot, AttentionShape, Backend, Memory, NormGradients, NormInput, Normal, Normed,
-    ProjectionGradients, Projections, TextTables,
+    ProjectionGradients, Projections, RowMask, TextTables,
 };
+use super::packing::Packing;
 use super::{Activation, LayerNorm, Linear, Mask, Param, Precision};
 use driver::{Args, Driver, Dropped, Launch, args};
 use geometry::Geometry;
@@ -196,7 +197,13 @@ impl Backend for Gpu {
         self.input_gradient_product(View::new(at.address, at.words), layers, plus, Some(grad))
     }
 
-    fn linear_gradients(&self, grad: View<'_>, x: View<'_>, layers: &[&Linear]) -> Result<()> {
+    fn linear_gradients(
+        &self,
+        grad: View<'_>,
+        x: View<'_>,
+        layers: &[&Linear],
+        _: Option<&Packing>,
+    ) -> Result<()> {
         self.weight_gradients(grad, x, layers)?;
         self.bias_gradients(grad, layers)
     }
@@ -251,7 +258,7 @@ impl Backend for Gpu {
     fn norm(
         &self,
         x: Product<'_>,
-        input: NormInput<View<'_>>,
+        input: NormInput<'_, View<'_>>,
         norm: &LayerNorm,
         keep: bool,
     ) -> Result<Normed<Buffer>> {
@@ -261,12 +268,12 @@ impl Backend for Gpu {
     fn norm_apart(
         &self,
         x: Product<'_>,
-        mask: Option<Mask>,
+        rows: RowMask<'_>,
         residual: View<'_>,
         norm: &LayerNorm,
         keep: bool,
     ) -> Result<(Buffer, Buffer, Option<Normal<Buffer>>)> {
-        self.norm_forward_apart(x, mask, residual, norm, keep)
+        self.norm_forward_apart(x, rows, residual, norm, keep)
     }
 
     fn norm_again(&self, normal: &Normal<Buffer>, norm: &LayerNorm) -> Result<Buffer> {
@@ -279,15 +286,15 @@ impl Backend for Gpu {
         normal: &Normal<Buffer>,
         norm: &LayerNorm,
         plus: Option<View<'_>>,
-        mask: Option<Mask>,
+        rows: RowMask<'_>,
         keep_sum: bool,
     ) -> Result<NormGradients<Buffer>> {
-        self.norm_gradients(grad, normal, norm, plus, mask, keep_sum)
+        self.norm_gradients(grad, normal, norm, plus, rows, keep_sum)
     }
 
     fn attend(
         &self,
-        shape: AttentionShape,
+        shape: AttentionShape<'_>,
         of: &Projections<View<'_>>,
         bias: View<'_>,
         mask: Option<Mask>,
@@ -298,7 +305,7 @@ impl Backend for Gpu {
 
     fn attend_backward(
         &self,
-        shape: AttentionShape,
+        shape: AttentionShape<'_>,
         of: &Projections<View<'_>>,
         bias: View<'_>,
         mask: Option<Mask>,
@@ -347,17 +354,23 @@ impl Backend for Gpu {
         Ok((a, b))
     }
 
-    fn first_rows(&self, x: View<'_>, length: usize, width: usize) -> Result<Buffer> {
-        let batch = x.len() / length;
+    fn first_rows(&self, x: View<'_>, shape: AttentionShape<'_>, width: usize) -> Result<Buffer> {
+        let AttentionShape { batch, keys, .. } = shape;
         let mut out = self.driver.alloc(batch * width)?;
-        let args = args![&mut out, x.reading(batch * width), batch, length / width, width];
+        let args = args![&mut out, x.reading(batch * width), batch, keys, width];
         self.launch("first_rows", Geometry::matrix(batch, width), args)?;
         Ok(out)
     }
 
-    fn add_to_first_rows(&self, x: &mut Buffer, rows: View<'_>, length: usize, width: usize) -> Result<()> {
-        let batch = x.len() / length;
-        let args = args![x.at().writing(batch * width), rows, batch, length / width, width];
+    fn add_to_first_rows(
+        &self,
+        x: &mut Buffer,
+        rows: View<'_>,
+        shape: AttentionShape<'_>,
+        width: usize,
+    ) -> Result<()> {
+        let AttentionShape { batch, keys, .. } = shape;
+        let args = args![x.at().writing(batch * width), rows, batch, keys, width];
         self.launch("add_first_rows", Geometry::matrix(batch, width), args)
     }
 

@@ -6,14 +6,14 @@ use super::driver::{Dropped, args};
 use super::memory::{Buffer, View};
 use super::product::Product;
 use super::{Geometry, Gpu};
-use crate::nn::backend::{NormGradients, NormInput, Normal, Normed};
-use crate::nn::{LayerNorm, Mask};
+use crate::nn::LayerNorm;
+use crate::nn::backend::{NormGradients, NormInput, Normal, Normed, RowMask};
 
 impl Gpu {
     pub(super) fn norm_forward(
         &self,
         x: Product<'_>,
-        input: NormInput<View<'_>>,
+        input: NormInput<'_, View<'_>>,
         norm: &LayerNorm,
         keep: bool,
     ) -> Result<Normed<Buffer>> {
@@ -23,13 +23,13 @@ impl Gpu {
     pub(super) fn norm_forward_apart(
         &self,
         x: Product<'_>,
-        mask: Option<Mask>,
+        rows: RowMask<'_>,
         residual: View<'_>,
         norm: &LayerNorm,
         keep: bool,
     ) -> Result<(Buffer, Buffer, Option<Normal<Buffer>>)> {
         let mut sum = self.driver.alloc(residual.len())?;
-        let input = NormInput { mask, residual: Some(residual) };
+        let input = NormInput { rows, residual: Some(residual) };
         let (y, normal) = self.norm_pass(x, input, Some(&mut sum), norm, keep)?;
         Ok((y, sum, normal))
     }
@@ -38,7 +38,7 @@ impl Gpu {
     fn norm_pass(
         &self,
         x: Product<'_>,
-        input: NormInput<View<'_>>,
+        input: NormInput<'_, View<'_>>,
         sum: Option<&mut Buffer>,
         norm: &LayerNorm,
         keep: bool,
@@ -59,7 +59,7 @@ impl Gpu {
             x.at,
             x.parts,
             x.bias,
-            Dropped(input.mask),
+            Dropped(input.rows.mask),
             input.residual,
             is_apart,
             self.param(&norm.weight)?,
@@ -87,10 +87,10 @@ impl Gpu {
         normal: &Normal<Buffer>,
         norm: &LayerNorm,
         plus: Option<View<'_>>,
-        mask: Option<Mask>,
+        rows: RowMask<'_>,
         keep_sum: bool,
     ) -> Result<NormGradients<Buffer>> {
-        let (width, rows) = (norm.size, normal.scale.len());
+        let (width, mask, rows) = (norm.size, rows.mask, normal.scale.len());
         let mut grad = grad.open(self)?;
         if norm.weight.is_trained() || norm.bias.is_trained() {
             let count = Geometry::sums_of(rows);

@@ -51,7 +51,7 @@ fn expected(
     mask: Option<Mask>,
     grad: &[f32],
 ) -> Expected {
-    let AttentionShape { batch, heads, width, queries, keys } = *shape;
+    let AttentionShape { batch, heads, width, queries, keys, .. } = *shape;
     let columns = heads * width;
     let scale = 1.0 / (width as f64).sqrt();
     let factors = factors(mask, batch * heads * queries * keys);
@@ -101,10 +101,20 @@ fn columns(matrix: &[f32], columns: usize, layers: usize, place: usize) -> Vec<f
     matrix.chunks(layers * columns).flat_map(|row| &row[place * columns..][..columns]).copied().collect()
 }
 
+/// A shape with padding.
+pub fn shape(
+    batch: usize,
+    heads: usize,
+    width: usize,
+    queries: usize,
+    keys: usize,
+) -> AttentionShape<'static> {
+    AttentionShape { batch, heads, width, queries, keys, packed_queries: None, packed_keys: None }
+}
+
 #[test]
 fn attention_and_its_gradients_follow_their_definition() {
     let mut draw = Draw(1);
-    let shape = |batch, heads, width, queries, keys| AttentionShape { batch, heads, width, queries, keys };
     let shapes = [
         (shape(2, 3, 4, 5, 5), true),
         (shape(1, 2, 6, 3, 7), false),
@@ -169,7 +179,7 @@ fn heads_that_the_kernels_cannot_take_are_refused() {
     let part = |first| Columns { values: values.view(), first, stride: 3 * 132 };
     let of = Projections { query: part(0), key: part(132), value: part(264) };
     let bias = gpu.zeros(1).unwrap();
-    let shape = AttentionShape { batch: 1, heads: 1, width: 132, queries: 1, keys: 1 };
+    let shape = shape(1, 1, 132, 1, 1);
     let error = gpu.attend(shape, &of, bias.view(), None, false).unwrap_err().to_string();
     assert!(error.contains("132"), "{error}");
 }

@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::nn::Activation;
-use crate::nn::backend::{NormInput, Normal};
+use crate::nn::backend::{NormInput, Normal, RowMask};
+
+fn under(mask: Option<Mask>) -> RowMask<'static> {
+    RowMask { mask, packing: None }
+}
 use crate::nn::gpu::product::Product;
 
 /// A product of the same values, as the passes may get it: in parts with a bias, or whole, of its own memory or another's.
@@ -84,7 +88,7 @@ fn norms_follow_their_definition() {
                 (Some(mask(0)), false, true),
                 (None, true, true),
             ] {
-                let input = NormInput { mask, residual: with_residual.then(|| held.view()) };
+                let input = NormInput { rows: under(mask), residual: with_residual.then(|| held.view()) };
                 let factors = factors(mask, rows * width);
                 let x = made.values.iter().zip(&factors).zip(&residual);
                 let added = |residual: f32| if with_residual { f64::from(residual) } else { 0.0 };
@@ -123,7 +127,7 @@ fn a_norm_apart_returns_the_sum_as_well() {
             let sum: Vec<f64> = x.iter().zip(&residual).map(|(x, &r)| x + f64::from(r)).collect();
             let (normal, scale, expected) = norm(&x, &of);
             let (y, found, kept) =
-                gpu.norm_apart(made.product(&gpu, given), mask, held.view(), &of, keep).unwrap();
+                gpu.norm_apart(made.product(&gpu, given), under(mask), held.view(), &of, keep).unwrap();
             assert_close("y", &gpu.values(&y).unwrap(), &expected, 3e-6);
             assert_close("sum", &gpu.values(&found).unwrap(), &sum, 3e-6);
             is_kept(&gpu, kept.as_ref(), keep, &normal, &scale);
@@ -152,7 +156,7 @@ fn gradients_of_norms_follow_their_definition_and_add_up() {
         for (given, (mask, with_plus, keep_sum)) in GIVEN.into_iter().cycle().zip(variants) {
             let x = draw.values(rows * width);
             let held = upload(&gpu, &x);
-            let input = NormInput { mask: None, residual: None };
+            let input = NormInput { rows: RowMask::default(), residual: None };
             let (_, kept) = gpu.norm(gpu.as_product(held.view()).unwrap(), input, &of, true).unwrap();
             let (normal, scale, _) = norm(&wide(&x), &of);
             let made = Made::new(&mut draw, &gpu, rows, width);
@@ -180,7 +184,7 @@ fn gradients_of_norms_follow_their_definition_and_add_up() {
                 Given::Parts => split_in_two(&gpu, &made.values),
                 _ => made.product(&gpu, given),
             };
-            let found = gpu.norm_backward(grad, &kept.unwrap(), &of, plus, mask, keep_sum).unwrap();
+            let found = gpu.norm_backward(grad, &kept.unwrap(), &of, plus, under(mask), keep_sum).unwrap();
             let what = format!("{rows} x {width}, {given:?}, mask {}, plus {with_plus}", mask.is_some());
             assert_close(&what, &gpu.values(&found.product).unwrap(), &product, 5e-6);
             assert_eq!(found.sum.is_some(), mask.is_some() && keep_sum, "{what}");

@@ -144,7 +144,7 @@ fn gradients_of_trained_parameters_add_up_and_frozen_ones_have_none() {
                 for _ in 0..2 {
                     let (grad, x) = (draw.values(rows * outputs * count), draw.values(rows * inputs));
                     let (held, held_x) = (upload(&gpu, &grad), upload(&gpu, &x));
-                    gpu.linear_gradients(held.view(), held_x.view(), &layers).unwrap();
+                    gpu.linear_gradients(held.view(), held_x.view(), &layers, None).unwrap();
                     for (place, sums) in sums.iter_mut().enumerate() {
                         let of = gradients(&grad, &x, (inputs, outputs), (place, count), round);
                         sums.0.iter_mut().zip(of.0).for_each(|(sum, of)| *sum += of);
@@ -175,7 +175,7 @@ fn a_gradient_after_a_reset_replaces_the_last_one() {
     let (grad, x) = (draw.values(400 * 3), draw.values(400 * 6));
     let (held, held_x) = (upload(&gpu, &grad), upload(&gpu, &x));
     for _ in 0..2 {
-        gpu.linear_gradients(held.view(), held_x.view(), &[&layer]).unwrap();
+        gpu.linear_gradients(held.view(), held_x.view(), &[&layer], None).unwrap();
         let (weight, bias) = gradients(&grad, &x, (6, 3), (0, 1), f64::from);
         assert_close("weight", &gradient(&gpu, &layer.weight).unwrap(), &weight, 3e-6);
         assert_close("bias", &gradient(&gpu, &layer.bias).unwrap(), &bias, 3e-6);
@@ -192,7 +192,7 @@ fn nothing_is_computed_for_frozen_parameters() {
     let layer = Draw(6).linear(64, 32, [false; 2]);
     let (grad, x) = (gpu.zeros(400 * 32).unwrap(), gpu.zeros(400 * 64).unwrap());
     counting.take();
-    gpu.linear_gradients(grad.view(), x.view(), &[&layer]).unwrap();
+    gpu.linear_gradients(grad.view(), x.view(), &[&layer], None).unwrap();
     let counts = counting.take();
     assert_eq!((counts.launches(), counts.allocations), (0, 0));
 }

@@ -102,11 +102,12 @@ fn rows_are_selected_and_put_back() {
         let mut held = upload(&gpu, &x);
         let length = rows * width;
         let first: Vec<f32> = x.chunks(length).flat_map(|x| &x[..width]).copied().collect();
-        let found = gpu.first_rows(held.view(), length, width).unwrap();
+        let shape = attention::shape(batch, 1, width, 1, rows);
+        let found = gpu.first_rows(held.view(), shape, width).unwrap();
         assert_eq!(gpu.values(&found).unwrap(), first);
 
         let added = draw.values(batch * width);
-        gpu.add_to_first_rows(&mut held, upload(&gpu, &added).view(), length, width).unwrap();
+        gpu.add_to_first_rows(&mut held, upload(&gpu, &added).view(), shape, width).unwrap();
         let mut expected = x.clone();
         for (x, added) in expected.chunks_mut(length).zip(added.chunks(width)) {
             x.iter_mut().zip(added).for_each(|(x, added)| *x += added);
