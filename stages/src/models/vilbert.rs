@@ -97,8 +97,20 @@ impl Vilbert {
     ) -> Result<Streams> {
         let mut from = (0, 0);
         for (index, (layer, to)) in self.co_attention.iter().enumerate() {
-            x.text = run(&self.text[from.0..to.0], x.text, &sequences.text, Rows::All, dropout)?;
-            x.vision = run(&self.vision[from.1..to.1], x.vision, &sequences.vision, Rows::All, dropout)?;
+            x.text = TransformerLayer::stack(
+                &self.text[from.0..to.0],
+                &x.text,
+                &sequences.text,
+                Rows::All,
+                dropout,
+            )?;
+            x.vision = TransformerLayer::stack(
+                &self.vision[from.1..to.1],
+                &x.vision,
+                &sequences.vision,
+                Rows::All,
+                dropout,
+            )?;
             from = *to;
             let (text, vision) = ((&x.text, &sequences.text), (&x.vision, &sequences.vision));
             let text_to_vision = layer.text.forward_to(text, vision, dropout)?;
@@ -110,11 +122,29 @@ impl Vilbert {
         }
         match output {
             Output::Text => {
-                x.text = run(&self.text[from.0..], x.text, &sequences.text, Rows::All, dropout)?;
+                x.text = TransformerLayer::stack(
+                    &self.text[from.0..],
+                    &x.text,
+                    &sequences.text,
+                    Rows::All,
+                    dropout,
+                )?;
             }
             Output::FirstRows => {
-                x.text = run(&self.text[from.0..], x.text, &sequences.text, Rows::First, dropout)?;
-                x.vision = run(&self.vision[from.1..], x.vision, &sequences.vision, Rows::First, dropout)?;
+                x.text = TransformerLayer::stack(
+                    &self.text[from.0..],
+                    &x.text,
+                    &sequences.text,
+                    Rows::First,
+                    dropout,
+                )?;
+                x.vision = TransformerLayer::stack(
+                    &self.vision[from.1..],
+                    &x.vision,
+                    &sequences.vision,
+                    Rows::First,
+                    dropout,
+                )?;
             }
         }
         Ok(x)
@@ -142,21 +172,6 @@ impl Model for Vilbert {
         let first = self.encoder(streams, &sequences, Output::FirstRows, dropout)?;
         self.head.forward(&first, dropout)
     }
-}
-
-/// `layers` one after the other, of the last one only `rows`.
-fn run(
-    layers: &[TransformerLayer],
-    mut x: Tensor,
-    sequences: &Sequences,
-    rows: Rows,
-    dropout: Option<&DropoutAt>,
-) -> Result<Tensor> {
-    let last = layers.len().saturating_sub(1);
-    for (index, layer) in layers.iter().enumerate() {
-        x = layer.forward(&x, sequences, if index == last { rows } else { Rows::All }, dropout)?;
-    }
-    Ok(x)
 }
 
 /// Tokens with their positions; regions by what they show and where they are. Each stream is normalised alone.

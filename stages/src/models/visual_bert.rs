@@ -53,12 +53,8 @@ impl VisualBert {
         let x = self.embeddings.forward(batch, dropout)?;
         let compute = &self.embeddings.compute;
         let sequences = Sequences::new(compute, &batch.mask)?;
-        let mut x = sequences.pack(compute, &x)?;
-        let last = self.layers.len() - 1;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let rows = if index == last { rows } else { Rows::All };
-            x = layer.forward(&x, &sequences, rows, dropout)?;
-        }
+        let x = sequences.pack(compute, &x)?;
+        let x = TransformerLayer::stack(&self.layers, &x, &sequences, rows, dropout)?;
         match rows {
             Rows::All => sequences.unpack(compute, &x),
             Rows::First => Ok(x),

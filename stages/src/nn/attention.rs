@@ -44,13 +44,13 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// What `rows` of `x` attend to in `x`, and the shape of the result.
+    /// What `rows` of an x of the shape `x` attend to in it, and the shape of the result.
     ///
     /// # Errors
     /// Shapes that do not fit.
     pub(super) fn op(
         &self,
-        x: &Tensor,
+        x: &[usize],
         sequences: &Sequences,
         rows: Rows,
         dropout: Option<&DropoutAt>,
@@ -61,14 +61,14 @@ impl Attention {
         }
     }
 
-    /// What each row of `own` attends to in `other`, and the shape of the result.
+    /// What each row of what has the shape `own` attends to in what has that of `other`, and the shape of the result.
     ///
     /// # Errors
     /// Shapes that do not fit.
     pub(super) fn op_to(
         &self,
-        (own, queries): (&Tensor, &Sequences),
-        other: (&Tensor, &Sequences),
+        (own, queries): (&[usize], &Sequences),
+        other: (&[usize], &Sequences),
         dropout: Option<&DropoutAt>,
     ) -> Result<(AttentionOp, Vec<usize>)> {
         self.op_of(Source::Other, (own, Some(queries)), other, dropout)
@@ -77,15 +77,16 @@ impl Attention {
     fn op_of(
         &self,
         source: Source,
-        (own, queries): (&Tensor, Option<&Sequences>),
-        (read, keys): (&Tensor, &Sequences),
+        (own, queries): (&[usize], Option<&Sequences>),
+        (read, keys): (&[usize], &Sequences),
         dropout: Option<&DropoutAt>,
     ) -> Result<(AttentionOp, Vec<usize>)> {
         let batch = keys.batch;
-        let fits = keys.fits(read, self.key.inputs)
-            && queries.is_none_or(|queries| queries.batch == batch && queries.fits(own, self.query.inputs));
+        let fits = read == keys.shape(self.key.inputs)
+            && queries
+                .is_none_or(|queries| queries.batch == batch && own == queries.shape(self.query.inputs));
         if !fits {
-            let (own, read, bias) = (own.dims(), read.dims(), keys.bias.dims());
+            let bias = keys.bias.dims();
             return Err(Error::msg(format!("attention of {own:?} to {read:?} with a bias {bias:?}")));
         }
         let result = queries.map_or_else(
@@ -212,6 +213,11 @@ impl Op for AttentionOp {
         linear.chain(end.params()).collect()
     }
 
+    fn reads_inputs(&self) -> bool {
+        let Attention { query, key, value, .. } = &self.layer;
+        [query, key, value].into_iter().any(Linear::is_trained)
+    }
+
     fn has_result_again(&self) -> bool {
         true
     }
@@ -279,16 +285,21 @@ impl Op for AttentionOp {
         )?;
         drop((grad, result, attended, together));
 
-        let (own, read, layers) = (inputs[0], inputs[inputs.len() - 1], self.together());
-        on.linear_gradients(on.view(&projections.together), read, &layers, self.shape().packed_keys)?;
+        let layers = self.together();
+        if let Some(read) = inputs.last() {
+            let packing = self.shape().packed_keys;
+            on.linear_gradients(on.view(&projections.together), *read, &layers, packing)?;
+        }
         let read_grad = |plus: Option<B::Buffer>| {
             on.finish(on.input_gradient(on.view(&projections.together), &layers, plus)?)
         };
         let Some(query) = &projections.query else {
             return Ok(vec![if needs_grad[0] { Some(read_grad(Some(residual))?) } else { None }]);
         };
-        let own = first.as_ref().map_or_else(|| on.reborrow(own), |first| on.view(first));
-        on.linear_gradients(on.view(query), own, &[&self.layer.query], self.rows().packing)?;
+        let own = first.as_ref().map(|first| on.view(first)).or(inputs.first().map(|own| on.reborrow(*own)));
+        if let Some(own) = own {
+            on.linear_gradients(on.view(query), own, &[&self.layer.query], self.rows().packing)?;
+        }
         let own_grad =
             || on.finish(on.input_gradient(on.view(query), &[&self.layer.query], Some(residual))?);
         if self.source == Source::Other {

@@ -111,6 +111,11 @@ impl Compute {
         self.0.packs
     }
 
+    /// Whether it is the reference.
+    pub(super) fn is_composed(&self) -> bool {
+        matches!(self.0.engine, Engine::Composed(_))
+    }
+
     /// Calls `job` with the backend.
     pub(super) fn run<J: Job>(&self, job: J) -> Result<J::Output> {
         match &self.0.engine {

@@ -6,8 +6,9 @@ use super::DropoutAt;
 use super::attention::{Attention, AttentionOp, Rows};
 use super::chain::Chain;
 use super::compute::Compute;
-use super::feed_forward::FeedForward;
+use super::feed_forward::{FeedForward, FeedForwardOp};
 use super::packing::Sequences;
+use super::stack::Stack;
 
 /// A layer with the LayerNorm after each residual sum, as in BERT.
 #[derive(Debug, Clone)]
@@ -21,18 +22,32 @@ pub struct TransformerLayer {
 }
 
 impl TransformerLayer {
-    /// Of `x`, whose rows `sequences` describe and which attends to itself, the rows `rows`: shaped as `x`, or [B, 1, H].
+    /// Of `layers` one after the other, the first of which reads `x`, whose rows `sequences` describe, each attending to itself:
+    /// what the last makes of its rows `rows`, shaped as `x` or [B, 1, H].
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn forward(
-        &self,
+    pub fn stack(
+        layers: &[Self],
         x: &Tensor,
         sequences: &Sequences,
         rows: Rows,
         dropout: Option<&DropoutAt>,
     ) -> Result<Tensor> {
-        self.apply(self.attention.op(x, sequences, rows, dropout)?, &[x], dropout)
+        let Some(last) = layers.last() else { return Ok(x.clone()) };
+        // Composed operations are computed again in the backward pass: one layer at a time needs less memory.
+        let at_once = if last.compute.is_composed() { 1 } else { layers.len() };
+        let mut shape = x.dims().to_vec();
+        layers.chunks(at_once).try_fold(x.clone(), |x, part| {
+            let mut ops = Vec::new();
+            for layer in part {
+                let rows = if std::ptr::eq(layer, last) { rows } else { Rows::All };
+                let (op, result) = layer.op(layer.attention.op(&shape, sequences, rows, dropout)?, dropout);
+                ops.push(op);
+                shape = result;
+            }
+            last.compute.apply(Stack(ops), &[&x], &shape)
+        })
     }
 
     /// `own`, which attends to `other`, each with what describes its rows: shaped as `own`.
@@ -45,16 +60,18 @@ impl TransformerLayer {
         other: (&Tensor, &Sequences),
         dropout: Option<&DropoutAt>,
     ) -> Result<Tensor> {
-        self.apply(self.attention.op_to(own, other, dropout)?, &[own.0, other.0], dropout)
+        let attention = self.attention.op_to((own.0.dims(), own.1), (other.0.dims(), other.1), dropout)?;
+        let (op, shape) = self.op(attention, dropout);
+        self.compute.apply(op, &[own.0, other.0], &shape)
     }
 
-    fn apply(
+    /// The layer after its attention, and the shape of the result.
+    fn op(
         &self,
         (first, shape): (AttentionOp, Vec<usize>),
-        inputs: &[&Tensor],
         dropout: Option<&DropoutAt>,
-    ) -> Result<Tensor> {
+    ) -> (Chain<AttentionOp, FeedForwardOp>, Vec<usize>) {
         let second = self.feed_forward.op(first.elements(), first.packed_queries(), dropout);
-        self.compute.apply(Chain { first, second }, inputs, &shape)
+        (Chain { first, second }, shape)
     }
 }

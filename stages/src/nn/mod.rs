@@ -35,6 +35,7 @@ mod params;
 mod precision;
 pub mod rng;
 pub mod roi_align;
+mod stack;
 mod winograd;
 
 pub use activation::Activation;

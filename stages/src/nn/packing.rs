@@ -151,14 +151,6 @@ impl Sequences {
         }
     }
 
-    /// Whether `x` has the shape of these sequences with rows of `width`.
-    pub(super) fn fits(&self, x: &Tensor, width: usize) -> bool {
-        match &self.packing {
-            Some(packing) => x.dims() == [packing.rows(), width],
-            None => x.dims() == [self.batch, self.length, width],
-        }
-    }
-
     /// The shape of these sequences with rows of `width`.
     pub(super) fn shape(&self, width: usize) -> Vec<usize> {
         match &self.packing {

@@ -251,7 +251,7 @@ fn a_layer_that_attends_to_itself() {
                 let (layer, compute) = (layer(params, "", adapters)?, params.compute());
                 let sequences = sequences(compute, 5);
                 let x = sequences.pack(compute, &input(params, "x")?)?;
-                let found = layer.forward(&x, &sequences, rows, dropout.as_ref())?;
+                let found = TransformerLayer::stack(&[layer], &x, &sequences, rows, dropout.as_ref())?;
                 if rows == Rows::All {
                     return without_padding(compute, &sequences, &found);
                 }
@@ -335,8 +335,11 @@ fn tensors_that_do_not_fit_are_refused() {
         let (four, five) = (sequences(&compute, 4), sequences(&compute, 5));
         assert!(four.pack(&compute, &x).is_err());
         let (x, wide) = (five.pack(&compute, &x).unwrap(), five.pack(&compute, &wide).unwrap());
-        assert!(layer.forward(&x, &four, Rows::All, None).is_err());
-        assert!(layer.forward(&wide, &five, Rows::All, None).is_err());
+        let stack = |x, sequences| {
+            TransformerLayer::stack(std::slice::from_ref(&layer), x, sequences, Rows::All, None)
+        };
+        assert!(stack(&x, &four).is_err());
+        assert!(stack(&wide, &five).is_err());
         assert!(layer.forward_to((&x, &five), (&wide, &five), None).is_err());
         assert!(layer.forward_to((&x, &four), (&x, &five), None).is_err());
     }
