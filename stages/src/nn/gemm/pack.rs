@@ -172,6 +172,9 @@ mod wide {
 
     use super::Matrix;
 
+    /// How many values ahead of those being packed memory is asked for the next of each line: four cache lines.
+    const SOON: usize = 64;
+
     /// Defines `$name`: panels of `b`, whose columns are contiguous, by `$transpose` of `$lanes` x `$lanes` values.
     macro_rules! pack {
         ($features:literal, $name:ident, $transpose:ident, $lanes:literal) => {
@@ -196,6 +199,11 @@ mod wide {
                         for done in (0..steps).step_by($lanes) {
                             let steps = (steps - done).min($lanes);
                             let from = lines.map(|line| line[done..].as_ptr());
+                            for line in from {
+                                // So many lines a page or more apart are more than a CPU follows by itself. It may be past
+                                // the end: nothing is read.
+                                _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(SOON).cast());
+                            }
                             let to =
                                 panel[done * width + column..][..(steps - 1) * width + count].as_mut_ptr();
                             // SAFETY: each line has `steps` values left, and `to` has room for `steps` rows of `count`.
