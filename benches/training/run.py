@@ -62,15 +62,17 @@ def products(work):
     h, inner, layers = c["hidden_size"], c["intermediate_size"], c["num_hidden_layers"]
     found = []
     for lengths in work["texts"]:
-        rows, length = len(lengths), (work["pad"] or max(lengths)) + r
-        # Of one layer: what is done for each position that is attended to, and for each that is asked for.
-        attended, asked = 2 * 2 * h * h, 2 * (2 * h * h + 2 * h * inner) + 2 * 2 * length * h
-        first, last = length * (attended + asked), length * attended + asked
-        projection = 2 * r * c["visual_embedding_dim"] * h
-        forward = projection + (layers - 1) * first + last
-        # Below the first layer's adapter nothing is trained in PE; two gradients a product in Full-FT, one of the regions.
-        backward = {"fc": 0, "pe": (layers - 2) * first + last, "full": 2 * forward - projection}[work["mode"]]
-        found.append(rows * (forward + backward))
+        count = 0
+        for length in (text + r for text in lengths):
+            # Of one layer: what is done for each position that is attended to, and for each that is asked for.
+            attended, asked = 2 * 2 * h * h, 2 * (2 * h * h + 2 * h * inner) + 2 * 2 * length * h
+            first, last = length * (attended + asked), length * attended + asked
+            projection = 2 * r * c["visual_embedding_dim"] * h
+            forward = projection + (layers - 1) * first + last
+            # Below the first layer's adapter nothing is trained in PE; two gradients a product in Full-FT, one of the regions.
+            backward = {"fc": 0, "pe": (layers - 2) * first + last, "full": 2 * forward - projection}[work["mode"]]
+            count += forward + backward
+        found.append(count)
     return found
 
 
