@@ -265,6 +265,29 @@ fn a_layer_that_attends_to_itself() {
 }
 
 #[test]
+fn layers_in_one_node_have_the_bits_of_layers_in_nodes_of_their_own() {
+    let compute = Compute::for_device(&DEVICE, Precision::F32).unwrap();
+    // The first two have no adapter, so that with only that trained nothing goes back to them.
+    for trained in [&["adapter.up.weight"][..], &["query.weight", "norm.bias"], &["x"], &[]] {
+        let run = |at_once: usize| {
+            let stacked = |params: &ParamStore| {
+                let layers = [[false; 2], [false; 2], [false, true]].map(|of| layer(params, "", of).unwrap());
+                let (sequences, dropout) = (sequences(&compute, 5), dropout());
+                let x = sequences.pack(&compute, &input(params, "x")?)?;
+                layers.chunks(at_once).try_fold(x, |x, layers| {
+                    TransformerLayer::stack(layers, &x, &sequences, Rows::All, Some(&dropout))
+                })
+            };
+            run(stacked, trained, &["x"], &compute)
+        };
+        let (together, apart) = (run(3), run(1));
+        assert_eq!(values(&together.0), values(&apart.0), "{trained:?}");
+        assert_eq!(together.1, apart.1, "{trained:?}");
+        assert!(together.1.iter().all(|(_, gradient)| gradient.is_some()), "{trained:?}");
+    }
+}
+
+#[test]
 fn a_layer_that_attends_to_another_sequence_of_another_width() {
     for dropout in [None, Some(dropout())] {
         let layer = |params: &ParamStore| {

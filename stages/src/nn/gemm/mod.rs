@@ -524,6 +524,29 @@ mod tests {
     }
 
     #[test]
+    fn some_steps_of_a_longer_inner_dimension_give_its_bits() {
+        // Of 1300 steps, of which blocks of 325 are summed, those that are no multiple of 3, and none of the third block.
+        let (m, n, k) = (14, 35, 1300);
+        let is_left = |step: &usize| !step.is_multiple_of(3) && !(650..975).contains(step);
+        let steps: Vec<usize> = (0..k).filter(is_left).collect();
+        let ends: Vec<usize> = block_ends(k).map(|end| steps.partition_point(|step| *step < end)).collect();
+        assert_eq!(ends, [216, 433, 433, 649]);
+        let mut a = values(m * k, 37);
+        a.iter_mut().enumerate().filter(|(at, _)| !is_left(&(at % k))).for_each(|(_, a)| *a = 0.0);
+        let b = values(k * n, 53);
+        let a_left: Vec<f32> = (0..m)
+            .flat_map(|row| steps.iter().map(move |step| (row, step)))
+            .map(|(row, step)| a[row * k + step])
+            .collect();
+        let b_left: Vec<f32> = steps.iter().flat_map(|step| &b[step * n..][..n]).copied().collect();
+        let whole = new_product(usize::MAX, Matrix::new(&a, m, k, k), Matrix::new(&b, k, n, n));
+        let (a_left, b_left) =
+            (Matrix::new(&a_left, m, steps.len(), steps.len()), Matrix::new(&b_left, steps.len(), n, n));
+        assert_eq!(new_product(usize::MAX, a_left.in_blocks(&ends), b_left), whole);
+        assert_ne!(new_product(usize::MAX, a_left, b_left), whole);
+    }
+
+    #[test]
     fn multiplies_parts_of_wider_matrices() {
         // a = [[1, 2], [3, 4]] and b = [[5, 6], [7, 8]] as the first columns of wider matrices.
         let a = [1.0, 2.0, 99.0, 3.0, 4.0, 99.0];
