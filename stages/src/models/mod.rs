@@ -11,9 +11,9 @@ mod family;
 pub mod faster_rcnn;
 mod init;
 mod mode;
-#[cfg(test)]
-mod packing_tests;
 mod shape_inference;
+#[cfg(test)]
+mod tests;
 pub mod vilbert;
 pub mod visual_bert;
 
