@@ -1,11 +1,18 @@
 //! The feature pyramid: every stage's map at one width, with what the coarser ones know added. It does not know
 //! what reads its levels.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{Result, Tensor};
+use rayon::prelude::*;
 
 use super::config::Config;
 use crate::nn::Loader;
 use crate::nn::conv::{Conv2d, Window};
+use crate::nn::cpu_tensor::{new_values, with_cpu_values};
+
+/// Values that a thread enlarges at once.
+const WORTH_SHARING: usize = 1 << 15;
 
 /// Lateral, top-down and output convolutions.
 #[derive(Debug)]
@@ -48,10 +55,7 @@ impl Pyramid {
         let mut merged: Vec<Tensor> = Vec::with_capacity(stages.len());
         for (lateral, stage) in self.lateral.iter().zip(stages).rev() {
             let above = match merged.last() {
-                Some(coarser) => {
-                    let (_, _, height, width) = coarser.dims4()?;
-                    Some(coarser.upsample_nearest2d(2 * height, 2 * width)?)
-                }
+                Some(coarser) => Some(twice_as_large(coarser)?),
                 None => None,
             };
             merged.push(lateral.forward(stage, above.as_ref())?);
@@ -63,6 +67,33 @@ impl Pyramid {
     fn output_levels(&self, merged: &[Tensor]) -> Result<Vec<Tensor>> {
         self.output.iter().zip(merged).map(|(output, map)| output.forward(map, None)).collect()
     }
+}
+
+/// Every row and column twice.
+fn twice_as_large(map: &Tensor) -> Result<Tensor> {
+    let (_, channels, height, width) = map.dims4()?;
+    if !map.device().is_cpu() {
+        return map.upsample_nearest2d(2 * height, 2 * width);
+    }
+    let values = with_cpu_values(&map.contiguous()?, |map| {
+        let fill = |y: &mut [MaybeUninit<f32>]| {
+            let lines = y.par_chunks_mut(4 * width).zip(map.par_chunks(width));
+            lines.with_min_len((WORTH_SHARING / width).max(1)).for_each(|(y, x)| {
+                for y in y.chunks_exact_mut(2 * width) {
+                    for (y, &x) in y.as_chunks_mut::<2>().0.iter_mut().zip(x) {
+                        *y = [MaybeUninit::new(x); 2];
+                    }
+                }
+            });
+            Ok(())
+        };
+        // SAFETY: each line of the map is written to two lines, each value to two places.
+        #[allow(unsafe_code)]
+        unsafe {
+            new_values(4 * map.len(), fill)
+        }
+    })??;
+    Tensor::from_vec(values, (1, channels, 2 * height, 2 * width), map.device())
 }
 
 /// Every second row and column: max-pooling with a window of one.

@@ -1,11 +1,13 @@
 //! The box head: features and class scores of proposals. It does not know how regions are chosen from them.
 
-use candle_core::{Result, Tensor};
+use std::mem::MaybeUninit;
+
+use candle_core::{Device, Result, Tensor};
 
 use super::boxes::{Corners, area};
 use super::config::Config;
 use crate::nn::Loader;
-use crate::nn::cpu_tensor::{affine, softmax};
+use crate::nn::cpu_tensor::{affine, new_values, softmax};
 use crate::nn::roi_align::RoiAlign;
 
 /// Pooling from the pyramid, two hidden layers, class scores.
@@ -103,6 +105,24 @@ impl Pooler {
 
     /// The pooled boxes, `[boxes, width · bins²]`, in the boxes' order.
     pub(super) fn pool(&self, levels: &[Tensor], boxes: &[Corners]) -> Result<Tensor> {
+        let align =
+            |stride: usize| RoiAlign { bins: self.bins, samples: self.samples, scale: 1.0 / stride as f32 };
+        if levels[0].device().is_cpu() {
+            let values = levels[0].dims4()?.1 * self.bins * self.bins;
+            let fill = |rows: &mut [MaybeUninit<f32>]| {
+                let mut members: Vec<Vec<_>> = self.strides.iter().map(|_| Vec::new()).collect();
+                for (row, &corners) in rows.chunks_exact_mut(values).zip(boxes) {
+                    members[level_of(corners, self.strides.len())].push((row, corners));
+                }
+                let levels = levels.iter().zip(&self.strides).zip(members);
+                let mut levels = levels.filter(|(_, members)| !members.is_empty());
+                levels.try_for_each(|((map, &stride), members)| align(stride).pool(map, members))
+            };
+            // SAFETY: each box is a member of a level, which writes its row.
+            #[allow(unsafe_code)]
+            let pooled = unsafe { new_values(boxes.len() * values, fill) }?;
+            return Tensor::from_vec(pooled, (boxes.len(), values), &Device::Cpu);
+        }
         let (mut parts, mut order) = (Vec::new(), vec![0u32; boxes.len()]);
         let mut placed = 0;
         for (number, (map, stride)) in levels.iter().zip(&self.strides).enumerate() {
@@ -115,9 +135,8 @@ impl Pooler {
                 order[member] = placed;
                 placed += 1;
             }
-            let align = RoiAlign { bins: self.bins, samples: self.samples, scale: 1.0 / *stride as f32 };
             let corners: Vec<Corners> = members.iter().map(|&member| boxes[member]).collect();
-            parts.push(align.forward(map, &corners)?);
+            parts.push(align(*stride).forward(map, &corners)?);
         }
         let pooled = Tensor::cat(&parts, 0)?;
         if boxes.is_empty() {
