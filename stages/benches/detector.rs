@@ -29,7 +29,7 @@ struct Work {
 fn weight(name: &str, shape: &[usize]) -> candle_core::Result<Tensor> {
     let device = &Device::Cpu;
     if name.ends_with("running_var") || (shape.len() == 1 && name.ends_with("weight")) {
-        let size = if name.ends_with("bn3.weight") { 0.25 } else { 1.0 };
+        let size = if name.ends_with("bn3.weight") { 0.25f32 } else { 1.0 };
         return Tensor::full(size, shape, device);
     }
     let gain = match name {

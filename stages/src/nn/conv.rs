@@ -4,11 +4,15 @@
 //! own grouped convolution takes 7 to 40 times as long; 1×1 convolutions are plain products, large 3×3 ones go by
 //! Winograd's way, and of large grouped ones nothing is unrolled. Other devices use the library. It knows no network.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{Error, Result, Tensor};
 use rayon::prelude::*;
 
-use super::cpu_tensor::{cpu_vec, rectified, with_cpu_values};
-use super::gemm::{Matrix, PICTURE_WORTH_SHARING, new_product, product_from};
+use super::cpu::parallel;
+use super::cpu_tensor::{cpu_vec, new_values, with_cpu_values};
+use super::epilogue::Epilogue;
+use super::gemm::{Matrix, PICTURE_WORTH_SHARING, product_then};
 use super::grouped;
 use super::winograd::Filters;
 
@@ -16,8 +20,6 @@ use super::winograd::Filters;
 const TILE: usize = 1 << 16;
 /// The same where all threads work on one tile.
 const SHARED_TILE: usize = 1 << 22;
-/// From this many values on passes over an output are spread over the threads.
-const PARALLEL_VALUES: usize = 1 << 20;
 
 /// How a window moves over its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,60 +111,40 @@ impl Conv2d {
             let y = if let Some(addend) = addend { (y + addend)? } else { y };
             return if self.relu { y.relu() } else { Ok(y) };
         }
-        let plane = out_height * out_width;
         let geometry = Geometry { depth, height, width, kernel, out_height, out_width, window: self.window };
-        let mut y = with_cpu_values(&x.contiguous()?, |x| {
-            with_cpu_values(&self.weight, |weight| self.convolve(x, weight, out, &geometry))
-        })??;
-        match addend {
-            None => self.finish(&mut y, plane, None),
-            Some(addend) => with_cpu_values(&addend.contiguous()?, |addend| {
-                self.finish(&mut y, plane, Some(addend));
-            })?,
-        }
+        let y = with_cpu_values(&x.contiguous()?, |x| {
+            with_cpu_values(&self.weight, |weight| match addend {
+                None => self.convolve(x, weight, None, &geometry),
+                Some(addend) => with_cpu_values(&addend.contiguous()?, |addend| {
+                    self.convolve(x, weight, Some(addend), &geometry)
+                })?,
+            })
+        })???;
         Tensor::from_vec(y, shape, x.device())
     }
 
-    /// The convolution of `x`, without bias, by the fastest way there is for its sizes.
-    fn convolve(&self, x: &[f32], weight: &[f32], out: usize, geometry: &Geometry) -> Vec<f32> {
-        let &Geometry { depth, height, width, out_height, out_width, window, .. } = geometry;
-        let plane = out_height * out_width;
-        if geometry.is_point() && window.groups == 1 {
-            let (weight, x) = (Matrix::new(weight, out, depth, depth), Matrix::new(x, depth, plane, plane));
-            return new_product(PICTURE_WORTH_SHARING, weight, x);
-        }
-        let mut y = vec![0f32; out * plane];
-        if let Some(filters) = self.filters.as_ref().filter(|_| Filters::suit(height, width)) {
-            filters.apply(&mut y, x, height, width);
-        } else {
-            convolve(&mut y, x, weight, geometry);
-        }
-        y
-    }
-
-    /// Adds bias and addend, and applies the ReLU, in one pass.
-    fn finish(&self, y: &mut [f32], plane: usize, addend: Option<&[f32]>) {
-        each_plane(y, plane, |channel, y| {
-            let bias = self.host_bias[channel];
-            let addend = addend.map(|addend| &addend[channel * plane..][..plane]);
-            match (addend, self.relu) {
-                (None, false) => y.iter_mut().for_each(|y| *y += bias),
-                (None, true) => y.iter_mut().for_each(|y| *y = rectified(*y + bias)),
-                (Some(addend), false) => y.iter_mut().zip(addend).for_each(|(y, add)| *y += add + bias),
-                (Some(addend), true) => {
-                    y.iter_mut().zip(addend).for_each(|(y, add)| *y = rectified(*y + (add + bias)));
-                }
+    /// The convolution of `x` by the fastest way there is for its sizes.
+    fn convolve(
+        &self,
+        x: &[f32],
+        weight: &[f32],
+        addend: Option<&[f32]>,
+        geometry: &Geometry,
+    ) -> Result<Vec<f32>> {
+        let (out, plane) = (self.host_bias.len(), geometry.plane());
+        let then = Epilogue { bias: &self.host_bias, addend, relu: self.relu, plane };
+        let fill = |y: &mut [MaybeUninit<f32>]| {
+            match self.filters.as_ref().filter(|_| Filters::suit(geometry.height, geometry.width)) {
+                Some(filters) => filters.apply(y, x, (geometry.height, geometry.width), then),
+                None => convolve(y, x, weight, geometry, then),
             }
-        });
-    }
-}
-
-/// Does something to each channel of an output.
-fn each_plane(y: &mut [f32], plane: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
-    if y.len() < PARALLEL_VALUES {
-        y.chunks_mut(plane).enumerate().for_each(|(channel, y)| work(channel, y));
-    } else {
-        y.par_chunks_mut(plane).enumerate().for_each(|(channel, y)| work(channel, y));
+            Ok(())
+        };
+        // SAFETY: both ways write all outputs.
+        #[allow(unsafe_code)]
+        unsafe {
+            new_values(out * plane, fill)
+        }
     }
 }
 
@@ -199,35 +181,48 @@ impl Geometry {
     }
 }
 
+/// Outputs, inputs and weights of a group.
+type Group<'a> = ((&'a mut [MaybeUninit<f32>], &'a [f32]), &'a [f32]);
+
 /// Writes the convolution of `x` to `y`, all groups.
-fn convolve(y: &mut [f32], x: &[f32], weight: &[f32], geometry: &Geometry) {
+fn convolve(y: &mut [MaybeUninit<f32>], x: &[f32], weight: &[f32], geometry: &Geometry, then: Epilogue) {
     let groups = geometry.window.groups;
     let work = y.len() * geometry.depth * geometry.kernel * geometry.kernel;
     let (y_group, x_group, w_group) = (y.len() / groups, x.len() / groups, weight.len() / groups);
+    let channels = y_group / geometry.plane();
     let is_shared = groups > 1 && work >= PICTURE_WORTH_SHARING;
-    let is_direct = is_shared && geometry.is_same_3() && grouped::suits(y_group / geometry.plane());
-    let group = |((y, x), weight): ((&mut [f32], &[f32]), &[f32])| {
+    let is_direct = is_shared && geometry.is_same_3() && grouped::suits(channels);
+    let group = |(number, ((y, x), weight)): (usize, Group)| {
+        let then = then.from(number * channels, 0);
         if is_direct {
-            grouped::convolve(y, x, weight, geometry.height, geometry.width);
+            grouped::convolve(y, x, weight, (geometry.height, geometry.width), then);
         } else {
-            convolve_group(y, x, weight, geometry);
+            convolve_group(y, x, weight, geometry, then);
         }
     };
     if is_shared {
-        y.par_chunks_mut(y_group).zip(x.par_chunks(x_group)).zip(weight.par_chunks(w_group)).for_each(group);
+        let parts = y.par_chunks_mut(y_group).zip(x.par_chunks(x_group)).zip(weight.par_chunks(w_group));
+        parts.enumerate().for_each(group);
     } else {
-        y.chunks_mut(y_group).zip(x.chunks(x_group)).zip(weight.chunks(w_group)).for_each(group);
+        let parts = y.chunks_mut(y_group).zip(x.chunks(x_group)).zip(weight.chunks(w_group));
+        parts.enumerate().for_each(group);
     }
 }
 
-fn convolve_group(y: &mut [f32], x: &[f32], weight: &[f32], geometry: &Geometry) {
+fn convolve_group(
+    y: &mut [MaybeUninit<f32>],
+    x: &[f32],
+    weight: &[f32],
+    geometry: &Geometry,
+    then: Epilogue,
+) {
     let plane = geometry.plane();
     let rows = y.len() / plane;
     let depth = geometry.depth * geometry.kernel * geometry.kernel;
     let weight = Matrix::new(weight, rows, depth, depth);
     if geometry.is_point() {
         let x = Matrix::new(x, depth, plane, plane);
-        product_from(PICTURE_WORTH_SHARING, y, plane, weight, x, 1.0, false);
+        product_then(PICTURE_WORTH_SHARING, y, weight, x, then);
         return;
     }
     // One group of a large convolution has the threads to itself: they share the unrolling, too.
@@ -247,7 +242,7 @@ fn convolve_group(y: &mut [f32], x: &[f32], weight: &[f32], geometry: &Geometry)
         }
         let start = top * geometry.out_width;
         let tile = Matrix::new(&tile, depth, columns, columns);
-        product_from(PICTURE_WORTH_SHARING, &mut y[start..], plane, weight, tile, 1.0, false);
+        product_then(PICTURE_WORTH_SHARING, &mut y[start..], weight, tile, then.from(0, start));
     }
 }
 
@@ -289,20 +284,27 @@ pub fn max_pool_3x3(x: &Tensor) -> Result<Tensor> {
         return x.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?.max_pool2d_with_stride(3, 2);
     }
     let (out_height, out_width) = (height.div_ceil(2), width.div_ceil(2));
+    // What is not a number stays so.
+    let greater = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
     let mut y = vec![0f32; channels * out_height * out_width];
     with_cpu_values(&x.contiguous()?, |x| {
-        for (y, x) in y.chunks_mut(out_height * out_width).zip(x.chunks(height * width)) {
-            for (row, y) in y.chunks_mut(out_width).enumerate() {
-                for line in (2 * row).saturating_sub(1)..(2 * row + 2).min(height) {
-                    let x = &x[line * width..][..width];
+        let out_plane = out_height * out_width;
+        parallel::rows(&mut y, out_plane, |first, y| {
+            let mut greatest = vec![0f32; width];
+            for (x, y) in x[first * height * width..].chunks(height * width).zip(y.chunks_mut(out_plane)) {
+                for (row, y) in y.chunks_mut(out_width).enumerate() {
+                    greatest.fill(0.0);
+                    for line in (2 * row).saturating_sub(1)..(2 * row + 2).min(height) {
+                        let x = &x[line * width..][..width];
+                        greatest.iter_mut().zip(x).for_each(|(to, &x)| *to = greater(*to, x));
+                    }
                     for (column, y) in y.iter_mut().enumerate() {
-                        for &x in &x[(2 * column).saturating_sub(1)..(2 * column + 2).min(width)] {
-                            *y = if x > *y || x.is_nan() { x } else { *y };
-                        }
+                        let x = &greatest[(2 * column).saturating_sub(1)..(2 * column + 2).min(width)];
+                        *y = x.iter().fold(0.0, |y, &x| greater(y, x));
                     }
                 }
             }
-        }
+        });
     })?;
     Tensor::from_vec(y, (1, channels, out_height, out_width), x.device())
 }

@@ -2,7 +2,9 @@
 
 use candle_core::{CpuStorage, D, Error, Result, Storage, Tensor};
 
-use super::cpu;
+use std::mem::MaybeUninit;
+
+use super::cpu::{self, parallel};
 use super::gemm::{Matrix, PICTURE_WORTH_SHARING, new_affine};
 
 /// Calls `f` with the values of a contiguous `f32` tensor in host memory.
@@ -19,6 +21,25 @@ pub fn with_cpu_values<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Resul
             tensor.device()
         ))),
     }
+}
+
+/// `count` values that `fill` writes, in memory that was not filled with zeros before.
+///
+/// # Errors
+/// Those of `fill`.
+///
+/// # Safety
+/// `fill` writes all values, or returns an error.
+#[allow(unsafe_code, reason = "clearing large results costs a pass of one thread")]
+pub unsafe fn new_values(
+    count: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<f32>]) -> Result<()>,
+) -> Result<Vec<f32>> {
+    let mut values = Vec::with_capacity(count);
+    fill(&mut values.spare_capacity_mut()[..count])?;
+    // SAFETY: the caller vouches for it.
+    unsafe { values.set_len(count) };
+    Ok(values)
 }
 
 /// The values of an `f32` tensor as a host vector in row-major order, from any device.
@@ -52,7 +73,7 @@ pub fn affine(x: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) -> Result<
         })
     })??;
     if relu {
-        y.iter_mut().for_each(|y| *y = rectified(*y));
+        parallel::rows(&mut y, width, |_, y| y.iter_mut().for_each(|y| *y = rectified(*y)));
     }
     Tensor::from_vec(y, (n, width), x.device())
 }

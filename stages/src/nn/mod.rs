@@ -16,6 +16,7 @@ pub mod cpu;
 pub mod cpu_tensor;
 mod dropout;
 mod embeddings;
+mod epilogue;
 mod feed_forward;
 pub mod frozen_batch_norm;
 mod gemm;

@@ -4,6 +4,7 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+use super::cpu::{parallel, per_instruction_set};
 use super::cpu_tensor::with_cpu_values;
 
 /// How boxes are sampled.
@@ -28,7 +29,7 @@ const BOXES_AT_ONCE: usize = 64;
 
 impl RoiAlign {
     /// Pools each of `boxes` (x1, y1, x2, y2) from `map` `[1, c, height, width]` into a row of
-    /// `[boxes, c · bins · bins]`, channel-major.
+    /// `[boxes, c · bins · bins]`, channel-major, by tensor operations: for devices other than the host.
     ///
     /// Boxes are scaled without rounding and without a half-pixel shift, are at least 1 wide and high on the
     /// map, and each bin is the mean of `samples²` bilinear samples.
@@ -42,36 +43,42 @@ impl RoiAlign {
             return Tensor::zeros((0, values_per_box), map.dtype(), map.device());
         }
         // Channels last: a sample then reads four contiguous rows.
-        if !map.device().is_cpu() {
-            let rows = map.reshape((channels, height * width))?.t()?.contiguous()?;
-            let parts: Result<Vec<Tensor>> = boxes
-                .chunks(BOXES_AT_ONCE)
-                .map(|boxes| self.gather(&rows, boxes, channels, height, width))
-                .collect();
-            return Tensor::cat(&parts?, 0);
-        }
-        let rows = with_cpu_values(&map.contiguous()?, |map| channels_last(map, channels))?;
-        let mut pooled = vec![0f32; boxes.len() * values_per_box];
-        let pool = |sum: &mut Vec<f32>, (pooled, &roi): (&mut [f32], &[f32; 4])| {
-            let samples = self.samples_of(roi, height, width);
-            for (bin, samples) in samples.chunks(self.samples * self.samples).enumerate() {
-                sum.fill(0.0);
-                for sample in samples {
-                    for (&place, &weight) in sample.places.iter().zip(&sample.weights) {
-                        let row = &rows[place as usize * channels..][..channels];
-                        sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * value);
-                    }
-                }
-                let into = pooled[bin..].iter_mut().step_by(self.bins * self.bins);
-                into.zip(&*sum).for_each(|(to, from)| *to = *from);
-            }
-        };
-        let pooled_boxes = pooled.par_chunks_mut(values_per_box).zip(boxes).with_min_len(BOXES_AT_ONCE);
-        pooled_boxes.for_each_init(|| vec![0f32; channels], pool);
-        Tensor::from_vec(pooled, (boxes.len(), values_per_box), map.device())
+        let rows = map.reshape((channels, height * width))?.t()?.contiguous()?;
+        let parts: Result<Vec<Tensor>> = boxes
+            .chunks(BOXES_AT_ONCE)
+            .map(|boxes| self.gather(&rows, boxes, channels, height, width))
+            .collect();
+        Tensor::cat(&parts?, 0)
     }
 
-    /// The same by tensor operations, for devices other than the host; `rows` is the map, channels last.
+    /// The same in host memory: each box is pooled into the row that comes with it.
+    ///
+    /// # Errors
+    /// A map of another shape.
+    pub fn pool(&self, map: &Tensor, boxes: Vec<(&mut [f32], [f32; 4])>) -> Result<()> {
+        let (_, channels, height, width) = map.dims4()?;
+        let rows = with_cpu_values(&map.contiguous()?, |map| channels_last(map, channels))?;
+        let bins = self.bins * self.bins;
+        let pool = |sums: &mut Vec<f32>, (pooled, roi): (&mut [f32], [f32; 4])| {
+            let samples = self.samples_of(roi, height, width);
+            let of_bins = samples.chunks(self.samples * self.samples);
+            sums.chunks_exact_mut(channels)
+                .zip(of_bins)
+                .for_each(|(sums, samples)| add(sums, &rows, samples));
+            for (number, pooled) in pooled.chunks_mut(CHANNELS_AT_ONCE * bins).enumerate() {
+                for (bin, sums) in sums.chunks_exact(channels).enumerate() {
+                    let sums = &sums[number * CHANNELS_AT_ONCE..];
+                    let into = pooled[bin..].iter_mut().step_by(bins);
+                    into.zip(sums).for_each(|(to, from)| *to = *from);
+                }
+            }
+        };
+        let boxes = boxes.into_par_iter().with_min_len(BOXES_AT_ONCE);
+        boxes.for_each_init(|| vec![0f32; bins * channels], pool);
+        Ok(())
+    }
+
+    /// Pools some boxes by tensor operations; `rows` is the map, channels last.
     fn gather(
         &self,
         rows: &Tensor,
@@ -127,24 +134,51 @@ impl RoiAlign {
     }
 }
 
-/// Places whose rows are turned at once: what of each channel is read then fills a line of the cache.
+/// Channels that are turned at once: a line of the cache.
+const CHANNELS_AT_ONCE: usize = 16;
+/// Places whose rows are turned at once: what of each channel is read then fills lines of the cache.
 const PLACES_AT_ONCE: usize = 64;
 
 /// A map, channel by channel, as rows of all channels, place by place.
 fn channels_last(map: &[f32], channels: usize) -> Vec<f32> {
     let plane = map.len() / channels.max(1);
-    let mut rows = vec![0f32; map.len()];
-    rows.par_chunks_mut(PLACES_AT_ONCE * channels).enumerate().for_each(|(number, rows)| {
-        let first = number * PLACES_AT_ONCE;
-        let places = rows.len() / channels;
-        for channel in 0..channels {
-            let values = &map[channel * plane + first..][..places];
-            for (place, value) in values.iter().enumerate() {
-                rows[place * channels + channel] = *value;
+    parallel::filled(map.len(), channels, |first, rows| {
+        for (number, rows) in rows.chunks_mut(PLACES_AT_ONCE * channels).enumerate() {
+            for channel in (0..channels).step_by(CHANNELS_AT_ONCE) {
+                for (place, row) in (first + number * PLACES_AT_ONCE..).zip(rows.chunks_exact_mut(channels)) {
+                    let row = row[channel..].iter_mut().take(CHANNELS_AT_ONCE);
+                    row.zip(map[channel * plane + place..].iter().step_by(plane))
+                        .for_each(|(to, from)| *to = *from);
+                }
             }
         }
-    });
-    rows
+    })
+}
+
+/// Channels of a sum that stays in registers.
+const SUMS: usize = 64;
+
+per_instruction_set! {
+    /// Writes the sum of the samples of a bin, of all channels.
+    fn add(sums: &mut [f32], rows: &[f32], samples: &[Sample]) {
+        let channels = sums.len();
+        let neighbours = || samples.iter().flat_map(|sample| sample.places.iter().zip(&sample.weights));
+        let (whole, rest) = sums.as_chunks_mut::<SUMS>();
+        let first_of_rest = whole.len() * SUMS;
+        for (number, sums) in whole.iter_mut().enumerate() {
+            let mut part = [0f32; SUMS];
+            for (&place, &weight) in neighbours() {
+                let row = &rows[place as usize * channels + number * SUMS..][..SUMS];
+                part.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * value);
+            }
+            *sums = part;
+        }
+        rest.fill(0.0);
+        for (&place, &weight) in neighbours() {
+            let row = &rows[place as usize * channels + first_of_rest..][..rest.len()];
+            rest.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * value);
+        }
+    }
 }
 
 fn pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -206,6 +240,13 @@ mod tests {
         (sum / 4.0) as f32
     }
 
+    fn pool(map: &Tensor, boxes: &[[f32; 4]]) -> Vec<Vec<f32>> {
+        let values = map.dims4().unwrap().1 * ALIGN.bins * ALIGN.bins;
+        let mut rows = vec![f32::NAN; boxes.len() * values];
+        ALIGN.pool(map, rows.chunks_exact_mut(values).zip(boxes.iter().copied()).collect()).unwrap();
+        rows.chunks(values).map(<[f32]>::to_vec).collect()
+    }
+
     #[test]
     fn equals_the_direct_formula_on_both_paths() {
         let map = map(5, 9, 13);
@@ -216,9 +257,8 @@ mod tests {
             [40.0, 30.0, 51.0, 35.0],
             [60.0, 60.0, 80.0, 90.0],
         ];
-        let pooled = ALIGN.forward(&map, &boxes).unwrap().to_vec2::<f32>().unwrap();
-        let rows = map.reshape((5, 9 * 13)).unwrap().t().unwrap().contiguous().unwrap();
-        let gathered = ALIGN.gather(&rows, &boxes, 5, 9, 13).unwrap().to_vec2::<f32>().unwrap();
+        let pooled = pool(&map, &boxes);
+        let gathered = ALIGN.forward(&map, &boxes).unwrap().to_vec2::<f32>().unwrap();
         for (number, &roi) in boxes.iter().enumerate() {
             for (channel, (row, column)) in (0..5).flat_map(|c| pairs(3).map(move |at| (c, at))) {
                 let place = (channel * 3 + row) * 3 + column;
@@ -234,9 +274,9 @@ mod tests {
     fn pools_from_a_map_of_one_cell_and_no_boxes() {
         let map = map(2, 1, 1);
         assert_eq!(ALIGN.forward(&map, &[]).unwrap().dims(), [0, 18]);
-        let pooled = ALIGN.forward(&map, &[[0.0, 0.0, 3.0, 3.0]]).unwrap();
+        let pooled = pool(&map, &[[0.0, 0.0, 3.0, 3.0]]);
         let values = cpu_vec(&map).unwrap();
-        for (value, expected) in cpu_vec(&pooled).unwrap().iter().zip(values.iter().flat_map(|v| [*v; 9])) {
+        for (value, expected) in pooled[0].iter().zip(values.iter().flat_map(|v| [*v; 9])) {
             assert!((value - expected).abs() < 1e-6);
         }
     }

@@ -48,7 +48,7 @@ impl<O: Op> Op for Stack<O> {
                 Some(x) => op.forward(on, &[on.view(x)], keep)?,
                 None => op.forward(on, inputs, keep)?,
             };
-            let input = std::mem::replace(&mut between, Some(value));
+            let input = between.replace(value);
             if let Some(of) = of {
                 saved.push(Saved { of, input: input.filter(|_| op.reads_inputs()) });
             }

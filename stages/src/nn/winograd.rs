@@ -5,9 +5,14 @@
 //! The input is cut into tiles of 6×6 that overlap by 2, tiles and filters are transformed, multiplied place by place (36
 //! matrix products over the channels), and transformed back to 4×4 outputs. It knows no bias, and no other window.
 
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, product};
+use super::cpu::per_instruction_set;
+use super::epilogue::Epilogue;
+use super::gemm::{Matrix, product_from};
 
 /// The transforms interpolate a polynomial at 0, ±P, ±Q and infinity (Toom-Cook). Lavin & Gray have 1 and 2. The powers of
 /// these are nearer to 1, so less is lost in sums: of random maps of 256 channels the largest error falls from 4.9e-5 to 1.2e-5
@@ -22,6 +27,10 @@ const OUT: usize = 4;
 const IN: usize = 6;
 /// Places of a tile.
 const PLACES: usize = IN * IN;
+/// Tiles that are transformed at the same time.
+const LANES: usize = 16;
+/// Values between the products of two places, whose lines would share a few lines of the first-level cache without.
+const GAP: usize = 16;
 /// Fewer channels on either side do not pay for the transforms.
 const FEWEST_CHANNELS: usize = 64;
 /// Nor do fewer tiles.
@@ -65,99 +74,209 @@ impl Filters {
         height.div_ceil(OUT) * width.div_ceil(OUT) >= FEWEST_TILES
     }
 
-    /// Writes the convolution of `x` `[depth, height, width]`, with one pixel of zeros around it, to `y`
-    /// `[out, height, width]`. The same bits on any number of threads.
-    pub fn apply(&self, y: &mut [f32], x: &[f32], height: usize, width: usize) {
+    /// Writes the convolution of `x` `[depth, height, width]`, with one pixel of zeros around it and finished by `then`, to
+    /// `y` `[out, height, width]`. The same bits on any number of threads.
+    pub fn apply(
+        &self,
+        y: &mut [MaybeUninit<f32>],
+        x: &[f32],
+        (height, width): (usize, usize),
+        then: Epilogue,
+    ) {
         let Self { values, out, depth } = self;
         let (plane, across) = (height * width, width.div_ceil(OUT));
         let rows_at_once = (AT_ONCE / (PLACES * depth.max(out) * across)).clamp(1, height.div_ceil(OUT));
         let max_tiles = PLACES * rows_at_once * across;
-        // By channel, place and tile, so that threads may share out the channels.
-        let (mut tiles, mut products) = (vec![0f32; depth * max_tiles], vec![0f32; out * max_tiles]);
+        // Tiles by channel, place and tile, products by place, channel and tile: threads share out channels, then places.
+        let mut scratch = SCRATCH.with_borrow_mut(std::mem::take);
+        let Scratch { tiles, products } = &mut scratch;
+        tiles.resize(tiles.len().max(depth * max_tiles), 0.0);
+        products.resize(products.len().max(out * max_tiles + PLACES * GAP), 0.0);
         for top in (0..height).step_by(rows_at_once * OUT) {
             let rows = rows_at_once.min((height - top).div_ceil(OUT));
             let count = rows * across;
             let (tiles, products) =
-                (&mut tiles[..depth * PLACES * count], &mut products[..out * PLACES * count]);
-            tiles.par_chunks_mut(PLACES * count).zip(x.par_chunks(plane)).for_each(|(tiles, x)| {
-                for row in 0..rows {
-                    cut(tiles, count, row * across, x, (height, width), top + row * OUT);
-                }
-            });
-            for place in 0..PLACES {
+                (&mut tiles[..depth * PLACES * count], &mut products[..PLACES * (out * count + GAP)]);
+            tiles.par_chunks_mut(PLACES * count).zip(x.par_chunks(plane)).for_each_init(
+                || Lines::new(across),
+                |lines, (tiles, x)| {
+                    for row in 0..rows {
+                        lines.read(x, (height, width), top + row * OUT);
+                        cut(tiles, count, row * across, across, &mut lines.phases);
+                    }
+                },
+            );
+            // A thread multiplies at its own places, so that none waits for another.
+            let places = products.par_chunks_mut(out * count + GAP).with_max_len(1).enumerate();
+            places.for_each(|(place, products)| {
                 let filters = Matrix::new(&values[place * out * depth..], *out, *depth, *depth);
                 let tiles = Matrix::new(&tiles[place * count..], *depth, count, PLACES * count);
-                product(&mut products[place * count..], PLACES * count, filters, tiles, 1.0, false);
-            }
-            products.par_chunks(PLACES * count).zip(y.par_chunks_mut(plane)).for_each(|(products, y)| {
-                for row in 0..rows {
-                    join(y, width, top + row * OUT, products, count, row * across);
-                }
+                product_from(usize::MAX, products, count, filters, tiles, 1.0, false);
             });
+            y.par_chunks_mut(plane).enumerate().for_each_init(
+                || vec![0f32; OUT * (across * OUT).next_multiple_of(OUT * LANES)],
+                |lines, (channel, y)| {
+                    let then = then.from(channel, 0);
+                    for row in 0..rows {
+                        let first = channel * count + row * across;
+                        join(lines, products, out * count + GAP, first, across);
+                        let first = top + row * OUT;
+                        let length = lines.len() / OUT;
+                        for (line, at) in lines.chunks_exact_mut(length).zip(first..height) {
+                            then.write(&mut y[at * width..][..width], &mut line[..width], at * width);
+                        }
+                    }
+                },
+            );
         }
+        SCRATCH.set(scratch);
     }
 }
 
-/// Writes a row of transformed tiles of one channel: `tiles` is `[36, count]`, the row's first is number `first`, and its
-/// outputs begin in line `top` of `x`.
-fn cut(
-    tiles: &mut [f32],
-    count: usize,
-    first: usize,
-    x: &[f32],
-    (height, width): (usize, usize),
-    top: usize,
-) {
-    let across = width.div_ceil(OUT);
-    let length = across * OUT + 2;
-    // Six lines of the input, with the zeros around it, then combined line by line.
-    let mut lines = vec![0f32; IN * length];
-    for (number, line) in lines.chunks_exact_mut(length).enumerate() {
-        if let Some(at) = (top + number).checked_sub(1).filter(|&at| at < height) {
-            line[1..=width].copy_from_slice(&x[at * width..][..width]);
-        }
+/// Transformed tiles and their products; kept, since new memory would be cleared first, by one thread.
+#[derive(Default)]
+struct Scratch {
+    tiles: Vec<f32>,
+    products: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Six lines of a channel with the zeros around it, of which a row of tiles is cut.
+struct Lines {
+    /// A line as it is.
+    line: Vec<f32>,
+    /// By line, place modulo 4 and place over 4: room for one more tile than there are, rounded up.
+    phases: Vec<f32>,
+}
+
+impl Lines {
+    fn new(across: usize) -> Self {
+        let length = (across + 1).next_multiple_of(LANES);
+        Self { line: vec![0.0; OUT * length], phases: vec![0.0; IN * OUT * length] }
     }
-    let (above, below) = lines.split_at_mut(3 * length);
-    let (l0, rest) = above.split_at_mut(length);
-    let (l1, l2) = rest.split_at_mut(length);
-    let (l3, rest) = below.split_at_mut(length);
-    let (l4, l5) = rest.split_at_mut(length);
-    for at in 0..length {
-        [l0[at], l1[at], l2[at], l3[at], l4[at], l5[at]] =
-            of_input([l0[at], l1[at], l2[at], l3[at], l4[at], l5[at]]);
-    }
-    for (y, line) in lines.chunks_exact(length).enumerate() {
-        for tile in 0..across {
-            let window: [f32; IN] = std::array::from_fn(|x| line[tile * OUT + x]);
-            for (x, value) in of_input(window).into_iter().enumerate() {
-                tiles[(y * IN + x) * count + first + tile] = value;
+
+    /// Reads those of the tiles whose outputs begin in line `top` of `x`.
+    fn read(&mut self, x: &[f32], (height, width): (usize, usize), top: usize) {
+        let length = self.line.len() / OUT;
+        for (number, phases) in self.phases.chunks_exact_mut(OUT * length).enumerate() {
+            match (top + number).checked_sub(1).filter(|&at| at < height) {
+                None => phases.fill(0.0),
+                Some(at) => {
+                    self.line[1..=width].copy_from_slice(&x[at * width..][..width]);
+                    part(&self.line, phases);
+                }
             }
         }
     }
 }
 
-/// Writes a row of products of one channel, transformed back, to `y` from line `top` on.
-fn join(y: &mut [f32], width: usize, top: usize, products: &[f32], count: usize, first: usize) {
-    let (across, height) = (width.div_ceil(OUT), y.len() / width);
-    // Column by column of the tiles first, all tiles of the row side by side: by column, line and tile.
-    let mut columns = vec![0f32; IN * OUT * across];
-    for (x, column) in columns.chunks_exact_mut(OUT * across).enumerate() {
-        let [a, b, c, d, e, f]: [&[f32]; IN] =
-            std::array::from_fn(|y| &products[(y * IN + x) * count + first..][..across]);
-        let (upper, lower) = column.split_at_mut(2 * across);
-        let (l0, l1) = upper.split_at_mut(across);
-        let (l2, l3) = lower.split_at_mut(across);
-        for at in 0..across {
-            [l0[at], l1[at], l2[at], l3[at]] = of_output([a[at], b[at], c[at], d[at], e[at], f[at]]);
+per_instruction_set! {
+    /// Parts a line by the place modulo 4.
+    fn part(line: &[f32], phases: &mut [f32]) {
+        let length = line.len() / OUT;
+        for (number, values) in line.as_chunks::<{ OUT * LANES }>().0.iter().enumerate() {
+            for (phase, to) in phases.chunks_exact_mut(length).enumerate() {
+                let to = &mut to[number * LANES..][..LANES];
+                to.iter_mut().enumerate().for_each(|(i, to)| *to = values[i * OUT + phase]);
+            }
         }
     }
-    for (number, line) in (top..height.min(top + OUT)).enumerate() {
-        let line = &mut y[line * width..][..width];
-        for (tile, line) in line.chunks_mut(OUT).enumerate() {
-            let values = of_output(std::array::from_fn(|x| columns[(x * OUT + number) * across + tile]));
-            line.copy_from_slice(&values[..line.len()]);
+}
+
+per_instruction_set! {
+    /// Writes a row of transformed tiles of one channel: `tiles` is `[36, count]`, and the row's first is number `first`.
+    fn cut(tiles: &mut [f32], count: usize, first: usize, across: usize, phases: &mut [f32]) {
+        let length = phases.len() / IN;
+        // Line by line first.
+        for at in (0..length).step_by(LANES) {
+            let mut values = [[0f32; LANES]; IN];
+            for (line, values) in values.iter_mut().enumerate() {
+                *values = lanes(&phases[line * length + at..]);
+            }
+            for (line, values) in each_lane(values, of_input).iter().enumerate() {
+                phases[line * length + at..][..LANES].copy_from_slice(values);
+            }
+        }
+        for (y, line) in phases.chunks_exact(length).enumerate() {
+            for tile in (0..across).step_by(LANES) {
+                let mut values = [[0f32; LANES]; IN];
+                for (place, values) in values.iter_mut().enumerate() {
+                    *values = lanes(&line[place % OUT * (length / OUT) + place / OUT + tile..]);
+                }
+                let values = each_lane(values, of_input);
+                for (x, values) in values.iter().enumerate() {
+                    let to = &mut tiles[(y * IN + x) * count + first..][tile..across];
+                    match to.first_chunk_mut::<LANES>() {
+                        Some(to) => *to = *values,
+                        None => to.copy_from_slice(&values[..to.len()]),
+                    }
+                }
+            }
         }
     }
+}
+
+per_instruction_set! {
+    /// Transforms a row of products of one channel back to four lines of outputs, one behind the other. The products of a
+    /// place are `stride` apart from those of the next; the row's begin with number `first`.
+    fn join(lines: &mut [f32], products: &[f32], stride: usize, first: usize, across: usize) {
+        let length = lines.len() / OUT;
+        for tile in (0..across).step_by(LANES) {
+            let product = |place: usize| {
+                let from = &products[place * stride + first..][tile..across];
+                from.first_chunk::<LANES>().copied().unwrap_or_else(|| {
+                    let mut values = [0f32; LANES];
+                    values[..from.len()].copy_from_slice(from);
+                    values
+                })
+            };
+            // Column by column of the tiles first.
+            let mut columns = [[[0f32; LANES]; OUT]; IN];
+            for (x, column) in columns.iter_mut().enumerate() {
+                let mut values = [[0f32; LANES]; IN];
+                for (y, values) in values.iter_mut().enumerate() {
+                    *values = product(y * IN + x);
+                }
+                *column = each_lane(values, of_output);
+            }
+            for (number, line) in lines.chunks_exact_mut(length).enumerate() {
+                let mut values = [[0f32; LANES]; IN];
+                for (values, column) in values.iter_mut().zip(&columns) {
+                    *values = column[number];
+                }
+                let values = each_lane(values, of_output);
+                let line = &mut line[tile * OUT..][..OUT * LANES];
+                line.iter_mut().enumerate().for_each(|(i, to)| *to = values[i % OUT][i / OUT]);
+            }
+        }
+    }
+}
+
+/// The first values.
+#[inline(always)]
+fn lanes(values: &[f32]) -> [f32; LANES] {
+    let mut first = [0f32; LANES];
+    first.copy_from_slice(&values[..LANES]);
+    first
+}
+
+/// `transform` in each of the lanes.
+#[inline(always)]
+fn each_lane<const FROM: usize, const TO: usize>(
+    values: [[f32; LANES]; FROM],
+    transform: impl Fn([f32; FROM]) -> [f32; TO],
+) -> [[f32; LANES]; TO] {
+    let mut results = [[0f32; LANES]; TO];
+    for lane in 0..LANES {
+        let of_lane = transform(std::array::from_fn(|i| values[i][lane]));
+        for (result, value) in results.iter_mut().zip(of_lane) {
+            result[lane] = value;
+        }
+    }
+    results
 }
 
 /// The transform of a filter's line: its polynomial at the six points, over what the interpolation divides by.
@@ -176,6 +295,7 @@ fn of_filter([a, b, c]: [f64; 3]) -> [f64; IN] {
 }
 
 /// The transform of an input's line.
+#[inline(always)]
 fn of_input([a, b, c, d, e, f]: [f32; IN]) -> [f32; IN] {
     const PP: f32 = P * P;
     const QQ: f32 = Q * Q;
@@ -192,6 +312,7 @@ fn of_input([a, b, c, d, e, f]: [f32; IN]) -> [f32; IN] {
 }
 
 /// The transform of a line of products back.
+#[inline(always)]
 fn of_output([a, b, c, d, e, f]: [f32; IN]) -> [f32; OUT] {
     let (near, near_odd, far, far_odd) = (b + c, P * (b - c), d + e, Q * (d - e));
     [a + near + far, near_odd + far_odd, P * P * near + Q * Q * far, P * P * near_odd + Q * Q * far_odd + f]
@@ -206,6 +327,17 @@ mod tests {
         let scramble = |i: usize| (i as u64 + seed).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
         let value = |i| scramble(i).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 40;
         (0..count).map(|i| value(i) as f32 / (1 << 23) as f32 - 1.0).collect()
+    }
+
+    /// The convolution alone, with a bias of zeros.
+    fn apply(filters: &Filters, x: &[f32], (height, width): (usize, usize)) -> Vec<f32> {
+        let plane = height * width;
+        let then = Epilogue { bias: &vec![0.0; filters.out], addend: None, relu: false, plane };
+        let mut y = vec![MaybeUninit::new(f32::NAN); filters.out * plane];
+        filters.apply(&mut y, x, (height, width), then);
+        // SAFETY: all values were set from the beginning.
+        #[allow(unsafe_code)]
+        y.into_iter().map(|y| unsafe { y.assume_init() }).collect()
     }
 
     /// The definition, in double precision.
@@ -239,8 +371,7 @@ mod tests {
         {
             let (x, weight) = (noise(depth * height * width, 37), noise(out * depth * 9, 611));
             let filters = Filters::new(&weight, out, depth).unwrap();
-            let mut y = vec![0.5f32; out * height * width];
-            filters.apply(&mut y, &x, height, width);
+            let y = apply(&filters, &x, (height, width));
             let expected = direct(&x, &weight, (out, depth), height, width);
             let scale = expected.iter().map(|y| y * y).sum::<f64>() / expected.len() as f64;
             let off = y.iter().zip(&expected).map(|(y, e)| (f64::from(*y) - e).abs()).fold(0.0, f64::max);
@@ -253,8 +384,7 @@ mod tests {
         let (x, weight) = (noise(64 * 400, 3), noise(64 * 64 * 9, 7));
         let mut x = x;
         x[7 * 400 + 210] = f32::NAN;
-        let mut y = vec![0f32; 64 * 400];
-        Filters::new(&weight, 64, 64).unwrap().apply(&mut y, &x, 20, 20);
+        let y = apply(&Filters::new(&weight, 64, 64).unwrap(), &x, (20, 20));
         assert!(y[210].is_nan() && y[63 * 400 + 210].is_nan());
     }
 

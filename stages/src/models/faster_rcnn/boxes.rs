@@ -48,9 +48,15 @@ pub fn clip(corners: Corners, width: usize, height: usize) -> Corners {
 
 /// Indices of `scores`, best first; equal scores keep their order, so the result is the same everywhere.
 pub fn best_first(scores: &[f32]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-    order
+    // One integer each that orders as the score does, from the greatest on, and then as the index: `f32::total_cmp`.
+    let key = |(index, score): (usize, &f32)| {
+        let bits = score.to_bits();
+        let descending = if score.is_sign_negative() { bits } else { !bits & (u32::MAX >> 1) };
+        u64::from(descending) << 32 | index as u64
+    };
+    let mut order: Vec<u64> = scores.iter().enumerate().map(key).collect();
+    order.sort_unstable();
+    order.into_iter().map(|key| key as u32 as usize).collect()
 }
 
 /// Greedy non-maximum suppression: of `boxes`, best first, keeps each that overlaps no kept one by more than

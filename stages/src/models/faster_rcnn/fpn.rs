@@ -6,6 +6,8 @@ use candle_core::{Result, Tensor};
 use super::config::Config;
 use crate::nn::Loader;
 use crate::nn::conv::{Conv2d, Window};
+use crate::nn::cpu::parallel;
+use crate::nn::cpu_tensor::with_cpu_values;
 
 /// Lateral, top-down and output convolutions.
 #[derive(Debug)]
@@ -48,10 +50,7 @@ impl Pyramid {
         let mut merged: Vec<Tensor> = Vec::with_capacity(stages.len());
         for (lateral, stage) in self.lateral.iter().zip(stages).rev() {
             let above = match merged.last() {
-                Some(coarser) => {
-                    let (_, _, height, width) = coarser.dims4()?;
-                    Some(coarser.upsample_nearest2d(2 * height, 2 * width)?)
-                }
+                Some(coarser) => Some(twice_as_large(coarser)?),
                 None => None,
             };
             merged.push(lateral.forward(stage, above.as_ref())?);
@@ -63,6 +62,24 @@ impl Pyramid {
     fn output_levels(&self, merged: &[Tensor]) -> Result<Vec<Tensor>> {
         self.output.iter().zip(merged).map(|(output, map)| output.forward(map, None)).collect()
     }
+}
+
+/// Every row and column twice.
+fn twice_as_large(map: &Tensor) -> Result<Tensor> {
+    let (_, channels, height, width) = map.dims4()?;
+    if !map.device().is_cpu() {
+        return map.upsample_nearest2d(2 * height, 2 * width);
+    }
+    let values = with_cpu_values(&map.contiguous()?, |map| {
+        parallel::filled(4 * map.len(), 4 * width, |first, y| {
+            for (y, x) in y.chunks_exact_mut(4 * width).zip(map[first * width..].chunks_exact(width)) {
+                for y in y.chunks_exact_mut(2 * width) {
+                    y.as_chunks_mut::<2>().0.iter_mut().zip(x).for_each(|(y, &x)| *y = [x; 2]);
+                }
+            }
+        })
+    })?;
+    Tensor::from_vec(values, (1, channels, 2 * height, 2 * width), map.device())
 }
 
 /// Every second row and column: max-pooling with a window of one.

@@ -1,10 +1,11 @@
 //! The box head: features and class scores of proposals. It does not know how regions are chosen from them.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use super::boxes::{Corners, area};
 use super::config::Config;
 use crate::nn::Loader;
+use crate::nn::cpu::parallel;
 use crate::nn::cpu_tensor::{affine, softmax};
 use crate::nn::roi_align::RoiAlign;
 
@@ -103,6 +104,20 @@ impl Pooler {
 
     /// The pooled boxes, `[boxes, width · bins²]`, in the boxes' order.
     pub(super) fn pool(&self, levels: &[Tensor], boxes: &[Corners]) -> Result<Tensor> {
+        let align =
+            |stride: usize| RoiAlign { bins: self.bins, samples: self.samples, scale: 1.0 / stride as f32 };
+        if levels[0].device().is_cpu() {
+            let values = levels[0].dims4()?.1 * self.bins * self.bins;
+            let mut pooled = parallel::filled(boxes.len() * values, 1, |_, _| ());
+            let mut members: Vec<Vec<_>> = self.strides.iter().map(|_| Vec::new()).collect();
+            for (row, &corners) in pooled.chunks_exact_mut(values).zip(boxes) {
+                members[level_of(corners, self.strides.len())].push((row, corners));
+            }
+            let levels = levels.iter().zip(&self.strides).zip(members);
+            let mut levels = levels.filter(|(_, members)| !members.is_empty());
+            levels.try_for_each(|((map, &stride), members)| align(stride).pool(map, members))?;
+            return Tensor::from_vec(pooled, (boxes.len(), values), &Device::Cpu);
+        }
         let (mut parts, mut order) = (Vec::new(), vec![0u32; boxes.len()]);
         let mut placed = 0;
         for (number, (map, stride)) in levels.iter().zip(&self.strides).enumerate() {
@@ -115,9 +130,8 @@ impl Pooler {
                 order[member] = placed;
                 placed += 1;
             }
-            let align = RoiAlign { bins: self.bins, samples: self.samples, scale: 1.0 / *stride as f32 };
             let corners: Vec<Corners> = members.iter().map(|&member| boxes[member]).collect();
-            parts.push(align.forward(map, &corners)?);
+            parts.push(align(*stride).forward(map, &corners)?);
         }
         let pooled = Tensor::cat(&parts, 0)?;
         if boxes.is_empty() {

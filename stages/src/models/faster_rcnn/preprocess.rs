@@ -2,9 +2,13 @@
 //! subtracted, scaled bilinearly, padded. It does not know file formats.
 
 use candle_core::{Device, Result, Tensor};
+use rayon::prelude::*;
 
 use super::config::Config;
 use crate::formats::image_decode::Picture;
+
+/// Pixels that a thread scales at once.
+const WORTH_SHARING: usize = 1 << 17;
 
 /// A picture as the network takes it.
 #[derive(Debug)]
@@ -45,13 +49,14 @@ pub fn prepare(picture: &Picture, config: &Config, device: &Device) -> Result<Ca
         // Blue first: channel 0 is the picture's third value.
         let at =
             |x: usize, y: usize| f32::from(picture.rgb[3 * (y * picture.width + x) + 2 - channel]) - mean;
-        for (line, &(top, bottom, down)) in plane.chunks_mut(canvas_width).zip(&rows) {
+        let lines = plane.par_chunks_mut(canvas_width).zip(&rows).with_min_len(WORTH_SHARING / canvas_width);
+        lines.for_each(|(line, &(top, bottom, down))| {
             for (value, &(left, right, across)) in line.iter_mut().zip(&columns) {
                 let upper = at(left, top) * (1.0 - across) + at(right, top) * across;
                 let lower = at(left, bottom) * (1.0 - across) + at(right, bottom) * across;
                 *value = upper * (1.0 - down) + lower * down;
             }
-        }
+        });
     }
     let pixels = Tensor::from_vec(pixels, (1, 3, canvas_height, canvas_width), device)?;
     Ok(Canvas { pixels, scale: scale as f32 })

@@ -18,6 +18,8 @@ pub struct Choice {
     pub object: u32,
 }
 
+/// Bits of a word.
+const BITS: usize = u64::BITS as usize;
 /// Classes that a thread takes at once.
 const CLASSES_AT_ONCE: usize = 64;
 
@@ -38,9 +40,14 @@ pub fn choose(
 ) -> Vec<Choice> {
     let boxes: Vec<Corners> = proposals.iter().map(|corners| corners.map(|value| value / scale)).collect();
     let n = boxes.len();
-    let mut overlap = vec![false; n * n];
-    overlap.par_chunks_mut(n.max(1)).zip(&boxes).for_each(|(row, &one)| {
-        row.iter_mut().zip(&boxes).for_each(|(covers, &other)| *covers = iou(one, other) > threshold);
+    // A bit for each pair.
+    let words = n.div_ceil(BITS);
+    let mut overlap = vec![0u64; n * words];
+    overlap.par_chunks_mut(words.max(1)).zip(&boxes).for_each(|(row, &one)| {
+        for (word, boxes) in row.iter_mut().zip(boxes.chunks(BITS)) {
+            let covers = boxes.iter().map(|&other| u64::from(iou(one, other) > threshold));
+            *word = covers.enumerate().fold(0, |word, (bit, covers)| word | covers << bit);
+        }
     });
     // Of each class, the survivors' scores; the greatest of all classes does not depend on the order they come in.
     let confidence = (1..classes)
@@ -50,11 +57,11 @@ pub fn choose(
             || vec![0f32; n],
             |mut confidence, class| {
                 let scores: Vec<f32> = (0..n).map(|i| probabilities[i * classes + class]).collect();
-                let mut gone = vec![false; n];
+                let mut gone = vec![0u64; words];
                 for index in best_first(&scores) {
-                    if !gone[index] {
+                    if gone[index / BITS] >> (index % BITS) & 1 == 0 {
                         confidence[index] = confidence[index].max(scores[index]);
-                        let row = &overlap[index * n..][..n];
+                        let row = &overlap[index * words..][..words];
                         gone.iter_mut().zip(row).for_each(|(gone, covers)| *gone |= covers);
                     }
                 }

@@ -97,7 +97,7 @@ pub fn largest(x: &[f32]) -> f32 {
 /// `x` ← softmax(`x`) for one row; returns Σ exp(x − max).
 #[inline(always)]
 pub fn softmax(x: &mut [f32]) -> f32 {
-    softmax_by(x, |x| sum(x))
+    softmax_by(x, sum)
 }
 
 /// The same, `sum` adding up what is exp(x − max).

@@ -56,6 +56,26 @@ pub fn copied(x: &[f32], width: usize, f: impl Fn(usize, &mut [f32]) + Send + Sy
     copy
 }
 
+/// `count` zeros, on which `f(first_row, rows)` is called with groups of whole rows that were just cleared.
+pub fn filled(count: usize, width: usize, f: impl Fn(usize, &mut [f32]) + Send + Sync) -> Vec<f32> {
+    let group = group(width);
+    let length = group * width.max(1);
+    let mut values = Vec::with_capacity(count);
+    let room = &mut values.spare_capacity_mut()[..count];
+    let each = |(index, to): (usize, Room<'_>)| f(index * group, zeroed(to));
+    if share(count) {
+        room.par_chunks_mut(length).enumerate().for_each(each);
+    } else {
+        room.chunks_mut(length).enumerate().for_each(each);
+    }
+    // SAFETY: the groups are all of the room, and each was filled with zeros.
+    #[allow(unsafe_code)]
+    unsafe {
+        values.set_len(count);
+    }
+    values
+}
+
 /// Calls `f(first_row, rows_of_a, rows_of_b)` with groups of whole rows of two buffers with the same number of rows.
 pub fn rows2(
     a: &mut [f32],
@@ -132,9 +152,7 @@ pub fn in_pieces(
     let length = |ends: &[usize]| ends.last().copied().unwrap_or(0);
     let (mut all_a, mut all_b) = (Vec::with_capacity(length(a)), Vec::with_capacity(length(b)));
     let pieces = pieces(&mut all_a, a).into_iter().zip(pieces(&mut all_b, b)).enumerate().collect::<Vec<_>>();
-    let each = |(index, (a, b)): (usize, (&mut [MaybeUninit<f32>], &mut [MaybeUninit<f32>]))| {
-        f(index, zeroed(a), zeroed(b));
-    };
+    let each = |(index, (a, b)): (usize, (Room<'_>, Room<'_>))| f(index, zeroed(a), zeroed(b));
     if share(length(a) + length(b)) {
         pieces.into_par_iter().with_max_len(1).for_each(each);
     } else {
@@ -149,8 +167,11 @@ pub fn in_pieces(
     (all_a, all_b)
 }
 
+/// Memory that was not written yet.
+type Room<'a> = &'a mut [MaybeUninit<f32>];
+
 /// The room in a buffer, cut at `ends`.
-fn pieces<'a>(buffer: &'a mut Vec<f32>, ends: &[usize]) -> Vec<&'a mut [MaybeUninit<f32>]> {
+fn pieces<'a>(buffer: &'a mut Vec<f32>, ends: &[usize]) -> Vec<Room<'a>> {
     let (mut rest, mut first) = (buffer.spare_capacity_mut(), 0);
     let piece = |end: &usize| {
         let (piece, more) = std::mem::take(&mut rest).split_at_mut(end - first);
@@ -161,7 +182,7 @@ fn pieces<'a>(buffer: &'a mut Vec<f32>, ends: &[usize]) -> Vec<&'a mut [MaybeUni
 }
 
 /// The same memory, filled with zeros.
-fn zeroed(piece: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+fn zeroed(piece: Room<'_>) -> &mut [f32] {
     piece.fill(MaybeUninit::new(0.0));
     // SAFETY: every value was just written.
     #[allow(unsafe_code)]

@@ -16,10 +16,12 @@ mod pack;
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
 use super::cpu::{self, InstructionSet};
+use super::epilogue::Epilogue;
 use kernel::{Kernel, Left, Place, Right, Scalar};
 use pack::Panels;
 
@@ -155,7 +157,7 @@ pub fn product_from(
     #[allow(unsafe_code)]
     unsafe {
         let out = Place { at: out.as_mut_ptr(), stride };
-        multiply(worth, out, a, b, How { scale, plus: add.then_some(out) });
+        multiply(worth, out, a, b, How { scale, plus: add.then_some(out) }, None);
     }
 }
 
@@ -170,7 +172,7 @@ pub fn new_product(worth: usize, a: Matrix, b: Matrix) -> Vec<f32> {
     #[allow(unsafe_code)]
     unsafe {
         let place = Place { at: out.as_mut_ptr(), stride: b.columns };
-        multiply(worth, place, a, b, How { scale: 1.0, plus: None });
+        multiply(worth, place, a, b, How { scale: 1.0, plus: None }, None);
         out.set_len(values);
     }
     out
@@ -191,7 +193,7 @@ pub fn new_affine(worth: usize, a: Matrix, factors: &[(Matrix, &[f32])]) -> Vec<
         // SAFETY: there is room for all rows; each product writes all elements of its columns and reads none.
         #[allow(unsafe_code)]
         unsafe {
-            multiply(worth, place, a, b, How { scale: 1.0, plus: Some(plus) });
+            multiply(worth, place, a, b, How { scale: 1.0, plus: Some(plus) }, None);
         }
         first += b.columns;
     }
@@ -201,6 +203,22 @@ pub fn new_affine(worth: usize, a: Matrix, factors: &[(Matrix, &[f32])]) -> Vec<
         out.set_len(a.rows * stride);
     }
     out
+}
+
+/// Writes a b, finished by `then`, to `out`, whose rows, of `then.plane` values each, are the output's channels.
+///
+/// # Panics
+/// As [`product`]; an epilogue for fewer rows, or a sum of nothing.
+pub fn product_then(worth: usize, out: &mut [MaybeUninit<f32>], a: Matrix, b: Matrix, then: Epilogue) {
+    let stride = then.plane;
+    let is_fitting = stride >= b.columns && out.len() >= end(a.rows, b.columns, (stride, 1));
+    assert!(is_fitting && a.columns > 0, "a product's result does not fit");
+    // SAFETY: `out` is borrowed mutably, so nothing else reads or writes it, and holds the result.
+    #[allow(unsafe_code)]
+    unsafe {
+        let out = Place { at: out.as_mut_ptr().cast(), stride };
+        multiply(worth, out, a, b, How { scale: 1.0, plus: None }, Some(then));
+    }
 }
 
 /// What a block's sums are multiplied by, and what those of the first block are added to.
@@ -222,7 +240,7 @@ impl How {
 /// # Safety
 /// All rows of the result fit at `out`, and nothing else reads or writes them; `how.plus` holds as many values.
 #[allow(unsafe_code)]
-unsafe fn multiply(worth: usize, out: Place, a: Matrix, b: Matrix, how: How) {
+unsafe fn multiply(worth: usize, out: Place, a: Matrix, b: Matrix, how: How, then: Option<Epilogue>) {
     assert_eq!(a.columns, b.rows, "the inner dimensions of a product differ");
     assert!(a.ends.is_none_or(|ends| ends.last() == Some(&a.columns)), "blocks of another inner dimension");
     assert!(a.data.len() >= a.end() && b.data.len() >= b.end(), "a product's factor is too short");
@@ -231,10 +249,10 @@ unsafe fn multiply(worth: usize, out: Place, a: Matrix, b: Matrix, how: How) {
     unsafe {
         match cpu::selected() {
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => multiply_with::<kernel::Avx512>(is_shared, out, a, b, how),
+            InstructionSet::Avx512 => multiply_with::<kernel::Avx512>(is_shared, out, a, b, how, then),
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => multiply_with::<kernel::Avx2>(is_shared, out, a, b, how),
-            _ => multiply_with::<Scalar>(is_shared, out, a, b, how),
+            InstructionSet::Avx2 => multiply_with::<kernel::Avx2>(is_shared, out, a, b, how, then),
+            _ => multiply_with::<Scalar>(is_shared, out, a, b, how, then),
         }
     }
 }
@@ -255,7 +273,14 @@ thread_local! {
 /// # Safety
 /// As [`multiply`]; the CPU supports the kernel's instructions; the factors hold their elements.
 #[allow(unsafe_code)]
-unsafe fn multiply_with<K: Kernel>(is_shared: bool, out: Place, a: Matrix, b: Matrix, how: How) {
+unsafe fn multiply_with<K: Kernel>(
+    is_shared: bool,
+    out: Place,
+    a: Matrix,
+    b: Matrix,
+    how: How,
+    then: Option<Epilogue>,
+) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     if m == 0 || n == 0 {
         return;
@@ -272,7 +297,7 @@ unsafe fn multiply_with<K: Kernel>(is_shared: bool, out: Place, a: Matrix, b: Ma
     let packs_a =
         if a.is_row_major() { (4 * a.stride()).is_multiple_of(WAY) } else { m * k >= WORTH_PACKING };
     let packs_b = !b.is_row_major() || n * k >= WORTH_PACKING;
-    let task = Task::<K> { out, a, how, packs_a, kernel: PhantomData };
+    let task = Task::<K> { out, a, how, then, packs_a, kernel: PhantomData };
     let tasks = if is_shared { tasks(m * n * k) } else { 1 };
     let depths = a.blocks();
     if tasks > 1 && packs_b && shares_rows(m, n, tasks, packs_a) {
@@ -328,6 +353,7 @@ struct Task<'a, K> {
     out: Place,
     a: Matrix<'a>,
     how: How,
+    then: Option<Epilogue<'a>>,
     packs_a: bool,
     kernel: PhantomData<fn() -> K>,
 }
@@ -361,6 +387,16 @@ impl<K: Kernel> Task<'_, K> {
                 let out = self.out.from(top, left);
                 K::block(out, factor, right, (rows, columns, steps), how.from(top, left));
             };
+            // The last steps are added: finished while the sums are in the second-level cache.
+            if let Some(then) = self.then.filter(|_| first + steps == self.a.columns) {
+                for row in top..top + rows {
+                    // SAFETY: this part of the result is this task's alone, and was just written.
+                    #[allow(unsafe_code)]
+                    let sums =
+                        unsafe { std::slice::from_raw_parts_mut(self.out.from(row, left).at, columns) };
+                    then.finish(row, left, sums);
+                }
+            }
         }
     }
 }
@@ -449,10 +485,12 @@ mod tests {
             unsafe {
                 match set {
                     #[cfg(target_arch = "x86_64")]
-                    InstructionSet::Avx512 => multiply_with::<kernel::Avx512>(is_shared, place, a, b, how),
+                    InstructionSet::Avx512 => {
+                        multiply_with::<kernel::Avx512>(is_shared, place, a, b, how, None)
+                    }
                     #[cfg(target_arch = "x86_64")]
-                    InstructionSet::Avx2 => multiply_with::<kernel::Avx2>(is_shared, place, a, b, how),
-                    _ => multiply_with::<Scalar>(is_shared, place, a, b, how),
+                    InstructionSet::Avx2 => multiply_with::<kernel::Avx2>(is_shared, place, a, b, how, None),
+                    _ => multiply_with::<Scalar>(is_shared, place, a, b, how, None),
                 }
             }
             out
@@ -544,6 +582,30 @@ mod tests {
             (Matrix::new(&a_left, m, steps.len(), steps.len()), Matrix::new(&b_left, steps.len(), n, n));
         assert_eq!(new_product(usize::MAX, a_left.in_blocks(&ends), b_left), whole);
         assert_ne!(new_product(usize::MAX, a_left, b_left), whole);
+    }
+
+    #[test]
+    fn a_product_is_finished_once_all_of_its_steps_are_added() {
+        // Rows or columns are shared out, of several blocks of steps.
+        for (m, n, k) in [(150, 130, 1300), (20, 4000, 400), (5, 7, 3)] {
+            let (a, b, bias, addend) =
+                (values(m * k, 37), values(k * n, 53), values(m, 29), values(m * n, 41));
+            let (a, b) = (Matrix::new(&a, m, k, k), Matrix::new(&b, k, n, n));
+            let sums = new_product(WORTH_SHARING, a, b);
+            for (addend, relu) in [(None, false), (None, true), (Some(&addend[..]), true)] {
+                let then = Epilogue { bias: &bias, addend, relu, plane: n };
+                let mut out = vec![MaybeUninit::new(f32::NAN); m * n];
+                product_then(WORTH_SHARING, &mut out, a, b, then);
+                for (at, (found, sum)) in out.iter().zip(&sums).enumerate() {
+                    let value = sum + addend.map_or(bias[at / n], |addend| addend[at] + bias[at / n]);
+                    let value = if relu && value <= 0.0 { 0.0 } else { value };
+                    // SAFETY: all values were set from the beginning.
+                    #[allow(unsafe_code)]
+                    let found = unsafe { found.assume_init() };
+                    assert_eq!(found.to_bits(), value.to_bits(), "{m} x {n} x {k}, {relu}, at {at}");
+                }
+            }
+        }
     }
 
     #[test]
