@@ -12,7 +12,7 @@ use crate::nn::packing::Packing;
 
 /// What the backward pass needs of the forward one.
 pub(super) struct Kept<'a> {
-    /// ln Σ exp(score), [batch, heads, queries]: of queries without padding, the first of each row are used.
+    /// ln Σ exp(score), [batch, heads, queries]; the values of a sequence without padding come first in its row.
     pub logsum: View<'a>,
     /// [rows of queries, heads · width]
     pub result: View<'a>,
