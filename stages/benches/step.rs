@@ -53,7 +53,7 @@ fn batch(work: &Work, lengths: &[usize], number: u64, device: &Device) -> candle
         ids: Tensor::from_vec(ids, (rows, longest), device)?,
         regions: init::normal(number, "regions", &[rows, regions, model.features], 1.0, device)?.relu()?,
         locations: init::normal(number, "locations", &[rows, regions, 5], 0.3, device)?,
-        mask: Tensor::from_vec(mask, (rows, longest + regions), device)?,
+        mask: Tensor::from_vec(mask, (rows, longest + regions), &Device::Cpu)?,
     })
 }
 

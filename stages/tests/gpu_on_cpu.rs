@@ -190,16 +190,25 @@ fn a_model_of_the_papers_head_width_has_the_cpus_logits() {
     .unwrap();
     assert_eq!(config.family(), Family::VisualBert);
     let (rows, tokens, regions) = (3, 37, 34);
+    // All positions there; then a full row, one of a token and a region, one with gaps.
+    let full = Tensor::ones((rows, tokens + regions), DType::F32, &Device::Cpu).unwrap();
+    let lengths = [(37, 34), (1, 1), (20, 9)];
+    let there =
+        |at: usize, (text, shown): (usize, usize)| at < text || (tokens..tokens + shown).contains(&at);
+    let mask =
+        lengths.map(|length| (0..tokens + regions).map(move |at| f32::from(u8::from(there(at, length)))));
+    let padded = Tensor::from_iter(mask.into_iter().flatten(), &Device::Cpu).unwrap();
+    let masks = [full, padded.reshape((rows, tokens + regions)).unwrap()];
     let normal =
         |name: &str, shape: &[usize]| stages::nn::init::normal(1, name, shape, 1.0, &Device::Cpu).unwrap();
-    let batch = Batch {
+    let batch = |mask: Tensor| Batch {
         ids: Tensor::from_iter((0..rows * tokens).map(|at| (at * 7 % 40) as u32), &Device::Cpu)
             .unwrap()
             .reshape((rows, tokens))
             .unwrap(),
         regions: normal("regions", &[rows, regions, 70]),
         locations: normal("locations", &[rows, regions, 5]),
-        mask: Tensor::ones((rows, tokens + regions), DType::F32, &Device::Cpu).unwrap(),
+        mask,
     };
     let names = config.parameters(stages::models::Mode::Pe.parts()).unwrap();
     let weight = |(name, shape): (String, Vec<usize>)| {
@@ -208,21 +217,24 @@ fn a_model_of_the_papers_head_width_has_the_cpus_logits() {
         (name, if is_norm { (scaled + 1.0).unwrap() } else { scaled })
     };
     let weights: Tensors = names.into_iter().map(weight).collect();
-    let gradients = |compute: Compute| {
+    let gradients = |compute: Compute, mask: &Tensor| {
         let params = ParamStore::new(weights.clone(), |_| true).unwrap().with_compute(compute.clone());
         let dropout = Dropout::new(0.1, 3).unwrap().at(1);
-        let logits = config.build(&params).unwrap().logits(&batch, Some(&dropout)).unwrap();
+        let logits = config.build(&params).unwrap().logits(&batch(mask.clone()), Some(&dropout)).unwrap();
         let labels = Tensor::new(&[0u32, 1, 1], &Device::Cpu).unwrap();
         cross_entropy(&compute, &logits, &labels, rows).unwrap().backward().unwrap();
         (values(&logits), params.take_gradients().unwrap())
     };
-    let (expected, expected_grads) = gradients(Compute::for_device(&Device::Cpu, Precision::F32).unwrap());
-    let (found, grads) = gradients(gpu(true));
-    let (difference, length) = off(&found, &expected);
-    assert!(difference <= 1e-5 * length, "logits are off by {difference:.2e} of {length:.2e}");
-    assert_eq!(grads.len(), expected_grads.len());
-    for (name, expected) in expected_grads.iter().filter(|(name, _)| !name.ends_with("key.bias")) {
-        let (difference, length) = off(&values(&grads[name]), &values(expected));
-        assert!(difference <= 1e-4 * length, "{name} is off by {difference:.2e} of {length:.2e}");
+    for mask in &masks {
+        let (expected, expected_grads) =
+            gradients(Compute::for_device(&Device::Cpu, Precision::F32).unwrap(), mask);
+        let (found, grads) = gradients(gpu(true), mask);
+        let (difference, length) = off(&found, &expected);
+        assert!(difference <= 1e-5 * length, "logits are off by {difference:.2e} of {length:.2e}");
+        assert_eq!(grads.len(), expected_grads.len());
+        for (name, expected) in expected_grads.iter().filter(|(name, _)| !name.ends_with("key.bias")) {
+            let (difference, length) = off(&values(&grads[name]), &values(expected));
+            assert!(difference <= 1e-4 * length, "{name} is off by {difference:.2e} of {length:.2e}");
+        }
     }
 }

@@ -39,29 +39,29 @@ pub struct Batch {
     pub regions: Tensor,
     /// Where each region is, f32 [B, R, 5]: its left, upper, right and lower edge and its area, as shares of the picture's.
     pub locations: Tensor,
-    /// f32 [B, T + R]: 1 where a token or region is there, 0 where it is padding.
+    /// f32 [B, T + R]: 1 where a token or region is there, 0 where it is padding. It is in host memory wherever the others are:
+    /// what a model computes depends on it.
     pub mask: Tensor,
 }
 
 impl Batch {
-    /// Its tensors, in the order that [`Batch::from_tensors`] takes them.
-    pub fn tensors(&self) -> [&Tensor; 4] {
-        let Self { ids, regions, locations, mask } = self;
-        [ids, regions, locations, mask]
+    /// The tensors that move to a device, in the order that [`Batch::from_tensors`] takes them: all but the mask.
+    pub fn tensors(&self) -> [&Tensor; 3] {
+        [&self.ids, &self.regions, &self.locations]
     }
 
-    /// The batch of the tensors that [`Batch::tensors`] gave, on another device.
-    pub fn from_tensors([ids, regions, locations, mask]: [Tensor; 4]) -> Self {
+    /// The batch with the tensors that [`Batch::tensors`] gave, on another device.
+    pub fn from_tensors([ids, regions, locations]: [Tensor; 3], mask: Tensor) -> Self {
         Self { ids, regions, locations, mask }
     }
 
-    /// The same batch on `device`.
+    /// The same batch on `device`, with its mask in host memory.
     ///
     /// # Errors
     /// Only if the device fails.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        let [ids, regions, locations, mask] = self.tensors().map(|tensor| tensor.to_device(device));
-        Ok(Self::from_tensors([ids?, regions?, locations?, mask?]))
+        let [ids, regions, locations] = self.tensors().map(|tensor| tensor.to_device(device));
+        Ok(Self::from_tensors([ids?, regions?, locations?], self.mask.clone()))
     }
 
     /// Its rows in batches of at most `max_rows`, in order, padded as they are.

@@ -86,8 +86,8 @@ impl Attention {
             && queries
                 .is_none_or(|queries| queries.batch == batch && own == queries.shape(self.query.inputs));
         if !fits {
-            let bias = keys.bias.dims();
-            return Err(Error::msg(format!("attention of {own:?} to {read:?} with a bias {bias:?}")));
+            let mask = [batch, keys.length];
+            return Err(Error::msg(format!("attention of {own:?} to {read:?} with a mask {mask:?}")));
         }
         let result = queries.map_or_else(
             || vec![batch, 1, self.output.outputs],
@@ -129,7 +129,7 @@ pub(super) struct AttentionOp {
     queries: (usize, Option<Arc<Packing>>),
     /// The same of keys.
     keys: (usize, Option<Arc<Packing>>),
-    bias: Tensor,
+    bias: Option<Tensor>,
     probabilities: Option<Mask>,
     mask: Option<Mask>,
 }
@@ -179,6 +179,10 @@ impl AttentionOp {
             packed_queries: self.queries.1.as_deref(),
             packed_keys: self.keys.1.as_deref(),
         }
+    }
+
+    fn bias(&self) -> Result<Option<Locked<'_>>> {
+        self.bias.as_ref().map(Locked::new).transpose()
     }
 
     /// The rows of the result.
@@ -245,8 +249,9 @@ impl Op for AttentionOp {
         };
         let of = self.projections(on.view(&together), query.as_ref().map(|query| on.view(query)));
         let goes_on = keep.is_some_and(|needs_grad| self.goes_on(needs_grad));
-        let bias = Locked::new(&self.bias)?;
-        let (result, attended) = on.attend(self.shape(), &of, bias.view(on)?, self.probabilities, goes_on)?;
+        let bias = self.bias()?;
+        let bias = bias.as_ref().map(|bias| bias.view(on)).transpose()?;
+        let (result, attended) = on.attend(self.shape(), &of, bias, self.probabilities, goes_on)?;
         let x = on.linear(on.view(&result), &[&self.layer.output])?;
         let (y, end) = self.layer.end.forward(on, x, self.rows(), own, keep.is_some())?;
         let projected = attended.map(|attended| Projected { together, query, first, attended, result });
@@ -272,11 +277,12 @@ impl Op for AttentionOp {
         let grad = on.finish(on.input_gradient(on.view(&grads.product), &output, None)?)?;
         let residual = grads.into_sum();
         let of = self.projections(on.view(&together), query.as_ref().map(|query| on.view(query)));
-        let bias = Locked::new(&self.bias)?;
+        let bias = self.bias()?;
+        let bias = bias.as_ref().map(|bias| bias.view(on)).transpose()?;
         let projections = on.attend_backward(
             self.shape(),
             &of,
-            bias.view(on)?,
+            bias,
             self.probabilities,
             &attended,
             on.view(&result),
@@ -328,7 +334,10 @@ impl Op for AttentionOp {
         let q = split(on.linear(&own, query)?, queries)?;
         let (k, v) = (split(on.linear(read, key)?, keys)?, split(on.linear(read, value)?, keys)?);
         let scores = (on.product(&q, &k.transpose(2, 3)?.contiguous()?)? / (width as f64).sqrt())?;
-        let scores = scores.broadcast_add(&self.bias.reshape((batch, 1, 1, keys))?)?;
+        let scores = match &self.bias {
+            Some(bias) => scores.broadcast_add(&bias.reshape((batch, 1, 1, keys))?)?,
+            None => scores,
+        };
         let probabilities = candle_nn::ops::softmax(&scores, 3)?;
         let probabilities = on.dropout(&probabilities, self.probabilities)?;
         let result =

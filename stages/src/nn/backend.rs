@@ -260,13 +260,14 @@ pub trait Backend: Send + Sync + Sized + 'static {
     // Attention.
 
     /// softmax(q kᵀ / √width + bias), dropped out, times v, for each head: [batch · queries, heads · width]. `bias`
-    /// [batch, keys] is added to every score of a key; `mask` is laid out as [batch, heads, queries, keys]. Where queries or keys
-    /// are without padding there are fewer rows than batch · queries or batch · keys; bias and mask have padding all the same.
+    /// [batch, keys], if there is one, is added to every score of a key: never where keys are without padding. `mask` is laid out
+    /// as [batch, heads, queries, keys]. Where queries or keys are without padding there are fewer rows than batch · queries or
+    /// batch · keys; the mask has padding all the same.
     fn attend(
         &self,
         shape: AttentionShape<'_>,
         of: &Projections<Self::View<'_>>,
-        bias: Self::View<'_>,
+        bias: Option<Self::View<'_>>,
         mask: Option<Mask>,
         keep: bool,
     ) -> Result<(Self::Buffer, Option<Self::Attended>)>;
@@ -277,7 +278,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         &self,
         shape: AttentionShape<'_>,
         of: &Projections<Self::View<'_>>,
-        bias: Self::View<'_>,
+        bias: Option<Self::View<'_>>,
         mask: Option<Mask>,
         attended: &Self::Attended,
         result: Self::View<'_>,

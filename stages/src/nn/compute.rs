@@ -80,7 +80,7 @@ impl Compute {
     }
 
     fn new(engine: Engine, device: &Device) -> Result<Self> {
-        let packs = matches!(engine, Engine::Cpu(_));
+        let packs = !matches!(engine, Engine::Composed(_));
         Self::with_packing(engine, packs, device)
     }
 
@@ -104,6 +104,11 @@ impl Compute {
     /// Only if the device fails.
     pub fn gradient(&self, param: &Param) -> Result<Option<Tensor>> {
         self.run(ReadGradient(param))
+    }
+
+    /// Where the tensors are that it computes with.
+    pub(super) fn device(&self) -> &Device {
+        self.0.root.device()
     }
 
     /// Whether layers take sequences without their padding.

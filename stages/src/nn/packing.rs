@@ -11,7 +11,7 @@ use super::embeddings::{scatter_rows, select_rows};
 /// Rows of a batch of padded sequences without those that are padding. They are numbered anew; what depends on a number, as a mask
 /// of dropout does and the grouping of a sum, goes by the number that a row has where the sequences are padded. So leaving out
 /// the padding changes no bit of a result.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Packing {
     /// The number of each row where the sequences are padded, ascending.
     places: Vec<u32>,
@@ -19,6 +19,10 @@ pub struct Packing {
     starts: Vec<usize>,
     /// Positions of a padded sequence.
     length: usize,
+    /// `places`, u32, on the device: for passes that run there.
+    places_table: Tensor,
+    /// `starts`, in the same way.
+    starts_table: Tensor,
 }
 
 /// Positions next to each other of which none is padding.
@@ -33,17 +37,26 @@ pub struct Run {
 }
 
 impl Packing {
-    /// Of sequences of `length` positions whose `mask` is 0 where one is padding; nothing if none is, or if the first position of
-    /// a sequence is, which layers need.
-    fn new(mask: &[f32], length: usize) -> Option<Self> {
+    /// Of sequences of `length` positions whose `mask` is 0 where one is padding, for passes on `device`; nothing if none is, or if
+    /// the first position of a sequence is, which layers need.
+    ///
+    /// # Errors
+    /// Only if the device fails.
+    pub(super) fn new(mask: &[f32], length: usize, device: &Device) -> Result<Option<Self>> {
         let is_there = |place: &u32| mask[*place as usize] != 0.0;
         let places: Vec<u32> = (0..mask.len() as u32).filter(is_there).collect();
         if places.len() == mask.len() || mask.iter().step_by(length).any(|first| *first == 0.0) {
-            return None;
+            return Ok(None);
         }
         let ends = (0..=mask.len()).step_by(length);
-        let starts = ends.map(|end| places.partition_point(|place| (*place as usize) < end)).collect();
-        Some(Self { places, starts, length })
+        let starts: Vec<usize> =
+            ends.map(|end| places.partition_point(|place| (*place as usize) < end)).collect();
+        // Both at once: a copy to the device takes as long for a few bytes as for a few thousand.
+        let words = places.iter().copied().chain(starts.iter().map(|start| *start as u32));
+        let tables = Tensor::from_iter(words, device)?;
+        let places_table = tables.narrow(0, 0, places.len())?;
+        let starts_table = tables.narrow(0, places.len(), starts.len())?;
+        Ok(Some(Self { places, starts, length, places_table, starts_table }))
     }
 
     /// Rows of all sequences.
@@ -85,9 +98,14 @@ impl Packing {
         runs
     }
 
-    /// The places as a tensor.
-    fn table(&self, device: &Device) -> Result<Tensor> {
-        Tensor::new(&self.places[..], device)
+    /// The number of each row where the sequences are padded: u32 on the device.
+    pub fn places_table(&self) -> &Tensor {
+        &self.places_table
+    }
+
+    /// Where the rows of each sequence begin, and where those of the last end: u32 on the device.
+    pub fn starts_table(&self) -> &Tensor {
+        &self.starts_table
     }
 }
 
@@ -98,27 +116,26 @@ pub struct Sequences {
     pub(super) batch: usize,
     /// Positions of each, with padding.
     pub(super) length: usize,
-    /// What is added to the scores of keys where padding is among them: [B, S].
-    pub(super) bias: Tensor,
+    /// What is added to the scores of keys, [B, S], where padding is among them.
+    pub(super) bias: Option<Tensor>,
     /// Where padding is left out.
     pub(super) packing: Option<Arc<Packing>>,
 }
 
 impl Sequences {
-    /// Those of which `mask` [B, S] says 1 where a position is there and 0 where it is padding.
+    /// Those of which `mask` [B, S], in host memory, says 1 where a position is there and 0 where it is padding.
     ///
     /// # Errors
     /// A mask of another rank, or a device that fails.
     pub fn new(compute: &Compute, mask: &Tensor) -> Result<Self> {
-        let (batch, length) = mask.dims2()?;
+        let ((batch, length), device) = (mask.dims2()?, compute.device());
+        let values: Vec<f32> = mask.flatten_all()?.to_vec1()?;
+        let packing = if compute.packs() { Packing::new(&values, length, device)? } else { None };
+        let has_padding = packing.is_none() && values.contains(&0.0);
         // −10000 rather than −∞, as the original: added to a score it makes the probability exactly 0 in f32.
-        let bias = mask.affine(10_000.0, -10_000.0)?.contiguous()?;
-        let packing = if compute.packs() {
-            Packing::new(&mask.flatten_all()?.to_vec1()?, length).map(Arc::new)
-        } else {
-            None
-        };
-        Ok(Self { batch, length, bias, packing })
+        let bias = || mask.affine(10_000.0, -10_000.0)?.contiguous()?.to_device(device);
+        let bias = if has_padding { Some(bias()?) } else { None };
+        Ok(Self { batch, length, bias, packing: packing.map(Arc::new) })
     }
 
     /// `x` [B, S, H] without padding, as layers read it: [rows, H] or, where nothing is padding, as it is.
@@ -128,11 +145,11 @@ impl Sequences {
     pub fn pack(&self, compute: &Compute, x: &Tensor) -> Result<Tensor> {
         let (batch, length, _) = x.dims3()?;
         if (batch, length) != (self.batch, self.length) {
-            let (found, mask) = (x.dims(), self.bias.dims());
+            let (found, mask) = (x.dims(), [self.batch, self.length]);
             return Err(Error::msg(format!("sequences of shape {found:?} have a mask of shape {mask:?}")));
         }
         match &self.packing {
-            Some(packing) => select_rows(compute, &x.flatten(0, 1)?, &packing.table(x.device())?),
+            Some(packing) => select_rows(compute, &x.flatten(0, 1)?, packing.places_table()),
             None => Ok(x.clone()),
         }
     }
@@ -144,7 +161,7 @@ impl Sequences {
     pub fn unpack(&self, compute: &Compute, x: &Tensor) -> Result<Tensor> {
         match &self.packing {
             Some(packing) => {
-                let x = scatter_rows(compute, x, &packing.table(x.device())?, packing.padded_rows())?;
+                let x = scatter_rows(compute, x, packing.places_table(), packing.padded_rows())?;
                 x.reshape((self.batch, self.length, ()))
             }
             None => Ok(x.clone()),
@@ -163,14 +180,17 @@ impl Sequences {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::Precision;
 
     #[test]
     fn rows_keep_the_numbers_of_padded_ones() {
         let mask = [1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0];
-        let packing = Packing::new(&mask, 4).unwrap();
+        let packing = Packing::new(&mask, 4, &Device::Cpu).unwrap().unwrap();
         assert_eq!((packing.rows(), packing.padded_rows()), (8, 12));
         assert_eq!((0..8).map(|row| packing.place(row)).collect::<Vec<_>>(), [0, 1, 3, 4, 7, 8, 9, 10]);
         assert_eq!((0..3).map(|b| packing.sequence(b)).collect::<Vec<_>>(), [0..3, 3..5, 5..8]);
+        assert_eq!(packing.places_table().to_vec1::<u32>().unwrap(), [0, 1, 3, 4, 7, 8, 9, 10]);
+        assert_eq!(packing.starts_table().to_vec1::<u32>().unwrap(), [0, 3, 5, 8]);
         assert_eq!([0, 2, 3, 5, 7, 12].map(|place| packing.before(place)), [0, 2, 2, 4, 4, 8]);
         let run = |packed, padded, length| Run { packed, padded, length };
         assert_eq!(packing.runs(0), [run(0, 0, 2), run(2, 3, 1)]);
@@ -180,7 +200,24 @@ mod tests {
 
     #[test]
     fn nothing_is_left_out_where_nothing_is_padding_or_a_first_position_is() {
-        assert_eq!(Packing::new(&[1.0; 6], 3), None);
-        assert_eq!(Packing::new(&[1.0, 0.0, 0.0, 1.0], 2), None);
+        for (mask, length) in [(&[1.0; 6][..], 3), (&[1.0, 0.0, 0.0, 1.0], 2)] {
+            assert!(Packing::new(mask, length, &Device::Cpu).unwrap().is_none(), "{mask:?}");
+        }
+    }
+
+    #[test]
+    fn scores_get_a_bias_only_where_padding_stays() {
+        let packing = Compute::for_device(&Device::Cpu, Precision::F32).unwrap();
+        let padding = Compute::padded(Precision::F32).unwrap();
+        let bias = |compute: &Compute, mask: &[[f32; 3]; 2]| {
+            let sequences = Sequences::new(compute, &Tensor::new(mask, &Device::Cpu).unwrap()).unwrap();
+            sequences.bias.map(|bias| bias.to_vec2::<f32>().unwrap())
+        };
+        let padded = [[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]];
+        let rest = vec![vec![0.0; 3], vec![0.0, 0.0, -10_000.0]];
+        assert_eq!((bias(&packing, &padded), bias(&padding, &padded)), (None, Some(rest)));
+        let first = [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]];
+        assert_eq!(bias(&packing, &first), Some(vec![vec![0.0; 3], vec![-10_000.0, 0.0, 0.0]]));
+        assert_eq!((bias(&packing, &[[1.0; 3]; 2]), bias(&padding, &[[1.0; 3]; 2])), (None, None));
     }
 }

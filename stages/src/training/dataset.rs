@@ -66,10 +66,20 @@ impl MicroBatch {
     }
 }
 
-/// A [`TrainBatch`] on its way to the device: of each micro-batch its tensors, and the rows before it.
+/// A [`TrainBatch`] on its way to the device.
 pub(crate) struct StagedBatch {
-    micro_batches: Vec<(Staged, usize)>,
+    micro_batches: Vec<StagedMicroBatch>,
     rows: usize,
+}
+
+/// A [`MicroBatch`] on its way.
+struct StagedMicroBatch {
+    /// The tensors of the batch, then the labels.
+    tensors: Staged,
+    /// The batch's mask, which stays in host memory.
+    mask: Tensor,
+    /// Rows of the whole batch before them.
+    before: usize,
 }
 
 impl StagedBatch {
@@ -78,10 +88,10 @@ impl StagedBatch {
     /// # Errors
     /// Only if the device fails.
     pub(crate) fn arrive(self) -> candle_core::Result<TrainBatch> {
-        let micro_batch = |(staged, before): (Staged, usize)| {
-            let mut tensors = staged.tensors()?;
+        let micro_batch = |StagedMicroBatch { tensors, mask, before }| {
+            let mut tensors = tensors.tensors()?;
             let labels = tensors.pop().ok_or_else(|| Error::msg("a micro-batch lost its labels"))?;
-            Ok(MicroBatch { batch: batch_of(tensors)?, labels, before })
+            Ok(MicroBatch { batch: batch_of(tensors, mask)?, labels, before })
         };
         let micro_batches =
             self.micro_batches.into_iter().map(micro_batch).collect::<candle_core::Result<_>>()?;
@@ -89,13 +99,13 @@ impl StagedBatch {
     }
 }
 
-/// The batch of staged tensors.
+/// The batch of staged tensors with this mask.
 ///
 /// # Errors
 /// They are more or fewer than a batch has.
-pub(crate) fn batch_of(tensors: Vec<Tensor>) -> candle_core::Result<Batch> {
+pub(crate) fn batch_of(tensors: Vec<Tensor>, mask: Tensor) -> candle_core::Result<Batch> {
     let tensors = tensors.try_into().map_err(|_| Error::msg("a batch lost a tensor"))?;
-    Ok(Batch::from_tensors(tensors))
+    Ok(Batch::from_tensors(tensors, mask))
 }
 
 impl TrainBatch {
@@ -106,7 +116,8 @@ impl TrainBatch {
     pub(crate) fn stage(&self, upload: &Upload) -> candle_core::Result<StagedBatch> {
         let stage = |MicroBatch { batch, labels, before }: &MicroBatch| {
             let tensors: Vec<&Tensor> = batch.tensors().into_iter().chain([labels]).collect();
-            Ok((upload.stage(&tensors)?, *before))
+            let (tensors, mask) = (upload.stage(&tensors)?, batch.mask.clone());
+            Ok(StagedMicroBatch { tensors, mask, before: *before })
         };
         let micro_batches = self.micro_batches.iter().map(stage).collect::<candle_core::Result<_>>()?;
         Ok(StagedBatch { micro_batches, rows: self.rows })

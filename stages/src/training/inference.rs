@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use stage_api::{Job, StageError, StepView, ToolContext};
 
 use super::dataset::{MemeDataset, batch_of};
@@ -129,13 +129,14 @@ impl Scores {
         let batches = order.chunks(batch).map(|places| {
             let rows: Vec<usize> = places.iter().map(|&at| rows[at]).collect();
             let batch = memes.plain_batch(&rows)?;
-            Ok((places, upload.stage(&batch.tensors())?))
+            Ok((places, upload.stage(&batch.tensors())?, batch.mask))
         });
         prefetch(batches, |batches| {
             for batch in batches {
                 job.check_cancelled()?;
-                let scored = batch.and_then(|(places, batch): (&[usize], Staged)| {
-                    let pairs = model.logits(&batch_of(batch.tensors()?)?, None)?.to_vec2::<f32>()?;
+                let scored = batch.and_then(|(places, tensors, mask): (&[usize], Staged, Tensor)| {
+                    let batch = batch_of(tensors.tensors()?, mask)?;
+                    let pairs = model.logits(&batch, None)?.to_vec2::<f32>()?;
                     places.iter().zip(pairs).for_each(|(&at, pair)| logits[at] = [pair[0], pair[1]]);
                     Ok(())
                 });

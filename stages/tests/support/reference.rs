@@ -177,7 +177,7 @@ pub fn each_case(
         ids: tensors["ids"].to_dtype(DType::U32).unwrap(),
         regions,
         locations: tensors.get("locations").cloned().unwrap_or_else(nowhere),
-        mask: tensors["mask"].clone(),
+        mask: tensors["mask"].to_device(&Device::Cpu).unwrap(),
     };
     let labels: Vec<u32> = size.rows.iter().map(|row| u32::from(row.label)).collect();
     let labels = Tensor::new(labels, &device()).unwrap();

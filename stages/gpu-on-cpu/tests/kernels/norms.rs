@@ -7,6 +7,16 @@ const EPS: f32 = 1e-5;
 /// Sums of up to 1,500 numbers, lane by lane and then over the lanes, and a root: a few roundings of numbers near 1.
 const NORMALISED: f64 = 1e-6;
 
+/// So many rows: of one sequence, or of sequences without padding, a long one with a gap and one of one row.
+fn sequences(count: usize, is_packed: bool) -> Sequences {
+    match count {
+        _ if !is_packed => Sequences::padded(1, count),
+        1 => Sequences::packed(3, &[&[1]]),
+        2 => Sequences::packed(3, &[&[1], &[1]]),
+        _ => Sequences::packed(count + 2, &[&[1], &[1, 2, count - 2]]),
+    }
+}
+
 /// Parts, rows, width; each of the ways that a row is held.
 const SHAPES: [(usize, usize, usize); 6] =
     [(1, 1, 1), (2, 5, 18), (5, 6, 128), (2, 3, 768), (1, 3, 1024), (2, 2, 1500)];
@@ -14,18 +24,20 @@ const SHAPES: [(usize, usize, usize); 6] =
 pub fn norm_forward(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
     for (parts, count, width) in SHAPES {
-        for (mask, with_residual, apart, keep) in [
-            (NONE, false, false, false),
-            (THIRD, true, false, true),
-            (THIRD, true, true, true),
-            (NONE, true, false, true),
+        for (mask, with_residual, apart, keep, is_packed) in [
+            (NONE, false, false, false, true),
+            (THIRD, true, false, true, false),
+            (THIRD, true, false, true, true),
+            (THIRD, true, true, true, true),
+            (NONE, true, false, true, false),
         ] {
+            let rows_of = sequences(count, is_packed);
             let len = count * width;
             let (in_, residual) = (random.values(parts * len), random.values(len));
             let (bias, weight, shift) = (random.values(width), random.values(width), random.values(width));
             let mut dropped = add_up(&in_.wide(), len);
             for (i, value) in dropped.iter_mut().enumerate() {
-                *value = (*value + bias.at(i % width)) * mask.factor(i);
+                *value = (*value + bias.at(i % width)) * mask.factor(rows_of.element(i, width));
             }
             let sum: Vec<f64> = if with_residual {
                 dropped.iter().zip(residual.wide()).map(|(d, residual)| d + residual).collect()
@@ -51,7 +63,11 @@ pub fn norm_forward(kernel: &str, seed: u64) -> Checked {
                 &[output(&mut y)],
                 &kept[..],
                 &[input(&in_), size(parts), input(&bias), mask.arg()],
-                &[if with_residual { input(&residual) } else { NULL }, size(usize::from(apart))],
+                &[
+                    rows_of.places(),
+                    if with_residual { input(&residual) } else { NULL },
+                    size(usize::from(apart)),
+                ],
                 &[input(&weight), input(&shift), size(count), size(width), real(EPS)],
             ];
             launch(kernel, rows(count), &args.concat(), seed)?;
@@ -86,9 +102,13 @@ pub fn norm_output(kernel: &str, seed: u64) -> Checked {
 pub fn norm_backward(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
     for (parts, count, width) in SHAPES {
-        for (mask, with_plus, keep) in
-            [(NONE, false, [true, false]), (THIRD, true, [true, true]), (THIRD, false, [false, true])]
-        {
+        for (mask, with_plus, keep, is_packed) in [
+            (NONE, false, [true, false], true),
+            (THIRD, true, [true, true], false),
+            (THIRD, false, [false, true], false),
+            (THIRD, true, [true, true], true),
+        ] {
+            let rows_of = sequences(count, is_packed);
             let len = count * width;
             let (mut grad, normal, plus) =
                 (random.values(parts * len), random.values(len), random.values(len));
@@ -107,7 +127,8 @@ pub fn norm_backward(kernel: &str, seed: u64) -> Checked {
                     scale.at(row) * (h - mean - n * along) + plus
                 }));
             }
-            let under_mask: Vec<f64> = expected.iter().enumerate().map(|(i, g)| g * mask.factor(i)).collect();
+            let factor = |i: usize| mask.factor(rows_of.element(i, width));
+            let under_mask: Vec<f64> = expected.iter().enumerate().map(|(i, g)| g * factor(i)).collect();
             let [mut sum, mut dropped] = [(); 2].map(|()| Buffer::poisoned(len));
             // Where there is one part the sum may take the gradient's place.
             let in_place = parts == 1 && keep[0];
@@ -116,7 +137,8 @@ pub fn norm_backward(kernel: &str, seed: u64) -> Checked {
             let args = [
                 &[if keep[0] { sum_out } else { NULL }, if keep[1] { output(&mut dropped) } else { NULL }],
                 &[grad_in, size(parts), input(&normal), input(&scale), input(&weight)][..],
-                &[if with_plus { input(&plus) } else { NULL }, mask.arg(), size(count), size(width)],
+                &[if with_plus { input(&plus) } else { NULL }, mask.arg(), rows_of.places()],
+                &[size(count), size(width)],
             ];
             launch(kernel, rows(count), &args.concat(), seed)?;
             if keep[0] {

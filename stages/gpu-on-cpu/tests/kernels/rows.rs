@@ -101,14 +101,27 @@ pub fn split_concat(kernel: &str, seed: u64) -> Checked {
     Ok(())
 }
 
+/// Sequences of which some are without padding, and the width of a row.
+fn of_sequences() -> [(Sequences, usize); 5] {
+    [
+        (Sequences::padded(1, 1), 1),
+        (Sequences::padded(5, 3), 7),
+        (Sequences::padded(2, 4), 300),
+        (Sequences::packed(9, &[&[1], &[3, 2, 4], &[9], &[2]]), 7),
+        (Sequences::packed(4, &[&[2, 1, 1], &[1]]), 300),
+    ]
+}
+
 pub fn first_rows(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
-    for (batch, length, width) in [(1, 1, 1), (5, 3, 7), (2, 4, 300)] {
-        let x = random.values(batch * length * width);
+    for (sequences, width) in of_sequences() {
+        let (x, batch) = (random.values(sequences.rows() * width), sequences.batch());
+        let first = |b: usize| sequences.of(b).next().unwrap().0;
         let expected: Vec<f32> =
-            x.values().chunks(length * width).flat_map(|rows| rows[..width].to_vec()).collect();
+            (0..batch).flat_map(|b| x.values()[first(b) * width..][..width].to_vec()).collect();
         let mut out = Buffer::poisoned(batch * width);
-        let args = [output(&mut out), input(&x), size(batch), size(length), size(width)];
+        let sizes = [batch, sequences.length(), width].map(size);
+        let args = [&[output(&mut out), input(&x), sequences.starts()], &sizes[..]].concat();
         launch(kernel, matrix(batch, width), &args, seed)?;
         equal("out", &out, &expected)?;
     }
@@ -117,13 +130,16 @@ pub fn first_rows(kernel: &str, seed: u64) -> Checked {
 
 pub fn add_first_rows(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
-    for (batch, length, width) in [(1, 1, 1), (5, 3, 7), (2, 4, 300)] {
-        let (mut x, first) = (random.values(batch * length * width), random.values(batch * width));
+    for (sequences, width) in of_sequences() {
+        let batch = sequences.batch();
+        let (mut x, first) = (random.values(sequences.rows() * width), random.values(batch * width));
         let mut expected = x.values().to_vec();
-        for (rows, first) in expected.chunks_mut(length * width).zip(first.values().chunks(width)) {
-            rows.iter_mut().zip(first).for_each(|(x, first)| *x += first);
+        for (b, first) in first.values().chunks(width).enumerate() {
+            let (row, _) = sequences.of(b).next().unwrap();
+            expected[row * width..][..width].iter_mut().zip(first).for_each(|(x, first)| *x += first);
         }
-        let args = [output(&mut x), input(&first), size(batch), size(length), size(width)];
+        let sizes = [batch, sequences.length(), width].map(size);
+        let args = [&[output(&mut x), input(&first), sequences.starts()], &sizes[..]].concat();
         launch(kernel, matrix(batch, width), &args, seed)?;
         equal("x", &x, &expected)?;
     }

@@ -39,7 +39,7 @@ impl Buffer {
         self.values().iter().copied().map(f64::from).collect()
     }
 
-    fn guard_is_whole(&self) -> Checked {
+    pub fn guard_is_whole(&self) -> Checked {
         let whole = self.values[self.len..].iter().all(|value| value.is_nan());
         if whole { Ok(()) } else { Err("written beyond the end".to_owned()) }
     }
@@ -158,6 +158,86 @@ impl Mask {
         x = (x ^ (x >> 15) ^ self.keys[1]).wrapping_mul(0x846c_a68b);
         x ^= x >> 16;
         if x >= self.threshold { f64::from(self.scale) } else { 0.0 }
+    }
+}
+
+/// Which positions of padded sequences there are, and where the rows are that they have.
+#[derive(Clone)]
+pub struct Sequences {
+    /// Of each sequence.
+    positions: Vec<Vec<usize>>,
+    length: usize,
+    starts: Vec<u32>,
+    places: Vec<u32>,
+    is_packed: bool,
+}
+
+impl Sequences {
+    /// All positions.
+    pub fn padded(batch: usize, length: usize) -> Self {
+        Self { is_packed: false, ..Self::packed(length, &vec![&[length][..]; batch]) }
+    }
+
+    /// Without padding. Of each sequence: how many positions are there, then how many are not, and so on.
+    pub fn packed(length: usize, runs: &[&[usize]]) -> Self {
+        let there = |runs: &&[usize]| {
+            let (mut positions, mut next) = (Vec::new(), 0);
+            for (number, run) in runs.iter().enumerate() {
+                positions.extend((next..next + run).filter(|_| number % 2 == 0));
+                next += run;
+            }
+            assert!(next <= length && positions[0] == 0);
+            positions
+        };
+        let positions: Vec<Vec<usize>> = runs.iter().map(there).collect();
+        let (mut starts, mut places) = (vec![0], Vec::new());
+        for (b, positions) in positions.iter().enumerate() {
+            places.extend(positions.iter().map(|position| (b * length + position) as u32));
+            starts.push(places.len() as u32);
+        }
+        Self { positions, length, starts, places, is_packed: true }
+    }
+
+    pub fn batch(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Positions of a sequence, padding counted.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Rows of all sequences.
+    pub fn rows(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The rows of sequence `b` with their positions.
+    pub fn of(&self, b: usize) -> impl Iterator<Item = (usize, usize)> + Clone + '_ {
+        (self.starts[b] as usize..).zip(self.positions[b].iter().copied())
+    }
+
+    pub fn is_packed(&self) -> bool {
+        self.is_packed
+    }
+
+    /// `struct Packing` of the kernels.
+    pub fn arg(&self) -> Arg {
+        let [starts, places] = [self.starts(), self.places()].map(|table| table.words[0]);
+        Arg { words: [starts, places, 0], size: 16 }
+    }
+
+    pub fn starts(&self) -> Arg {
+        if self.is_packed { ids(&self.starts) } else { NULL }
+    }
+
+    pub fn places(&self) -> Arg {
+        if self.is_packed { ids(&self.places) } else { NULL }
+    }
+
+    /// The number that element `i` of rows of `width` elements has where the sequences are padded.
+    pub fn element(&self, i: usize, width: usize) -> usize {
+        self.places[i / width] as usize * width + i % width
     }
 }
 

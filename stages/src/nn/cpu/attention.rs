@@ -48,7 +48,7 @@ struct Scratch {
 impl Attention<'_> {
     /// The weighted sums of values [queries of all, heads · width] and, where `keep`, the probabilities before dropout: of each
     /// sequence [heads, queries, keys].
-    pub fn forward(&self, bias: &[f32], keep: bool) -> (Vec<f32>, Option<Vec<f32>>) {
+    pub fn forward(&self, bias: Option<&[f32]>, keep: bool) -> (Vec<f32>, Option<Vec<f32>>) {
         let AttentionShape { batch, heads, width, keys, .. } = self.shape;
         let (rounded, hidden, worth) = (self.rounded(), heads * width, self.worth_sharing());
         let of = rounded.columns();
@@ -63,7 +63,7 @@ impl Attention<'_> {
                 let p = if keep { &mut kept[head * rows * columns..][..rows * columns] } else { &mut p };
                 product_from(worth, p, columns, q, k.t(), self.scale(), false);
                 match &sequence.runs {
-                    None => softmax(p, &bias[b * keys..(b + 1) * keys]),
+                    None => softmax(p, keys, bias.map(|bias| &bias[b * keys..(b + 1) * keys])),
                     Some(runs) => softmax_of_runs(p, columns, runs, scratch.row(keys)),
                 }
                 let p = self.on.factor(self.dropped(p, &sequence, head, &mut scratch));
@@ -275,9 +275,9 @@ impl Projections<Cow<'_, [f32]>> {
 
 per_instruction_set! {
     /// Rows of `p` ← softmax(`p` + `bias`).
-    fn softmax(p: &mut [f32], bias: &[f32]) {
-        for p in p.chunks_exact_mut(bias.len()) {
-            for (p, bias) in p.iter_mut().zip(bias) {
+    fn softmax(p: &mut [f32], keys: usize, bias: Option<&[f32]>) {
+        for p in p.chunks_exact_mut(keys) {
+            for (p, bias) in p.iter_mut().zip(bias.unwrap_or_default()) {
                 *p += bias;
             }
             math::softmax(p);

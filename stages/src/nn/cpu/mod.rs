@@ -236,7 +236,7 @@ impl Backend for Cpu {
         &self,
         shape: AttentionShape<'_>,
         of: &Projections<&[f32]>,
-        bias: &[f32],
+        bias: Option<&[f32]>,
         mask: Option<Mask>,
         keep: bool,
     ) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
@@ -247,7 +247,7 @@ impl Backend for Cpu {
         &self,
         shape: AttentionShape<'_>,
         of: &Projections<&[f32]>,
-        _bias: &[f32],
+        _bias: Option<&[f32]>,
         mask: Option<Mask>,
         attended: &Vec<f32>,
         _result: &[f32],

@@ -2,17 +2,19 @@
 
 use candle_core::{Error, Result};
 
-use super::driver::{Dropped, args};
+use super::driver::{Dropped, Tables, args};
 use super::memory::{Buffer, View};
+use super::rows::tables;
 use super::{Geometry, Gpu};
 use crate::nn::Mask;
 use crate::nn::backend::{AttentionShape, Columns, ProjectionGradients, Projections};
+use crate::nn::packing::Packing;
 
 /// What the backward pass needs of the forward one.
 pub(super) struct Kept<'a> {
-    /// ln Σ exp(score), [batch, heads, queries].
+    /// ln Σ exp(score), [batch, heads, queries]; the values of a sequence without padding come first in its row.
     pub logsum: View<'a>,
-    /// [batch · queries, heads · width]
+    /// [rows of queries, heads · width]
     pub result: View<'a>,
 }
 
@@ -76,9 +78,25 @@ impl AttentionShape<'_> {
     /// Queries, keys and values where the kernels read them.
     fn read<'a>(&self, of: &Projections<View<'a>>) -> [View<'a>; 3] {
         let read = |columns: &Columns<View<'a>>, rows: usize| {
-            columns.values.after(columns.first).reading(self.batch * rows * self.columns())
+            columns.values.after(columns.first).reading(rows * self.columns())
         };
-        [read(&of.query, self.queries), read(&of.key, self.keys), read(&of.value, self.keys)]
+        let (queries, keys) = (self.query_rows(), self.key_rows());
+        [read(&of.query, queries), read(&of.key, keys), read(&of.value, keys)]
+    }
+
+    /// Rows of queries of all sequences.
+    fn query_rows(&self) -> usize {
+        self.packed_queries.map_or(self.batch * self.queries, Packing::rows)
+    }
+
+    /// Rows of keys of all sequences.
+    fn key_rows(&self) -> usize {
+        self.packed_keys.map_or(self.batch * self.keys, Packing::rows)
+    }
+
+    /// Where the rows of queries and of keys are.
+    fn tables(&self) -> Result<[Tables<'_>; 2]> {
+        Ok([tables(self.packed_queries)?, tables(self.packed_keys)?])
     }
 }
 
@@ -98,13 +116,13 @@ impl Gpu {
         &self,
         shape: AttentionShape<'_>,
         of: &Projections<View<'_>>,
-        bias: View<'_>,
+        bias: Option<View<'_>>,
         mask: Option<Mask>,
         keep: bool,
     ) -> Result<(Buffer, Option<Buffer>)> {
         let AttentionShape { batch, heads, width, queries, keys, .. } = shape;
-        let [q, k, v] = shape.read(of);
-        let mut context = self.driver.alloc(batch * queries * shape.columns())?;
+        let ([q, k, v], [of_queries, of_keys]) = (shape.read(of), shape.tables()?);
+        let mut context = self.driver.alloc(shape.query_rows() * shape.columns())?;
         let mut logsum = keep.then(|| self.driver.alloc(batch * heads * queries)).transpose()?;
         let args = args![
             &mut context,
@@ -114,6 +132,8 @@ impl Gpu {
             v,
             bias,
             Dropped(mask),
+            of_queries,
+            of_keys,
             queries,
             keys,
             heads,
@@ -131,25 +151,25 @@ impl Gpu {
         &self,
         shape: AttentionShape<'_>,
         of: &Projections<View<'_>>,
-        bias: View<'_>,
+        bias: Option<View<'_>>,
         mask: Option<Mask>,
         kept: &Kept<'_>,
         grad: View<'_>,
         together: bool,
     ) -> Result<ProjectionGradients<Buffer>> {
         let AttentionShape { batch, heads, width, queries, keys, .. } = shape;
-        let Kernels { queries: of_queries, keys: of_keys, gradient_block, .. } = kernels(width)?;
+        let kernels = kernels(width)?;
         let columns = shape.columns();
-        let [q, k, v] = shape.read(of);
+        let ([q, k, v], [of_queries, of_keys]) = (shape.read(of), shape.tables()?);
         let (q_stride, kv_stride) = (of.query.stride, key_stride(of)?);
-        let rows = batch * queries;
-        let mut delta = self.driver.alloc(heads * rows)?;
-        let args = args![&mut delta, grad, kept.result, rows, queries, heads, width];
+        let (rows, key_rows) = (shape.query_rows(), shape.key_rows());
+        let mut delta = self.driver.alloc(batch * heads * queries)?;
+        let args = args![&mut delta, grad, kept.result, of_queries, rows, queries, heads, width];
         self.launch("attention_delta", Geometry::rows(rows * heads), args)?;
 
         // Gradients are where the projections were in their matrix.
         let stride = if together { 3 * columns } else { 2 * columns };
-        let mut all = self.driver.alloc(batch * keys * stride)?;
+        let mut all = self.driver.alloc(key_rows * stride)?;
         let at = |all: &mut Buffer, first: usize, rows: usize| all.at().after(first).writing(rows * columns);
         let mut query = (!together).then(|| self.driver.alloc(rows * columns)).transpose()?;
         let (grad_q, gq_stride) = match &mut query {
@@ -166,6 +186,8 @@ impl Gpu {
             delta.view(),
             grad,
             Dropped(mask),
+            of_queries,
+            of_keys,
             queries,
             keys,
             heads,
@@ -175,10 +197,10 @@ impl Gpu {
             gq_stride,
             shape.scale(),
         ];
-        self.launch(of_queries, shape.grid(queries, *gradient_block), args)?;
+        self.launch(kernels.queries, shape.grid(queries, kernels.gradient_block), args)?;
         let args = args![
-            at(&mut all, of.key.first, batch * keys),
-            at(&mut all, of.value.first, batch * keys),
+            at(&mut all, of.key.first, key_rows),
+            at(&mut all, of.value.first, key_rows),
             q,
             k,
             v,
@@ -187,6 +209,8 @@ impl Gpu {
             delta.view(),
             grad,
             Dropped(mask),
+            of_queries,
+            of_keys,
             queries,
             keys,
             heads,
@@ -196,7 +220,7 @@ impl Gpu {
             stride,
             shape.scale(),
         ];
-        self.launch(of_keys, shape.grid(keys, *gradient_block), args)?;
+        self.launch(kernels.keys, shape.grid(keys, kernels.gradient_block), args)?;
         Ok(ProjectionGradients { together: all, query })
     }
 }

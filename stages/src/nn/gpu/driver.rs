@@ -181,6 +181,21 @@ impl Argument for Dropped {
     }
 }
 
+/// `struct Packing` of the kernels: where sequences begin, and which rows theirs are with padding. Nulls where they are padded.
+#[derive(Debug, Clone, Copy)]
+pub struct Tables<'a>(pub Option<[View<'a>; 2]>);
+
+impl Argument for Tables<'_> {
+    fn push(self, to: &mut Args) {
+        let [starts, places] = self.0.map_or([0; 2], |tables| {
+            let at = tables.map(View::at);
+            to.words += at.iter().map(|at| at.words).sum::<usize>();
+            at.map(|at| at.address)
+        });
+        to.add([starts, places, 0], 16);
+    }
+}
+
 /// Arguments in the order of a kernel's parameters.
 macro_rules! args {
     ($($argument:expr),* $(,)?) => {{

@@ -296,7 +296,7 @@ impl Backend for Gpu {
         &self,
         shape: AttentionShape<'_>,
         of: &Projections<View<'_>>,
-        bias: View<'_>,
+        bias: Option<View<'_>>,
         mask: Option<Mask>,
         keep: bool,
     ) -> Result<(Buffer, Option<Buffer>)> {
@@ -307,7 +307,7 @@ impl Backend for Gpu {
         &self,
         shape: AttentionShape<'_>,
         of: &Projections<View<'_>>,
-        bias: View<'_>,
+        bias: Option<View<'_>>,
         mask: Option<Mask>,
         attended: &Buffer,
         result: View<'_>,
@@ -357,7 +357,8 @@ impl Backend for Gpu {
     fn first_rows(&self, x: View<'_>, shape: AttentionShape<'_>, width: usize) -> Result<Buffer> {
         let AttentionShape { batch, keys, .. } = shape;
         let mut out = self.driver.alloc(batch * width)?;
-        let args = args![&mut out, x.reading(batch * width), batch, keys, width];
+        let starts = rows::starts(shape.packed_keys)?;
+        let args = args![&mut out, x.reading(batch * width), starts, batch, keys, width];
         self.launch("first_rows", Geometry::matrix(batch, width), args)?;
         Ok(out)
     }
@@ -370,7 +371,8 @@ impl Backend for Gpu {
         width: usize,
     ) -> Result<()> {
         let AttentionShape { batch, keys, .. } = shape;
-        let args = args![x.at().writing(batch * width), rows, batch, keys, width];
+        let starts = rows::starts(shape.packed_keys)?;
+        let args = args![x.at().writing(batch * width), rows, starts, batch, keys, width];
         self.launch("add_first_rows", Geometry::matrix(batch, width), args)
     }
 

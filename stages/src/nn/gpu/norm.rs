@@ -5,6 +5,7 @@ use candle_core::Result;
 use super::driver::{Dropped, args};
 use super::memory::{Buffer, View};
 use super::product::Product;
+use super::rows::places;
 use super::{Geometry, Gpu};
 use crate::nn::LayerNorm;
 use crate::nn::backend::{NormGradients, NormInput, Normal, Normed, RowMask};
@@ -60,6 +61,7 @@ impl Gpu {
             x.parts,
             x.bias,
             Dropped(input.rows.mask),
+            places(input.rows.packing)?,
             input.residual,
             is_apart,
             self.param(&norm.weight)?,
@@ -90,7 +92,8 @@ impl Gpu {
         rows: RowMask<'_>,
         keep_sum: bool,
     ) -> Result<NormGradients<Buffer>> {
-        let (width, mask, rows) = (norm.size, rows.mask, normal.scale.len());
+        let RowMask { mask, packing } = rows;
+        let (width, rows) = (norm.size, normal.scale.len());
         let mut grad = grad.open(self)?;
         if norm.weight.is_trained() || norm.bias.is_trained() {
             let count = Geometry::sums_of(rows);
@@ -115,6 +118,7 @@ impl Gpu {
             self.param(&norm.weight)?,
             plus,
             Dropped(mask),
+            places(packing)?,
             rows,
             width,
         ];

@@ -2,11 +2,12 @@
 
 use candle_core::{Result, Tensor};
 
-use super::driver::args;
+use super::driver::{Tables, args};
 use super::memory::{Buffer, View, view};
 use super::{Geometry, Gpu};
 use crate::nn::Param;
 use crate::nn::backend::{Backend, TextTables};
+use crate::nn::packing::Packing;
 
 /// The batch and (n, m, width) of joined rows of n · width and m · width values, `count` in all. The width is the largest that
 /// divides both, so that a kernel's threads have many columns.
@@ -17,6 +18,21 @@ pub(super) fn joined(count: usize, (a, b): (usize, usize)) -> (usize, [usize; 3]
     }
     let width = width.max(1);
     (count / (a + b).max(1), [a / width, b / width, width])
+}
+
+/// Which rows those of `packing` are with padding, where there is one.
+pub(super) fn places(packing: Option<&Packing>) -> Result<Option<View<'_>>> {
+    packing.map(|packing| view(packing.places_table())).transpose()
+}
+
+/// Where the sequences of `packing` begin, where there is one.
+pub(super) fn starts(packing: Option<&Packing>) -> Result<Option<View<'_>>> {
+    packing.map(|packing| view(packing.starts_table())).transpose()
+}
+
+/// Both.
+pub(super) fn tables(packing: Option<&Packing>) -> Result<Tables<'_>> {
+    Ok(Tables(starts(packing)?.zip(places(packing)?).map(<[_; 2]>::from)))
 }
 
 impl Gpu {

@@ -6,14 +6,18 @@
 // and kv_stride, gradients with gq_stride and gkv_stride. context and grad are [batch][queries][heads * head_width]; logsum and
 // delta [batch][heads][queries]. Batch = gridDim.z. head_width is at most W, which is 16, 32, 64 or 128.
 //
+// Where queries or keys are without padding, their rows are those of of_queries or of_keys, and a row of logsum and delta is one of
+// the sequence. `queries` and `keys` are padded lengths all the same: they decide the grid and the elements of the mask.
+//
 // | kernel | result | grid, block |
 // | --- | --- | --- |
 // | attention_forward_W | context, and logsum (or null) | (ceil(queries / 64), heads, batch), 128 |
-// | attention_delta | delta = sum of grad * context over each head's columns; rows = batch * queries | ROWS(rows * heads) |
+// | attention_delta | delta = sum of grad * context over each head's columns; rows are those of all sequences | ROWS(rows * heads) |
 // | attention_backward_queries_W | grad_q | W up to 64: (ceil(queries / 64), heads, batch), 128; W = 128: (ceil(queries / 32), heads, batch), 64 |
 // | attention_backward_keys_W | grad_k, grad_v | the same with keys in place of queries |
 //
-// bias may be null. Where every key of a row is masked by -infinity its context is NaN, as that of a softmax is.
+// bias may be null, and is so where keys are without padding. Where every key of a row is masked by -infinity its context is NaN,
+// as that of a softmax is.
 //
 // Products run on tensor cores, each factor split in two TF32 numbers. Tensor cores truncate their sums: so small products are
 // added up apart from large ones or before them, and no sum there runs over more than one tile. Below sm_80, whose tensor cores
@@ -96,14 +100,40 @@ __device__ __forceinline__ void multiply_high(Product &c, const Left &a, const R
     c = multiply(c, a.at[0].high, a.at[1].high, a.at[2].high, a.at[3].high, b.at[0].high, b.at[1].high);
 }
 
-// Rows begin .. begin + ROWS of x (those below `rows`) times `scale` into shared memory, zeros where there are none.
+// Rows begin .. begin + ROWS of x (those below `end`), columns left .. left + width, times `scale` into shared memory, zeros where
+// there are none.
 template <unsigned ROWS, unsigned WIDTH>
-__device__ __forceinline__ void fetch(float (&tile)[ROWS][WIDTH + PAD], const float *x, size_t stride, unsigned begin, unsigned rows,
-                                      unsigned width, float scale) {
+__device__ __forceinline__ void fetch(float (&tile)[ROWS][WIDTH + PAD], const float *x, size_t stride, unsigned begin, unsigned end,
+                                      unsigned left, unsigned width, float scale) {
     for (unsigned i = threadIdx.x; i < ROWS * WIDTH; i += blockDim.x) {
         unsigned row = i / WIDTH, column = i % WIDTH;
-        tile[row][column] = begin + row < rows && column < width ? x[(begin + row) * stride + column] * scale : 0.0f;
+        tile[row][column] = begin + row < end && column < width ? x[(begin + row) * stride + left + column] * scale : 0.0f;
     }
+}
+
+// Which rows of a matrix sequences have. Padded, row r of sequence b is row b * length + r. Without padding, sequence b has the rows
+// starts[b] to starts[b + 1], and places says which one each row is where they are padded. Masks go by the padded row.
+struct Packing {
+    const unsigned *starts, *places;    // null where the sequences are padded
+};
+
+// The rows of one sequence.
+struct Sequence {
+    unsigned begin, end;
+    const unsigned *places;
+
+    __device__ __forceinline__ Sequence(const Packing &of, unsigned b, unsigned length)
+        : begin(of.starts ? of.starts[b] : b * length), end(of.starts ? of.starts[b + 1] : begin + length), places(of.places) {}
+    // Which row `row` is where the sequences are padded.
+    __device__ __forceinline__ unsigned place(unsigned row) const { return places ? places[row] : row; }
+};
+
+// The numbers of the ROWS rows of a sequence from `begin` on. The sum of those of a query and a key is their element of the mask: a
+// key's is its place, a query's the rest.
+template <unsigned ROWS>
+__device__ __forceinline__ void number(unsigned (&numbers)[ROWS], const Sequence &of, unsigned begin, unsigned before, unsigned step) {
+    for (unsigned i = threadIdx.x; i < ROWS; i += blockDim.x)
+        numbers[i] = begin + i < of.end ? (before + of.place(begin + i)) * step : 0;
 }
 
 // The place in a left factor of value i of a product, if the columns of the factor are taken in the order 0, 2, 4, 6, 1, 3, 5, 7:
@@ -115,35 +145,50 @@ struct Sizes {
     float scale;
 };
 
+// What comes before the place of a query in its number: element ((batch * heads + head) * queries + query) * keys + key of the mask
+// has places batch * queries + query and batch * keys + key.
+__device__ __forceinline__ unsigned before_query(const Sizes &of) {
+    return (blockIdx.z * of.heads + blockIdx.y - blockIdx.z) * of.queries - blockIdx.z;
+}
+
+// Where in logsum and delta a row 0 of the block's head and sequence would be.
+__device__ __forceinline__ unsigned first_sum(const Sequence &queries, const Sizes &of) {
+    return (blockIdx.z * of.heads + blockIdx.y) * of.queries - queries.begin;
+}
+
 #define TILE 32u         // keys in shared memory at once, in the forward pass
 #define QUERIES 64u      // of a block of the forward pass
 
 template <unsigned WIDTH>
 __device__ __forceinline__ void forward(float *context, float *logsum, const float *q, const float *k, const float *v,
-                                        const float *bias, const Mask &mask, const Sizes &of) {
+                                        const float *bias, const Mask &mask, const Packing &of_queries, const Packing &of_keys,
+                                        const Sizes &of) {
     __shared__ float tile_k[TILE][WIDTH + PAD], tile_v[TILE][WIDTH + PAD];
+    __shared__ unsigned tile_query[QUERIES], tile_key[TILE];
     constexpr unsigned STEPS = WIDTH / 8, BLOCKS = TILE / 8;
     unsigned lane = threadIdx.x % WARP, group = lane / 4, place = lane % 4;
-    unsigned head = blockIdx.y, batch = blockIdx.z, first = blockIdx.x * QUERIES + threadIdx.x / WARP * 16;
-    unsigned line = (batch * of.heads + head) * of.queries;
-    q += (size_t)batch * of.queries * of.q_stride + head * of.head_width;
-    k += (size_t)batch * of.keys * of.kv_stride + head * of.head_width;
-    v += (size_t)batch * of.keys * of.kv_stride + head * of.head_width;
+    unsigned head = blockIdx.y, batch = blockIdx.z, left = head * of.head_width;
+    const Sequence queries(of_queries, batch, of.queries), keys(of_keys, batch, of.keys);
+    unsigned block = queries.begin + blockIdx.x * QUERIES, at = threadIdx.x / WARP * 16, first = block + at;
+    if (block >= queries.end) return;
+    number<QUERIES>(tile_query, queries, block, before_query(of), of.keys);
     float mine[STEPS][4];
 #pragma unroll
     for (unsigned step = 0; step < STEPS; step++)
 #pragma unroll
         for (unsigned i = 0; i < 4; i++) {
             unsigned row = first + group + 8 * (i & 1), column = 8 * step + place + 4 * (i >> 1);
-            mine[step][i] = row < of.queries && column < of.head_width ? q[row * (size_t)of.q_stride + column] * of.scale : 0.0f;
+            bool is_there = row < queries.end && column < of.head_width;
+            mine[step][i] = is_there ? q[row * (size_t)of.q_stride + left + column] * of.scale : 0.0f;
         }
     float sums[STEPS][4] = {}, largest[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
-    for (unsigned begin = 0; begin < of.keys; begin += TILE) {
+    for (unsigned begin = keys.begin; begin < keys.end; begin += TILE) {
         __syncthreads();
-        fetch<TILE, WIDTH>(tile_k, k, of.kv_stride, begin, of.keys, of.head_width, 1.0f);
-        fetch<TILE, WIDTH>(tile_v, v, of.kv_stride, begin, of.keys, of.head_width, 1.0f);
+        fetch<TILE, WIDTH>(tile_k, k, of.kv_stride, begin, keys.end, left, of.head_width, 1.0f);
+        fetch<TILE, WIDTH>(tile_v, v, of.kv_stride, begin, keys.end, left, of.head_width, 1.0f);
+        number<TILE>(tile_key, keys, begin, 0, 1);
         __syncthreads();
-        if (first >= of.queries) continue;             // a warp without queries only helps to fetch
+        if (first >= queries.end) continue;            // a warp without queries only helps to fetch
         Product score[BLOCKS] = {}, low[BLOCKS] = {};
 #pragma unroll
         for (unsigned step = 0; step < STEPS; step++) {
@@ -163,8 +208,8 @@ __device__ __forceinline__ void forward(float *context, float *logsum, const flo
             for (unsigned i = 0; i < 4; i++) {
                 unsigned key = begin + 8 * t + 2 * place + (i & 1);
                 score[t].at[i] += low[t].at[i];
-                if (bias && key < of.keys) score[t].at[i] += bias[(size_t)batch * of.keys + key];
-                if (key >= of.keys) score[t].at[i] = -INFINITY;
+                if (bias && key < keys.end) score[t].at[i] += bias[key];
+                if (key >= keys.end) score[t].at[i] = -INFINITY;
                 most[i >> 1] = fmaxf(most[i >> 1], score[t].at[i]);
             }
 #pragma unroll
@@ -180,10 +225,10 @@ __device__ __forceinline__ void forward(float *context, float *logsum, const flo
         for (unsigned t = 0; t < BLOCKS; t++)
 #pragma unroll
             for (unsigned i = 0; i < 4; i++) {
-                unsigned row = first + group + 8 * (i >> 1), key = begin + 8 * t + 2 * place + (i & 1);
+                unsigned element = tile_query[at + group + 8 * (i >> 1)] + tile_key[8 * t + 2 * place + (i & 1)];
                 float x = score[t].at[i] == -INFINITY ? 0.0f : expf(score[t].at[i] - largest[i >> 1]);
                 total[i >> 1] += x;
-                p[t].at[as_left(i)] = split(x * factor(mask, (line + row) * of.keys + key));
+                p[t].at[as_left(i)] = split(x * factor(mask, element));
             }
 #pragma unroll
         for (unsigned step = 0; step < STEPS; step++) {
@@ -201,15 +246,15 @@ __device__ __forceinline__ void forward(float *context, float *logsum, const flo
             for (unsigned i = 0; i < 4; i++) sums[step][i] = sums[step][i] * shrink[i >> 1] + part.at[i];
         }
     }
-    if (first >= of.queries) return;
+    if (first >= queries.end) return;
 #pragma unroll
     for (unsigned r = 0; r < 2; r++) {
         total[r] += __shfl_xor_sync(ALL_LANES, total[r], 1);
         total[r] += __shfl_xor_sync(ALL_LANES, total[r], 2);
         unsigned row = first + group + 8 * r;
-        if (row >= of.queries) continue;
-        if (logsum && place == 0) logsum[line + row] = largest[r] + logf(total[r]);
-        float *to = context + (((size_t)batch * of.queries + row) * of.heads + head) * of.head_width;
+        if (row >= queries.end) continue;
+        if (logsum && place == 0) logsum[first_sum(queries, of) + row] = largest[r] + logf(total[r]);
+        float *to = context + ((size_t)row * of.heads + head) * of.head_width;
 #pragma unroll
         for (unsigned step = 0; step < STEPS; step++)
 #pragma unroll
@@ -221,7 +266,8 @@ __device__ __forceinline__ void forward(float *context, float *logsum, const flo
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-attention_delta(float *delta, const float *grad, const float *context, unsigned rows, unsigned queries, unsigned heads, unsigned head_width) {
+attention_delta(float *delta, const float *grad, const float *context, Packing of_queries, unsigned rows, unsigned queries,
+                unsigned heads, unsigned head_width) {
     unsigned lane = threadIdx.x % WARP, at = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     if (at >= rows * heads) return;
     unsigned row = at / heads, head = at % heads;
@@ -229,7 +275,9 @@ attention_delta(float *delta, const float *grad, const float *context, unsigned 
     float sum = 0.0f;
     for (unsigned column = lane; column < head_width; column += WARP) sum += grad[start + column] * context[start + column];
     sum = warp_sum(sum);
-    if (lane == 0) delta[((size_t)(row / queries) * heads + head) * queries + row % queries] = sum;
+    if (lane > 0) return;
+    unsigned batch = (of_queries.places ? of_queries.places[row] : row) / queries;
+    delta[((size_t)batch * heads + head) * queries + row - Sequence(of_queries, batch, queries).begin] = sum;
 }
 
 #define STRIP 16u        // rows of the other side in shared memory at once, in the backward pass; 8 where rows are 128 wide
@@ -243,38 +291,39 @@ struct Read {
 // v^T a warp computes a tile of its rows and the other side's: p = exp(s - logsum), ds = p (kept * d - delta). Then
 // grad_q = scale * ds k, grad_k = scale * ds^T q, grad_v = (kept * p)^T grad.
 template <unsigned WIDTH, bool OF_QUERIES>
-__device__ __forceinline__ void backward(float *first_out, float *second_out, const Read &from, const Mask &mask, const Sizes &of, unsigned out_stride) {
+__device__ __forceinline__ void backward(float *first_out, float *second_out, const Read &from, const Mask &mask, const Packing &of_queries,
+                                         const Packing &of_keys, const Sizes &of, unsigned out_stride) {
     constexpr unsigned MINE = WIDTH == 128 ? 32 : 64, OTHERS = WIDTH == 128 ? STRIP / 2 : STRIP, STEPS = WIDTH / 8, BLOCKS = OTHERS / 8;
     __shared__ float mine_a[MINE][WIDTH + PAD], mine_b[MINE][WIDTH + PAD], other_a[OTHERS][WIDTH + PAD], other_b[OTHERS][WIDTH + PAD];
+    __shared__ unsigned mine_number[MINE], other_number[OTHERS];
     unsigned lane = threadIdx.x % WARP, group = lane / 4, place = lane % 4, at = threadIdx.x / WARP * 16;
-    unsigned head = blockIdx.y, batch = blockIdx.z, first = blockIdx.x * MINE + at, width = of.head_width;
-    unsigned line = (batch * of.heads + head) * of.queries, count = OF_QUERIES ? of.queries : of.keys, others = OF_QUERIES ? of.keys : of.queries;
+    unsigned head = blockIdx.y, batch = blockIdx.z, width = of.head_width, left = head * width;
+    const Sequence queries(of_queries, batch, of.queries), keys(of_keys, batch, of.keys);
+    const Sequence &mine = OF_QUERIES ? queries : keys, &others = OF_QUERIES ? keys : queries;
+    unsigned block = mine.begin + blockIdx.x * MINE, first = block + at, sums = first_sum(queries, of);
+    if (block >= mine.end) return;
     size_t grad_stride = (size_t)of.heads * width;
-    const float *q = from.q + (size_t)batch * of.queries * of.q_stride + head * width;
-    const float *k = from.k + (size_t)batch * of.keys * of.kv_stride + head * width;
-    const float *v = from.v + (size_t)batch * of.keys * of.kv_stride + head * width;
-    const float *grad = from.grad + (size_t)batch * of.queries * grad_stride + head * width;
-    const float *bias = from.bias ? from.bias + (size_t)batch * of.keys : nullptr;
-    unsigned block = blockIdx.x * MINE;
     if (OF_QUERIES) {
-        fetch<MINE, WIDTH>(mine_a, q, of.q_stride, block, count, width, of.scale);
-        fetch<MINE, WIDTH>(mine_b, grad, grad_stride, block, count, width, 1.0f);
+        fetch<MINE, WIDTH>(mine_a, from.q, of.q_stride, block, mine.end, left, width, of.scale);
+        fetch<MINE, WIDTH>(mine_b, from.grad, grad_stride, block, mine.end, left, width, 1.0f);
     } else {
-        fetch<MINE, WIDTH>(mine_a, k, of.kv_stride, block, count, width, 1.0f);
-        fetch<MINE, WIDTH>(mine_b, v, of.kv_stride, block, count, width, 1.0f);
+        fetch<MINE, WIDTH>(mine_a, from.k, of.kv_stride, block, mine.end, left, width, 1.0f);
+        fetch<MINE, WIDTH>(mine_b, from.v, of.kv_stride, block, mine.end, left, width, 1.0f);
     }
+    number<MINE>(mine_number, mine, block, OF_QUERIES ? before_query(of) : 0, OF_QUERIES ? of.keys : 1);
     float sums_a[STEPS][4] = {}, sums_b[OF_QUERIES ? 1 : STEPS][4] = {};
-    for (unsigned begin = 0; begin < others; begin += OTHERS) {
+    for (unsigned begin = others.begin; begin < others.end; begin += OTHERS) {
         __syncthreads();
         if (OF_QUERIES) {
-            fetch<OTHERS, WIDTH>(other_a, k, of.kv_stride, begin, others, width, 1.0f);
-            fetch<OTHERS, WIDTH>(other_b, v, of.kv_stride, begin, others, width, 1.0f);
+            fetch<OTHERS, WIDTH>(other_a, from.k, of.kv_stride, begin, others.end, left, width, 1.0f);
+            fetch<OTHERS, WIDTH>(other_b, from.v, of.kv_stride, begin, others.end, left, width, 1.0f);
         } else {
-            fetch<OTHERS, WIDTH>(other_a, q, of.q_stride, begin, others, width, of.scale);
-            fetch<OTHERS, WIDTH>(other_b, grad, grad_stride, begin, others, width, 1.0f);
+            fetch<OTHERS, WIDTH>(other_a, from.q, of.q_stride, begin, others.end, left, width, of.scale);
+            fetch<OTHERS, WIDTH>(other_b, from.grad, grad_stride, begin, others.end, left, width, 1.0f);
         }
+        number<OTHERS>(other_number, others, begin, OF_QUERIES ? 0 : before_query(of), OF_QUERIES ? 1 : of.keys);
         __syncthreads();
-        if (first >= count) continue;                  // a warp without rows only helps to fetch
+        if (first >= mine.end) continue;               // a warp without rows only helps to fetch
         Product s[BLOCKS] = {}, s_low[BLOCKS] = {}, d[BLOCKS] = {}, d_low[BLOCKS] = {};
 #pragma unroll
         for (unsigned step = 0; step < STEPS; step++) {
@@ -300,14 +349,14 @@ __device__ __forceinline__ void backward(float *first_out, float *second_out, co
         for (unsigned t = 0; t < BLOCKS; t++)
 #pragma unroll
             for (unsigned i = 0; i < 4; i++) {
-                unsigned mine = first + group + 8 * (i >> 1), other = begin + 8 * t + 2 * place + (i & 1);
-                unsigned query = OF_QUERIES ? mine : other, key = OF_QUERIES ? other : mine;
+                unsigned row = group + 8 * (i >> 1), other = 8 * t + 2 * place + (i & 1);
+                unsigned query = OF_QUERIES ? first + row : begin + other, key = OF_QUERIES ? begin + other : first + row;
                 float probability = 0.0f, kept = 0.0f, delta = 0.0f;
-                if (query < of.queries && key < of.keys) {
-                    float score = s[t].at[i] + s_low[t].at[i] + (bias ? bias[key] : 0.0f);
-                    probability = expf(score - from.logsum[line + query]);
-                    kept = factor(mask, (line + query) * of.keys + key);
-                    delta = from.delta[line + query];
+                if (query < queries.end && key < keys.end) {
+                    float score = s[t].at[i] + s_low[t].at[i] + (from.bias ? from.bias[key] : 0.0f);
+                    probability = expf(score - from.logsum[sums + query]);
+                    kept = factor(mask, mine_number[at + row] + other_number[other]);
+                    delta = from.delta[sums + query];
                 }
                 p[t].at[as_left(i)] = split(probability * kept);
                 ds[t].at[as_left(i)] = split(probability * ((d[t].at[i] + d_low[t].at[i]) * kept - delta));
@@ -340,8 +389,8 @@ __device__ __forceinline__ void backward(float *first_out, float *second_out, co
 #pragma unroll
     for (unsigned i = 0; i < 4; i++) {
         unsigned row = first + group + 8 * (i >> 1);
-        if (row >= count) continue;
-        size_t start = ((size_t)batch * count + row) * out_stride + head * width;
+        if (row >= mine.end) continue;
+        size_t start = (size_t)row * out_stride + left;
 #pragma unroll
         for (unsigned step = 0; step < STEPS; step++) {
             unsigned column = 8 * step + 2 * place + (i & 1);
@@ -354,22 +403,24 @@ __device__ __forceinline__ void backward(float *first_out, float *second_out, co
 
 #define KERNELS(WIDTH, THREADS)                                                                                                        \
     extern "C" __global__ void __launch_bounds__(128) attention_forward_##WIDTH(                                                       \
-        float *context, float *logsum, const float *q, const float *k, const float *v, const float *bias, Mask mask, unsigned queries, \
-        unsigned keys, unsigned heads, unsigned head_width, unsigned q_stride, unsigned kv_stride, float scale) {                      \
-        forward<WIDTH>(context, logsum, q, k, v, bias, mask, {queries, keys, heads, head_width, q_stride, kv_stride, scale});          \
+        float *context, float *logsum, const float *q, const float *k, const float *v, const float *bias, Mask mask,                   \
+        Packing of_queries, Packing of_keys, unsigned queries, unsigned keys, unsigned heads, unsigned head_width, unsigned q_stride,  \
+        unsigned kv_stride, float scale) {                                                                                             \
+        forward<WIDTH>(context, logsum, q, k, v, bias, mask, of_queries, of_keys,                                                      \
+                       {queries, keys, heads, head_width, q_stride, kv_stride, scale});                                                \
     }                                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_queries_##WIDTH(                                          \
         float *grad_q, const float *q, const float *k, const float *v, const float *bias, const float *logsum, const float *delta,     \
-        const float *grad, Mask mask, unsigned queries, unsigned keys, unsigned heads, unsigned head_width, unsigned q_stride,         \
-        unsigned kv_stride, unsigned gq_stride, float scale) {                                                                         \
-        backward<WIDTH, true>(grad_q, nullptr, {q, k, v, bias, logsum, delta, grad}, mask,                                             \
+        const float *grad, Mask mask, Packing of_queries, Packing of_keys, unsigned queries, unsigned keys, unsigned heads,            \
+        unsigned head_width, unsigned q_stride, unsigned kv_stride, unsigned gq_stride, float scale) {                                 \
+        backward<WIDTH, true>(grad_q, nullptr, {q, k, v, bias, logsum, delta, grad}, mask, of_queries, of_keys,                        \
                               {queries, keys, heads, head_width, q_stride, kv_stride, scale}, gq_stride);                              \
     }                                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_keys_##WIDTH(                                             \
         float *grad_k, float *grad_v, const float *q, const float *k, const float *v, const float *bias, const float *logsum,          \
-        const float *delta, const float *grad, Mask mask, unsigned queries, unsigned keys, unsigned heads, unsigned head_width,        \
-        unsigned q_stride, unsigned kv_stride, unsigned gkv_stride, float scale) {                                                     \
-        backward<WIDTH, false>(grad_k, grad_v, {q, k, v, bias, logsum, delta, grad}, mask,                                             \
+        const float *delta, const float *grad, Mask mask, Packing of_queries, Packing of_keys, unsigned queries, unsigned keys,        \
+        unsigned heads, unsigned head_width, unsigned q_stride, unsigned kv_stride, unsigned gkv_stride, float scale) {                \
+        backward<WIDTH, false>(grad_k, grad_v, {q, k, v, bias, logsum, delta, grad}, mask, of_queries, of_keys,                        \
                                {queries, keys, heads, head_width, q_stride, kv_stride, scale}, gkv_stride);                            \
     }
 

@@ -6,8 +6,8 @@
 // | embed_gradient | words_grad[id] += sum of the rows of grad [count][width] whose id it is, in order; nothing for `pad` | (count, 1, 1), 256 |
 // | concat | out [batch][tokens + regions_count]: of each the rows of text [batch][tokens], then of regions [batch][regions_count] | MATRIX(batch * (tokens + regions_count), width) |
 // | split_concat | text (or null) and regions (or null) from grad: the inverse of concat | MATRIX(batch * (tokens + regions_count), width) |
-// | first_rows | out[b] = x[b * length] | MATRIX(batch, width) |
-// | add_first_rows | x[b * length] += first[b] | MATRIX(batch, width) |
+// | first_rows | out[b] = x[starts[b]], where starts is null x[b * length] | MATRIX(batch, width) |
+// | add_first_rows | x at the same rows += first[b] | MATRIX(batch, width) |
 // | select_rows | out[i] = x[places[i]] | MATRIX(count, width) |
 // | scatter_rows | out[places[i]] = x[i]; places are distinct | MATRIX(count, width) |
 //
@@ -85,17 +85,17 @@ split_concat(float *text, float *regions, const float *grad, unsigned batch, uns
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-first_rows(float *out, const float *x, unsigned batch, unsigned length, unsigned width) {
+first_rows(float *out, const float *x, const unsigned *starts, unsigned batch, unsigned length, unsigned width) {
     each_element(
-        batch, width, [=](size_t b, size_t c) { return x[b * length * width + c]; },
+        batch, width, [=](size_t b, size_t c) { return x[(starts ? starts[b] : b * length) * width + c]; },
         [=](size_t b, size_t c, float y) { out[b * width + c] = y; });
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-add_first_rows(float *x, const float *first, unsigned batch, unsigned length, unsigned width) {
+add_first_rows(float *x, const float *first, const unsigned *starts, unsigned batch, unsigned length, unsigned width) {
     each_element(
-        batch, width, [=](size_t b, size_t c) { return x[b * length * width + c] + first[b * width + c]; },
-        [=](size_t b, size_t c, float sum) { x[b * length * width + c] = sum; });
+        batch, width, [=](size_t b, size_t c) { return x[(starts ? starts[b] : b * length) * width + c] + first[b * width + c]; },
+        [=](size_t b, size_t c, float sum) { x[(starts ? starts[b] : b * length) * width + c] = sum; });
 }
 
 extern "C" __global__ void __launch_bounds__(256)

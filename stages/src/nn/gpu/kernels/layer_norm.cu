@@ -2,9 +2,9 @@
 //
 // | kernel | result | geometry |
 // | --- | --- | --- |
-// | norm_forward | d = dropout(sum of the parts of in + bias (or null)), element row * width + column; s = d + residual (or null); u = apart ? d : s; normal (or null) = (u - mean) * scale; scale (or null) = 1 / sqrt(variance + eps) of each row; sum (or null) = s; y = normal * weight + shift | ROWS(rows) |
+// | norm_forward | d = dropout(sum of the parts of in + bias (or null)), element places[row] * width + column, or row * width + column where places is null; s = d + residual (or null); u = apart ? d : s; normal (or null) = (u - mean) * scale; scale (or null) = 1 / sqrt(variance + eps) of each row; sum (or null) = s; y = normal * weight + shift | ROWS(rows) |
 // | norm_output | y = normal * weight + shift | MATRIX(rows, width) |
-// | norm_backward | h = (sum of the parts of grad) * weight; g = scale * (h - mean(h) - normal * mean(h * normal)) + plus (or null); sum (or null) = g; dropped (or null) = g under the mask | ROWS(rows) |
+// | norm_backward | h = (sum of the parts of grad) * weight; g = scale * (h - mean(h) - normal * mean(h * normal)) + plus (or null); sum (or null) = g; dropped (or null) = g under the mask, elements as in norm_forward | ROWS(rows) |
 // | norm_parameter_sums | partial [ceil(rows / 128)][2 * width]: sums over 128 rows each of grad * normal, then of grad. add_parts with one row finishes it | SUMS(rows, width) |
 //
 // The variance is the mean of squared centred values. With one part, outputs may be inputs.
@@ -93,9 +93,11 @@ template <unsigned MOST> __device__ __forceinline__ void forward_row(const Forwa
 
 extern "C" __global__ void __launch_bounds__(128, 6)
 norm_forward(float *y, float *normal, float *scale, float *sum, const float *in, unsigned parts, const float *bias, Mask mask,
-             const float *residual, unsigned apart, const float *weight, const float *shift, unsigned rows, unsigned width, float eps) {
+             const unsigned *places, const float *residual, unsigned apart, const float *weight, const float *shift, unsigned rows,
+             unsigned width, float eps) {
     unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     if (row >= rows) return;
+    if (places) mask.first += (places[row] - row) * width;
     Forward of = {y, normal, scale, sum, in, bias, residual, weight, shift, mask, parts, apart, rows, width, eps};
 #define RUN(MOST) forward_row<MOST>(of, row)
     BY_WIDTH(width, RUN);
@@ -139,9 +141,10 @@ template <unsigned MOST> __device__ __forceinline__ void backward_row(const Back
 
 extern "C" __global__ void __launch_bounds__(128)
 norm_backward(float *sum, float *dropped, const float *grad, unsigned parts, const float *normal, const float *scale,
-              const float *weight, const float *plus, Mask mask, unsigned rows, unsigned width) {
+              const float *weight, const float *plus, Mask mask, const unsigned *places, unsigned rows, unsigned width) {
     unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     if (row >= rows) return;
+    if (places) mask.first += (places[row] - row) * width;
     Backward of = {sum, dropped, grad, normal, scale, weight, plus, mask, parts, rows, width};
 #define RUN(MOST) backward_row<MOST>(of, row)
     BY_WIDTH(width, RUN);

@@ -3,11 +3,32 @@
 use super::*;
 use crate::nn::Activation;
 use crate::nn::backend::{NormInput, Normal, RowMask};
+use crate::nn::gpu::product::Product;
+use crate::nn::packing::Packing;
 
 fn under(mask: Option<Mask>) -> RowMask<'static> {
     RowMask { mask, packing: None }
 }
-use crate::nn::gpu::product::Product;
+
+/// `rows` rows without padding: of a sequence of one position, and of one with gaps.
+fn packing(rows: usize) -> Packing {
+    let length = 2 * rows;
+    let mask = (0..2 * length).map(|place| if place < length { place == 0 } else { place % 2 == 0 });
+    let mut left = rows;
+    let mask = mask.map(|is_there| {
+        let is_there = is_there && left > 0;
+        left -= usize::from(is_there);
+        f32::from(u8::from(is_there))
+    });
+    Packing::new(&mask.collect::<Vec<_>>(), length, &device()).unwrap().unwrap()
+}
+
+/// The factors of rows of `width` values.
+fn factors_of(rows: RowMask<'_>, count: usize, width: usize) -> Vec<f64> {
+    let place = |row: usize| rows.packing.map_or(row, |packing| packing.place(row));
+    let all = factors(rows.mask, rows.packing.map_or(count, Packing::padded_rows) * width);
+    (0..count).flat_map(|row| all[place(row) * width..][..width].to_vec()).collect()
+}
 
 /// A product of the same values, as the passes may get it: in parts with a bias, or whole, of its own memory or another's.
 #[derive(Debug, Clone, Copy)]
@@ -81,15 +102,19 @@ fn norms_follow_their_definition() {
         let residual = draw.values(rows * width);
         let held = upload(&gpu, &residual);
         let of = draw.norm(width, [false; 2]);
+        let packing = (rows > 1).then(|| packing(rows));
+        let packed = |mask| RowMask { mask, packing: packing.as_ref() };
         for given in GIVEN {
-            for (mask, with_residual, keep) in [
-                (None, false, true),
-                (Some(mask(3)), true, false),
-                (Some(mask(0)), false, true),
-                (None, true, true),
+            for (row_mask, with_residual, keep) in [
+                (packed(None), false, true),
+                (under(Some(mask(3))), true, false),
+                (under(Some(mask(0))), false, true),
+                (packed(Some(mask(5))), true, true),
+                (under(None), true, true),
             ] {
-                let input = NormInput { rows: under(mask), residual: with_residual.then(|| held.view()) };
-                let factors = factors(mask, rows * width);
+                let mask = row_mask.mask;
+                let input = NormInput { rows: row_mask, residual: with_residual.then(|| held.view()) };
+                let factors = factors_of(row_mask, rows, width);
                 let x = made.values.iter().zip(&factors).zip(&residual);
                 let added = |residual: f32| if with_residual { f64::from(residual) } else { 0.0 };
                 let x: Vec<f64> = x.map(|((&x, factor), &r)| f64::from(x) * factor + added(r)).collect();
@@ -119,15 +144,17 @@ fn a_norm_apart_returns_the_sum_as_well() {
         let residual = draw.values(rows * width);
         let held = upload(&gpu, &residual);
         let of = draw.norm(width, [false; 2]);
-        for (given, (mask, keep)) in
-            GIVEN.into_iter().zip([(Some(mask(1)), true), (None, true), (Some(mask(0)), false)])
+        let packing = (rows > 1).then(|| packing(rows));
+        let packed = RowMask { mask: Some(mask(1)), packing: packing.as_ref() };
+        for (given, (row_mask, keep)) in
+            GIVEN.into_iter().zip([(packed, true), (under(None), true), (under(Some(mask(0))), false)])
         {
-            let x = made.values.iter().zip(factors(mask, rows * width));
+            let x = made.values.iter().zip(factors_of(row_mask, rows, width));
             let x: Vec<f64> = x.map(|(&x, factor)| f64::from(x) * factor).collect();
             let sum: Vec<f64> = x.iter().zip(&residual).map(|(x, &r)| x + f64::from(r)).collect();
             let (normal, scale, expected) = norm(&x, &of);
             let (y, found, kept) =
-                gpu.norm_apart(made.product(&gpu, given), under(mask), held.view(), &of, keep).unwrap();
+                gpu.norm_apart(made.product(&gpu, given), row_mask, held.view(), &of, keep).unwrap();
             assert_close("y", &gpu.values(&y).unwrap(), &expected, 3e-6);
             assert_close("sum", &gpu.values(&found).unwrap(), &sum, 3e-6);
             is_kept(&gpu, kept.as_ref(), keep, &normal, &scale);
@@ -147,13 +174,17 @@ fn gradients_of_norms_follow_their_definition_and_add_up() {
         let of = draw.norm(width, trained);
         let weight = value(&of.weight);
         let (mut weight_sum, mut bias_sum) = (vec![0.0; width], vec![0.0; width]);
+        let packing = packing(rows);
+        let packed = |mask| RowMask { mask, packing: Some(&packing) };
         let variants = [
-            (None, false, false),
-            (None, true, true),
-            (Some(mask(7)), true, true),
-            (Some(mask(0)), false, false),
+            (under(None), false, false),
+            (packed(None), true, true),
+            (under(Some(mask(7))), true, true),
+            (under(Some(mask(0))), false, false),
+            (packed(Some(mask(5))), true, true),
         ];
-        for (given, (mask, with_plus, keep_sum)) in GIVEN.into_iter().cycle().zip(variants) {
+        for (given, (row_mask, with_plus, keep_sum)) in GIVEN.into_iter().cycle().zip(variants) {
+            let mask = row_mask.mask;
             let x = draw.values(rows * width);
             let held = upload(&gpu, &x);
             let input = NormInput { rows: RowMask::default(), residual: None };
@@ -177,14 +208,14 @@ fn gradients_of_norms_follow_their_definition_and_add_up() {
                 }
             }
             let product: Vec<f64> =
-                sum.iter().zip(factors(mask, sum.len())).map(|(g, factor)| g * factor).collect();
+                sum.iter().zip(factors_of(row_mask, rows, width)).map(|(g, factor)| g * factor).collect();
             let plus = with_plus.then(|| held_plus.view());
             // A gradient has no bias.
             let grad = match given {
                 Given::Parts => split_in_two(&gpu, &made.values),
                 _ => made.product(&gpu, given),
             };
-            let found = gpu.norm_backward(grad, &kept.unwrap(), &of, plus, under(mask), keep_sum).unwrap();
+            let found = gpu.norm_backward(grad, &kept.unwrap(), &of, plus, row_mask, keep_sum).unwrap();
             let what = format!("{rows} x {width}, {given:?}, mask {}, plus {with_plus}", mask.is_some());
             assert_close(&what, &gpu.values(&found.product).unwrap(), &product, 5e-6);
             assert_eq!(found.sum.is_some(), mask.is_some() && keep_sum, "{what}");
@@ -202,6 +233,22 @@ fn gradients_of_norms_follow_their_definition_and_add_up() {
             }
         }
     }
+}
+
+#[test]
+fn without_padding_rows_are_dropped_by_their_padded_places() {
+    let (mut draw, gpu, packing) = (Draw(5), gpu(), packing(9));
+    let (rows, width) = (packing.rows(), 36);
+    let of = draw.norm(width, [false; 2]);
+    let row_mask = RowMask { mask: Some(mask(3)), packing: Some(&packing) };
+    let [x, grad] = [(); 2].map(|()| upload(&gpu, &draw.values(rows * width)));
+    let input = NormInput { rows: RowMask::default(), residual: None };
+    let (_, kept) = gpu.norm(gpu.product_of(x), input, &of, true).unwrap();
+    let found =
+        gpu.norm_backward(gpu.product_of(grad), &kept.unwrap(), &of, None, row_mask, false).unwrap().product;
+    let found: Vec<bool> = gpu.values(&found).unwrap().iter().map(|value| *value != 0.0).collect();
+    let expected: Vec<bool> = factors_of(row_mask, rows, width).iter().map(|factor| *factor != 0.0).collect();
+    assert!(found == expected);
 }
 
 /// The values as two parts.

@@ -1,7 +1,7 @@
 //! Embeddings, rows, elementwise passes, the loss and the optimizer.
 
 use super::*;
-use crate::nn::backend::{AdamWSlot, Memory, TextTables};
+use crate::nn::backend::{AdamWSlot, AttentionShape, Memory, TextTables};
 
 #[test]
 fn embeddings_and_their_gradients_follow_their_definition() {
@@ -128,6 +128,22 @@ fn rows_are_selected_and_put_back() {
         }
         assert_eq!(gpu.values(&back).unwrap(), expected_back);
     }
+}
+
+#[test]
+fn first_rows_are_found_without_padding() {
+    let (mut draw, gpu, packing, width) = (Draw(8), gpu(), attention::packing(9), 7);
+    let shape = AttentionShape { packed_keys: Some(&packing), ..attention::shape(3, 1, width, 1, 9) };
+    let (mut x, added) = (draw.values(packing.rows() * width), draw.values(3 * width));
+    let mut held = upload(&gpu, &x);
+    let first = |b: usize| packing.sequence(b).start * width;
+    let expected: Vec<f32> = (0..3).flat_map(|b| &x[first(b)..][..width]).copied().collect();
+    assert_eq!(gpu.values(&gpu.first_rows(held.view(), shape, width).unwrap()).unwrap(), expected);
+    gpu.add_to_first_rows(&mut held, upload(&gpu, &added).view(), shape, width).unwrap();
+    for (b, added) in added.chunks(width).enumerate() {
+        x[first(b)..].iter_mut().zip(added).for_each(|(x, added)| *x += added);
+    }
+    assert_eq!(gpu.values(&held).unwrap(), x);
 }
 
 #[test]
