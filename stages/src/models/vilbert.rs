@@ -95,22 +95,16 @@ impl Vilbert {
         output: Output,
         dropout: Option<&DropoutAt>,
     ) -> Result<Streams> {
+        let of_text = |layers: &[TransformerLayer], x, rows| {
+            TransformerLayer::stack(layers, x, &sequences.text, rows, dropout)
+        };
+        let of_vision = |layers: &[TransformerLayer], x, rows| {
+            TransformerLayer::stack(layers, x, &sequences.vision, rows, dropout)
+        };
         let mut from = (0, 0);
         for (index, (layer, to)) in self.co_attention.iter().enumerate() {
-            x.text = TransformerLayer::stack(
-                &self.text[from.0..to.0],
-                &x.text,
-                &sequences.text,
-                Rows::All,
-                dropout,
-            )?;
-            x.vision = TransformerLayer::stack(
-                &self.vision[from.1..to.1],
-                &x.vision,
-                &sequences.vision,
-                Rows::All,
-                dropout,
-            )?;
+            x.text = of_text(&self.text[from.0..to.0], x.text, Rows::All)?;
+            x.vision = of_vision(&self.vision[from.1..to.1], x.vision, Rows::All)?;
             from = *to;
             let (text, vision) = ((&x.text, &sequences.text), (&x.vision, &sequences.vision));
             let text_to_vision = layer.text.forward_to(text, vision, dropout)?;
@@ -121,30 +115,10 @@ impl Vilbert {
             x.text = text_to_vision;
         }
         match output {
-            Output::Text => {
-                x.text = TransformerLayer::stack(
-                    &self.text[from.0..],
-                    &x.text,
-                    &sequences.text,
-                    Rows::All,
-                    dropout,
-                )?;
-            }
+            Output::Text => x.text = of_text(&self.text[from.0..], x.text, Rows::All)?,
             Output::FirstRows => {
-                x.text = TransformerLayer::stack(
-                    &self.text[from.0..],
-                    &x.text,
-                    &sequences.text,
-                    Rows::First,
-                    dropout,
-                )?;
-                x.vision = TransformerLayer::stack(
-                    &self.vision[from.1..],
-                    &x.vision,
-                    &sequences.vision,
-                    Rows::First,
-                    dropout,
-                )?;
+                x.text = of_text(&self.text[from.0..], x.text, Rows::First)?;
+                x.vision = of_vision(&self.vision[from.1..], x.vision, Rows::First)?;
             }
         }
         Ok(x)

@@ -50,11 +50,11 @@ impl VisualBert {
 
     /// The encoder: [B, S, H], or [B, 1, H] of the first rows.
     fn encode_rows(&self, batch: &Batch, rows: Rows, dropout: Option<&DropoutAt>) -> Result<Tensor> {
-        let x = self.embeddings.forward(batch, dropout)?;
         let compute = &self.embeddings.compute;
         let sequences = Sequences::new(compute, &batch.mask)?;
-        let x = sequences.pack(compute, &x)?;
-        let x = TransformerLayer::stack(&self.layers, &x, &sequences, rows, dropout)?;
+        // Handed on, so that it is free again as soon as it is read.
+        let x = sequences.pack(compute, &self.embeddings.forward(batch, dropout)?)?;
+        let x = TransformerLayer::stack(&self.layers, x, &sequences, rows, dropout)?;
         match rows {
             Rows::All => sequences.unpack(compute, &x),
             Rows::First => Ok(x),

@@ -7,6 +7,7 @@ use super::attention::{Attention, AttentionOp, Rows};
 use super::chain::Chain;
 use super::compute::Compute;
 use super::feed_forward::{FeedForward, FeedForwardOp};
+use super::op::Op;
 use super::packing::Sequences;
 use super::stack::Stack;
 
@@ -29,25 +30,31 @@ impl TransformerLayer {
     /// Shapes that do not fit.
     pub fn stack(
         layers: &[Self],
-        x: &Tensor,
+        mut x: Tensor,
         sequences: &Sequences,
         rows: Rows,
         dropout: Option<&DropoutAt>,
     ) -> Result<Tensor> {
-        let Some(last) = layers.last() else { return Ok(x.clone()) };
-        // Composed operations are computed again in the backward pass: one layer at a time needs less memory.
-        let at_once = if last.compute.is_composed() { 1 } else { layers.len() };
+        let Some(last) = layers.last() else { return Ok(x) };
         let mut shape = x.dims().to_vec();
-        layers.chunks(at_once).try_fold(x.clone(), |x, part| {
-            let mut ops = Vec::new();
-            for layer in part {
-                let rows = if std::ptr::eq(layer, last) { rows } else { Rows::All };
-                let (op, result) = layer.op(layer.attention.op(&shape, sequences, rows, dropout)?, dropout);
-                ops.push(op);
-                shape = result;
-            }
-            last.compute.apply(Stack(ops), &[&x], &shape)
-        })
+        let op = |layer: &Self| {
+            let rows = if std::ptr::eq(layer, last) { rows } else { Rows::All };
+            let (op, result) = layer.op(layer.attention.op(&shape, sequences, rows, dropout)?, dropout);
+            shape.clone_from(&result);
+            Ok((op, result))
+        };
+        let ops = layers.iter().map(op).collect::<Result<Vec<_>>>()?;
+        let is_kept =
+            x.track_op() || ops.iter().any(|(op, _)| op.params().iter().any(|param| param.is_trained()));
+        // Without a backward pass no input needs to be kept for longer than its layer. Composed operations are computed again
+        // in theirs: one layer at a time needs less memory.
+        let at_once = if is_kept && !last.compute.is_composed() { layers.len() } else { 1 };
+        let mut ops = ops.into_iter().peekable();
+        while ops.peek().is_some() {
+            let (part, mut shapes): (Vec<_>, Vec<_>) = ops.by_ref().take(at_once).unzip();
+            x = last.compute.apply(Stack(part), &[&x], &shapes.pop().unwrap_or_default())?;
+        }
+        Ok(x)
     }
 
     /// `own`, which attends to `other`, each with what describes its rows: shaped as `own`.

@@ -251,7 +251,7 @@ fn a_layer_that_attends_to_itself() {
                 let (layer, compute) = (layer(params, "", adapters)?, params.compute());
                 let sequences = sequences(compute, 5);
                 let x = sequences.pack(compute, &input(params, "x")?)?;
-                let found = TransformerLayer::stack(&[layer], &x, &sequences, rows, dropout.as_ref())?;
+                let found = TransformerLayer::stack(&[layer], x, &sequences, rows, dropout.as_ref())?;
                 if rows == Rows::All {
                     return without_padding(compute, &sequences, &found);
                 }
@@ -275,7 +275,7 @@ fn layers_in_one_node_have_the_bits_of_layers_in_nodes_of_their_own() {
                 let (sequences, dropout) = (sequences(&compute, 5), dropout());
                 let x = sequences.pack(&compute, &input(params, "x")?)?;
                 layers.chunks(at_once).try_fold(x, |x, layers| {
-                    TransformerLayer::stack(layers, &x, &sequences, Rows::All, Some(&dropout))
+                    TransformerLayer::stack(layers, x, &sequences, Rows::All, Some(&dropout))
                 })
             };
             run(stacked, trained, &["x"], &compute)
@@ -358,8 +358,8 @@ fn tensors_that_do_not_fit_are_refused() {
         let (four, five) = (sequences(&compute, 4), sequences(&compute, 5));
         assert!(four.pack(&compute, &x).is_err());
         let (x, wide) = (five.pack(&compute, &x).unwrap(), five.pack(&compute, &wide).unwrap());
-        let stack = |x, sequences| {
-            TransformerLayer::stack(std::slice::from_ref(&layer), x, sequences, Rows::All, None)
+        let stack = |x: &Tensor, sequences| {
+            TransformerLayer::stack(std::slice::from_ref(&layer), x.clone(), sequences, Rows::All, None)
         };
         assert!(stack(&x, &four).is_err());
         assert!(stack(&wide, &five).is_err());
