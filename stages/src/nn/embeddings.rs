@@ -168,40 +168,8 @@ impl Op for ConcatOp {
 /// Shapes that do not fit.
 pub fn select_rows(compute: &Compute, x: &Tensor, places: &Tensor) -> Result<Tensor> {
     let ((rows, width), count) = (x.dims2()?, places.dims1()?);
-    compute.apply(SelectOp { places: places.clone(), rows, width }, &[x], &[count, width])
-}
-
-struct SelectOp {
-    places: Tensor,
-    rows: usize,
-    width: usize,
-}
-
-impl Op for SelectOp {
-    type Saved<B: Backend> = ();
-
-    fn params(&self) -> Vec<&Param> {
-        Vec::new()
-    }
-
-    fn forward<B: Backend>(&self, on: &B, inputs: &[B::View<'_>], keep: Option<&[bool]>) -> Forward<B, ()> {
-        Ok((on.select_rows(inputs[0], &self.places, self.width)?, keep.map(|_| ())))
-    }
-
-    fn backward<B: Backend>(
-        &self,
-        on: &B,
-        _: &[B::View<'_>],
-        (): (),
-        grad: B::View<'_>,
-        _: &[bool],
-    ) -> Result<Vec<Option<B::Buffer>>> {
-        Ok(vec![Some(on.scatter_rows(grad, &self.places, self.width, self.rows * self.width)?)])
-    }
-
-    fn composed(&self, _: &Composed, inputs: &[Tensor]) -> Result<Tensor> {
-        inputs[0].index_select(&self.places, 0)
-    }
+    let op = RowsOp { places: places.clone(), rows, width, selects: true };
+    compute.apply(op, &[x], &[count, width])
 }
 
 /// `x` [n, H] as the rows at `places`, u32 `[n]`, all distinct, of `rows` rows, the others zeros: [rows, H].
@@ -210,16 +178,30 @@ impl Op for SelectOp {
 /// Shapes that do not fit.
 pub fn scatter_rows(compute: &Compute, x: &Tensor, places: &Tensor, rows: usize) -> Result<Tensor> {
     let width = x.dim(1)?;
-    compute.apply(ScatterOp { places: places.clone(), rows, width }, &[x], &[rows, width])
+    let op = RowsOp { places: places.clone(), rows, width, selects: false };
+    compute.apply(op, &[x], &[rows, width])
 }
 
-struct ScatterOp {
+/// Selects rows or, the other way round, puts them back; either is the other's gradient.
+struct RowsOp {
     places: Tensor,
+    /// Of those that are selected from.
     rows: usize,
     width: usize,
+    selects: bool,
 }
 
-impl Op for ScatterOp {
+impl RowsOp {
+    fn moved<B: Backend>(&self, on: &B, x: B::View<'_>, selects: bool) -> Result<B::Buffer> {
+        if selects {
+            on.select_rows(x, &self.places, self.width)
+        } else {
+            on.scatter_rows(x, &self.places, self.width, self.rows * self.width)
+        }
+    }
+}
+
+impl Op for RowsOp {
     type Saved<B: Backend> = ();
 
     fn params(&self) -> Vec<&Param> {
@@ -227,8 +209,7 @@ impl Op for ScatterOp {
     }
 
     fn forward<B: Backend>(&self, on: &B, inputs: &[B::View<'_>], keep: Option<&[bool]>) -> Forward<B, ()> {
-        let y = on.scatter_rows(inputs[0], &self.places, self.width, self.rows * self.width)?;
-        Ok((y, keep.map(|_| ())))
+        Ok((self.moved(on, inputs[0], self.selects)?, keep.map(|_| ())))
     }
 
     fn backward<B: Backend>(
@@ -239,11 +220,14 @@ impl Op for ScatterOp {
         grad: B::View<'_>,
         _: &[bool],
     ) -> Result<Vec<Option<B::Buffer>>> {
-        Ok(vec![Some(on.select_rows(grad, &self.places, self.width)?)])
+        Ok(vec![Some(self.moved(on, grad, !self.selects)?)])
     }
 
     fn composed(&self, _: &Composed, inputs: &[Tensor]) -> Result<Tensor> {
         let x = &inputs[0];
+        if self.selects {
+            return x.index_select(&self.places, 0);
+        }
         Tensor::zeros((self.rows, self.width), x.dtype(), x.device())?.index_add(&self.places, x, 0)
     }
 }
