@@ -30,7 +30,8 @@ pub struct Log {
     /// The step.
     step: String,
     /// Follow the log until the step ends.
-    #[arg(short, long)]
+    // Help lists options of one letter only once, unless their order says otherwise; `-f` is also `--file`.
+    #[arg(short, long, display_order = 0)]
     follow: bool,
     /// Show the values of every update, not only of 20.
     #[arg(long)]
@@ -84,7 +85,8 @@ impl Log {
             (None, None) => {}
         }
         // `watch` follows the values of a running step.
-        if !values.is_empty() && !(self.follow && running.is_some()) {
+        let is_followed = self.follow && running.is_some();
+        if !values.is_empty() && !is_followed {
             let (table, shown, total) = values::table(&values, self.all);
             let gap = if log.is_some() { "\n" } else { "" };
             print(&format!("{gap}{table}"))?;
