@@ -8,6 +8,7 @@ use petgraph::graph::NodeIndex;
 use serde::Serialize;
 
 use crate::compare::{self, Difference};
+use crate::diff;
 use crate::digest::Digest;
 use crate::divergence::{self, Comparison, Divergence};
 use crate::evidence::Evidence;
@@ -127,6 +128,27 @@ impl Committed {
         compared.steps.first.iter().map(divergence).collect()
     }
 
+    /// The values with an interval, in JSON reports that are not as at HEAD.
+    fn intervals(&self, pipeline: &Pipeline, changed: &[String]) -> ComparedIntervals {
+        let mut found = ComparedIntervals::default();
+        let Some(reports) = &self.reports else { return found };
+        for path in changed.iter().filter(|path| path.ends_with(".json")) {
+            let object = reports.objects.get(path);
+            let old = object.and_then(|object| reports.git.object(object).ok().flatten());
+            let new = std::fs::read(pipeline.root.join(path)).ok();
+            let parsed = |bytes: Option<Vec<u8>>| serde_json::from_slice(&bytes?).ok();
+            let (Some(old), Some(new)) = (parsed(old), parsed(new)) else { continue };
+            for change in diff::values(path, Some(&old), Some(&new)) {
+                let Some(certainty) = change.certainty else { continue };
+                found.differing += 1;
+                if certainty.significant {
+                    found.significant.push(format!("{}: {}", change.file, change.at));
+                }
+            }
+        }
+        found
+    }
+
     fn difference(&self, pipeline: &Pipeline, path: &str, standing: Standing) -> Option<Difference> {
         let reports = self.reports.as_ref()?;
         let how = match standing {
@@ -178,6 +200,7 @@ impl Committed {
             let gone = reports.objects.keys().filter(is_gone).cloned().collect();
             ComparedReports {
                 same: of(Standing::Same).len(),
+                intervals: self.intervals(pipeline, &of(Standing::Changed)),
                 changed: of(Standing::Changed),
                 new: of(Standing::New),
                 gone,
@@ -230,6 +253,17 @@ pub struct ComparedReports {
     pub new: Vec<String>,
     /// Those that are committed and no longer published.
     pub gone: Vec<String>,
+    /// The values with an interval in those with other bytes.
+    pub intervals: ComparedIntervals,
+}
+
+/// Reported values with an interval, compared with those at HEAD as `repro diff` does it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ComparedIntervals {
+    /// How many differ.
+    pub differing: usize,
+    /// Those whose difference is significant, by report and position.
+    pub significant: Vec<String>,
 }
 
 impl ComparedReports {

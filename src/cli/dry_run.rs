@@ -47,7 +47,7 @@ pub fn dry_run(
 fn estimate_text(guess: &Estimate, resources: &Resources) -> String {
     const SHOWN: usize = 8;
     if guess.unknown.len() == guess.steps.len() {
-        return "no estimate: none of these steps has run before\n".to_owned();
+        return "no estimate: no earlier run of these steps is recorded\n".to_owned();
     }
     let room = match &resources.cluster {
         Some(cluster) => format!("up to {} at a time", format::count(cluster.jobs, "job")),

@@ -46,7 +46,7 @@ pub fn table(steps: &[Explanation]) -> String {
     for step in steps {
         let state = format::state(step.state);
         let remark = match step.state {
-            State::Fresh => accepted(step).unwrap_or_default(),
+            State::Fresh => origin(step),
             State::Unneeded => String::new(),
             State::Stale | State::Broken | State::Waiting => reason(step),
         };
@@ -56,16 +56,29 @@ pub fn table(steps: &[Explanation]) -> String {
     let number = |state: State| steps.iter().filter(|step| step.state == state).count();
     let all = format::count(steps.len(), "step");
     let (fresh, stale, waiting) = (number(State::Fresh), number(State::Stale), number(State::Waiting));
-    let by_word = match steps.iter().filter(|step| accepted(step).is_some()).count() {
-        0 => String::new(),
-        number => format!(" ({number} accepted)"),
-    };
+    let is_from_evidence = |step: &&Explanation| step.state == State::Fresh && step.from_evidence;
+    let of_these = [
+        (steps.iter().filter(|step| accepted(step).is_some()).count(), "accepted"),
+        (steps.iter().filter(is_from_evidence).count(), "from evidence"),
+    ];
+    let of_these: Vec<String> = of_these
+        .iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, how)| format!("{number} {how}"))
+        .collect();
+    let by_word = if of_these.is_empty() { String::new() } else { format!(" ({})", of_these.join(", ")) };
     text.push_str(&format!("{all}: {fresh} fresh{by_word}, {stale} stale, {waiting} waiting"));
     match number(State::Broken) {
         0 => text.push('\n'),
         broken => text.push_str(&format!(", {broken} broken\n")),
     }
     text
+}
+
+/// How the result of a fresh step came to be here, if it was not built here.
+fn origin(step: &Explanation) -> String {
+    let from_evidence = step.from_evidence.then(|| "from evidence".to_owned());
+    from_evidence.into_iter().chain(accepted(step)).collect::<Vec<_>>().join(", ")
 }
 
 /// The note that the result of a fresh step was accepted, not built.
@@ -83,7 +96,7 @@ pub fn reason(step: &Explanation) -> String {
             let on: Vec<&str> = step.waits_for.iter().map(|step| step.step.as_str()).collect();
             format!("for {}", on.join(", "))
         }
-        _ => first_cause(step),
+        _ => step.failed.as_ref().map_or_else(|| first_cause(step), format::failed),
     }
 }
 

@@ -15,12 +15,13 @@ use stage_api::{
 use super::error::CliError;
 use super::{Global, format, graph, log, print_bytes, print_data};
 use crate::escape::escaped_json;
-use crate::explain::{State, explain};
+use crate::explain::{Cause, State, explain};
 use crate::pipeline::Pipeline;
 use crate::plan::{Plan, Request, in_order, plan};
 use crate::project::Project;
 use crate::record::{RunRecord, source_name};
 use crate::run::{Allocation, Gpu, machine};
+use crate::store::ResultError;
 use crate::workspace::Workspace;
 
 /// Runs a tool and prints its answer.
@@ -96,6 +97,9 @@ fn columns() -> Option<usize> {
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
+/// The state of a fresh step whose result is known by the evidence alone.
+const FROM_EVIDENCE: &str = "from evidence";
+
 /// What a tool says meanwhile goes to standard error.
 struct Stderr;
 
@@ -119,6 +123,38 @@ struct PlannedResults<'a> {
 }
 
 impl PlannedResults<'_> {
+    /// The result of a step, or a path in it.
+    fn open(&self, step: &str, path: Option<&str>) -> Result<PathBuf, StageError> {
+        let node = self.project.step(step).map_err(|error| match CliError::from(error) {
+            CliError::Usage { message, hint } => {
+                StageError::Params(format!("{message}; {}", hint.unwrap_or_default()))
+            }
+            other => StageError::Failed(other.message()),
+        })?;
+        let step_plan = self.plan.of(node);
+        let Some(tree) = step_plan.tree else {
+            let make = format!("run `repro make {step}` first");
+            return Err(StageError::Failed(format!("step `{step}` is not up to date; {make}")));
+        };
+        let key = step_plan.key_text.as_ref().map(|text| text.key());
+        let is_from_evidence = key.is_some_and(|key| self.workspace.is_from_evidence(&key));
+        self.workspace.open_result(&tree, path).map(PathBuf::from).map_err(|error| {
+            StageError::Failed(match error {
+                ResultError::Missing if is_from_evidence => {
+                    let what = path.map_or_else(|| "all of it".to_owned(), |path| format!("its {path}"));
+                    format!(
+                        "the result of step `{step}` is from the evidence, which does not hold {what}; run `repro make \
+                         {step} --no-evidence`, or `repro pull {step}`, first"
+                    )
+                }
+                error => format!(
+                    "the result of step `{step}` cannot be used: {error}; run `repro make {step} --force {step}`, or \
+                     `repro pull {step}`, first"
+                ),
+            })
+        })
+    }
+
     fn step(&self, node: NodeIndex) -> StepView {
         let pipeline = self.pipeline;
         let (step, step_plan) = (&pipeline.graph[node], self.plan.of(node));
@@ -132,7 +168,11 @@ impl PlannedResults<'_> {
         let running = log::running(self.workspace, &step.name, key.as_ref());
         let state = match running {
             Some(_) => "running",
-            None => format::state(explain(pipeline, self.workspace, self.plan, node).state),
+            None => {
+                let explanation = explain(pipeline, self.workspace, self.plan, node);
+                let is_from_evidence = explanation.state == State::Fresh && explanation.from_evidence;
+                if is_from_evidence { FROM_EVIDENCE } else { format::state(explanation.state) }
+            }
         };
         StepView {
             name: step.name.clone(),
@@ -190,25 +230,24 @@ impl Results for PlannedResults<'_> {
         nodes.retain(|node| steps.contains(&pipeline.graph[*node].name.as_str()));
         graph::svg_with_states(pipeline, &nodes, &|node| {
             let step = self.step(node);
-            let took = step.run.filter(|_| step.state == format::state(State::Fresh));
+            let is_fresh = [format::state(State::Fresh), FROM_EVIDENCE].contains(&step.state.as_str());
+            let took = step.run.filter(|_| is_fresh);
             took.map_or(step.state, |run| format::duration(run.seconds))
         })
     }
 
     fn output(&self, step: &str) -> Result<PathBuf, StageError> {
-        let node = self.project.step(step).map_err(|error| match CliError::from(error) {
-            CliError::Usage { message, hint } => {
-                StageError::Params(format!("{message}; {}", hint.unwrap_or_default()))
-            }
-            other => StageError::Failed(other.message()),
-        })?;
-        let make = format!("run `repro make {step}` first");
-        match self.plan.of(node).tree {
-            Some(tree) => self.workspace.open_result(&tree, None).map(PathBuf::from).map_err(|error| {
-                let make = format!("run `repro make {step} --force {step}`, or `repro pull {step}`, first");
-                StageError::Failed(format!("the result of step `{step}` cannot be used: {error}; {make}"))
-            }),
-            None => Err(StageError::Failed(format!("step `{step}` is not up to date; {make}"))),
-        }
+        self.open(step, None)
+    }
+
+    fn part(&self, step: &str, path: &str) -> Result<PathBuf, StageError> {
+        self.open(step, Some(path))
+    }
+
+    fn committed_reports(&self, step: &str) -> Option<PathBuf> {
+        let node = self.project.step(step).ok()?;
+        let causes = explain(self.pipeline, self.workspace, self.plan, node).causes;
+        let below = self.pipeline.graph[node].publish.as_ref().filter(|_| causes == [Cause::NotRecorded])?;
+        Some(self.workspace.reports().folder().join(below)).filter(|folder| folder.is_dir())
     }
 }

@@ -74,8 +74,53 @@ fn messages_are_as_kept() {
     ask("a param that the stage does not have", &["list"]);
     space.steps(r#"(name: "a", stage: "command", params: (shell: "echo broken >&2; exit 3")),"#);
     ask("a step that fails", &["make"]);
+    ask("the status after a failure", &["status"]);
     space.steps(r#"(name: "a", stage: "head", params: (chars: 1), inputs: {"in": ["./file"]}),"#);
     std::fs::remove_file(space.path("file")).unwrap();
     ask("an input that is not there", &["make"]);
     compare("messages", &text);
+}
+
+/// Two published steps: a table with an interval, and a page.
+const REPORTS: &str = r#"
+    (name: "table", stage: "command", inputs: {"in": ["./table.json"]}, publish: "tables",
+     params: (run: ["cp", "{input.in}", "{out}/table.json"], outputs: ["table.json"])),
+    (name: "page", stage: "command", inputs: {"in": ["./page.html"]}, publish: ".",
+     params: (run: ["cp", "{input.in}", "{out}/index.html"], outputs: ["index.html"])),
+"#;
+
+#[test]
+fn the_end_of_a_run_is_as_kept() {
+    let space = TestSpace::new(REPORTS);
+    let table = |auc: f64| {
+        let (low, high) = (auc - 0.03, auc + 0.03);
+        let cell =
+            format!(r#"{{"estimate": {{"value": {auc}, "low": {low}, "high": {high}, "places": 2}}}}"#);
+        let text = format!(
+            r#"{{"columns": [{{"key": "mode"}}, {{"key": "auc"}}], "rows": [[{{"text": "FC"}}, {cell}]]}}"#
+        );
+        space.write("table.json", &text);
+    };
+    let mut text = String::new();
+    let mut make = |title: &str| {
+        // One step after the other, so that the order of the lines is always the same.
+        let run = run(&space, &["make", "-j", "1"]);
+        let printed = same_every_time(&run.err, &space);
+        text += &format!("# {title}\n$ repro make -j 1\n{printed}code {}\n\n", run.code.unwrap());
+    };
+    table(0.7);
+    space.write("page.html", "one");
+    make("without a commit");
+    space.write(".gitignore", "/cache\n");
+    space.git(&["init", "-q"]);
+    space.git(&["add", "."]);
+    space.git(&["commit", "-qm", "one"]);
+    std::fs::remove_dir_all(space.path("cache")).unwrap();
+    make("with the results of the commit");
+    table(0.72);
+    make("with a difference that is not significant");
+    table(0.8);
+    space.write("page.html", "two");
+    make("with a significant difference");
+    compare("end-of-a-run", &text);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{
-    Answer, HostCheck, HostError, Job, Port, Registry, Stage, StageError, Tool, ToolContext, Unit,
+    Answer, HostCheck, HostError, Job, Port, Registry, Scalars, Stage, StageError, Tool, ToolContext, Unit,
 };
 
 /// The stage of docs/adding-a-stage.md.
@@ -73,6 +73,11 @@ impl<const RAISED: u32> Stage for Join<RAISED> {
     const ABOUT: &'static str = "joins texts";
     const VERSION: u32 = RAISED;
     const INPUTS: &'static [Port] = &[ANY];
+    const HISTORY: Option<&'static str> = Some("text");
+
+    fn read_scalars(&self, text: &Path) -> Result<Vec<Scalars>, StageError> {
+        Ok(vec![Scalars::new("length", [(1, read(text)?.len() as f64)].into_iter())])
+    }
 
     fn run(&self, params: &JoinParams, job: &Job) -> Result<(), StageError> {
         log_run(&params.text)?;

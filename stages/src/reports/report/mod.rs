@@ -101,7 +101,7 @@ fn part(dir: &Path, step: Option<String>) -> Result<Part, StageError> {
     if tables.is_empty() && figures.is_empty() {
         return Err(StageError::input(PARTS, dir, "holds neither a table (.json) nor figures.json"));
     }
-    Ok(Part { step, tables, figures, missing: None })
+    Ok(Part { step, tables, figures, ..Part::default() })
 }
 
 /// The run of a train step's folder.

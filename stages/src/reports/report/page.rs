@@ -44,6 +44,8 @@ pub struct Part {
     pub figures: Vec<(FigureEntry, String)>,
     /// Why there is neither.
     pub missing: Option<String>,
+    /// What a reader must know of them.
+    pub note: Option<String>,
 }
 
 /// A training run.
@@ -113,6 +115,7 @@ impl Page {
         context! {
             name => &part.step,
             missing => &part.missing,
+            note => &part.note,
             tables => tables.collect::<Vec<_>>(),
             figures => figures.collect::<Vec<_>>(),
             built_by,

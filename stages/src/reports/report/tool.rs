@@ -58,15 +58,20 @@ fn page(results: &dyn Results) -> Result<Page, StageError> {
     })?;
     let params: ReportParams =
         ron::from_str(&report.params).map_err(|error| StageError::Params(error.to_string()))?;
-    let (mut parts, mut runs) = (Vec::new(), Vec::new());
+    let (mut parts, mut runs, mut committed) = (Vec::new(), Vec::new(), BTreeSet::new());
     for input in &report.inputs {
         let Some(name) = input.step() else { continue };
         let (step, folder) = (Some(name.to_owned()), folder(results, input, name));
         match input.port.as_str() {
-            PARTS => parts.push(match folder {
-                Ok(dir) => with_cost(part(&dir, step)?, results),
-                Err(error) => Part { step, missing: Some(error.to_string()), ..Part::default() },
-            }),
+            PARTS => match (folder, results.committed_reports(name)) {
+                (Ok(dir), _) => parts.push(with_cost(part(&dir, step)?, results)),
+                // Several steps may publish into one folder, which has the reports of all of them.
+                (Err(_), Some(dir)) if !committed.insert(dir.clone()) => {}
+                (Err(_), Some(dir)) => parts.push(with_cost(committed_part(&dir, results)?, results)),
+                (Err(error), None) => {
+                    parts.push(Part { step, missing: Some(error.to_string()), ..Part::default() });
+                }
+            },
             RUNS => runs.push(match folder {
                 Ok(dir) => run(&dir, step)?,
                 Err(error) => {
@@ -97,13 +102,21 @@ fn with_cost(mut part: Part, results: &dyn Results) -> Part {
     part
 }
 
+/// The reports in a folder of a fresh clone, which no step has built here.
+fn committed_part(dir: &Path, results: &dyn Results) -> Result<Part, StageError> {
+    let shown = dir.strip_prefix(results.root()).unwrap_or(dir).display().to_string();
+    let note = format!(
+        "As committed in {shown}, built from the runs that the evidence records. The command repro make builds it here."
+    );
+    Ok(Part { note: Some(note), ..part(dir, None)? })
+}
+
 /// Where an input of the step `name` is.
 fn folder(results: &dyn Results, input: &InputView, name: &str) -> Result<PathBuf, StageError> {
-    let folder = results.output(name)?;
-    Ok(match input.source.split_once('/') {
-        Some((_, part)) => folder.join(part),
-        None => folder,
-    })
+    match input.source.split_once('/') {
+        Some((_, part)) => results.part(name, part),
+        None => results.output(name),
+    }
 }
 
 /// A step and all that it rests on, by name.
