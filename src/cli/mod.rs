@@ -33,6 +33,7 @@ mod make;
 mod make_summary;
 mod man;
 mod manual_steps;
+mod page;
 mod plot;
 mod pull;
 mod push;
@@ -113,6 +114,7 @@ enum Command {
     Show(show::Show),
     Log(log::Log),
     Watch(watch::Watch),
+    Page(page::Page),
     Serve(serve::Serve),
     Accept(accept::Accept),
     Diff(diff::Diff),
@@ -190,6 +192,7 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
         Command::Show(command) => command.run(global, registry),
         Command::Log(command) => command.run(global, registry),
         Command::Watch(command) => command.run(global, registry),
+        Command::Page(command) => command.run(global, registry),
         Command::Serve(command) => command.run(global, registry),
         Command::Accept(command) => command.run(global, registry),
         Command::Diff(command) => command.run(global, registry),

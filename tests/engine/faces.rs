@@ -134,7 +134,50 @@ fn the_graph_of_a_target_is_reproducible() {
     let part = space.run(&["graph", "middle", "--format", "svg"]).expect(0).out;
     assert_eq!(part.matches("<rect x=").count(), 2);
     assert!(!space.run(&["graph", "middle"]).expect(0).out.contains("end (join)"));
+    assert!(svg.contains(">fresh</text>") && !svg.contains(">stale</text>"), "{svg}");
     assert!(space.run(&["graph", "midle"]).expect(2).err.contains("did you mean `middle`?"));
+}
+
+#[test]
+fn the_graph_has_states_and_folds_the_steps_of_one_entry() {
+    let space = TestSpace::new(
+        r#"(for: {"data": ["a", "b"], "run": "1..3"}, name: "{data}-{run}-text", stage: "join", params: (text: "{data}{run}")),
+        (name: "end", stage: "join", inputs: {"in": ["{a,b}-{1..3}-text/text"]}),
+        (for: {"at": ["x", "y"]}, name: "{at}-loop", stage: "join", params: (text: "{at}"), inputs: {"in": ["end/text"]}),"#,
+    );
+    space.run(&["make", "a-1-text"]).expect(0);
+    let text = space.run(&["graph", "--fold"]).expect(0).out;
+    assert!(text.starts_with("{a,b}-{1,2,3}-text (join × 6) 1 fresh, 5 stale\n  a-1-text\n"), "{text}");
+    assert!(
+        text.contains("\nend (join) waiting\n") && text.contains("\n{x,y}-loop (join × 2) 2 waiting\n"),
+        "{text}"
+    );
+    let dot = space.run(&["graph", "--fold", "--format", "dot"]).expect(0).out;
+    assert_eq!((dot.matches("fillcolor=").count(), dot.matches(" -> ").count()), (3, 2), "{dot}");
+    let mermaid = space.run(&["graph", "--fold", "--format", "mermaid"]).expect(0).out;
+    assert!(mermaid.contains("  s0 --> s1\n") && mermaid.contains("  class s0 state"), "{mermaid}");
+    let folded = json(&space.run(&["graph", "--fold", "--json"]).expect(0).out);
+    assert_eq!(folded[0]["states"], serde_json::json!({"fresh": 1, "stale": 5}));
+    let all = json(&space.run(&["graph", "--json"]).expect(0).out);
+    assert_eq!((all.as_array().unwrap().len(), &all[0]["state"]), (9, &"fresh".into()));
+    let svg = space.run(&["graph", "--fold", "--format", "svg"]).expect(0).out;
+    assert_eq!(svg.matches("<rect x=").count(), 3, "{svg}");
+}
+
+#[test]
+fn families_that_read_each_other_stay_apart() {
+    // a-1 <- b-1 <- a-2 <- b-2: as two boxes they would be a circle.
+    let space = TestSpace::new(
+        r#"(for: {"n": "1..2"}, name: "a-{n}", stage: "join", inputs: {"in": ["a-{n}-from/text"]}),
+        (for: {"n": "1..2"}, name: "b-{n}", stage: "join", inputs: {"in": ["a-{n}/text"]}),
+        (name: "a-1-from", stage: "join", params: (text: "x")),
+        (name: "a-2-from", from: "b-1"),"#,
+    );
+    let text = space.run(&["graph", "--fold"]).expect(0).out;
+    assert!(
+        text.contains("\na-2 (join) ") && text.contains("\nb-2 (join) ") && !text.contains('×'),
+        "{text}"
+    );
 }
 
 #[test]
