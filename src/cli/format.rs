@@ -8,7 +8,7 @@ use stage_api::Unit;
 
 use crate::compare::Difference;
 use crate::digest::Digest;
-use crate::explain::{Cause, Failed, FileChange, State, VariableChange};
+use crate::explain::{Cause, Explanation, Failed, FileChange, State, VariableChange};
 use crate::params::ParamChange;
 use crate::record::RunRecord;
 use crate::store::{RerunOutcome, RerunVerdict};
@@ -129,6 +129,15 @@ pub fn state(state: State) -> &'static str {
         State::Unneeded => "unneeded",
         State::Waiting => "waiting",
     }
+}
+
+/// The state of a fresh step whose result is known by the evidence alone.
+pub const FROM_EVIDENCE: &str = "from evidence";
+
+/// The state of a step, and for a fresh one whether it is from evidence.
+pub fn state_and_origin(explanation: &Explanation) -> &'static str {
+    let is_from_evidence = explanation.state == State::Fresh && explanation.from_evidence;
+    if is_from_evidence { FROM_EVIDENCE } else { state(explanation.state) }
 }
 
 /// That the last execution of a step failed: when, why and where its log is.

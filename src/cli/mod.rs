@@ -34,6 +34,7 @@ mod make;
 mod make_summary;
 mod man;
 mod manual_steps;
+mod page;
 mod plot;
 mod pull;
 mod push;
@@ -115,6 +116,7 @@ enum Command {
     Show(show::Show),
     Log(log::Log),
     Watch(watch::Watch),
+    Page(page::Page),
     Serve(serve::Serve),
     Accept(accept::Accept),
     Diff(diff::Diff),
@@ -192,6 +194,7 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
         Command::Show(command) => command.run(global, registry),
         Command::Log(command) => command.run(global, registry),
         Command::Watch(command) => command.run(global, registry),
+        Command::Page(command) => command.run(global, registry),
         Command::Serve(command) => command.run(global, registry),
         Command::Accept(command) => command.run(global, registry),
         Command::Diff(command) => command.run(global, registry),

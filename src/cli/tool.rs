@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use petgraph::graph::NodeIndex;
 use stage_api::{
-    AllowedEnv, Answer, Host, InputView, LoadedTool, Progress, Registry, Results, RunView, StageError,
-    StepView, ToolContext, Unit, secrets,
+    AllowedEnv, Host, InputView, LoadedTool, Progress, Registry, Results, RunView, StageError, StepView,
+    ToolContext, Unit, secrets,
 };
 
 use super::error::CliError;
@@ -26,10 +26,9 @@ use crate::workspace::Workspace;
 
 /// Runs a tool and prints its answer.
 pub fn run(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-    if let Some(error) = without_backtraces() {
-        print_err!("warning: errors may have backtraces: {error}");
-    }
-    let answer = answer(tool, global, registry)?;
+    without_backtraces();
+    let answer = with_results(global, registry, tool.allowed_env(), |context| tool.run(context))?
+        .map_err(|error| CliError::Tool { tool: tool.name(), error })?;
     match global.json {
         true => print_bytes(escaped_json(&(answer.json.trim_end().to_owned() + "\n")).as_bytes())?,
         false => print_data(&answer.text)?,
@@ -37,8 +36,13 @@ pub fn run(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Resul
     Ok(if answer.stale { ExitCode::from(4) } else { ExitCode::SUCCESS })
 }
 
-/// What a tool answers, the project being as it is now.
-pub fn answer(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Result<Answer, CliError> {
+/// What `answer` makes of the project as it is now.
+pub fn with_results<T>(
+    global: &Global,
+    registry: &Registry,
+    allowed_env: &[&str],
+    answer: impl FnOnce(&ToolContext) -> T,
+) -> Result<T, CliError> {
     registry.check_host()?;
     let project = global.project(registry)?;
     let pipeline = project.pipeline()?;
@@ -50,19 +54,19 @@ pub fn answer(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Re
     let tool_context = ToolContext {
         results: &results,
         host: &host,
-        allowed_env: &AllowedEnv::select(tool.allowed_env(), std::env::vars_os()),
+        allowed_env: &AllowedEnv::select(allowed_env, std::env::vars_os()),
         progress: &Stderr,
         columns: std::io::stdout().is_terminal().then(columns).flatten(),
     };
-    tool.run(&tool_context).map_err(|error| CliError::Tool { tool: tool.name(), error })
+    Ok(answer(&tool_context))
 }
 
 /// Starts the program over with `RUST_LIB_BACKTRACE=0` where the environment asks for backtraces: libraries would put them
 /// into errors, which are sentences for users here. A panic still has what `RUST_BACKTRACE` says. Setting the variable in a
 /// running process would be `unsafe`.
 ///
-/// Returns only where nothing must change, or with the error of the start.
-fn without_backtraces() -> Option<std::io::Error> {
+/// Returns only where nothing must change, or, with a warning, where the program cannot be started.
+pub fn without_backtraces() {
     use std::os::unix::process::CommandExt;
 
     const LIBRARIES: &str = "RUST_LIB_BACKTRACE";
@@ -71,17 +75,20 @@ fn without_backtraces() -> Option<std::io::Error> {
         None => std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value == "0"),
     };
     if is_off {
-        return None;
+        return;
     }
     let mut arguments = std::env::args_os();
-    let mut program = match std::env::current_exe() {
-        Ok(file) => std::process::Command::new(file),
-        Err(error) => return Some(error),
+    let error = match std::env::current_exe() {
+        Ok(file) => {
+            let mut program = std::process::Command::new(file);
+            if let Some(name) = arguments.next() {
+                program.arg0(name);
+            }
+            program.args(arguments).env(LIBRARIES, "0").exec()
+        }
+        Err(error) => error,
     };
-    if let Some(name) = arguments.next() {
-        program.arg0(name);
-    }
-    Some(program.args(arguments).env(LIBRARIES, "0").exec())
+    print_err!("warning: errors may have backtraces: {error}");
 }
 
 /// All of the machine: a tool is run by a person who waits for it.
@@ -96,9 +103,6 @@ fn columns() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
-
-/// The state of a fresh step whose result is known by the evidence alone.
-const FROM_EVIDENCE: &str = "from evidence";
 
 /// What a tool says meanwhile goes to standard error.
 struct Stderr;
@@ -169,9 +173,7 @@ impl PlannedResults<'_> {
         let state = match running {
             Some(_) => "running",
             None => {
-                let explanation = explain(pipeline, self.workspace, self.plan, node);
-                let is_from_evidence = explanation.state == State::Fresh && explanation.from_evidence;
-                if is_from_evidence { FROM_EVIDENCE } else { format::state(explanation.state) }
+                format::state_and_origin(&explain(pipeline, self.workspace, self.plan, node))
             }
         };
         StepView {
@@ -228,11 +230,11 @@ impl Results for PlannedResults<'_> {
         let pipeline = self.pipeline;
         let mut nodes = in_order(pipeline);
         nodes.retain(|node| steps.contains(&pipeline.graph[*node].name.as_str()));
-        graph::svg_with_states(pipeline, &nodes, &|node| {
+        graph::linked_svg(pipeline, &nodes, &|node| {
             let step = self.step(node);
-            let is_fresh = [format::state(State::Fresh), FROM_EVIDENCE].contains(&step.state.as_str());
+            let is_fresh = [format::state(State::Fresh), format::FROM_EVIDENCE].contains(&step.state.as_str());
             let took = step.run.filter(|_| is_fresh);
-            took.map_or(step.state, |run| format::duration(run.seconds))
+            (step.state, took.map(|run| format::duration(run.seconds)))
         })
     }
 

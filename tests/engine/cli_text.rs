@@ -12,7 +12,7 @@ fn run(space: &TestSpace, args: &[&str]) -> Run {
 }
 
 /// The tools that come with the toy stages.
-const TOY_TOOLS: [&str; 2] = ["page", "read"];
+const TOY_TOOLS: [&str; 1] = ["read"];
 
 #[test]
 fn the_help_of_every_subcommand_is_as_kept() {

@@ -28,4 +28,6 @@ pub use registry::Registry;
 pub use scalars::Scalars;
 pub use stage::{AnyStage, Environment, LoadedStage, NoParams, Port, Stage, schema_of};
 pub use stage_api_derive::ParamEnum;
-pub use tool::{Answer, AnyTool, InputView, LoadedTool, Results, RunView, StepView, Tool, ToolContext};
+pub use tool::{
+    Answer, AnyTool, InputView, LoadedTool, ReportPage, Results, RunView, StepView, Tool, ToolContext,
+};

@@ -114,6 +114,16 @@ pub trait Results {
     }
 }
 
+/// A page about the results of a pipeline, drawn by stages that know what they mean: what `repro page` writes and `repro
+/// serve` shows where the pipeline has a step of [`ReportPage::stage`].
+#[derive(Debug, Clone, Copy)]
+pub struct ReportPage {
+    /// The stage of the step whose page it is.
+    pub stage: &'static str,
+    /// Draws the page as HTML.
+    pub render: fn(&dyn Results) -> Result<String, StageError>,
+}
+
 /// What a tool gets to work with.
 pub struct ToolContext<'a> {
     /// The results of the project's steps.

@@ -48,17 +48,37 @@ pub struct Column {
     pub title: String,
     /// Whether it holds numbers, which are set flush right.
     pub numeric: bool,
+    /// Whether its values follow from others of the table, so that `repro diff` shows them only if asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub derived: bool,
 }
 
 impl Column {
     /// A column of words without a group.
     pub fn words(key: &str, title: &str) -> Self {
-        Self { key: key.to_owned(), group: String::new(), title: title.to_owned(), numeric: false }
+        Self {
+            key: key.to_owned(),
+            group: String::new(),
+            title: title.to_owned(),
+            numeric: false,
+            derived: false,
+        }
     }
 
     /// A column of numbers in `group`.
     pub fn numbers(key: &str, group: &str, title: &str) -> Self {
-        Self { key: key.to_owned(), group: group.to_owned(), title: title.to_owned(), numeric: true }
+        Self {
+            key: key.to_owned(),
+            group: group.to_owned(),
+            title: title.to_owned(),
+            numeric: true,
+            derived: false,
+        }
+    }
+
+    /// The column with values that follow from others of the table.
+    pub fn derived(self) -> Self {
+        Self { derived: true, ..self }
     }
 }
 
@@ -226,6 +246,20 @@ mod tests {
     fn csv_holds_full_precision_and_deviations_of_their_own() {
         let text = String::from_utf8(table().csv().unwrap()).unwrap();
         assert_eq!(text, "mode,auc,auc_sd,difference\na|b,0.728077,0.01,-0.25\nc,,,\n");
+    }
+
+    #[test]
+    fn rows_have_anchors_on_a_page_and_none_in_the_file() {
+        let mut table = table();
+        let anchors = |table: &Table| -> Vec<String> {
+            let html = table.linked_html("t", &|_, _| None);
+            html.split("<tr id=\"").skip(1).map(|row| row.split('"').next().unwrap().to_owned()).collect()
+        };
+        assert_eq!(anchors(&table), ["t-a-b", "t-c"]);
+        assert!(table.linked_html("t", &|_, _| None).contains("<a class=\"anchor\" href=\"#t-a-b\""));
+        assert!(!table.html().contains("id=") && !table.html_page().contains("anchor"));
+        table.rows[1][0] = Cell::Text("A | B!".into());
+        assert_eq!(anchors(&table), ["t-row-1", "t-row-2"], "two rows of one name have numbers");
     }
 
     #[test]

@@ -1,15 +1,14 @@
-//! `repro page`: the report's page with the project around it: for every number the step, key and input digests that
-//! computed it, the graph of steps with state and times, hosts and logs. It does not know how the page looks.
+//! The page of a project: the report's page with, for every number, the step, key and input digests that computed it, the
+//! graph of steps with state and times, hosts and logs, and whatever else is published. It does not know how the page looks.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use stage_api::{Answer, InputView, Results, StageError, StepView, Tool, ToolContext};
+use stage_api::{InputView, ReportPage, Results, Stage, StageError, StepView};
 
 use super::page::{Page, Part, Project, Run};
-use super::{PARTS, RUNS, ReportParams, part, rendered, run};
+use super::{PARTS, RUNS, Report, ReportParams, part, rendered, run};
 use crate::artifacts::scalars;
 use crate::reports::cost;
 use crate::reports::table::Table;
@@ -17,45 +16,15 @@ use crate::reports::table::Table;
 /// Lines of a log that the page shows.
 const LOG_LINES: usize = 20;
 
-/// The tool.
-pub struct ShowPage;
-
-/// Write the report's page with the origin of every number
-///
-/// The page of `repro make` is the same bytes on every machine. This one has in addition what is known of the steps here:
-/// keys, digests, state, times, hosts, logs and the graph. It goes to standard output, or to the file that `--out` names.
-/// What is not up to date is missing on it, with what to run.
-#[derive(Args)]
-pub struct PageArgs {
-    /// Where the page goes instead of standard output.
-    #[arg(long, value_name = "FILE")]
-    out: Option<String>,
-}
-
-impl Tool for ShowPage {
-    type Args = PageArgs;
-    const NAME: &'static str = "page";
-
-    fn run(&self, args: &PageArgs, context: &ToolContext) -> Result<Answer, StageError> {
-        let html = rendered(&page(context.results)?)?;
-        let Some(out) = &args.out else {
-            let json = serde_json::json!({"html": html}).to_string();
-            return Ok(Answer { text: html, json, stale: false });
-        };
-        fs::write(out, &html).map_err(|error| StageError::Params(format!("--out {out}: {error}")))?;
-        let json = serde_json::json!({"file": out, "bytes": html.len()}).to_string();
-        Ok(Answer { text: format!("{out}\n"), json, stale: false })
-    }
-}
+/// The page of pipelines that have a step of [`Report`].
+pub const PAGE: ReportPage = ReportPage { stage: Report::NAME, render: |results| rendered(&page(results)?) };
 
 /// The page of the project as it is.
 fn page(results: &dyn Results) -> Result<Page, StageError> {
     let mut steps = results.steps();
-    let report = steps.iter().find(|step| step.stage == "report").cloned().ok_or_else(|| {
-        StageError::Params(
-            "the pipeline has no step of the stage `report`, whose page this would be".to_owned(),
-        )
-    })?;
+    let report = steps.iter().find(|step| step.stage == Report::NAME).cloned();
+    let report =
+        report.ok_or_else(|| StageError::failed("the pipeline has no step of the stage `report`"))?;
     let params: ReportParams =
         ron::from_str(&report.params).map_err(|error| StageError::Params(error.to_string()))?;
     let (mut parts, mut runs, mut committed) = (Vec::new(), Vec::new(), BTreeSet::new());
@@ -84,8 +53,18 @@ fn page(results: &dyn Results) -> Result<Page, StageError> {
             _ => {}
         }
     }
-    let below = below(&steps, &report.name);
-    steps.retain(|step| below.contains(&step.name));
+    let mut shown = below(&steps, &report.name);
+    let others: Vec<&StepView> = steps.iter().filter(|step| !shown.contains(&step.name)).collect();
+    for step in others {
+        // What is published too is shown where it is up to date and holds tables or figures.
+        let (Some(folder), Some(_)) = (&step.publish, &step.tree) else { continue };
+        let Ok(found) = results.output(&step.name) else { continue };
+        if let Ok(part) = part(&found, Some(step.name.clone())) {
+            parts.push(Part { extra: Some(folder.clone()), ..part });
+            shown.extend(below(&steps, &step.name));
+        }
+    }
+    steps.retain(|step| shown.contains(&step.name));
     let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
     let drawing = results.drawing(&names);
     let logs = steps.iter().map(|step| step.log.as_deref().map(tail).unwrap_or_default()).collect();
