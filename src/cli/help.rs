@@ -2,10 +2,12 @@
 
 use clap::Command;
 
+use super::terminal_text::{columns, wrapped};
+
 /// Purposes and their subcommands, in the order of the help. [`grouped`] adds the tools of the stages as one more group.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("Run", &["make", "rehearse", "doctor", "accept"]),
-    ("Inspect", &["status", "why", "show", "log", "watch", "serve", "list", "graph", "diff"]),
+    ("Run", &["init", "make", "rehearse", "doctor", "accept"]),
+    ("Inspect", &["status", "why", "show", "path", "get", "log", "watch", "serve", "list", "graph", "diff"]),
     ("Share", &["push", "pull", "evidence"]),
     ("Store", &["verify", "gc"]),
     ("Shell and editor", &["completions", "man", "schema", "help"]),
@@ -29,6 +31,8 @@ pub fn grouped(command: Command) -> Command {
         }
         text.push_str(&format!("\n{title}:\n"));
         for (name, about) in members {
+            // Below itself where it is longer than the terminal's line.
+            let about = wrapped(about, width + 4, columns());
             text.push_str(&format!("  {name:width$}  {about}\n"));
         }
     };
@@ -76,7 +80,7 @@ mod tests {
         let help = super::grouped(command).render_help().to_string();
         assert!(help.contains("\nPaper:\n  table        Print a table\n"), "{help}");
         assert!(
-            help.contains("\nRun:\n  make         ") && help.contains("\nOptions:\n  -f, --file"),
+            help.contains("\nRun:\n  init         ") && help.contains("\nOptions:\n  -f, --file"),
             "{help}"
         );
     }

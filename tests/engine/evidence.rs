@@ -164,7 +164,7 @@ fn removed_evidence_invalidates_the_dependency_snapshot() {
 #[test]
 fn commands_that_read_the_cache_use_it_too() {
     let clone = clone(&built());
-    let status = clone.run(&["status", "train", "score"]).expect(0).out;
+    let status = clone.run(&["status", "-v", "train", "score"]).expect(0).out;
     assert_eq!(status.matches("fresh").count(), 4, "{status}");
     assert!(clone.run(&["why", "train"]).expect(0).out.contains("is fresh"));
     let shown: serde_json::Value =
