@@ -11,7 +11,7 @@ use clap_complete::env::{CompleteEnv, Shells};
 use stage_api::Registry;
 
 use super::error::CliError;
-use super::{pipeline_file, print_data};
+use super::{init, pipeline_file, print_data};
 use crate::pipeline::{Pipeline, nearest};
 
 /// The shell sets this variable when it requests completions.
@@ -85,6 +85,9 @@ fn with_names(mut command: Command, registry: &Arc<Registry>) -> Command {
         "step" | "steps" | "force" | "result" => arg.add(names(Names::Steps)),
         "profile" => arg.add(names(Names::Profiles)),
         "deny_pool" => arg.add(names(Names::Pools)),
+        "template" => {
+            arg.add(ArgValueCandidates::new(|| Vec::from(init::names().map(CompletionCandidate::new))))
+        }
         "shell" => arg.add(ArgValueCandidates::new(|| {
             Shells::builtins().names().map(CompletionCandidate::new).collect::<Vec<_>>()
         })),

@@ -41,6 +41,8 @@ pub struct Get {
 struct Copy {
     from: PathBuf,
     to: PathBuf,
+    /// Whether a file with other bytes is there, which it replaces.
+    replaces: bool,
 }
 
 impl Get {
@@ -64,7 +66,7 @@ impl Get {
             match state(&from, &to).map_err(failed(&to, "read"))? {
                 State::Same => same += 1,
                 State::Differs if !self.force => differing.push(to),
-                State::Differs | State::Missing => copies.push(Copy { from, to }),
+                state => copies.push(Copy { from, to, replaces: matches!(state, State::Differs) }),
             }
         }
         if !differing.is_empty() {
@@ -112,7 +114,9 @@ fn copy_all(copies: &[Copy]) -> Result<&[Copy], CliError> {
     let new = copies.iter().map(|copy| new_copy(copy).map_err(failed(&copy.to, "written")));
     let new = new.collect::<Result<Vec<TempPath>, _>>()?;
     for (new, copy) in new.into_iter().zip(copies) {
-        new.persist(&copy.to).map_err(|error| failed(&copy.to, "written")(error.error))?;
+        // What appeared there meanwhile is not overwritten either.
+        let placed = if copy.replaces { new.persist(&copy.to) } else { new.persist_noclobber(&copy.to) };
+        placed.map_err(|error| failed(&copy.to, "written")(error.error))?;
     }
     Ok(copies)
 }
@@ -120,7 +124,7 @@ fn copy_all(copies: &[Copy]) -> Result<&[Copy], CliError> {
 /// A copy next to its place, with the modes of any new file: results are read-only, a copy is a person's to edit.
 fn new_copy(copy: &Copy) -> io::Result<TempPath> {
     let mode = if is_executable(&fs::metadata(&copy.from)?) { 0o777 } else { 0o666 };
-    let folder = copy.to.parent().unwrap_or(Path::new("."));
+    let folder = copy.to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut new = tempfile::Builder::new().permissions(Permissions::from_mode(mode)).tempfile_in(folder)?;
     // The kernel copies from file to file, or clones if it can.
     io::copy(&mut File::open(&copy.from)?, new.as_file_mut())?;

@@ -1,8 +1,9 @@
 //! The list of subcommands in `repro --help`, by purpose. It does not know their options.
 
 use clap::Command;
+use console::Term;
 
-use super::terminal_text::{columns, wrapped};
+use super::terminal_text::wrapped;
 
 /// Purposes and their subcommands, in the order of the help. [`grouped`] adds the tools of the stages as one more group.
 const GROUPS: [(&str, &[&str]); 5] = [
@@ -24,6 +25,8 @@ pub fn grouped(command: Command) -> Command {
         visible.map(|subcommand| (subcommand.get_name(), about(subcommand))).collect();
     let help = ("help", "Print the help of a subcommand".to_owned());
     let width = abouts.iter().chain([&help]).map(|(name, _)| name.len()).max().unwrap_or(0);
+    // As clap breaks the options: by the terminal, also where the help goes into a pager.
+    let columns = Term::stderr().size_checked().map(|(_, columns)| usize::from(columns));
     let mut text = String::from("{about-with-newline}\n{usage-heading} {usage}\n");
     let mut group = |title: &str, members: Vec<&(&str, String)>| {
         if members.is_empty() {
@@ -32,7 +35,7 @@ pub fn grouped(command: Command) -> Command {
         text.push_str(&format!("\n{title}:\n"));
         for (name, about) in members {
             // Below itself where it is longer than the terminal's line.
-            let about = wrapped(about, width + 4, columns());
+            let about = wrapped(about, width + 4, columns);
             text.push_str(&format!("  {name:width$}  {about}\n"));
         }
     };

@@ -107,7 +107,10 @@ impl Screen {
             text.push_str(&format!("\x1b[{rows}A"));
         }
         text.push('\r');
-        let above = self.above.drain(..).map(|line| wrapped(&line, 0, Some(width)));
+        let above = self.above.drain(..).map(|line| {
+            let indent = line.len() - line.trim_start_matches(' ').len();
+            line[..indent].to_owned() + &wrapped(&line[indent..], indent, Some(width))
+        });
         for line in above.chain(lines.iter().cloned()) {
             text.push_str(&line.replace('\n', "\x1b[K\n"));
             text.push_str("\x1b[K\n");

@@ -25,6 +25,7 @@ pub struct Init {
 }
 
 /// Files of a first project, the pipeline among them.
+#[derive(Clone, Copy)]
 struct Template {
     name: &'static str,
     about: &'static str,
@@ -69,10 +70,16 @@ const TEMPLATES: [Template; 3] = [
     },
 ];
 
+/// The names of all templates.
+pub fn names() -> [&'static str; TEMPLATES.len()] {
+    TEMPLATES.map(|template| template.name)
+}
+
 impl Init {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
         // A program without the stages of a template cannot run it.
-        let (fit, unfit): (Vec<_>, Vec<_>) = TEMPLATES.iter().partition(|template| template.suits(registry));
+        let (fit, unfit): (Vec<&Template>, Vec<&Template>) =
+            TEMPLATES.iter().partition(|template| template.suits(registry));
         let name = self.template.as_deref().unwrap_or(TEMPLATES[0].name);
         let Some(template) = fit.iter().find(|template| template.name == name) else {
             let known = fit.iter().map(|template| template.name);
