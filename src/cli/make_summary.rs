@@ -148,7 +148,11 @@ fn print_failures(run: &Summary, project: &Project) {
         let Failure { step, problem, log, needs_human } = failure;
         match needs_human {
             true => manual_steps::print_one(failure),
-            false => print_err!("error: step `{step}` failed: {problem}"),
+            // The rest of the reason was printed where the step failed.
+            false => {
+                let first = problem.lines().next().unwrap_or_default().trim_end_matches(':');
+                print_err!("error: step `{step}` failed: {first}");
+            }
         }
         // A step that printed nothing left no log.
         if let Some(log) = log.as_ref().filter(|log| log.exists()) {

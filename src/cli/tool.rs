@@ -2,7 +2,6 @@
 //! It does not know their arguments nor what their answers mean.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,6 +12,7 @@ use stage_api::{
 };
 
 use super::error::CliError;
+use super::terminal_text::columns;
 use super::{Global, format, graph, log, print_bytes, print_data};
 use crate::escape::escaped_json;
 use crate::explain::{Cause, State, explain};
@@ -56,7 +56,7 @@ pub fn with_results<T>(
         host: &host,
         allowed_env: &AllowedEnv::select(allowed_env, std::env::vars_os()),
         progress: &Stderr,
-        columns: std::io::stdout().is_terminal().then(columns).flatten(),
+        columns: columns(),
     };
     Ok(answer(&tool_context))
 }
@@ -97,11 +97,6 @@ fn host() -> Host {
     let (threads, pools) = (machine::cpus(), BTreeMap::new());
     let allocation = Allocation { threads, memory: 0, gpus, pools, is_job: false };
     Host { device: allocation.device().to_owned(), threads: allocation.threads }
-}
-
-fn columns() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
-    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// What a tool says meanwhile goes to standard error.

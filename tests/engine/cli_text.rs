@@ -57,12 +57,15 @@ fn messages_are_as_kept() {
     };
     ask("a step that never ran", &["why", "words"]);
     ask("a name that no step has", &["make", "midle"]);
+    ask("a subcommand of another program", &["clean"]);
     ask("an option that make does not have", &["make", "--checks"]);
     ask("a file that is not there", &["list", "--file", "nothing.ron"]);
     space.make().expect(0);
     ask("nothing to do", &["make"]);
+    ask("the status of fresh steps", &["status"]);
     space.steps(&STEPS.replace("\"one\"", "\"two\""));
     ask("the status of a changed param", &["status"]);
+    ask("a result that is not up to date", &["path", "words"]);
     ask("why a step must run", &["why", "words"]);
     ask("why a step may have to run", &["why", "end"]);
     ask("stale under --check", &["make", "--check"]);

@@ -169,7 +169,7 @@ fn lines(text: &str) -> Vec<&str> {
 #[test]
 fn what_the_evidence_knows_is_shown_as_such() {
     let clone = clone(&built());
-    let status = clone.run(&["status"]).expect(0).out;
+    let status = clone.run(&["status", "-v"]).expect(0).out;
     assert_eq!(
         lines(&status),
         [

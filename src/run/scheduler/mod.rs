@@ -274,7 +274,7 @@ impl Scheduler<'_> {
 
     fn fail(&mut self, node: NodeIndex, problem: String, log: Option<PathBuf>, needs_human: bool) {
         let (step, problem) = (self.session.pipeline.graph[node].name.clone(), secrets::shown(&problem));
-        self.session.observer.on(&Event::Failed { step: &step, problem: &problem });
+        self.session.observer.on(&Event::Failed { step: &step, problem: &problem, needs_human });
         self.summary.failures.push(Failure { step, problem, log, needs_human });
     }
 

@@ -306,11 +306,55 @@ mod tests {
     }
 
     #[test]
-    fn the_drawing_keeps_to_the_width_of_the_terminal() {
-        let text = table().drawn(Some(40));
-        let drawn: Vec<&str> = text.lines().filter(|line| line.contains('─')).collect();
-        assert!(!drawn.is_empty() && drawn.iter().all(|line| line.chars().count() <= 40), "{text}");
-        assert!(table().drawn(None).contains("0.7281 ± 0.0100"));
+    fn the_drawing_keeps_to_the_width_of_the_terminal_and_breaks_at_words() {
+        let mut table = table();
+        table.caption = "A caption of more words than fit into one line of the terminal.".into();
+        table.columns.push(Column::numbers("at", "here", "at update"));
+        table.columns.swap(2, 3);
+        table.rows = vec![vec![
+            Cell::Text("adapters of a ViLBERT".into()),
+            Cell::Number { value: 0.728_077, places: 4 },
+            Cell::Count(19_000),
+            Cell::Difference { value: -0.25, places: 2 },
+        ]];
+        assert_eq!(
+            table.drawn(Some(34)).lines().collect::<Vec<_>>(),
+            [
+                "Table IX: a test",
+                "A caption of more words than fit",
+                "into one line of the terminal.",
+                "──────────────────────────────────",
+                "         ──── here ────",
+                "Mode     ROC-AUC     at Difference",
+                "                 update",
+                "══════════════════════════════════",
+                "adapters  0.7281 19,000      −0.25",
+                "of a",
+                "ViLBERT",
+                "──────────────────────────────────",
+                "A note.",
+            ]
+        );
+        assert_eq!(
+            table.drawn(Some(33)).lines().skip(4).collect::<Vec<_>>(),
+            [
+                "Mode: adapters of a ViLBERT",
+                "ROC-AUC (here): 0.7281",
+                "at update (here): 19,000",
+                "Difference: −0.25",
+                "─────────────────────────────────",
+                "A note.",
+            ]
+        );
+        for columns in [20, 28, 40, 60] {
+            let text = table.drawn(Some(columns));
+            assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}: {text}");
+            for word in ["ROC-AUC", "update", "Difference", "adapters", "ViLBERT", "0.7281", "19,000", "here"]
+            {
+                assert!(text.contains(word), "{columns}: {word}: {text}");
+            }
+        }
+        assert!(self::table().drawn(None).contains("0.7281 ± 0.0100"));
     }
 
     #[test]
