@@ -8,7 +8,7 @@ use petgraph::graph::NodeIndex;
 use serde::Serialize;
 
 use crate::compare::{self, Difference};
-use crate::diff;
+use crate::diff::{JsonReports, ReportDiff};
 use crate::digest::Digest;
 use crate::divergence::{self, Comparison, Divergence};
 use crate::evidence::Evidence;
@@ -128,25 +128,22 @@ impl Committed {
         compared.steps.first.iter().map(divergence).collect()
     }
 
-    /// The values with an interval, in JSON reports that are not as at HEAD.
-    fn intervals(&self, pipeline: &Pipeline, changed: &[String]) -> ComparedIntervals {
-        let mut found = ComparedIntervals::default();
-        let Some(reports) = &self.reports else { return found };
-        for path in changed.iter().filter(|path| path.ends_with(".json")) {
-            let object = reports.objects.get(path);
-            let old = object.and_then(|object| reports.git.object(object).ok().flatten());
-            let new = std::fs::read(pipeline.root.join(path)).ok();
-            let parsed = |bytes: Option<Vec<u8>>| serde_json::from_slice(&bytes?).ok();
-            let (Some(old), Some(new)) = (parsed(old), parsed(new)) else { continue };
-            for change in diff::values(path, Some(&old), Some(&new)) {
-                let Some(certainty) = change.certainty else { continue };
-                found.differing += 1;
-                if certainty.significant {
-                    found.significant.push(format!("{}: {}", change.file, change.at));
-                }
+    /// The values of JSON reports at HEAD, compared with those on disk. Reports that are not JSON are left out.
+    fn values(&self, pipeline: &Pipeline, paths: &[String]) -> ComparedValues {
+        let Some(reports) = &self.reports else { return ComparedValues::default() };
+        let paths = paths.iter().filter(|path| path.ends_with(".json"));
+        let (names, objects): (Vec<&String>, Vec<&str>) =
+            paths.filter_map(|path| Some((path, reports.objects.get(path)?.as_str()))).unzip();
+        let (mut old, mut new) = (JsonReports::new(), JsonReports::new());
+        for (name, bytes) in names.into_iter().zip(reports.git.contents(&objects).unwrap_or_default()) {
+            let now = std::fs::read(pipeline.root.join(name)).ok();
+            let now = now.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            if let (Ok(was), Some(now)) = (serde_json::from_slice(&bytes), now) {
+                old.insert(name.clone(), was);
+                new.insert(name.clone(), now);
             }
         }
-        found
+        ComparedValues::from(&ReportDiff::compare(&old, &new))
     }
 
     fn difference(&self, pipeline: &Pipeline, path: &str, standing: Standing) -> Option<Difference> {
@@ -198,10 +195,14 @@ impl Committed {
                 !file.exists() && (all_needed || removed.contains(&file))
             };
             let gone = reports.objects.keys().filter(is_gone).cloned().collect();
+            let (same, changed) = (of(Standing::Same), of(Standing::Changed));
             ComparedReports {
-                same: of(Standing::Same).len(),
-                intervals: self.intervals(pipeline, &of(Standing::Changed)),
-                changed: of(Standing::Changed),
+                same: same.len(),
+                values: match changed.is_empty() {
+                    true => ComparedValues::default(),
+                    false => self.values(pipeline, &[same, changed.clone()].concat()),
+                },
+                changed,
                 new: of(Standing::New),
                 gone,
             }
@@ -254,16 +255,25 @@ pub struct ComparedReports {
     /// Those that are committed and no longer published.
     pub gone: Vec<String>,
     /// The values with an interval in those with other bytes.
-    pub intervals: ComparedIntervals,
+    pub values: ComparedValues,
 }
 
-/// Reported values with an interval, compared with those at HEAD as `repro diff` does it.
+/// Reported values compared with those at HEAD as `repro diff` does it. Empty where no report has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct ComparedIntervals {
-    /// How many differ.
-    pub differing: usize,
+pub struct ComparedValues {
+    /// The result in a few words.
+    pub verdict: String,
+    /// How many values with an interval were compared.
+    pub intervals: usize,
     /// Those whose difference is significant, by report and position.
     pub significant: Vec<String>,
+}
+
+impl From<&ReportDiff> for ComparedValues {
+    fn from(diff: &ReportDiff) -> Self {
+        let significant = diff.significant().map(|change| format!("{}: {}", change.file, change.at));
+        Self { verdict: diff.verdict(), intervals: diff.intervals, significant: significant.collect() }
+    }
 }
 
 impl ComparedReports {

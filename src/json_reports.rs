@@ -1,12 +1,11 @@
-//! Reads the JSON reports of a profile, as they are on disk and as a git revision has them, and compares the two. It does
-//! not know what the reports mean.
+//! Reads the JSON reports of a profile, as they are on disk and as a git revision has them. It does not know what they
+//! mean.
 
 use std::fs;
 use std::path::Path;
 
-use crate::diff::{JsonReports, ReportDiff};
+use crate::diff::JsonReports;
 use crate::git::{Git, GitError};
-use crate::pipeline::Pipeline;
 
 /// Reports, and what is wrong with those that are left out.
 #[derive(Debug, Default)]
@@ -68,13 +67,4 @@ impl ReadReports {
             }
         }
     }
-}
-
-/// The reports on disk compared with those at HEAD; `None` where HEAD has no JSON report of the profile, or there is no
-/// git, no repository or no commit.
-pub fn compare_with_head(pipeline: &Pipeline) -> Option<ReportDiff> {
-    let (root, profile) = (&pipeline.root, &pipeline.profile);
-    let old = ReadReports::at_revision(&Git::open(root).ok()?, "HEAD", profile).ok()?.reports;
-    let new = ReadReports::on_disk(root, profile).reports;
-    (!old.is_empty()).then(|| ReportDiff::compare(&old, &new))
 }

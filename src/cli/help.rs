@@ -8,7 +8,10 @@ use super::terminal_text::wrapped;
 /// Purposes and their subcommands, in the order of the help. [`grouped`] adds the tools of the stages as one more group.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Run", &["init", "make", "rehearse", "doctor", "accept"]),
-    ("Inspect", &["status", "why", "show", "path", "get", "log", "watch", "page", "serve", "list", "graph", "diff"]),
+    (
+        "Inspect",
+        &["status", "why", "show", "path", "get", "log", "watch", "page", "serve", "list", "graph", "diff"],
+    ),
     ("Share", &["push", "pull", "evidence"]),
     ("Store", &["verify", "gc"]),
     ("Shell and editor", &["completions", "man", "schema", "help"]),

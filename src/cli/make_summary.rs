@@ -9,7 +9,7 @@ use serde_json::json;
 use super::error::CliError;
 use super::remote_args::print_push_summary;
 use super::{Global, format, manual_steps, print_line, status};
-use crate::committed::{ComparedReports, Reproduction};
+use crate::committed::{ComparedReports, ComparedValues, Reproduction};
 use crate::explain::Explanation;
 use crate::make::{MakeError, MakeRequest, MakeSummary};
 use crate::project::Project;
@@ -205,7 +205,10 @@ fn reproduction_lines(Reproduction { reports, steps }: &Reproduction) -> Vec<Str
         }
         None => None,
     };
-    let intervals_line = reports.as_ref().filter(|reports| !reports.changed.is_empty()).map(intervals_line);
+    let values_line = reports
+        .as_ref()
+        .filter(|reports| !reports.changed.is_empty())
+        .map(|reports| values_line(&reports.values));
     let steps_line = steps.first.first().map(|first| {
         let differ = match steps.differing.len() {
             1 => format!("step `{first}` gave another result than the committed one"),
@@ -220,7 +223,7 @@ fn reproduction_lines(Reproduction { reports, steps }: &Reproduction) -> Vec<Str
         };
         format!("{differ}: see `repro diff --first`{renew}")
     });
-    [reports_line, intervals_line, steps_line].into_iter().flatten().collect()
+    [reports_line, values_line, steps_line].into_iter().flatten().collect()
 }
 
 fn reports_line(reports: &ComparedReports) -> String {
@@ -236,17 +239,10 @@ fn reports_line(reports: &ComparedReports) -> String {
 }
 
 /// Whether a reported value differs by more than noise.
-fn intervals_line(ComparedReports { intervals, .. }: &ComparedReports) -> String {
-    let differ = match intervals.differing {
-        0 => return "no reported value with an interval differs".to_owned(),
-        1 => "1 reported value with an interval differs".to_owned(),
-        number => format!("{number} reported values with an interval differ"),
-    };
-    match (intervals.differing, intervals.significant.len()) {
-        (1, 0) => format!("{differ}, not significantly"),
-        (1, _) => format!("{differ} significantly: {}", shortened(&intervals.significant)),
-        (_, 0) => format!("{differ}, none significantly"),
-        (_, number) => format!("{differ}, {number} significantly: {}", shortened(&intervals.significant)),
+fn values_line(ComparedValues { verdict, significant, .. }: &ComparedValues) -> String {
+    match &significant[..] {
+        [] => verdict.clone(),
+        significant => format!("{verdict}: {}", shortened(significant)),
     }
 }
 

@@ -167,9 +167,7 @@ impl PlannedResults<'_> {
         let running = log::running(self.workspace, &step.name, key.as_ref());
         let state = match running {
             Some(_) => "running",
-            None => {
-                format::state_and_origin(&explain(pipeline, self.workspace, self.plan, node))
-            }
+            None => format::state_and_origin(&explain(pipeline, self.workspace, self.plan, node)),
         };
         StepView {
             name: step.name.clone(),
@@ -227,7 +225,8 @@ impl Results for PlannedResults<'_> {
         nodes.retain(|node| steps.contains(&pipeline.graph[*node].name.as_str()));
         graph::linked_svg(pipeline, &nodes, &|node| {
             let step = self.step(node);
-            let is_fresh = [format::state(State::Fresh), format::FROM_EVIDENCE].contains(&step.state.as_str());
+            let is_fresh =
+                [format::state(State::Fresh), format::FROM_EVIDENCE].contains(&step.state.as_str());
             let took = step.run.filter(|_| is_fresh);
             (step.state, took.map(|run| format::duration(run.seconds)))
         })

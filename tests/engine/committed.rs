@@ -68,8 +68,8 @@ fn a_run_reports_that_it_reproduced_the_committed_reports() {
     // For a part of the reports, only that part is compared.
     forget(&space);
     let run = space.run(&["make", "about", "--no-evidence", "--json"]).expect(0);
-    let intervals = json!({"differing": 0, "significant": []});
-    let reports = json!({"same": 1, "changed": [], "new": [], "gone": [], "intervals": intervals});
+    let values = json!({"verdict": "", "intervals": 0, "significant": []});
+    let reports = json!({"same": 1, "changed": [], "new": [], "gone": [], "values": values});
     let steps = json!({"same": 1, "differing": [], "first": []});
     assert_eq!(json(&run.out)["reproduction"], json!({"reports": reports, "steps": steps}));
     // Reports that are built from the evidence are compared too.
@@ -92,8 +92,8 @@ fn the_first_step_that_differs_is_named_with_its_differences() {
     let run = make_with(&space, "wide", &["--json"]).expect(0);
     // The reports are those of the last run and still differ from the committed ones.
     assert_eq!(json(&run.out)["published"], 0);
-    let intervals = json!({"differing": 0, "significant": []});
-    let reports = json!({"same": 1, "changed": TABLES, "new": [], "gone": [], "intervals": intervals});
+    let values = json!({"verdict": "no reported value differs", "intervals": 0, "significant": []});
+    let reports = json!({"same": 1, "changed": TABLES, "new": [], "gone": [], "values": values});
     assert_eq!(json(&run.out)["reproduction"], json!({"reports": reports, "steps": steps}));
 
     let text = space.run(&["diff", "--first"]).expect(0).out;

@@ -103,6 +103,7 @@ pub fn render(page: &Page) -> Result<String, Error> {
     });
     let missing = page.parts.iter().filter(|part| part.missing.is_some());
     let missing = missing.map(|part| context! { name => &part.step, missing => &part.missing });
+    let notes = page.parts.iter().filter_map(|part| part.note.clone());
     let (lead, rest) = page.sections();
     let Page { title, profile, about, statement, .. } = page;
     environment.render_str(
@@ -111,7 +112,7 @@ pub fn render(page: &Page) -> Result<String, Error> {
             title, profile, about, statement, runs, project, lead, rest,
             summary => summary::lines(page),
             missing => missing.collect::<Vec<_>>(),
-            notes => page.parts.iter().filter_map(|part| part.note.as_ref()).collect::<Vec<_>>(),
+            notes => notes.collect::<Vec<_>>(),
             extra => page.extra(),
         },
     )
