@@ -54,7 +54,7 @@ fn init_overwrites_nothing_and_offers_what_this_program_can_run() {
     assert!(!space.path("pipeline.ron").exists());
     let refused = space.run(&["init", "memes"]).expect(2);
     assert!(refused.err.contains("this program lacks the stages of the template `memes`"), "{}", refused.err);
-    let refused = space.run(&["init", "comands"]).expect(2);
+    let refused = space.run(&["init", "comand"]).expect(2);
     assert!(refused.err.contains("did you mean `commands`?"), "{}", refused.err);
 }
 
