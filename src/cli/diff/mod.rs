@@ -4,6 +4,7 @@ mod first;
 mod markdown;
 mod text;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -111,10 +112,16 @@ impl Diff {
         let all = diff.values.len();
         let mut values = diff.values;
         values.retain(|change| self.all || !change.derived || change.is_significant());
-        // The significant ones first, within each report.
-        values.sort_by(|one, other| {
-            one.file.cmp(&other.file).then(other.is_significant().cmp(&one.is_significant()))
-        });
+        // Reports with significant differences first, and in each report these first.
+        let significant: BTreeSet<String> = values
+            .iter()
+            .filter(|change| change.is_significant())
+            .map(|change| change.file.clone())
+            .collect();
+        let order = |change: &ValueChange| {
+            (!significant.contains(&change.file), change.file.clone(), !change.is_significant())
+        };
+        values.sort_by_cached_key(order);
         let differ = match (steps.len(), all) {
             (0, 0) => "no params and no reported values differ".to_owned(),
             (0, 1) => "1 value differs".to_owned(),
