@@ -30,8 +30,7 @@ pub struct Log {
     /// The step.
     step: String,
     /// Follow the log until the step ends.
-    // Help lists options of one letter only once, unless their order says otherwise; `-f` is also `--file`.
-    #[arg(short, long, display_order = 0)]
+    #[arg(short, long)]
     follow: bool,
     /// Show the values of every update, not only of 20.
     #[arg(long)]
