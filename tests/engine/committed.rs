@@ -84,7 +84,7 @@ fn the_first_step_that_differs_is_named_with_its_differences() {
     let run = make_with(&space, "wide", &[]).expect(0);
     let text = "\n2 of 3 reports not as committed: reports/mini/tables/parts/0 (changed), \
         reports/mini/tables/text (changed)\n\
-        no reported value with an interval differs\n\
+        no reported value differs\n\
         2 steps gave other results than the committed ones, `train` first: see `repro diff --first`\n";
     assert!(run.err.ends_with(text), "{}", run.err);
     let steps = json!({"same": 2, "differing": ["train", "table"], "first": ["train"]});

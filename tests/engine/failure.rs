@@ -225,7 +225,7 @@ fn a_success_of_the_same_key_clears_a_failure() {
     let status = space.run(&["status"]).expect(0).out;
     assert!(status.starts_with("stale    a  failed just now: first attempt, log cache/logs/"), "{status}");
     space.make().expect(0);
-    assert!(space.run(&["status"]).expect(0).out.starts_with("fresh    a\n"));
+    assert!(space.run(&["status", "-v"]).expect(0).out.starts_with("fresh    a\n"));
     let key = space.record("a").key_text.key();
     let store = repro::store::ContentStore::open(&space.path("cache")).unwrap();
     assert_eq!(store.failure("mini", "a", &key), None);
