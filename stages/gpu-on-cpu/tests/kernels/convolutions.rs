@@ -49,7 +49,15 @@ const SHAPES: [Shape; 8] = {
     [
         POINT,
         Shape { height: 12, width: 14, depth: 41, outputs: 130, addend: Addend::Half, ..POINT },
-        Shape { height: 13, width: 11, depth: 36, outputs: 70, addend: Addend::Same, has_bias: false, ..POINT },
+        Shape {
+            height: 13,
+            width: 11,
+            depth: 36,
+            outputs: 70,
+            addend: Addend::Same,
+            has_bias: false,
+            ..POINT
+        },
         Shape { stride: 2, outputs: 9, depth: 8, relu: false, ..POINT },
         Shape { groups: 3, depth: 8, outputs: 8, height: 17, width: 9, ..SAME_3 },
         Shape { groups: 2, depth: 16, outputs: 32, stride: 2, ..SAME_3 },
@@ -165,7 +173,8 @@ fn transforms() -> ([[f64; 6]; 6], [[f64; 6]; 4]) {
         let others = POINTS.iter().enumerate().filter(|(other, _)| *other != i).map(|(_, point)| *point);
         product(&mut others.collect::<Vec<_>>().into_iter())
     };
-    let of_input = [without(0), without(1), without(2), without(3), without(4), product(&mut POINTS.into_iter())];
+    let of_input =
+        [without(0), without(1), without(2), without(3), without(4), product(&mut POINTS.into_iter())];
     let power = |point: f64, exponent: usize| (0..exponent).map(|_| point).product::<f64>();
     let line = |exponent: usize| {
         std::array::from_fn(|i| match POINTS.get(i) {

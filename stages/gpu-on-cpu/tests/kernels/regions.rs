@@ -19,7 +19,8 @@ pub fn canvas(kernel: &str, seed: u64) -> Checked {
     for (y, x, channel) in
         (0..height).flat_map(|y| (0..width).flat_map(move |x| (0..3).map(move |c| (y, x, c))))
     {
-        let (Some(&(top, bottom, down)), Some(&(left, right, across))) = (lines.get(y), columns.get(x)) else {
+        let (Some(&(top, bottom, down)), Some(&(left, right, across))) = (lines.get(y), columns.get(x))
+        else {
             expected.push(0.0);
             continue;
         };
@@ -50,8 +51,13 @@ pub fn canvas(kernel: &str, seed: u64) -> Checked {
 /// once. One row belongs to no box that is listed.
 pub fn roi_align(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
-    let boxes =
-        [[3.0f32, 2.0, 30.0, 25.0], [0.0; 4], [-9.0, -7.0, 70.0, 50.0], [40.5, 30.25, 51.0, 35.0], [60.0, 60.0, 80.0, 90.0]];
+    let boxes = [
+        [3.0f32, 2.0, 30.0, 25.0],
+        [0.0; 4],
+        [-9.0, -7.0, 70.0, 50.0],
+        [40.5, 30.25, 51.0, 35.0],
+        [60.0, 60.0, 80.0, 90.0],
+    ];
     let rows = [4usize, 0, 2, 1, 5];
     let scale = 0.25f32;
     for (height, width, channels, bins, samples) in [(9, 13, 70, 7, 2), (4, 3, 5, 2, 3), (1, 1, 64, 3, 1)] {
@@ -72,7 +78,8 @@ pub fn roi_align(kernel: &str, seed: u64) -> Checked {
         let mut expected = vec![f64::NAN; 6 * channels * all];
         for (corners, row) in boxes.iter().zip(rows) {
             let [left, top, right, bottom] = corners.map(|value| f64::from(value) * f64::from(scale));
-            let (bin_x, bin_y) = ((right - left).max(1.0) / bins as f64, (bottom - top).max(1.0) / bins as f64);
+            let (bin_x, bin_y) =
+                ((right - left).max(1.0) / bins as f64, (bottom - top).max(1.0) / bins as f64);
             for (channel, bin) in (0..channels).flat_map(|c| (0..all).map(move |bin| (c, bin))) {
                 let mut sum = 0.0;
                 for (i, j) in (0..samples).flat_map(|i| (0..samples).map(move |j| (i, j))) {
