@@ -17,6 +17,8 @@ use crate::workspace::Workspace;
 
 /// Rows of a table, if not all are requested.
 const SHOWN: usize = 20;
+/// So many values are a curve.
+const OFTEN: usize = 5;
 
 /// The values in the lines that a step reports, by name, in the order in which the names first came. Of a unit of work that
 /// was done again after a kill, the later value counts.
@@ -73,29 +75,20 @@ pub fn json(all: &[Scalars]) -> Value {
 }
 
 /// A table with a column for each name and a row for each update, and how many rows it has of how many. It has every row if
-/// `all` is true. Otherwise it has at most [`SHOWN`], evenly chosen among those with a value in the most columns.
+/// `all` is true. Otherwise it has at most [`SHOWN`], and each shows the last values since the row above.
 pub fn table(series: &[Scalars], all: bool) -> (String, usize, usize) {
-    let value = |scalars: &Scalars, at: u64| {
-        let place = scalars.points.binary_search_by_key(&at, |(at, _)| *at).ok()?;
-        Some(scalars.points[place].1)
-    };
     let updates: BTreeSet<u64> =
         series.iter().flat_map(|scalars| scalars.points.iter().map(|(at, _)| *at)).collect();
     let updates: Vec<u64> = updates.into_iter().collect();
     let shown = if all { updates.clone() } else { thinned(series, &updates) };
-    let mut rows = vec![
-        std::iter::once("update".to_owned())
-            .chain(series.iter().map(|scalars| scalars.name.clone()))
-            .collect::<Vec<_>>(),
-    ];
-    rows.extend(shown.iter().map(|at| {
-        let cell = |scalars| match value(scalars, *at) {
-            None => String::new(),
-            Some(None) => "not a number".to_owned(),
-            Some(Some(value)) => number(value),
-        };
-        std::iter::once(at.to_string()).chain(series.iter().map(cell)).collect()
-    }));
+    let heads = series.iter().map(|scalars| scalars.name.clone());
+    let mut rows: Vec<Vec<String>> = vec![std::iter::once("update".to_owned()).chain(heads).collect()];
+    let mut above = None;
+    for at in &shown {
+        let cells = series.iter().map(|scalars| cell(scalars, above, *at));
+        rows.push(std::iter::once(at.to_string()).chain(cells).collect());
+        above = Some(*at);
+    }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..=series.len()).map(width).collect();
     let line = |row: &Vec<String>| {
@@ -106,15 +99,27 @@ pub fn table(series: &[Scalars], all: bool) -> (String, usize, usize) {
     (rows.iter().map(line).collect(), shown.len(), updates.len())
 }
 
-/// At most [`SHOWN`] of the updates, the last one among them: those with a value in the most columns, if every name has a
-/// value in one of these.
+/// The last value up to `at`, if it is after `above`.
+fn cell(scalars: &Scalars, above: Option<u64>, at: u64) -> String {
+    let before = &scalars.points[..scalars.points.partition_point(|(update, _)| *update <= at)];
+    match before.last().filter(|(update, _)| above.is_none_or(|above| *update > above)) {
+        None => String::new(),
+        Some((_, None)) => "not a number".to_owned(),
+        Some((_, Some(value))) => number(*value),
+    }
+}
+
+/// At most [`SHOWN`] of the updates, the last one among them: those of the name that was measured least often, if it was
+/// measured often enough. These are the validations of a training.
 fn thinned(series: &[Scalars], updates: &[u64]) -> Vec<u64> {
-    let has = |scalars: &Scalars, at: &u64| scalars.points.binary_search_by_key(at, |(at, _)| *at).is_ok();
-    let columns = |at: &u64| series.iter().filter(|scalars| has(scalars, at)).count();
-    let most = updates.iter().map(columns).max().unwrap_or(0);
-    let fullest: Vec<u64> = updates.iter().copied().filter(|at| columns(at) == most).collect();
-    let covers_all = series.iter().all(|scalars| fullest.iter().any(|at| has(scalars, at)));
-    let from = if covers_all && fullest.len() > 1 { &fullest } else { updates };
+    let often = series.iter().filter(|scalars| scalars.points.len() >= OFTEN);
+    let rarest = often.min_by_key(|scalars| scalars.points.len());
+    let mut from: Vec<u64> = match rarest {
+        Some(scalars) => scalars.points.iter().map(|(at, _)| *at).collect(),
+        None => updates.to_vec(),
+    };
+    // What was measured last is shown, also where that is no validation.
+    from.extend(updates.last().filter(|last| from.last() < Some(last)));
     let number = from.len().min(SHOWN);
     // The end of each of `number` equal parts.
     (1..=number).map(|part| from[part * from.len() / number - 1]).collect()
@@ -129,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_shows_the_updates_at_which_most_was_measured() {
+    fn a_table_shows_the_validations_with_the_last_values_before_them() {
         let loss = scalars("loss", (20..=600).step_by(20));
         let auc = scalars("val roc_auc", (60..=600).step_by(60));
         let (text, shown, total) = table(&[loss.clone(), auc.clone()], false);
@@ -149,6 +154,12 @@ mod tests {
         let at = thinned(std::slice::from_ref(&loss), &(1..=1000).collect::<Vec<_>>());
         assert_eq!((at.len(), at[0], at[1], at[19]), (20, 50, 100, 1000));
         // Each name has a row, even if no row has both.
+        // Losses that are logged at other updates than validations.
+        let (losses, aucs) =
+            (scalars("loss", (20..=920).step_by(20)), scalars("auc", (90..=900).step_by(90)));
+        let (text, shown, _) = table(&[losses, aucs], false);
+        assert_eq!((shown, text.lines().nth(1)), (11, Some("    90  0.0800  0.0900")));
+        assert_eq!(text.lines().last(), Some("   920  0.9200"));
         let (text, shown, _) = table(&[scalars("loss", 1..=3), scalars("auc", 4..=4)], false);
         assert_eq!(shown, 4);
         assert_eq!(text.lines().last(), Some("     4          0.0040"));
