@@ -356,7 +356,9 @@ fn a_device_without_memory_gets_fewer_pictures_and_then_fewer_boxes() {
         let params = params.with_compute(Compute::on(gpu, &device).unwrap());
         let detector = FasterRcnn::build(&config, &params).unwrap();
         let [scratch, out] = ["scratch", "out"].map(|name| dir.path().join(format!("{name}{largest}")));
-        [&scratch, &out].map(|folder| std::fs::create_dir_all(folder).unwrap());
+        for folder in [&scratch, &out] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
         let recorder = Recorder::default();
         let job = Job {
             inputs: &Inputs::default(),
