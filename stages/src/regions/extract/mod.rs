@@ -145,7 +145,8 @@ impl Work<'_> {
             progress.note(&format!("{done} pictures are there from an attempt that was interrupted"));
         }
         let (mut known, mut new, mut begun) = (0, 0, Instant::now());
-        let sample = self.schedule.sample().min(names.len() - done);
+        let missing = names.len() - done;
+        let sample = self.schedule.sample().min(missing);
         for names_of_shard in shards {
             let shard = writer.begin(names_of_shard)?;
             let (mut hashes, mut is_new) = (vec![None; names_of_shard.len()], false);
@@ -178,7 +179,7 @@ impl Work<'_> {
                     } else {
                         (new, is_new) = (new + 1, true);
                         if new == sample {
-                            self.announce(names.len() - done, begun.elapsed().as_secs_f64() / new as f64);
+                            self.announce(missing, begun.elapsed().as_secs_f64() / new as f64);
                         }
                     }
                     done += 1;
