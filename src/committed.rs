@@ -8,6 +8,7 @@ use petgraph::graph::NodeIndex;
 use serde::Serialize;
 
 use crate::compare::{self, Difference};
+use crate::diff::{JsonReports, ReportDiff};
 use crate::digest::Digest;
 use crate::divergence::{self, Comparison, Divergence};
 use crate::evidence::Evidence;
@@ -127,6 +128,24 @@ impl Committed {
         compared.steps.first.iter().map(divergence).collect()
     }
 
+    /// The values of JSON reports at HEAD, compared with those on disk. Reports that are not JSON are left out.
+    fn values(&self, pipeline: &Pipeline, paths: &[String]) -> ComparedValues {
+        let Some(reports) = &self.reports else { return ComparedValues::default() };
+        let paths = paths.iter().filter(|path| path.ends_with(".json"));
+        let (names, objects): (Vec<&String>, Vec<&str>) =
+            paths.filter_map(|path| Some((path, reports.objects.get(path)?.as_str()))).unzip();
+        let (mut old, mut new) = (JsonReports::new(), JsonReports::new());
+        for (name, bytes) in names.into_iter().zip(reports.git.contents(&objects).unwrap_or_default()) {
+            let now = std::fs::read(pipeline.root.join(name)).ok();
+            let now = now.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            if let (Ok(was), Some(now)) = (serde_json::from_slice(&bytes), now) {
+                old.insert(name.clone(), was);
+                new.insert(name.clone(), now);
+            }
+        }
+        ComparedValues::from(&ReportDiff::compare(&old, &new))
+    }
+
     fn difference(&self, pipeline: &Pipeline, path: &str, standing: Standing) -> Option<Difference> {
         let reports = self.reports.as_ref()?;
         let how = match standing {
@@ -176,9 +195,14 @@ impl Committed {
                 !file.exists() && (all_needed || removed.contains(&file))
             };
             let gone = reports.objects.keys().filter(is_gone).cloned().collect();
+            let (same, changed) = (of(Standing::Same), of(Standing::Changed));
             ComparedReports {
-                same: of(Standing::Same).len(),
-                changed: of(Standing::Changed),
+                same: same.len(),
+                values: match changed.is_empty() {
+                    true => ComparedValues::default(),
+                    false => self.values(pipeline, &[same, changed.clone()].concat()),
+                },
+                changed,
                 new: of(Standing::New),
                 gone,
             }
@@ -230,6 +254,26 @@ pub struct ComparedReports {
     pub new: Vec<String>,
     /// Those that are committed and no longer published.
     pub gone: Vec<String>,
+    /// The values with an interval in those with other bytes.
+    pub values: ComparedValues,
+}
+
+/// Reported values compared with those at HEAD as `repro diff` does it. Empty where no report has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ComparedValues {
+    /// The result in a few words.
+    pub verdict: String,
+    /// How many values with an interval were compared.
+    pub intervals: usize,
+    /// Those whose difference is significant, by report and position.
+    pub significant: Vec<String>,
+}
+
+impl From<&ReportDiff> for ComparedValues {
+    fn from(diff: &ReportDiff) -> Self {
+        let significant = diff.significant().map(|change| format!("{}: {}", change.file, change.at));
+        Self { verdict: diff.verdict(), intervals: diff.intervals, significant: significant.collect() }
+    }
 }
 
 impl ComparedReports {

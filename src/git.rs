@@ -1,8 +1,9 @@
 //! Reads files of other revisions through the program `git`, without checking anything out.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::pipeline::nearest;
 
@@ -35,17 +36,21 @@ impl Git {
         Err(GitError {
             message: format!("{} is not in a git repository", folder.display()),
             hint: Some(
-                "`repro diff` compares revisions: run it in a clone of the project, or name two profiles"
+                "`repro diff` compares with a commit: run it in a clone of the project, start a repository with `git \
+                 init`, or name two profiles"
                     .to_owned(),
             ),
         })
     }
 
     fn run(&self, args: &[&str]) -> Result<Output, GitError> {
-        Command::new("git").arg("-C").arg(&self.folder).args(args).output().map_err(|error| GitError {
-            message: format!("`git` cannot be run: {error}"),
-            hint: Some("install git, or put it on the PATH".to_owned()),
-        })
+        self.command(args).output().map_err(|error| cannot_run(&error))
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(&self.folder).args(args);
+        git
     }
 
     /// The commit that a name means.
@@ -57,6 +62,16 @@ impl Git {
         let found = self.run(&["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])?;
         if found.status.success() {
             return Ok(String::from_utf8_lossy(&found.stdout).trim().to_owned());
+        }
+        if !self.run(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])?.status.success() {
+            return Err(GitError {
+                message: format!("the git repository of {} has no commit", self.folder.display()),
+                hint: Some(
+                    "commit the pipeline file and `reports/` (`git add . && git commit`) to compare later results with \
+                     them, or name two profiles"
+                        .to_owned(),
+                ),
+            });
         }
         let names = self.run(&["for-each-ref", "--format=%(refname:short)"])?;
         let names = String::from_utf8_lossy(&names.stdout).into_owned();
@@ -134,14 +149,46 @@ impl Git {
         Ok(found.status.success().then_some(found.stdout))
     }
 
-    /// The files of a revision below a folder, their paths relative to the repository's folder here.
+    /// The bytes of several objects, in their order, from one process.
     ///
     /// # Errors
-    /// When git cannot be run or refuses.
-    pub fn files(&self, revision: &str, below: &str) -> Result<Vec<String>, GitError> {
-        let found =
-            self.run(&["ls-tree", "-r", "-z", "--name-only", revision, "--", &format!("{below}/")])?;
-        let names = String::from_utf8_lossy(&found.stdout).into_owned();
-        Ok(names.split('\0').filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect())
+    /// When git cannot be run or refuses, or does not have an object.
+    pub fn contents(&self, objects: &[&str]) -> Result<Vec<Vec<u8>>, GitError> {
+        let failed = |problem: &str| GitError {
+            message: format!("`git cat-file --batch` failed: {problem}"),
+            hint: None,
+        };
+        let mut all = Vec::with_capacity(objects.len());
+        // All names fit into a pipe, so git never waits for this process to read while this one waits for git.
+        for some in objects.chunks(500) {
+            let mut git = self.command(&["cat-file", "--batch"]);
+            git.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = git.spawn().map_err(|error| cannot_run(&error))?;
+            if let Some(mut names) = child.stdin.take() {
+                let written = names.write_all((some.join("\n") + "\n").as_bytes());
+                written.map_err(|error| failed(&error.to_string()))?;
+            }
+            let found = child.wait_with_output().map_err(|error| failed(&error.to_string()))?;
+            let mut rest = found.stdout.as_slice();
+            for object in some {
+                // `OBJECT blob SIZE<newline>BYTES<newline>`
+                let blob = rest.iter().position(|byte| *byte == b'\n').and_then(|end| {
+                    let head = std::str::from_utf8(&rest[..end]).ok()?;
+                    let size: usize = head.rsplit(' ').next()?.parse().ok()?;
+                    let bytes = rest.get(end + 1..end + 1 + size)?;
+                    rest = rest.get(end + 2 + size..)?;
+                    Some(bytes.to_vec())
+                });
+                all.push(blob.ok_or_else(|| failed(&format!("no object {object}")))?);
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn cannot_run(error: &io::Error) -> GitError {
+    GitError {
+        message: format!("`git` cannot be run: {error}"),
+        hint: Some("install git, or put it on the PATH".to_owned()),
     }
 }

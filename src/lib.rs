@@ -11,7 +11,7 @@
 //! `sandbox` → `command` → `digest` → `tree` → `compare` → `pipeline` → `params` → `key` → `record` → `environment` →
 //! `store` → `recorder` → `lockfile`, `evidence` → `plan` → `publish` → `workspace` → `project`, `up_to_date` → `remote` → `run` →
 //! `explain`,
-//! `estimate`, `rehearse`, `doctor`, `accept`, `diff`, `divergence` → `git`, `committed` → `make` → `cli`.
+//! `estimate`, `rehearse`, `doctor`, `accept`, `diff`, `divergence` → `git`, `json_reports`, `committed` → `make` → `cli`.
 //!
 //! A program with its own stages calls [`cli::run`] with a registry of them, as `examples/toy.rs` does.
 
@@ -30,6 +30,7 @@ pub mod estimate;
 pub mod evidence;
 pub mod explain;
 pub mod git;
+pub mod json_reports;
 pub mod key;
 pub mod lockfile;
 pub mod make;

@@ -176,6 +176,7 @@ pub fn make(
         let mut summary = MakeSummary { run: ran, ..this.summary(&plan) };
         if summary.run.is_complete() {
             let parts = this.parts(&plan);
+            summary.page = workspace.reports().page(&parts);
             if options.check {
                 summary.differing = workspace.reports().differing(pipeline, &parts, workspace.recorder());
             } else {

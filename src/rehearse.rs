@@ -12,7 +12,7 @@ use crate::plan::{Plan, Verdict};
 use crate::record::RunRecord;
 use crate::run::Resources;
 
-/// Of a GPU's greatest float32 rate, the share that real networks reach with plain kernels.
+/// Of a GPU's greatest float32 rate, the share that is assumed of a GPU that the rehearsal did not run on.
 pub const REACHED: f64 = 0.35;
 
 /// GPUs with the greatest float32 rate their makers state, in 10¹² operations a second.
@@ -73,6 +73,8 @@ pub struct Forecast {
     pub host_seconds: f64,
     /// Floating-point operations that a GPU can do, in units of 10¹².
     pub teraflop: f64,
+    /// The rate at which this machine's GPU did them in the rehearsal, in 10¹² a second; none where the step ran on a CPU.
+    pub gpu_rate: Option<f64>,
     /// Bytes of its output.
     pub bytes: u64,
 }
@@ -120,9 +122,12 @@ fn forecast(record: &RunRecord, real: Real) -> Forecast {
     };
     let teraflop = real.teraflop.map_or(0.0, |each| each * real_units as f64);
     let seconds = fixed_seconds + pace * real_units as f64;
+    let ran_on_gpu = !matches!(record.machine.device.as_str(), "" | "cpu");
+    let gpu_rate = real.teraflop.filter(|_| ran_on_gpu && pace > 0.0).map(|each| each / pace);
     Forecast {
         units,
         seconds,
+        gpu_rate,
         host_seconds: if real.teraflop.is_some() { fixed_seconds } else { seconds },
         teraflop,
         bytes: real.bytes.unwrap_or(grown),
@@ -140,6 +145,8 @@ pub struct Sum {
     pub host_seconds: f64,
     /// Floating-point operations for a GPU, in units of 10¹².
     pub teraflop: f64,
+    /// The rate at which this machine's GPU does them, in 10¹² a second, as its steps of the rehearsal did; none where none ran on it.
+    pub gpu_rate: Option<f64>,
     /// Bytes that stay in the cache.
     pub bytes: u64,
 }
@@ -147,7 +154,16 @@ pub struct Sum {
 impl Sum {
     /// How long it takes with one GPU of this greatest rate (10¹² a second), one step after the other.
     pub fn with_gpu(&self, rate: f64) -> f64 {
-        self.host_seconds + self.teraflop / (rate * REACHED)
+        self.at_rate(rate * REACHED)
+    }
+
+    /// How long it takes with this machine's GPU at the rate that was measured, one step after the other.
+    pub fn with_measured_gpu(&self) -> Option<f64> {
+        self.gpu_rate.map(|rate| self.at_rate(rate))
+    }
+
+    fn at_rate(&self, rate: f64) -> f64 {
+        self.host_seconds + self.teraflop / rate
     }
 }
 
@@ -171,8 +187,16 @@ pub fn sum(
         seconds: wall_time(pipeline, plan, &times, resources),
         host_seconds: total(|real| real.host_seconds),
         teraflop: total(|real| real.teraflop),
+        gpu_rate: gpu_rate(counted.iter().map(|(_, real)| real)),
         bytes: counted.iter().map(|(_, real)| real.bytes).sum(),
     }
+}
+
+/// The rate of a GPU over all steps that ran on it, each as much as it will do; a step that did not is taken to be like those.
+fn gpu_rate<'a>(steps: impl Iterator<Item = &'a Forecast>) -> Option<f64> {
+    let measured = steps.filter_map(|step| Some((step.teraflop, step.teraflop / step.gpu_rate?)));
+    let (teraflop, seconds) = measured.fold((0.0, 0.0), |sum, step| (sum.0 + step.0, sum.1 + step.1));
+    (seconds > 0.0).then(|| teraflop / seconds)
 }
 
 #[cfg(test)]
@@ -211,6 +235,31 @@ mod tests {
         // Nothing is known of the real one: as in the rehearsal.
         let same = forecast(&record(13.0, work), Real::default());
         assert_eq!((same.seconds, same.bytes, same.units), (13.0, 1000, None));
+    }
+
+    #[test]
+    fn a_gpu_s_rate_is_the_one_that_its_steps_reached() {
+        let on = |device: &str, seconds_a_unit: f64| {
+            let work = Some(Work { units: 5, seconds_a_unit: Some(seconds_a_unit) });
+            let machine = Machine { device: device.to_owned(), ..Machine::default() };
+            let real = Real { work: Some(100), teraflop: Some(2.0), ..Real::default() };
+            forecast(&RunRecord { machine, ..record(1.0 + 5.0 * seconds_a_unit, work) }, real)
+        };
+        // 2 · 10¹² in 0.05 s and in 0.2 s: 40 and 10 · 10¹² a second, together 400 · 10¹² in 25 s.
+        let (fast, slow, cpu) = (on("cuda:0", 0.05), on("cuda:1", 0.2), on("cpu", 9.0));
+        assert_eq!([fast, slow, cpu].map(|step| step.gpu_rate), [Some(40.0), Some(10.0), None]);
+        assert_eq!(gpu_rate([fast, slow, cpu].iter()), Some(16.0));
+        assert_eq!(gpu_rate([cpu].iter()), None);
+        let sum = Sum {
+            steps: 3,
+            seconds: 0.0,
+            host_seconds: 3.0,
+            teraflop: 600.0,
+            gpu_rate: Some(16.0),
+            bytes: 0,
+        };
+        assert_eq!(sum.with_measured_gpu(), Some(3.0 + 37.5));
+        assert_eq!(Sum { gpu_rate: None, ..sum }.with_measured_gpu(), None);
     }
 
     #[test]

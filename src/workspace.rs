@@ -234,9 +234,21 @@ impl Workspace {
         })
     }
 
-    /// Every record at the time of the first call, oldest first.
+    /// Whether the result of a key is known by the evidence alone.
+    pub fn is_from_evidence(&self, key: &StageKey) -> bool {
+        self.store.tree_of(key).is_none() && self.evidence.record(key).is_some()
+    }
+
+    /// Every record at the time of the first call, those of the evidence too, oldest first.
     pub fn history(&self) -> &[RunRecord] {
-        self.history.get_or_init(|| self.store.records())
+        self.history.get_or_init(|| {
+            let mut records = self.store.records();
+            let of_evidence = self.evidence.records().iter();
+            let only_there = of_evidence.filter(|record| self.is_from_evidence(&record.key_text.key()));
+            records.extend(only_there.cloned());
+            records.sort_by_key(|record| record.started_ms);
+            records
+        })
     }
 
     /// What is in a tree.

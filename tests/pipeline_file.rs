@@ -480,3 +480,46 @@ fn broken_syntax_and_an_alias_with_more_than_a_source_are_errors() {
     let (_, message, _) = broken(r#", from: "raw/part""#, "");
     assert_eq!(message, "this entry has neither `stage:` (a step) nor `from:` (an alias)");
 }
+
+#[test]
+fn profiles_are_optional_and_the_first_one_is_the_default() {
+    let pipeline = load("(steps: [(name: \"a\", stage: \"make\", about: \"in {profile}\")])", None).unwrap();
+    assert_eq!((pipeline.profile.as_str(), pipeline.about.as_str()), ("default", ""));
+    assert_eq!(pipeline.graph.node_weights().next().unwrap().about.as_deref(), Some("in default"));
+    assert_eq!(load("(steps: [])", Some("default")).unwrap().profiles, ["default"]);
+    let error = load("(steps: [])", Some("mini")).unwrap_err();
+    assert_eq!(error.to_string(), "pipeline.ron: there is no profile `mini`");
+    assert_eq!(error.hint.as_deref(), Some("known here: default"));
+    let first = GOOD.replace("default_profile: \"mini\",", "");
+    assert_eq!(load(&first, None).unwrap().profile, "mini");
+    assert_eq!(load(&first, Some("paper")).unwrap().profile, "paper");
+}
+
+#[test]
+fn steps_and_targets_may_have_a_sentence() {
+    let text = GOOD.replace(
+        "\"runs\": [\"run-{fc,pe}-{1,2}\"]",
+        "\"runs\": (about: \"all runs, of {profile}\", steps: [\"run-{fc,pe}-{1,2}\"])",
+    );
+    let text = text.replace(
+        "name: \"run-{mode}-{seed}\",",
+        "name: \"run-{mode}-{seed}\", about: \"{mode}, seed {seed}\",",
+    );
+    let (plain, pipeline) = (load(GOOD, None).unwrap(), load(&text, None).unwrap());
+    assert_eq!(pipeline.targets, plain.targets);
+    assert_eq!(
+        pipeline.target_abouts.iter().collect::<Vec<_>>(),
+        [(&"runs".to_owned(), &"all runs, of mini".to_owned())]
+    );
+    let abouts: Vec<_> = pipeline.graph.node_weights().map(|step| step.about.as_deref()).collect();
+    assert_eq!(abouts[1..3], [Some("fc, seed 1"), Some("fc, seed 2")]);
+    let kept = Pipeline::from_bytes(&pipeline.to_bytes().unwrap(), Path::new("pipeline.ron")).unwrap();
+    assert_eq!(kept.target_abouts, pipeline.target_abouts);
+    let error = load(&text.replace("about: \"all", "abuot: \"all"), None).unwrap_err();
+    assert_eq!(
+        (error.message.as_str(), error.hint.as_deref()),
+        ("unknown field `abuot`", Some("did you mean `about`?"))
+    );
+    let (_, message, _) = broken("from: \"raw/part\"", "from: \"raw/part\", about: \"x\"");
+    assert_eq!(message, "an alias has only a name and `from:`");
+}

@@ -5,13 +5,15 @@
     python3 benches/detector/run.py --ours target/release/deps/detector-HASH
     python3 benches/detector/run.py --ours … --model mini --pictures 400
     python3 benches/detector/run.py --ours … --device cuda --width 1067 --peers folded,tf32 --rows FILE
+    python3 benches/detector/run.py --ours … --device cuda --pictures 40 --in-flight 4 --peers "" --rows FILE
 
 Each side runs in a process of its own, one after the other, `--rounds` times in turn; the first picture of a process does
 not count. Printed are medians, the ratio ours / PyTorch's, and the peaks of resident memory. Ours is the whole way from
 pixels to chosen regions; PyTorch's ends with the class scores of the proposals. Peers: `plain`, as the original runs it;
 `folded`, with the normalisations in the convolutions, as ours; `last`, that in the memory format channels_last; `tf32`,
-`folded` with convolutions and products in TF32, cuDNN's default for convolutions on a GPU. `--rows` appends the rows of a
-Markdown table to FILE: the picture, the side, ms, and the ratio ours / PyTorch's.
+`folded` with convolutions and products in TF32, cuDNN's default for convolutions on a GPU. `--in-flight` gives our
+side so many pictures at once, as the stage does on a GPU, and prints the time of all over their number. `--rows` appends the rows of
+a Markdown table to FILE: the picture, the side, ms, and the ratio ours / PyTorch's.
 The peer needs what stages/tests/reference/faster_rcnn.py needs.
 """
 import argparse
@@ -52,11 +54,12 @@ def main():
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--in-flight", type=int, default=1, help="pictures at once on our side")
     a = parser.parse_args()
     config, width, height, regions = MODELS[a.model]
     width = a.width or width
     work = dict(config=config, width=width, height=height, regions=regions, pictures=a.pictures, threads=a.threads,
-                device=a.device, together=a.model == "mini")
+                device=a.device, together=a.model == "mini", in_flight=a.in_flight)
     sides = ["ours", *(side for side in a.peers.split(",") if side)]
     seconds, peaks = {side: [] for side in sides}, {}
     for _ in range(a.rounds):
@@ -75,7 +78,8 @@ def main():
             for side in sides:
                 took = statistics.median(seconds[side])
                 ratio = "" if side == "ours" else f"{ours / took:.2f}"
-                table.write(f"| {a.model} {width} x {height} | {side} | {1e3 * took:.1f} | {ratio} |\n")
+                name = f"{side}, {a.in_flight} in flight" if side == "ours" and a.in_flight > 1 else side
+                table.write(f"| {a.model} {width} x {height} | {name} | {1e3 * took:.1f} | {ratio} |\n")
     for side in sides[1:]:
         theirs = statistics.median(seconds[side])
         print(f"  {side} {theirs:.4f} s, {peaks[side]:.0f} MB: ratio {ours / theirs:.2f}, "

@@ -134,7 +134,7 @@ fi
 heading "Tests on the GPU" tests result time
 tests 60 passes "$binaries/stages" nn::gpu::tests
 tests 90 parity "$binaries/parity"
-tests 40 regions "$binaries/device" --ignored --nocapture the_detector_finds
+tests 120 regions "$binaries/device" --ignored --nocapture --test-threads 1 detector_finds
 
 ## 4. Training steps beside PyTorch, then in the other precisions. ms and GB are of a step of 16 rows and 100 regions.
 steps() {
@@ -159,6 +159,10 @@ heading "X-152, a picture" picture side ms "ratio, ours / side"
 for width in 1067 1333; do
     part 40 "detector-$width" "$python" benches/detector/run.py --ours "$binaries/detector" --device cuda --width "$width" \
         --pictures 10 --threads "$(nproc)" --peers "${has_peer:+folded,tf32}" --rows "$table"
+    for in_flight in 2 4 8; do
+        part 20 "detector-$width-$in_flight" "$python" benches/detector/run.py --ours "$binaries/detector" --device cuda \
+            --width "$width" --pictures 60 --in-flight "$in_flight" --threads "$(nproc)" --peers "" --rows "$table"
+    done
 done
 
 ## 6. A run from files, and the same step again.

@@ -11,7 +11,7 @@ use clap_complete::env::{CompleteEnv, Shells};
 use stage_api::Registry;
 
 use super::error::CliError;
-use super::print_data;
+use super::{init, pipeline_file, print_data};
 use crate::pipeline::{Pipeline, nearest};
 
 /// The shell sets this variable when it requests completions.
@@ -82,9 +82,12 @@ fn with_names(mut command: Command, registry: &Arc<Registry>) -> Command {
     };
     let fill = |arg: Arg| match arg.get_id().as_str() {
         "targets" | "with" => arg.add(names(Names::Targets)),
-        "step" | "steps" | "force" => arg.add(names(Names::Steps)),
+        "step" | "steps" | "force" | "result" => arg.add(names(Names::Steps)),
         "profile" => arg.add(names(Names::Profiles)),
         "deny_pool" => arg.add(names(Names::Pools)),
+        "template" => {
+            arg.add(ArgValueCandidates::new(|| Vec::from(init::names().map(CompletionCandidate::new))))
+        }
         "shell" => arg.add(ArgValueCandidates::new(|| {
             Shells::builtins().names().map(CompletionCandidate::new).collect::<Vec<_>>()
         })),
@@ -104,7 +107,9 @@ fn known(registry: &Registry, kind: Names) -> Vec<CompletionCandidate> {
         let at = words.iter().position(|word| word == long || word == short);
         glued.or_else(|| words.get(at? + 1).cloned()).filter(|value| !value.is_empty())
     };
-    let file = PathBuf::from(said("--file", "-f").unwrap_or_else(|| "pipeline.ron".to_owned()));
+    let Some(file) = said("--file", "-f").map(PathBuf::from).or_else(pipeline_file::find) else {
+        return Vec::new();
+    };
     let profile = said("--profile", "--profile").or_else(|| std::env::var("REPRO_PROFILE").ok());
     let load = |profile: Option<&str>| Pipeline::load(&file, profile, registry).ok();
     // While the profile itself is completed, its text is not yet a profile.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::make_summary::print_error;
-use super::{Global, format, print, print_json, status};
+use super::{Global, format, print_json, status};
 use crate::estimate::{Estimate, estimate};
 use crate::explain::{Explanation, explain};
 use crate::make::{MakeOptions, MakeRequest, admit, plan};
@@ -38,7 +38,9 @@ pub fn dry_run(
     } else if steps.is_empty() {
         print_err!("nothing to do: {} fresh", format::count(plan.needed().count(), "step"));
     } else {
-        print(&(status::table(&steps) + &estimate_text(&guess, resources)))?;
+        let mut text = status::table(&steps, true);
+        text.push(&estimate_text(&guess, resources));
+        text.print()?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -47,7 +49,7 @@ pub fn dry_run(
 fn estimate_text(guess: &Estimate, resources: &Resources) -> String {
     const SHOWN: usize = 8;
     if guess.unknown.len() == guess.steps.len() {
-        return "no estimate: none of these steps has run before\n".to_owned();
+        return "no estimate: no earlier run of these steps is recorded\n".to_owned();
     }
     let room = match &resources.cluster {
         Some(cluster) => format!("up to {} at a time", format::count(cluster.jobs, "job")),

@@ -30,6 +30,13 @@ pub enum CliError {
         /// What to do.
         hint: Option<String>,
     },
+    /// A result is missing or cannot be used.
+    Result {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
     /// An input file of the project cannot be used.
     File {
         /// The pipeline file.
@@ -64,7 +71,7 @@ impl CliError {
             Self::Tool { error: StageError::Params(_), .. } => ExitCode::from(2),
             Self::Tool { error: StageError::NeedsHuman { .. }, .. } => ExitCode::from(3),
             Self::Tool { error: StageError::Cancelled, .. } => ExitCode::from(130),
-            Self::Store(_) | Self::Publish(_) | Self::Tool { .. } => ExitCode::FAILURE,
+            Self::Store(_) | Self::Publish(_) | Self::Tool { .. } | Self::Result { .. } => ExitCode::FAILURE,
         }
     }
 
@@ -79,7 +86,7 @@ impl CliError {
                 Some(picture) => format!("error: {error}\n{picture}"),
                 None => with_hint(error.to_string(), error.hint),
             },
-            Self::Usage { message, hint } => with_hint(message, hint),
+            Self::Usage { message, hint } | Self::Result { message, hint } => with_hint(message, hint),
             Self::File { pipeline, file } => {
                 with_hint(file.message(&pipeline), Some(found_instead(&pipeline, &file.path)))
             }

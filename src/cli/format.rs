@@ -1,5 +1,6 @@
 //! Durations, times and reasons in words.
 
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytesize::ByteSize;
@@ -7,10 +8,11 @@ use stage_api::Unit;
 
 use crate::compare::Difference;
 use crate::digest::Digest;
-use crate::explain::{Cause, FileChange, State, VariableChange};
+use crate::explain::{Cause, Explanation, Failed, FileChange, State, VariableChange};
 use crate::params::ParamChange;
 use crate::record::RunRecord;
 use crate::store::{RerunOutcome, RerunVerdict};
+use crate::tree;
 
 /// That another process runs a step.
 pub fn held_by_others(step: &str, by: Option<&str>) -> String {
@@ -33,7 +35,8 @@ pub fn ago(ms: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
     let seconds = now.saturating_sub(ms) / 1000;
     let (count, unit) = match seconds {
-        0..60 => return "just now".to_owned(),
+        0..10 => return "just now".to_owned(),
+        10..60 => return format!("{seconds} s ago"),
         60..3600 => (seconds / 60, "minute"),
         3600..86400 => (seconds / 3600, "hour"),
         _ => (seconds / 86400, "day"),
@@ -128,6 +131,31 @@ pub fn state(state: State) -> &'static str {
     }
 }
 
+/// The state of a fresh step whose result is known by the evidence alone.
+pub const FROM_EVIDENCE: &str = "from evidence";
+
+/// The state of a step, and for a fresh one whether it is from evidence.
+pub fn state_and_origin(explanation: &Explanation) -> &'static str {
+    let is_from_evidence = explanation.state == State::Fresh && explanation.from_evidence;
+    if is_from_evidence { FROM_EVIDENCE } else { state(explanation.state) }
+}
+
+/// That the last execution of a step failed: when, why and where its log is.
+pub fn failed(Failed { run, log }: &Failed) -> String {
+    // The lines below the first one are what a command printed last; the log has them too.
+    let problem = run.problem.lines().next().unwrap_or_default().trim_end_matches(':');
+    let problem = problem.strip_prefix("it ended with ").unwrap_or(problem);
+    let log = log.as_ref().map(|log| format!(", log {}", place(log)));
+    format!("failed {}: {problem}{}", ago(run.failed_ms), log.unwrap_or_default())
+}
+
+/// A path as it is typed in the current folder.
+pub fn place(path: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    let below = here.and_then(|here| path.strip_prefix(here).ok());
+    tree::shown(below.filter(|below| !below.as_os_str().is_empty()).unwrap_or(path))
+}
+
 /// The beginning of a digest: enough to distinguish two.
 pub fn short(digest: &Digest) -> String {
     digest.to_string()[..12].to_owned()
@@ -154,8 +182,12 @@ pub fn param(change: &ParamChange) -> String {
 pub fn cause(cause: &Cause) -> String {
     match cause {
         Cause::NeverRun => "no earlier run of it is known".to_owned(),
+        Cause::NotRecorded => "not built in this cache; the evidence knows what it reads".to_owned(),
         Cause::Forced => "requested with --force".to_owned(),
-        Cause::BytesMissing { needed_by } => {
+        Cause::BytesMissing { from_evidence: true, needed_by } => {
+            format!("the evidence knows its result but does not hold what `{needed_by}` needs of it")
+        }
+        Cause::BytesMissing { from_evidence: false, needed_by } => {
             format!("its result is known but no longer in the cache, and `{needed_by}` needs it")
         }
         Cause::Stage { old, new } => format!("its stage changed: {old} -> {new}"),

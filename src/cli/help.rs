@@ -1,11 +1,17 @@
 //! The list of subcommands in `repro --help`, by purpose. It does not know their options.
 
 use clap::Command;
+use console::Term;
+
+use super::terminal_text::wrapped;
 
 /// Purposes and their subcommands, in the order of the help. [`grouped`] adds the tools of the stages as one more group.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("Run", &["make", "rehearse", "doctor", "accept"]),
-    ("Inspect", &["status", "why", "show", "log", "watch", "serve", "list", "graph", "diff"]),
+    ("Run", &["init", "make", "rehearse", "doctor", "accept"]),
+    (
+        "Inspect",
+        &["status", "why", "show", "path", "get", "log", "watch", "page", "serve", "list", "graph", "diff"],
+    ),
     ("Share", &["push", "pull", "evidence"]),
     ("Store", &["verify", "gc"]),
     ("Shell and editor", &["completions", "man", "schema", "help"]),
@@ -22,6 +28,8 @@ pub fn grouped(command: Command) -> Command {
         visible.map(|subcommand| (subcommand.get_name(), about(subcommand))).collect();
     let help = ("help", "Print the help of a subcommand".to_owned());
     let width = abouts.iter().chain([&help]).map(|(name, _)| name.len()).max().unwrap_or(0);
+    // As clap breaks the options: by the terminal, also where the help goes into a pager.
+    let columns = Term::stderr().size_checked().map(|(_, columns)| usize::from(columns));
     let mut text = String::from("{about-with-newline}\n{usage-heading} {usage}\n");
     let mut group = |title: &str, members: Vec<&(&str, String)>| {
         if members.is_empty() {
@@ -29,6 +37,8 @@ pub fn grouped(command: Command) -> Command {
         }
         text.push_str(&format!("\n{title}:\n"));
         for (name, about) in members {
+            // Below itself where it is longer than the terminal's line.
+            let about = wrapped(about, width + 4, columns);
             text.push_str(&format!("  {name:width$}  {about}\n"));
         }
     };
@@ -76,7 +86,7 @@ mod tests {
         let help = super::grouped(command).render_help().to_string();
         assert!(help.contains("\nPaper:\n  table        Print a table\n"), "{help}");
         assert!(
-            help.contains("\nRun:\n  make         ") && help.contains("\nOptions:\n  -f, --file"),
+            help.contains("\nRun:\n  init         ") && help.contains("\nOptions:\n  -f, --file"),
             "{help}"
         );
     }

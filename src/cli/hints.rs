@@ -28,7 +28,7 @@ pub fn repeat_typed(global: &Global, matches: &ArgMatches) {
 
 /// Repeats the options of a command that chooses them itself.
 pub fn repeat_all(global: &Global) {
-    set(given(global, |id| id != "file" || global.file != Path::new("pipeline.ron")));
+    set(given(global, |_| true));
 }
 
 fn set(given: Vec<Given>) {
@@ -41,7 +41,7 @@ fn given(global: &Global, is_given: impl Fn(&str) -> bool) -> Vec<Given> {
         Some(Given { name, words: format!("{name} {}", quoted(&value)) })
     };
     let given = [
-        option("file", "--file", Some(global.file.to_string_lossy())),
+        option("file", "--file", global.file.as_deref().map(Path::to_string_lossy)),
         option("cache", "--cache", global.cache.as_deref().map(Path::to_string_lossy)),
         option("profile", "--profile", global.profile.as_deref().map(Cow::from)),
     ];

@@ -7,7 +7,9 @@ use serde_json::json;
 use stage_api::{Registry, secrets};
 
 use super::error::CliError;
-use super::{Global, print, print_json};
+use super::terminal_text::TerminalText;
+use super::{Global, print_json};
+use crate::pipeline::Step;
 
 /// List targets and steps of the pipeline, or all stages.
 #[derive(Args)]
@@ -43,11 +45,11 @@ fn stages(global: &Global, registry: &Registry) -> Result<(), CliError> {
         return print_json(&stages.collect::<Vec<_>>());
     }
     let width = registry.iter().map(|stage| stage.name().len()).max().unwrap_or(0);
-    let mut text = String::new();
+    let mut text = TerminalText::stdout();
     for stage in registry.iter() {
-        text.push_str(&format!("{:width$}  {}\n", stage.name(), stage.about()));
+        text.row(&[(stage.name(), width)], None, stage.about());
     }
-    print(&text)
+    text.print()
 }
 
 fn steps(global: &Global, registry: &Registry) -> Result<(), CliError> {
@@ -59,26 +61,51 @@ fn steps(global: &Global, registry: &Registry) -> Result<(), CliError> {
     let targets = pipeline.targets.iter().filter(|(target, _)| !is_step(target));
     if global.json {
         let targets: Vec<_> = targets
-            .map(|(target, nodes)| json!({"name": target, "steps": nodes.iter().map(name).collect::<Vec<_>>()}))
+            .map(|(target, nodes)| {
+                json!({"name": target, "about": pipeline.target_abouts.get(target),
+                         "steps": nodes.iter().map(name).collect::<Vec<_>>()})
+            })
             .collect();
         let steps: Vec<_> = pipeline
             .graph
             .node_weights()
             .map(|step| {
-                json!({"name": step.name, "stage": step.stage, "params": secrets::shown(&step.params),
+                json!({"name": step.name, "about": step.about, "stage": step.stage, "params": secrets::shown(&step.params),
                          "file": pipeline.file_of(step), "line": step.line})
             })
             .collect();
         return print_json(&json!({"profile": pipeline.profile, "targets": targets, "steps": steps}));
     }
-    let mut text = format!("profile {}: {}\n\ntargets\n", pipeline.profile, pipeline.about);
+    let targets: Vec<_> = targets.collect();
+    let width =
+        |names: &mut dyn Iterator<Item = &str>| names.map(|name| name.chars().count()).max().unwrap_or(0) + 2;
+    let mut text = TerminalText::stdout();
+    let about = if pipeline.about.is_empty() { String::new() } else { format!(": {}", pipeline.about) };
+    text.push(&format!("profile {}{about}\n", pipeline.profile));
+    if !targets.is_empty() {
+        text.push("\ntargets\n");
+    }
+    let target_width = width(&mut targets.iter().map(|(target, _)| target.as_str()));
     for (target, nodes) in targets {
-        text.push_str(&format!("  {target}: {}\n", nodes.iter().map(name).collect::<Vec<_>>().join(", ")));
+        let steps = nodes.iter().map(name).collect::<Vec<_>>().join(", ");
+        let (target, about) = (format!("  {target}"), pipeline.target_abouts.get(target));
+        text.row(&[(&target, target_width)], None, about.unwrap_or(&steps));
+        if about.is_some() {
+            text.row(&[("", target_width)], None, &steps);
+        }
     }
-    text.push_str("\nsteps\n");
-    let width = pipeline.graph.node_weights().map(|step| step.name.chars().count()).max().unwrap_or(0);
-    for step in pipeline.graph.node_weights() {
-        text.push_str(&format!("  {:width$}  {}\n", step.name, step.stage));
+    text.push("\nsteps\n");
+    let steps = || pipeline.graph.node_weights();
+    let name_width = width(&mut steps().map(|step| step.name.as_str()));
+    let stage_width =
+        width(&mut steps().filter(|step| step.about.is_some()).map(|step| step.stage.as_str())) - 2;
+    for Step { name, stage, about, .. } in steps() {
+        let cells = [(format!("  {name}"), name_width), (stage.clone(), stage_width)];
+        text.row(
+            &cells.each_ref().map(|(cell, width)| (cell.as_str(), *width)),
+            None,
+            about.as_deref().unwrap_or_default(),
+        );
     }
-    print(&text)
+    text.print()
 }

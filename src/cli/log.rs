@@ -12,18 +12,19 @@ use serde_json::json;
 use stage_api::Registry;
 
 use super::error::CliError;
-use super::{Global, print_bytes, print_json};
+use super::{Global, format, from_evidence, print, print_bytes, print_json, values};
 use crate::escape::escaped_bytes;
 use crate::key::StageKey;
 use crate::pipeline::Step;
 use crate::plan::{BuildState, Request, plan};
-use crate::run::running_job;
+use crate::record::RunRecord;
+use crate::run::{machine, running_job};
 use crate::workspace::Workspace;
 
 /// How often a followed log is looked at.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// Print the log of a step's current or last run.
+/// Print the log of a step's current or last run, and the values that it measured.
 #[derive(Args)]
 pub struct Log {
     /// The step.
@@ -31,6 +32,9 @@ pub struct Log {
     /// Follow the log until the step ends.
     #[arg(short, long)]
     follow: bool,
+    /// Show the values of every update, not only of 20.
+    #[arg(long)]
+    all: bool,
 }
 
 impl Log {
@@ -45,54 +49,102 @@ impl Log {
         let running_log = || running(&workspace, &self.step, key.as_ref());
         let running = running_log();
         let found = running.clone().or_else(|| last(&workspace, &pipeline.graph[node], key.as_ref()));
-        let Some(path) = found.filter(|log| log.exists()) else {
-            if workspace.last(&pipeline.graph[node]).is_some() {
-                return self.silent(global);
-            }
+        let record = record(&workspace, &pipeline.graph[node], key.as_ref());
+        let mut values = found.as_deref().map(values::next_to).unwrap_or_default();
+        if values.is_empty()
+            && running.is_none()
+            && let Some(record) = &record
+        {
+            values = values::of_result(registry, &workspace, &pipeline.graph[node], record)?;
+        }
+        let log = found.filter(|log| log.exists());
+        if log.is_none() && record.is_none() && values.is_empty() {
             return Err(CliError::Usage {
                 message: format!("step `{}` has no log", self.step),
                 hint: Some(
                     "it has not run yet, wrote nothing, or its log was removed from the cache".to_owned(),
                 ),
             });
-        };
+        }
         if global.json {
-            let text = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
-            let scalars = Some(path.with_extension("jsonl")).filter(|path| path.exists());
+            let text = log.as_ref().map(|log| fs::read(log).unwrap_or_default()).unwrap_or_default();
             print_json(&json!({
-                "step": self.step, "running": running.is_some(), "log": path, "scalars": scalars, "text": text,
+                "step": self.step,
+                "running": running.is_some(),
+                "from_evidence": record.as_ref().is_some_and(|record| is_from_evidence(&workspace, record)),
+                "log": log,
+                "text": String::from_utf8_lossy(&text),
+                "values": values::json(&values),
             }))?;
             return Ok(ExitCode::SUCCESS);
         }
-        // Held open: at the end of the step the file is moved.
-        let mut log = Tail::of(&path)?;
-        log.print()?;
-        if self.follow {
-            if running.is_none() {
-                print_err!("`{}` is not running; this was its last log", self.step);
-            }
-            let mut is_running = running.is_some();
-            while is_running {
-                std::thread::sleep(EVERY);
-                // Asked before reading, so that nothing written before the end is missed.
-                is_running = running_log().is_some_and(|log| log == path);
-                log.print()?;
+        match (&log, &record) {
+            (Some(log), _) => self.print(log, running.is_some(), &running_log)?,
+            (None, Some(record)) => self.print_without_log(&workspace, record, !values.is_empty()),
+            (None, None) => {}
+        }
+        // `watch` follows the values of a running step.
+        let is_followed = self.follow && running.is_some();
+        if !values.is_empty() && !is_followed {
+            let (table, shown, total) = values::table(&values, self.all);
+            let gap = if log.is_some() { "\n" } else { "" };
+            print(&format!("{gap}{table}"))?;
+            if shown < total {
+                print_err!("{shown} of {}; --all shows every one", format::count(total, "update"));
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    /// A step that wrote nothing to its log has none.
-    fn silent(&self, global: &Global) -> Result<ExitCode, CliError> {
-        if global.json {
-            print_json(
-                &json!({"step": self.step, "running": false, "log": null, "scalars": null, "text": ""}),
-            )?;
-        } else {
+    /// Prints a log, and what is added to it until the step ends, if that is requested.
+    fn print(
+        &self,
+        path: &Path,
+        mut is_running: bool,
+        running_log: &dyn Fn() -> Option<PathBuf>,
+    ) -> Result<(), CliError> {
+        // Held open: at the end of the step the file is moved.
+        let mut log = Tail::of(path)?;
+        log.print()?;
+        if !self.follow {
+            return Ok(());
+        }
+        if !is_running {
+            print_err!("`{}` is not running; this was its last log", self.step);
+        }
+        while is_running {
+            std::thread::sleep(EVERY);
+            // Asked before reading, so that nothing written before the end is missed.
+            is_running = running_log().is_some_and(|log| log == path);
+            log.print()?;
+        }
+        Ok(())
+    }
+
+    /// Prints why there is no log: the step printed nothing, or it ran on another machine.
+    fn print_without_log(&self, workspace: &Workspace, record: &RunRecord, has_values: bool) {
+        let ran = from_evidence::ran(record);
+        if is_from_evidence(workspace, record) {
+            print_err!("`{}` is from the evidence: it {ran}, and its log stayed there", self.step);
+            let fast = from_evidence::throughput(record);
+            if let Some(fast) = fast.filter(|_| has_values) {
+                print_err!("it did {fast}; the evidence holds these values:");
+            }
+        } else if record.machine.name != machine::name() {
+            print_err!("`{}` {ran}, and its log stayed there", self.step);
+        } else if !has_values {
             print_err!("`{}` has run and said nothing", self.step);
         }
-        Ok(ExitCode::SUCCESS)
     }
+}
+
+fn is_from_evidence(workspace: &Workspace, record: &RunRecord) -> bool {
+    workspace.is_from_evidence(&record.key_text.key())
+}
+
+/// The record of a step's key, or of its last execution under another key.
+pub fn record(workspace: &Workspace, step: &Step, key: Option<&StageKey>) -> Option<RunRecord> {
+    key.and_then(|key| workspace.record(key)).or_else(|| workspace.last(step))
 }
 
 /// The log of an execution of a step that is under way.

@@ -1,5 +1,6 @@
 //! What `repro make` prints when it has ended: the last JSON line, the summary for people, the exit code.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -8,15 +9,15 @@ use serde_json::json;
 use super::error::CliError;
 use super::remote_args::print_push_summary;
 use super::{Global, format, manual_steps, print_line, status};
-use crate::committed::{ComparedReports, Reproduction};
+use crate::committed::{ComparedReports, ComparedValues, Reproduction};
 use crate::explain::Explanation;
 use crate::make::{MakeError, MakeRequest, MakeSummary};
 use crate::project::Project;
 use crate::publish::Published;
 use crate::run::{Failure, Summary};
 
-/// Reports that are listed; all of them are in `--json` and in `git status`.
-const SHOWN: usize = 5;
+/// Reports and values that are listed; all of them are in `--json`, in `git status` and in `repro diff`.
+const SHOWN: usize = 3;
 
 /// Prints a summary; returns the exit code.
 pub fn print(
@@ -53,9 +54,9 @@ pub fn print(
     if let Some((place, pushed)) = &summary.pushed {
         print_push_summary(place, pushed);
     }
-    let folder = summary.reports.display();
+    let folder = format::place(&summary.reports);
     match &summary.published {
-        Some(published) => print_published(published, &folder.to_string()),
+        Some(published) => print_published(published, &folder, summary.page.as_deref()),
         None if !summary.differing.is_empty() => {
             let number = format::count(summary.differing.len(), "file");
             print_err!("error: --check: {number} in {folder} differ from the current results");
@@ -121,7 +122,7 @@ fn print_denied(global: &Global, pool: &str, steps: &[Explanation]) -> Result<()
 
 /// The last JSON line of a run.
 fn json(summary: &MakeSummary, since: Instant) -> serde_json::Value {
-    let MakeSummary { run, fresh, published, differing, pushed, reproduction, .. } = summary;
+    let MakeSummary { run, fresh, published, differing, page, pushed, reproduction, .. } = summary;
     let failed: Vec<&str> = run.failures.iter().map(|failure| failure.step.as_str()).collect();
     let conflicts = pushed.iter().flat_map(|(_, pushed)| &pushed.conflicts).map(|(step, _)| step);
     json!({
@@ -135,6 +136,7 @@ fn json(summary: &MakeSummary, since: Instant) -> serde_json::Value {
         "published": published.as_ref().map_or(0, |published| published.written.len()),
         "removed": published.as_ref().map_or(0, |published| published.removed.len()),
         "differing": differing,
+        "page": page,
         "pushed": pushed.as_ref().map_or(0, |(_, pushed)| pushed.pushed.len()),
         "conflicts": conflicts.collect::<Vec<_>>(),
         "reproduction": reproduction,
@@ -146,11 +148,15 @@ fn print_failures(run: &Summary, project: &Project) {
         let Failure { step, problem, log, needs_human } = failure;
         match needs_human {
             true => manual_steps::print_one(failure),
-            false => print_err!("error: step `{step}` failed: {problem}"),
+            // The rest of the reason was printed where the step failed.
+            false => {
+                let first = problem.lines().next().unwrap_or_default().trim_end_matches(':');
+                print_err!("error: step `{step}` failed: {first}");
+            }
         }
         // A step that printed nothing left no log.
         if let Some(log) = log.as_ref().filter(|log| log.exists()) {
-            print_err!("hint: its log is {}", log.display());
+            print_err!("hint: its log is {}", format::place(log));
         }
     }
     for (step, owner) in &run.held_by_others {
@@ -174,9 +180,13 @@ fn exit_code(run: &Summary) -> ExitCode {
     }
 }
 
-fn print_published(Published { written, removed, edited }: &Published, folder: &str) {
-    if !written.is_empty() {
-        print_err!("published {} in {folder}", format::count(written.len(), "file"));
+fn print_published(Published { written, removed, edited }: &Published, folder: &str, page: Option<&Path>) {
+    let number = format::count(written.len(), "file");
+    match (written.is_empty(), page.map(format::place)) {
+        (false, Some(page)) => print_err!("published {number}; the page is {page}"),
+        (true, Some(page)) => print_err!("the page is {page}"),
+        (false, None) => print_err!("published {number} in {folder}"),
+        (true, None) => {}
     }
     if !removed.is_empty() {
         print_err!("removed {} that no step publishes any more", format::count(removed.len(), "report"));
@@ -186,50 +196,61 @@ fn print_published(Published { written, removed, edited }: &Published, folder: &
     }
 }
 
-/// How the results compare with the committed ones, for people, a line each.
-fn reproduction_lines(reproduction: &Reproduction) -> Vec<String> {
-    let mut lines = Vec::new();
-    let Reproduction { reports, steps } = reproduction;
-    match reports {
-        Some(ComparedReports { same, changed, new, gone }) => {
-            let differing = changed.len() + new.len() + gone.len();
-            let files =
-                [(changed, "changed"), (new, "not committed"), (gone, "committed, and no longer built")];
-            let files = files.iter().flat_map(|(files, how)| files.iter().map(move |file| (file, how)));
-            if differing == 0 {
-                lines.push(format!("{}, the same bytes as committed", format::count(*same, "report")));
-            } else {
-                let all = format::count(same + differing, "report");
-                lines.push(format!("{differing} of {all} not as committed:"));
-                lines.extend(files.take(SHOWN).map(|(file, how)| format!("  {file} ({how})")));
-                if differing > SHOWN {
-                    lines.push(format!("  and {} more", differing - SHOWN));
-                }
-            }
-        }
+/// How the results compare with the committed ones, for people: at most three lines.
+fn reproduction_lines(Reproduction { reports, steps }: &Reproduction) -> Vec<String> {
+    let reports_line = match reports {
+        Some(reports) => Some(reports_line(reports)),
         None if steps.differing.is_empty() => {
-            lines.push(format!(
-                "{}, the same results as the evidence records",
-                format::count(steps.same, "step")
-            ));
+            Some(format!("{}, the same results as the evidence records", format::count(steps.same, "step")))
         }
-        None => {}
-    }
-    if let [first, ..] = steps.first.as_slice() {
-        lines.push(match steps.differing.len() {
+        None => None,
+    };
+    let values_line = reports
+        .as_ref()
+        .filter(|reports| !reports.changed.is_empty())
+        .map(|reports| values_line(&reports.values));
+    let steps_line = steps.first.first().map(|first| {
+        let differ = match steps.differing.len() {
             1 => format!("step `{first}` gave another result than the committed one"),
-            number => {
-                format!("{number} steps gave other results than the committed ones, `{first}` first")
-            }
-        });
-        let hint = "hint: `repro diff --first` shows how";
-        lines.push(match reports {
+            number => format!("{number} steps gave other results than the committed ones, `{first}` first"),
+        };
+        let renew = match reports {
             // Reports that were committed later than the evidence, or to which the difference does not reach.
             Some(reports) if reports.are_committed() => {
-                format!("{hint}; where the change is meant, `repro evidence` renews the evidence")
+                "; if this is intended, `repro evidence` renews the evidence"
             }
-            _ => hint.to_owned(),
-        });
+            _ => "",
+        };
+        format!("{differ}: see `repro diff --first`{renew}")
+    });
+    [reports_line, values_line, steps_line].into_iter().flatten().collect()
+}
+
+fn reports_line(reports: &ComparedReports) -> String {
+    let ComparedReports { same, changed, new, gone, .. } = reports;
+    let files = [(changed, "changed"), (new, "not committed"), (gone, "committed, and no longer built")];
+    let files = files.iter().flat_map(|(files, how)| files.iter().map(move |file| format!("{file} ({how})")));
+    let files: Vec<String> = files.collect();
+    if files.is_empty() {
+        return format!("{}, the same bytes as committed", format::count(*same, "report"));
     }
-    lines
+    let all = format::count(same + files.len(), "report");
+    format!("{} of {all} not as committed: {}", files.len(), shortened(&files))
+}
+
+/// Whether a reported value differs by more than noise.
+fn values_line(ComparedValues { verdict, significant, .. }: &ComparedValues) -> String {
+    match &significant[..] {
+        [] => verdict.clone(),
+        significant => format!("{verdict}: {}", shortened(significant)),
+    }
+}
+
+/// The first of some names, and how many more there are.
+fn shortened(names: &[String]) -> String {
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }

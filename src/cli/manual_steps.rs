@@ -10,7 +10,7 @@ pub fn print_all(global: &Global, targets: &[String], failures: &[Failure]) -> R
     if global.json {
         let mut observer = Console::new(true);
         for failure in failures {
-            observer.on(&Event::Failed { step: &failure.step, problem: &failure.problem });
+            observer.on(&Event::Failed { step: &failure.step, problem: &failure.problem, needs_human: true });
         }
     }
     failures.iter().for_each(print_one);

@@ -7,7 +7,8 @@ macro_rules! print_err {
     ($($words:tt)*) => {{
         use std::io::Write as _;
         // One write: the stream has no buffer, and what several processes say must not mix within a line.
-        let _ = std::io::stderr().write_all(($crate::cli::harmless(&format!($($words)*)) + "\n").as_bytes());
+        let text = $crate::cli::terminal_text::Colors::stderr().message(&format!($($words)*));
+        let _ = std::io::stderr().write_all((text + "\n").as_bytes());
     }};
 }
 
@@ -21,11 +22,14 @@ mod error;
 mod evidence;
 mod executor_args;
 mod format;
+mod from_evidence;
 mod gc;
+mod get;
 mod graph;
 mod guard;
 mod help;
 mod hints;
+mod init;
 mod job;
 mod list;
 mod log;
@@ -33,18 +37,25 @@ mod make;
 mod make_summary;
 mod man;
 mod manual_steps;
+mod page;
+mod path;
+mod pipeline_file;
 mod plot;
 mod pull;
 mod push;
 mod rehearse;
 mod remote_args;
 mod resource_args;
+mod result_ref;
 mod schema;
 mod serve;
 mod show;
 mod status;
 mod step;
+mod synonyms;
+mod terminal_text;
 mod tool;
+mod values;
 mod verify;
 mod watch;
 mod why;
@@ -53,6 +64,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use stage_api::{Registry, secrets};
 
@@ -73,9 +85,9 @@ struct Cli {
 /// Options of every subcommand.
 #[derive(Args, Clone)]
 struct Global {
-    /// The pipeline file.
-    #[arg(short, long, global = true, default_value = "pipeline.ron", value_name = "FILE")]
-    file: PathBuf,
+    /// The pipeline file. Default: `pipeline.ron` here, or in a folder above.
+    #[arg(short, long, global = true, value_name = "FILE")]
+    file: Option<PathBuf>,
     /// The profile. Default: the file's `default_profile`.
     #[arg(long, global = true, env = "REPRO_PROFILE", value_name = "PROFILE")]
     profile: Option<String>,
@@ -94,7 +106,7 @@ impl Global {
     /// The project that the options name; its pipeline is not read yet.
     fn project<'r>(&self, registry: &'r Registry) -> Result<Project<'r>, CliError> {
         let location = Location {
-            file: self.file.clone(),
+            file: self.file.clone().map_or_else(pipeline_file::require, Ok)?,
             profile: self.profile.clone(),
             cache: self.cache.clone(),
             no_evidence: self.no_evidence,
@@ -105,14 +117,18 @@ impl Global {
 
 #[derive(Subcommand)]
 enum Command {
+    Init(init::Init),
     Make(make::Make),
     Rehearse(rehearse::Rehearse),
     Doctor(doctor::Doctor),
     Status(status::Status),
     Why(why::Why),
     Show(show::Show),
+    Path(path::Path),
+    Get(get::Get),
     Log(log::Log),
     Watch(watch::Watch),
+    Page(page::Page),
     Serve(serve::Serve),
     Accept(accept::Accept),
     Diff(diff::Diff),
@@ -146,7 +162,12 @@ pub fn run(registry: Registry) -> ExitCode {
         Err(error) => {
             // Help goes to standard output with code 0, a mistake to standard error with code 2: it repeats what was
             // given, which may be the name of a file.
-            if error.use_stderr() {
+            if let (ErrorKind::InvalidSubcommand, Some(ContextValue::String(name))) =
+                (error.kind(), error.get(ContextKind::InvalidSubcommand))
+            {
+                let (message, hint) = synonyms::unknown(&grammar(&registry), name);
+                print_err!("error: {message}\nhint: {hint}");
+            } else if error.use_stderr() {
                 print_err!("{}", error.render().to_string().trim_end());
             } else {
                 let _ = error.print();
@@ -182,14 +203,18 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
     let cli = Cli::from_arg_matches(matches)?;
     let global = &cli.global;
     Ok(match &cli.command {
+        Command::Init(command) => command.run(global, registry),
         Command::Make(command) => command.run(global, registry),
         Command::Rehearse(command) => command.run(global, registry),
         Command::Doctor(command) => command.run(global, registry),
         Command::Status(command) => command.run(global, registry),
         Command::Why(command) => command.run(global, registry),
         Command::Show(command) => command.run(global, registry),
+        Command::Path(command) => command.run(global, registry),
+        Command::Get(command) => command.run(global, registry),
         Command::Log(command) => command.run(global, registry),
         Command::Watch(command) => command.run(global, registry),
+        Command::Page(command) => command.run(global, registry),
         Command::Serve(command) => command.run(global, registry),
         Command::Accept(command) => command.run(global, registry),
         Command::Diff(command) => command.run(global, registry),

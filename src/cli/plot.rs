@@ -1,20 +1,22 @@
 //! A curve in letters: values by step, drawn with braille dots, between axes that say where it begins and ends. It does
 //! not know what the values are.
 
+use stage_api::Scalars;
+
 /// Rows of letters of a plot, without the line below it.
 const ROWS: usize = 7;
 /// Columns for the numbers next to a plot.
 const MARGIN: usize = 10;
 
 /// The plot of values by step, at most `columns` letters wide; values that are no numbers leave gaps.
-pub fn plot(name: &str, points: &[(u64, f64)], columns: usize) -> String {
-    let points: Vec<_> = points.iter().filter(|point| point.1.is_finite()).collect();
+pub fn plot(Scalars { name, points }: &Scalars, columns: usize) -> String {
+    let points: Vec<_> = points.iter().filter_map(|(at, value)| Some((*at, (*value)?))).collect();
     let (Some(first), Some(last)) = (points.first(), points.last()) else {
         return format!("{name}: no number yet\n");
     };
     let width = columns.saturating_sub(MARGIN + 2).clamp(8, 100);
     let ends = |(low, high): (f64, f64), (_, value): &(u64, f64)| (low.min(*value), high.max(*value));
-    let (low, high) = points.iter().copied().fold((f64::INFINITY, f64::NEG_INFINITY), ends);
+    let (low, high) = points.iter().fold((f64::INFINITY, f64::NEG_INFINITY), ends);
     let span = |from: f64, to: f64| if to > from { to - from } else { 1.0 };
     let (steps, heights) = (span(first.0 as f64, last.0 as f64), span(low, high));
     let place = |(step, value): &(u64, f64)| {
@@ -33,7 +35,7 @@ pub fn plot(name: &str, points: &[(u64, f64)], columns: usize) -> String {
     let (x, y) = place(first);
     dot(x, y);
     for pair in points.windows(2) {
-        let ((x0, y0), (x1, y1)) = (place(pair[0]), place(pair[1]));
+        let ((x0, y0), (x1, y1)) = (place(&pair[0]), place(&pair[1]));
         let number = x0.abs_diff(x1).max(y0.abs_diff(y1)).max(1);
         for at in 0..=number {
             let between = |from: usize, to: usize| (from * (number - at) + to * at + number / 2) / number;
@@ -59,7 +61,7 @@ pub fn plot(name: &str, points: &[(u64, f64)], columns: usize) -> String {
 }
 
 /// Four digits that count, without an exponent where it can be read without one.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let size = value.abs();
     match () {
         () if size == 0.0 => "0".to_owned(),
@@ -75,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_rising_line_goes_from_corner_to_corner() {
-        let text = plot("auc", &[(0, 0.5), (50, f64::NAN), (100, 1.0)], 32);
+        let text = plot(&Scalars::new("auc", [(0, 0.5), (50, f64::NAN), (100, 1.0)].into_iter()), 32);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "auc: 1.0000 at 100");
         assert_eq!(lines.len(), ROWS + 2);
@@ -87,7 +89,8 @@ mod tests {
 
     #[test]
     fn one_value_and_none_are_drawn_too() {
-        assert!(plot("loss", &[(7, 2.0)], 10).contains("loss: 2.0000 at 7"));
-        assert_eq!(plot("loss", &[(7, f64::NAN)], 80), "loss: no number yet\n");
+        let loss = |value: f64| Scalars::new("loss", [(7, value)].into_iter());
+        assert!(plot(&loss(2.0), 10).contains("loss: 2.0000 at 7"));
+        assert_eq!(plot(&loss(f64::NAN), 80), "loss: no number yet\n");
     }
 }

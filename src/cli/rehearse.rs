@@ -30,7 +30,7 @@ use crate::run::{Resources, machine};
 pub struct Rehearse {
     #[command(flatten)]
     resource_args: ResourceArgs,
-    /// Estimate for this GPU: a name (`A100`) or its peak float32 rate in TFLOP/s (`19.5`).
+    /// Estimate for another GPU: a name (`A100`) or its peak float32 rate in TFLOP/s (`19.5`).
     #[arg(long, value_name = "GPU", value_parser = gpu)]
     gpu: Vec<Gpu>,
 }
@@ -60,6 +60,8 @@ struct Found<'a> {
     /// By target: what the real run comes to.
     sums: Vec<(String, Sum)>,
     gpus: Vec<Gpu>,
+    /// Whether a step ran on a GPU, so that its rate is known.
+    is_measured: bool,
     resources: Resources,
     seconds: f64,
 }
@@ -113,12 +115,15 @@ impl Rehearse {
             (target, sum(pipeline, &plan, &resources, &steps, |node| above.contains(&node)))
         });
         let sums = sums.collect();
+        let is_measured = steps.iter().any(|step| step.real.is_some_and(|real| real.gpu_rate.is_some()));
+        // A measurement is worth more than an assumption: then others are estimated on request alone.
         let gpus = match self.gpu.is_empty() {
+            true if is_measured => Vec::new(),
             true => ["T4", "A100", "H100"].iter().filter_map(|name| gpu(name).ok()).collect(),
             false => self.gpu.clone(),
         };
         let seconds = since.elapsed().as_secs_f64();
-        let found = Found { rehearsal, steps, sums, gpus, resources, seconds };
+        let found = Found { rehearsal, steps, sums, gpus, is_measured, resources, seconds };
         if global.json {
             print_json(&found.json())?
         } else {
@@ -178,10 +183,14 @@ impl Found<'_> {
         let gpus = |sum: &Sum| -> BTreeMap<&str, f64> {
             self.gpus.iter().map(|gpu| (gpu.name.as_str(), sum.with_gpu(gpu.rate))).collect()
         };
-        let sums = self
-            .sums
-            .iter()
-            .map(|(target, sum)| json!({"target": target, "here": sum, "seconds_with_gpu": gpus(sum)}));
+        let sums = self.sums.iter().map(|(target, sum)| {
+            json!({
+                "target": target,
+                "here": sum,
+                "seconds_with_measured_gpu": sum.with_measured_gpu(),
+                "seconds_with_gpu": gpus(sum),
+            })
+        });
         json!({
             "profile": self.rehearsal.profile,
             "steps": self.steps,
@@ -215,11 +224,21 @@ impl Found<'_> {
             },
         );
         text.push_str(&table(&self.rows()));
-        text.push_str(&format!(
-            "\n## The real run, by this\n\nHere: steps side by side as `make` runs them. With a GPU: one step after the other, \
-             what a GPU can do at {:.0}% of its greatest float32 rate, the rest as here. Disk is what the results take.\n\n",
-            REACHED * 100.0
-        ));
+        text.push_str("\n## The real run, by this\n\nHere: steps side by side as `make` runs them.");
+        if self.is_measured {
+            text.push_str(
+                " With this machine's GPU: one step after the other, what a GPU can do at the rate that the rehearsal measured, \
+                 the rest as here.",
+            );
+        }
+        if !self.gpus.is_empty() {
+            text.push_str(&format!(
+                " With a named GPU: one step after the other, what a GPU can do at {:.0}% of its greatest float32 rate, which \
+                 is an assumption, the rest as here.",
+                REACHED * 100.0
+            ));
+        }
+        text.push_str(" Disk is what the results take.\n\n");
         text.push_str(&table(&self.sum_rows()));
         text.push_str("\n## Not rehearsed\n\n");
         for (step, why) in &self.rehearsal.leaves_out {
@@ -233,8 +252,18 @@ impl Found<'_> {
 
     fn rows(&self) -> Vec<Vec<String>> {
         let none = || "–".to_owned();
-        let head =
-            ["step", "works", "units", "time", "memory", "disk", "real units", "real time here", "real disk"];
+        let head = [
+            "step",
+            "works",
+            "units",
+            "time",
+            "memory",
+            "disk",
+            "GPU, 10¹²/s",
+            "real units",
+            "real time here",
+            "real disk",
+        ];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(self.steps.iter().map(|step| {
             let outcome = match step.outcome {
@@ -250,6 +279,7 @@ impl Found<'_> {
                 step.seconds.map_or_else(none, format::duration),
                 step.peak_memory.map_or_else(none, bytes),
                 step.bytes.map_or_else(none, bytes),
+                real.and_then(|real| real.gpu_rate).map_or_else(none, |rate| format!("{rate:.1}")),
                 real.and_then(|real| real.units).map_or_else(none, |units| units.to_string()),
                 real.map_or_else(none, |real| format::duration(real.seconds)),
                 real.map_or_else(none, |real| bytes(real.bytes)),
@@ -260,11 +290,17 @@ impl Found<'_> {
 
     fn sum_rows(&self) -> Vec<Vec<String>> {
         let mut head = vec!["target".to_owned(), "steps".to_owned(), "here".to_owned()];
+        if self.is_measured {
+            head.push("this GPU, measured".to_owned());
+        }
         head.extend(self.gpus.iter().map(|gpu| format!("{} ({} · 10¹²/s)", gpu.name, gpu.rate)));
         head.push("disk".to_owned());
         let mut rows = vec![head];
         rows.extend(self.sums.iter().map(|(target, sum)| {
             let mut row = vec![target.clone(), sum.steps.to_string(), format::duration(sum.seconds)];
+            if self.is_measured {
+                row.push(sum.with_measured_gpu().map_or_else(|| "–".to_owned(), format::duration));
+            }
             row.extend(self.gpus.iter().map(|gpu| format::duration(sum.with_gpu(gpu.rate))));
             row.push(bytes(sum.bytes));
             row

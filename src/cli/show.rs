@@ -1,6 +1,6 @@
 //! `repro show STEP`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,8 +17,8 @@ use crate::pipeline::needs::bytes;
 use crate::pipeline::{Source, Step};
 use crate::plan::{BuildState, plan};
 use crate::record::{RunRecord, source_name};
-use crate::store::{RerunVerdict, ResultError};
-use crate::tree;
+use crate::store::{RerunVerdict, ResultError, VerifiedPath};
+use crate::tree::{self, Entry};
 use crate::workspace::Workspace;
 
 /// Show a step: params, needs, inputs, key, and its result with files, time and machine.
@@ -41,6 +41,8 @@ struct Shown {
     needs: String,
     publish: Option<PathBuf>,
     state: State,
+    /// Whether the result of the key is known by the evidence alone.
+    from_evidence: bool,
     inputs: Vec<ShownInput>,
     key: Option<String>,
     result: Option<ShownResult>,
@@ -57,7 +59,11 @@ struct ShownInput {
 struct ShownResult {
     /// Whether it is the result of the key above, or of an earlier one.
     current: bool,
+    /// Whether it is known by the evidence alone.
+    from_evidence: bool,
+    /// The folder of its bytes.
     folder: String,
+    /// Whether all of its bytes are there.
     bytes_there: bool,
     /// What is wrong with its bytes; absent where they are right, or not there.
     problem: Option<String>,
@@ -70,7 +76,8 @@ struct ShownResult {
 #[derive(Serialize)]
 struct ShownFile {
     path: String,
-    bytes: u64,
+    /// Absent where neither the file nor a list of files is here.
+    bytes: Option<u64>,
     /// Absent for an empty folder.
     digest: Option<Digest>,
 }
@@ -109,6 +116,7 @@ impl Show {
             needs: step.needs.to_string(),
             publish: step.publish.clone(),
             state: explain(pipeline, &workspace, &plan, node).state,
+            from_evidence: key_text.is_some_and(|text| workspace.is_from_evidence(&text.key())),
             inputs: inputs.collect(),
             key: key_text.map(|text| text.key().to_string()),
             result: current.or_else(|| workspace.last(step)).map(|r| result(&workspace, r, is_current)),
@@ -130,23 +138,43 @@ impl Show {
 }
 
 fn result(workspace: &Workspace, record: RunRecord, current: bool) -> ShownResult {
-    let manifest = workspace.manifest(&record.tree);
-    let entries = manifest.iter().flat_map(|manifest| manifest.entries());
-    let files =
-        entries.map(|entry| ShownFile { path: entry.path.clone(), bytes: entry.size, digest: entry.digest });
+    let key = record.key_text.key();
+    let from_evidence = workspace.is_from_evidence(&key);
     let opened = workspace.open_result(&record.tree, None);
     ShownResult {
-        verified: workspace.store().verdict(&record.key_text.key()),
+        verified: workspace.store().verdict(&key),
         current,
+        from_evidence,
         bytes_there: workspace.has_bytes(&record.tree, None),
-        folder: match &opened {
-            Ok(folder) => tree::shown(folder),
-            Err(_) => workspace.store().tree_location(&record.tree),
+        folder: match (&opened, workspace.evidence().location(&record)) {
+            (Ok(folder), _) => tree::shown(folder),
+            (Err(_), Some(folder)) if from_evidence => tree::shown(&folder),
+            (Err(_), _) => workspace.store().tree_location(&record.tree),
         },
         problem: opened.err().filter(|e| !matches!(e, ResultError::Missing)).map(|e| e.to_string()),
-        files: files.collect(),
+        files: match workspace.manifest(&record.tree) {
+            Some(manifest) => manifest.entries().iter().map(ShownFile::from).collect(),
+            None => outputs(workspace, &record),
+        },
         record,
     }
+}
+
+impl From<&Entry> for ShownFile {
+    fn from(entry: &Entry) -> Self {
+        Self { path: entry.path.clone(), bytes: Some(entry.size), digest: entry.digest }
+    }
+}
+
+/// The outputs that a record lists, with the size of the files that evidence holds.
+fn outputs(workspace: &Workspace, record: &RunRecord) -> Vec<ShownFile> {
+    let held: BTreeMap<String, VerifiedPath> = workspace.evidence().held(record).into_iter().collect();
+    let bytes =
+        |path: &str| held.get(path)?.metadata().ok().filter(|file| file.is_file()).map(|file| file.len());
+    let outputs = record.outputs.iter();
+    outputs
+        .map(|(path, digest)| ShownFile { path: path.clone(), bytes: bytes(path), digest: Some(*digest) })
+        .collect()
 }
 
 fn text(shown: &Shown, step: &Step) -> String {
@@ -157,7 +185,8 @@ fn text(shown: &Shown, step: &Step) -> String {
     let place = format!("{}:{}, profile {}", shown.file.display(), shown.line, shown.profile);
     line("step", &format!("{} ({place})", shown.step));
     line("stage", &format!("{} {}", shown.stage, shown.version));
-    line("state", format::state(shown.state));
+    let origin = if shown.state == State::Fresh && shown.from_evidence { ", from evidence" } else { "" };
+    line("state", &format!("{}{origin}", format::state(shown.state)));
     line("params", &shown.params);
     line("needs", &shown.needs);
     if let Some(below) = &step.publish {
@@ -179,6 +208,7 @@ fn text(shown: &Shown, step: &Step) -> String {
     let there = match &result.problem {
         Some(_) => ", its bytes cannot be used",
         None if result.bytes_there => "",
+        None if result.from_evidence => ", not all of it in the evidence",
         None => ", bytes gone from the cache",
     };
     line("tree", &format!("{}{there}", record.tree));
@@ -198,11 +228,16 @@ fn text(shown: &Shown, step: &Step) -> String {
     if let Some(verified) = &result.verified {
         line("again", &format::verdict(verified));
     }
-    line("log", &record.log);
+    match result.from_evidence {
+        true => line("log", &format!("stayed on {}", machine.name)),
+        false => line("log", &record.log),
+    }
     line("files", &format!("{}, {}", format::count(result.files.len(), "file"), bytes(record.bytes)));
-    let width = result.files.iter().map(|file| bytes(file.bytes).len()).max().unwrap_or(0);
-    for file in &result.files {
-        let _ = writeln!(text, "  {:>width$}  {}", bytes(file.bytes), tree::shown(Path::new(&file.path)));
+    let sizes = result.files.iter().map(|file| file.bytes.map_or_else(|| "not here".to_owned(), bytes));
+    let sizes: Vec<String> = sizes.collect();
+    let width = sizes.iter().map(String::len).max().unwrap_or(0);
+    for (file, size) in result.files.iter().zip(&sizes) {
+        let _ = writeln!(text, "  {size:>width$}  {}", tree::shown(Path::new(&file.path)));
     }
     text
 }

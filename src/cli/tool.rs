@@ -2,33 +2,33 @@
 //! It does not know their arguments nor what their answers mean.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use petgraph::graph::NodeIndex;
 use stage_api::{
-    AllowedEnv, Answer, Host, InputView, LoadedTool, Progress, Registry, Results, RunView, StageError,
-    StepView, ToolContext, Unit, secrets,
+    AllowedEnv, Host, InputView, LoadedTool, Progress, Registry, Results, RunView, StageError, StepView,
+    ToolContext, Unit, secrets,
 };
 
 use super::error::CliError;
+use super::terminal_text::columns;
 use super::{Global, format, graph, log, print_bytes, print_data};
 use crate::escape::escaped_json;
-use crate::explain::{State, explain};
+use crate::explain::{Cause, State, explain};
 use crate::pipeline::Pipeline;
 use crate::plan::{Plan, Request, in_order, plan};
 use crate::project::Project;
 use crate::record::{RunRecord, source_name};
 use crate::run::{Allocation, Gpu, machine};
+use crate::store::ResultError;
 use crate::workspace::Workspace;
 
 /// Runs a tool and prints its answer.
 pub fn run(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-    if let Some(error) = without_backtraces() {
-        print_err!("warning: errors may have backtraces: {error}");
-    }
-    let answer = answer(tool, global, registry)?;
+    without_backtraces();
+    let answer = with_results(global, registry, tool.allowed_env(), |context| tool.run(context))?
+        .map_err(|error| CliError::Tool { tool: tool.name(), error })?;
     match global.json {
         true => print_bytes(escaped_json(&(answer.json.trim_end().to_owned() + "\n")).as_bytes())?,
         false => print_data(&answer.text)?,
@@ -36,8 +36,13 @@ pub fn run(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Resul
     Ok(if answer.stale { ExitCode::from(4) } else { ExitCode::SUCCESS })
 }
 
-/// What a tool answers, the project being as it is now.
-pub fn answer(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Result<Answer, CliError> {
+/// What `answer` makes of the project as it is now.
+pub fn with_results<T>(
+    global: &Global,
+    registry: &Registry,
+    allowed_env: &[&str],
+    answer: impl FnOnce(&ToolContext) -> T,
+) -> Result<T, CliError> {
     registry.check_host()?;
     let project = global.project(registry)?;
     let pipeline = project.pipeline()?;
@@ -49,19 +54,19 @@ pub fn answer(tool: &dyn LoadedTool, global: &Global, registry: &Registry) -> Re
     let tool_context = ToolContext {
         results: &results,
         host: &host,
-        allowed_env: &AllowedEnv::select(tool.allowed_env(), std::env::vars_os()),
+        allowed_env: &AllowedEnv::select(allowed_env, std::env::vars_os()),
         progress: &Stderr,
-        columns: std::io::stdout().is_terminal().then(columns).flatten(),
+        columns: columns(),
     };
-    tool.run(&tool_context).map_err(|error| CliError::Tool { tool: tool.name(), error })
+    Ok(answer(&tool_context))
 }
 
 /// Starts the program over with `RUST_LIB_BACKTRACE=0` where the environment asks for backtraces: libraries would put them
 /// into errors, which are sentences for users here. A panic still has what `RUST_BACKTRACE` says. Setting the variable in a
 /// running process would be `unsafe`.
 ///
-/// Returns only where nothing must change, or with the error of the start.
-fn without_backtraces() -> Option<std::io::Error> {
+/// Returns only where nothing must change, or, with a warning, where the program cannot be started.
+pub fn without_backtraces() {
     use std::os::unix::process::CommandExt;
 
     const LIBRARIES: &str = "RUST_LIB_BACKTRACE";
@@ -70,17 +75,20 @@ fn without_backtraces() -> Option<std::io::Error> {
         None => std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value == "0"),
     };
     if is_off {
-        return None;
+        return;
     }
     let mut arguments = std::env::args_os();
-    let mut program = match std::env::current_exe() {
-        Ok(file) => std::process::Command::new(file),
-        Err(error) => return Some(error),
+    let error = match std::env::current_exe() {
+        Ok(file) => {
+            let mut program = std::process::Command::new(file);
+            if let Some(name) = arguments.next() {
+                program.arg0(name);
+            }
+            program.args(arguments).env(LIBRARIES, "0").exec()
+        }
+        Err(error) => error,
     };
-    if let Some(name) = arguments.next() {
-        program.arg0(name);
-    }
-    Some(program.args(arguments).env(LIBRARIES, "0").exec())
+    print_err!("warning: errors may have backtraces: {error}");
 }
 
 /// All of the machine: a tool is run by a person who waits for it.
@@ -89,11 +97,6 @@ fn host() -> Host {
     let (threads, pools) = (machine::cpus(), BTreeMap::new());
     let allocation = Allocation { threads, memory: 0, gpus, pools, is_job: false };
     Host { device: allocation.device().to_owned(), threads: allocation.threads }
-}
-
-fn columns() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
-    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// What a tool says meanwhile goes to standard error.
@@ -119,6 +122,38 @@ struct PlannedResults<'a> {
 }
 
 impl PlannedResults<'_> {
+    /// The result of a step, or a path in it.
+    fn open(&self, step: &str, path: Option<&str>) -> Result<PathBuf, StageError> {
+        let node = self.project.step(step).map_err(|error| match CliError::from(error) {
+            CliError::Usage { message, hint } => {
+                StageError::Params(format!("{message}; {}", hint.unwrap_or_default()))
+            }
+            other => StageError::Failed(other.message()),
+        })?;
+        let step_plan = self.plan.of(node);
+        let Some(tree) = step_plan.tree else {
+            let make = format!("run `repro make {step}` first");
+            return Err(StageError::Failed(format!("step `{step}` is not up to date; {make}")));
+        };
+        let key = step_plan.key_text.as_ref().map(|text| text.key());
+        let is_from_evidence = key.is_some_and(|key| self.workspace.is_from_evidence(&key));
+        self.workspace.open_result(&tree, path).map(PathBuf::from).map_err(|error| {
+            StageError::Failed(match error {
+                ResultError::Missing if is_from_evidence => {
+                    let what = path.map_or_else(|| "all of it".to_owned(), |path| format!("its {path}"));
+                    format!(
+                        "the result of step `{step}` is from the evidence, which does not hold {what}; run `repro make \
+                         {step} --no-evidence`, or `repro pull {step}`, first"
+                    )
+                }
+                error => format!(
+                    "the result of step `{step}` cannot be used: {error}; run `repro make {step} --force {step}`, or \
+                     `repro pull {step}`, first"
+                ),
+            })
+        })
+    }
+
     fn step(&self, node: NodeIndex) -> StepView {
         let pipeline = self.pipeline;
         let (step, step_plan) = (&pipeline.graph[node], self.plan.of(node));
@@ -132,7 +167,7 @@ impl PlannedResults<'_> {
         let running = log::running(self.workspace, &step.name, key.as_ref());
         let state = match running {
             Some(_) => "running",
-            None => format::state(explain(pipeline, self.workspace, self.plan, node).state),
+            None => format::state_and_origin(&explain(pipeline, self.workspace, self.plan, node)),
         };
         StepView {
             name: step.name.clone(),
@@ -188,27 +223,27 @@ impl Results for PlannedResults<'_> {
         let pipeline = self.pipeline;
         let mut nodes = in_order(pipeline);
         nodes.retain(|node| steps.contains(&pipeline.graph[*node].name.as_str()));
-        graph::svg_with_states(pipeline, &nodes, &|node| {
+        graph::linked_svg(pipeline, &nodes, &|node| {
             let step = self.step(node);
-            let took = step.run.filter(|_| step.state == format::state(State::Fresh));
-            took.map_or(step.state, |run| format::duration(run.seconds))
+            let is_fresh =
+                [format::state(State::Fresh), format::FROM_EVIDENCE].contains(&step.state.as_str());
+            let took = step.run.filter(|_| is_fresh);
+            (step.state, took.map(|run| format::duration(run.seconds)))
         })
     }
 
     fn output(&self, step: &str) -> Result<PathBuf, StageError> {
-        let node = self.project.step(step).map_err(|error| match CliError::from(error) {
-            CliError::Usage { message, hint } => {
-                StageError::Params(format!("{message}; {}", hint.unwrap_or_default()))
-            }
-            other => StageError::Failed(other.message()),
-        })?;
-        let make = format!("run `repro make {step}` first");
-        match self.plan.of(node).tree {
-            Some(tree) => self.workspace.open_result(&tree, None).map(PathBuf::from).map_err(|error| {
-                let make = format!("run `repro make {step} --force {step}`, or `repro pull {step}`, first");
-                StageError::Failed(format!("the result of step `{step}` cannot be used: {error}; {make}"))
-            }),
-            None => Err(StageError::Failed(format!("step `{step}` is not up to date; {make}"))),
-        }
+        self.open(step, None)
+    }
+
+    fn part(&self, step: &str, path: &str) -> Result<PathBuf, StageError> {
+        self.open(step, Some(path))
+    }
+
+    fn committed_reports(&self, step: &str) -> Option<PathBuf> {
+        let node = self.project.step(step).ok()?;
+        let causes = explain(self.pipeline, self.workspace, self.plan, node).causes;
+        let below = self.pipeline.graph[node].publish.as_ref().filter(|_| causes == [Cause::NotRecorded])?;
+        Some(self.workspace.reports().folder().join(below)).filter(|folder| folder.is_dir())
     }
 }

@@ -10,13 +10,14 @@ use std::time::Duration;
 use clap::Args;
 use console::Term;
 use serde_json::json;
-use stage_api::Registry;
+use stage_api::{Registry, Scalars};
 
 use super::error::CliError;
 use super::plot::plot;
-use super::{Global, log, print, print_json};
+use super::{Global, from_evidence, log, print, print_json, values};
 use crate::plan::{Request, plan};
-use crate::run::Report;
+use crate::record::RunRecord;
+use crate::workspace::Workspace;
 
 /// How often the values are looked at.
 const EVERY: Duration = Duration::from_millis(500);
@@ -33,9 +34,6 @@ pub struct Watch {
     only: Option<String>,
 }
 
-/// The values of one name, by unit of work.
-type Series = Vec<(String, Vec<(u64, f64)>)>;
-
 impl Watch {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
         let project = global.project(registry)?;
@@ -47,12 +45,7 @@ impl Watch {
         let running = || log::running(&workspace, &self.step, key.as_ref());
         let found = running().or_else(|| log::last(&workspace, &pipeline.graph[node], key.as_ref()));
         let path = found.map(|log| log.with_extension("jsonl"));
-        let missing = || CliError::Usage {
-            message: format!("step `{}` has measured nothing", self.step),
-            hint: Some(
-                "it has not run, or it is of a kind that measures nothing; one that trains does".to_owned(),
-            ),
-        };
+        let record = log::record(&workspace, &pipeline.graph[node], key.as_ref());
         let terminal = Term::stdout();
         let follows = std::io::stdout().is_terminal() && !global.json && running().is_some();
         // Held open: at the end of the step the file is moved.
@@ -66,13 +59,22 @@ impl Watch {
             if let Some(file) = &mut file {
                 file.read_to_end(&mut bytes).map_err(|error| unreadable(path.as_deref(), &error))?;
             }
-            let series = self.series(&bytes);
+            let mut series = values::reported(&bytes);
+            // The result of an earlier run is not what a running step measures.
+            if series.is_empty()
+                && running().is_none()
+                && let Some(record) = &record
+            {
+                series = values::of_result(registry, &workspace, &pipeline.graph[node], record)?;
+            }
+            series
+                .retain(|scalars| self.only.as_ref().is_none_or(|only| scalars.name.contains(only.as_str())));
             if series.is_empty() && !goes_on {
-                return Err(missing());
+                return Err(self.missing(&workspace, record.as_ref()));
             }
             if global.json {
                 print_json(
-                    &json!({"step": self.step, "running": running().is_some(), "values": by_name(&series)}),
+                    &json!({"step": self.step, "running": running().is_some(), "values": values::json(&series)}),
                 )?;
                 return Ok(ExitCode::SUCCESS);
             }
@@ -87,29 +89,30 @@ impl Watch {
         }
     }
 
-    fn series(&self, bytes: &[u8]) -> Series {
-        let mut series = Series::new();
-        // The last line may be half written.
-        for line in bytes.split(|byte| *byte == b'\n') {
-            let Ok(Report::Scalar { name, step, value }) = serde_json::from_slice(line) else { continue };
-            if self.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
-                continue;
-            }
-            let point = (step, value.unwrap_or(f64::NAN));
-            match series.iter_mut().find(|(other, _)| *other == name) {
-                Some((_, points)) => points.push(point),
-                None => series.push((name, vec![point])),
-            }
-        }
-        series
+    fn missing(&self, workspace: &Workspace, record: Option<&RunRecord>) -> CliError {
+        let of_evidence = record.filter(|record| workspace.is_from_evidence(&record.key_text.key()));
+        let (message, hint) = match of_evidence {
+            Some(record) => (
+                format!("no value of step `{}` is here: it {}", self.step, from_evidence::ran(record)),
+                format!(
+                    "its result is from the evidence, which keeps no values of it; `repro make {} --no-evidence` runs it here",
+                    self.step
+                ),
+            ),
+            None => (
+                format!("step `{}` has measured nothing", self.step),
+                "it has not run, or it is of a kind that measures nothing; one that trains does".to_owned(),
+            ),
+        };
+        CliError::Usage { message, hint: Some(hint) }
     }
 
     /// All curves; on a terminal that is drawn on again and again, as many as it has room for.
-    fn drawn(&self, series: &Series, terminal: &Term, again: bool) -> String {
+    fn drawn(&self, series: &[Scalars], terminal: &Term, again: bool) -> String {
         let (rows, columns) = terminal.size();
         let mut text = String::new();
-        for (name, points) in series {
-            let curve = plot(name, points, usize::from(columns));
+        for scalars in series {
+            let curve = plot(scalars, usize::from(columns));
             if again && text.lines().count() + curve.lines().count() >= usize::from(rows) {
                 break;
             }
@@ -117,17 +120,6 @@ impl Watch {
         }
         if text.is_empty() { format!("{} has measured nothing yet\n", self.step) } else { text }
     }
-}
-
-fn by_name(series: &Series) -> serde_json::Value {
-    let points = |points: &[(u64, f64)]| -> Vec<serde_json::Value> {
-        points.iter().map(|(at, value)| json!({"at": at, "value": value})).collect()
-    };
-    series
-        .iter()
-        .map(|(name, found)| (name.clone(), points(found).into()))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
 }
 
 fn unreadable(path: Option<&Path>, error: &std::io::Error) -> CliError {

@@ -7,8 +7,9 @@ use clap::Args;
 use stage_api::Registry;
 
 use super::error::CliError;
-use super::{Global, format, print, print_json};
+use super::{Global, format, from_evidence, print, print_json};
 use crate::explain::{Explanation, State, explain};
+use crate::workspace::Workspace;
 
 /// Show why a step must run: each change, old and new, and the step that caused it.
 #[derive(Args)]
@@ -28,16 +29,19 @@ impl Why {
         if global.json {
             print_json(&explanation)?;
         } else {
-            print(&text(&explanation))?;
+            print(&text(&explanation, &workspace))?;
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn text(explanation: &Explanation) -> String {
+fn text(explanation: &Explanation, workspace: &Workspace) -> String {
     let step = &explanation.step;
     let key = explanation.key.as_deref().map_or("", |key| &key[..12]);
     let mut text = match explanation.state {
+        State::Fresh if explanation.from_evidence => {
+            format!("{step} is fresh: the evidence records a result of key {key}\n")
+        }
         State::Fresh => format!("{step} is fresh: key {key} has a result\n"),
         State::Stale => format!("{step} must run:\n"),
         State::Waiting => format!("{step} may have to run: it waits for steps above it\n"),
@@ -50,11 +54,14 @@ fn text(explanation: &Explanation) -> String {
                 text.push_str(&format!("  {accepted}\n  it did not run though\n"));
             } else {
                 if let Some(record) = &explanation.result {
-                    let (when, time) = (format::ago(record.started_ms), format::duration(record.seconds));
-                    let (host, device) = (&record.machine.name, &record.machine.device);
-                    text.push_str(&format!("  ran {when}, took {time}, on {host} ({device})\n"));
+                    text.push_str(&format!("  {}\n", from_evidence::ran(record)));
                 }
-                text.push_str("  it ran because\n");
+                if !explanation.causes.is_empty() {
+                    text.push_str("  it ran because\n");
+                }
+            }
+            if let Some(record) = explanation.result.as_ref().filter(|_| explanation.from_evidence) {
+                text.push_str(&format!("  {}\n", from_evidence::held(workspace, record)));
             }
             if let Some(verified) = &explanation.verified {
                 text.push_str(&format!("  run again, it wrote {}\n", format::verdict(verified)));
@@ -66,6 +73,9 @@ fn text(explanation: &Explanation) -> String {
             format::causes(&explanation.causes, 4, &mut text);
         }
         _ => format::causes(&explanation.causes, 2, &mut text),
+    }
+    if let Some(failed) = &explanation.failed {
+        text.push_str(&format!("  it {}\n", format::failed(failed)));
     }
     for upstream in &explanation.waits_for {
         let verb = if upstream.state == State::Broken { "cannot run" } else { "must run first" };

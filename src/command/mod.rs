@@ -7,6 +7,7 @@
 //! variables are part of its key.
 
 mod launch;
+mod words;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
@@ -35,7 +36,8 @@ pub struct Command;
 #[serde(deny_unknown_fields, default)]
 pub struct CommandParams {
     /// The program and its arguments, without a shell.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "words::list")]
+    #[schemars(with = "Vec<words::Word>")]
     pub run: Vec<String>,
     /// Instead of `run`: a line for `sh -e -c`. Paths are inserted with quotes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +49,8 @@ pub struct CommandParams {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<String>,
     /// Variables with fixed values.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "words::map")]
+    #[schemars(with = "BTreeMap<String, words::Word>")]
     pub set_env: BTreeMap<String, String>,
     /// Variables whose values come from the environment; the values are part of the key.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -56,7 +59,8 @@ pub struct CommandParams {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pass_env_uncounted: Vec<String>,
     /// A program and its arguments that print the version of the tools; the output is part of the key.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "words::list")]
+    #[schemars(with = "Vec<words::Word>")]
     pub version: Vec<String>,
     /// Whether undeclared reads are reported (`report`) or denied (`strict`).
     #[serde(skip_serializing_if = "Sandbox::is_off")]

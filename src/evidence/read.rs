@@ -95,6 +95,23 @@ impl Evidence {
         self.of_key.get(key).map(|place| &self.records[*place])
     }
 
+    /// All records.
+    pub fn records(&self) -> &[RunRecord] {
+        &self.records
+    }
+
+    /// Where the bytes of a record are, as far as it holds them; `None` if it holds none.
+    pub fn location(&self, record: &RunRecord) -> Option<PathBuf> {
+        let trees = self.folder.as_ref()?.join(TREES);
+        files::path_below(&trees, Path::new(&record.step)).filter(|folder| folder.is_dir())
+    }
+
+    /// The outputs of a record whose bytes it holds, by their paths.
+    pub fn held(&self, record: &RunRecord) -> Vec<(String, VerifiedPath)> {
+        let open = |path: &String| Some((path.clone(), self.open(&record.tree, Some(path))?));
+        record.outputs.keys().filter_map(open).collect()
+    }
+
     /// Whether it has no records.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()

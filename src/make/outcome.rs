@@ -28,6 +28,8 @@ pub struct MakeSummary {
     pub published: Option<Published>,
     /// Under `check`, the reports that differ from the results.
     pub differing: Vec<PathBuf>,
+    /// The page among what is published: `index.html`, that of the highest folder if there are several.
+    pub page: Option<PathBuf>,
     /// What was pushed, and where.
     pub pushed: Option<(String, PushSummary)>,
     /// How the results compare with the committed ones, where there are any.

@@ -27,6 +27,7 @@ struct Kept {
     pools: BTreeMap<String, usize>,
     steps: Vec<Step>,
     targets: BTreeMap<String, Vec<NodeIndex>>,
+    target_abouts: BTreeMap<String, String>,
     looked_for: Vec<(PathBuf, bool)>,
 }
 
@@ -44,6 +45,7 @@ impl Pipeline {
             pools: self.pools.clone(),
             steps: self.graph.node_weights().cloned().collect(),
             targets: self.targets.clone(),
+            target_abouts: self.target_abouts.clone(),
             looked_for: self.looked_for.clone(),
         };
         let body = postcard::to_stdvec(&kept).ok()?;
@@ -103,6 +105,7 @@ impl Pipeline {
             pools: kept.pools,
             graph,
             targets: kept.targets,
+            target_abouts: kept.target_abouts,
             looked_for: kept.looked_for,
         })
     }

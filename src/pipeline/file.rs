@@ -98,6 +98,8 @@ pub(super) struct EntryForm<'a> {
     #[serde(borrow)]
     pub name: Raw<'a>,
     #[serde(borrow, default)]
+    pub about: Option<Raw<'a>>,
+    #[serde(borrow, default)]
     pub stage: Option<Raw<'a>>,
     #[serde(borrow, default)]
     pub from: Option<Raw<'a>>,
@@ -131,14 +133,39 @@ pub(super) struct ProfileForm<'a> {
     pub seeds: Option<Raw<'a>>,
 }
 
+impl ProfileForm<'_> {
+    /// The profile of a file that declares none.
+    pub fn only() -> Self {
+        Self {
+            name: Raw("\"default\""),
+            about: Raw("\"\""),
+            rehearses: None,
+            sources: Vec::new(),
+            defaults: Pairs::default(),
+            seeds: None,
+        }
+    }
+}
+
+/// A target with a sentence about it; without one, a target is its list of steps alone.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TargetForm<'a> {
+    #[serde(borrow)]
+    pub about: Raw<'a>,
+    #[serde(borrow)]
+    pub steps: Raw<'a>,
+}
+
 /// A whole pipeline file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileForm<'a> {
-    #[serde(borrow)]
-    pub default_profile: Raw<'a>,
-    /// Each a [`ProfileForm`], or the path of a file that holds one.
-    #[serde(borrow)]
+    /// By default the first of the profiles.
+    #[serde(borrow, default)]
+    pub default_profile: Option<Raw<'a>>,
+    /// Each a [`ProfileForm`], or the path of a file that holds one. By default [`ProfileForm::only`].
+    #[serde(borrow, default)]
     pub profiles: Vec<Raw<'a>>,
     #[serde(borrow, default)]
     pub pools: Pairs<'a>,

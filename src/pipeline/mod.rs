@@ -57,6 +57,8 @@ pub enum Source {
 pub struct Step {
     /// Its name; unique, not part of its key.
     pub name: String,
+    /// What the file says about it, if anything. Not part of its key.
+    pub about: Option<String>,
     /// The stage it runs.
     pub stage: String,
     /// That stage's version.
@@ -101,7 +103,7 @@ pub struct Pipeline {
     pub other_files: Vec<(PathBuf, Digest)>,
     /// The chosen profile.
     pub profile: String,
-    /// What the file says about that profile.
+    /// What the file says about that profile; empty where it declares no profiles.
     pub about: String,
     /// All profiles of the file.
     pub profiles: Vec<String>,
@@ -115,6 +117,8 @@ pub struct Pipeline {
     pub graph: DiGraph<Step, ()>,
     /// What a person would ask for: every declared target, and every step by its own name.
     pub targets: BTreeMap<String, Vec<NodeIndex>>,
+    /// What the file says about its declared targets, by name.
+    pub target_abouts: BTreeMap<String, String>,
     /// Files of the project that a person may place or not, connected where they are there, and whether they were.
     pub looked_for: Vec<(PathBuf, bool)>,
 }
@@ -219,7 +223,10 @@ impl Pipeline {
             true => file::parse(rest.next().map_or("", |(_, other)| without_mark(other)), &text),
             false => file::parse(raw.0, &text),
         });
-        let profiles = profiles.collect::<Result<Vec<_>, _>>()?;
+        let mut profiles = profiles.collect::<Result<Vec<_>, _>>()?;
+        if profiles.is_empty() {
+            profiles.push(file::ProfileForm::only());
+        }
         let mut pipeline = check::check(&form, &profiles, profile, &text, registry, folder)?;
         let digests = others.iter().map(|(path, other)| (path.clone(), Digest::of_bytes(other.as_bytes())));
         (pipeline.text, pipeline.other_files) = (digest, digests.collect());

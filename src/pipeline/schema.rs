@@ -22,12 +22,11 @@ pub fn schema(registry: &Registry) -> Value {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A pipeline file of repro",
         "type": "object",
-        "required": ["default_profile", "profiles"],
         "additionalProperties": false,
         "properties": {
-            "default_profile": {"type": "string", "description": "The profile that is meant when none is named."},
+            "default_profile": {"type": "string", "description": "The profile that is meant when none is named; the first one by default."},
             "profiles": {
-                "description": "Each here, or the `./file` that holds it.",
+                "description": "Each here, or the `./file` that holds it. A file without profiles has one, `default`.",
                 "type": "array",
                 "items": {"anyOf": [{"$ref": "#/$defs/profile"}, {"type": "string", "pattern": "^\\./"}]},
             },
@@ -41,7 +40,12 @@ pub fn schema(registry: &Registry) -> Value {
             "targets": {
                 "description": "Names for lists of steps and of targets above them.",
                 "type": "object",
-                "additionalProperties": {"type": "array", "items": {"type": "string"}},
+                "additionalProperties": {"anyOf": [members(), {
+                    "type": "object",
+                    "required": ["about", "steps"],
+                    "additionalProperties": false,
+                    "properties": {"about": {"description": "A sentence for `repro list`.", "type": "string"}, "steps": members()},
+                }]},
             },
             "pools": {
                 "description": "Pools that steps share, each with its places.",
@@ -84,6 +88,7 @@ pub fn schema(registry: &Registry) -> Value {
                         "additionalProperties": {"type": ["array", "string"]},
                     },
                     "name": {"type": "string"},
+                    "about": {"description": "A sentence for `repro list`.", "type": "string"},
                     "stage": {"description": "The kind of work.", "enum": stages},
                     "from": {"description": "The input that this is another name for.", "type": "string"},
                     "inputs": {
@@ -122,6 +127,11 @@ pub fn schema(registry: &Registry) -> Value {
             "params": params,
         },
     })
+}
+
+/// The steps of a target.
+fn members() -> Value {
+    json!({"type": "array", "items": {"type": "string"}})
 }
 
 fn source() -> Value {
@@ -190,6 +200,7 @@ mod tests {
         let code = match text.split_once(' ').unwrap() {
             ("file", text) => options.from_str::<file::FileForm>(text).map(drop),
             ("profile", text) => options.from_str::<file::ProfileForm>(text).map(drop),
+            ("target", text) => options.from_str::<file::TargetForm>(text).map(drop),
             (_, text) => options.from_str::<file::EntryForm>(text).map(drop),
         };
         match code.unwrap_err().code {
@@ -214,5 +225,7 @@ mod tests {
         assert_eq!(properties(&schema), known("file (no: 1)"));
         assert_eq!(properties(&schema["$defs"]["profile"]), known("profile (no: 1)"));
         assert_eq!(properties(&schema["$defs"]["entry"]), known("entry (no: 1)"));
+        let target = &schema["properties"]["targets"]["additionalProperties"]["anyOf"][1];
+        assert_eq!(properties(target), known("target (no: 1)"));
     }
 }

@@ -24,6 +24,9 @@ use ledger::{Files, Ledger, Ledgers, Other};
 /// In the reports of a profile: a report is written here before it is moved into place. Nothing is published here.
 pub const UNFINISHED: &str = ".unfinished";
 
+/// The name of a page for a browser.
+const PAGE: &str = "index.html";
+
 /// The reports of one profile.
 #[derive(Debug, Clone, Default)]
 pub struct Reports {
@@ -158,6 +161,15 @@ impl Reports {
     /// The reports folder of the profile.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The page among what is published: `index.html`, that of the highest folder if there are several.
+    pub fn page(&self, parts: &[Part]) -> Option<PathBuf> {
+        let pages = parts.iter().filter(|part| part.manifest.at(PAGE).is_some());
+        // Components leave out a `.`, the folder of the profile itself.
+        let pages =
+            pages.map(|part| self.folder.join(part.below).join(PAGE).components().collect::<PathBuf>());
+        pages.min_by_key(|page| page.components().count())
     }
 
     /// The files that a published tree becomes, with their digests.

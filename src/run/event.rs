@@ -115,8 +115,10 @@ pub enum Event<'a> {
     Failed {
         /// The step.
         step: &'a str,
-        /// What went wrong.
+        /// What went wrong, or what a person must do.
         problem: &'a str,
+        /// Whether a person must do something first.
+        needs_human: bool,
     },
     /// The run waits for a process that has the cache to itself.
     Waiting {

@@ -53,6 +53,7 @@ pub use lock::{Claim, Lock, LockMode, LockOwner, TryClaim};
 pub use log::Damage;
 pub use snapshot::{Change, Gone, Snapshot};
 pub use stat_cache::{Stamp, StatCache, stamp_of};
+pub use state::FailedRun;
 pub use verified::{ResultError, VerifiedPath};
 pub use verify::{DamagedTree, RerunOutcome, RerunVerdict, Verified};
 pub use work_dir::WorkDir;
@@ -245,6 +246,11 @@ impl ContentStore {
     /// The newest record of a step in a profile.
     pub fn last(&self, profile: &str, step: &str) -> Option<RunRecord> {
         self.state.borrow_mut().last(profile, step)
+    }
+
+    /// The newest failure of a step, if it was an execution of `key` and none of that key has succeeded since.
+    pub fn failure(&self, profile: &str, step: &str, key: &StageKey) -> Option<FailedRun> {
+        self.state.borrow().failure(profile, step, key)
     }
 
     /// All valid records, oldest first.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::lock::{Claim, Claims, Lock, LockMode, TryClaim};
 use super::verified::{ResultError, VerifiedPath};
 use super::work_dir::{self, WorkDir, WorkDirs};
-use super::{ContentStore, OLD_TREE, StoreError, files, job_dir, state, verified};
+use super::{ContentStore, FailedRun, OLD_TREE, StoreError, files, job_dir, state, verified};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
@@ -314,6 +314,17 @@ impl Writer {
     /// When the state log cannot be written.
     pub fn forget(&self, key: &StageKey) -> Result<(), StoreError> {
         self.store.append(&[state::forgotten_line(key)], true)
+    }
+
+    /// Stores that an execution of a key failed.
+    ///
+    /// # Errors
+    /// When the state log cannot be written.
+    pub fn keep_failure(&self, key: &StageKey, failed: &FailedRun) -> Result<(), StoreError> {
+        let log = self.store.root().join(super::STATE);
+        let line =
+            state::failed_line(key, failed).map_err(|error| StoreError::io(&log, "write")(error.into()))?;
+        self.store.append(&[line], false)
     }
 
     /// Stores the manifest of a project folder that a step has read, so that a later change can be reported by file.

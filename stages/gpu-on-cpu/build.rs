@@ -20,6 +20,8 @@ struct Unit {
     suffix: String,
     /// What `__CUDA_ARCH__` is.
     architecture: u32,
+    /// Barriers of the text that tests leave out, by number, and what then follows the names of the kernels.
+    left_out: Vec<(usize, String)>,
 }
 
 fn main() -> ExitCode {
@@ -76,8 +78,8 @@ fn compiler() -> cc::Build {
     build
 }
 
-/// Each file for a current GPU; the files with tensor cores for a GPU without them too; and, for the test that a missing
-/// barrier shows, each file with one of its barriers left out.
+/// Each file for a current GPU, and the files that multiply on tensor cores for a GPU without them too. For the test that a missing
+/// barrier shows, each kernel of the first is also there with one of its file's barriers left out.
 fn units() -> Result<Vec<Unit>, String> {
     let common = read(&Path::new(KERNELS).join("common.cuh"))?;
     let entries = fs::read_dir(KERNELS).map_err(|error| format!("{KERNELS}: {error}"))?;
@@ -90,24 +92,22 @@ fn units() -> Result<Vec<Unit>, String> {
         let text = read(file)?;
         let whole =
             format!("#line 1 \"{}/common.cuh\"\n{common}\n#line 1 \"{}\"\n{text}", KERNELS, file.display());
-        units.push(Unit { text: whole.clone(), suffix: String::new(), architecture: 900 });
-        if text.contains("__CUDA_ARCH__") {
-            units.push(Unit { text: whole.clone(), suffix: "@sm70".to_owned(), architecture: 700 });
+        if text.contains("multiply_high(") {
+            let (text, suffix) = (whole.clone(), "@sm70".to_owned());
+            units.push(Unit { text, suffix, architecture: 700, left_out: Vec::new() });
         }
-        let barriers: Vec<usize> = whole.match_indices(BARRIER).map(|(at, _)| at).collect();
         // A barrier of common.cuh counts where the file calls its function.
         let of_common = common.matches(BARRIER).count();
         let first = if text.contains("each_column_sum") { 0 } else { of_common };
-        for (number, at) in barriers.iter().enumerate().skip(first) {
-            let mut text = whole.clone();
-            text.replace_range(*at..at + BARRIER.len(), ";");
-            units.push(Unit { text, suffix: format!("@{name}-without-barrier-{number}"), architecture: 900 });
-        }
+        let barriers = first..whole.matches(BARRIER).count();
+        let left_out = barriers.map(|number| (number, format!("@{name}-without-barrier-{number}"))).collect();
+        units.push(Unit { text: whole, suffix: String::new(), architecture: 900, left_out });
     }
     units.push(Unit {
         text: common + &read(Path::new("cpp/wrong.cu"))?,
         suffix: "@wrong".to_owned(),
         architecture: 900,
+        left_out: Vec::new(),
     });
     Ok(units)
 }
@@ -115,12 +115,23 @@ fn units() -> Result<Vec<Unit>, String> {
 impl Unit {
     /// The text for the C++ compiler, and its number of kernels.
     fn source(&self, number: usize, out: &Path) -> Result<(String, usize), String> {
-        let Self { text, suffix, architecture } = self;
+        let Self { text, suffix, architecture, left_out } = self;
         let kernels = self.kernels(number, out)?;
-        let rows = kernels
-            .iter()
-            .map(|(name, bound)| format!("    Signature<{name}>::kernel(\"{name}{suffix}\", {bound}),\n"));
-        let rows: String = rows.collect();
+        let variants = std::iter::once((suffix, "NO_BARRIER".to_owned()));
+        let variants = variants.chain(left_out.iter().map(|(barrier, suffix)| (suffix, barrier.to_string())));
+        let rows: Vec<String> = variants
+            .flat_map(|(suffix, barrier)| {
+                kernels.iter().map(move |(name, bound)| {
+                    format!("    Signature<{name}>::kernel(\"{name}{suffix}\", {bound}, {barrier}),\n")
+                })
+            })
+            .collect();
+        let (count, rows) = (rows.len(), rows.concat());
+        let mut parts = text.split(BARRIER);
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        for (number, part) in parts.enumerate() {
+            text += &format!("gpu_on_cpu::wait_at_barrier({number});{part}");
+        }
         // The names are not exported: a kernel may be there several times.
         let text = text.replace("extern \"C\" ", "");
         let text = format!(
@@ -128,7 +139,7 @@ impl Unit {
              #line 1 \"table\"\nnamespace gpu_on_cpu {{\nextern const Kernel kernels{number}[];\n\
              const Kernel kernels{number}[] = {{\n{rows}}};\n}}\n"
         );
-        Ok((text, kernels.len()))
+        Ok((text, count))
     }
 
     /// The kernels, with the threads of their largest block: found by the preprocessor, because macros make some.

@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use stages::artifacts::samples::Split;
+use stages::models::faster_rcnn::config::Proposals;
+use stages::models::faster_rcnn::{Config as DetectorConfig, FasterRcnn, Picture, Region};
 use stages::models::{Batch, Config, Family};
 use stages::nn::gpu::Gpu;
 use stages::nn::gpu::testing::OnCpu;
@@ -237,4 +239,75 @@ fn a_model_of_the_papers_head_width_has_the_cpus_logits() {
             assert!(difference <= 1e-4 * length, "{name} is off by {difference:.2e} of {length:.2e}");
         }
     }
+}
+
+/// A detector with each of the published one's parts: grouped convolutions, some of stride 2, Winograd's method, four levels.
+fn detector(compute: &Compute) -> FasterRcnn {
+    let config = DetectorConfig {
+        stem_width: 16,
+        blocks: vec![1, 2, 1],
+        groups: 4,
+        width_per_group: 8,
+        stage_widths: vec![64, 64, 96],
+        pyramid_width: 64,
+        anchor_sizes: vec![32.0, 64.0, 128.0, 256.0],
+        proposals: Proposals { before_nms: 300, nms: 0.7, after_nms: 60, over_levels: 100 },
+        head_width: 64,
+        classes: 9,
+        min_size: 96,
+        max_size: 160,
+        ..DetectorConfig::x152()
+    };
+    let tensor = |(name, shape): (String, Vec<usize>)| {
+        if name.ends_with("running_var") || (shape.len() == 1 && name.ends_with("weight")) {
+            return (name, Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap());
+        }
+        let inputs: usize = shape[1..].iter().product();
+        let gain = if name.contains("stem") { 1.0 / 64.0 } else { 1.0 };
+        let deviation = if shape.len() == 1 { 0.0 } else { gain * (2.0 / inputs as f64).sqrt() };
+        let drawn = stages::nn::init::normal(1, &name, &shape, deviation, &Device::Cpu).unwrap();
+        (name, drawn)
+    };
+    let tensors = FasterRcnn::parameters(&config).unwrap().into_iter().map(tensor).collect();
+    let params = ParamStore::new(tensors, |_| false).unwrap().with_compute(compute.clone());
+    FasterRcnn::build(&config, &params).unwrap()
+}
+
+#[test]
+fn the_detector_s_regions_are_the_cpus() {
+    let (width, height) = (130, 90);
+    let rgb = (0..3 * width * height).map(|at| ((at * 2_654_435_761) >> 7) as u8).collect();
+    let picture = Picture { width, height, rgb };
+    let cpu = detector(&Compute::for_device(&Device::Cpu, Precision::F32).unwrap());
+    let expected = cpu.detect(&picture, 40, usize::MAX).unwrap();
+    assert!(expected.len() > 5, "only {} regions", expected.len());
+    for has_tf32 in [true, false] {
+        // The head gets its boxes in parts, and the features are the same.
+        let found = detector(&gpu(has_tf32)).detect(&picture, 40, 37).unwrap();
+        let furthest = region_distances(&found, &expected);
+        println!("with TF32 cores: {has_tf32}; boxes, features, scores are off by {furthest:?}");
+        // Drawn weights make the network ill-conditioned: candle's float32 products instead of the CPU's, which differ in the
+        // order of sums alone, move boxes by 0.0036, features by 3.6e-4 and scores by 1.1e-5.
+        let [distance, off, score] = furthest;
+        assert!(distance < 0.02 && off < 1e-3 && score < 5e-5, "{furthest:?}");
+    }
+}
+
+/// How far apart two choices of the same regions are, at most: boxes in pixels, features relative to their norm, scores.
+fn region_distances(found: &[Region], expected: &[Region]) -> [f32; 3] {
+    assert_eq!(found.len(), expected.len());
+    let mut furthest = [0f32; 3];
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found.object, expected.object);
+        let distance =
+            found.corners.iter().zip(&expected.corners).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let square = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>();
+        let differences = &mut found.feature.iter().zip(&expected.feature).map(|(a, b)| a - b);
+        let off = (square(differences) / square(&mut expected.feature.iter().copied())).sqrt();
+        let score = (found.confidence - expected.confidence).abs();
+        for (furthest, here) in furthest.iter_mut().zip([distance, off, score]) {
+            *furthest = furthest.max(here);
+        }
+    }
+    furthest
 }

@@ -12,7 +12,8 @@ use stages::models::{Batch, Family, Mode, SmallConfig, Start, init_from_pretrain
 use stages::nn::conv::{Conv2d, Window};
 use stages::nn::cpu::{InstructionSet, select, selected};
 use stages::nn::cpu_tensor::cpu_vec;
-use stages::nn::{AdamW, AdamWConfig, Dropout, ParamStore, cross_entropy, decays, init};
+use stages::nn::maps::Addend;
+use stages::nn::{AdamW, AdamWConfig, Compute, Dropout, ParamStore, Precision, cross_entropy, decays, init};
 
 type Bits = Vec<(String, Vec<u32>)>;
 
@@ -103,7 +104,7 @@ fn detector(min_size: usize) -> Bits {
     let (width, height) = (230, 170);
     let rgb = (0..3 * width * height).map(|at| ((at * 2_654_435_761) >> 7) as u8).collect();
     let regions = FasterRcnn::build(&config, &params).unwrap();
-    let regions = regions.detect(&Picture { width, height, rgb }, 40).unwrap();
+    let regions = regions.detect(&Picture { width, height, rgb }, 40, usize::MAX).unwrap();
     assert!(regions.len() > 5, "only {} regions", regions.len());
     let values = regions.iter().map(|region| {
         let numbers = region.corners.iter().chain([&region.confidence]).chain(&region.feature);
@@ -117,11 +118,12 @@ fn detector(min_size: usize) -> Bits {
 fn convolution(kernel: usize, (inputs, outputs): (usize, usize), groups: usize, side: usize) -> Bits {
     let weight = normal("weight", &[outputs, inputs / groups, kernel, kernel], 0.1);
     let window = Window { stride: 1, padding: kernel / 2, groups };
-    let conv = Conv2d::new(weight, normal("bias", &[outputs], 0.1), window).unwrap().with_relu();
+    let compute = Compute::for_device(&Device::Cpu, Precision::F32).unwrap();
+    let conv = Conv2d::new(&compute, &weight, normal("bias", &[outputs], 0.1), window).unwrap().with_relu();
     let x = normal("x", &[1, inputs, side, side], 1.0);
     let shortcut = normal("shortcut", &[1, outputs, side, side], 1.0);
     let name = format!("{kernel} x {kernel}, {inputs} to {outputs} channels in {groups} groups");
-    vec![(name, bits(&conv.forward(&x, Some(&shortcut)).unwrap()))]
+    vec![(name, bits(&conv.forward(&x, Some(Addend::same(&shortcut))).unwrap()))]
 }
 
 fn everything() -> Bits {

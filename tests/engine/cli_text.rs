@@ -12,7 +12,7 @@ fn run(space: &TestSpace, args: &[&str]) -> Run {
 }
 
 /// The tools that come with the toy stages.
-const TOY_TOOLS: [&str; 2] = ["page", "read"];
+const TOY_TOOLS: [&str; 1] = ["read"];
 
 #[test]
 fn the_help_of_every_subcommand_is_as_kept() {
@@ -57,12 +57,15 @@ fn messages_are_as_kept() {
     };
     ask("a step that never ran", &["why", "words"]);
     ask("a name that no step has", &["make", "midle"]);
+    ask("a subcommand of another program", &["clean"]);
     ask("an option that make does not have", &["make", "--checks"]);
     ask("a file that is not there", &["list", "--file", "nothing.ron"]);
     space.make().expect(0);
     ask("nothing to do", &["make"]);
+    ask("the status of fresh steps", &["status"]);
     space.steps(&STEPS.replace("\"one\"", "\"two\""));
     ask("the status of a changed param", &["status"]);
+    ask("a result that is not up to date", &["path", "words"]);
     ask("why a step must run", &["why", "words"]);
     ask("why a step may have to run", &["why", "end"]);
     ask("stale under --check", &["make", "--check"]);
@@ -74,8 +77,53 @@ fn messages_are_as_kept() {
     ask("a param that the stage does not have", &["list"]);
     space.steps(r#"(name: "a", stage: "command", params: (shell: "echo broken >&2; exit 3")),"#);
     ask("a step that fails", &["make"]);
+    ask("the status after a failure", &["status"]);
     space.steps(r#"(name: "a", stage: "head", params: (chars: 1), inputs: {"in": ["./file"]}),"#);
     std::fs::remove_file(space.path("file")).unwrap();
     ask("an input that is not there", &["make"]);
     compare("messages", &text);
+}
+
+/// Two published steps: a table with an interval, and a page.
+const REPORTS: &str = r#"
+    (name: "table", stage: "command", inputs: {"in": ["./table.json"]}, publish: "tables",
+     params: (run: ["cp", "{input.in}", "{out}/table.json"], outputs: ["table.json"])),
+    (name: "page", stage: "command", inputs: {"in": ["./page.html"]}, publish: ".",
+     params: (run: ["cp", "{input.in}", "{out}/index.html"], outputs: ["index.html"])),
+"#;
+
+#[test]
+fn the_end_of_a_run_is_as_kept() {
+    let space = TestSpace::new(REPORTS);
+    let table = |auc: f64| {
+        let (low, high) = (auc - 0.03, auc + 0.03);
+        let cell =
+            format!(r#"{{"estimate": {{"value": {auc}, "low": {low}, "high": {high}, "places": 2}}}}"#);
+        let text = format!(
+            r#"{{"columns": [{{"key": "mode"}}, {{"key": "auc"}}], "rows": [[{{"text": "FC"}}, {cell}]]}}"#
+        );
+        space.write("table.json", &text);
+    };
+    let mut text = String::new();
+    let mut make = |title: &str| {
+        // One step after the other, so that the order of the lines is always the same.
+        let run = run(&space, &["make", "-j", "1"]);
+        let printed = same_every_time(&run.err, &space);
+        text += &format!("# {title}\n$ repro make -j 1\n{printed}code {}\n\n", run.code.unwrap());
+    };
+    table(0.7);
+    space.write("page.html", "one");
+    make("without a commit");
+    space.write(".gitignore", "/cache\n");
+    space.git(&["init", "-q"]);
+    space.git(&["add", "."]);
+    space.git(&["commit", "-qm", "one"]);
+    std::fs::remove_dir_all(space.path("cache")).unwrap();
+    make("with the results of the commit");
+    table(0.72);
+    make("with a difference that is not significant");
+    table(0.8);
+    space.write("page.html", "two");
+    make("with a significant difference");
+    compare("end-of-a-run", &text);
 }

@@ -68,7 +68,8 @@ fn a_run_reports_that_it_reproduced_the_committed_reports() {
     // For a part of the reports, only that part is compared.
     forget(&space);
     let run = space.run(&["make", "about", "--no-evidence", "--json"]).expect(0);
-    let reports = json!({"same": 1, "changed": [], "new": [], "gone": []});
+    let values = json!({"verdict": "", "intervals": 0, "significant": []});
+    let reports = json!({"same": 1, "changed": [], "new": [], "gone": [], "values": values});
     let steps = json!({"same": 1, "differing": [], "first": []});
     assert_eq!(json(&run.out)["reproduction"], json!({"reports": reports, "steps": steps}));
     // Reports that are built from the evidence are compared too.
@@ -81,17 +82,18 @@ fn a_run_reports_that_it_reproduced_the_committed_reports() {
 fn the_first_step_that_differs_is_named_with_its_differences() {
     let space = committed();
     let run = make_with(&space, "wide", &[]).expect(0);
-    let text = "\n2 of 3 reports not as committed:\n  reports/mini/tables/parts/0 (changed)\n  \
+    let text = "\n2 of 3 reports not as committed: reports/mini/tables/parts/0 (changed), \
         reports/mini/tables/text (changed)\n\
-        2 steps gave other results than the committed ones, `train` first\n\
-        hint: `repro diff --first` shows how\n";
+        no reported value differs\n\
+        2 steps gave other results than the committed ones, `train` first: see `repro diff --first`\n";
     assert!(run.err.ends_with(text), "{}", run.err);
     let steps = json!({"same": 2, "differing": ["train", "table"], "first": ["train"]});
     forget(&space);
     let run = make_with(&space, "wide", &["--json"]).expect(0);
     // The reports are those of the last run and still differ from the committed ones.
     assert_eq!(json(&run.out)["published"], 0);
-    let reports = json!({"same": 1, "changed": TABLES, "new": [], "gone": []});
+    let values = json!({"verdict": "no reported value differs", "intervals": 0, "significant": []});
+    let reports = json!({"same": 1, "changed": TABLES, "new": [], "gone": [], "values": values});
     assert_eq!(json(&run.out)["reproduction"], json!({"reports": reports, "steps": steps}));
 
     let text = space.run(&["diff", "--first"]).expect(0).out;
@@ -131,15 +133,15 @@ fn another_key_is_explained_as_in_why() {
     // The training gives the same with other data, so the difference does not reach the reports.
     space.steps(&STEPS.replace("seed: 1", "seed: 2"));
     let text = "\n3 reports, the same bytes as committed\n\
-        step `data` gave another result than the committed one\n\
-        hint: `repro diff --first` shows how; where the change is meant, `repro evidence` renews the evidence\n";
+        step `data` gave another result than the committed one: see `repro diff --first`; \
+        if this is intended, `repro evidence` renews the evidence\n";
     let run = space.run(&["make", "--no-evidence"]).expect(0);
     assert!(run.err.ends_with(text), "{}", run.err);
 
     space.steps(&STEPS.replace("seed: 1", "seed: 2").replace("\"A\"", "\"B\""));
     let run = space.run(&["make", "--no-evidence"]).expect(0);
     assert!(
-        run.err.contains("\n1 of 3 reports not as committed:\n  reports/mini/about/text (changed)\n"),
+        run.err.contains("\n1 of 3 reports not as committed: reports/mini/about/text (changed)\n"),
         "{}",
         run.err
     );
@@ -179,7 +181,7 @@ fn without_committed_reports_nothing_is_printed() {
     // Reports without evidence.
     commit(&space);
     let run = make_with(&space, "wide", &["--force", "train"]).expect(0);
-    assert!(run.err.contains("step `table` gave another result than the committed one\n"), "{}", run.err);
+    assert!(run.err.contains("step `table` gave another result than the committed one: see"), "{}", run.err);
     let text = space.run(&["diff", "--first"]).expect(0);
     assert!(text.out.starts_with("table: other reports than committed\n"), "{}", text.out);
     assert!(
@@ -203,7 +205,7 @@ fn without_git_the_steps_are_compared_with_the_evidence() {
     let run = make_with(&space, "wide", &[]).expect(0);
     assert!(
         run.err.ends_with(
-            "step `train` gave another result than the committed one\nhint: `repro diff --first` shows how\n"
+            "\nstep `train` gave another result than the committed one: see `repro diff --first`\n"
         ),
         "{}",
         run.err
@@ -236,7 +238,7 @@ fn new_and_missing_reports_differ_from_the_committed_ones() {
             .replace("publish: \"about\"", "publish: \"news\""),
     );
     let run = space.make().expect(0);
-    let text = "\n2 of 4 reports not as committed:\n  reports/mini/news/text (not committed)\n  \
+    let text = "\n2 of 4 reports not as committed: reports/mini/news/text (not committed), \
         reports/mini/about/text (committed, and no longer built)\n";
     assert!(run.err.ends_with(text), "{}", run.err);
     let found = diff(&space);
@@ -244,7 +246,7 @@ fn new_and_missing_reports_differ_from_the_committed_ones() {
     // A report of another target is not missing.
     fs::remove_file(space.path(TABLES[1])).unwrap();
     let run = space.run(&["make", "news", "--force", "news"]).expect(0);
-    assert!(run.err.contains("1 of 1 report not as committed:\n  reports/mini/news/text"), "{}", run.err);
+    assert!(run.err.contains("1 of 1 report not as committed: reports/mini/news/text"), "{}", run.err);
 }
 
 #[test]

@@ -161,15 +161,130 @@ fn removed_evidence_invalidates_the_dependency_snapshot() {
     assert!(run.err.contains("`train`: it waits for `data`: no earlier run of it is known"), "{}", run.err);
 }
 
+/// The lines of a text.
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().collect()
+}
+
 #[test]
-fn commands_that_read_the_cache_use_it_too() {
+fn what_the_evidence_knows_is_shown_as_such() {
     let clone = clone(&built());
-    let status = clone.run(&["status", "train", "score"]).expect(0).out;
-    assert_eq!(status.matches("fresh").count(), 4, "{status}");
-    assert!(clone.run(&["why", "train"]).expect(0).out.contains("is fresh"));
+    let status = clone.run(&["status", "-v"]).expect(0).out;
+    assert_eq!(
+        lines(&status),
+        [
+            "fresh    data   from evidence",
+            "fresh    train  from evidence",
+            "fresh    score  from evidence",
+            "stale    table  not built in this cache; the evidence knows what it reads",
+            "stale    curve  not built in this cache; the evidence knows what it reads",
+            "fresh    sheet  from evidence",
+            "waiting  page   for table, curve",
+            "7 steps: 4 fresh (4 from evidence), 2 stale, 1 waiting",
+        ]
+    );
+    let why = clone.run(&["why", "train"]).expect(0).out;
+    let why = lines(&why);
+    assert!(why[0].starts_with("train is fresh: the evidence records a result of key "), "{why:?}");
+    assert!(why[1].starts_with("  ran just now, took ") && why[1].contains(", on "), "{why:?}");
+    assert_eq!(why[2..], ["  the evidence holds its record, not its bytes"]);
+    let why = clone.run(&["why", "data"]).expect(0).out;
+    assert!(why.contains("  the evidence holds file1 of it, not file0\n"), "{why}");
+    let why = clone.run(&["why", "score"]).expect(0).out;
+    assert!(why.ends_with("  the evidence holds all of it\n"), "{why}");
+
     let shown: serde_json::Value =
         serde_json::from_str(&clone.run(&["show", "score", "--json"]).expect(0).out).unwrap();
     assert_eq!(shown["result"]["bytes_there"], true);
+    assert_eq!(shown["from_evidence"], true);
     assert!(shown["result"]["folder"].as_str().unwrap().ends_with("reports/evidence/mini/trees/score"));
+    let shown = clone.run(&["show", "data"]).expect(0).out;
+    for line in [
+        "state    fresh, from evidence\n",
+        "600.0 KiB  file1\n",
+        " not here  file0\n",
+        "files    2 files, 1.2 MiB\n",
+    ] {
+        assert!(shown.contains(line), "{line} is missing in {shown}");
+    }
+    assert!(shown.contains("reports/evidence/mini/trees/data\n") && !shown.contains("cache"), "{shown}");
     assert!(!clone.path("cache").exists(), "nothing was written");
+
+    // As soon as it is built here, it is as any other result.
+    clone.run(&["make", "train", "--no-evidence"]).expect(0);
+    let status = clone.run(&["status", "-v", "score"]).expect(0).out;
+    assert_eq!(lines(&status)[..3], ["fresh    data", "fresh    train", "fresh    score  from evidence"]);
+}
+
+#[test]
+fn a_dry_run_names_what_the_evidence_does_not_hold() {
+    let clone = clone(&built());
+    clone.steps(&format!(
+        "{STEPS}(name: \"more\", stage: \"join\", inputs: {{\"in\": [\"train\", \"data/file0\"]}}),"
+    ));
+    let run = clone.run(&["make", "more", "--dry-run"]).expect(0);
+    let expected = [
+        "stale    data   the evidence knows its result but does not hold what `train` needs of it",
+        "stale    train  the evidence knows its result but does not hold what `more` needs of it",
+        "stale    more   no earlier run of it is known",
+        "3 steps: 0 fresh, 3 stale",
+    ];
+    assert_eq!(lines(&run.out)[..4], expected);
+    assert!(
+        run.out.contains("by earlier runs about ") && run.out.contains("is known: more\n"),
+        "{}",
+        run.out
+    );
+}
+
+#[test]
+fn values_that_the_evidence_holds_are_shown() {
+    let steps = r#"
+        (name: "train", stage: "join", params: (text: "four")),
+        (name: "curve", stage: "join", inputs: {"in": ["train/text"]}, publish: "."),
+        (name: "other", stage: "join"),
+        (name: "sheet", stage: "join", inputs: {"in": ["other/text"]}, publish: "sheet"),
+    "#;
+    let origin = TestSpace::new(steps);
+    origin.make().expect(0);
+    origin.run(&["evidence"]).expect(0);
+    let clone = clone(&origin);
+    let log = clone.run(&["log", "train"]).expect(0);
+    assert_eq!(lines(&log.out), ["update  length", "     1  4.0000"]);
+    let where_it_is = "`train` is from the evidence: it ran just now, took ";
+    assert!(
+        log.err.starts_with(where_it_is) && log.err.contains("and its log stayed there\n"),
+        "{}",
+        log.err
+    );
+    let log: serde_json::Value =
+        serde_json::from_str(&clone.run(&["log", "train", "--json"]).expect(0).out).unwrap();
+    let values = serde_json::json!({"length": [{"at": 1, "value": 4.0}]});
+    assert_eq!(
+        (&log["from_evidence"], &log["log"], &log["values"]),
+        (&true.into(), &serde_json::Value::Null, &values)
+    );
+    let watched = clone.run(&["watch", "train"]).expect(0).out;
+    assert!(watched.starts_with("length: 4.0000 at 1\n"), "{watched}");
+
+    // Bytes that were changed do not count.
+    clone.write("reports/evidence/mini/trees/other/text", "forged");
+    let watched = clone.run(&["watch", "other"]).expect(2).err;
+    assert!(
+        watched.starts_with("error: no value of step `other` is here: it ran just now, took "),
+        "{watched}"
+    );
+    assert!(
+        watched.contains("hint: its result is from the evidence, which keeps no values of it"),
+        "{watched}"
+    );
+    let log = clone.run(&["log", "other"]).expect(0);
+    assert!(log.out.is_empty() && log.err.contains("its log stayed there"), "{}", log.err);
+    // A tool that needs all of it says what is missing.
+    let read = clone.run(&["read", "other"]).expect(1).err;
+    assert!(
+        read.contains("the result of step `other` is from the evidence, which does not hold all of it"),
+        "{read}"
+    );
+    assert!(read.contains("run `repro make other --no-evidence`"), "{read}");
 }

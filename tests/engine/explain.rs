@@ -127,7 +127,7 @@ fn list_and_graph_show_the_pipeline() {
     let stages = space.run(&["list", "--stages"]).expect(0).out;
     assert!(stages.contains("head         keeps the beginning of a text\n"), "{stages}");
     let graph = space.run(&["graph"]).expect(0).out;
-    assert!(graph.contains("middle (join)\n  in <- words/text\n"), "{graph}");
+    assert!(graph.contains("middle (join) fresh\n  in <- words/text\n"), "{graph}");
     assert!(space.run(&["graph", "--format", "dot"]).expect(0).out.contains("s0 -> s1;"));
     assert!(space.run(&["graph", "--format", "mermaid"]).expect(0).out.contains("s1 --> s2\n"));
 }

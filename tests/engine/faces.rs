@@ -134,7 +134,50 @@ fn the_graph_of_a_target_is_reproducible() {
     let part = space.run(&["graph", "middle", "--format", "svg"]).expect(0).out;
     assert_eq!(part.matches("<rect x=").count(), 2);
     assert!(!space.run(&["graph", "middle"]).expect(0).out.contains("end (join)"));
+    assert!(svg.contains(">fresh</text>") && !svg.contains(">stale</text>"), "{svg}");
     assert!(space.run(&["graph", "midle"]).expect(2).err.contains("did you mean `middle`?"));
+}
+
+#[test]
+fn the_graph_has_states_and_folds_the_steps_of_one_entry() {
+    let space = TestSpace::new(
+        r#"(for: {"data": ["a", "b"], "run": "1..3"}, name: "{data}-{run}-text", stage: "join", params: (text: "{data}{run}")),
+        (name: "end", stage: "join", inputs: {"in": ["{a,b}-{1..3}-text/text"]}),
+        (for: {"at": ["x", "y"]}, name: "{at}-loop", stage: "join", params: (text: "{at}"), inputs: {"in": ["end/text"]}),"#,
+    );
+    space.run(&["make", "a-1-text"]).expect(0);
+    let text = space.run(&["graph", "--fold"]).expect(0).out;
+    assert!(text.starts_with("{a,b}-{1,2,3}-text (join × 6) 1 fresh, 5 stale\n  a-1-text\n"), "{text}");
+    assert!(
+        text.contains("\nend (join) waiting\n") && text.contains("\n{x,y}-loop (join × 2) 2 waiting\n"),
+        "{text}"
+    );
+    let dot = space.run(&["graph", "--fold", "--format", "dot"]).expect(0).out;
+    assert_eq!((dot.matches("fillcolor=").count(), dot.matches(" -> ").count()), (3, 2), "{dot}");
+    let mermaid = space.run(&["graph", "--fold", "--format", "mermaid"]).expect(0).out;
+    assert!(mermaid.contains("  s0 --> s1\n") && mermaid.contains("  class s0 state"), "{mermaid}");
+    let folded = json(&space.run(&["graph", "--fold", "--json"]).expect(0).out);
+    assert_eq!(folded[0]["states"], serde_json::json!({"fresh": 1, "stale": 5}));
+    let all = json(&space.run(&["graph", "--json"]).expect(0).out);
+    assert_eq!((all.as_array().unwrap().len(), &all[0]["state"]), (9, &"fresh".into()));
+    let svg = space.run(&["graph", "--fold", "--format", "svg"]).expect(0).out;
+    assert_eq!(svg.matches("<rect x=").count(), 3, "{svg}");
+}
+
+#[test]
+fn families_that_read_each_other_stay_apart() {
+    // a-1 <- b-1 <- a-2 <- b-2: as two boxes they would be a circle.
+    let space = TestSpace::new(
+        r#"(for: {"n": "1..2"}, name: "a-{n}", stage: "join", inputs: {"in": ["a-{n}-from/text"]}),
+        (for: {"n": "1..2"}, name: "b-{n}", stage: "join", inputs: {"in": ["a-{n}/text"]}),
+        (name: "a-1-from", stage: "join", params: (text: "x")),
+        (name: "a-2-from", from: "b-1"),"#,
+    );
+    let text = space.run(&["graph", "--fold"]).expect(0).out;
+    assert!(
+        text.contains("\na-2 (join) ") && text.contains("\nb-2 (join) ") && !text.contains('×'),
+        "{text}"
+    );
 }
 
 #[test]
@@ -142,19 +185,43 @@ fn diff_compares_params_and_reported_numbers_between_revisions() {
     let space = built();
     let run = space.run(&["diff"]).expect(2);
     assert!(run.err.contains("is not in a git repository") && run.err.contains("hint: "), "{}", run.err);
+    space.git(&["init", "-q"]);
+    let run = space.run(&["diff"]).expect(2);
+    assert!(run.err.contains("has no commit") && run.err.contains("git commit"), "{}", run.err);
     let table = |auc: f64| format!("{{\"rows\": [{{\"mode\": \"fc\", \"auc\": {auc}}}]}}");
     space.write("reports/mini/table.json", &table(0.5));
-    space.git(&["init", "-q"]);
     space.git(&["add", "pipeline.ron", "reports"]);
     space.git(&["commit", "-qm", "one"]);
-    assert_eq!(space.run(&["diff"]).expect(0).out, "no params and no reported values differ\n");
+    let head = |name: &str| {
+        let commit = space.git(&["rev-parse", "--short=7", name]);
+        format!("{name} ({})", commit.trim())
+    };
+    assert_eq!(
+        space.run(&["diff"]).expect(0).out,
+        format!(
+            "no reported value differs\n{} -> the files in reports/mini: no params and no reported values differ\n",
+            head("HEAD")
+        )
+    );
     space.steps(&STEPS.replace("\"one\"", "\"two\"").replace("\"middle\", \"words\"", "\"middle\""));
     space.write("reports/mini/table.json", &table(0.75));
-    let text = "end\n  input gone: in <- words\nwords\n  param text: \"one\" -> \"two\"\n\
-        table.json\n  rows[mode=fc].auc: 0.5 -> 0.75 (+0.2500)\n";
-    assert_eq!(space.run(&["diff"]).expect(0).out, text);
+    let text = |old: &str, new: &str| {
+        format!(
+            "1 value differs; it has no interval\n{old} -> {new}: 2 steps and 1 value differ\n\
+             end\n  input gone: in <- words\nwords\n  param text: \"one\" -> \"two\"\n\
+             table.json\n  rows[mode=fc].auc: 0.5 -> 0.75 (+0.25)\n"
+        )
+    };
+    assert_eq!(space.run(&["diff"]).expect(0).out, text(&head("HEAD"), "the files in reports/mini"));
     space.git(&["commit", "-qam", "two"]);
-    assert_eq!(space.run(&["diff", "HEAD~1", "HEAD"]).expect(0).out, text);
+    assert_eq!(space.run(&["diff", "HEAD~1", "HEAD"]).expect(0).out, text(&head("HEAD~1"), &head("HEAD")));
+    let markdown = space.run(&["diff", "HEAD~1", "--md"]).expect(0).out;
+    assert!(markdown.starts_with("**1 value differs; it has no interval**\n\n"), "{markdown}");
+    assert!(
+        markdown.contains("\n| words | param text: \"one\" -&gt; \"two\" |\n")
+            && markdown.contains("\n| rows\\[mode=fc\\].auc | 0.5 | 0.75 | +0.25 |  |  |\n"),
+        "{markdown}"
+    );
     let diff = json(&space.run(&["diff", "HEAD~1", "--json"]).expect(0).out);
     assert_eq!((&diff["values"][0]["by"], &diff["steps"][1]["step"]), (&0.25.into(), &"words".into()));
     let run = space.run(&["diff", "mian"]).expect(2);
@@ -193,19 +260,24 @@ fn diff_compares_two_profiles_without_git_and_marks_significant_differences() {
     space.write("reports/small/tables/t.json", &table(0.5));
     space.write("reports/large/tables/t.json", &table(0.75));
     let text = space.run(&["diff", "small", "large"]).expect(0).out;
-    assert!(text.starts_with("a\n  param text: \"s\" -> \"l\"\ntables/t.json\n"), "{text}");
-    assert!(
-        text.contains(
-            "rows[mode=FC].auc: 0.5 -> 0.75 (+0.2500, 95% interval +0.2076 to +0.2924: significant"
-        ),
-        "{text}"
+    assert_eq!(
+        text,
+        "1 interval compared, significantly different\n\
+         the files in reports/small -> the files in reports/large: 1 step and 3 values differ; \
+         2 derived values not shown (`--all` shows them)\n\
+         a\n  param text: \"s\" -> \"l\"\ntables/t.json\n  \
+         rows[mode=FC].auc: 0.5 -> 0.75 (+0.25, 95% interval +0.2076 to +0.2924: significant)\n"
     );
+    let all = space.run(&["diff", "small", "large", "--all"]).expect(0).out;
+    assert!(all.contains("\n  rows[mode=FC].auc_interval.high: 0.53 -> 0.78 (+0.25)\n"), "{all}");
     // The current results are those of the default profile.
     assert_eq!(
         space.run(&["diff", "large", "--profile", "small"]).expect(0).out.matches("-> 0.5 (-0.25").count(),
         1
     );
-    assert_eq!(space.run(&["diff", "small"]).expect(0).out, "no params and no reported values differ\n");
+    let text = space.run(&["diff", "small"]).expect(0).out;
+    assert!(text.starts_with("1 interval compared, not significantly different\n"), "{text}");
+    assert!(text.ends_with(": no params and no reported values differ\n"), "{text}");
 }
 
 #[test]
@@ -219,11 +291,14 @@ fn diff_reads_tracked_files_from_the_revision_and_ignored_ones_from_the_disk() {
     space.git(&["add", "."]);
     space.git(&["commit", "-qm", "one"]);
     std::fs::remove_file(space.path("kept")).unwrap();
-    assert_eq!(space.run(&["diff"]).expect(0).out, "a\n  input gone: in <- ./kept\n");
+    let run = space.run(&["diff"]).expect(0);
+    assert!(run.out.ends_with(": 1 step differs\na\n  input gone: in <- ./kept\n"), "{}", run.out);
+    assert!(run.err.contains("note: no JSON report to compare in HEAD ("), "{}", run.err);
     space.git(&["commit", "-qam", "two"]);
     let text = space.run(&["diff", "HEAD~1", "HEAD"]).expect(0).out;
-    assert_eq!(text, "a\n  input gone: in <- ./kept\n");
-    assert_eq!(space.run(&["diff"]).expect(0).out, "no params and no reported values differ\n");
+    assert!(text.ends_with(": 1 step differs\na\n  input gone: in <- ./kept\n"), "{text}");
+    let text = space.run(&["diff"]).expect(0).out;
+    assert!(text.ends_with(": no params and no reported values differ\n"), "{text}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Failures: what the user reads, and what stays unchanged.
 
+use super::process::signal;
 use super::support::TestSpace;
 
 const STEPS: &str = r#"
@@ -19,7 +20,7 @@ fn a_failure_names_its_log_and_leaves_reports_and_results_alone() {
     assert!(run.err.contains("error: step `bad` failed: as requested"), "{}", run.err);
     assert_eq!(space.read("reports/mini/text"), "1", "an old report of a whole run stays");
     let log = run.err.lines().find_map(|line| line.strip_prefix("hint: its log is ")).unwrap();
-    assert!(std::fs::read_to_string(log).unwrap().contains("error: as requested"));
+    assert!(space.read(log).contains("error: as requested"));
     assert!(space.cached("work").is_empty());
 }
 
@@ -188,4 +189,54 @@ fn a_folder_whose_name_is_not_unicode_is_an_error() {
     assert_eq!(run.status.code(), Some(2));
     let text = String::from_utf8(run.stderr).unwrap();
     assert!(text.contains("the name of this folder is not UTF-8\nhint: "), "{text}");
+}
+
+#[test]
+fn a_failure_is_shown_until_the_step_succeeds() {
+    let steps = |command: &str| format!("(name: \"a\", stage: \"command\", params: ({command})),");
+    let fails = steps("shell: \"echo broken >&2; test -e /proc/self/cwd/nothing\"");
+    let space = TestSpace::new(&fails);
+    space.make().expect(1);
+    let status = |space: &TestSpace| space.run(&["status"]).expect(0).out;
+    let text = status(&space);
+    assert!(
+        text.starts_with("stale    a  failed just now: exit code 1, log cache/logs/")
+            && text.contains(".log\n"),
+        "{text}"
+    );
+    let why = space.run(&["why", "a"]).expect(0).out;
+    assert!(why.contains("\n  it failed just now: exit code 1, log cache/logs/"), "{why}");
+    let json: serde_json::Value =
+        serde_json::from_str(&space.run(&["status", "--json"]).expect(0).out).unwrap();
+    assert_eq!(json[0]["failed"]["problem"], "it ended with exit code 1:\n  broken");
+    // With other params it is another key, which has not failed.
+    space.steps(&steps("shell: \"true\""));
+    assert!(!status(&space).contains("failed"), "{}", status(&space));
+    space.make().expect(0);
+    space.steps(&fails);
+    assert!(status(&space).contains("failed just now"), "{}", status(&space));
+}
+
+#[test]
+fn a_success_of_the_same_key_clears_a_failure() {
+    let space = TestSpace::new(r#"(name: "a", stage: "trouble", params: (how: "resume")),"#);
+    let run = space.make().expect(1);
+    assert!(run.err.contains("first attempt"), "{}", run.err);
+    let status = space.run(&["status"]).expect(0).out;
+    assert!(status.starts_with("stale    a  failed just now: first attempt, log cache/logs/"), "{status}");
+    space.make().expect(0);
+    assert!(space.run(&["status", "-v"]).expect(0).out.starts_with("fresh    a\n"));
+    let key = space.record("a").key_text.key();
+    let store = repro::store::ContentStore::open(&space.path("cache")).unwrap();
+    assert_eq!(store.failure("mini", "a", &key), None);
+    // What was interrupted has not failed.
+    space.steps(r#"(name: "a", stage: "trouble", params: (how: "stubborn")),"#);
+    let mut child = space.spawn(&["make"]);
+    while space.cached("work").is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    signal(&child, rustix::process::Signal::INT);
+    child.wait().unwrap();
+    let status = space.run(&["status"]).expect(0).out;
+    assert!(!status.contains("failed"), "{status}");
 }

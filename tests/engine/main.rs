@@ -10,6 +10,7 @@ mod explain;
 mod faces;
 mod failure;
 mod faults;
+mod first_steps;
 mod gc;
 mod inputs;
 mod interrupt;

@@ -55,6 +55,8 @@ fn a_rehearsal_runs_the_same_steps_on_its_own_sources_in_its_own_cache() {
     assert_eq!((&work["real"]["units"], &work["real"]["teraflop"]), (&1000.into(), &500.0.into()));
     assert_eq!(said["real"][0]["target"], "all");
     assert_eq!(said["real"][0]["here"]["steps"], 3);
+    // No step ran on a GPU: nothing is known of this machine's.
+    assert_eq!(said["real"][0]["seconds_with_measured_gpu"], Value::Null);
 }
 
 #[test]

@@ -166,3 +166,41 @@ fn a_port_in_use_is_an_error() {
     let refused = space.run(&["serve", "--port", &served.port.to_string()]).expect(2);
     assert!(refused.err.contains("cannot be served") && refused.err.contains("--port 0"), "{}", refused.err);
 }
+
+#[test]
+fn a_pipeline_without_a_report_has_a_plain_page_of_what_is_published() {
+    let space = TestSpace::new(
+        r#"(name: "numbers", stage: "command", publish: "numbers",
+            params: (shell: "printf 'model,f1\\n<b>x</b>,0.5\\n' > {out}/scores.csv; echo '{\"val\": {\"f1\": 0.5}}' > {out}/metrics.json; printf 'w' > {out}/weights.bin")),
+        (name: "later", stage: "command", params: (run: ["false"]), publish: "later"),"#,
+    );
+    space.run(&["make", "numbers"]).expect(0);
+    let run = space.run(&["page", "--out", "page.html"]).expect(0);
+    assert_eq!(run.out, "page.html\n");
+    let page = space.read("page.html");
+    for shown in [
+        "<td>&lt;b&gt;x&lt;/b&gt;</td><td class=\"number\">0.5</td>",
+        "<td>val.f1</td><td class=\"number\">0.5</td>",
+        "<a href=\"reports/mini/numbers/weights.bin\">weights.bin</a>",
+        "From <a href=\"#step-numbers\">numbers</a>",
+        "Not up to date: <code>later</code>",
+        "repro make later",
+        "<tr id=\"step-numbers\">",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    assert!(!page.contains("<script"), "{page}");
+    let served = Served::of(&space);
+    let page = served.get("/");
+    assert!(page.contains("<a href=\"/numbers/weights.bin\">") && page.contains("/live.js"), "{page}");
+    assert!(served.get("/numbers/weights.bin").ends_with("\r\n\r\nw"));
+}
+
+#[test]
+fn a_plain_page_of_nothing_says_so() {
+    let space = TestSpace::new(r#"(name: "a", stage: "command", params: (run: ["true"])),"#);
+    let page = space.run(&["page"]).expect(0).out;
+    assert!(page.contains("No step of this pipeline has <code>publish</code>"), "{page}");
+    let run = space.run(&["page", "--out", "no/such/folder"]).expect(2);
+    assert!(run.err.contains("no/such/folder: cannot be written: "), "{}", run.err);
+}

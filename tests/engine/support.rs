@@ -77,11 +77,12 @@ impl TestSpace {
     }
 
     #[track_caller]
-    pub fn git(&self, args: &[&str]) {
+    pub fn git(&self, args: &[&str]) -> String {
         let mut git = Command::new("git");
         git.args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main"]).args(args);
         let done = git.current_dir(self.folder.path()).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
     pub fn make(&self) -> Run {

@@ -74,3 +74,58 @@ fn long_names_are_errors_and_long_lines_are_cut() {
     space.steps(&format!("(name: \"y\", stage: \"join\", inputs: {{\"in\": [\"{misspelt}\"]}}),"));
     space.make().expect(2);
 }
+
+/// A run on a terminal of 60 columns.
+fn on_terminal(space: &TestSpace, args: &[&str], no_color: bool) -> String {
+    let program = space.command(args);
+    let words: Vec<String> = std::iter::once(program.get_program())
+        .chain(program.get_args())
+        .map(|word| repro::command::quoted(word.to_str().unwrap()))
+        .collect();
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &format!("stty cols 60; {}", words.join(" ")), "/dev/null"]);
+    script
+        .current_dir(space.path(""))
+        .env_remove("REPRO_PROFILE")
+        .env("TERM", "xterm-256color")
+        .env_remove("NO_COLOR");
+    if no_color {
+        script.env("NO_COLOR", "1");
+    }
+    String::from_utf8(script.stdin(std::process::Stdio::null()).output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn states_have_colours_on_a_terminal_alone_and_lines_break_at_words() {
+    let space = TestSpace::new(
+        r#"(name: "done", stage: "join", params: (text: "1")),
+           (name: "bad", stage: "command", params: (shell: "echo the reason >&2; exit 3")),
+           (name: "below", stage: "join", inputs: {"in": ["bad"]}, params: (text: "a text of several words that is much longer than a line")),"#,
+    );
+    let made = on_terminal(&space, &["make", "-k"], false);
+    assert!(made.contains("done \u{1b}[32mdone\u{1b}[0m in"), "{made:?}");
+    assert!(made.contains("bad \u{1b}[31m\u{1b}[1mfailed\u{1b}[0m: it ended with exit code 3"), "{made:?}");
+    assert!(made.contains("\u{1b}[31m\u{1b}[1merror:\u{1b}[0m step `bad` failed"), "{made:?}");
+    let status = on_terminal(&space, &["status"], false);
+    assert!(status.contains("\u{1b}[33mstale\u{1b}[0m    bad"), "{status:?}");
+    assert!(
+        status.contains("3 steps: 1 fresh, 1 stale, 1 waiting") && !status.contains("fresh\u{1b}"),
+        "{status:?}"
+    );
+    assert!(on_terminal(&space, &["status", "-v"], false).contains("\u{1b}[32mfresh\u{1b}[0m    done"));
+    // The last step has run before, with another text.
+    space.steps(r#"(name: "below", stage: "join", params: (text: "a text of several words that is much longer than a line")),"#);
+    space.make().expect(0);
+    space.steps(r#"(name: "below", stage: "join", params: (text: "another")),"#);
+    let status = on_terminal(&space, &["status"], true);
+    assert_eq!(
+        status.lines().take(2).map(str::trim_end).collect::<Vec<_>>(),
+        [
+            "stale    below  param text: \"a text of several words that",
+            "                is much longer than a line\" -> \"another\""
+        ],
+        "{status:?}"
+    );
+    harmless(&status.replace('\r', ""));
+    assert!(!space.run(&["status"]).out.contains('\u{1b}'), "not a terminal");
+}

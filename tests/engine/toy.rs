@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{
-    Answer, HostCheck, HostError, Job, Port, Registry, Stage, StageError, Tool, ToolContext, Unit,
+    Answer, HostCheck, HostError, Job, Port, Registry, ReportPage, Results, Scalars, Stage, StageError, Tool,
+    ToolContext, Unit,
 };
 
 /// The stage of docs/adding-a-stage.md.
@@ -24,7 +25,7 @@ pub fn registry() -> Registry {
         None => registry.with(Join::<1>),
     }
     .with_tool(Read)
-    .with_tool(Page)
+    .with_page(PAGE)
     .with_host_check(HostCheck {
         name: "toy kernels",
         find: || kernels().map(|chosen| format!("{chosen} (of plain, wide)")),
@@ -73,6 +74,11 @@ impl<const RAISED: u32> Stage for Join<RAISED> {
     const ABOUT: &'static str = "joins texts";
     const VERSION: u32 = RAISED;
     const INPUTS: &'static [Port] = &[ANY];
+    const HISTORY: Option<&'static str> = Some("text");
+
+    fn read_scalars(&self, text: &Path) -> Result<Vec<Scalars>, StageError> {
+        Ok(vec![Scalars::new("length", [(1, read(text)?.len() as f64)].into_iter())])
+    }
 
     fn run(&self, params: &JoinParams, job: &Job) -> Result<(), StageError> {
         log_run(&params.text)?;
@@ -279,29 +285,21 @@ impl Tool for Read {
     }
 }
 
-/// A tool whose page shows the state of each step.
-struct Page;
+/// The page of a pipeline with a step of the stage `join`: the state of each step.
+const PAGE: ReportPage = ReportPage { stage: "join", render: page };
 
-/// Writes a page about the steps
-#[derive(clap::Args)]
-struct PageArgs {}
-
-impl Tool for Page {
-    type Args = PageArgs;
-    const NAME: &'static str = "page";
-    fn run(&self, _: &PageArgs, context: &ToolContext) -> Result<Answer, StageError> {
-        let steps = context.results.steps();
-        let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
-        let mut text = format!("<html><body>\n{}", context.results.drawing(&names));
-        for step in &steps {
-            let inputs: Vec<String> = step
-                .inputs
-                .iter()
-                .map(|i| format!("{}={}", i.source, i.digest.as_deref().unwrap_or("?")))
-                .collect();
-            let tree = step.tree.as_deref().unwrap_or("none");
-            text += &format!("<p>{} {} {tree} [{}]</p>\n", step.name, step.state, inputs.join(" "));
-        }
-        Ok(Answer { text: text + "</body></html>\n", ..Answer::default() })
+fn page(results: &dyn Results) -> Result<String, StageError> {
+    let steps = results.steps();
+    let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
+    let mut text = format!("<html><body>\n{}", results.drawing(&names));
+    for step in &steps {
+        let inputs: Vec<String> = step
+            .inputs
+            .iter()
+            .map(|i| format!("{}={}", i.source, i.digest.as_deref().unwrap_or("?")))
+            .collect();
+        let tree = step.tree.as_deref().unwrap_or("none");
+        text += &format!("<p>{} {} {tree} [{}]</p>\n", step.name, step.state, inputs.join(" "));
     }
+    Ok(text + "</body></html>\n")
 }

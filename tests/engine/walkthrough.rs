@@ -45,7 +45,7 @@ fn the_example_of_commands_alone_runs_and_has_its_slopes() {
     let space = TestSpace::new("");
     space.write("examples/command.ron", &text("examples/command.ron"));
     space.run(&["-f", "examples/command.ron", "make"]).expect(0);
-    let table = space.read("examples/reports/paper/table/table.md");
+    let table = space.read("examples/reports/default/table/table.md");
     let slopes: Vec<f64> =
         table.lines().skip(2).map(|line| line.split('|').nth(2).unwrap().trim().parse().unwrap()).collect();
     assert_eq!(slopes.len(), 3, "{table}");

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
+use super::process::finished;
 use super::project::Project;
 
 #[test]
@@ -117,5 +119,39 @@ fn the_rehearsal_has_the_steps_of_the_paper_profile_and_its_models_and_settings(
     for (name, (stage, params)) in &rehearsal {
         let asks = stage == "fetch" && params.contains("http") && !left_out.contains(&format!("\"{name}\""));
         assert!(!asks, "{name} would be downloaded: {params}");
+    }
+}
+
+#[test]
+fn init_writes_files_that_the_other_tests_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (template, pipeline, profiles) in [
+        ("commands", "examples/command.ron", &["default"][..]),
+        ("memes", "examples/own-data.ron", &["made", "own", "own-features"]),
+        ("paper", "pipeline.ron", &["mini", "paper", "rehearsal"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let repro = |args: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_repro"));
+            finished(
+                command.args(args).current_dir(folder.path()).env_remove("REPRO_PROFILE").output().unwrap(),
+            )
+        };
+        let written = repro(&["init", template, "--json"]).expect(0).out;
+        let written: Value = serde_json::from_str(&written).unwrap();
+        for file in written["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()) {
+            let source = match file {
+                "pipeline.ron" => root.join(pipeline),
+                "README.md" => root.join(format!("src/cli/init/{template}.md")),
+                file => root.join(file),
+            };
+            assert_eq!(fs::read(folder.path().join(file)).unwrap(), fs::read(source).unwrap(), "{file}");
+        }
+        for profile in profiles {
+            repro(&["list", "--profile", profile]).expect(0);
+        }
+        // Every file of the project that a step needs is there, but for those that a person places.
+        let planned = repro(&["make", "--dry-run"]).expect(0);
+        assert!(planned.out.contains("no earlier run of it is known"), "{template}: {}", planned.err);
     }
 }

@@ -4,6 +4,7 @@
 #![cfg(feature = "paper")]
 
 mod cli_text;
+mod clone;
 mod examples;
 mod interrupt;
 mod outside;

@@ -38,6 +38,17 @@ impl Project {
         project
     }
 
+    /// A fresh clone as it is committed, with its reports and its evidence.
+    pub fn fresh_clone() -> Self {
+        let project = Self { folder: tempfile::tempdir().unwrap() };
+        let origin = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for folder in ["paper", "profiles", "reports"] {
+            copy(&origin.join(folder), &project.path(folder));
+        }
+        project.write(&fs::read_to_string(origin.join("pipeline.ron")).unwrap());
+        project
+    }
+
     /// A copy with all that was made in it.
     pub fn copy(&self) -> Self {
         let folder = tempfile::tempdir().unwrap();

@@ -140,7 +140,7 @@ fn a_damaged_archive_fails_its_step_and_touches_nothing_else() {
     let run = project.run(&["make", "all"]).expect(1);
     tells(&run.err, &["error: step `hmd-samples` failed: ", "damaged.zip"]);
     let log = run.err.lines().find_map(|line| line.strip_prefix("hint: its log is ")).unwrap();
-    tells(&fs::read_to_string(log).unwrap(), &["damaged.zip"]);
+    tells(&fs::read_to_string(project.path(log)).unwrap(), &["damaged.zip"]);
     assert_eq!(project.trees(), made.project.trees());
     assert_eq!(project.reports(), made.project.reports());
     assert_eq!(project.cached("work"), 0);

@@ -3,8 +3,10 @@
 
 Needs Chromium and nothing else; ends with code 0 and says so where there is none. Checks at 1400 and 400 pixels, light and
 dark, on screen and in print: no console message, no request but the page itself, nothing wider than the page, every
-table whole at 1400 pixels and in print and scrolled within its frame at 400, values under the pointer, links that lead
-somewhere, steps that a click opens, the same words without scripts, a focus ring for the keyboard, a PDF that is one.
+table whole at 1400 pixels and in print, and at 400 with a shade where it is cut, Table II and the first curve within two
+screens, an anchor for every row, values under the pointer, links that lead somewhere, files within the page, steps that a
+click opens, all that is folded open in print, the same words without scripts, a focus ring for the keyboard, a PDF that is
+one. --shots FOLDER keeps pictures of the page and the PDF for a person to look at.
 """
 
 import argparse, base64, fcntl, json, os, pathlib, shutil, subprocess, sys, tempfile
@@ -69,15 +71,24 @@ class Browser:
         return found["result"].get("value")
 
 
+OPEN = "document.querySelectorAll('details').forEach(details => details.open = true)"
 WIDE = "[...document.querySelectorAll('section .wide')].filter(e => e.querySelector('table') && " \
        "e.scrollWidth > e.clientWidth).map(e => e.getAttribute('aria-labelledby'))"
+# What is cut at an edge without a shade that says so.
+BARE = "[...document.querySelectorAll('*')].filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth && " \
+       "['auto', 'scroll', 'hidden'].includes(getComputedStyle(e).overflowX) && " \
+       "!getComputedStyle(e).backgroundImage.includes('gradient')).map(e => e.tagName + '.' + e.className)"
 OVER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=pathlib.Path)
-    page = parser.parse_args().page.resolve().as_uri()
+    parser.add_argument("--shots", type=pathlib.Path, metavar="FOLDER", help="keep pictures and the PDF here")
+    args = parser.parse_args()
+    page, shots = args.page.resolve().as_uri(), args.shots
+    if shots:
+        shots.mkdir(parents=True, exist_ok=True)
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         print("no Chromium here: the page is not looked at")
@@ -99,12 +110,24 @@ def main():
                 browser.do("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
                            mobile=False)
                 browser.open(page)
+                if shots:
+                    size = browser.do("Page.getLayoutMetrics")["cssContentSize"]
+                    shot = browser.do("Page.captureScreenshot", captureBeyondViewport=True,
+                                      clip={"x": 0, "y": 0, "width": width, "height": size["height"], "scale": 1})
+                    (shots / f"{width}-{scheme}.png").write_bytes(base64.b64decode(shot["data"]))
                 ground = browser.value("getComputedStyle(document.body).backgroundColor")
                 light = sum(map(int, ground[4:-1].split(",")[:3])) > 384
                 expect(light == (scheme == "light"), f"the ground is {ground} {where}")
                 expect(browser.value(OVER) <= 0, f"the page is wider than the window {where}")
                 if width == 1400:
+                    for first in ("#table-2 table", "figure svg"):
+                        bottom = browser.value(f"document.querySelector('{first}')?.getBoundingClientRect().bottom")
+                        expect(not bottom or bottom <= 1800, f"{first} ends at {bottom} pixels {where}: two screens are 1800")
+                browser.value(OPEN)
+                expect(browser.value(OVER) <= 0, f"the page is wider than the window when all is open {where}")
+                if width == 1400:
                     expect(browser.value(WIDE) == [], f"tables are cut off {where}: {browser.value(WIDE)}")
+                expect(browser.value(BARE) == [], f"cut without a hint {where}: {browser.value(BARE)}")
                 said = [e for e in browser.events if e.get("method") in
                         ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")]
                 expect(not said, f"the console says something {where}: {said}")
@@ -117,7 +140,7 @@ def main():
         browser.open(page)
         at = browser.value(
             "(() => { const p = document.querySelector('.point'); if (!p) return null; p.scrollIntoView({block: 'center'});"
-            "const b = p.querySelector('circle').getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2] })()")
+            "const b = p.querySelector('circle, path').getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2] })()")
         expect(at, "no curve has a value to point at")
         if at:
             shown = ("(() => { const p = document.elementFromPoint(%f, %f).closest('.point'); return p && "
@@ -134,6 +157,17 @@ def main():
         unnamed = browser.value("[...document.querySelectorAll('[role=region], svg[role=img]')].filter(e => "
                                 "!e.getAttribute('aria-labelledby') && !e.getAttribute('aria-label') && !e.querySelector('title')).length")
         expect(unnamed == 0, f"{unnamed} regions or pictures have no name")
+
+        twice = browser.value("(() => { const ids = [...document.querySelectorAll('[id]')].map(e => e.id);"
+                              "return ids.filter((id, at) => ids.indexOf(id) < at) })()")
+        expect(twice == [], f"two elements have one id: {twice}")
+        bare = browser.value("[...document.querySelectorAll('table .anchor')].filter(a => "
+                             "a.closest('tr').id !== a.hash.slice(1)).length")
+        expect(bare == 0 and browser.value("document.querySelectorAll('table .anchor').length") > 0,
+               f"{bare} rows have an anchor that leads elsewhere, or none has one")
+        offered = browser.value("[...document.querySelectorAll('a[download]')].map(a => [a.download, a.href.slice(0, 5)])")
+        expect(offered and all(start == "data:" for _, start in offered), f"files are not within the page: {offered}")
+        expect(any(name.endswith(".csv") for name, _ in offered), "no table is offered as CSV")
 
         lost = browser.value("[...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.getAttribute('href'))"
                              ".filter(h => !document.getElementById(h.slice(1)))")
@@ -158,10 +192,15 @@ def main():
         # A4 less two margins of 14 mm, at 96 pixels an inch.
         browser.do("Emulation.setEmulatedMedia", media="print", features=[])
         browser.do("Emulation.setDeviceMetricsOverride", width=688, height=1000, deviceScaleFactor=1, mobile=False)
+        shut = browser.value("[...document.querySelectorAll('details > :not(summary)')].filter(e => "
+                             "!e.checkVisibility({contentVisibilityAuto: true}) || !e.offsetHeight).length")
+        expect(shut == 0, f"{shut} folded parts are not printed")
         wide = browser.value("[...document.querySelectorAll('table')].filter(t => t.offsetWidth > "
                              "document.body.clientWidth + 1).map(t => t.parentElement.getAttribute('aria-labelledby'))")
         expect(wide == [], f"tables are wider than the printed page: {wide}")
         pdf = base64.b64decode(browser.do("Page.printToPDF", preferCSSPageSize=True)["data"])
+        if shots:
+            (shots / "print.pdf").write_bytes(pdf)
         expect(pdf.startswith(b"%PDF-") and len(pdf) > 20_000, "what is printed is no PDF")
     finally:
         browser.process.kill()

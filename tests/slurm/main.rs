@@ -94,7 +94,11 @@ fn a_failed_step_fails_as_in_a_local_run() {
     let space =
         cluster.space(r#"(name: "three", stage: "command", params: (shell: "echo so it is >&2; exit 3")),"#);
     let run = cluster.make(&space, &[]).expect(1);
-    assert!(run.err.contains("step `three` failed: it ended with exit code 3:\n  so it is"), "{}", run.err);
+    assert!(
+        run.err.contains("\n[1/1] three failed: it ended with exit code 3:\n  so it is\n"),
+        "{}",
+        run.err
+    );
     assert!(run.err.contains("hint: its log is "), "{}", run.err);
     space.steps(r#"(name: "person", stage: "trouble", params: (how: "human")),"#);
     assert!(cluster.make(&space, &[]).expect(3).err.contains("place the archive in data/"));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use console::{Term, measure_text_width};
 
 use super::view::View;
-use crate::cli::harmless;
+use crate::cli::terminal_text::{Colors, wrapped};
 use crate::run::{Event, Observer};
 
 /// How often the view is drawn.
@@ -43,8 +43,12 @@ impl RemoteCache {
 
 impl Live {
     pub fn start() -> Self {
-        let screen =
-            Screen { view: View::new(Instant::now()), drawn: Vec::new(), above: Vec::new(), is_over: false };
+        let screen = Screen {
+            view: View::new(Instant::now(), Colors::stderr()),
+            drawn: Vec::new(),
+            above: Vec::new(),
+            is_over: false,
+        };
         let screen = Arc::new(RemoteCache { screen: Mutex::new(screen), ended: Condvar::new() });
         let shared = Arc::clone(&screen);
         let thread = std::thread::spawn(move || {
@@ -63,7 +67,8 @@ impl Observer for Live {
     fn on(&mut self, event: &Event) {
         let mut screen = self.screen.lock();
         let line = screen.view.on(event, Instant::now());
-        screen.above.extend(line.as_deref().map(harmless));
+        // Each line on its own: what was drawn in its place is erased up to the end.
+        screen.above.extend(line.iter().flat_map(|line| line.split('\n')).map(str::to_owned));
     }
 }
 
@@ -102,8 +107,12 @@ impl Screen {
             text.push_str(&format!("\x1b[{rows}A"));
         }
         text.push('\r');
-        for line in self.above.drain(..).chain(lines.iter().cloned()) {
-            text.push_str(&line);
+        let above = self.above.drain(..).map(|line| {
+            let indent = line.len() - line.trim_start_matches(' ').len();
+            line[..indent].to_owned() + &wrapped(&line[indent..], indent, Some(width))
+        });
+        for line in above.chain(lines.iter().cloned()) {
+            text.push_str(&line.replace('\n', "\x1b[K\n"));
             text.push_str("\x1b[K\n");
         }
         text.push_str("\x1b[J");

@@ -1,5 +1,6 @@
 //! The output of a run: a live view on a terminal, otherwise plain lines, or JSON lines for `--json`.
 
+mod lines;
 mod live;
 mod view;
 
@@ -8,8 +9,10 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::format;
+use super::terminal_text::Colors;
 use crate::escape::escaped_json;
 use crate::run::{Event, Observer};
+use lines::Place;
 
 /// How often a long step says how far it is where lines stay for good.
 const SAID_EVERY: Duration = Duration::from_secs(60);
@@ -72,7 +75,7 @@ struct Plain {
 }
 
 struct Said {
-    number: String,
+    number: (usize, usize),
     at: Instant,
     began: Instant,
 }
@@ -84,10 +87,9 @@ impl Observer for Plain {
                 print_err!("by earlier runs this takes about {}", format::duration(seconds));
             }
             Event::Started { step, number, of, .. } => {
-                let number = format!("[{number}/{of}]");
-                print_err!("{number} {step} …");
+                print_err!("[{number}/{of}] {step} …");
                 let now = Instant::now();
-                self.running.insert(step.to_owned(), Said { number, at: now, began: now });
+                self.running.insert(step.to_owned(), Said { number: (number, of), at: now, began: now });
             }
             Event::Progress { step, done, total, unit } => {
                 let Some(said) = self.running.get_mut(step) else { return };
@@ -97,22 +99,24 @@ impl Observer for Plain {
                     let left =
                         format::duration(total.saturating_sub(done) as f64 / rate.max(f64::MIN_POSITIVE));
                     let (so_far, rate) = (format::so_far(done, total, unit), format::rate(rate, unit));
-                    print_err!("{} {step} {so_far}, {rate}/s, {left} left", said.number);
+                    let (number, of) = said.number;
+                    print_err!("[{number}/{of}] {step} {so_far}, {rate}/s, {left} left");
                 }
             }
             Event::Keeping { step, files, bytes } => {
-                let number = self.running.get(step).map(|said| said.number.as_str()).unwrap_or_default();
-                print_err!("{number} {step}: {}", format::keeping(files, bytes));
+                let Some((number, of)) = self.running.get(step).map(|said| said.number) else { return };
+                print_err!("[{number}/{of}] {step}: {}", format::keeping(files, bytes));
             }
             Event::Finished { step, seconds, same, .. } => {
-                let number = self.running.remove(step).map(|said| said.number).unwrap_or_default();
-                print_err!("{number} {step} {}", format::done(seconds, same));
+                print_line(&self.place(step).done(Colors::stderr(), seconds, same, ""));
             }
             Event::Fetched { step, bytes } => print_err!("{}", format::fetched(step, bytes)),
             Event::HeldByOther { step, by } => print_err!("{}", format::held_by_others(step, by)),
             Event::Damaged { step } => print_err!("warning: {}", format::damaged(step)),
             Event::Warned { step, text } => print_err!("warning: step `{step}`: {text}"),
-            Event::Failed { step, .. } => print_err!("{step} failed"),
+            Event::Failed { step, problem, needs_human } => {
+                print_line(&self.place(step).failed(Colors::stderr(), problem, needs_human));
+            }
             Event::Stopping => print_err!("stopping; once more to stop at once"),
             Event::Planned { .. }
             | Event::Scalar { .. }
@@ -121,4 +125,17 @@ impl Observer for Plain {
             | Event::Notice { .. } => {}
         }
     }
+}
+
+impl Plain {
+    /// Where a step is that has ended.
+    fn place(&mut self, step: &str) -> Place {
+        Place { number: self.running.remove(step).map(|said| said.number), step: step.to_owned() }
+    }
+}
+
+/// Prints a line that is escaped already.
+fn print_line(line: &str) {
+    // One write, as for other messages; a closed terminal does not stop the work.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }

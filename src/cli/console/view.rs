@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use console::{measure_text_width, pad_str, truncate_str};
 use stage_api::Unit;
 
+use super::lines::{Place, warning};
+use crate::cli::terminal_text::{Color, Colors};
 use crate::cli::{format, harmless};
 use crate::run::Event;
 
@@ -24,6 +26,7 @@ pub struct View {
     of: usize,
     estimate: Option<f64>,
     stopping: bool,
+    colors: Colors,
 }
 
 struct Row {
@@ -62,10 +65,15 @@ impl Progress {
         let advance = self.done.saturating_sub(*done);
         (seconds >= SAMPLE.as_secs_f64() && advance > 0).then(|| advance as f64 / seconds)
     }
+
+    /// The seconds that the rest takes at this rate.
+    fn remaining(&self, now: Instant) -> Option<f64> {
+        Some(self.total.saturating_sub(self.done) as f64 / self.rate(now)?)
+    }
 }
 
 impl View {
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: Instant, colors: Colors) -> Self {
         Self {
             began: now,
             running: BTreeMap::new(),
@@ -74,10 +82,11 @@ impl View {
             of: 0,
             estimate: None,
             stopping: false,
+            colors,
         }
     }
 
-    /// Takes note of an event; returns the line that it leaves behind for good.
+    /// Takes note of an event; returns the line that it leaves behind for good, escaped.
     pub fn on(&mut self, event: &Event, now: Instant) -> Option<String> {
         match *event {
             Event::Planned { stale, waiting, estimated_seconds, .. } => {
@@ -111,18 +120,18 @@ impl View {
                 self.done += 1;
                 let row = self.running.remove(step);
                 let scalar = row.as_ref().map_or("", |row| row.scalar.as_str());
-                let number = row.as_ref().map_or(self.done, |row| row.number);
-                let line = format!("[{number}/{}] {step} {}  {scalar}", self.of, format::done(seconds, same));
-                return Some(line.trim_end().to_owned());
+                return Some(self.place(step, row.as_ref()).done(self.colors, seconds, same, scalar));
             }
-            Event::Fetched { step, bytes } => return Some(format::fetched(step, bytes)),
-            Event::HeldByOther { step, by } => return Some(format::held_by_others(step, by)),
-            Event::Damaged { step } => return Some(format!("warning: {}", format::damaged(step))),
-            Event::Warned { step, text } => return Some(format!("warning: step `{step}`: {text}")),
-            Event::Failed { step, .. } => {
+            Event::Fetched { step, bytes } => return Some(harmless(&format::fetched(step, bytes))),
+            Event::HeldByOther { step, by } => return Some(harmless(&format::held_by_others(step, by))),
+            Event::Damaged { step } => return Some(warning(self.colors, &format::damaged(step))),
+            Event::Warned { step, text } => {
+                return Some(warning(self.colors, &format!("step `{step}`: {text}")));
+            }
+            Event::Failed { step, problem, needs_human } => {
                 self.failed += 1;
-                self.running.remove(step);
-                return Some(format!("{step} failed"));
+                let row = self.running.remove(step);
+                return Some(self.place(step, row.as_ref()).failed(self.colors, problem, needs_human));
             }
             Event::Stopping => {
                 self.stopping = true;
@@ -130,6 +139,10 @@ impl View {
             }
         }
         None
+    }
+
+    fn place(&self, step: &str, row: Option<&Row>) -> Place {
+        Place { number: row.map(|row| (row.number, self.of)), step: step.to_owned() }
     }
 
     /// The lines for a terminal of `width` columns and `height` rows: a line per running step as far as there is
@@ -157,31 +170,38 @@ impl View {
         if hidden > 0 && room > 0 {
             lines.push(format!("… and {} more", format::count(hidden, "step")));
         }
+        lines = lines.iter().map(|line| harmless(line.trim_end())).collect();
         lines.push(self.whole(now));
         // The last column stays free: some terminals begin a new line there.
-        let fit = |line: String| {
-            truncate_str(&harmless(line.trim_end()), width.saturating_sub(1), "…").into_owned()
-        };
-        lines.into_iter().map(fit).collect()
+        lines.iter().map(|line| truncate_str(line, width.saturating_sub(1), "…").into_owned()).collect()
     }
 
     fn whole(&self, now: Instant) -> String {
         let seconds = now.duration_since(self.began).as_secs_f64();
         let mut line = format!("[{}/{}] {} running", self.done, self.of, self.running.len());
         if self.failed > 0 {
-            line.push_str(&format!(", {} failed", self.failed));
+            line.push_str(", ");
+            line.push_str(&self.colors.paint(Color::Bad, &format!("{} failed", self.failed)));
         }
         if self.stopping {
-            line.push_str(", stopping");
+            line.push_str(", ");
+            line.push_str(&self.colors.paint(Color::Notice, "stopping"));
         }
         line.push_str(&format!(", {}", format::clock(seconds)));
-        match self.estimate.map(|estimate| estimate - seconds) {
-            Some(left) if left >= 1.0 && !self.stopping => {
-                line.push_str(&format!(", about {} left", format::clock(left)));
-            }
-            _ => {}
+        if let Some(left) = self.remaining(now).filter(|left| *left >= 1.0) {
+            // Without an estimate, nothing is known of the steps that have not begun.
+            let bound = if self.estimate.is_some() { "about" } else { "at least" };
+            line.push_str(&format!(", {bound} {} left", format::clock(left)));
         }
         line
+    }
+
+    /// The seconds until the run ends. By the estimate from earlier runs, but no less than the running steps still take at
+    /// their rates. This is the only remaining time that the view has.
+    fn remaining(&self, now: Instant) -> Option<f64> {
+        let steps = self.running.values().filter_map(|row| row.progress.as_ref()?.remaining(now));
+        let run = self.estimate.map(|estimate| estimate - now.duration_since(self.began).as_secs_f64());
+        steps.chain(run).reduce(f64::max).filter(|_| !self.stopping)
     }
 }
 
@@ -225,11 +245,6 @@ fn line(
     } else {
         line.push_str(&format!("  {}%", done * 100 / total));
     }
-    if let Some(rate) = progress.rate(now)
-        && done < total
-    {
-        line.push_str(&format!("  {} left", format::clock((total - done) as f64 / rate)));
-    }
     line + &value
 }
 
@@ -244,7 +259,7 @@ mod tests {
 
     fn training(steps: usize) -> (View, Instant) {
         let began = Instant::now();
-        let mut view = View::new(began);
+        let mut view = View::new(began, Colors::none());
         view.on(&Event::Planned { needed: 99, stale: 90, waiting: 9, estimated_seconds: Some(700.0) }, began);
         for number in 1..=steps {
             let step = format!("hmd-full-no-regions-{number}-train");
@@ -263,7 +278,8 @@ mod tests {
 
     #[test]
     fn a_download_shows_sizes() {
-        let (began, mut view) = (Instant::now(), View::new(Instant::now()));
+        let began = Instant::now();
+        let mut view = View::new(began, Colors::none());
         started(&mut view, "coco", 1, began);
         for second in 0..=10_u64 {
             let at = began + Duration::from_secs(second);
@@ -276,16 +292,17 @@ mod tests {
             assert_eq!(view.on(&event, at), None);
         }
         let lines = view.lines(120, 20, began + Duration::from_secs(10));
-        assert!(lines[0].contains("350.0 MB/1.4 GB  35.0 MB/s  0:30 left"), "{lines:?}");
+        assert!(lines[0].contains("350.0 MB/1.4 GB  35.0 MB/s"), "{lines:?}");
+        assert_eq!(lines[1], "[0/99] 1 running, 0:10, at least 0:30 left");
     }
 
     #[test]
-    fn a_wide_terminal_shows_bar_count_rate_time_left_and_value() {
+    fn a_wide_terminal_shows_bar_count_rate_and_value_and_one_time_left() {
         let (view, now) = training(1);
         assert_eq!(
             view.lines(120, 24, now),
             [
-                "hmd-full-no-regions-1-train  ██████████░░░░░░░░░░  300/600  10/s  0:30 left  train/loss 0.5300",
+                "hmd-full-no-regions-1-train  ██████████░░░░░░░░░░  300/600  10/s  train/loss 0.5300",
                 "[0/99] 1 running, 0:30, about 11:10 left"
             ]
         );
@@ -296,7 +313,7 @@ mod tests {
         let (view, now) = training(1);
         assert_eq!(
             view.lines(40, 24, now),
-            ["hmd-full-n…s-1-train  50%  0:30 left", "[0/99] 1 running, 0:30, about 11:10 le…"]
+            ["hmd-full-no-regions-1-train  50%", "[0/99] 1 running, 0:30, about 11:10 le…"]
         );
     }
 
@@ -320,6 +337,30 @@ mod tests {
         let lines = view.lines(80, 12, now);
         assert_eq!(lines.len(), 11);
         assert_eq!(lines[9], "… and 41 steps more");
+    }
+
+    #[test]
+    fn the_time_left_is_never_less_than_that_of_a_running_step() {
+        let (mut view, now) = training(1);
+        view.estimate = Some(40.0);
+        assert_eq!(view.lines(80, 24, now)[1], "[0/99] 1 running, 0:30, about 0:30 left");
+        view.estimate = Some(90.0);
+        assert_eq!(view.lines(80, 24, now)[1], "[0/99] 1 running, 0:30, about 1:00 left");
+        view.on(&Event::Stopping, now);
+        assert_eq!(view.lines(80, 24, now)[1], "[0/99] 1 running, stopping, 0:30");
+    }
+
+    #[test]
+    fn a_failure_leaves_its_reason() {
+        let (mut view, now) = training(2);
+        let failed = |view: &mut View, step: &str, needs_human| {
+            view.on(&Event::Failed { step, problem: "exit code 3:\n  broken\u{7}", needs_human }, now)
+                .unwrap()
+        };
+        let line = failed(&mut view, "hmd-full-no-regions-2-train", false);
+        assert_eq!(line, "[2/99] hmd-full-no-regions-2-train failed: exit code 3:\n  broken\\u{7}");
+        assert_eq!(failed(&mut view, "archive", true), "archive needs you");
+        assert!(view.lines(80, 24, now)[1].starts_with("[0/99] 1 running, 2 failed, 0:30"));
     }
 
     #[test]

@@ -1,19 +1,22 @@
 //! `repro diff [OF [WITH]]`.
 
 mod first;
+mod markdown;
+mod text;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 use stage_api::Registry;
 
 use super::error::CliError;
 use super::{Global, format, print, print_json};
-use crate::diff::{Certainty, Change, StepChange, ValueChange, steps, values};
+use crate::diff::{ReportDiff, StepChange, ValueChange, steps};
 use crate::git::Git;
+use crate::json_reports::ReadReports;
 use crate::pipeline::{Folder, Pipeline};
 use crate::project::Project;
 
@@ -22,8 +25,9 @@ const SHOWN: usize = 40;
 
 /// Compare params and reported numbers of two revisions or profiles.
 ///
-/// Params come from the pipeline file, numbers from every JSON file below `reports/PROFILE/`. Nothing is checked out: a
-/// profile is read from the files on disk. `--first` compares results of steps with the committed ones instead.
+/// Begins with the verdict: how many values with an interval were compared, and how many differ significantly. Params come
+/// from the pipeline file, numbers from every JSON file below `reports/PROFILE/`. Nothing is checked out: a profile is read
+/// from the files on disk. `--first` compares results of steps with the committed ones instead.
 #[derive(Args)]
 pub struct Diff {
     /// A git revision or a profile.
@@ -32,16 +36,32 @@ pub struct Diff {
     /// A newer revision or another profile. Default: the files on disk.
     #[arg(value_name = "REV|PROFILE")]
     new: Option<String>,
+    /// Show derived values too: ends of intervals, and columns that a table marks as derived.
+    #[arg(long)]
+    all: bool,
+    /// Print Markdown, for a comment on a pull request.
+    #[arg(long, conflicts_with_all = ["json", "first"])]
+    md: bool,
     /// Show the first steps whose results differ from the committed ones, and how they differ.
-    #[arg(long, conflicts_with_all = ["old", "new"])]
+    #[arg(long, conflicts_with_all = ["old", "new", "all"])]
     first: bool,
 }
 
 /// A project at one revision.
 struct State {
+    /// What it is, for people: `HEAD (b7c8b62)`, `the files in reports/mini`.
+    name: String,
     pipeline: Result<Pipeline, String>,
-    /// By file, relative to the reports of the profile.
-    reports: BTreeMap<String, Value>,
+    read: ReadReports,
+}
+
+/// What is printed.
+struct Shown {
+    verdict: String,
+    /// What was compared, and how much of it differs.
+    summary: String,
+    steps: Vec<StepChange>,
+    values: Vec<ValueChange>,
 }
 
 impl Diff {
@@ -65,18 +85,59 @@ impl Diff {
                 Vec::new()
             }
         };
-        let files: BTreeSet<&String> = old.reports.keys().chain(new.reports.keys()).collect();
-        let numbers: Vec<ValueChange> = files
-            .into_iter()
-            .flat_map(|file| values(file, old.reports.get(file), new.reports.get(file)))
-            .collect();
+        for state in [&old, &new] {
+            for problem in &state.read.problems {
+                print_err!("warning: {problem}");
+            }
+            if state.read.reports.is_empty() {
+                print_err!("note: no JSON report to compare in {}", state.name);
+            }
+        }
+        let diff = ReportDiff::compare(&old.read.reports, &new.read.reports);
         if global.json {
             let to = self.new.as_deref().unwrap_or("files");
-            print_json(&json!({"from": self.old, "to": to, "steps": changes, "values": numbers}))?;
-        } else {
-            print(&text(&changes, &numbers))?;
+            print_json(&json!({
+                "from": self.old, "to": to, "verdict": diff.verdict(), "intervals": diff.intervals,
+                "significant": diff.significant().count(), "steps": changes, "values": diff.values,
+            }))?;
+            return Ok(ExitCode::SUCCESS);
         }
+        let shown = self.shown((&old, &new), changes, diff);
+        print(&if self.md { markdown::render(&shown) } else { text::render(&shown) })?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn shown(&self, (old, new): (&State, &State), steps: Vec<StepChange>, diff: ReportDiff) -> Shown {
+        let verdict = diff.verdict();
+        let all = diff.values.len();
+        let mut values = diff.values;
+        values.retain(|change| self.all || !change.derived || change.is_significant());
+        // Reports with significant differences first, and in each report these first.
+        let significant: BTreeSet<String> = values
+            .iter()
+            .filter(|change| change.is_significant())
+            .map(|change| change.file.clone())
+            .collect();
+        let order = |change: &ValueChange| {
+            (!significant.contains(&change.file), change.file.clone(), !change.is_significant())
+        };
+        values.sort_by_cached_key(order);
+        let differ = match (steps.len(), all) {
+            (0, 0) => "no params and no reported values differ".to_owned(),
+            (0, 1) => "1 value differs".to_owned(),
+            (0, values) => format!("{values} values differ"),
+            (1, 0) => "1 step differs".to_owned(),
+            (steps, 0) => format!("{steps} steps differ"),
+            (steps, values) => {
+                format!("{} and {} differ", format::count(steps, "step"), format::count(values, "value"))
+            }
+        };
+        let hidden = match all - values.len() {
+            0 => String::new(),
+            number => format!("; {} not shown (`--all` shows them)", format::count(number, "derived value")),
+        };
+        let summary = format!("{} -> {}: {differ}{hidden}", old.name, new.name);
+        Shown { verdict, summary, steps, values }
     }
 }
 
@@ -116,112 +177,17 @@ fn at_revision(git: &Git, project: &Project, name: &str) -> Result<State, CliErr
         }
         None => Err(format!("at {name} there is no {file}")),
     };
-    let below = format!("reports/{}", pipeline.profile);
-    let mut reports = BTreeMap::new();
-    for file in git.files(&revision, &below)?.into_iter().filter(|file| file.ends_with(".json")) {
-        if let Some(bytes) = git.file(&revision, &file)? {
-            keep(&mut reports, name, &file, file.strip_prefix(&format!("{below}/")), &bytes);
-        }
-    }
-    Ok(State { pipeline: parsed, reports })
+    let read = ReadReports::at_revision(git, &revision, &pipeline.profile)?;
+    let short = revision.get(..7).unwrap_or_default();
+    let name = if name.starts_with(short) { short.to_owned() } else { format!("{name} ({short})") };
+    Ok(State { name, pipeline: parsed, read })
 }
 
 fn as_it_is(project: &Project) -> Result<State, CliError> {
     let pipeline = project.pipeline()?;
-    let below = pipeline.root.join("reports").join(&pipeline.profile);
-    let mut reports = BTreeMap::new();
-    let mut folders = vec![below.clone()];
-    while let Some(folder) = folders.pop() {
-        for item in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let path = item.path();
-            // A link may lead out of the reports, or round in a circle.
-            let Ok(kind) = item.file_type() else { continue };
-            if kind.is_dir() {
-                folders.push(path);
-            } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "json") {
-                let bytes = std::fs::read(&path).map_err(|error| {
-                    CliError::usage(format!("{}: cannot be read: {error}", path.display()))
-                })?;
-                let name = path.strip_prefix(&below).ok().map(|name| name.to_string_lossy());
-                keep(&mut reports, "now", &path.to_string_lossy(), name.as_deref(), &bytes);
-            }
-        }
-    }
-    Ok(State { pipeline: Ok(pipeline.clone()), reports })
-}
-
-/// Keeps a report under its name, relative to the profile's reports.
-fn keep(reports: &mut BTreeMap<String, Value>, when: &str, file: &str, name: Option<&str>, bytes: &[u8]) {
-    match serde_json::from_slice(bytes) {
-        Ok(value) => drop(reports.insert(name.unwrap_or(file).to_owned(), value)),
-        Err(error) => print_err!("warning: {file} ({when}) is no JSON and is left out: {error}"),
-    }
-}
-
-fn text(changes: &[StepChange], numbers: &[ValueChange]) -> String {
-    if changes.is_empty() && numbers.is_empty() {
-        return "no params and no reported values differ\n".to_owned();
-    }
-    let mut text = String::new();
-    for StepChange { step, change } in changes {
-        match change {
-            Change::Added => text.push_str(&format!("{step}: new\n")),
-            Change::Removed => text.push_str(&format!("{step}: gone\n")),
-            Change::Changed { stage, params, inputs_removed, inputs_added } => {
-                text.push_str(&format!("{step}\n"));
-                if let Some((old, new)) = stage {
-                    text.push_str(&format!("  stage: {old} -> {new}\n"));
-                }
-                for change in params {
-                    text.push_str(&format!("  {}\n", format::param(change)));
-                }
-                inputs_removed.iter().for_each(|input| text.push_str(&format!("  input gone: {input}\n")));
-                inputs_added.iter().for_each(|input| text.push_str(&format!("  input new: {input}\n")));
-            }
-        }
-    }
-    let mut file = "";
-    let mut of_file = 0;
-    let total = |file: &str| numbers.iter().filter(|change| change.file == file).count();
-    for change in numbers {
-        if change.file != file {
-            file = &change.file;
-            of_file = 0;
-            text.push_str(&format!("{file}\n"));
-        }
-        of_file += 1;
-        match of_file {
-            ..=SHOWN => text.push_str(&format!("  {}: {}\n", change.at, difference(change))),
-            over if over == SHOWN + 1 => {
-                text.push_str(&format!("  … and {} more; --json has them all\n", total(file) - SHOWN));
-            }
-            _ => {}
-        }
-    }
-    text
-}
-
-fn difference(change: &ValueChange) -> String {
-    let shown_value = |value: &Value| {
-        let text = match value {
-            Value::Array(items) => format!("[{}]", format::count(items.len(), "value")),
-            other => other.to_string(),
-        };
-        console::truncate_str(&text, 60, "…").into_owned()
-    };
-    match (&change.old, &change.new) {
-        (Some(old), Some(new)) => {
-            let by = change.by.map(|by| match &change.certainty {
-                None => format!(" ({by:+.4})"),
-                Some(Certainty { low, high, significant }) => {
-                    let verdict = if *significant { "significant" } else { "not significant" };
-                    format!(" ({by:+.4}, 95% interval {low:+.4} to {high:+.4}: {verdict} from noise)")
-                }
-            });
-            format!("{} -> {}{}", shown_value(old), shown_value(new), by.unwrap_or_default())
-        }
-        (None, Some(new)) => format!("new, {}", shown_value(new)),
-        (Some(old), None) => format!("gone, was {}", shown_value(old)),
-        (None, None) => String::new(),
-    }
+    Ok(State {
+        name: format!("the files in reports/{}", pipeline.profile),
+        pipeline: Ok(pipeline.clone()),
+        read: ReadReports::on_disk(&pipeline.root, &pipeline.profile),
+    })
 }

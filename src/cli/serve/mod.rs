@@ -1,5 +1,5 @@
-//! `repro serve`: the report's page for a browser on this machine, redrawn while steps run. It does not know how the page
-//! is built: that is the tool `page` of the stages.
+//! `repro serve`: the page of the results for a browser on this machine, redrawn while steps run. It does not know how the
+//! page is built: that is `repro page`.
 
 mod request;
 
@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use stage_api::{LoadedTool, Registry};
+use stage_api::Registry;
 
 use super::error::CliError;
-use super::{Global, print, tool};
+use super::{Global, page, print};
 use crate::digest::Digest;
 use request::Request;
 
@@ -29,7 +29,7 @@ const MOST: usize = 32;
 /// Replaces the page when the server reports a new one; opened sections stay open.
 const LIVE: &str = include_str!("live.js");
 
-/// Serve the report on this machine and update it while steps run.
+/// Serve the page of the results on this machine and update it while steps run.
 ///
 /// Prints the address. Only programs on this machine can reach it. Ctrl-C stops it.
 #[derive(Args)]
@@ -41,7 +41,6 @@ pub struct Serve {
 
 /// What the responses are built from.
 struct Server<'a> {
-    page: &'a dyn LoadedTool,
     global: &'a Global,
     registry: &'a Registry,
     /// The folder of the reports, whose files are served too.
@@ -52,11 +51,6 @@ struct Server<'a> {
 
 impl Serve {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
-        let page = registry
-            .tool("page")
-            .ok_or_else(|| CliError::usage("the stages of this program have no page to serve"))?;
-        let defaults = page.command().try_get_matches_from([page.name()]).and_then(|given| page.load(&given));
-        let page = defaults.map_err(|error| CliError::usage(format!("`page` needs arguments: {error}")))?;
         let project = global.project(registry)?;
         let reports = project.workspace()?.reports().folder().to_owned();
         let failed = |error: io::Error| CliError::Usage {
@@ -65,7 +59,7 @@ impl Serve {
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
-        let server = Server { page: &*page, global, registry, reports, port, served: AtomicUsize::new(0) };
+        let server = Server { global, registry, reports, port, served: AtomicUsize::new(0) };
         // Errors of the page appear here, not first in a browser.
         server.html()?;
         print(&format!("http://127.0.0.1:{port}/\n"))?;
@@ -116,7 +110,7 @@ impl Server<'_> {
 
     /// The page as it is now.
     fn html(&self) -> Result<String, CliError> {
-        tool::answer(self.page, self.global, self.registry).map(|answer| answer.text)
+        page::html(self.global, self.registry, "/")
     }
 
     /// Sends the name of the page as it is, and again each time when it is another one, until the browser goes away.
@@ -138,7 +132,7 @@ impl Server<'_> {
 
     /// A file of the reports. Only what is found by listing them is served, so no path leads out of them.
     fn report(&self, path: &OsStr) -> Option<(&'static str, File)> {
-        let file = listed(&self.reports).into_iter().find(|file| file.as_os_str() == path)?;
+        let file = published_files(&self.reports).into_iter().find(|file| file.as_os_str() == path)?;
         let kind = match file.extension().and_then(|ending| ending.to_str()).unwrap_or_default() {
             "html" => "text/html",
             "svg" => "image/svg+xml",
@@ -146,6 +140,9 @@ impl Server<'_> {
             "pdf" => "application/pdf",
             "json" => "application/json",
             "csv" => "text/csv",
+            "jpg" | "jpeg" => "image/jpeg",
+            "gif" => "image/gif",
+            "webp" => "image/webp",
             _ => "text/plain",
         };
         Some((kind, File::open(self.reports.join(file)).ok()?))
@@ -153,7 +150,7 @@ impl Server<'_> {
 }
 
 /// The files below a folder, relative to it; no link is followed.
-fn listed(root: &Path) -> BTreeSet<PathBuf> {
+pub fn published_files(root: &Path) -> BTreeSet<PathBuf> {
     let (mut found, mut folders) = (BTreeSet::new(), vec![root.to_owned()]);
     while let Some(folder) = folders.pop() {
         for item in std::fs::read_dir(&folder).into_iter().flatten().flatten() {

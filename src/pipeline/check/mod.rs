@@ -15,7 +15,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use stage_api::{AnyStage, LoadedStage, Registry};
 
 use super::error::{PipelineError, Text};
-use super::expand::{Vars, combinations, string};
+use super::expand::{Vars, combinations, string, substitute};
 use super::file::{EntryForm, FileForm, ProfileForm, Raw};
 use super::params;
 use super::{Folder, Pipeline, Source, Step};
@@ -108,11 +108,11 @@ pub(super) fn check<'a>(
     }
     checker.refuse_cycles(&unwired)?;
     checker.refuse_clashing_reports(&unwired)?;
-    let targets = checker.targets(form, &vars)?;
+    let (targets, target_abouts) = checker.targets(form, &vars)?;
     Ok(Pipeline {
         file: text.path().to_owned(),
         root: super::root_of(text.path()),
-        // Set by the caller, the caller, who has read the texts.
+        // Set by the caller, who has read the texts.
         text: Digest::of_bytes(b""),
         other_files: Vec::new(),
         looked_for: checker.looked_for,
@@ -124,6 +124,7 @@ pub(super) fn check<'a>(
         pools: checker.pools,
         graph: checker.graph,
         targets,
+        target_abouts,
     })
 }
 
@@ -142,9 +143,11 @@ fn choose_profile<'f, 'a>(
         }
         by_name.push((name, profile));
     }
-    let (name, at) = match requested {
-        Some(name) => (name.to_owned(), None),
-        None => (form.default_profile.string(text)?, Some(form.default_profile)),
+    let (name, at) = match (requested, form.default_profile, profiles) {
+        (Some(name), _, _) => (name.to_owned(), None),
+        (None, Some(raw), _) => (raw.string(text)?, Some(raw)),
+        (None, None, [first, ..]) => return Ok(first),
+        (None, None, []) => (String::new(), None),
     };
     by_name.iter().find(|(known, _)| *known == name).map(|(_, profile)| *profile).ok_or_else(|| {
         let message = format!("there is no profile `{name}`");
@@ -242,6 +245,7 @@ impl<'a> Checker<'_, 'a> {
         }
         let node = self.graph.add_node(Step {
             name: String::new(),
+            about: entry.about.map(|raw| Ok(substitute(&raw.string(text)?, &vars))).transpose()?,
             stage: stage_name,
             version: stage.version(),
             unproven: loaded.is_unproven(),

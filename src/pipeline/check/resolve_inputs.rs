@@ -14,7 +14,7 @@ use crate::pipeline::{Source, Step, StepInput};
 impl<'a> Checker<'_, 'a> {
     pub(super) fn add_alias(&mut self, entry: &EntryForm<'a>, vars: &Vars) -> Result<(), PipelineError> {
         let Some(from) = entry.from else { return Ok(()) };
-        let extra = [entry.stage, entry.params, entry.needs, entry.publish, entry.tolerance];
+        let extra = [entry.about, entry.stage, entry.params, entry.needs, entry.publish, entry.tolerance];
         let extra = extra.into_iter().flatten().next();
         if let Some(extra) = extra.or_else(|| entry.inputs.0.first().map(|(port, _)| *port)) {
             return Err(self.error(extra, "an alias has only a name and `from:`"));

@@ -6,23 +6,29 @@ use petgraph::graph::NodeIndex;
 
 use super::{Checker, Meaning};
 use crate::pipeline::error::PipelineError;
-use crate::pipeline::expand::{Vars, strings};
-use crate::pipeline::file::FileForm;
+use crate::pipeline::expand::{Vars, strings, substitute};
+use crate::pipeline::file::{self, FileForm, TargetForm};
+
+type Targets = BTreeMap<String, Vec<NodeIndex>>;
+type Abouts = BTreeMap<String, String>;
 
 impl<'a> Checker<'_, 'a> {
-    pub(super) fn targets(
-        &self,
-        form: &FileForm,
-        vars: &Vars,
-    ) -> Result<BTreeMap<String, Vec<NodeIndex>>, PipelineError> {
-        let mut targets: BTreeMap<String, Vec<NodeIndex>> = BTreeMap::new();
+    /// The steps of every target, and what the file says about the declared ones.
+    pub(super) fn targets(&self, form: &FileForm, vars: &Vars) -> Result<(Targets, Abouts), PipelineError> {
+        let (mut targets, mut abouts) = (Targets::new(), Abouts::new());
         for (name, named) in &self.names {
             if let Meaning::Step(node) = named.meaning {
                 targets.insert(name.clone(), vec![node]);
             }
         }
-        for (name_at, members) in &form.targets.0 {
+        for (name_at, target) in &form.targets.0 {
             let name = name_at.string(self.text)?;
+            let mut members = *target;
+            if target.0.starts_with('(') {
+                let form: TargetForm = file::parse(target.0, self.text)?;
+                abouts.insert(name.clone(), substitute(&form.about.string(self.text)?, vars));
+                members = form.steps;
+            }
             let mut nodes = Vec::new();
             for member_at in members.list(self.text)? {
                 for member in strings(member_at, vars, self.text)? {
@@ -45,6 +51,6 @@ impl<'a> Checker<'_, 'a> {
                 );
             }
         }
-        Ok(targets)
+        Ok((targets, abouts))
     }
 }

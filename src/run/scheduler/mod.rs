@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use petgraph::graph::NodeIndex;
 use stage_api::secrets;
@@ -24,7 +24,7 @@ use crate::key::StageKey;
 use crate::pipeline::Pipeline;
 use crate::plan::{Plan, Verdict};
 use crate::remote::RemoteCache;
-use crate::store::{LockOwner, WorkDir, Writer};
+use crate::store::{FailedRun, LockOwner, WorkDir, Writer};
 use crate::workspace::Workspace;
 use active::{Active, Throughput};
 
@@ -196,7 +196,8 @@ impl Scheduler<'_> {
     fn ended(&mut self, plan: &mut Plan, node: NodeIndex, active: Active, outcome: Outcome) {
         self.free.release(active.allocation.clone());
         // Resources became free: only steps that waited for them are tried again.
-        let log = self.session.writer.store().log(&active.work.key);
+        let key = active.work.key;
+        let log = self.session.writer.store().log(&key);
         let outcome = match outcome {
             Outcome::Done => match self.keep(plan, node, active) {
                 Ok(()) => {
@@ -225,7 +226,10 @@ impl Scheduler<'_> {
         match outcome {
             // While stopping, however a step ends is no failure of its own.
             _ if self.summary.interrupted => {}
-            Outcome::Failed(problem) => self.fail(node, problem, Some(log), false),
+            Outcome::Failed(problem) => {
+                self.keep_failure(node, &key, &problem);
+                self.fail(node, problem, Some(log), false);
+            }
             Outcome::NeedsHuman(what) => self.fail(node, what, Some(log), true),
             Outcome::Done | Outcome::Cancelled => {
                 self.fail(
@@ -253,9 +257,24 @@ impl Scheduler<'_> {
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 
+    /// Keeps that an execution failed, for `status` after this run.
+    fn keep_failure(&mut self, node: NodeIndex, key: &StageKey, problem: &str) {
+        let step = &self.session.pipeline.graph[node].name;
+        let failed = FailedRun {
+            step: step.clone(),
+            profile: self.session.pipeline.profile.clone(),
+            failed_ms: now_ms(),
+            problem: secrets::shown(problem),
+        };
+        if let Err(error) = self.session.writer.keep_failure(key, &failed) {
+            let text = format!("that it failed cannot be kept for `repro status`: {error}");
+            self.session.observer.on(&Event::Warned { step, text: &text });
+        }
+    }
+
     fn fail(&mut self, node: NodeIndex, problem: String, log: Option<PathBuf>, needs_human: bool) {
         let (step, problem) = (self.session.pipeline.graph[node].name.clone(), secrets::shown(&problem));
-        self.session.observer.on(&Event::Failed { step: &step, problem: &problem });
+        self.session.observer.on(&Event::Failed { step: &step, problem: &problem, needs_human });
         self.summary.failures.push(Failure { step, problem, log, needs_human });
     }
 
@@ -273,6 +292,11 @@ impl Scheduler<'_> {
             .collect();
         self.summary
     }
+}
+
+/// The time in milliseconds since 1970.
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
 /// By node: how many steps the longest chain from it to an end of the graph has.

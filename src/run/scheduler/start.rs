@@ -2,12 +2,12 @@
 //! process runs it.
 
 use std::collections::BTreeSet;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use petgraph::graph::NodeIndex;
 use stage_api::Input;
 
-use super::{Active, Rank, Scheduler};
+use super::{Active, Rank, Scheduler, now_ms};
 use crate::digest::Digest;
 use crate::key::KeyText;
 use crate::pipeline::Source;
@@ -278,8 +278,7 @@ impl Scheduler<'_> {
             of: self.summary.ran.len() + open,
         });
         let since = Instant::now();
-        let started_ms =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        let started_ms = now_ms();
         let recorded = plan.recorded_inputs(node);
         match self.session.executor.start(task, Reporter::new(self.session.messages.0.clone(), node)) {
             Ok(running) => {

@@ -44,6 +44,7 @@ impl State {
         let valid = self.up_to_date.values().filter(|(_, events)| *events == self.events.len());
         lines.extend(valid.map(|(line, _)| (line.start, self.log.text(line).to_owned())));
         // There are few of these lines.
+        lines.extend(self.failures.lines().map(|line| (line.start, self.log.text(line).to_owned())));
         lines.extend(self.versions.iter().map(|line| (line.start, self.log.text(line).to_owned())));
         let live = lines.iter().map(|(_, text)| text.len() + 18).sum();
         if !self.log.is_wasteful(live) {

@@ -7,6 +7,7 @@
 //! synced <at>                the bytes of all executions before that byte of the log are synced
 //! tree <tree> <manifest>     the manifest of a small tree
 //! forgotten <key>            earlier executions of that key are void
+//! failed <key> {…}           an execution that failed; void once one of that key succeeds
 //! file <stamp> <digest> …    the digest of a project file, by its stamp
 //! version {…}                the output of a version command
 //! up-to-date <request> {…}   the dependency snapshot of a "nothing to do", based on the executions above
@@ -16,12 +17,17 @@
 //! needs the tree of a key, not the record.
 
 mod compact;
+mod failures;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
 use serde::Deserialize;
+
+pub use failures::FailedRun;
+use failures::Failures;
+pub(super) use failures::failed_line;
 
 use super::log::{Damage, Line, Log, News};
 use crate::digest::Digest;
@@ -62,6 +68,7 @@ pub(super) struct State {
     synced: usize,
     files: Vec<Line>,
     versions: Vec<Line>,
+    failures: Failures,
     manifests: Vec<Line>,
     /// The manifest of each tree, and how many lines are indexed.
     trees: (HashMap<Digest, Line>, usize),
@@ -102,6 +109,7 @@ impl State {
             synced: 0,
             files: Vec::new(),
             versions: Vec::new(),
+            failures: Failures::default(),
             manifests: Vec::new(),
             trees: Default::default(),
             up_to_date: HashMap::new(),
@@ -126,6 +134,7 @@ impl State {
                 self.events.clear();
                 self.files.clear();
                 self.versions.clear();
+                self.failures = Failures::default();
                 self.manifests.clear();
                 self.trees = Default::default();
                 self.up_to_date.clear();
@@ -141,8 +150,10 @@ impl State {
             let word = text.split_once(' ').map_or(text, |(word, _)| word);
             match word {
                 "record" | "recent" => {
+                    self.failures.forget(text);
                     self.events.push(Event::Ran { line: line.clone(), is_synced: word == "record" });
                 }
+                "failed" => self.failures.add(&self.log, line),
                 "forgotten" => self.events.push(Event::Forgotten(line.clone())),
                 "synced" => {
                     let at: usize = text.split_once(' ').and_then(|(_, at)| at.parse().ok()).unwrap_or(0);

@@ -13,6 +13,7 @@ mod host_check;
 mod job;
 mod params;
 mod registry;
+mod scalars;
 pub mod secrets;
 mod stage;
 pub mod testing;
@@ -24,6 +25,9 @@ pub use host_check::{HostCheck, HostError};
 pub use job::{Host, Input, Inputs, Job, Progress, Unit};
 pub use params::quoted_or_not;
 pub use registry::Registry;
+pub use scalars::Scalars;
 pub use stage::{AnyStage, Environment, LoadedStage, NoParams, Port, Stage, schema_of};
 pub use stage_api_derive::ParamEnum;
-pub use tool::{Answer, AnyTool, InputView, LoadedTool, Results, RunView, StepView, Tool, ToolContext};
+pub use tool::{
+    Answer, AnyTool, InputView, LoadedTool, ReportPage, Results, RunView, StepView, Tool, ToolContext,
+};

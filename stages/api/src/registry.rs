@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::{AnyStage, AnyTool, HostCheck, HostError, Stage, Tool};
+use crate::{AnyStage, AnyTool, HostCheck, HostError, ReportPage, Stage, Tool};
 
 /// The stages a program knows, the tools that come with them, and what to look at before they run.
 #[derive(Default)]
 pub struct Registry {
     stages: BTreeMap<&'static str, Box<dyn AnyStage>>,
     tools: BTreeMap<&'static str, Box<dyn AnyTool>>,
+    pages: Vec<ReportPage>,
     host_checks: Vec<HostCheck>,
 }
 
@@ -40,6 +41,13 @@ impl Registry {
         self
     }
 
+    /// Adds the page of the pipelines that have a step of its stage.
+    #[must_use]
+    pub fn with_page(mut self, page: ReportPage) -> Self {
+        self.pages.push(page);
+        self
+    }
+
     /// Adds a look at the machine before any step runs.
     #[must_use]
     pub fn with_host_check(mut self, check: HostCheck) -> Self {
@@ -68,6 +76,11 @@ impl Registry {
     /// All stages, by name.
     pub fn iter(&self) -> impl Iterator<Item = &dyn AnyStage> {
         self.stages.values().map(AsRef::as_ref)
+    }
+
+    /// The pages, in the order in which they were added.
+    pub fn pages(&self) -> impl Iterator<Item = &ReportPage> {
+        self.pages.iter()
     }
 
     /// The tool of that name.

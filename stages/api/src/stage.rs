@@ -1,12 +1,14 @@
 //! What a stage is. An author implements [`Stage`]; the engine finds an [`AnyStage`] by name and loads params into it.
 
+use std::path::Path;
+
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::params;
-use crate::{AllowedEnv, Job, ParamsError, StageError};
+use crate::{AllowedEnv, Job, ParamsError, Scalars, StageError};
 
 /// A named input of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +121,9 @@ pub trait Stage: Send + Sync + 'static {
     const OUTSIDE: &'static [&'static str] = &[];
     /// Whether the pipeline may connect inputs by names of its own, too, each a list.
     const OPEN_INPUTS: bool = false;
+    /// The file of the output that keeps what [`Stage::run`] reported by [`crate::Progress::scalar`]; `None` for a stage
+    /// whose output keeps nothing of it.
+    const HISTORY: Option<&'static str> = None;
 
     /// Checks what the types cannot: ranges, combinations. Called when the pipeline is loaded.
     ///
@@ -159,6 +164,14 @@ pub trait Stage: Send + Sync + 'static {
         Environment::default()
     }
 
+    /// The values in `history`, the file [`Stage::HISTORY`] of an output, under the names that the stage reports them by.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    fn read_scalars(&self, _history: &Path) -> Result<Vec<Scalars>, StageError> {
+        Ok(Vec::new())
+    }
+
     /// Does the work: reads `job.inputs`, fills `job.out`.
     ///
     /// # Errors
@@ -180,6 +193,13 @@ pub trait AnyStage: Send + Sync {
     fn open_inputs(&self) -> bool;
     /// [`Stage::OUTSIDE`].
     fn allowed_env(&self) -> &'static [&'static str];
+    /// [`Stage::HISTORY`].
+    fn history(&self) -> Option<&'static str>;
+    /// [`Stage::read_scalars`].
+    ///
+    /// # Errors
+    /// What [`Stage::read_scalars`] returns.
+    fn read_scalars(&self, history: &Path) -> Result<Vec<Scalars>, StageError>;
     /// What the params may be, as a JSON Schema that needs no other one.
     fn params_schema(&self) -> Schema;
     /// Parses params by the stage's own type and checks them.
@@ -230,6 +250,12 @@ impl<S: Stage> AnyStage for S {
     }
     fn allowed_env(&self) -> &'static [&'static str] {
         S::OUTSIDE
+    }
+    fn history(&self) -> Option<&'static str> {
+        S::HISTORY
+    }
+    fn read_scalars(&self, history: &Path) -> Result<Vec<Scalars>, StageError> {
+        self.read_scalars(history)
     }
     fn params_schema(&self) -> Schema {
         schema_of::<S::Params>()

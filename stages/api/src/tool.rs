@@ -24,7 +24,7 @@ pub struct StepView {
     pub inputs: Vec<InputView>,
     /// Where in the reports of the profile its result is published, if it is.
     pub publish: Option<String>,
-    /// Its state, in a word: `fresh`, `stale`, `waiting`, `running`.
+    /// Its state: `fresh`, `from evidence`, `stale`, `waiting`, `running`.
     pub state: String,
     /// Its key, when the digests of all it reads are known.
     pub key: Option<String>,
@@ -100,6 +100,28 @@ pub trait Results {
     /// [`StageError::Failed`] saying what to run when there is no such step, it is not up to date, or its bytes
     /// are gone.
     fn output(&self, step: &str) -> Result<PathBuf, StageError>;
+    /// A file or folder of what a step wrote, by its path (`history.json`). Evidence may hold it without the rest.
+    ///
+    /// # Errors
+    /// As [`Results::output`]; a path that is not in the output.
+    fn part(&self, step: &str, path: &str) -> Result<PathBuf, StageError> {
+        Ok(self.output(step)?.join(path))
+    }
+    /// The folder of the reports that a step publishes into, if it has reports and the step has no result here although
+    /// all that it reads is known from evidence: in a fresh clone, the committed reports.
+    fn committed_reports(&self, _step: &str) -> Option<PathBuf> {
+        None
+    }
+}
+
+/// A page about the results of a pipeline, drawn by stages that know what they mean: what `repro page` writes and `repro
+/// serve` shows where the pipeline has a step of [`ReportPage::stage`].
+#[derive(Debug, Clone, Copy)]
+pub struct ReportPage {
+    /// The stage of the step whose page it is.
+    pub stage: &'static str,
+    /// Draws the page as HTML.
+    pub render: fn(&dyn Results) -> Result<String, StageError>,
 }
 
 /// What a tool gets to work with.

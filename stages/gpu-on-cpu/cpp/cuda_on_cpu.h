@@ -20,6 +20,9 @@
 struct Dim3 {
     unsigned x, y, z;
 };
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
 // Of the CUDA thread that runs.
 extern __thread Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -34,6 +37,12 @@ enum class Meeting { SYNC, SHUFFLE, BALLOT, MMA };
 const Shown *meet(Meeting meeting, const Shown &mine, void (*all)(const Shown *shown) = nullptr);
 // Waits until all threads of the block have come; whether one of them says true.
 bool wait_for_block(bool mine);
+// The barrier of this number in its file, unless the kernel that runs leaves it out.
+constexpr unsigned NO_BARRIER = ~0u;
+extern __thread unsigned left_out;
+inline void wait_at_barrier(unsigned number) {
+    if (number != left_out) wait_for_block(false);
+}
 
 template <typename T> T shuffle(T mine, unsigned from) {
     static_assert(sizeof(T) <= sizeof(Shown));
@@ -55,6 +64,7 @@ struct Kernel {
     const size_t *sizes;     // of its parameters, in bytes
     size_t parameters;
     unsigned bound;          // the most threads of a block
+    unsigned left_out;       // the barrier that it leaves out
 };
 
 // Unpacks arguments by a kernel's own signature.
@@ -70,13 +80,12 @@ template <typename... A, void (*KERNEL)(A...)> struct Signature<KERNEL> {
         KERNEL(read<A>(arguments[I])...);
     }
     static void run(void *const *arguments) { unpack(arguments, std::index_sequence_for<A...>()); }
-    static constexpr Kernel kernel(const char *name, unsigned bound) {
-        return {name, run, sizes, sizeof...(A), bound};
+    static constexpr Kernel kernel(const char *name, unsigned bound, unsigned left_out) {
+        return {name, run, sizes, sizeof...(A), bound, left_out};
     }
 };
 }
 
-inline void __syncthreads() { gpu_on_cpu::wait_for_block(false); }
 inline int __syncthreads_or(int mine) { return gpu_on_cpu::wait_for_block(mine); }
 inline void __syncwarp(unsigned = ~0u) { gpu_on_cpu::meet(gpu_on_cpu::Meeting::SYNC, {}); }
 template <typename T> T __shfl_sync(unsigned, T x, unsigned from) { return gpu_on_cpu::shuffle(x, from); }

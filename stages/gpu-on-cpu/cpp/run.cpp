@@ -14,6 +14,8 @@
 __thread Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace gpu_on_cpu {
+__thread unsigned left_out = NO_BARRIER;
+
 // All kernels there are, from the generated table.
 extern const Kernel *const kernels[];
 extern const size_t kernels_count;
@@ -265,6 +267,7 @@ void launch(const char *name, Dim3 grid, unsigned block, void *const *arguments,
     gridDim = grid;
     blockDim = {block, 1, 1};
     m.arguments = arguments;
+    left_out = m.kernel->left_out;
     m.shuffled = seed != 0;
     m.error.clear();
     for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)

@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use stage_api::Scalars;
 
-use super::{Result, read_json, write_json};
+use super::{Result, read_json, scalars, write_json};
 
 /// What identifies a run in tables and curves.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -147,5 +148,26 @@ impl History {
     /// alone.
     pub fn read(path: &Path) -> Result<Self> {
         if path.is_dir() { read_json(&path.join(Self::FILE)) } else { read_json(path) }
+    }
+
+    /// The values by update, under the names that a training run reports them by, and the other metrics of its validations;
+    /// an imported run has neither.
+    pub fn scalars(&self) -> Vec<Scalars> {
+        let train = |name: &str, value: fn(&TrainPoint) -> f64| {
+            Scalars::new(name, self.train.iter().map(|point| (point.update, value(point))))
+        };
+        let val = |name: &str, value: fn(&ValPoint) -> f64| {
+            Scalars::new(name, self.val.iter().map(|point| (point.update, value(point))))
+        };
+        let mut all = vec![
+            train(scalars::LOSS, |point| point.loss),
+            train(scalars::LEARNING_RATE, |point| point.lr),
+            val("val loss", |point| point.loss),
+            val(scalars::ROC_AUC, |point| point.roc_auc),
+            val("val accuracy", |point| point.accuracy),
+            val("val f1", |point| point.f1),
+        ];
+        all.retain(|scalars| !scalars.points.is_empty());
+        all
     }
 }

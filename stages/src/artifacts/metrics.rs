@@ -58,7 +58,7 @@ impl Metrics {
     }
 
     /// Reads `metrics.json` of `dir`.
-    pub fn read(dir: &Path) -> Result<Self> {
-        read_json(&dir.join(Self::FILE))
+    pub fn read(path: &Path) -> Result<Self> {
+        if path.is_dir() { read_json(&path.join(Self::FILE)) } else { read_json(path) }
     }
 }

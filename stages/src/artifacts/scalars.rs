@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
+pub use stage_api::Scalars;
 
 /// What a training run calls its speed.
 pub const RATE: &str = "updates per second";
@@ -12,19 +13,12 @@ pub const RATE: &str = "updates per second";
 pub const BATCH_LOSS: &str = "batch loss";
 /// What it calls its training loss, the median of such.
 pub const LOSS: &str = "loss";
+/// What it calls the learning rate of the next update.
+pub const LEARNING_RATE: &str = "lr";
 /// What it calls the ROC-AUC of a validation.
 pub const ROC_AUC: &str = "val roc_auc";
 /// How many rows it computes side by side, from an update on at which the device's memory held no more.
 pub const ROWS_AT_ONCE: &str = "rows at once";
-
-/// All values of one name.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Scalars {
-    /// The name.
-    pub name: String,
-    /// At which update, and the value; `None` where it is no number.
-    pub points: Vec<(u64, Option<f64>)>,
-}
 
 #[derive(Deserialize)]
 struct Line {

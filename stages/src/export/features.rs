@@ -16,7 +16,6 @@ use crate::artifacts::{mmf_writer, weights};
 use crate::formats::lmdb::LmdbWriter;
 use crate::host::device;
 use crate::models::faster_rcnn::{ClassScores, Config};
-use crate::nn::cpu_tensor::cpu_vec;
 use crate::nn::{Loader, ParamStore};
 
 /// The port by which a step reads the detector of its features.
@@ -72,7 +71,8 @@ impl Features {
             let features = Tensor::from_slice(&picture.features, (rows, self.regions.width), device)?;
             let probabilities = scores.probabilities(&features)?;
             let classes = probabilities.dim(1)?;
-            cpu_vec(&probabilities.narrow(1, 1, classes - 1)?.contiguous()?)
+            let values = scores.compute().values(&probabilities)?;
+            Ok(values.chunks(classes).flat_map(|row| row[1..].iter().copied()).collect())
         };
         compute().map(Some).map_err(|error| device::failed("class probabilities", &error))
     }
@@ -148,6 +148,7 @@ mod tests {
     use crate::formats::lmdb::Lmdb;
     use crate::formats::mmf_features::{MmfFeatures, read_files, read_value};
     use crate::models::faster_rcnn::FasterRcnn;
+    use crate::nn::cpu_tensor::cpu_vec;
 
     /// `regions` with what it read at the port of the detector, and `detector`.
     struct Project {

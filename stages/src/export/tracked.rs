@@ -44,14 +44,14 @@ impl Tracked {
     /// No train step, or one that is not up to date.
     pub(super) fn read(context: &ToolContext, name: &str) -> Result<Self, StageError> {
         let step = inference::step(context, name)?;
-        let history = History::read(&context.results.output(name)?)?;
+        let history = History::read(&context.results.part(name, History::FILE)?)?;
         let unknown =
             || StageError::failed(format!("no run of step `{name}` is recorded; run `repro make {name}`"));
         let mut finals = Vec::new();
         for reader in context.results.steps() {
             let reads = reader.inputs.iter().any(|input| input.port == RUN && input.step() == Some(name));
             if reads && reader.stage == "evaluate" && reader.run.is_some() {
-                let found = Metrics::read(&context.results.output(&reader.name)?)?;
+                let found = Metrics::read(&context.results.part(&reader.name, Metrics::FILE)?)?;
                 finals.extend(evaluation(&reader.name, &found));
             }
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor, Var};
 
-use super::backend::Backend;
 use super::composed::Composed;
 use super::cpu::Cpu;
 use super::gpu::Gpu;
+use super::maps::MapBackend;
 use super::op::Locked;
 use super::{Param, Precision};
 
@@ -136,18 +136,18 @@ pub(super) trait Job {
     /// What it returns.
     type Output;
     /// By the passes of a backend.
-    fn run<B: Backend>(self, on: &B) -> Result<Self::Output>;
+    fn run<B: MapBackend>(self, on: &B) -> Result<Self::Output>;
     /// By candle's operations.
     fn composed(self, on: &Composed) -> Result<Self::Output>;
 }
 
 /// The values of a tensor in host memory.
-struct Values<'a>(&'a Tensor);
+pub(super) struct Values<'a>(pub(super) &'a Tensor);
 
 impl Job for Values<'_> {
     type Output = Vec<f32>;
 
-    fn run<B: Backend>(self, on: &B) -> Result<Vec<f32>> {
+    fn run<B: MapBackend>(self, on: &B) -> Result<Vec<f32>> {
         let locked = Locked::new(self.0)?;
         on.values(&on.copy(locked.view(on)?)?)
     }
@@ -163,7 +163,7 @@ struct ReadGradient<'a>(&'a Param);
 impl Job for ReadGradient<'_> {
     type Output = Option<Tensor>;
 
-    fn run<B: Backend>(self, on: &B) -> Result<Option<Tensor>> {
+    fn run<B: MapBackend>(self, on: &B) -> Result<Option<Tensor>> {
         let values = self.0.gradient().map(|gradient| gradient.read(on, |buffer| on.values(buffer)));
         let values = values.transpose()?.flatten();
         values.map(|values| Tensor::from_vec(values, self.0.value().shape(), &Device::Cpu)).transpose()

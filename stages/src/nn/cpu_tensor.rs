@@ -1,11 +1,8 @@
-//! The way from a tensor to its values in host memory, and the detector's affine map on them. It knows no network.
-
-use candle_core::{CpuStorage, D, Error, Result, Storage, Tensor};
+//! The way from a tensor to its values in host memory. It knows no network.
 
 use std::mem::MaybeUninit;
 
-use super::cpu::{self, parallel};
-use super::gemm::{Matrix, PICTURE_WORTH_SHARING, new_affine};
+use candle_core::{CpuStorage, Error, Result, Storage, Tensor};
 
 /// Calls `f` with the values of a contiguous `f32` tensor in host memory.
 ///
@@ -48,52 +45,6 @@ pub unsafe fn new_values(
 /// A tensor of another kind.
 pub fn cpu_vec(tensor: &Tensor) -> Result<Vec<f32>> {
     tensor.flatten_all()?.to_vec1()
-}
-
-/// `relu(x · weightᵀ + bias)` or, without `relu`, the plain affine map, of `x` `[n, in]` with `weight`
-/// `[out, in]`.
-///
-/// # Errors
-/// Shapes that do not fit together.
-pub fn affine(x: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) -> Result<Tensor> {
-    let ((n, depth), (width, weight_depth)) = (x.dims2()?, weight.dims2()?);
-    if depth != weight_depth || bias.dims() != [width] {
-        let (x, w, b) = (x.shape(), weight.shape(), bias.shape());
-        return Err(Error::Msg(format!("an affine map of {x:?} with weight {w:?} and bias {b:?}")));
-    }
-    if !x.device().is_cpu() {
-        let y = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
-        return if relu { y.relu() } else { Ok(y) };
-    }
-    let bias = cpu_vec(bias)?;
-    let mut y = with_cpu_values(&x.contiguous()?, |x| {
-        with_cpu_values(weight, |weight| {
-            let (x, weight) = (Matrix::new(x, n, depth, depth), Matrix::new(weight, width, depth, depth));
-            new_affine(PICTURE_WORTH_SHARING, x, &[(weight.t(), &bias)])
-        })
-    })??;
-    if relu {
-        parallel::rows(&mut y, width, |_, y| y.iter_mut().for_each(|y| *y = rectified(*y)));
-    }
-    Tensor::from_vec(y, (n, width), x.device())
-}
-
-/// The softmax of each row of `x` `[n, columns]`, without gradients.
-///
-/// # Errors
-/// A tensor of another rank or kind.
-pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    let (rows, columns) = x.dims2()?;
-    if rows == 0 {
-        return Ok(x.clone());
-    }
-    if !x.device().is_cpu() {
-        let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?.exp()?;
-        return shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?);
-    }
-    let mut values = cpu_vec(x)?;
-    cpu::softmax_rows(&mut values, &mut vec![0f32; rows], columns);
-    Tensor::from_vec(values, (rows, columns), x.device())
 }
 
 /// ReLU. What is not a number stays so, or damaged weights would pass for zeros.

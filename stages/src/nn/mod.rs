@@ -29,6 +29,7 @@ mod layer_norm;
 mod linear;
 mod loader;
 mod loss;
+pub mod maps;
 mod op;
 mod packing;
 mod param;

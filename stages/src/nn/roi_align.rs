@@ -1,21 +1,32 @@
 //! ROIAlign, the first ("not aligned") form: the features of a box, sampled bilinearly into a square grid.
 //! It does not know where the boxes come from or which level of a pyramid they belong to.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::cpu::{parallel, per_instruction_set};
-use super::cpu_tensor::with_cpu_values;
+use super::maps::MapSize;
 
 /// How boxes are sampled.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoiAlign {
     /// Bins along each side.
     pub bins: usize,
     /// Samples along each side of a bin.
     pub samples: usize,
-    /// Size of the feature map over size of the picture the boxes are given in.
+}
+
+/// A level of a pyramid, and the boxes that are pooled from it.
+#[derive(Debug, Clone)]
+pub struct Level<M> {
+    /// Its map.
+    pub map: M,
+    /// The map's size.
+    pub size: MapSize,
+    /// Size of the map over size of the picture the boxes are given in.
     pub scale: f32,
+    /// Of each box the row of the result that it is pooled into, and its corners x1, y1, x2, y2.
+    pub boxes: Vec<(usize, [f32; 4])>,
 }
 
 /// One bilinear sample: four places in a plane of the map and their weights.
@@ -28,39 +39,66 @@ struct Sample {
 const BOXES_AT_ONCE: usize = 64;
 
 impl RoiAlign {
-    /// Pools each of `boxes` (x1, y1, x2, y2) from `map` `[1, c, height, width]` into a row of
-    /// `[boxes, c · bins · bins]`, channel-major, by tensor operations: for devices other than the host.
+    /// Pools the boxes of all `levels` into the rows of `[count, c · bins · bins]`, channel-major, by tensor operations.
     ///
     /// Boxes are scaled without rounding and without a half-pixel shift, are at least 1 wide and high on the
     /// map, and each bin is the mean of `samples²` bilinear samples.
     ///
     /// # Errors
-    /// A map of another shape.
-    pub fn forward(&self, map: &Tensor, boxes: &[[f32; 4]]) -> Result<Tensor> {
-        let (_, channels, height, width) = map.dims4()?;
-        let values_per_box = channels * self.bins * self.bins;
-        if boxes.is_empty() {
-            return Tensor::zeros((0, values_per_box), map.dtype(), map.device());
+    /// Only if the device fails.
+    pub fn gather(&self, levels: &[Level<&Tensor>], count: usize) -> Result<Tensor> {
+        let (mut parts, mut order) = (Vec::new(), vec![0u32; count]);
+        let mut placed = 0;
+        for level in levels {
+            for &(row, _) in &level.boxes {
+                order[row] = placed;
+                placed += 1;
+            }
+            let MapSize { channels, .. } = level.size;
+            // Channels last: a sample then reads four contiguous rows.
+            let rows = level.map.reshape((channels, ()))?.t()?.contiguous()?;
+            for boxes in level.boxes.chunks(BOXES_AT_ONCE) {
+                parts.push(self.gather_boxes(&rows, level, boxes)?);
+            }
         }
-        // Channels last: a sample then reads four contiguous rows.
-        let rows = map.reshape((channels, height * width))?.t()?.contiguous()?;
-        let parts: Result<Vec<Tensor>> = boxes
-            .chunks(BOXES_AT_ONCE)
-            .map(|boxes| self.gather(&rows, boxes, channels, height, width))
-            .collect();
-        Tensor::cat(&parts?, 0)
+        if parts.is_empty() {
+            let channels = levels.first().map_or(0, |level| level.size.channels);
+            let device = levels.first().map_or(&Device::Cpu, |level| level.map.device());
+            return Tensor::zeros((0, channels * self.bins * self.bins), DType::F32, device);
+        }
+        let pooled = Tensor::cat(&parts, 0)?;
+        pooled.index_select(&Tensor::from_vec(order, count, pooled.device())?, 0)
     }
 
-    /// The same in host memory: each box is pooled into the row that comes with it.
-    ///
-    /// # Errors
-    /// A map of another shape.
-    pub fn pool(&self, map: &Tensor, boxes: Vec<(&mut [f32], [f32; 4])>) -> Result<()> {
-        let (_, channels, height, width) = map.dims4()?;
-        let rows = with_cpu_values(&map.contiguous()?, |map| channels_last(map, channels))?;
+    /// Pools some boxes by tensor operations; `rows` is the level's map, channels last.
+    fn gather_boxes(
+        &self,
+        rows: &Tensor,
+        level: &Level<&Tensor>,
+        boxes: &[(usize, [f32; 4])],
+    ) -> Result<Tensor> {
+        let samples: Vec<Sample> = boxes
+            .iter()
+            .flat_map(|&(_, corners)| self.samples_of(corners, level.scale, level.size))
+            .collect();
+        let places: Vec<u32> = samples.iter().flat_map(|sample| sample.places).collect();
+        let weights: Vec<f32> = samples.iter().flat_map(|sample| sample.weights).collect();
+        let (count, bins, channels) = (places.len(), self.bins * self.bins, level.size.channels);
+        let places = Tensor::from_vec(places, count, rows.device())?;
+        let weights = Tensor::from_vec(weights, (count, 1), rows.device())?;
+        let values = rows.index_select(&places, 0)?.broadcast_mul(&weights)?;
+        let each = count / (boxes.len() * bins);
+        let pooled = values.reshape((boxes.len(), bins, each, channels))?.sum(2)?;
+        pooled.transpose(1, 2)?.contiguous()?.reshape((boxes.len(), channels * bins))
+    }
+
+    /// The same in host memory: each of `boxes` is pooled from `level` into the row that comes with it.
+    pub(super) fn pool(&self, level: &Level<&[f32]>, boxes: Vec<(&mut [f32], [f32; 4])>) {
+        let channels = level.size.channels;
+        let rows = channels_last(level.map, channels);
         let bins = self.bins * self.bins;
         let pool = |sums: &mut Vec<f32>, (pooled, roi): (&mut [f32], [f32; 4])| {
-            let samples = self.samples_of(roi, height, width);
+            let samples = self.samples_of(roi, level.scale, level.size);
             let of_bins = samples.chunks(self.samples * self.samples);
             sums.chunks_exact_mut(channels)
                 .zip(of_bins)
@@ -75,36 +113,18 @@ impl RoiAlign {
         };
         let boxes = boxes.into_par_iter().with_min_len(BOXES_AT_ONCE);
         boxes.for_each_init(|| vec![0f32; bins * channels], pool);
-        Ok(())
-    }
-
-    /// Pools some boxes by tensor operations; `rows` is the map, channels last.
-    fn gather(
-        &self,
-        rows: &Tensor,
-        boxes: &[[f32; 4]],
-        channels: usize,
-        height: usize,
-        width: usize,
-    ) -> Result<Tensor> {
-        let samples: Vec<Sample> =
-            boxes.iter().flat_map(|&roi| self.samples_of(roi, height, width)).collect();
-        let places: Vec<u32> = samples.iter().flat_map(|sample| sample.places).collect();
-        let weights: Vec<f32> = samples.iter().flat_map(|sample| sample.weights).collect();
-        let (count, bins) = (places.len(), self.bins * self.bins);
-        let places = Tensor::from_vec(places, count, rows.device())?;
-        let weights = Tensor::from_vec(weights, (count, 1), rows.device())?;
-        let values = rows.index_select(&places, 0)?.broadcast_mul(&weights)?;
-        let each = count / (boxes.len() * bins);
-        let pooled = values.reshape((boxes.len(), bins, each, channels))?.sum(2)?;
-        pooled.transpose(1, 2)?.contiguous()?.reshape((boxes.len(), channels * bins))
     }
 
     /// The samples of a box, bin by bin (row-major), weights already divided by the samples of a bin.
-    fn samples_of(&self, [x1, y1, x2, y2]: [f32; 4], height: usize, width: usize) -> Vec<Sample> {
+    fn samples_of(
+        &self,
+        [x1, y1, x2, y2]: [f32; 4],
+        scale: f32,
+        MapSize { height, width, .. }: MapSize,
+    ) -> Vec<Sample> {
         let along = |low: f32, high: f32, size: usize| -> Vec<(usize, usize, f32, f32)> {
-            let low = low * self.scale;
-            let bin = (high * self.scale - low).max(1.0) / self.bins as f32;
+            let low = low * scale;
+            let bin = (high * scale - low).max(1.0) / self.bins as f32;
             let place = |i: usize| {
                 let offset = ((i % self.samples) as f32 + 0.5) / self.samples as f32;
                 low + bin * ((i / self.samples) as f32 + offset)
@@ -205,8 +225,10 @@ mod tests {
 
     use super::*;
     use crate::nn::cpu_tensor::cpu_vec;
+    use crate::nn::{Compute, Precision};
 
-    const ALIGN: RoiAlign = RoiAlign { bins: 3, samples: 2, scale: 0.25 };
+    const ALIGN: RoiAlign = RoiAlign { bins: 3, samples: 2 };
+    const SCALE: f32 = 0.25;
 
     fn map(channels: usize, height: usize, width: usize) -> Tensor {
         let values: Vec<f32> = (0..channels * height * width).map(|i| libm::sinf(i as f32 * 0.7)).collect();
@@ -229,7 +251,7 @@ mod tests {
             (1.0 - fy) * ((1.0 - fx) * at(y0, x0) + fx * at(y0, x1))
                 + fy * ((1.0 - fx) * at(y1, x0) + fx * at(y1, x1))
         };
-        let scale = f64::from(ALIGN.scale);
+        let scale = f64::from(SCALE);
         let (left, top) = (f64::from(x1) * scale, f64::from(y1) * scale);
         let bin_width = (f64::from(x2) * scale - left).max(1.0) / 3.0;
         let bin_height = (f64::from(y2) * scale - top).max(1.0) / 3.0;
@@ -240,11 +262,16 @@ mod tests {
         (sum / 4.0) as f32
     }
 
-    fn pool(map: &Tensor, boxes: &[[f32; 4]]) -> Vec<Vec<f32>> {
-        let values = map.dims4().unwrap().1 * ALIGN.bins * ALIGN.bins;
-        let mut rows = vec![f32::NAN; boxes.len() * values];
-        ALIGN.pool(map, rows.chunks_exact_mut(values).zip(boxes.iter().copied()).collect()).unwrap();
-        rows.chunks(values).map(<[f32]>::to_vec).collect()
+    fn pool(compute: &Compute, map: &Tensor, boxes: &[[f32; 4]]) -> Tensor {
+        let (_, channels, height, width) = map.dims4().unwrap();
+        let boxes: Vec<(usize, [f32; 4])> = boxes.iter().copied().enumerate().collect();
+        let (count, size) = (boxes.len(), MapSize { channels, height, width });
+        compute.pool_boxes(ALIGN, &[Level { map, size, scale: SCALE, boxes }], count).unwrap()
+    }
+
+    fn computes() -> [Compute; 2] {
+        let cpu = Compute::for_device(&Device::Cpu, Precision::F32).unwrap();
+        [cpu, Compute::composed(&Device::Cpu, Precision::F32).unwrap()]
     }
 
     #[test]
@@ -257,8 +284,8 @@ mod tests {
             [40.0, 30.0, 51.0, 35.0],
             [60.0, 60.0, 80.0, 90.0],
         ];
-        let pooled = pool(&map, &boxes);
-        let gathered = ALIGN.forward(&map, &boxes).unwrap().to_vec2::<f32>().unwrap();
+        let [pooled, gathered] =
+            computes().map(|compute| pool(&compute, &map, &boxes).to_vec2::<f32>().unwrap());
         for (number, &roi) in boxes.iter().enumerate() {
             for (channel, (row, column)) in (0..5).flat_map(|c| pairs(3).map(move |at| (c, at))) {
                 let place = (channel * 3 + row) * 3 + column;
@@ -273,11 +300,13 @@ mod tests {
     #[test]
     fn pools_from_a_map_of_one_cell_and_no_boxes() {
         let map = map(2, 1, 1);
-        assert_eq!(ALIGN.forward(&map, &[]).unwrap().dims(), [0, 18]);
-        let pooled = pool(&map, &[[0.0, 0.0, 3.0, 3.0]]);
         let values = cpu_vec(&map).unwrap();
-        for (value, expected) in pooled[0].iter().zip(values.iter().flat_map(|v| [*v; 9])) {
-            assert!((value - expected).abs() < 1e-6);
+        for compute in computes() {
+            assert_eq!(pool(&compute, &map, &[]).dims(), [0, 18]);
+            let pooled = cpu_vec(&pool(&compute, &map, &[[0.0, 0.0, 3.0, 3.0]])).unwrap();
+            for (value, expected) in pooled.iter().zip(values.iter().flat_map(|v| [*v; 9])) {
+                assert!((value - expected).abs() < 1e-6);
+            }
         }
     }
 }

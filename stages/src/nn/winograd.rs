@@ -8,9 +8,11 @@
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 
+use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::cpu::per_instruction_set;
+use super::cpu_tensor::with_cpu_values;
 use super::epilogue::Epilogue;
 use super::gemm::{Matrix, product_from};
 
@@ -22,11 +24,11 @@ const P: f32 = 0.75;
 /// See [`P`].
 const Q: f32 = 1.5;
 /// Outputs of a tile, each direction.
-const OUT: usize = 4;
+pub(super) const OUT: usize = 4;
 /// Inputs of a tile, each direction.
 const IN: usize = 6;
 /// Places of a tile.
-const PLACES: usize = IN * IN;
+pub(super) const PLACES: usize = IN * IN;
 /// Tiles that are transformed at the same time.
 const LANES: usize = 16;
 /// Values between the products of two places, whose lines would share a few lines of the first-level cache without.
@@ -41,17 +43,20 @@ const AT_ONCE: usize = 1 << 23;
 /// The filters of a convolution, transformed.
 #[derive(Debug, Clone)]
 pub struct Filters {
-    /// `[36, out, depth]`.
-    values: Vec<f32>,
+    /// `[36, out, depth]`, on the device that computes.
+    pub(super) values: Tensor,
     out: usize,
     depth: usize,
 }
 
 impl Filters {
     /// Transforms `weight` `[out, depth, 3, 3]`; `None` where there are too few channels for it to pay.
-    pub fn new(weight: &[f32], out: usize, depth: usize) -> Option<Self> {
+    ///
+    /// # Errors
+    /// Only if `device` fails.
+    pub fn new(weight: &[f32], out: usize, depth: usize, device: &Device) -> Result<Option<Self>> {
         if out.min(depth) < FEWEST_CHANNELS {
-            return None;
+            return Ok(None);
         }
         let mut values = vec![0f32; PLACES * out * depth];
         for (at, filter) in weight.chunks_exact(9).enumerate() {
@@ -66,7 +71,8 @@ impl Filters {
                 }
             }
         }
-        Some(Self { values, out, depth })
+        let values = Tensor::from_vec(values, (PLACES, out, depth), device)?;
+        Ok(Some(Self { values, out, depth }))
     }
 
     /// Whether it pays for maps of this size.
@@ -76,14 +82,28 @@ impl Filters {
 
     /// Writes the convolution of `x` `[depth, height, width]`, with one pixel of zeros around it and finished by `then`, to
     /// `y` `[out, height, width]`. The same bits on any number of threads.
+    ///
+    /// # Errors
+    /// The filters are not in host memory.
     pub fn apply(
         &self,
         y: &mut [MaybeUninit<f32>],
         x: &[f32],
         (height, width): (usize, usize),
         then: Epilogue,
+    ) -> Result<()> {
+        with_cpu_values(&self.values, |values| self.apply_values(values, y, x, (height, width), then))
+    }
+
+    fn apply_values(
+        &self,
+        values: &[f32],
+        y: &mut [MaybeUninit<f32>],
+        x: &[f32],
+        (height, width): (usize, usize),
+        then: Epilogue,
     ) {
-        let Self { values, out, depth } = self;
+        let Self { out, depth, .. } = self;
         let (plane, across) = (height * width, width.div_ceil(OUT));
         let rows_at_once = (AT_ONCE / (PLACES * depth.max(out) * across)).clamp(1, height.div_ceil(OUT));
         let max_tiles = PLACES * rows_at_once * across;
@@ -329,12 +349,16 @@ mod tests {
         (0..count).map(|i| value(i) as f32 / (1 << 23) as f32 - 1.0).collect()
     }
 
+    fn new(weight: &[f32], out: usize, depth: usize) -> Option<Filters> {
+        Filters::new(weight, out, depth, &Device::Cpu).unwrap()
+    }
+
     /// The convolution alone, with a bias of zeros.
     fn apply(filters: &Filters, x: &[f32], (height, width): (usize, usize)) -> Vec<f32> {
         let plane = height * width;
         let then = Epilogue { bias: &vec![0.0; filters.out], addend: None, relu: false, plane };
         let mut y = vec![MaybeUninit::new(f32::NAN); filters.out * plane];
-        filters.apply(&mut y, x, (height, width), then);
+        filters.apply(&mut y, x, (height, width), then).unwrap();
         // SAFETY: all values were set from the beginning.
         #[allow(unsafe_code)]
         y.into_iter().map(|y| unsafe { y.assume_init() }).collect()
@@ -370,7 +394,7 @@ mod tests {
             [(64, 64, 16, 16), (65, 70, 13, 19), (64, 128, 1, 61), (80, 64, 30, 3)]
         {
             let (x, weight) = (noise(depth * height * width, 37), noise(out * depth * 9, 611));
-            let filters = Filters::new(&weight, out, depth).unwrap();
+            let filters = new(&weight, out, depth).unwrap();
             let y = apply(&filters, &x, (height, width));
             let expected = direct(&x, &weight, (out, depth), height, width);
             let scale = expected.iter().map(|y| y * y).sum::<f64>() / expected.len() as f64;
@@ -384,14 +408,14 @@ mod tests {
         let (x, weight) = (noise(64 * 400, 3), noise(64 * 64 * 9, 7));
         let mut x = x;
         x[7 * 400 + 210] = f32::NAN;
-        let y = apply(&Filters::new(&weight, 64, 64).unwrap(), &x, (20, 20));
+        let y = apply(&new(&weight, 64, 64).unwrap(), &x, (20, 20));
         assert!(y[210].is_nan() && y[63 * 400 + 210].is_nan());
     }
 
     #[test]
     fn few_channels_or_tiles_are_left_to_others() {
-        assert!(Filters::new(&noise(63 * 64 * 9, 1), 63, 64).is_none());
-        assert!(Filters::new(&noise(64 * 63 * 9, 1), 64, 63).is_none());
+        assert!(new(&noise(63 * 64 * 9, 1), 63, 64).is_none());
+        assert!(new(&noise(64 * 63 * 9, 1), 64, 63).is_none());
         assert!(!Filters::suit(12, 16) && Filters::suit(16, 16) && Filters::suit(13, 13));
     }
 }

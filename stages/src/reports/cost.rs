@@ -92,7 +92,7 @@ pub fn with_runs(mut table: Table, results: &dyn Results) -> Table {
 }
 
 fn took(step: &StepView, results: &dyn Results) -> Option<Took> {
-    let history = History::read(&results.output(&step.name).ok()?).ok()?;
+    let history = History::read(&results.part(&step.name, History::FILE).ok()?).ok()?;
     let ran = step.run.as_ref()?;
     let rates = step.log.as_deref().map(scalars::read).unwrap_or_default();
     let rates = rates.into_iter().find(|found| found.name == scalars::RATE);

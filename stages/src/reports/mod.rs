@@ -33,5 +33,5 @@ pub(crate) fn register(registry: Registry) -> Registry {
         .with_tool(table_tool::ShowTable)
         .with_tool(data_summary::DataTool)
         .with_tool(claims::CheckClaims)
-        .with_tool(report::ShowPage)
+        .with_page(report::PAGE)
 }

@@ -19,7 +19,7 @@ impl Stage for Shift {
     type Params = Profile;
     const NAME: &'static str = "shift";
     const ABOUT: &'static str = "Data shift: ROC-AUC of every run on the other data set's validation split";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const INPUTS: &'static [Port] = &[Port::many("runs")];
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
@@ -51,7 +51,7 @@ fn table(found: &Found, profile: &Profile) -> Table {
         columns.push(Column::numbers(&format!("{dataset}_roc_auc"), &group, "ROC-AUC"));
         columns.push(Column::numbers(&format!("{dataset}_roc_auc_interval"), &group, "95% interval"));
     }
-    columns.push(Column::numbers("change", "", "Change by the shift"));
+    columns.push(Column::numbers("change", "", "Change by the shift").derived());
     let kinds = paper_results::kinds(found.keys().map(|(_, kind, _)| kind.as_str()));
     let rows = DATASETS.iter().flat_map(|(dataset, _)| kinds.iter().map(|kind| row(found, dataset, kind)));
     Table {

@@ -91,7 +91,7 @@ fn push_and_pull_by_hand() {
     let run = on(&server, &second, &["pull", "many", "--json"]).expect(0);
     let pulled: serde_json::Value = serde_json::from_str(&run.out).unwrap();
     assert_eq!((&pulled["fetched"], &pulled["bytes"]), (&serde_json::json!(["many"]), &(40 * 1024).into()));
-    let status = second.run(&["status"]).expect(0).out;
+    let status = second.run(&["status", "-v"]).expect(0).out;
     assert!(
         status.contains("fresh    many") && status.contains("stale    large"),
         "only that was requested: {status}"

@@ -1,8 +1,10 @@
 //! Every kernel, run on the CPU, against its definition in double precision; and that the ways to run it wrongly are noticed.
 
 mod attention;
+mod convolutions;
 mod elements;
 mod norms;
+mod regions;
 mod rows;
 mod support;
 
@@ -13,8 +15,9 @@ use support::{Checked, NULL, size};
 /// A check of the kernel of this name, with threads in the order that a seed draws.
 type Check = fn(&str, u64) -> Checked;
 
-/// Kernels, and what checks them. The padded width, which is part of the names of attention's kernels, is left to their checks.
-const CHECKS: [(&str, Check); 30] = [
+/// Kernels, and what checks them. The width, which is part of the names of attention's
+/// and convolutions' kernels, is left to their checks.
+const CHECKS: [(&str, Check); 37] = [
     ("activate", elements::activate),
     ("activate_backward", elements::activate_backward),
     ("adamw", elements::adamw),
@@ -26,25 +29,32 @@ const CHECKS: [(&str, Check); 30] = [
     ("attention_backward_queries", attention::backward_queries),
     ("attention_delta", attention::delta),
     ("attention_forward", attention::forward),
+    ("canvas", regions::canvas),
     ("column_sums", elements::column_sums),
     ("concat", rows::concat),
+    ("conv", convolutions::conv),
     ("cross_entropy", elements::cross_entropy),
     ("dropout", elements::dropout),
     ("embed_gradient", rows::embed_gradient),
     ("embed_text", rows::embed_text),
     ("first_rows", rows::first_rows),
+    ("max_pool", convolutions::max_pool),
     ("mean_loss", elements::mean_loss),
     ("multiply", elements::multiply),
     ("norm_backward", norms::norm_backward),
     ("norm_forward", norms::norm_forward),
     ("norm_output", norms::norm_output),
     ("norm_parameter_sums", norms::norm_parameter_sums),
+    ("roi_align", regions::roi_align),
     ("round_factor", rows::round_factor),
     ("scale_by", elements::scale_by),
     ("scatter_rows", rows::scatter_rows),
     ("select_rows", rows::select_rows),
+    ("softmax", regions::softmax),
     ("split_concat", rows::split_concat),
     ("split_factor", rows::split_factor),
+    ("winograd_input", convolutions::winograd_input),
+    ("winograd_output", convolutions::winograd_output),
 ];
 
 /// In order, and in three other orders.
@@ -88,7 +98,7 @@ fn attention_follows_its_definition() {
 }
 
 #[test]
-fn attention_without_tensor_cores_follows_its_definition() {
+fn what_multiplies_without_tensor_cores_follows_its_definition() {
     follow_their_definitions("@sm70", |_| true);
 }
 

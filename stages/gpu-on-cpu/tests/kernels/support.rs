@@ -118,6 +118,11 @@ pub fn long(value: usize) -> Arg {
     Arg { words: [value as u64, 0, 0], size: 8 }
 }
 
+/// A struct of 24 bytes, by value.
+pub fn packed(words: [u64; 3]) -> Arg {
+    Arg { words, size: 24 }
+}
+
 pub fn real(value: f32) -> Arg {
     Arg { words: [u64::from(value.to_bits()), 0, 0], size: 4 }
 }

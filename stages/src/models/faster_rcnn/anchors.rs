@@ -22,16 +22,18 @@ pub fn cell_anchors(stride: usize, size: f64, ratios: &[f64]) -> Vec<Corners> {
         .collect()
 }
 
+/// The anchor of the shape `cell` around the cell at `row` and `column` of a level.
+pub fn anchor_at([x1, y1, x2, y2]: Corners, stride: usize, row: usize, column: usize) -> Corners {
+    let (x, y) = ((column * stride) as f32, (row * stride) as f32);
+    [x1 + x, y1 + y, x2 + x, y2 + y]
+}
+
 /// All anchors of a level of `height × width` cells: by row, then column, then ratio.
 pub fn grid(cell: &[Corners], stride: usize, height: usize, width: usize) -> Vec<Corners> {
-    let mut anchors = Vec::with_capacity(height * width * cell.len());
-    for row in 0..height {
-        for column in 0..width {
-            let (x, y) = ((column * stride) as f32, (row * stride) as f32);
-            anchors.extend(cell.iter().map(|[x1, y1, x2, y2]| [x1 + x, y1 + y, x2 + x, y2 + y]));
-        }
-    }
-    anchors
+    let places = (0..height).flat_map(|row| (0..width).map(move |column| (row, column)));
+    places
+        .flat_map(|(row, column)| cell.iter().map(move |&cell| anchor_at(cell, stride, row, column)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@
 use candle_core::{Result, Tensor};
 
 use super::config::Config;
-use crate::nn::Loader;
-use crate::nn::conv::{Conv2d, Window, max_pool_3x3};
+use crate::nn::conv::{Conv2d, Window};
 use crate::nn::frozen_batch_norm::FrozenBatchNorm;
+use crate::nn::maps::Addend;
+use crate::nn::{Compute, Loader};
 
 /// Window of the stem's convolution.
 pub(super) const STEM: Window = Window { stride: 2, padding: 3, groups: 1 };
@@ -14,6 +15,7 @@ pub(super) const STEM: Window = Window { stride: 2, padding: 3, groups: 1 };
 /// The body of the network.
 #[derive(Debug)]
 pub struct Body {
+    compute: Compute,
     stem: Conv2d,
     stages: Vec<Vec<Bottleneck>>,
 }
@@ -32,15 +34,15 @@ impl Body {
             let load = |block: usize| Bottleneck::load(config, stage, block, &at.pp(block));
             stages.push((0..blocks).map(load).collect::<Result<_>>()?);
         }
-        Ok(Self { stem, stages })
+        Ok(Self { compute: loader.compute(), stem, stages })
     }
 
-    /// The output of each stage for a canvas `[1, 3, height, width]`, finest first.
+    /// The output of each stage for a canvas, finest first.
     ///
     /// # Errors
     /// What the device reports.
     pub fn forward(&self, pixels: &Tensor) -> Result<Vec<Tensor>> {
-        let mut x = max_pool_3x3(&self.stem.forward(pixels, None)?)?;
+        let mut x = self.compute.max_pool(&self.stem.forward(pixels, None)?, 3)?;
         let mut outputs = Vec::with_capacity(self.stages.len());
         for stage in &self.stages {
             for block in stage {
@@ -99,7 +101,7 @@ impl Bottleneck {
         };
         let inner = self.grouped.forward(&self.reduce.forward(x, None)?, None)?;
         // The shortcut is added before the last ReLU.
-        self.expand.forward(&inner, Some(&shortcut))
+        self.expand.forward(&inner, Some(Addend::same(&shortcut)))
     }
 }
 
@@ -108,8 +110,8 @@ fn load_normed(loader: &Loader, conv: &str, norm: &str, shape: [usize; 4], windo
     let weight = loader.pp(conv).tensor("weight", &shape)?;
     let norm = FrozenBatchNorm::load(&loader.pp(norm), shape[0])?;
     if loader.lists() {
-        return Ok(Conv2d::listed(weight, window));
+        return Ok(Conv2d::listed(&loader.compute(), &weight, window));
     }
     let (weight, bias) = norm.fold_into(&weight)?;
-    Conv2d::new(weight, bias, window)
+    Conv2d::new(&loader.compute(), &weight, bias, window)
 }

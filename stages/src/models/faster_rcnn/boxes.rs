@@ -46,8 +46,9 @@ pub fn clip(corners: Corners, width: usize, height: usize) -> Corners {
     [x1.clamp(0.0, right), y1.clamp(0.0, bottom), x2.clamp(0.0, right), y2.clamp(0.0, bottom)]
 }
 
-/// Indices of `scores`, best first; equal scores keep their order, so the result is the same everywhere.
-pub fn best_first(scores: &[f32]) -> Vec<usize> {
+/// Indices of the `most` best of `scores`, best first. Of equal scores the lower index comes first: this is the one place that
+/// orders scores, of proposals and of regions, whatever device computed them, so the order is the same everywhere.
+pub fn best_first(scores: &[f32], most: usize) -> Vec<usize> {
     // One integer each that orders as the score does, from the greatest on, and then as the index: `f32::total_cmp`.
     let key = |(index, score): (usize, &f32)| {
         let bits = score.to_bits();
@@ -55,21 +56,62 @@ pub fn best_first(scores: &[f32]) -> Vec<usize> {
         u64::from(descending) << 32 | index as u64
     };
     let mut order: Vec<u64> = scores.iter().enumerate().map(key).collect();
+    if most < order.len() {
+        order.select_nth_unstable(most);
+        order.truncate(most);
+    }
     order.sort_unstable();
     order.into_iter().map(|key| key as u32 as usize).collect()
+}
+
+/// Kept boxes that are compared with one at the same time.
+const LANES: usize = 16;
+
+/// Kept boxes, corner by corner, and their areas. Places that are not filled hold a box that overlaps none.
+#[derive(Clone, Copy)]
+struct Kept {
+    corners: [[f32; LANES]; 4],
+    areas: [f32; LANES],
+}
+
+impl Kept {
+    const NONE: Self = Self { corners: [[f32::INFINITY; LANES]; 4], areas: [1.0; LANES] };
+
+    /// Whether one of them overlaps a box of this area by more than `threshold`: [`iou`], of all at once.
+    fn covers(&self, corners: Corners, area: f32, threshold: f32) -> bool {
+        let [x1, y1, x2, y2] = &self.corners;
+        let mut covers = false;
+        for i in 0..LANES {
+            let across = (x2[i].min(corners[2]) - x1[i].max(corners[0]) + 1.0).max(0.0);
+            let down = (y2[i].min(corners[3]) - y1[i].max(corners[1]) + 1.0).max(0.0);
+            let shared = across * down;
+            covers |= shared / (self.areas[i] + area - shared) > threshold;
+        }
+        covers
+    }
 }
 
 /// Greedy non-maximum suppression: of `boxes`, best first, keeps each that overlaps no kept one by more than
 /// `threshold`, and stops at `max`. Returns indices, best first. Two boxes without area do not overlap.
 pub fn suppress(boxes: &[Corners], threshold: f32, max: usize) -> Vec<usize> {
-    let mut kept: Vec<usize> = Vec::new();
+    let (mut kept, mut lanes) = (Vec::new(), Vec::<Kept>::new());
     for (index, &corners) in boxes.iter().enumerate() {
         if kept.len() == max {
             break;
         }
-        if !kept.iter().any(|&other| iou(boxes[other], corners) > threshold) {
-            kept.push(index);
+        let size = area(corners);
+        if lanes.iter().any(|kept| kept.covers(corners, size, threshold)) {
+            continue;
         }
+        let lane = kept.len() % LANES;
+        if lane == 0 {
+            lanes.push(Kept::NONE);
+        }
+        if let Some(last) = lanes.last_mut() {
+            last.corners.iter_mut().zip(corners).for_each(|(lanes, corner)| lanes[lane] = corner);
+            last.areas[lane] = size;
+        }
+        kept.push(index);
     }
     kept
 }
@@ -115,7 +157,11 @@ mod tests {
 
     #[test]
     fn keeps_the_order_of_equal_scores() {
-        assert_eq!(best_first(&[0.5, 0.9, 0.5, 0.9]), [1, 3, 0, 2]);
+        for (most, expected) in
+            [(9, &[1, 3, 0, 2][..]), (4, &[1, 3, 0, 2]), (3, &[1, 3, 0]), (1, &[1]), (0, &[])]
+        {
+            assert_eq!(best_first(&[0.5, 0.9, 0.5, 0.9], most), expected);
+        }
     }
 
     /// Marks every box that a better unmarked one suppresses, pair by pair.
@@ -136,7 +182,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn suppression_equals_brute_force(boxes in prop::collection::vec(any_box(), 0..40), max in 0..40usize) {
+        fn suppression_equals_brute_force(boxes in prop::collection::vec(any_box(), 0..90), max in 0..90usize) {
             let mut expected = brute_force(&boxes, 0.4);
             expected.truncate(max);
             prop_assert_eq!(suppress(&boxes, 0.4, max), expected);

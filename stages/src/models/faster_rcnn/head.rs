@@ -1,17 +1,17 @@
 //! The box head: features and class scores of proposals. It does not know how regions are chosen from them.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::boxes::{Corners, area};
 use super::config::Config;
-use crate::nn::Loader;
-use crate::nn::cpu::parallel;
-use crate::nn::cpu_tensor::{affine, softmax};
-use crate::nn::roi_align::RoiAlign;
+use crate::nn::maps::Affine;
+use crate::nn::roi_align::{Level, RoiAlign};
+use crate::nn::{Compute, Loader};
 
 /// Pooling from the pyramid, two hidden layers, class scores.
 #[derive(Debug)]
 pub struct BoxHead {
+    compute: Compute,
     pooler: Pooler,
     fc6: (Tensor, Tensor),
     classes: ClassScores,
@@ -20,6 +20,7 @@ pub struct BoxHead {
 /// The part of the box head behind the region features: what class a region is of.
 #[derive(Debug)]
 pub struct ClassScores {
+    compute: Compute,
     fc7: (Tensor, Tensor),
     scores: (Tensor, Tensor),
 }
@@ -27,10 +28,10 @@ pub struct ClassScores {
 /// What the head says of the proposals.
 #[derive(Debug)]
 pub struct Described {
-    /// The first hidden layer behind its ReLU, `[n, head_width]`: the region features.
-    pub features: Tensor,
-    /// Class probabilities, `[n, classes]`, background first.
-    pub probabilities: Tensor,
+    /// The first hidden layer behind its ReLU: the region features, in parts `[n, head_width]` on the device.
+    pub features: Vec<Tensor>,
+    /// Class probabilities, `[proposals, classes]`, background first, in host memory.
+    pub probabilities: Vec<f32>,
 }
 
 impl BoxHead {
@@ -43,18 +44,28 @@ impl BoxHead {
         let classes = ClassScores::load(config, loader)?;
         // Proposals are never refined.
         loader.skip_linear("predictor.bbox_pred", config.head_width, 4 * config.classes)?;
-        Ok(Self { pooler: Pooler::new(config), fc6, classes })
+        Ok(Self { compute: loader.compute(), pooler: Pooler::new(config), fc6, classes })
     }
 
-    /// Features and class probabilities of `boxes` on the canvas.
+    /// Features and class probabilities of `boxes` on the canvas, of at most `at_once` at a time.
     ///
     /// # Errors
     /// What the device reports.
-    pub fn forward(&self, levels: &[Tensor], boxes: &[Corners]) -> Result<Described> {
-        let pooled = self.pooler.pool(levels, boxes)?;
-        let features = affine(&pooled, &self.fc6.0, &self.fc6.1, true)?;
-        let probabilities = self.classes.probabilities(&features)?;
-        Ok(Described { features, probabilities })
+    pub fn describe(&self, levels: &[Tensor], boxes: &[Corners], at_once: usize) -> Result<Described> {
+        let mut described = Described { features: Vec::new(), probabilities: Vec::new() };
+        for boxes in boxes.chunks(at_once) {
+            let pooled = self.pooler.pool(&self.compute, levels, boxes)?;
+            let features = affine(&self.compute, &self.fc6, true, &pooled)?;
+            drop(pooled);
+            let probabilities = self.compute.values(&self.classes.probabilities(&features)?)?;
+            described.features.push(features);
+            if described.probabilities.is_empty() {
+                described.probabilities = probabilities;
+            } else {
+                described.probabilities.extend(probabilities);
+            }
+        }
+        Ok(described)
     }
 }
 
@@ -66,9 +77,15 @@ impl ClassScores {
     pub fn load(config: &Config, loader: &Loader) -> Result<Self> {
         let width = config.head_width;
         Ok(Self {
+            compute: loader.compute(),
             fc7: linear(loader, "feature_extractor.fc7", width, width)?,
             scores: linear(loader, "predictor.cls_score", config.classes, width)?,
         })
+    }
+
+    /// What computes them.
+    pub fn compute(&self) -> &Compute {
+        &self.compute
     }
 
     /// Class probabilities `[n, classes]`, background first, of region features `[n, head_width]`.
@@ -76,8 +93,8 @@ impl ClassScores {
     /// # Errors
     /// What the device reports.
     pub fn probabilities(&self, features: &Tensor) -> Result<Tensor> {
-        let hidden = affine(features, &self.fc7.0, &self.fc7.1, true)?;
-        softmax(&affine(&hidden, &self.scores.0, &self.scores.1, false)?)
+        let hidden = affine(&self.compute, &self.fc7, true, features)?;
+        self.compute.softmax(&affine(&self.compute, &self.scores, false, &hidden)?)
     }
 }
 
@@ -85,6 +102,11 @@ impl ClassScores {
 fn linear(loader: &Loader, name: &str, outputs: usize, inputs: usize) -> Result<(Tensor, Tensor)> {
     let at = loader.pp(name);
     Ok((at.tensor("weight", &[outputs, inputs])?, at.tensor("bias", &[outputs])?))
+}
+
+/// The affine map of a weight and a bias, with a ReLU where `relu`.
+fn affine(compute: &Compute, (weight, bias): &(Tensor, Tensor), relu: bool, x: &Tensor) -> Result<Tensor> {
+    compute.affine(Affine { weight, bias, relu }, x)
 }
 
 /// Pools each box from the pyramid level that fits its size.
@@ -103,42 +125,17 @@ impl Pooler {
     }
 
     /// The pooled boxes, `[boxes, width · bins²]`, in the boxes' order.
-    pub(super) fn pool(&self, levels: &[Tensor], boxes: &[Corners]) -> Result<Tensor> {
-        let align =
-            |stride: usize| RoiAlign { bins: self.bins, samples: self.samples, scale: 1.0 / stride as f32 };
-        if levels[0].device().is_cpu() {
-            let values = levels[0].dims4()?.1 * self.bins * self.bins;
-            let mut pooled = parallel::filled(boxes.len() * values, 1, |_, _| ());
-            let mut members: Vec<Vec<_>> = self.strides.iter().map(|_| Vec::new()).collect();
-            for (row, &corners) in pooled.chunks_exact_mut(values).zip(boxes) {
-                members[level_of(corners, self.strides.len())].push((row, corners));
-            }
-            let levels = levels.iter().zip(&self.strides).zip(members);
-            let mut levels = levels.filter(|(_, members)| !members.is_empty());
-            levels.try_for_each(|((map, &stride), members)| align(stride).pool(map, members))?;
-            return Tensor::from_vec(pooled, (boxes.len(), values), &Device::Cpu);
+    pub(super) fn pool(&self, compute: &Compute, levels: &[Tensor], boxes: &[Corners]) -> Result<Tensor> {
+        let mut members: Vec<Vec<(usize, Corners)>> = self.strides.iter().map(|_| Vec::new()).collect();
+        for (row, &corners) in boxes.iter().enumerate() {
+            members[level_of(corners, self.strides.len())].push((row, corners));
         }
-        let (mut parts, mut order) = (Vec::new(), vec![0u32; boxes.len()]);
-        let mut placed = 0;
-        for (number, (map, stride)) in levels.iter().zip(&self.strides).enumerate() {
-            let members: Vec<usize> =
-                (0..boxes.len()).filter(|&i| level_of(boxes[i], self.strides.len()) == number).collect();
-            if members.is_empty() && number + 1 < self.strides.len() {
-                continue;
-            }
-            for &member in &members {
-                order[member] = placed;
-                placed += 1;
-            }
-            let corners: Vec<Corners> = members.iter().map(|&member| boxes[member]).collect();
-            parts.push(align(*stride).forward(map, &corners)?);
-        }
-        let pooled = Tensor::cat(&parts, 0)?;
-        if boxes.is_empty() {
-            return Ok(pooled);
-        }
-        let order = Tensor::from_vec(order, boxes.len(), pooled.device())?;
-        pooled.index_select(&order, 0)
+        let levels = levels.iter().zip(&self.strides).zip(members);
+        let level = |((map, &stride), boxes)| {
+            Ok(Level { map, size: compute.map_size(map)?, scale: 1.0 / stride as f32, boxes })
+        };
+        let levels = levels.map(level).collect::<Result<Vec<_>>>()?;
+        compute.pool_boxes(RoiAlign { bins: self.bins, samples: self.samples }, &levels, boxes.len())
     }
 }
 

@@ -1,19 +1,17 @@
 //! From a picture's bytes to the detector's canvas, as for the published features: blue-green-red, means
 //! subtracted, scaled bilinearly, padded. It does not know file formats.
 
-use candle_core::{Device, Result, Tensor};
-use rayon::prelude::*;
+use candle_core::{Result, Tensor};
 
 use super::config::Config;
 use crate::formats::image_decode::Picture;
-
-/// Pixels that a thread scales at once.
-const WORTH_SHARING: usize = 1 << 17;
+use crate::nn::Compute;
+use crate::nn::maps::{Between, CanvasInput, MapSize};
 
 /// A picture as the network takes it.
 #[derive(Debug)]
 pub struct Canvas {
-    /// `[1, 3, height, width]`: blue, green, red.
+    /// A map of three channels: blue, green, red.
     pub pixels: Tensor,
     /// Size of the canvas over size of the picture.
     pub scale: f32,
@@ -36,46 +34,42 @@ pub fn scale_of(width: usize, height: usize, config: &Config) -> f64 {
 ///
 /// # Errors
 /// What the device reports.
-pub fn prepare(picture: &Picture, config: &Config, device: &Device) -> Result<Canvas> {
+pub fn prepare(picture: &Picture, config: &Config, compute: &Compute) -> Result<Canvas> {
     let scale = scale_of(picture.width, picture.height, config);
     let scaled = |size: usize| ((size as f64 * scale).round_ties_even() as usize).max(1);
     let (width, height) = (scaled(picture.width), scaled(picture.height));
     let padded = |size: usize| size.next_multiple_of(config.size_divisor);
-    let (canvas_width, canvas_height) = (padded(width), padded(height));
-    let (columns, rows) = (taps(width, picture.width, scale), taps(height, picture.height, scale));
-    let mut pixels = vec![0f32; 3 * canvas_height * canvas_width];
-    for (channel, plane) in pixels.chunks_mut(canvas_height * canvas_width).enumerate() {
-        let mean = config.means_bgr[channel];
-        // Blue first: channel 0 is the picture's third value.
-        let at =
-            |x: usize, y: usize| f32::from(picture.rgb[3 * (y * picture.width + x) + 2 - channel]) - mean;
-        let lines = plane.par_chunks_mut(canvas_width).zip(&rows).with_min_len(WORTH_SHARING / canvas_width);
-        lines.for_each(|(line, &(top, bottom, down))| {
-            for (value, &(left, right, across)) in line.iter_mut().zip(&columns) {
-                let upper = at(left, top) * (1.0 - across) + at(right, top) * across;
-                let lower = at(left, bottom) * (1.0 - across) + at(right, bottom) * across;
-                *value = upper * (1.0 - down) + lower * down;
-            }
-        });
-    }
-    let pixels = Tensor::from_vec(pixels, (1, 3, canvas_height, canvas_width), device)?;
+    let size = MapSize { channels: 3, height: padded(height), width: padded(width) };
+    let pixels = compute.canvas(&CanvasInput {
+        rgb: &picture.rgb,
+        picture_width: picture.width,
+        lines: &taps(height, picture.height, scale),
+        columns: &taps(width, picture.width, scale),
+        means_bgr: config.means_bgr,
+        size,
+    })?;
     Ok(Canvas { pixels, scale: scale as f32 })
 }
 
 /// For each output pixel its two inputs and the weight of the second. The step between samples is exactly
 /// `1 / scale`, which is not input size over output size when the output's size was rounded. Places are computed in double
 /// precision, as OpenCV does: single would shift a far pixel by hundredths of a grey level.
-fn taps(outputs: usize, inputs: usize, scale: f64) -> Vec<(usize, usize, f32)> {
+fn taps(outputs: usize, inputs: usize, scale: f64) -> Vec<Between> {
+    let between = |first: usize, second: usize, weight: f32| Between {
+        first: first as u32,
+        second: second as u32,
+        weight,
+    };
     (0..outputs)
         .map(|output| {
             let at = (output as f64 + 0.5) / scale - 0.5;
             let low = at.floor();
             if low < 0.0 {
-                (0, 0, 0.0)
+                between(0, 0, 0.0)
             } else if low as usize + 1 >= inputs {
-                (inputs - 1, inputs - 1, 0.0)
+                between(inputs - 1, inputs - 1, 0.0)
             } else {
-                (low as usize, low as usize + 1, (at - low) as f32)
+                between(low as usize, low as usize + 1, (at - low) as f32)
             }
         })
         .collect()
@@ -83,8 +77,15 @@ fn taps(outputs: usize, inputs: usize, scale: f64) -> Vec<(usize, usize, f32)> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
+    use crate::nn::Precision;
     use crate::nn::cpu_tensor::cpu_vec;
+
+    fn cpu() -> Compute {
+        Compute::for_device(&Device::Cpu, Precision::F32).unwrap()
+    }
 
     fn grey(width: usize, height: usize, value: impl Fn(usize, usize) -> u8) -> Picture {
         let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
@@ -104,7 +105,7 @@ mod tests {
     fn rounds_sizes_to_even_and_pads_to_the_divisor() {
         let config = Config { min_size: 5, max_size: 1000, size_divisor: 16, ..Config::mini(2) };
         // Scale 0.5 of 10 × 33: 16.5 rounds to 16, so 16 columns fit the canvas exactly.
-        let canvas = prepare(&grey(33, 10, |_, _| 200), &config, &Device::Cpu).unwrap();
+        let canvas = prepare(&grey(33, 10, |_, _| 200), &config, &cpu()).unwrap();
         assert_eq!(canvas.pixels.dims(), [1, 3, 16, 16]);
         let values = cpu_vec(&canvas.pixels).unwrap();
         assert_eq!(values[4 * 16 + 15], 200.0 - config.means_bgr[0]);
@@ -117,7 +118,7 @@ mod tests {
         // 10 wide, 3 high: scale 7/3, width 23.33 → 23. Column 22 samples at 22.5·3/7 − 0.5 = 9.142…: beyond
         // the last centre, so clamped; column 20 at 20.5·3/7 − 0.5 = 8.2857.
         let picture = grey(10, 3, |x, _| (x * x) as u8);
-        let canvas = prepare(&picture, &config, &Device::Cpu).unwrap();
+        let canvas = prepare(&picture, &config, &cpu()).unwrap();
         assert_eq!(canvas.pixels.dims(), [1, 3, 8, 24]);
         let values = cpu_vec(&canvas.pixels).unwrap();
         let mean = config.means_bgr[0];
@@ -131,7 +132,7 @@ mod tests {
     fn turns_red_green_blue_round() {
         let config = Config { means_bgr: [1.0, 2.0, 3.0], min_size: 1, ..Config::mini(2) };
         let picture = Picture { width: 1, height: 1, rgb: vec![30, 20, 10] };
-        let canvas = prepare(&picture, &config, &Device::Cpu).unwrap();
+        let canvas = prepare(&picture, &config, &cpu()).unwrap();
         let plane = config.size_divisor * config.size_divisor;
         let values = cpu_vec(&canvas.pixels).unwrap();
         assert_eq!([values[0], values[plane], values[2 * plane]], [9.0, 18.0, 27.0]);
@@ -141,7 +142,7 @@ mod tests {
     fn takes_pictures_of_extreme_shapes() {
         let config = Config::mini(2);
         for (width, height) in [(1, 1), (300, 20), (1, 20_000)] {
-            let canvas = prepare(&grey(width, height, |_, _| 9), &config, &Device::Cpu).unwrap();
+            let canvas = prepare(&grey(width, height, |_, _| 9), &config, &cpu()).unwrap();
             let (_, _, h, w) = canvas.pixels.dims4().unwrap();
             assert!(h.max(w) <= config.max_size.next_multiple_of(config.size_divisor), "{h}x{w}");
         }

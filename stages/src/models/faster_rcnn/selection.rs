@@ -58,7 +58,7 @@ pub fn choose(
             |mut confidence, class| {
                 let scores: Vec<f32> = (0..n).map(|i| probabilities[i * classes + class]).collect();
                 let mut gone = vec![0u64; words];
-                for index in best_first(&scores) {
+                for index in best_first(&scores, n) {
                     if gone[index / BITS] >> (index % BITS) & 1 == 0 {
                         confidence[index] = confidence[index].max(scores[index]);
                         let row = &overlap[index * words..][..words];
@@ -77,9 +77,7 @@ pub fn choose(
         });
         best.0 as u32
     };
-    let mut order = best_first(&confidence);
-    order.truncate(max);
-    order
+    best_first(&confidence, max)
         .into_iter()
         .map(|proposal| Choice {
             proposal,

@@ -3,12 +3,18 @@
 //! last are scaled by 0.4, 1, 1.45 and 6.8.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::c_void;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
 use super::*;
+use crate::nn::Precision;
+use crate::nn::cpu_tensor::cpu_vec;
+use crate::nn::gpu::Gpu;
+use crate::nn::gpu::testing::OnCpu;
 
 #[derive(Deserialize)]
 struct Case {
@@ -97,8 +103,55 @@ fn distance(found: &[Corners], expected: &[Corners]) -> f32 {
     pairs.map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max)
 }
 
+/// A GPU's passes, run on this CPU, with or without TF32 cores.
+fn gpu_on_cpu(has_tf32: bool) -> Compute {
+    fn run(
+        kernel: &str,
+        grid: [u32; 3],
+        block: u32,
+        args: &[*mut c_void],
+        seed: u64,
+    ) -> std::result::Result<(), String> {
+        // SAFETY: the device compares the arguments' sizes with the kernel's; the passes name memory that is there.
+        #[allow(unsafe_code)]
+        unsafe {
+            gpu_on_cpu::launch(kernel, grid, block, args, seed)
+        }
+    }
+    let device = Arc::new(OnCpu::new(run, gpu_on_cpu::parameters, has_tf32));
+    Compute::on(Gpu::new(device, Precision::F32, true).unwrap(), &Device::Cpu).unwrap()
+}
+
+/// The values of a map channel by channel, whatever the device's order.
+fn channel_by_channel(compute: &Compute, map: &Tensor) -> Vec<f32> {
+    let (size, values) = (compute.map_size(map).unwrap(), compute.values(map).unwrap());
+    let places = (0..size.channels).flat_map(|channel| (0..size.places()).map(move |place| (channel, place)));
+    places.map(|(channel, place)| values[compute.map_index(size, channel, place)]).collect()
+}
+
 #[test]
 fn does_what_the_reference_does() {
+    does_what_the_reference_does_on(&Compute::for_device(&Device::Cpu, Precision::F32).unwrap(), |_| true);
+}
+
+#[test]
+fn does_what_the_reference_does_composed_from_candle_s_operations() {
+    let composed = Compute::composed(&Device::Cpu, Precision::F32).unwrap();
+    does_what_the_reference_does_on(&composed, |number| number == 0);
+}
+
+#[test]
+fn does_what_the_reference_does_on_a_gpu_s_passes() {
+    does_what_the_reference_does_on(&gpu_on_cpu(false), |_| true);
+}
+
+#[test]
+fn does_what_the_reference_does_on_a_gpu_s_tensor_cores() {
+    does_what_the_reference_does_on(&gpu_on_cpu(true), |number| number == 0);
+}
+
+/// On the pictures of each configuration whose numbers are `of`.
+fn does_what_the_reference_does_on(compute: &Compute, of: impl Fn(usize) -> bool) {
     let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(fixture("json")).unwrap()).unwrap();
     let kept = candle_core::safetensors::load(fixture("safetensors"), &Device::Cpu).unwrap();
     for case in &cases {
@@ -107,18 +160,18 @@ fn does_what_the_reference_does() {
             .into_iter()
             .map(|(name, shape)| (name.clone(), weight(&name, &shape)))
             .collect();
-        let params = ParamStore::new(tensors, |_| false).unwrap();
+        let params = ParamStore::new(tensors, |_| false).unwrap().with_compute(compute.clone());
         let detector = FasterRcnn::build(&case.config, &params).unwrap();
         let mut sensitive_scales = BTreeSet::new();
-        for (number, &size) in case.pictures.iter().enumerate() {
+        for (number, &size) in case.pictures.iter().enumerate().filter(|(number, _)| of(*number)) {
             let at = format!("{}.{number}", case.name);
             let expected = |part: &str| &kept[&format!("{at}.{part}")];
             let thinned = |tensor: &Tensor| {
-                cpu_vec(tensor).unwrap().into_iter().step_by(case.every).collect::<Vec<f32>>()
+                channel_by_channel(compute, tensor).into_iter().step_by(case.every).collect::<Vec<f32>>()
             };
             let picture = picture(size);
 
-            let canvas = preprocess::prepare(&picture, &case.config, &Device::Cpu).unwrap();
+            let canvas = preprocess::prepare(&picture, &case.config, &detector.compute).unwrap();
             assert_eq!(canvas.scale, case.scales[number] as f32, "{at}");
             let furthest = thinned(&canvas.pixels)
                 .iter()
@@ -134,11 +187,11 @@ fn does_what_the_reference_does() {
                 assert!(off < 1e-4, "{at}: level {level} is off by {off}");
             }
 
-            let looked = detector.look(&picture).unwrap();
+            let looked = detector.look(&picture, 37).unwrap();
             let far = distance(&looked.proposals, &corners(expected("proposals")));
             assert!(far < NEAR, "{at}: a proposal is off by {far}");
 
-            let regions = detector.detect(&picture, case.regions).unwrap();
+            let regions = detector.detect(&picture, case.regions, 37).unwrap();
             let found: Vec<Corners> = regions.iter().map(|region| region.corners).collect();
             let far = distance(&found, &corners(expected("boxes")));
             assert!(far < NEAR, "{at}: a box is off by {far}, or at another place");
@@ -154,13 +207,13 @@ fn does_what_the_reference_does() {
             }
 
             // Overlaps measured on the canvas would give other boxes, or the same in another order.
-            let probabilities = cpu_vec(&looked.described.probabilities).unwrap();
+            let probabilities = &looked.described.probabilities;
             let Config { classes, class_nms, .. } = case.config;
             let chosen = |scale| -> Vec<usize> {
                 let choices = selection::choose(
                     &looked.proposals,
                     scale,
-                    &probabilities,
+                    probabilities,
                     classes,
                     class_nms,
                     case.regions,
@@ -171,7 +224,7 @@ fn does_what_the_reference_does() {
                 sensitive_scales.insert(case.scales[number].to_string());
             }
         }
-        if case.name == "scales" {
+        if case.name == "scales" && (0..case.pictures.len()).all(&of) {
             assert_eq!(sensitive_scales.into_iter().collect::<Vec<_>>(), ["0.4", "1.45", "6.8"]);
         }
     }
@@ -192,7 +245,8 @@ fn weights_that_make_no_numbers_are_an_error() {
             (name, tensor)
         });
         let params = ParamStore::new(tensors.collect(), |_| false).unwrap();
-        let error = FasterRcnn::build(&config, &params).unwrap().detect(&picture([60, 40]), 5).unwrap_err();
+        let error =
+            FasterRcnn::build(&config, &params).unwrap().detect(&picture([60, 40]), 5, 100).unwrap_err();
         assert!(error.to_string().contains("not a finite number"), "{spoilt}: {error}");
     }
 }

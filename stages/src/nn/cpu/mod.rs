@@ -5,6 +5,7 @@ mod activation;
 mod adamw;
 mod attention;
 mod instruction_set;
+mod maps;
 pub mod math;
 mod norm;
 pub mod parallel;
@@ -19,7 +20,8 @@ use candle_core::{CpuStorage, Error, Result, Storage, StorageRef, Tensor};
 
 pub(crate) use instruction_set::per_instruction_set;
 pub use instruction_set::{InstructionSet, VARIABLE, select, selected};
-pub use softmax::softmax_rows;
+pub(super) use maps::canvas;
+use softmax::softmax_rows;
 
 use super::backend::{
     AdamWSlot, AttentionShape, Backend, Memory, NormGradients, NormInput, Normal, Normed,

@@ -165,6 +165,28 @@ impl Argument for Stride {
     }
 }
 
+/// A struct of six sizes of 32 bits.
+#[derive(Debug, Clone, Copy)]
+pub struct Pairs(pub [usize; 6]);
+
+impl Argument for Pairs {
+    fn push(self, to: &mut Args) {
+        to.is_too_large |= self.0.iter().any(|size| u32::try_from(*size).is_err());
+        let pair = |i: usize| u64::from(self.0[2 * i] as u32) | u64::from(self.0[2 * i + 1] as u32) << 32;
+        to.add([pair(0), pair(1), pair(2)], 24);
+    }
+}
+
+/// A struct of three distances in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Steps(pub [usize; 3]);
+
+impl Argument for Steps {
+    fn push(self, to: &mut Args) {
+        to.add(self.0.map(|step| step as u64), 24);
+    }
+}
+
 /// `struct Mask` of the kernels: first, both keys, threshold, scale. A threshold of 0 drops nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Dropped(pub Option<Mask>);

@@ -22,7 +22,7 @@ macro_rules! source {
 }
 
 /// All files.
-pub const SOURCES: [Source; 9] = [
+pub const SOURCES: [Source; 11] = [
     source!("activation.cu", ["activate", "activate_backward"]),
     source!("adamw.cu", ["adamw"]),
     source!(
@@ -43,6 +43,19 @@ pub const SOURCES: [Source; 9] = [
             "attention_backward_keys_128",
         ]
     ),
+    source!(
+        "conv.cu",
+        [
+            "conv_8",
+            "conv_16",
+            "conv_32",
+            "conv_64",
+            "conv_128",
+            "winograd_input",
+            "winograd_output",
+            "max_pool",
+        ]
+    ),
     source!("dropout.cu", ["dropout"]),
     source!(
         "embeddings.cu",
@@ -60,5 +73,6 @@ pub const SOURCES: [Source; 9] = [
     source!("factors.cu", ["split_factor", "round_factor"]),
     source!("layer_norm.cu", ["norm_forward", "norm_output", "norm_backward", "norm_parameter_sums"]),
     source!("loss.cu", ["cross_entropy", "mean_loss"]),
+    source!("regions.cu", ["canvas", "roi_align", "softmax"]),
     source!("sums.cu", ["add_parts", "add_gradients", "column_sums", "add_rows", "multiply", "scale_by"]),
 ];

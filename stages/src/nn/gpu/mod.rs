@@ -10,6 +10,7 @@ mod factors;
 mod geometry;
 mod gradients;
 pub mod kernels;
+mod maps;
 pub mod memory;
 mod norm;
 #[cfg(feature = "cuda")]

@@ -5,21 +5,24 @@
 //! one goes on after them. What pictures of another extraction had in common with these comes from [`feature_cache`].
 
 mod feature_cache;
+mod in_flight;
 mod tool;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError, Unit};
 
 use self::feature_cache::FeatureCache;
+use self::in_flight::Schedule;
 pub(crate) use self::tool::ShowRegions;
 use crate::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use crate::artifacts::weights;
 use crate::formats::image_decode::decode;
+use crate::host::device_fault::DeviceFault;
 use crate::host::{device, disk_space};
 use crate::models::faster_rcnn::{Config, FasterRcnn, Region};
 use crate::nn::{ParamStore, tune_allocator};
@@ -54,7 +57,7 @@ fn default_shard() -> usize {
     1024
 }
 
-/// Pictures between two looks at whether to stop; also how many are in memory at once.
+/// Pictures between two looks at whether to stop, on the CPU; also how many are in memory at once.
 const BATCH: usize = 32;
 /// A canvas of this many pixels fills a gigabyte or more on its way through a big network: such pictures go
 /// one at a time, the threads sharing one picture's convolutions.
@@ -98,8 +101,12 @@ impl Stage for Regions {
             .path(KEPT)
             .map(|dir| FeatureCache::open(&dir, weights_dir, layout))
             .transpose()?;
-        let batch = if config.min_size * config.max_size >= BIG_CANVAS { 1 } else { BATCH };
-        let work = Work { job, images, detector, layout, cache, batch };
+        let schedule = match config.min_size * config.max_size >= BIG_CANVAS {
+            _ if detector.takes_turns() => Schedule::on_a_gpu(config.proposals.over_levels),
+            true => Schedule::Batches(1),
+            false => Schedule::Batches(BATCH),
+        };
+        let work = Work { job, images, detector, layout, cache, schedule };
         work.extract(&names)
     }
 }
@@ -123,8 +130,7 @@ struct Work<'a> {
     detector: FasterRcnn,
     layout: Layout,
     cache: Option<FeatureCache>,
-    /// Pictures that are in memory side by side.
-    batch: usize,
+    schedule: Schedule,
 }
 
 impl Work<'_> {
@@ -138,35 +144,59 @@ impl Work<'_> {
         if done > 0 {
             progress.note(&format!("{done} pictures are there from an attempt that was interrupted"));
         }
-        let (mut is_announced, mut known) = (false, 0);
+        let (mut known, mut new, mut begun) = (0, 0, Instant::now());
+        let missing = names.len() - done;
+        let sample = self.schedule.sample().min(missing);
         for names_of_shard in shards {
             let shard = writer.begin(names_of_shard)?;
-            let (mut hashes, mut is_new) = (Vec::with_capacity(names_of_shard.len()), false);
-            for (first, batch) in (0..).step_by(self.batch).zip(names_of_shard.chunks(self.batch)) {
+            let (mut hashes, mut is_new) = (vec![None; names_of_shard.len()], false);
+            let mut open: Vec<usize> = (0..names_of_shard.len()).collect();
+            while !open.is_empty() {
                 self.job.check_cancelled()?;
-                let begun = Instant::now();
-                let extract = |(at, name): (usize, &String)| {
-                    let Found { regions, hash, is_known } = self.describe(&self.images.join(name))?;
-                    shard.put(first + at, &regions)?;
+                let (mut refused, mut is_done) = (None, vec![false; names_of_shard.len()]);
+                let extract = |at: usize| {
+                    let Found { regions, hash, is_known } =
+                        self.describe(&self.images.join(&names_of_shard[at]))?;
+                    shard.put(at, &regions).map_err(StageError::from)?;
                     Ok((hash, is_known))
                 };
-                let found: Result<Vec<(Option<feature_cache::Hash>, bool)>, StageError> =
-                    batch.par_iter().enumerate().map(extract).collect();
-                let found = found?;
-                let new = found.iter().filter(|(_, is_known)| !is_known).count();
-                known += found.len() - new;
-                is_new |= new > 0;
-                if new > 0 && !is_announced {
-                    is_announced = true;
-                    self.announce(names.len() - done, begun.elapsed().as_secs_f64() / new as f64);
+                let take = |at: usize, found: Result<(Option<feature_cache::Hash>, bool), Failure>| {
+                    let (hash, is_known) = match found {
+                        Ok(found) => found,
+                        Err(Failure::OutOfMemory(error)) => {
+                            refused = Some(error);
+                            return Ok(ControlFlow::Break(()));
+                        }
+                        Err(Failure::Other(error)) => return Err(error),
+                    };
+                    (hashes[at], is_done[at]) = (hash, true);
+                    if is_known {
+                        known += 1;
+                        // Its time says nothing of the others'.
+                        if new == 0 {
+                            begun = Instant::now();
+                        }
+                    } else {
+                        (new, is_new) = (new + 1, true);
+                        if new == sample {
+                            self.announce(missing, begun.elapsed().as_secs_f64() / new as f64);
+                        }
+                    }
+                    done += 1;
+                    progress.advance(done as u64, names.len() as u64, Unit::Items);
+                    self.job.check_cancelled()?;
+                    Ok(ControlFlow::Continue(()))
+                };
+                self.schedule.run(&open, extract, take)?;
+                open.retain(|&at| !is_done[at]);
+                if let Some(error) = refused {
+                    self.schedule = self.schedule.smaller().ok_or(error)?;
+                    self.warn_of_memory();
                 }
-                hashes.extend(found.into_iter().filter_map(|(hash, _)| hash));
-                done += batch.len();
-                progress.advance(done as u64, names.len() as u64, Unit::Items);
             }
             let path = writer.end(shard)?;
             if let Some(cache) = self.cache.as_mut().filter(|_| is_new) {
-                cache.keep(&path, &hashes)?;
+                cache.keep(&path, &hashes.into_iter().flatten().collect::<Vec<_>>())?;
             }
         }
         if known > 0 {
@@ -186,7 +216,16 @@ impl Work<'_> {
         if all > LONG { self.job.progress.warn(&text) } else { self.job.progress.note(&text) }
     }
 
-    fn describe(&self, path: &Path) -> Result<Found, StageError> {
+    /// Says that the device's memory holds less than was tried.
+    fn warn_of_memory(&self) {
+        let Schedule::InFlight { pictures, boxes } = self.schedule else { return };
+        self.job.progress.warn(&format!(
+            "the device has no memory for more: going on with {pictures} pictures at once and {boxes} boxes of each; the features \
+             are the same"
+        ));
+    }
+
+    fn describe(&self, path: &Path) -> Result<Found, Failure> {
         let unreadable = |problem: String| StageError::input("images", path, problem);
         let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
         let hash = self.cache.as_ref().map(|_| feature_cache::hash(&bytes));
@@ -197,8 +236,8 @@ impl Work<'_> {
         let picture = decode(&bytes).map_err(unreadable)?;
         let regions = self
             .detector
-            .detect(&picture, self.layout.max_regions)
-            .map_err(|error| device::failed(path.display(), &error))?;
+            .detect(&picture, self.layout.max_regions, self.schedule.boxes_at_once())
+            .map_err(|error| Failure::new(path, &error))?;
         let regions = PictureRegions {
             boxes: regions.iter().map(|region| region.corners).collect(),
             scores: regions.iter().map(|region| region.confidence).collect(),
@@ -207,6 +246,29 @@ impl Work<'_> {
             size: (picture.width as u32, picture.height as u32),
         };
         Ok(Found { regions, hash, is_known: false })
+    }
+}
+
+/// Why a picture has no regions.
+enum Failure {
+    /// The device's memory holds less than was tried.
+    OutOfMemory(StageError),
+    Other(StageError),
+}
+
+impl Failure {
+    fn new(path: &Path, error: &candle_core::Error) -> Self {
+        let failed = device::failed(path.display(), error);
+        match DeviceFault::from_error(error) {
+            Some(DeviceFault::OutOfMemory) => Self::OutOfMemory(failed),
+            _ => Self::Other(failed),
+        }
+    }
+}
+
+impl From<StageError> for Failure {
+    fn from(error: StageError) -> Self {
+        Self::Other(error)
     }
 }
 

@@ -2,18 +2,24 @@
 //! its features must tell what it is.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use candle_core::{DType, Tensor};
 use image::{GrayAlphaImage, GrayImage, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use stage_api::AllowedEnv;
 use stage_api::testing::{Recorder, run_stage, run_stage_outside};
+use stage_api::{AllowedEnv, Host, Inputs};
 
 use super::*;
 use crate::artifacts::region_features::RegionFeatures;
 use crate::artifacts::scene_objects::{SceneObject, SceneObjects};
 use crate::artifacts::write_json_lines;
 use crate::formats::image_decode::read_picture;
+use crate::models::faster_rcnn::config::Proposals;
+use crate::nn::gpu::Gpu;
+use crate::nn::gpu::testing::Counting;
+use crate::nn::{Compute, Precision};
 use crate::regions::make_detector::MakeDetector;
 
 const COLOURS: [(&str, [u8; 3]); 4] =
@@ -330,4 +336,53 @@ fn a_full_disk_that_half_the_bits_would_fit_on_has_a_hint() {
     let message = |pictures: usize| check_room(dir.path(), layout, pictures).unwrap_err().to_string();
     assert!(message(pictures(1.5)).contains("`half: true`"), "{}", message(pictures(1.5)));
     assert!(!message(pictures(4.0)).contains("`half: true`"), "{}", message(pictures(4.0)));
+}
+
+/// A GPU that has no memory for all boxes at once: fewer pictures are in flight, then fewer boxes, and all pictures get their regions.
+#[test]
+fn a_device_without_memory_gets_fewer_pictures_and_then_fewer_boxes() {
+    let dir = tempfile::tempdir().unwrap();
+    write_scenes(&dir.path().join("scenes"), 10, 3);
+    let mini = Config::mini(5);
+    let proposals = Proposals { before_nms: 1000, nms: 1.0, after_nms: 300, over_levels: 300 };
+    let config = Config { proposals, pooled_size: 7, ..mini };
+    let pooled = 300 * config.pooled_values();
+    for (largest, warnings) in [(pooled, 0), (pooled / 2, 3), (1000, 4)] {
+        let tensors = FasterRcnn::parameters(&config).unwrap().into_iter();
+        let device = candle_core::Device::Cpu;
+        let tensors = tensors.map(|(name, shape)| (name, Tensor::ones(shape, DType::F32, &device).unwrap()));
+        let gpu = Gpu::new(Arc::new(Counting::refusing_beyond(largest)), Precision::F32, true).unwrap();
+        let params = ParamStore::new(tensors.collect(), |_| false).unwrap();
+        let params = params.with_compute(Compute::on(gpu, &device).unwrap());
+        let detector = FasterRcnn::build(&config, &params).unwrap();
+        let [scratch, out] = ["scratch", "out"].map(|name| dir.path().join(format!("{name}{largest}")));
+        for folder in [&scratch, &out] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        let recorder = Recorder::default();
+        let job = Job {
+            inputs: &Inputs::default(),
+            out: &out,
+            scratch: &scratch,
+            host: &Host { device: "cuda:0".to_owned(), threads: 2 },
+            allowed_env: &AllowedEnv::default(),
+            progress: &recorder,
+        };
+        let images = dir.path().join("scenes/images");
+        let layout = Layout { width: config.head_width, max_regions: 12, shard: 7, half: false };
+        let schedule = Schedule::on_a_gpu(proposals.over_levels);
+        let work = Work { job: &job, images: &images, detector, layout, cache: None, schedule };
+        let found = work.extract(&picture_names(&images).unwrap());
+        let notes = recorder.notes.lock().unwrap();
+        let warned = notes.iter().filter(|note| note.contains("the device has no memory for more")).count();
+        assert_eq!(warned, warnings, "{notes:?}");
+        if warnings == 4 {
+            let error = found.unwrap_err().to_string();
+            assert!(error.contains("enough free memory") && error.contains("hint:"), "{error}");
+        } else {
+            found.unwrap();
+            let features = RegionFeatures::open(&out).unwrap();
+            assert_eq!(features.count(features.find("009.png").unwrap()), 12);
+        }
+    }
 }

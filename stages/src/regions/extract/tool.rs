@@ -78,7 +78,7 @@ impl Tool for ShowRegions {
             let unreadable = |problem: String| StageError::input("image", path, problem);
             let picture = read_picture(path).map_err(unreadable)?;
             let regions = detector
-                .detect(&picture, usize::from(args.most))
+                .detect(&picture, usize::from(args.most), usize::MAX)
                 .map_err(|error| device::failed(path.display(), &error))?;
             let named: Vec<(String, Region)> =
                 regions.into_iter().map(|region| (name(&names, region.object), region)).collect();

@@ -1,14 +1,18 @@
 //! `report`: one HTML page with the tables and figures of its parts and the runs behind them, complete in a single file: no
-//! network, no script, no other file. It does not know which tables and figures there are.
+//! network, no script, no other file. It begins with what every reader looks for (a summary, Table II, the curves, Table I,
+//! the claims) and shows whatever else its parts hold folded.
 //!
-//! The step's page is the same bytes wherever it is built from the same inputs. [`tool`] writes the same page with what it leaves out for
+//! The step's page is the same bytes wherever it is built from the same inputs. [`project_page`] writes the same page with what it leaves out for
 //! that: keys, digests, times, hosts and logs of the project's steps.
 
+mod downloads;
 mod live_curves;
 mod page;
-mod tool;
+mod project_page;
+mod summary;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -16,14 +20,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError};
 
-use self::page::{Page, Part, Run};
+use self::page::{Page, Part, Picture, Run};
 use crate::artifacts::ArtifactError;
 use crate::artifacts::history::History;
-use crate::reports::figure;
+use crate::reports::figure::{self, FigureEntry};
 use crate::reports::paper_results::{DATASETS, kind_rank, rank};
 use crate::reports::table::Table;
 
-pub use tool::ShowPage;
+pub use project_page::PAGE;
 
 /// The ports.
 const PARTS: &str = "parts";
@@ -57,7 +61,7 @@ impl Stage for Report {
     type Params = ReportParams;
     const NAME: &'static str = "report";
     const ABOUT: &'static str = "One self-contained HTML page with all tables, figures and runs";
-    const VERSION: u32 = 7;
+    const VERSION: u32 = 8;
     const INPUTS: &'static [Port] = &[Port::many(PARTS), Port { name: RUNS, many: true, optional: true }];
 
     fn run(&self, params: &ReportParams, job: &Job) -> Result<(), StageError> {
@@ -97,11 +101,21 @@ fn rendered(page: &Page) -> Result<String, StageError> {
 /// The tables and figures of a folder.
 fn part(dir: &Path, step: Option<String>) -> Result<Part, StageError> {
     let figures = if dir.join(figure::LIST).exists() { figure::read(dir)? } else { vec![] };
+    let picture = |(entry, svg): (FigureEntry, String)| {
+        let path = dir.join(format!("{}.pdf", entry.name));
+        let pdf = match fs::read(&path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(ArtifactError::new(&path, error)),
+        };
+        Ok(Picture { entry, svg, pdf })
+    };
+    let figures = figures.into_iter().map(picture).collect::<Result<Vec<_>, _>>()?;
     let tables = tables_of(dir)?;
     if tables.is_empty() && figures.is_empty() {
         return Err(StageError::input(PARTS, dir, "holds neither a table (.json) nor figures.json"));
     }
-    Ok(Part { step, tables, figures, missing: None })
+    Ok(Part { step, tables, figures, ..Part::default() })
 }
 
 /// The run of a train step's folder.
@@ -180,6 +194,44 @@ mod tests {
         for outside in ["src=", "url(", "@import", "<link"] {
             assert!(!page.contains(outside), "{outside}");
         }
+        // The files it offers are within it.
+        assert!(page.contains("href=\"data:text/csv;charset=utf-8,mode,auc%0A"), "{page}");
+        assert!(page.contains("download=\"table-9.tex\""), "{page}");
+    }
+
+    #[test]
+    fn the_page_begins_with_table_2_and_folds_what_few_look_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = dir.path().join("part");
+        fs::create_dir_all(&part).unwrap();
+        for (place, name) in ["claims", "table-1", "table-9", "table-2"].into_iter().enumerate() {
+            let table = Table {
+                name: name.into(),
+                place: place as u8,
+                title: format!("{name}: a test"),
+                caption: String::new(),
+                columns: vec![Column::words("verdict", "Verdict")],
+                rows: vec![vec![Cell::Text("holds".into())]],
+                notes: vec![],
+            };
+            table.write(&part).unwrap();
+        }
+        let out = dir.path().join("out");
+        run_stage(&Report, "(profile: \"mini\")", &[("parts", &part)], &out).unwrap();
+        let page = fs::read_to_string(out.join("index.html")).unwrap();
+        let at = |what: &str| page.find(what).unwrap_or_else(|| panic!("no {what}: {page}"));
+        let places = [
+            "class=\"summary\"",
+            "id=\"table-2\"",
+            "id=\"table-1\"",
+            "id=\"claims\"",
+            "<details>",
+            "id=\"table-9\"",
+        ];
+        assert!(places.map(at).is_sorted(), "{page}");
+        assert_eq!(page.matches("<details>").count(), 1);
+        assert!(page.contains("Of the paper&#x27;s 1 claims, 1 holds in this run"), "{page}");
+        assert!(page.contains("<tr id=\"table-2-holds\">"), "{page}");
     }
 
     #[test]

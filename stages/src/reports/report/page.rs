@@ -5,7 +5,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, Value, context};
 use stage_api::StepView;
 
-use super::live_curves;
+use super::{downloads, live_curves, summary};
 use crate::artifacts::history::{History, RunInfo, ValPoint};
 use crate::artifacts::scalars::Scalars;
 use crate::reports::figure::FigureEntry;
@@ -13,6 +13,11 @@ use crate::reports::paper_results::{self, DATASETS};
 use crate::reports::table::{Cell, Table, thousands};
 
 const TEMPLATE: &str = include_str!("page.html");
+
+/// What a page begins with, in this order: tables by name, and the curves. All else is folded.
+const LEAD: [Option<&str>; 4] = [Some("table-2"), None, Some("table-1"), Some("claims")];
+/// The anchor of the curves.
+const CURVES: &str = "curves";
 
 /// All that a page shows.
 #[derive(Debug, Default)]
@@ -38,12 +43,27 @@ pub struct Page {
 pub struct Part {
     /// The step, where it is known.
     pub step: Option<String>,
+    /// The folder it is published in, if it is shown although the report does not read it.
+    pub extra: Option<String>,
     /// Its tables.
     pub tables: Vec<Table>,
-    /// Its figures, each with its SVG text.
-    pub figures: Vec<(FigureEntry, String)>,
+    /// Its figures.
+    pub figures: Vec<Picture>,
     /// Why there is neither.
     pub missing: Option<String>,
+    /// What a reader must know of them.
+    pub note: Option<String>,
+}
+
+/// A figure.
+#[derive(Debug)]
+pub struct Picture {
+    /// Its names.
+    pub entry: FigureEntry,
+    /// The drawing, by this program: text in it is escaped.
+    pub svg: String,
+    /// The same as PDF, where there is one.
+    pub pdf: Option<Vec<u8>>,
 }
 
 /// A training run.
@@ -74,7 +94,6 @@ pub fn render(page: &Page) -> Result<String, Error> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    let parts: Vec<Value> = page.parts.iter().map(|part| page.part(part)).collect();
     let runs: Vec<Value> = page.runs.iter().map(|run| page.run(run)).collect();
     let project = page.project.as_ref().map(|project| {
         let steps = project.steps.iter().zip(&project.logs).map(|(step, log)| step_value(step, log));
@@ -82,8 +101,29 @@ pub fn render(page: &Page) -> Result<String, Error> {
         let drawing = Value::from_safe_string(project.drawing.clone());
         context! { steps => steps.collect::<Vec<_>>(), drawing }
     });
+    let missing = page.parts.iter().filter(|part| part.missing.is_some());
+    let missing = missing.map(|part| context! { name => &part.step, missing => &part.missing });
+    let notes = page.parts.iter().filter_map(|part| part.note.clone());
+    let (lead, rest) = page.sections();
     let Page { title, profile, about, statement, .. } = page;
-    environment.render_str(TEMPLATE, context! { title, profile, about, statement, parts, runs, project })
+    environment.render_str(
+        TEMPLATE,
+        context! {
+            title, profile, about, statement, runs, project, lead, rest,
+            summary => summary::lines(page),
+            missing => missing.collect::<Vec<_>>(),
+            notes => notes.collect::<Vec<_>>(),
+            extra => page.extra(),
+        },
+    )
+}
+
+impl Part {
+    /// Whether its figures are curves of trainings: `hmd-roc-auc`, `hmd-loss`.
+    fn has_curves(&self) -> bool {
+        let is_curve = |name: &str| ["-roc-auc", "-loss"].iter().any(|ending| name.ends_with(ending));
+        self.figures.iter().any(|figure| is_curve(&figure.entry.name))
+    }
 }
 
 impl Page {
@@ -92,31 +132,99 @@ impl Page {
         self.project.as_ref()?.steps.iter().find(|step| step.name == *name)
     }
 
-    fn part(&self, part: &Part) -> Value {
-        let tables = part.tables.iter().map(|table| {
-            let linked = table.linked_html(&|row, column| self.run_of(table, row, column));
+    /// The sections of the parts that the report reads: those that every reader looks for, in their order, and the rest in
+    /// the order of the parts.
+    fn sections(&self) -> (Vec<Value>, Vec<Value>) {
+        let own = || self.parts.iter().filter(|part| part.extra.is_none());
+        let is_lead = |table: &Table| LEAD.contains(&Some(table.name.as_str()));
+        let table = |name: &str| {
+            let mut all = own().flat_map(|part| part.tables.iter().map(move |table| (part, table)));
+            all.find(|(_, table)| table.name == name)
+        };
+        let curves = own().find(|part| part.has_curves());
+        let lead = LEAD.iter().filter_map(|place| match place {
+            Some(name) => table(name).map(|(part, table)| self.table(part, table, "")),
+            None => curves.map(|part| self.figures(part, CURVES, "Curves")),
+        });
+        let rest = own().flat_map(|part| {
+            let tables = part.tables.iter().filter(|table| !is_lead(table));
+            let tables = tables.map(|table| self.table(part, table, ""));
+            let is_shown = part.figures.is_empty() || part.has_curves();
+            let titles: Vec<&str> = part.figures.iter().map(|figure| figure.entry.title.as_str()).collect();
+            let anchor =
+                part.figures.first().map_or(String::new(), |first| format!("figures-{}", first.entry.name));
+            let figures = (!is_shown).then(|| self.figures(part, &anchor, &titles.join(", ")));
+            tables.chain(figures).collect::<Vec<_>>()
+        });
+        (lead.collect(), rest.collect())
+    }
+
+    /// What else is published, by folder.
+    fn extra(&self) -> Vec<Value> {
+        let mut groups: Vec<(&str, Vec<&Part>)> = Vec::new();
+        for part in &self.parts {
+            let Some(folder) = part.extra.as_deref() else { continue };
+            match groups.iter_mut().find(|(name, _)| *name == folder) {
+                Some((_, parts)) => parts.push(part),
+                None => groups.push((folder, vec![part])),
+            }
+        }
+        let group = |(folder, parts): (&str, Vec<&Part>)| {
+            let anchor = format!("extra-{}", folder.replace('/', "-"));
+            let prefix = format!("{anchor}-");
+            let sections = parts.iter().flat_map(|part| {
+                let tables = part.tables.iter().map(|table| self.table(part, table, &prefix));
+                let figures = (!part.figures.is_empty())
+                    .then(|| self.figures(part, &format!("{prefix}{CURVES}"), "Curves"));
+                tables.chain(figures).collect::<Vec<_>>()
+            });
+            context! { anchor, title => format!("Also published: {folder}"), sections => sections.collect::<Vec<_>>() }
+        };
+        groups.into_iter().map(group).collect()
+    }
+
+    /// A section with one table.
+    fn table(&self, part: &Part, table: &Table, prefix: &str) -> Value {
+        let anchor = format!("{prefix}{}", table.name);
+        let html = table.linked_html(&anchor, &|row, column| self.run_of(table, row, column));
+        let value = context! {
+            anchor => &anchor,
+            caption => &table.caption,
+            // The table's own HTML, built with escaped text.
+            html => Value::from_safe_string(html),
+            notes => &table.notes,
+            files => downloads::of_table(&anchor, table),
+            built_by => self.built_by(part),
+        };
+        let short = table.title.split(':').next().unwrap_or_default();
+        context! { anchor, title => &table.title, short, table => value }
+    }
+
+    /// A section with the figures of a part.
+    fn figures(&self, part: &Part, anchor: &str, title: &str) -> Value {
+        let prefix = part.extra.as_ref().map_or(String::new(), |_| format!("{anchor}-"));
+        let figures = part.figures.iter().map(|picture| {
+            let Picture { entry, svg, .. } = picture;
+            let name = format!("{prefix}{}", entry.name);
+            // A drawing with a title has its caption within it.
+            let caption = (!svg.contains("<title>")).then_some(&entry.caption);
             context! {
-                name => &table.name,
-                title => &table.title,
-                caption => &table.caption,
-                // The table's own HTML, built with escaped text.
-                html => Value::from_safe_string(linked),
-                notes => &table.notes,
+                anchor => &name,
+                title => &entry.title,
+                caption,
+                svg => Value::from_safe_string(svg.clone()),
+                files => downloads::of_picture(&name, picture),
             }
         });
-        let figures = part.figures.iter().map(|(entry, svg)| {
-            // The picture is this program's own SVG, built with escaped text, so it goes in as it is.
-            context! { name => &entry.name, title => &entry.title, svg => Value::from_safe_string(svg.clone()) }
-        });
-        let built_by =
-            self.step(part.step.as_ref()).map(|step| context! { name => &step.name, key => &step.key });
         context! {
-            name => &part.step,
-            missing => &part.missing,
-            tables => tables.collect::<Vec<_>>(),
+            anchor, title, short => title,
             figures => figures.collect::<Vec<_>>(),
-            built_by,
+            built_by => self.built_by(part),
         }
+    }
+
+    fn built_by(&self, part: &Part) -> Option<Value> {
+        self.step(part.step.as_ref()).map(|step| context! { name => &step.name, key => &step.key })
     }
 
     /// Where on the page the run of a row is described, in the row's cell that names its mode.

@@ -1,5 +1,6 @@
 //! A table in HTML: the element that a page embeds, and a page of its own. It does not know what the numbers mean.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::{Cell, Table};
@@ -18,11 +19,21 @@ const SHORT: usize = 12;
 impl Table {
     /// The `<table>` element: neighbouring columns of one group under one heading.
     pub fn html(&self) -> String {
-        self.linked_html(&|_, _| None)
+        self.written_html(None, &|_, _| None)
     }
 
-    /// The same, with a link around the content of a row's column where `target` gives one.
-    pub fn linked_html(&self, target: &dyn Fn(&[Cell], usize) -> Option<String>) -> String {
+    /// The same for a page where the table has the anchor `anchor`: each row has an anchor of its own,
+    /// `table-2-hateful-memes-pe`, and a link to it, and the content of a row's column is a link where `target` gives one.
+    pub fn linked_html(&self, anchor: &str, target: &dyn Fn(&[Cell], usize) -> Option<String>) -> String {
+        self.written_html(Some(anchor), target)
+    }
+
+    fn written_html(
+        &self,
+        anchor: Option<&str>,
+        target: &dyn Fn(&[Cell], usize) -> Option<String>,
+    ) -> String {
+        let rows = anchor.map(|_| self.row_names());
         let mut text = String::from("<table>\n<thead>\n");
         let groups = self.groups();
         // Writing to a string does not fail.
@@ -47,8 +58,12 @@ impl Table {
             let _ = writeln!(text, "<th scope=\"col\" class=\"{class}\">{}</th>", escaped(&column.title));
         }
         text.push_str("</tr>\n</thead>\n<tbody>\n");
-        for row in &self.rows {
-            text.push_str("<tr>\n");
+        for (at, row) in self.rows.iter().enumerate() {
+            let id = anchor.zip(rows.as_ref()).map(|(anchor, rows)| format!("{anchor}-{}", rows[at]));
+            match &id {
+                Some(id) => text.push_str(&format!("<tr id=\"{id}\">\n")),
+                None => text.push_str("<tr>\n"),
+            }
             for (place, cell) in row.iter().enumerate() {
                 let interval = cell
                     .interval()
@@ -59,7 +74,10 @@ impl Table {
                     None => shown,
                 };
                 if place == 0 {
-                    let _ = writeln!(text, "<th scope=\"row\">{shown}</th>");
+                    let link = id.as_ref().map(|id| {
+                        format!(" <a class=\"anchor\" href=\"#{id}\" aria-label=\"Link to this row\">#</a>")
+                    });
+                    let _ = writeln!(text, "<th scope=\"row\">{shown}{}</th>", link.unwrap_or_default());
                     continue;
                 }
                 let (kind, flush) = match cell {
@@ -76,6 +94,22 @@ impl Table {
         }
         text.push_str("</tbody>\n</table>");
         text
+    }
+
+    /// A name for each row that fits into an address: its leading texts, as many as distinguish the rows, or its number.
+    fn row_names(&self) -> Vec<String> {
+        let words = self.columns.iter().take_while(|column| !column.numeric).count();
+        let named = |count: usize| -> Vec<String> {
+            let name =
+                |row: &Vec<Cell>| slug(&row[..count].iter().map(Cell::value).collect::<Vec<_>>().join(" "));
+            self.rows.iter().map(name).collect()
+        };
+        let distinct = |names: &Vec<String>| {
+            names.iter().collect::<BTreeSet<_>>().len() == names.len()
+                && names.iter().all(|name| !name.is_empty())
+        };
+        let by_number = || (1..=self.rows.len()).map(|number| format!("row-{number}")).collect();
+        (1..=words).map(named).find(distinct).unwrap_or_else(by_number)
     }
 
     /// The table as a page of its own.
@@ -100,6 +134,12 @@ impl Table {
             (false, false) => "",
         }
     }
+}
+
+/// Letters and digits of a text in small letters, one hyphen for whatever is between them.
+fn slug(text: &str) -> String {
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
 }
 
 fn escaped(text: &str) -> String {

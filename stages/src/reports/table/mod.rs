@@ -48,17 +48,37 @@ pub struct Column {
     pub title: String,
     /// Whether it holds numbers, which are set flush right.
     pub numeric: bool,
+    /// Whether its values follow from others of the table, so that `repro diff` shows them only if asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub derived: bool,
 }
 
 impl Column {
     /// A column of words without a group.
     pub fn words(key: &str, title: &str) -> Self {
-        Self { key: key.to_owned(), group: String::new(), title: title.to_owned(), numeric: false }
+        Self {
+            key: key.to_owned(),
+            group: String::new(),
+            title: title.to_owned(),
+            numeric: false,
+            derived: false,
+        }
     }
 
     /// A column of numbers in `group`.
     pub fn numbers(key: &str, group: &str, title: &str) -> Self {
-        Self { key: key.to_owned(), group: group.to_owned(), title: title.to_owned(), numeric: true }
+        Self {
+            key: key.to_owned(),
+            group: group.to_owned(),
+            title: title.to_owned(),
+            numeric: true,
+            derived: false,
+        }
+    }
+
+    /// The column with values that follow from others of the table.
+    pub fn derived(self) -> Self {
+        Self { derived: true, ..self }
     }
 }
 
@@ -229,6 +249,20 @@ mod tests {
     }
 
     #[test]
+    fn rows_have_anchors_on_a_page_and_none_in_the_file() {
+        let mut table = table();
+        let anchors = |table: &Table| -> Vec<String> {
+            let html = table.linked_html("t", &|_, _| None);
+            html.split("<tr id=\"").skip(1).map(|row| row.split('"').next().unwrap().to_owned()).collect()
+        };
+        assert_eq!(anchors(&table), ["t-a-b", "t-c"]);
+        assert!(table.linked_html("t", &|_, _| None).contains("<a class=\"anchor\" href=\"#t-a-b\""));
+        assert!(!table.html().contains("id=") && !table.html_page().contains("anchor"));
+        table.rows[1][0] = Cell::Text("A | B!".into());
+        assert_eq!(anchors(&table), ["t-row-1", "t-row-2"], "two rows of one name have numbers");
+    }
+
+    #[test]
     fn json_reads_back_and_refuses_a_short_row() {
         let dir = tempfile::tempdir().unwrap();
         table().write(dir.path()).unwrap();
@@ -272,11 +306,55 @@ mod tests {
     }
 
     #[test]
-    fn the_drawing_keeps_to_the_width_of_the_terminal() {
-        let text = table().drawn(Some(40));
-        let drawn: Vec<&str> = text.lines().filter(|line| line.contains('─')).collect();
-        assert!(!drawn.is_empty() && drawn.iter().all(|line| line.chars().count() <= 40), "{text}");
-        assert!(table().drawn(None).contains("0.7281 ± 0.0100"));
+    fn the_drawing_keeps_to_the_width_of_the_terminal_and_breaks_at_words() {
+        let mut table = table();
+        table.caption = "A caption of more words than fit into one line of the terminal.".into();
+        table.columns.push(Column::numbers("at", "here", "at update"));
+        table.columns.swap(2, 3);
+        table.rows = vec![vec![
+            Cell::Text("adapters of a ViLBERT".into()),
+            Cell::Number { value: 0.728_077, places: 4 },
+            Cell::Count(19_000),
+            Cell::Difference { value: -0.25, places: 2 },
+        ]];
+        assert_eq!(
+            table.drawn(Some(34)).lines().collect::<Vec<_>>(),
+            [
+                "Table IX: a test",
+                "A caption of more words than fit",
+                "into one line of the terminal.",
+                "──────────────────────────────────",
+                "         ──── here ────",
+                "Mode     ROC-AUC     at Difference",
+                "                 update",
+                "══════════════════════════════════",
+                "adapters  0.7281 19,000      −0.25",
+                "of a",
+                "ViLBERT",
+                "──────────────────────────────────",
+                "A note.",
+            ]
+        );
+        assert_eq!(
+            table.drawn(Some(33)).lines().skip(4).collect::<Vec<_>>(),
+            [
+                "Mode: adapters of a ViLBERT",
+                "ROC-AUC (here): 0.7281",
+                "at update (here): 19,000",
+                "Difference: −0.25",
+                "─────────────────────────────────",
+                "A note.",
+            ]
+        );
+        for columns in [20, 28, 40, 60] {
+            let text = table.drawn(Some(columns));
+            assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}: {text}");
+            for word in ["ROC-AUC", "update", "Difference", "adapters", "ViLBERT", "0.7281", "19,000", "here"]
+            {
+                assert!(text.contains(word), "{columns}: {word}: {text}");
+            }
+        }
+        assert!(self::table().drawn(None).contains("0.7281 ± 0.0100"));
     }
 
     #[test]

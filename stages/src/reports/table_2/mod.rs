@@ -22,7 +22,7 @@ impl Stage for Results {
     const NAME: &'static str = "results";
     const ABOUT: &'static str =
         "Table II: ROC-AUC by data set and mode next to the published values, all metrics, DeLong's test";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const INPUTS: &'static [Port] =
         &[Port::one("published"), Port::one("quoted"), Port::one("splits"), Port::many("runs")];
 
@@ -76,15 +76,14 @@ fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
         Column::numbers("roc_auc_interval", ours, "95% interval"),
         Column::numbers("best_update", ours, "at update"),
         Column::words("seeds", "Seed"),
-        Column::numbers("roc_auc_difference", "", "Difference in ROC-AUC"),
     ];
-    // A share of the paper's state of the art means something on the paper's rows alone.
-    let has_shares = runs.values().flatten().any(|run| run.is_on_the_papers_split(paper));
-    if has_shares {
-        let at = columns.len() - 1;
-        columns.insert(at, Column::numbers("share", ours, "Share of the state of the art"));
+    // A share of the paper's state of the art and a difference to its ROC-AUC mean something on the paper's rows alone.
+    let is_comparable = runs.values().flatten().any(|run| run.is_on_the_papers_split(paper));
+    if is_comparable {
+        columns.push(Column::numbers("share", ours, "Share of the state of the art").derived());
+        columns.push(Column::numbers("roc_auc_difference", "", "Difference to published").derived());
     }
-    let row = |of: &Key| row(of, runs.get(of).map_or(&[][..], Vec::as_slice), paper, has_shares);
+    let row = |of: &Key| row(of, runs.get(of).map_or(&[][..], Vec::as_slice), paper, is_comparable);
     Table {
         name: "table-2".to_owned(),
         place: 0,
@@ -100,7 +99,7 @@ fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
     }
 }
 
-fn row(of: &Key, ours: &[Evaluated], paper: &Paper, has_shares: bool) -> Vec<Cell> {
+fn row(of: &Key, ours: &[Evaluated], paper: &Paper, is_comparable: bool) -> Vec<Cell> {
     let number = |value: f64| Cell::Number { value, places: 4 };
     let (theirs, best) = (paper.run(&of.0, &of.1), paper.state_of_the_art(&of.0));
     let share = |auc: f64| best.map_or(Cell::None, |best| Cell::Share { value: auc / best, places: 1 });
@@ -111,7 +110,7 @@ fn row(of: &Key, ours: &[Evaluated], paper: &Paper, has_shares: bool) -> Vec<Cel
     });
     if ours.is_empty() {
         cells.push(missing(of));
-        cells.extend(std::iter::repeat_n(Cell::None, 4 + usize::from(has_shares)));
+        cells.extend(std::iter::repeat_n(Cell::None, if is_comparable { 5 } else { 3 }));
         return cells;
     }
     let auc = evaluation::mean_roc_auc(ours);
@@ -133,12 +132,15 @@ fn row(of: &Key, ours: &[Evaluated], paper: &Paper, has_shares: bool) -> Vec<Cel
             false => Cell::Text(listed(ours, |run| run.metrics.run.seed.to_string())),
         },
     ]);
-    if has_shares {
+    if is_comparable {
         let is_theirs = ours.iter().all(|run| run.is_on_the_papers_split(paper));
         cells.push(if is_theirs { share(auc) } else { Cell::None });
+        cells.push(
+            theirs
+                .filter(|_| is_theirs)
+                .map_or(Cell::None, |run| Cell::Difference { value: auc - run.best_roc_auc, places: 4 }),
+        );
     }
-    cells
-        .push(theirs.map_or(Cell::None, |run| Cell::Difference { value: auc - run.best_roc_auc, places: 4 }));
     cells
 }
 
@@ -195,8 +197,8 @@ fn notes(paper: &Paper, runs: &Runs) -> Vec<String> {
     if !implied.is_empty() {
         notes.push(format!(
             "The authors do not name the state of the art; it is the published ROC-AUC divided by the share that they quote: \
-             {}. A run of ours is held against it only on a validation split with as many rows and as many hateful ones as \
-             the paper's: {}.",
+             {}. A run of ours is compared with the published ones only on a validation split with as many rows and as many \
+             hateful ones as the paper's: {}.",
             implied.join("; "),
             splits.join("; ")
         ));

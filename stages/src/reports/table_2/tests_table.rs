@@ -14,8 +14,8 @@ pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
         Column::words("modes", "Modes"),
         Column::numbers("difference", "", "Difference in ROC-AUC"),
         Column::numbers("difference_interval", "", "95% interval"),
-        Column::numbers("z", "", "z"),
-        Column::numbers("p", "", "p"),
+        Column::numbers("z", "", "z").derived(),
+        Column::numbers("p", "", "p").derived(),
         Column::words("verdict", "At the level 0.05"),
     ];
     let mut rows = Vec::new();

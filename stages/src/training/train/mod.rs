@@ -16,7 +16,9 @@ mod checkpoint;
 mod settings;
 mod trainer;
 
-use stage_api::{Job, Port, Stage, StageError};
+use std::path::Path;
+
+use stage_api::{Job, Port, Scalars, Stage, StageError};
 
 use self::best_checkpoint::BestCheckpoint;
 use self::checkpoint::State;
@@ -47,9 +49,14 @@ impl Stage for Train {
     const ABOUT: &'static str = "Trains a model on memes: fc, pe or full";
     const VERSION: u32 = 6;
     const INPUTS: &'static [Port] = &[Port::one(TOKENS), Port::one(REGIONS), Port::one(WEIGHTS)];
+    const HISTORY: Option<&'static str> = Some(History::FILE);
 
     fn check(&self, settings: &TrainParams) -> Result<(), String> {
         settings.check()
+    }
+
+    fn read_scalars(&self, history: &Path) -> Result<Vec<Scalars>, StageError> {
+        Ok(History::read(history)?.scalars())
     }
 
     fn run(&self, settings: &TrainParams, job: &Job) -> Result<(), StageError> {

@@ -147,7 +147,7 @@ impl Trainer<'_> {
         let lr = self.schedule.after(update);
         self.state.train.push(TrainPoint { update, loss, loss_average, lr });
         job.progress.scalar(scalars::LOSS, update, loss);
-        job.progress.scalar("lr", update, lr);
+        job.progress.scalar(scalars::LEARNING_RATE, update, lr);
         job.progress.scalar(scalars::RATE, update, rate);
     }
 

@@ -25,9 +25,10 @@ use super::head::Pooler;
 use super::preprocess::prepare;
 use super::rpn::{Rpn, cells};
 use crate::formats::image_decode::Picture;
-use crate::nn::conv::{Conv2d, Window, max_pool_3x3};
-use crate::nn::cpu_tensor::{affine, cpu_vec};
-use crate::nn::{Loader, ParamStore};
+use crate::nn::conv::{Conv2d, Window};
+use crate::nn::cpu_tensor::cpu_vec;
+use crate::nn::maps::Affine;
+use crate::nn::{Compute, Loader, ParamStore, Precision};
 use moments::Moments;
 use ridge::ridge;
 
@@ -69,7 +70,7 @@ pub fn fit(config: &Config, examples: &[Example], seed: u64) -> Result<Tensors> 
     let (canvases, truths): (Maps, Vec<Truth>) = examples
         .iter()
         .map(|example| {
-            let canvas = prepare(&example.picture, config, &Device::Cpu)?;
+            let canvas = prepare(&example.picture, config, &cpu()?)?;
             Ok((canvas.pixels, Truth::new(&example.objects, canvas.scale)))
         })
         .collect::<Result<Vec<_>>>()?
@@ -102,6 +103,11 @@ impl Truth {
     }
 }
 
+/// What computes.
+fn cpu() -> Result<Compute> {
+    Compute::for_device(&Device::Cpu, Precision::F32)
+}
+
 /// The tensors as parameters; they share storage.
 fn store(tensors: &Tensors) -> Result<ParamStore> {
     ParamStore::new(tensors.clone(), |_| false)
@@ -116,7 +122,8 @@ fn each<T: Sync, U: Send>(items: &[T], f: impl Fn(&T) -> Result<U> + Send + Sync
 fn normalise_body(config: &Config, tensors: &mut Tensors, canvases: Maps) -> Result<()> {
     let stem = "backbone.body.stem";
     let maps = measure_norm(tensors, &format!("{stem}.conv1"), &format!("{stem}.bn1"), STEM, &canvases)?;
-    let mut maps = each(&maps, max_pool_3x3)?;
+    let compute = cpu()?;
+    let mut maps = each(&maps, |map| compute.max_pool(map, 3))?;
     for (stage, &blocks) in config.blocks.iter().enumerate() {
         for block in 0..blocks {
             let at = format!("backbone.body.layer{}.{block}", stage + 1);
@@ -149,7 +156,7 @@ fn measure_norm(
     let weight = tensors[&format!("{conv}.weight")].clone();
     let channels = weight.dim(0)?;
     let zero = Tensor::zeros(channels, DType::F32, &Device::Cpu)?;
-    let layer = Conv2d::new(weight, zero, window)?;
+    let layer = Conv2d::new(&cpu()?, &weight, zero, window)?;
     let outputs = each(maps, |map| layer.forward(map, None))?;
     let moments = Moments::from_maps(&outputs)?;
     let set = |values: Vec<f32>| Tensor::from_vec(values, channels, &Device::Cpu);
@@ -185,10 +192,10 @@ fn rescale_conv(tensors: &mut Tensors, name: &str, maps: &[Tensor]) -> Result<Ma
     let weight = tensors[&format!("{name}.weight")].clone();
     let channels = weight.dim(0)?;
     let zero = Tensor::zeros(channels, DType::F32, &Device::Cpu)?;
-    let raw = Conv2d::new(weight.clone(), zero, Window::SAME_3)?;
+    let raw = Conv2d::new(&cpu()?, &weight, zero, Window::SAME_3)?;
     let moments = Moments::from_maps(&each(maps, |map| raw.forward(map, None))?)?;
     let (weight, bias) = moments.rescale(&weight, 1.0)?;
-    let layer = Conv2d::new(weight.clone(), bias.clone(), Window::SAME_3)?;
+    let layer = Conv2d::new(&cpu()?, &weight, bias.clone(), Window::SAME_3)?;
     insert_layer(tensors, name, weight, bias);
     each(maps, |map| layer.forward(map, None))
 }
@@ -201,7 +208,7 @@ fn insert_layer(tensors: &mut Tensors, name: &str, weight: Tensor, bias: Tensor)
 /// Solves for objectness (towards the overlap with the best object) and box deltas, anchor by anchor shape.
 fn fit_proposals(config: &Config, tensors: &mut Tensors, levels: &[Maps], truths: &[Truth]) -> Result<()> {
     let (weight, bias) = (tensors["rpn.head.conv.weight"].clone(), tensors["rpn.head.conv.bias"].clone());
-    let hidden = Conv2d::new(weight, bias, Window::SAME_3)?.with_relu();
+    let hidden = Conv2d::new(&cpu()?, &weight, bias, Window::SAME_3)?.with_relu();
     // Places of all levels and pictures as rows.
     let rows = each(levels, |maps| {
         let rows: Result<Vec<Tensor>> =
@@ -264,11 +271,11 @@ fn fit_head(
 ) -> Result<()> {
     let params = store(tensors)?;
     let rpn = Rpn::load(config, &Loader::new(&params).pp("rpn.head"))?;
-    let pooler = Pooler::new(config);
+    let (pooler, compute) = (Pooler::new(config), cpu()?);
     let numbers: Vec<usize> = (0..levels.len()).collect();
     let pooled = each(&numbers, |&number| {
         let (_, _, height, width) = canvases[number].dims4()?;
-        let mut boxes = rpn.proposals(&levels[number], height, width)?;
+        let mut boxes = rpn.proposals(&rpn.predict(&levels[number])?, height, width);
         boxes.extend(truths[number].0.iter().map(|(corners, _)| *corners));
         let classes: Vec<u32> = boxes
             .iter()
@@ -277,7 +284,7 @@ fn fit_head(
                 _ => 0,
             })
             .collect();
-        Ok((pooler.pool(&levels[number], &boxes)?, classes))
+        Ok((pooler.pool(&compute, &levels[number], &boxes)?, classes))
     })?;
     let (inputs, classes): (Vec<_>, Vec<_>) = pooled.into_iter().unzip();
     let (inputs, classes) = (Tensor::cat(&inputs, 0)?, classes.concat());
@@ -322,4 +329,9 @@ fn rescale_affine(
     let (weight, bias) = moments.rescale(weight, spread)?;
     insert_layer(tensors, name, weight.clone(), bias.clone());
     affine(inputs, &weight, &bias, true)
+}
+
+/// x · weightᵀ + bias, and the ReLU of that where `relu`.
+fn affine(x: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) -> Result<Tensor> {
+    cpu()?.affine(Affine { weight, bias, relu }, x)
 }

@@ -130,3 +130,81 @@ __device__ __forceinline__ float to_tf32(float x) {
     if ((bits & 0x7f800000u) == 0x7f800000u) return x;
     return __uint_as_float((bits + 0x1000u) & 0xffffe000u);
 }
+
+// Products on tensor cores, each factor split in two TF32 numbers. Tensor cores truncate their sums: so a kernel keeps none there for
+// more than a tile. Below sm_80, whose tensor cores know no TF32, the same code computes in float32 (FMA).
+
+#if __CUDA_ARCH__ >= 800
+#define TENSOR_CORES 1
+#else
+#define TENSOR_CORES 0
+#endif
+
+// A number as the product below takes it: high + low.
+struct Parts {
+    unsigned high, low;
+};
+
+__device__ __forceinline__ Parts split(float x) {
+    if (!TENSOR_CORES) return {__float_as_uint(x), 0};
+    // To the nearest TF32; the tensor core drops what low has beyond TF32. A NaN that rounding loses is still in low.
+    unsigned high = (__float_as_uint(x) + 0x1000u) & 0xffffe000u;
+    return {high, __float_as_uint(x - __uint_as_float(high))};
+}
+
+// A warp's factors of a product of 16 x 8 and 8 x 8 numbers, in the layout of mma.m16n8k8: with group = lane / 4 and place =
+// lane % 4, left[i] is row group + 8 * (i % 2), column place + 4 * (i / 2); right[i] is row place + 4 * i, column group; of the
+// product, value i is row group + 8 * (i / 2), column 2 * place + i % 2.
+struct Left {
+    Parts at[4];
+};
+struct Right {
+    Parts at[2];
+};
+
+struct Product {
+    float at[4];
+};
+
+// c + a b, of TF32 numbers on tensor cores, of float32 numbers without them: there a function that is called, because its text
+// repeated at every place would take minutes to compile.
+#if TENSOR_CORES
+__device__ __forceinline__
+#else
+__device__ __noinline__
+#endif
+Product mma(Product c, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+#if TENSOR_CORES && defined(GPU_ON_CPU)
+    gpu_on_cpu::mma_m16n8k8_tf32(c.at, {a0, a1, a2, a3}, {b0, b1});
+#elif TENSOR_CORES
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c.at[0]), "+f"(c.at[1]), "+f"(c.at[2]), "+f"(c.at[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+#else
+    unsigned lane = threadIdx.x % WARP, group = lane / 4, place = lane % 4;
+#pragma unroll
+    for (unsigned k = 0; k < 8; k++) {
+        unsigned left = group * 4 + k % 4, right = 2 * place * 4 + k % 4;
+        float x0 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? a0 : a2, left));
+        float x1 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? a1 : a3, left));
+        float y0 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? b0 : b1, right));
+        float y1 = __uint_as_float(__shfl_sync(ALL_LANES, k < 4 ? b0 : b1, right + 4));
+        c.at[0] = fmaf(x0, y0, c.at[0]);
+        c.at[1] = fmaf(x0, y1, c.at[1]);
+        c.at[2] = fmaf(x1, y0, c.at[2]);
+        c.at[3] = fmaf(x1, y1, c.at[3]);
+    }
+#endif
+    return c;
+}
+
+// c += the small products of a and b: nothing without tensor cores, where there is one product.
+__device__ __forceinline__ void multiply_low(Product &c, const Left &a, const Right &b) {
+    if (!TENSOR_CORES) return;
+    c = mma(c, a.at[0].low, a.at[1].low, a.at[2].low, a.at[3].low, b.at[0].high, b.at[1].high);
+    c = mma(c, a.at[0].high, a.at[1].high, a.at[2].high, a.at[3].high, b.at[0].low, b.at[1].low);
+}
+
+__device__ __forceinline__ void multiply_high(Product &c, const Left &a, const Right &b) {
+    c = mma(c, a.at[0].high, a.at[1].high, a.at[2].high, a.at[3].high, b.at[0].high, b.at[1].high);
+}

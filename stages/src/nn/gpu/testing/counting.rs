@@ -1,10 +1,10 @@
 //! A device that computes nothing and counts: launches, products, bytes, waits. Its memory is zeros that the system maps when they
-//! are touched, so a step of full size fits anywhere.
+//! are touched, so a step of full size fits anywhere; what the host reads of it is noise. It may refuse memory.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{Result, Storage};
+use candle_core::{Error, Result, Storage};
 
 use crate::nn::gpu::driver::{Driver, Gemm, Launch};
 use crate::nn::gpu::memory::{Buffer, View, Words};
@@ -46,10 +46,25 @@ impl Counts {
 }
 
 /// The device.
-#[derive(Debug, Default)]
-pub struct Counting(Mutex<Counts>);
+#[derive(Debug)]
+pub struct Counting {
+    counts: Mutex<Counts>,
+    /// Words of the largest allocation that is not refused.
+    largest: usize,
+}
+
+impl Default for Counting {
+    fn default() -> Self {
+        Self::refusing_beyond(usize::MAX)
+    }
+}
 
 impl Counting {
+    /// A device that has no memory for more than `largest` words in one piece.
+    pub fn refusing_beyond(largest: usize) -> Self {
+        Self { counts: Mutex::default(), largest }
+    }
+
     /// What was counted, and counts from zero again.
     pub fn take(&self) -> Counts {
         self.count(std::mem::take)
@@ -61,7 +76,7 @@ impl Counting {
     }
 
     fn count<R>(&self, count: impl FnOnce(&mut Counts) -> R) -> R {
-        count(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        count(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -76,6 +91,12 @@ impl Driver for Counting {
     }
 
     fn alloc(&self, words: usize) -> Result<Buffer> {
+        if words > self.largest {
+            return Err(Error::msg(format!(
+                "out of memory: {words} words of {} that are free",
+                self.largest
+            )));
+        }
         self.count(|counts| counts.allocations += 1);
         Ok(Buffer { words: Words::Host(vec![0.0; words]), len: words })
     }
@@ -97,7 +118,9 @@ impl Driver for Counting {
 
     fn download(&self, from: &Buffer) -> Result<Vec<f32>> {
         self.wait()?;
-        Ok(vec![0.0; from.len()])
+        // Without order, so that a choice by these numbers chooses from everywhere.
+        let value = |at: usize| (at as u32).wrapping_mul(0x9e37_79b9) as f32 / (1u64 << 31) as f32 - 1.0;
+        Ok((0..from.len()).map(value).collect())
     }
 
     fn launch(&self, launch: &mut Launch) -> Result<()> {

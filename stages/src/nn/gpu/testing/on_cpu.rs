@@ -65,11 +65,10 @@ impl Driver for OnCpu {
     }
 
     fn launch(&self, launch: &mut Launch) -> Result<()> {
-        // Below compute capability 8.0, attention is compiled to another text.
-        let kernel = match self.has_tf32 {
-            false if launch.kernel.starts_with("attention_") => format!("{}@sm70", launch.kernel),
-            _ => launch.kernel.to_owned(),
-        };
+        // Below compute capability 8.0, what multiplies on tensor cores is compiled to another text.
+        let before_tf32 = format!("{}@sm70", launch.kernel);
+        let is_there = !self.has_tf32 && (self.parameters)(&before_tf32).is_some();
+        let kernel = if is_there { before_tf32 } else { launch.kernel.to_owned() };
         let expected = (self.parameters)(&kernel);
         let widths = launch.args.widths();
         if expected.as_deref() != Some(widths) {

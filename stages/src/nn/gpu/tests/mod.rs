@@ -1,6 +1,7 @@
 //! The passes against definitions in double precision: on the CPU, or on the GPU that `REPRO_TEST_DEVICE` names.
 
 mod attention;
+mod maps;
 mod norms;
 mod products;
 mod rows;

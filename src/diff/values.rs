@@ -1,46 +1,9 @@
-//! The differences between two states of a project: the steps of two pipelines with their params, and the numbers of
-//! two sets of JSON reports. It knows neither git nor the disk.
+//! The values in which two versions of a JSON report differ. It knows the form of tables, and neither git nor the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::Value;
-
-use crate::key::recorded_params;
-use crate::params::{ParamChange, changed_params};
-use crate::pipeline::Pipeline;
-use crate::record::source_name;
-
-/// A step that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct StepChange {
-    /// The step.
-    pub step: String,
-    /// The change.
-    #[serde(flatten)]
-    pub change: Change,
-}
-
-/// The change of a step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "change")]
-pub enum Change {
-    /// It was added.
-    Added,
-    /// It was removed.
-    Removed,
-    /// It was changed.
-    Changed {
-        /// The stage before and now, if it is a different one.
-        stage: Option<(String, String)>,
-        /// Params that differ.
-        params: Vec<ParamChange>,
-        /// Inputs that only the old one has (`port <- source`).
-        inputs_removed: Vec<String>,
-        /// Inputs that only the new one has.
-        inputs_added: Vec<String>,
-    },
-}
 
 /// A value of a report that differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -57,6 +20,16 @@ pub struct ValueChange {
     pub by: Option<f64>,
     /// The interval of the difference, if the report gives an interval for both numbers.
     pub certainty: Option<Certainty>,
+    /// Whether it follows from other values of its report: an end of an interval, or a cell of a column that the table
+    /// marks as `derived`.
+    pub derived: bool,
+}
+
+impl ValueChange {
+    /// Whether the difference has an interval, and it excludes 0.
+    pub fn is_significant(&self) -> bool {
+        self.certainty.is_some_and(|certainty| certainty.significant)
+    }
 }
 
 /// The interval of a difference between two estimates.
@@ -77,7 +50,7 @@ impl Certainty {
     /// Assumes independent estimates and uses the square-and-add method (Zou and Donner 2008). Estimates on the same
     /// samples are positively correlated: the true interval is narrower, so a significant difference stays
     /// significant.
-    fn of((old, (old_low, old_high)): Estimate, (new, (new_low, new_high)): Estimate) -> Self {
+    fn between((old, (old_low, old_high)): Estimate, (new, (new_low, new_high)): Estimate) -> Self {
         let by = new - old;
         let length = |a: f64, b: f64| (a * a + b * b).sqrt();
         let low = by - length(new - new_low, old_high - old);
@@ -86,48 +59,14 @@ impl Certainty {
     }
 }
 
-/// The steps in which two pipelines differ, by name.
-pub fn steps(old: &Pipeline, new: &Pipeline) -> Vec<StepChange> {
-    let by_name = |pipeline: &Pipeline| -> BTreeMap<String, _> {
-        pipeline.graph.node_indices().map(|node| (pipeline.graph[node].name.clone(), node)).collect()
-    };
-    let (before, after) = (by_name(old), by_name(new));
-    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let change = |name: &String| match (before.get(name), after.get(name)) {
-        (None, _) => Some(Change::Added),
-        (_, None) => Some(Change::Removed),
-        (Some(was), Some(is)) => {
-            let (was, is) = (&old.graph[*was], &new.graph[*is]);
-            let sources = |pipeline: &Pipeline, step: &crate::pipeline::Step| -> Vec<String> {
-                let inputs = step.inputs.iter();
-                inputs.map(|i| format!("{} <- {}", i.port, source_name(pipeline, &i.source))).collect()
-            };
-            let (had, has) = (sources(old, was), sources(new, is));
-            let only = |some: &[String], other: &[String]| -> Vec<String> {
-                some.iter().filter(|input| !other.contains(input)).cloned().collect()
-            };
-            let stage = (was.stage != is.stage).then(|| (was.stage.clone(), is.stage.clone()));
-            let params = changed_params(&recorded_params(&was.params), &recorded_params(&is.params));
-            let (inputs_removed, inputs_added) = (only(&had, &has), only(&has, &had));
-            let same =
-                stage.is_none() && params.is_empty() && inputs_removed.is_empty() && inputs_added.is_empty();
-            (!same).then_some(Change::Changed { stage, params, inputs_removed, inputs_added })
-        }
-    };
-    names
-        .into_iter()
-        .filter_map(|name| Some(StepChange { step: name.clone(), change: change(name)? }))
-        .collect()
-}
-
-/// The values in which a report differs. `None` is a missing report; values of a new or removed report are all new or
-/// removed.
-pub fn values(file: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<ValueChange> {
+/// How many values have an interval in both versions of a report, and the values that differ. `None` is a missing report;
+/// values of a new or removed report are all new or removed.
+pub(super) fn compare(file: &str, old: Option<&Value>, new: Option<&Value>) -> (usize, Vec<ValueChange>) {
     let flat = |value: Option<&Value>| {
         let mut found = BTreeMap::new();
         let mut order = Vec::new();
         if let Some(value) = value {
-            flatten("", &with_named_cells(value, &plain), &mut found, &mut order);
+            flatten("", &with_named_cells(value, &|_, cell| plain(cell)), &mut found, &mut order);
         }
         (found, order)
     };
@@ -136,24 +75,47 @@ pub fn values(file: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<Value
     let places: Vec<String> = order_after.into_iter().chain(gone).collect();
     let differs = places.into_iter().filter(|at| before.get(at) != after.get(at));
     let (old_ends, new_ends) = (intervals(old), intervals(new));
-    differs
-        .map(|at| {
-            let (old, new) = (before.get(&at).cloned(), after.get(&at).cloned());
-            let number = |value: &Option<Value>| value.as_ref().and_then(Value::as_f64);
-            let both = number(&old).zip(number(&new));
-            let ends = old_ends.get(&at).copied().zip(new_ends.get(&at).copied());
-            let certainty =
-                both.zip(ends).map(|((old, new), ends)| Certainty::of((old, ends.0), (new, ends.1)));
-            ValueChange {
-                file: file.to_owned(),
-                at,
-                old,
-                new,
-                by: both.map(|(old, new)| new - old),
-                certainty,
-            }
-        })
-        .collect()
+    let number = |value: Option<&Value>| value.and_then(Value::as_f64);
+    let has_both = |at: &&String| {
+        old_ends.contains_key(*at) && number(before.get(*at)).and(number(after.get(*at))).is_some()
+    };
+    let compared = new_ends.keys().filter(has_both).count();
+    let (old_marks, new_marks) = (derived(old), derived(new));
+    let is_end = |at: &str| {
+        let of = at.rsplit_once("_interval.").map(|(of, _)| of);
+        of.is_some_and(|of| old_ends.contains_key(of) || new_ends.contains_key(of))
+    };
+    let changes = differs.map(|at| {
+        let (old, new) = (before.get(&at).cloned(), after.get(&at).cloned());
+        let both = number(old.as_ref()).zip(number(new.as_ref()));
+        let ends = old_ends.get(&at).copied().zip(new_ends.get(&at).copied());
+        let certainty =
+            both.zip(ends).map(|((old, new), ends)| Certainty::between((old, ends.0), (new, ends.1)));
+        ValueChange {
+            file: file.to_owned(),
+            derived: is_end(&at) || old_marks.contains(&at) || new_marks.contains(&at),
+            at,
+            old,
+            new,
+            by: both.map(|(old, new)| new - old),
+            certainty,
+        }
+    });
+    (compared, changes.collect())
+}
+
+/// The positions of the cells of columns that a table marks as `derived`.
+fn derived(report: Option<&Value>) -> BTreeSet<String> {
+    let mark = |column: &Value, cell: &Value| {
+        let is_derived = column.get("derived").and_then(Value::as_bool) == Some(true);
+        // A cell with text names the row.
+        Some(plain(cell)).filter(Value::is_string).unwrap_or(Value::Bool(is_derived))
+    };
+    let (mut found, mut order) = (BTreeMap::new(), Vec::new());
+    if let Some(report) = report {
+        flatten("", &with_named_cells(report, &mark), &mut found, &mut order);
+    }
+    found.into_iter().filter(|(_, value)| *value == Value::Bool(true)).map(|(at, _)| at).collect()
 }
 
 /// The intervals of a report by the position of their values: in the value's own cell, or in a column `NAME_interval`
@@ -161,7 +123,7 @@ pub fn values(file: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<Value
 fn intervals(report: Option<&Value>) -> BTreeMap<String, (f64, f64)> {
     let (mut found, mut order) = (BTreeMap::new(), Vec::new());
     if let Some(report) = report {
-        flatten("", &with_named_cells(report, &ends), &mut found, &mut order);
+        flatten("", &with_named_cells(report, &|_, cell| ends(cell)), &mut found, &mut order);
     }
     let interval = |(at, value): (String, Value)| {
         let [low, high] = value.as_array()?.as_slice() else { return None };
@@ -181,8 +143,8 @@ fn ends(cell: &Value) -> Value {
 }
 
 /// The report with each table (`columns` with a `key` each, `rows` of as many cells) as a list of objects. The name
-/// of a cell is then its column. `read` extracts the relevant part of a cell.
-fn with_named_cells(value: &Value, read: &dyn Fn(&Value) -> Value) -> Value {
+/// of a cell is then its column. `read` extracts the relevant part of a cell, given its column.
+fn with_named_cells(value: &Value, read: &dyn Fn(&Value, &Value) -> Value) -> Value {
     let Value::Object(fields) = value else {
         return match value {
             Value::Array(items) => items.iter().map(|item| with_named_cells(item, read)).collect(),
@@ -190,14 +152,16 @@ fn with_named_cells(value: &Value, read: &dyn Fn(&Value) -> Value) -> Value {
         };
     };
     let columns = fields.get("columns").and_then(Value::as_array);
-    let keys: Option<Vec<&str>> = columns.and_then(|c| c.iter().map(|c| c.get("key")?.as_str()).collect());
+    let columns: Option<Vec<(&str, &Value)>> =
+        columns.and_then(|columns| columns.iter().map(|c| Some((c.get("key")?.as_str()?, c))).collect());
     let named = |rows: &Value| -> Option<Value> {
-        let keys = keys.as_ref()?;
+        let columns = columns.as_ref()?;
         rows.as_array()?
             .iter()
             .map(|row| {
-                let cells = row.as_array().filter(|cells| cells.len() == keys.len())?;
-                let named = keys.iter().zip(cells).map(|(key, cell)| ((*key).to_owned(), read(cell)));
+                let cells = row.as_array().filter(|cells| cells.len() == columns.len())?;
+                let named = columns.iter().zip(cells);
+                let named = named.map(|((key, column), cell)| ((*key).to_owned(), read(column, cell)));
                 Some(Value::Object(named.collect()))
             })
             .collect()
@@ -275,6 +239,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn values(file: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<ValueChange> {
+        compare(file, old, new).1
+    }
+
     #[test]
     fn rows_are_named_by_their_texts() {
         let old = json!({"rows": [
@@ -340,6 +308,28 @@ mod tests {
                 "{far:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_follows_from_other_values_is_marked() {
+        let table = |value: f64| {
+            json!({"columns": [{"key": "run"}, {"key": "auc"}, {"key": "auc_interval"}, {"key": "z", "derived": true}],
+                "rows": [[{"text": "a"}, {"number": {"value": value, "places": 2}},
+                    {"interval": {"low": value - 0.1, "high": value + 0.1, "places": 2}},
+                    {"number": {"value": value / 0.05, "places": 2}}]]})
+        };
+        let (intervals, found) = compare("t", Some(&table(0.5)), Some(&table(0.6)));
+        let marked: Vec<(&str, bool)> = found.iter().map(|c| (c.at.as_str(), c.derived)).collect();
+        assert_eq!(intervals, 1);
+        assert_eq!(
+            marked,
+            [
+                ("rows[run=a].auc", false),
+                ("rows[run=a].auc_interval.high", true),
+                ("rows[run=a].auc_interval.low", true),
+                ("rows[run=a].z", true),
+            ]
+        );
     }
 
     #[test]

@@ -1,196 +1,35 @@
-//! Explains as data why a step is fresh or must run. It compares the current key text with that of the last record.
-//! It follows a changed input into its files and up to the step that caused the change. The command line formats the
-//! explanation.
+//! Finds the reasons for the state of a step in its plan and in the records. It follows a changed input into its files and
+//! up to the step that caused the change.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::rc::Rc;
 
+use petgraph::Direction::Incoming;
 use petgraph::graph::NodeIndex;
-use serde::Serialize;
 
+use super::{Cause, Explanation, Failed, FileChange, State, Upstream, VariableChange};
 use crate::digest::Digest;
 use crate::environment::{ENV, NOT_SET};
-use crate::key::{Difference, KeyText};
+use crate::key::{Difference, KeyText, StageKey};
 use crate::params::ParamChange;
 use crate::pipeline::{Pipeline, Step};
 use crate::plan::{BuildState, Plan, Reason, Verdict};
 use crate::record::{RecordedInput, RunRecord};
-use crate::store;
 use crate::tree::Manifest;
 use crate::workspace::Workspace;
 
-/// The state of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// Its result is known.
-    Fresh,
-    /// It must run.
-    Stale,
-    /// It waits for other steps; then it may turn out to be fresh.
-    Waiting,
-    /// It can never run in this pipeline.
-    Broken,
-    /// It was not requested.
-    Unneeded,
-}
-
-/// A step's state and the reasons.
-#[derive(Debug, Clone, Serialize)]
-pub struct Explanation {
-    /// The step.
-    pub step: String,
-    /// Its state.
-    pub state: State,
-    /// Its key, if it is known.
-    pub key: Option<String>,
-    /// The reasons why it must run; for a fresh step, the reasons for its last run.
-    pub causes: Vec<Cause>,
-    /// For a waiting step: the steps above it that must run, with their reasons.
-    pub waits_for: Vec<Explanation>,
-    /// The record of its key, if it is fresh.
-    pub result: Option<RunRecord>,
-    /// Its newest record with any key.
-    pub last: Option<RunRecord>,
-    /// The result of its last rerun with the same key, if there was one.
-    pub verified: Option<store::RerunVerdict>,
-}
-
-/// One reason for a step to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "cause")]
-pub enum Cause {
-    /// It has never run.
-    NeverRun,
-    /// `--force` requested it.
-    Forced,
-    /// Its result is known, but its bytes are missing.
-    BytesMissing {
-        /// The step that reads them, or `reports`.
-        needed_by: String,
-    },
-    /// It runs another stage, or another version of the stage.
-    Stage {
-        /// The old one.
-        old: String,
-        /// The new one.
-        new: String,
-    },
-    /// A param.
-    Param(ParamChange),
-    /// An environment variable. Its value may be a secret and is not known here.
-    Variable {
-        /// Its name.
-        name: String,
-        /// The change.
-        change: VariableChange,
-    },
-    /// An input.
-    Input {
-        /// The port.
-        port: String,
-        /// The source in the pipeline; the old source if the input was removed.
-        source: String,
-        /// The old digest.
-        old: Option<Digest>,
-        /// The new digest.
-        new: Option<Digest>,
-        /// The files that differ, if it is a folder and they are known.
-        files: Vec<FileChange>,
-        /// The reason why its step ran again.
-        because: Option<Upstream>,
-    },
-    /// The same key gave different bytes this time.
-    Unsteady,
-    /// The reason why the step can never run.
-    Broken {
-        /// As text.
-        problem: String,
-    },
-}
-
-/// The change of a declared environment variable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum VariableChange {
-    /// It has another value.
-    Changed,
-    /// It was not set before.
-    Set,
-    /// It is no longer set.
-    Unset,
-    /// The step did not declare it before.
-    Declared,
-    /// The step no longer declares it.
-    NoLongerDeclared,
-}
-
-/// The cause for a change of the environment.
-fn machine_cause(change: &ParamChange) -> Cause {
-    let Some(name) = change.name.strip_prefix(ENV) else { return Cause::Param(change.clone()) };
-    let is_unset = |value: &String| value.trim_matches('"') == NOT_SET;
-    let change = match (&change.old, &change.new) {
-        (None, _) => VariableChange::Declared,
-        (_, None) => VariableChange::NoLongerDeclared,
-        (Some(old), _) if is_unset(old) => VariableChange::Set,
-        (_, Some(new)) if is_unset(new) => VariableChange::Unset,
-        _ => VariableChange::Changed,
-    };
-    Cause::Variable { name: name.to_owned(), change }
-}
-
-/// The reason why the step of an input ran again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Upstream {
-    /// That step.
-    pub step: String,
-    /// Its reasons; empty if they were reported before.
-    pub causes: Vec<Cause>,
-}
-
-/// A file that differs between two trees.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FileChange {
-    /// Its path within the input.
-    pub path: String,
-    /// `added`, `removed` or `changed`.
-    pub change: &'static str,
-}
-
-/// Explains one step.
-pub fn explain(pipeline: &Pipeline, workspace: &Workspace, plan: &Plan, node: NodeIndex) -> Explanation {
-    Explainer { pipeline, workspace, plan, explained: BTreeSet::new() }.explain(node)
-}
-
-/// The differences between a step's key and that of an earlier execution; empty if its key is not known yet.
-pub fn changes_since(
-    pipeline: &Pipeline,
-    workspace: &Workspace,
-    plan: &Plan,
-    node: NodeIndex,
-    earlier: &RunRecord,
-) -> Vec<Cause> {
-    let Some(now) = &plan.of(node).key_text else { return Vec::new() };
-    let explained = BTreeSet::from([pipeline.graph[node].name.clone()]);
-    let differences = earlier.key_text.differences(now);
-    Explainer { pipeline, workspace, plan, explained }.causes(
-        &differences,
-        &earlier.inputs,
-        &plan.recorded_inputs(node),
-    )
-}
-
-struct Explainer<'a> {
-    pipeline: &'a Pipeline,
-    workspace: &'a Workspace,
-    plan: &'a Plan<'a>,
+/// Explains steps of a plan.
+pub(super) struct Explainer<'a> {
+    pub pipeline: &'a Pipeline,
+    pub workspace: &'a Workspace,
+    pub plan: &'a Plan<'a>,
     /// Steps whose reasons were reported; each is reported once.
-    explained: BTreeSet<String>,
+    pub explained: BTreeSet<String>,
 }
 
 impl Explainer<'_> {
-    fn explain(&mut self, node: NodeIndex) -> Explanation {
+    pub fn explain(&mut self, node: NodeIndex) -> Explanation {
         let step = &self.pipeline.graph[node];
         let step_plan = self.plan.of(node);
         let last = self.workspace.last(step);
@@ -209,9 +48,38 @@ impl Explainer<'_> {
         };
         let key = step_plan.key_text.as_ref().map(KeyText::key);
         let result = key.filter(|_| state == State::Fresh).and_then(|key| self.workspace.record(&key));
+        let from_evidence = key.is_some_and(|key| self.workspace.is_from_evidence(&key));
+        let failed = key.filter(|_| state == State::Stale).and_then(|key| self.failed(step, &key));
         let verified = key.and_then(|key| self.workspace.store().verdict(&key));
         let key = key.map(|key| key.to_string());
-        Explanation { step: step.name.clone(), state, key, causes, waits_for, result, last, verified }
+        Explanation {
+            step: step.name.clone(),
+            state,
+            key,
+            causes,
+            waits_for,
+            result,
+            last,
+            from_evidence,
+            failed,
+            verified,
+        }
+    }
+
+    fn failed(&self, step: &Step, key: &StageKey) -> Option<Failed> {
+        let store = self.workspace.store();
+        let run = store.failure(&self.pipeline.profile, &step.name, key)?;
+        Some(Failed { run, log: Some(store.log(key)).filter(|log| log.exists()) })
+    }
+
+    /// Whether a step publishes and reads a step that the evidence knows.
+    fn is_built_from_evidence(&self, node: NodeIndex) -> bool {
+        let mut inputs = self.pipeline.graph.neighbors_directed(node, Incoming);
+        self.pipeline.graph[node].publish.is_some()
+            && inputs.any(|input| {
+                let key = self.plan.of(input).key_text.as_ref().map(KeyText::key);
+                key.is_some_and(|key| self.workspace.is_from_evidence(&key))
+            })
     }
 
     /// The steps above a waiting step that do not wait themselves, in the order of the pipeline.
@@ -231,11 +99,15 @@ impl Explainer<'_> {
 
     fn reasons(&mut self, node: NodeIndex, reason: &Reason, last: Option<&RunRecord>) -> Vec<Cause> {
         match reason {
+            Reason::NeverRun if self.is_built_from_evidence(node) => vec![Cause::NotRecorded],
             Reason::NeverRun => vec![Cause::NeverRun],
             Reason::Forced => vec![Cause::Forced],
             Reason::BytesMissing { needed_by } => {
                 let needed_by = needed_by.map(|node| self.pipeline.graph[node].name.clone());
-                vec![Cause::BytesMissing { needed_by: needed_by.unwrap_or_else(|| "reports".to_owned()) }]
+                let key = self.plan.of(node).key_text.as_ref().map(KeyText::key);
+                let from_evidence = key.is_some_and(|key| self.workspace.is_from_evidence(&key));
+                let needed_by = needed_by.unwrap_or_else(|| "reports".to_owned());
+                vec![Cause::BytesMissing { from_evidence, needed_by }]
             }
             Reason::Changed(differences) => {
                 let now = self.plan.recorded_inputs(node);
@@ -255,13 +127,16 @@ impl Explainer<'_> {
             other.step == step.name && other.profile == record.profile && other.started_ms < record.started_ms
         };
         let Some(before) = self.workspace.history().iter().rev().find(earlier) else {
-            return vec![Cause::NeverRun];
+            // Evidence does not tell whether its machine had run the step before.
+            let is_first_here = !self.workspace.is_from_evidence(&text.key());
+            return Vec::from_iter(is_first_here.then_some(Cause::NeverRun));
         };
         self.explained.insert(step.name.clone());
         self.causes(&before.key_text.differences(text), &before.inputs, &record.inputs)
     }
 
-    fn causes(
+    /// The reasons that `differences` between two keys are, with what is behind those of the inputs.
+    pub fn causes(
         &mut self,
         differences: &[Difference],
         before: &[RecordedInput],
@@ -367,4 +242,18 @@ fn own_changes(step: &Step, last: Option<&RunRecord>) -> Vec<Cause> {
         Difference::Input { .. } | Difference::Also(_) => None,
     });
     own.collect()
+}
+
+/// The cause for a change of the environment.
+fn machine_cause(change: &ParamChange) -> Cause {
+    let Some(name) = change.name.strip_prefix(ENV) else { return Cause::Param(change.clone()) };
+    let is_unset = |value: &String| value.trim_matches('"') == NOT_SET;
+    let change = match (&change.old, &change.new) {
+        (None, _) => VariableChange::Declared,
+        (_, None) => VariableChange::NoLongerDeclared,
+        (Some(old), _) if is_unset(old) => VariableChange::Set,
+        (_, Some(new)) if is_unset(new) => VariableChange::Unset,
+        _ => VariableChange::Changed,
+    };
+    Cause::Variable { name: name.to_owned(), change }
 }

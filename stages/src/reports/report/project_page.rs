@@ -1,15 +1,14 @@
-//! `repro page`: the report's page with the project around it: for every number the step, key and input digests that
-//! computed it, the graph of steps with state and times, hosts and logs. It does not know how the page looks.
+//! The page of a project: the report's page with, for every number, the step, key and input digests that computed it, the
+//! graph of steps with state and times, hosts and logs, and whatever else is published. It does not know how the page looks.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use stage_api::{Answer, InputView, Results, StageError, StepView, Tool, ToolContext};
+use stage_api::{InputView, ReportPage, Results, Stage, StageError, StepView};
 
 use super::page::{Page, Part, Project, Run};
-use super::{PARTS, RUNS, ReportParams, part, rendered, run};
+use super::{PARTS, RUNS, Report, ReportParams, part, rendered, run};
 use crate::artifacts::scalars;
 use crate::reports::cost;
 use crate::reports::table::Table;
@@ -17,56 +16,31 @@ use crate::reports::table::Table;
 /// Lines of a log that the page shows.
 const LOG_LINES: usize = 20;
 
-/// The tool.
-pub struct ShowPage;
-
-/// Write the report's page with the origin of every number
-///
-/// The page of `repro make` is the same bytes on every machine. This one has in addition what is known of the steps here:
-/// keys, digests, state, times, hosts, logs and the graph. It goes to standard output, or to the file that `--out` names.
-/// What is not up to date is missing on it, with what to run.
-#[derive(Args)]
-pub struct PageArgs {
-    /// Where the page goes instead of standard output.
-    #[arg(long, value_name = "FILE")]
-    out: Option<String>,
-}
-
-impl Tool for ShowPage {
-    type Args = PageArgs;
-    const NAME: &'static str = "page";
-
-    fn run(&self, args: &PageArgs, context: &ToolContext) -> Result<Answer, StageError> {
-        let html = rendered(&page(context.results)?)?;
-        let Some(out) = &args.out else {
-            let json = serde_json::json!({"html": html}).to_string();
-            return Ok(Answer { text: html, json, stale: false });
-        };
-        fs::write(out, &html).map_err(|error| StageError::Params(format!("--out {out}: {error}")))?;
-        let json = serde_json::json!({"file": out, "bytes": html.len()}).to_string();
-        Ok(Answer { text: format!("{out}\n"), json, stale: false })
-    }
-}
+/// The page of pipelines that have a step of [`Report`].
+pub const PAGE: ReportPage = ReportPage { stage: Report::NAME, render: |results| rendered(&page(results)?) };
 
 /// The page of the project as it is.
 fn page(results: &dyn Results) -> Result<Page, StageError> {
     let mut steps = results.steps();
-    let report = steps.iter().find(|step| step.stage == "report").cloned().ok_or_else(|| {
-        StageError::Params(
-            "the pipeline has no step of the stage `report`, whose page this would be".to_owned(),
-        )
-    })?;
+    let report = steps.iter().find(|step| step.stage == Report::NAME).cloned();
+    let report =
+        report.ok_or_else(|| StageError::failed("the pipeline has no step of the stage `report`"))?;
     let params: ReportParams =
         ron::from_str(&report.params).map_err(|error| StageError::Params(error.to_string()))?;
-    let (mut parts, mut runs) = (Vec::new(), Vec::new());
+    let (mut parts, mut runs, mut committed) = (Vec::new(), Vec::new(), BTreeSet::new());
     for input in &report.inputs {
         let Some(name) = input.step() else { continue };
         let (step, folder) = (Some(name.to_owned()), folder(results, input, name));
         match input.port.as_str() {
-            PARTS => parts.push(match folder {
-                Ok(dir) => with_cost(part(&dir, step)?, results),
-                Err(error) => Part { step, missing: Some(error.to_string()), ..Part::default() },
-            }),
+            PARTS => match (folder, results.committed_reports(name)) {
+                (Ok(dir), _) => parts.push(with_cost(part(&dir, step)?, results)),
+                // Several steps may publish into one folder, which has the reports of all of them.
+                (Err(_), Some(dir)) if !committed.insert(dir.clone()) => {}
+                (Err(_), Some(dir)) => parts.push(with_cost(committed_part(&dir, results)?, results)),
+                (Err(error), None) => {
+                    parts.push(Part { step, missing: Some(error.to_string()), ..Part::default() });
+                }
+            },
             RUNS => runs.push(match folder {
                 Ok(dir) => run(&dir, step)?,
                 Err(error) => {
@@ -79,8 +53,18 @@ fn page(results: &dyn Results) -> Result<Page, StageError> {
             _ => {}
         }
     }
-    let below = below(&steps, &report.name);
-    steps.retain(|step| below.contains(&step.name));
+    let mut shown = below(&steps, &report.name);
+    let others: Vec<&StepView> = steps.iter().filter(|step| !shown.contains(&step.name)).collect();
+    for step in others {
+        // What is published too is shown where it is up to date and holds tables or figures.
+        let (Some(folder), Some(_)) = (&step.publish, &step.tree) else { continue };
+        let Ok(found) = results.output(&step.name) else { continue };
+        if let Ok(part) = part(&found, Some(step.name.clone())) {
+            parts.push(Part { extra: Some(folder.clone()), ..part });
+            shown.extend(below(&steps, &step.name));
+        }
+    }
+    steps.retain(|step| shown.contains(&step.name));
     let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
     let drawing = results.drawing(&names);
     let logs = steps.iter().map(|step| step.log.as_deref().map(tail).unwrap_or_default()).collect();
@@ -97,13 +81,21 @@ fn with_cost(mut part: Part, results: &dyn Results) -> Part {
     part
 }
 
+/// The reports in a folder of a fresh clone, which no step has built here.
+fn committed_part(dir: &Path, results: &dyn Results) -> Result<Part, StageError> {
+    let shown = dir.strip_prefix(results.root()).unwrap_or(dir).display().to_string();
+    let note = format!(
+        "As committed in {shown}, built from the runs that the evidence records. The command repro make builds it here."
+    );
+    Ok(Part { note: Some(note), ..part(dir, None)? })
+}
+
 /// Where an input of the step `name` is.
 fn folder(results: &dyn Results, input: &InputView, name: &str) -> Result<PathBuf, StageError> {
-    let folder = results.output(name)?;
-    Ok(match input.source.split_once('/') {
-        Some((_, part)) => folder.join(part),
-        None => folder,
-    })
+    match input.source.split_once('/') {
+        Some((_, part)) => results.part(name, part),
+        None => results.output(name),
+    }
 }
 
 /// A step and all that it rests on, by name.
