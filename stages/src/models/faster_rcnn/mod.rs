@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Result, Tensor};
 
-pub use boxes::Corners;
+pub use boxes::{Corners, iou};
 pub use config::Config;
 pub use head::ClassScores;
 
