@@ -4,7 +4,7 @@
 #![cfg(feature = "paper")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
