@@ -1,8 +1,6 @@
 //! `compare-regions`: published region features next to those that the pipeline's own detector extracts from the same pictures, and
 //! what runs trained on either reach. It does not know how they were extracted.
 
-use std::path::Path;
-
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::region_features::{PictureRegions, RegionFeatures};
@@ -255,7 +253,7 @@ fn compared(published: &[Evaluated], own: &[Evaluated]) -> [Cell; 3] {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use stage_api::testing::run_stage;
 
@@ -310,7 +308,7 @@ mod tests {
         let shown = |row: usize| -> Vec<String> { table.rows[row].iter().map(Cell::shown).collect() };
         assert_eq!(shown(0)[1..4], ["2", "2", "1"]);
         assert_eq!(shown(1)[1..4], ["2.0", "3.0", "+1.0"]);
-        assert_eq!([&shown(2)[3], &shown(3)[3]], ["100.0%", "50.0%"]);
+        assert_eq!([&shown(2)[3], &shown(3)[3]], ["100.0 %", "50.0 %"]);
         // Features 1 and 2 became 2 and 3.
         assert_eq!([&shown(4)[3], &shown(5)[3]], ["0.5000", "1.0000"]);
         assert_eq!(shown(6)[0], "ROC-AUC, Hateful Memes, PE");
