@@ -46,7 +46,10 @@ fn a_cycle() {
         r#"inputs: {"archive": "hmd-fc-train"}"#,
         r#""hmd-regions",   stage"#,
     );
-    tells(&told, &["the steps form a cycle: hmd-regions -> hmd-fc-train -> hmd-samples -> hmd-regions", "help: "]);
+    tells(
+        &told,
+        &["the steps form a cycle: hmd-regions -> hmd-fc-train -> hmd-samples -> hmd-regions", "help: "],
+    );
 }
 
 #[test]

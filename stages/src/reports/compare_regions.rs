@@ -196,7 +196,7 @@ fn matched(published: &[[f32; 4]], own: &[[f32; 4]]) -> Vec<(f32, usize, usize)>
 /// The length of the difference by that of `a`; 0 for the same features, infinite where only `a` is all zeros.
 fn distance(a: &[f32], b: &[f32]) -> f32 {
     let length = |values: &mut dyn Iterator<Item = f32>| {
-        values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+        values.map(f64::from).map(|value| value * value).sum::<f64>().sqrt()
     };
     match length(&mut a.iter().zip(b).map(|(a, b)| a - b)) {
         0.0 => 0.0,
