@@ -49,12 +49,16 @@ fn compare(name: &str, old: &str, new: &str, changes: &mut Vec<ParamChange>) {
     }
 }
 
-/// The fields of `(name:value,…)`, or `None` for anything else (a number, a list, a tuple).
-fn fields(text: &str) -> Option<Vec<(&str, &str)>> {
-    let inside = text.strip_prefix('(')?.strip_suffix(')')?;
+/// The fields of `(name:value,…)` and of a map with such names, `{"name":value,…}`; `None` for anything else (a number, a
+/// list, a tuple).
+pub fn fields(text: &str) -> Option<Vec<(&str, &str)>> {
+    let is_map = text.starts_with('{');
+    let (open, close) = if is_map { ('{', '}') } else { ('(', ')') };
+    let inside = text.strip_prefix(open)?.strip_suffix(close)?;
     let mut found = Vec::new();
     for part in split(inside) {
         let (name, value) = part.split_once(':')?;
+        let name = if is_map { name.strip_prefix('"')?.strip_suffix('"')? } else { name };
         let is_name = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '#');
         if !is_name(name) {
             return None;
@@ -118,6 +122,17 @@ mod tests {
     #[test]
     fn commas_and_brackets_in_strings_are_not_structure() {
         assert_eq!(changes(r#"(t:"a,(\"b:",n:1)"#, r#"(t:"a,(\"b:",n:2)"#), ["n 1 2"]);
+    }
+
+    #[test]
+    fn values_of_a_map_are_named_one_by_one() {
+        assert_eq!(
+            changes(
+                r#"(run:["x"],args:{"epochs":"3","lr":"1,0"})"#,
+                r#"(run:["x"],args:{"epochs":"3","lr":"0.2"})"#
+            ),
+            [r#"args.lr "1,0" "0.2""#]
+        );
     }
 
     #[test]

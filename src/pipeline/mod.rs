@@ -52,6 +52,16 @@ pub enum Source {
     File(PathBuf),
 }
 
+impl Source {
+    /// The path in the project, if it is there.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Step { .. } => None,
+        }
+    }
+}
+
 /// A node of the DAG.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Step {
