@@ -144,6 +144,11 @@ impl<'r> Project<'r> {
         &self.cache
     }
 
+    /// The folder of the pipeline file.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The pipeline: as it was kept when it was last parsed, or by parsing the file.
     ///
     /// # Errors

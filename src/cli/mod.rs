@@ -13,6 +13,7 @@ macro_rules! print_err {
 }
 
 mod accept;
+mod after_run;
 mod completions;
 mod console;
 mod diff;

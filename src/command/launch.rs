@@ -11,7 +11,7 @@ use std::process::{Command as Process, ExitStatus, Stdio};
 
 use stage_api::{Inputs, StageError};
 
-use super::{COMMON_ENV, CommandParams, NO_BYTECODE, project_files};
+use super::{COMMON_ENV, CommandParams, NO_BYTECODE, metrics, project_files};
 
 /// How much of a failed command's log its error repeats.
 const LOG_LINES: usize = 5;
@@ -78,7 +78,8 @@ pub fn launch(params: &CommandParams, place: &Place) -> io::Result<Process> {
     process
         .env("OMP_NUM_THREADS", &threads)
         .env("RAYON_NUM_THREADS", &threads)
-        .env(NO_BYTECODE.0, NO_BYTECODE.1);
+        .env(NO_BYTECODE.0, NO_BYTECODE.1)
+        .env(metrics::METRICS, place.folder.join(metrics::FILE));
     for (name, value) in &params.set_env {
         process.env(name, filled(value, params, place, false).join(" "));
     }

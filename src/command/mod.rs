@@ -7,6 +7,7 @@
 //! variables are part of its key.
 
 mod launch;
+mod metrics;
 mod programs;
 pub mod project_files;
 mod undeclared_reads;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use stage_api::{Environment, Input, Job, Stage, StageError};
 
 pub use launch::{Place, check_end, found, launch, log_end, not_started, quoted};
+pub use metrics::Metrics;
 
 use crate::sandbox::{self, Allowed, Sandbox};
 

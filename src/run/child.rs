@@ -86,7 +86,7 @@ pub fn perform(
     cancelled: Arc<AtomicBool>,
     send: &(dyn Fn(Report) + Sync),
 ) -> Outcome {
-    let progress = match StepProgress::open(task, cancelled, send) {
+    let progress = match StepProgress::open(&task.log, cancelled, Box::new(send)) {
         Ok(progress) => progress,
         Err(error) => return Outcome::Failed(format!("{}: cannot be written: {error}", task.log.display())),
     };
@@ -126,8 +126,8 @@ pub fn perform(
 }
 
 /// Notes go to the log, scalars to the file next to it and to the parent.
-struct StepProgress<'a> {
-    send: &'a (dyn Fn(Report) + Sync),
+pub(super) struct StepProgress<'a> {
+    send: SendReport<'a>,
     cancelled: Arc<AtomicBool>,
     log: Mutex<File>,
     scalars: Mutex<Option<File>>,
@@ -135,14 +135,21 @@ struct StepProgress<'a> {
     reported_at: Mutex<Option<Instant>>,
 }
 
+/// Passes on a report.
+type SendReport<'a> = Box<dyn Fn(Report) + Send + Sync + 'a>;
+
 impl<'a> StepProgress<'a> {
-    fn open(task: &Task, cancelled: Arc<AtomicBool>, send: &'a (dyn Fn(Report) + Sync)) -> io::Result<Self> {
+    /// Progress with this log.
+    ///
+    /// # Errors
+    /// When the log cannot be opened.
+    pub fn open(log: &Path, cancelled: Arc<AtomicBool>, send: SendReport<'a>) -> io::Result<Self> {
         Ok(Self {
             send,
             cancelled,
-            log: Mutex::new(append(&task.log)?),
+            log: Mutex::new(append(log)?),
             scalars: Mutex::new(None),
-            scalar_file: task.log.with_extension("jsonl"),
+            scalar_file: log.with_extension("jsonl"),
             reported_at: Mutex::new(None),
         })
     }

@@ -68,6 +68,7 @@ fn a_command_sees_only_what_it_declares() {
         "PATH",
         "PYTHONDONTWRITEBYTECODE",
         "RAYON_NUM_THREADS",
+        "REPRO_METRICS",
         "TOKEN",
     ];
     assert_eq!(names, expected);
@@ -270,4 +271,25 @@ fn a_changed_argument_is_named_and_reruns_the_step() {
     assert_eq!(why, "train-2 must run:\n  param args.lr: \"0.1\" -> \"1e-2\"\n");
     space.make().expect(0);
     assert_eq!(output(&space, "train-1", "x"), "1e-2 1\n");
+}
+
+/// Values of a command are in its log, in curves and in the events of a run; a line that is not JSON is named.
+#[test]
+fn metrics_of_a_command_are_shown_as_those_of_a_stage() {
+    for sandbox in ["off", "report", "strict"] {
+        let steps = format!(
+            r#"(name: "train", stage: "command", params: (sandbox: "{sandbox}", shell: "for i in 1 2 3 4 5 6; do printf '{{\"step\": %d, \"total\": 6, \"loss\": 0.%d}}\\n' $i $i >> $REPRO_METRICS; done; echo loss=1 >> $REPRO_METRICS; mkdir -p dvclive/plots/metrics; printf 'step\\tacc\\n1\\t0.5\\n' > dvclive/plots/metrics/acc.tsv; echo 1 > {{out}}/x")),"#
+        );
+        let space = TestSpace::new(&steps);
+        let run = space.run(&["make", "--json"]).expect(0);
+        assert!(run.out.contains("line 7 of REPRO_METRICS: it is not JSON"), "{sandbox}: {}", run.out);
+        assert!(run.out.contains("\"done\":6,\"total\":6"), "{sandbox}: {}", run.out);
+        let log = space.run(&["log", "train"]).expect(0).out;
+        assert!(log.lines().any(|line| line.split_whitespace().eq(["update", "loss", "acc"])), "{log}");
+        assert!(log.lines().any(|line| line.split_whitespace().eq(["6", "0.6000"])), "{log}");
+        assert!(space.run(&["watch", "train"]).expect(0).out.contains("loss: 0.6000 at 6"));
+        // What it measured is no part of its result.
+        assert_eq!(space.read(&format!("cache/trees/{}/x", space.record("train").tree)), "1\n");
+        assert_eq!(space.record("train").outputs.len(), 1);
+    }
 }

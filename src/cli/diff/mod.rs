@@ -26,7 +26,7 @@ const SHOWN: usize = 40;
 /// Compare params and reported numbers of two revisions or profiles.
 ///
 /// Begins with the verdict: how many values with an interval were compared, and how many differ significantly. Params come
-/// from the pipeline file, numbers from every JSON file below `reports/PROFILE/`. Nothing is checked out: a profile is read
+/// from the pipeline file, numbers from every JSON and CSV file below `reports/PROFILE/`. Nothing is checked out: a profile is read
 /// from the files on disk. `--first` compares results of steps with the committed ones instead.
 #[derive(Args)]
 pub struct Diff {
@@ -90,7 +90,7 @@ impl Diff {
                 print_err!("warning: {problem}");
             }
             if state.read.reports.is_empty() {
-                print_err!("note: no JSON report to compare in {}", state.name);
+                print_err!("note: no JSON or CSV report to compare in {}", state.name);
             }
         }
         let diff = ReportDiff::compare(&old.read.reports, &new.read.reports);
