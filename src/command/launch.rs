@@ -1,7 +1,7 @@
 //! Builds the process of a command (arguments with filled placeholders, program file, environment and streams) and checks
 //! how it ended. Waiting for it and ending it is the work of the executor.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
@@ -11,6 +11,7 @@ use std::process::{Command as Process, ExitStatus, Stdio};
 
 use stage_api::{Inputs, StageError};
 
+use super::runtime::Runtime;
 use super::{COMMON_ENV, CommandParams, NO_BYTECODE, metrics, project_files};
 
 /// How much of a failed command's log its error repeats.
@@ -33,6 +34,8 @@ pub struct Place<'a> {
     pub log: &'a Path,
     /// The number of threads it may use.
     pub threads: usize,
+    /// The software that it runs with.
+    pub runtime: &'a Runtime,
 }
 
 /// The process of a command, to be started as the leader of a process group. Its current directory receives the files of
@@ -58,33 +61,48 @@ pub fn launch(params: &CommandParams, place: &Place) -> io::Result<Process> {
         Some(file) => File::create(place.out.join(file))?,
         None => log.try_clone()?,
     };
-    let given = |name: &str| match params.set_env.get(name) {
-        Some(value) => Some(filled(value, params, place, false).join(" ").into()),
-        None => std::env::var_os(name),
+    let threads = place.threads.to_string();
+    let own = [("OMP_NUM_THREADS", &*threads), ("RAYON_NUM_THREADS", &threads), NO_BYTECODE];
+    let own = own.map(|(name, value)| (name.to_owned(), value.into()));
+    let metrics = (metrics::METRICS.to_owned(), place.folder.join(metrics::FILE).into_os_string());
+    let set = params.set_env.iter();
+    let set = set
+        .map(|(name, value)| (name.clone(), OsString::from(filled(value, params, place, false).join(" "))));
+    let variables: Vec<(String, OsString)> = own.into_iter().chain([metrics]).chain(set).collect();
+    let passed: Vec<String> = params.pass_env.iter().chain(&params.pass_env_uncounted).cloned().collect();
+    let mut process = match place.runtime {
+        Runtime::Container(container) => container.process(&words, place, &variables, &passed),
+        runtime => on_this_machine(&words, runtime, variables, &passed),
     };
+    process.current_dir(place.folder).process_group(0);
+    process.stdin(Stdio::null()).stdout(stdout).stderr(log);
+    Ok(process)
+}
+
+/// The process of a command whose programs are on this machine.
+fn on_this_machine(
+    words: &[String],
+    runtime: &Runtime,
+    variables: Vec<(String, OsString)>,
+    passed: &[String],
+) -> Process {
+    let set_path = variables.iter().rfind(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
+    let path = runtime.path(set_path.or_else(|| std::env::var_os("PATH")));
     // The path of the program file. With a bare name and its own environment, the fast way to start a process
     // (`posix_spawn`) would not be used.
-    let program = found(&words[0], given("PATH").as_deref()).unwrap_or_else(|| PathBuf::from(&words[0]));
+    let program = found(&words[0], path.as_deref()).unwrap_or_else(|| PathBuf::from(&words[0]));
     let mut process = Process::new(program);
-    process.arg0(&words[0]).args(&words[1..]).current_dir(place.folder).env_clear().process_group(0);
-    let passed = COMMON_ENV.iter().copied();
-    let passed = passed.chain(params.pass_env.iter().chain(&params.pass_env_uncounted).map(String::as_str));
-    for name in passed {
+    process.arg0(&words[0]).args(&words[1..]).env_clear();
+    for name in COMMON_ENV.into_iter().chain(passed.iter().map(String::as_str)) {
         if let Some(value) = std::env::var_os(name) {
             process.env(name, value);
         }
     }
-    let threads = place.threads.to_string();
-    process
-        .env("OMP_NUM_THREADS", &threads)
-        .env("RAYON_NUM_THREADS", &threads)
-        .env(NO_BYTECODE.0, NO_BYTECODE.1)
-        .env(metrics::METRICS, place.folder.join(metrics::FILE));
-    for (name, value) in &params.set_env {
-        process.env(name, filled(value, params, place, false).join(" "));
+    process.envs(runtime.variables()).envs(variables);
+    if let Some(path) = path {
+        process.env("PATH", path);
     }
-    process.stdin(Stdio::null()).stdout(stdout).stderr(log);
-    Ok(process)
+    process
 }
 
 /// The file of a program: the name itself if it is a path, else the first executable of that name in the folders of
@@ -152,6 +170,9 @@ pub fn quoted(text: &str) -> String {
 pub fn not_started(params: &CommandParams, error: &io::Error) -> String {
     let program = params.run.first().map_or("/bin/sh", String::as_str);
     let note = match error.kind() {
+        io::ErrorKind::NotFound if !program.contains('/') && params.env.is_some() => {
+            "; neither its environment nor PATH has it"
+        }
         io::ErrorKind::NotFound if !program.contains('/') => "; check that PATH contains its folder",
         io::ErrorKind::NotFound => "; declare a program of the project as an input: `{input.NAME}`",
         _ => "",
@@ -165,11 +186,7 @@ pub fn not_started(params: &CommandParams, error: &io::Error) -> String {
 /// With the end of its log, when it failed; when an output is missing or was not declared.
 pub fn check_end(params: &CommandParams, place: &Place, status: ExitStatus) -> Result<(), StageError> {
     if !status.success() {
-        let how = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("it ended with exit code {code}"),
-            (None, Some(signal)) => format!("it was killed by signal {signal}"),
-            (None, None) => "it ended with an unknown status".to_owned(),
-        };
+        let how = status_text(status);
         let last = last_lines(place.log).unwrap_or_default();
         return Err(StageError::Failed(if last.is_empty() { how } else { format!("{how}:\n{last}") }));
     }
@@ -194,8 +211,17 @@ pub fn check_end(params: &CommandParams, place: &Place, status: ExitStatus) -> R
     Ok(())
 }
 
+/// How a process ended that did not succeed.
+pub(super) fn status_text(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("it ended with exit code {code}"),
+        (None, Some(signal)) => format!("it was killed by signal {signal}"),
+        (None, None) => "it ended with an unknown status".to_owned(),
+    }
+}
+
 /// The last lines of a log.
-fn last_lines(log: &Path) -> io::Result<String> {
+pub(super) fn last_lines(log: &Path) -> io::Result<String> {
     let text = log_end(log)?;
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
@@ -232,7 +258,15 @@ mod tests {
             Input::new("b", "/p/2 {input.b}"),
         ]);
         let (out, scratch) = (Path::new("/o"), Path::new("/s"));
-        let place = Place { inputs: &inputs, out, scratch, folder: out, log: out, threads: 3 };
+        let place = Place {
+            inputs: &inputs,
+            out,
+            scratch,
+            folder: out,
+            log: out,
+            threads: 3,
+            runtime: &Runtime::Host,
+        };
         let args = [("lr", "1e-3"), ("name", "a b{out}")].map(|(name, value)| (name.into(), value.into()));
         let params = CommandParams { args: args.into(), ..Default::default() };
         filled(word, &params, &place, quote)

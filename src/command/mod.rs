@@ -10,23 +10,25 @@ mod launch;
 mod metrics;
 mod programs;
 pub mod project_files;
+pub mod runtime;
 mod undeclared_reads;
 mod words;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stage_api::{Environment, Input, Job, Stage, StageError};
+use stage_api::{Environment, Input, Job, ProjectFile, Stage, StageError};
 
 pub use launch::{Place, check_end, found, launch, log_end, not_started, quoted};
 pub use metrics::Metrics;
 
 use crate::sandbox::{self, Allowed, Sandbox};
+use runtime::Runtime;
 
 /// Variables that every command sees. They name places on this machine and are not inputs.
 pub const COMMON_ENV: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
@@ -75,6 +77,13 @@ pub struct CommandParams {
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "words::list")]
     #[schemars(with = "Vec<words::Word>")]
     pub version: Vec<String>,
+    /// The lock file of the environment whose programs it runs: a `uv.lock`, or an `environment.yml` with its
+    /// `conda-lock.yml` next to it. Its content is part of the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<String>,
+    /// The container image in which it runs, with its digest: `name@sha256:…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// Whether undeclared reads are reported (`report`) or denied (`strict`).
     #[serde(skip_serializing_if = "Sandbox::is_off")]
     pub sandbox: Sandbox,
@@ -98,6 +107,11 @@ impl CommandParams {
     fn texts(&self) -> impl Iterator<Item = &str> {
         let texts = self.run.iter().chain(&self.shell).chain(self.set_env.values());
         texts.map(String::as_str)
+    }
+
+    /// Whether it starts as it is: with the programs of this machine and outside of a sandbox.
+    pub fn is_direct(&self) -> bool {
+        self.sandbox.is_off() && self.env.is_none() && self.container.is_none()
     }
 
     fn uses(&self, placeholder: &str) -> bool {
@@ -180,7 +194,7 @@ impl Stage for Command {
         {
             return Err("an argument or a variable contains the character NUL".to_owned());
         }
-        Ok(())
+        runtime::check(params)
     }
 
     fn check_wiring(&self, params: &CommandParams, ports: &[&str]) -> Result<(), String> {
@@ -200,10 +214,15 @@ impl Stage for Command {
         Environment { env: params.pass_env.clone(), version: params.version.clone() }
     }
 
+    fn project_files(&self, params: &CommandParams) -> Vec<ProjectFile> {
+        runtime::project_files(params)
+    }
+
     fn run(&self, params: &CommandParams, job: &Job) -> Result<(), StageError> {
         // Next to the output: its current directory and a log, as the store creates them.
         let (folder, log) = (&job.out.with_file_name("cwd"), job.out.with_file_name("command.log"));
         std::fs::create_dir_all(folder)?;
+        let runtime = &Runtime::prepare(params, job)?;
         let place = Place {
             inputs: job.inputs,
             out: job.out,
@@ -211,23 +230,15 @@ impl Stage for Command {
             folder,
             log: &log,
             threads: job.host.threads,
+            runtime,
         };
         if params.sandbox != Sandbox::Off {
             return watched(params, &place, job);
         }
-        let mut child = launch(params, &place)?
-            .spawn()
-            .map_err(|error| StageError::Failed(not_started(params, &error)))?;
-        let status = loop {
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
-            if job.progress.cancelled() {
-                end(&mut child);
-                return Err(StageError::Cancelled);
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        };
+        let mut process = launch(params, &place)?;
+        pass_gpus(&mut process);
+        let mut child = process.spawn().map_err(|error| StageError::Failed(not_started(params, &error)))?;
+        let status = wait(&mut child, job).inspect_err(|_| runtime.clear())?;
         let result = check_end(params, &place, status);
         job.progress.note(std::fs::read_to_string(&log).unwrap_or_default().trim_end());
         result
@@ -242,6 +253,7 @@ fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), Stage
     let temporary = place.out.with_file_name("tmp");
     std::fs::create_dir_all(&temporary)?;
     process.env("TMPDIR", &temporary);
+    pass_gpus(&mut process);
     let program = PathBuf::from(process.get_program());
     let inputs = place.inputs.0.iter().map(|input| input.path.clone());
     let write = [place.folder, place.out, place.scratch, &temporary].map(Path::to_owned).to_vec();
@@ -249,7 +261,11 @@ fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), Stage
     let of_step: Vec<&Path> = place.inputs.0.iter().map(|input| &*input.path).chain([place.out]).collect();
     let path = process.get_envs().find_map(|(name, value)| value.filter(|_| name == "PATH"));
     let programs = programs::installed(&program, path, home.as_deref(), &of_step);
-    let mut read: Vec<PathBuf> = inputs.chain(params.sandbox_read.iter().cloned()).chain([program]).collect();
+    let mut read: Vec<PathBuf> = inputs
+        .chain(params.sandbox_read.iter().cloned())
+        .chain([program])
+        .chain(place.runtime.prefixes())
+        .collect();
     if params.sandbox == Sandbox::Strict {
         read.extend(programs.iter().cloned());
     }
@@ -280,6 +296,28 @@ fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), Stage
 fn project_of(input: &Input) -> Option<PathBuf> {
     let parts = input.in_project.as_ref()?.components().count();
     Some(input.path.ancestors().nth(parts)?.canonicalize().ok()?)
+}
+
+/// Passes on which GPUs the step may use, as the run has written it into the environment of this process.
+fn pass_gpus(process: &mut std::process::Command) {
+    const GPUS: &str = "CUDA_VISIBLE_DEVICES";
+    if let Some(gpus) = std::env::var_os(GPUS) {
+        process.env(GPUS, gpus);
+    }
+}
+
+/// Waits for a process. When the run stops, it ends the process and all its children.
+fn wait(child: &mut Child, job: &Job) -> Result<ExitStatus, StageError> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if job.progress.cancelled() {
+            end(child);
+            return Err(StageError::Cancelled);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Ends a command and all its children.

@@ -9,6 +9,7 @@ use super::executor::{Outcome, Report, Reporter, Running, Task};
 use super::guard::Guard;
 use super::metrics_poller::MetricsPoller;
 use super::process_group::{Group, pid, wait};
+use crate::command::runtime::Runtime;
 use crate::command::{self, CommandParams, Place};
 
 /// Starts the command of `task`.
@@ -54,5 +55,6 @@ fn place(task: &Task) -> Place<'_> {
         folder: &task.folder,
         log: &task.log,
         threads: task.host.threads,
+        runtime: &Runtime::Host,
     }
 }

@@ -77,11 +77,11 @@ impl Executor for Subprocess {
         if task.stage == <Command as Stage>::NAME {
             let params =
                 CommandParams::parse(&task.params).map_err(|error| io::Error::other(error.to_string()))?;
-            if params.sandbox.is_off() {
+            if params.is_direct() {
                 let (guard, descendants) = (self.guard()?, self.descendants());
                 return direct::start(task, params, reporter, guard, descendants, &self.metrics);
             }
-            // A watched command is the child of a process of this program, which may be killed before it.
+            // Any other command is the child of a process of this program, which may be killed before it.
             guard = Some(self.guard()?);
             metrics = Some(self.metrics.add(&task, &reporter));
         }
