@@ -6,6 +6,7 @@ mod cli_text;
 mod command;
 mod committed;
 mod evidence;
+mod experiments;
 mod explain;
 mod faces;
 mod failure;
