@@ -1,6 +1,8 @@
 //! Parses canonical params (one line of RON, `(lr:5e-5,mode:"pe",schedule:(warm_up:60))`) as far as necessary to list
 //! the fields that differ. It does not know the meaning of the fields.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// A field of the params that was added, removed or changed.
@@ -49,6 +51,23 @@ fn compare(name: &str, old: &str, new: &str, changes: &mut Vec<ParamChange>) {
     }
 }
 
+/// The values of params by their paths: `schedule.warm_up`.
+pub fn leaves(params: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![(String::new(), params)];
+    while let Some((path, value)) = open.pop() {
+        match fields(value).filter(|fields| path.is_empty() || !fields.is_empty()) {
+            Some(fields) => {
+                let inner =
+                    |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                open.extend(fields.into_iter().map(|(name, value)| (inner(name), value)));
+            }
+            None => drop(found.insert(path, value.to_owned())),
+        }
+    }
+    found
+}
+
 /// The fields of `(name:value,…)` and of a map with such names, `{"name":value,…}`; `None` for anything else (a number, a
 /// list, a tuple).
 pub fn fields(text: &str) -> Option<Vec<(&str, &str)>> {
@@ -59,7 +78,7 @@ pub fn fields(text: &str) -> Option<Vec<(&str, &str)>> {
     for part in split(inside) {
         let (name, value) = part.split_once(':')?;
         let name = if is_map { name.strip_prefix('"')?.strip_suffix('"')? } else { name };
-        let is_name = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '#');
+        let is_name = |name: &str| name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '#' | '-'));
         if !is_name(name) {
             return None;
         }
@@ -69,7 +88,7 @@ pub fn fields(text: &str) -> Option<Vec<(&str, &str)>> {
 }
 
 /// Splits at the commas outside of brackets and quotes.
-fn split(text: &str) -> Vec<&str> {
+pub fn split(text: &str) -> Vec<&str> {
     let (mut parts, mut start, mut depth, mut quoted, mut escaped) = (Vec::new(), 0, 0usize, false, false);
     for (at, c) in text.char_indices() {
         if quoted {

@@ -11,7 +11,7 @@ matplotlib.use("pdf")
 from matplotlib import pyplot  # noqa: E402: after the choice of the backend
 
 output, *fits = sys.argv[1:]
-fits = sorted((json.load(open(fit)) for fit in fits), key=lambda fit: fit["repeats"])
+fits = sorted((json.load(open(fit)) for fit in fits), key=lambda fit: fit["measurements"])
 figure, axes = pyplot.subplots(figsize=(4.2, 2.4), layout="constrained")
 measurements = [fit["measurements"] for fit in fits]
 axes.errorbar(

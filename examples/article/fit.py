@@ -16,5 +16,5 @@ square = numpy.array([float(row["period"]) for row in rows]) ** 2
 (slope, intercept), covariance = numpy.polyfit(length, square, 1, cov=True)
 gravity = 4 * numpy.pi**2 / slope
 error = gravity * numpy.sqrt(covariance[0, 0]) / slope
-fit = {"repeats": repeats, "measurements": len(rows), "gravity": round(gravity, 4), "error": round(error, 4)}
+fit = {"measurements": len(rows), "gravity": round(gravity, 4), "error": round(error, 4)}
 json.dump(fit, open(output, "w"))

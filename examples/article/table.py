@@ -7,7 +7,7 @@ import pathlib
 import sys
 
 folder = pathlib.Path(sys.argv[1])
-fits = sorted((json.load(open(fit)) for fit in sys.argv[2:]), key=lambda fit: fit["repeats"])
+fits = sorted((json.load(open(fit)) for fit in sys.argv[2:]), key=lambda fit: fit["measurements"])
 
 lines = [f"{fit['measurements']} & {fit['gravity']:.3f} & {fit['error']:.3f} \\\\" for fit in fits]
 table = ["\\begin{tabular}{rrr}", "\\toprule", "measurements & gravity & standard error \\\\", "\\midrule"]

@@ -77,6 +77,8 @@ impl Rehearse {
             cache: Some(cache),
             // Only what ran here shows anything.
             no_evidence: true,
+            set: Vec::new(),
+            sweep: Vec::new(),
             json: global.json,
         };
         hints::repeat_all(global);

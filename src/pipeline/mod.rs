@@ -5,6 +5,7 @@ mod check;
 mod error;
 mod excerpt;
 mod expand;
+mod experiment;
 mod file;
 pub mod needs;
 mod params;
@@ -24,6 +25,7 @@ use crate::digest::Digest;
 
 pub(crate) use check::matches as fits;
 pub use error::{PipelineError, nearest};
+pub use experiment::{Experiment, ExperimentError};
 pub use needs::Needs;
 pub use rehearsal::{Real, Rehearsal};
 

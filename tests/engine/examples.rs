@@ -36,11 +36,13 @@ fn the_tutorial_gives_its_metrics_and_reruns_what_a_change_concerns() {
     let expected = serde_json::json!({"average_precision": 0.778278, "roc_auc": 0.853618, "rows": 440});
     assert_eq!(metrics(), expected);
     let text = space.read("pipeline.ron");
-    let (before, after) = (r#""--trees", 20"#, r#""--trees", 30"#);
+    let (before, after) = (r#""trees": 20"#, r#""trees": 30"#);
     assert!(text.contains(before));
     space.write("pipeline.ron", &text.replace(before, after));
     assert_eq!(make(&space, &[]).expect(0).ran(), ["evaluate", "train"]);
     assert_eq!(metrics()["roc_auc"], 0.865291);
+    // The same value from the command line is the same run.
+    assert_eq!(make(&space, &["--set", "train.trees=30"]).expect(0).ran(), [""; 0]);
     // Back again, nothing runs: all results are known.
     space.write("pipeline.ron", &text);
     assert_eq!(make(&space, &[]).expect(0).ran(), [""; 0]);
@@ -103,6 +105,8 @@ fn the_article_becomes_a_pdf_with_the_numbers_of_its_steps() {
     let (gravity, error) = (fit["gravity"].as_f64().unwrap(), fit["error"].as_f64().unwrap());
     assert!((gravity - 9.81).abs() < 2.0 * error, "{fit}");
     assert!(make(&space, &["paper.pdf"]).expect(0).err.contains("nothing to do"));
+    let runs = space.run(&["runs", "fit-*", "--json"]).expect(0).out;
+    assert_eq!(runs.matches("\"fit/gravity\"").count(), 5, "{runs}");
     // The same bytes at another time; what a changed text concerns is the PDF alone.
     make(&space, &["paper.pdf", "--force", "paper.pdf"]).expect(0);
     assert_eq!(fs::read(space.path("reports/default/paper.pdf")).unwrap(), pdf);

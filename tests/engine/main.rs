@@ -7,6 +7,7 @@ mod command;
 mod committed;
 mod evidence;
 mod examples;
+mod experiments;
 mod explain;
 mod faces;
 mod failure;
