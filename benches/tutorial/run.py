@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""DVC's tutorial pipeline in DVC and in repro, action by action: commands and seconds, as a Markdown table.
+"""DVC's tutorial pipeline in DVC and in repro, action by action: commands, seconds and CPU seconds, as a Markdown
+table.
 
     run.py --repro target/release/repro [--repeat 5] [--json FILE]
 
@@ -8,9 +9,12 @@ action. `dvc` and `git` must be on PATH. An edit of a file counts as no command.
 left; all of it is repeated in new folders, and medians are printed. The metrics of both must be the same.
 """
 import argparse
+import csv
+import io
 import json
 import os
 import pathlib
+import resource
 import shutil
 import statistics
 import subprocess
@@ -31,11 +35,17 @@ ENVIRONMENT = dict(os.environ, DVC_NO_ANALYTICS="1", GIT_CONFIG_COUNT="2", GIT_C
 
 
 def run(folder, command):
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), cpu_seconds()
     done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     seconds = time.perf_counter() - begin
     assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-    return seconds, done.stdout
+    return (seconds, cpu_seconds() - cpu), done.stdout
+
+
+def cpu_seconds():
+    """User and system time of all that was run, the steps included."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 class Dvc:
@@ -76,20 +86,14 @@ class Dvc:
     def make(self):
         return [["dvc", "repro", "-q"]]
 
-    def keep(self):
-        return [["git", "add", "-A"], ["git", "commit", "-qm", "results"]]
-
     def edit(self, param, value):
         edit(self.folder / "params.yaml", f"{param}: ", f"{param}: {value}")
 
-    def touch_code(self):
+    def comment(self):
         comment(self.folder / "code/train.py")
 
     def metrics(self):
         return json.loads((self.folder / "results/metrics.json").read_text())
-
-    def compare(self):
-        return [["dvc", "params", "diff"], ["dvc", "metrics", "diff"]]
 
     def experiment(self):
         return [["dvc", "exp", "run", "-q", "-S", "train.trees=30"]]
@@ -99,7 +103,15 @@ class Dvc:
                 ["dvc", "exp", "run", "-q", "--run-all"]]
 
     def table(self):
-        return [["dvc", "exp", "show", "--csv"]]
+        return [["dvc", "exp", "show", "--csv", "--sort-by", "roc_auc", "--sort-order", "desc"]]
+
+    def best(self):
+        rows = csv.DictReader(io.StringIO(run(self.folder, self.table()[0])[1]))
+        return max(float(row["roc_auc"]) for row in rows if row["Experiment"])
+
+    def compare(self):
+        names = run(self.folder, ["dvc", "exp", "list", "--name-only"])[1].split()
+        return [["dvc", "exp", "diff", *names[:2]]]
 
 
 class Repro:
@@ -117,25 +129,38 @@ class Repro:
     def make(self):
         return [[OURS, "make", "-j", "1"]]
 
-    def keep(self):
-        return []
-
     def edit(self, param, value):
-        word = param.replace("_", "-")
-        edit(self.folder / "pipeline.ron", f'"--{word}", ', f'"--{word}", {value}')
+        edit(self.folder / "pipeline.ron", f'"{param}": ', f'"{param}": {value}')
 
-    def touch_code(self):
+    def comment(self):
         comment(self.folder / "tutorial/train.py")
 
     def metrics(self):
         return json.loads((self.folder / "reports/default/metrics.json").read_text())
 
+    def experiment(self):
+        return [[OURS, "make", "-j", "1", "--set", "train.trees=30", "evaluate"]]
+
+    def sweep(self):
+        return [[OURS, "make", "-j", "1", "--sweep", "train.trees=10,15", "--sweep", "train.seed=1..3", "evaluate"]]
+
+    def table(self):
+        return [[OURS, "runs", "evaluate*", "--best", "roc_auc"]]
+
+    def best(self):
+        runs = json.loads(run(self.folder, [*self.table()[0], "--json"])[1])
+        return max(value for run in runs for name, value in run["metrics"].items() if name.endswith("roc_auc"))
+
+    def compare(self):
+        runs = json.loads(run(self.folder, [OURS, "runs", "evaluate*", "--json"])[1])
+        return [[OURS, "diff", *(run["key"][:12] for run in runs[:2])]]
+
 
 def edit(file, before, after):
-    """Replaces what follows `before` up to the end of the line or the next comma or bracket."""
+    """Replaces what follows `before` up to the end of the line or the next comma or brace."""
     text = file.read_text()
     begin = text.index(before)
-    end = min(at for at in (text.find(mark, begin + len(before)) for mark in ",]\n") if at >= 0)
+    end = min(at for at in (text.find(mark, begin + len(before)) for mark in ",}\n") if at >= 0)
     file.write_text(text[:begin] + after + text[end:])
 
 
@@ -144,12 +169,12 @@ def comment(file):
 
 
 def measure(tool):
-    """Seconds and commands by action."""
+    """Commands, seconds and CPU seconds by action."""
     found = {}
 
-    def act(name, *steps):
-        seconds = sum(run(tool.folder, command)[0] for step in steps for command in step)
-        found[name] = (sum(map(len, steps)), seconds)
+    def act(name, commands):
+        times = [run(tool.folder, command)[0] for command in commands]
+        found[name] = (len(commands), sum(wall for wall, _ in times), sum(cpu for _, cpu in times))
 
     act("declare the pipeline", tool.set_up())
     act("first run", tool.make())
@@ -161,9 +186,14 @@ def measure(tool):
     tool.edit("trees", 20)
     act("back to its first value", tool.make())
     assert tool.metrics() == first
-    tool.touch_code()
+    tool.comment()
     act("a comment in the code of train", tool.make())
     assert tool.metrics() == first
+    act("an experiment, train.trees=30", tool.experiment())
+    act("a grid of 6 experiments", tool.sweep())
+    act("all of them as a table, the best first", tool.table())
+    act("two of them compared", tool.compare())
+    first["best_roc_auc"] = tool.best()
     return found, first
 
 
@@ -173,12 +203,15 @@ for repeat in range(options.repeat):
         with tempfile.TemporaryDirectory() as folder:
             found, first = measure(kind(pathlib.Path(folder) / "project"))
         metrics.add(json.dumps(first))
-        for action, (commands, seconds) in found.items():
-            rows.setdefault(action, {}).setdefault(kind.name, (commands, []))[1].append(seconds)
+        for action, (commands, *times) in found.items():
+            rows.setdefault(action, {}).setdefault(kind.name, (commands, []))[1].append(times)
 assert len(metrics) == 1, metrics
-print("| action | DVC: commands | seconds | repro: commands | seconds |\n| --- | --- | --- | --- | --- |")
+print("| action | DVC: commands | seconds | CPU | repro: commands | seconds | CPU |\n| --- | --- | --- | --- | --- | --- | --- |")
 for action, tools in rows.items():
-    cells = [cell for name in ["DVC", "repro"] for cell in (str(tools[name][0]), f"{statistics.median(tools[name][1]):.3f}")]
+    cells = []
+    for name in ["DVC", "repro"]:
+        commands, times = tools[name]
+        cells += [str(commands), *(f"{statistics.median(column):.3f}" for column in zip(*times))]
     print(f"| {action} | {' | '.join(cells)} |")
 if options.json:
     pathlib.Path(options.json).write_text(json.dumps(rows, indent=1))
