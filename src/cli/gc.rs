@@ -60,6 +60,7 @@ fn keep(text: &str) -> Result<Keep, String> {
 
 impl Gc {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<std::process::ExitCode, CliError> {
+        global.refuse_experiment("gc")?;
         let project = global.project(registry)?;
         let store = project.workspace()?.store().clone();
         if self.dry_run || !store.root().exists() {

@@ -123,6 +123,16 @@ impl Global {
         };
         Ok(Project::locate(&location, registry)?)
     }
+
+    /// Refuses `--set` and `--sweep` where the pipeline file itself counts.
+    fn refuse_experiment(&self, subcommand: &str) -> Result<(), CliError> {
+        match self.set.is_empty() && self.sweep.is_empty() {
+            true => Ok(()),
+            false => Err(CliError::usage(format!(
+                "`{subcommand}` takes the pipeline file as it is, without --set and --sweep"
+            ))),
+        }
+    }
 }
 
 #[derive(Subcommand)]

@@ -68,6 +68,7 @@ struct Found<'a> {
 
 impl Rehearse {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
+        global.refuse_experiment("rehearse")?;
         let since = Instant::now();
         let (profile, root) = rehearsal_of(global, registry)?;
         let cache = global.cache.clone().unwrap_or_else(|| root.join("cache/rehearsal"));

@@ -2,10 +2,12 @@
 //! DVCLive. It reads what is new since the last time and knows neither processes nor logs.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde_json::{Map, Value};
 use stage_api::{Progress, Unit};
 
@@ -225,12 +227,13 @@ impl Tail {
     }
 
     fn read_some(&mut self) -> io::Result<u64> {
-        // Reading a pipe that has no writer would wait for one.
+        // The command may have put a link here, or a pipe, which would wait for a writer.
         let metadata = fs::symlink_metadata(&self.path)?;
         if !metadata.is_file() || metadata.len() <= self.at {
             return Ok(0);
         }
-        let mut file = File::open(&self.path)?;
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+        let mut file = OpenOptions::new().read(true).custom_flags(flags as i32).open(&self.path)?;
         file.seek(SeekFrom::Start(self.at))?;
         let before = self.rest.len();
         file.take(MAX_READ).read_to_end(&mut self.rest)?;
@@ -260,6 +263,7 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
     use std::sync::Mutex;
 

@@ -3,12 +3,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use stage_api::{AllowedEnv, Job, Progress, Registry, Unit};
 
 use super::executor::{Outcome, Report, Task};
@@ -155,8 +157,10 @@ impl<'a> StepProgress<'a> {
     }
 }
 
+/// Opens a file for more text. A command may have put a link in its place, or a pipe, which would wait for a reader.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    OpenOptions::new().create(true).append(true).custom_flags(flags as i32).open(path)
 }
 
 impl Progress for StepProgress<'_> {

@@ -49,6 +49,8 @@ fn a_wrong_option_is_refused_with_the_nearest_name() {
     refused("--set", "train.lr", &["write `--set STEP.PARAM=VALUE`"]);
     refused("--set", "other.txt=1", &["no param or value `txt`", "did you mean `text`?"]);
     refused("--sweep", "train.lr=", &["a value is empty"]);
+    let run = space.run(&["gc", "--set", "train.lr=1"]).expect(2);
+    assert!(run.err.contains("`gc` takes the pipeline file as it is"), "{}", run.err);
     refused("--sweep", "train.lr=1,1", &["the name `train-lr-1` is given twice"]);
     refused("--sweep", "train.seed=1..4000000", &["the range is too long"]);
 }
