@@ -39,10 +39,6 @@ golden:
     INSTA_UPDATE=always cargo test --release --workspace --test engine --test paper cli_text
     GOLDEN=write cargo test --release --workspace --test golden
 
-# The program with its licences as target/dist/repro.tar.gz, with features such as `just package cuda`
+# The program packed for machines without Rust, as target/dist/repro-VERSION-TARGET.tar.gz, with features such as `just package cuda`
 package features="":
-    cargo build --release --locked --features "{{ features }}"
-    mkdir -p target/dist/repro
-    .ci/third-party-notices --features "{{ features }}" > target/dist/repro/THIRD-PARTY-NOTICES
-    cp target/release/repro LICENSE-APACHE LICENSE-MIT README.md target/dist/repro
-    tar -C target/dist -czf target/dist/repro.tar.gz repro
+    .ci/package --features "{{ features }}"

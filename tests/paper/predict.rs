@@ -45,6 +45,26 @@ fn memes_of_a_file_get_the_scores_they_get_as_a_data_set() {
     assert!(own.starts_with("id,proba,label\r\n") && own.lines().count() == 5, "{own}");
     assert_eq!(given(&lines, &[]).expect(0).out, own);
 
+    // One meme at a time.
+    for (line, row) in lines.iter().zip(own.lines().skip(1)) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let picture = folder.path().join(line["img"].as_str().unwrap());
+        let one = ["--image", picture.to_str().unwrap(), "--text", line["text"].as_str().unwrap()];
+        let probability = row.split(',').nth(1).unwrap();
+        assert_eq!(predict(&one).expect(0).out.trim_end(), probability);
+        let json: Value =
+            serde_json::from_str(&predict(&[&one[..], &["--json"]].concat()).expect(0).out).unwrap();
+        assert_eq!(json[0]["proba"].to_string(), probability);
+    }
+    for (picture, why) in [("none.png", "No such file"), ("memes.jsonl", "is not a .png, .jpg or .jpeg file")]
+    {
+        fs::write(&file, "").unwrap();
+        let picture = folder.path().join(picture);
+        let told = predict(&["--image", picture.to_str().unwrap(), "--text", "x"]).expect(1).err;
+        assert!(told.contains(why), "{told}");
+    }
+    assert!(predict(&["--image", "a.png"]).expect(2).err.contains("--text <TEXT>"));
+
     let told = given(&lines, &["--split", "val"]).expect(2).err;
     assert!(told.contains("'--memes <FILE>' cannot be used with '--split <NAME>'"), "{told}");
     lines[1] = lines[0].clone();

@@ -44,9 +44,12 @@ fn a_cycle() {
     let told = refused(
         r#"inputs: {"archive": "hmd-archive"}"#,
         r#"inputs: {"archive": "hmd-fc-train"}"#,
-        r#""hmd-samples", stage"#,
+        r#""hmd-regions",   stage"#,
     );
-    tells(&told, &["the steps form a cycle: ", "hmd-tokens -> hmd-fc-train -> hmd-samples", "help: "]);
+    tells(
+        &told,
+        &["the steps form a cycle: hmd-regions -> hmd-fc-train -> hmd-samples -> hmd-regions", "help: "],
+    );
 }
 
 #[test]

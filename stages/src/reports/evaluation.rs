@@ -53,16 +53,16 @@ impl Evaluated {
     }
 }
 
-/// Reads what `evaluate` wrote for runs on the validation split of their own data set.
+/// Reads what `evaluate` wrote for runs on the validation split of their own data set, which came in by `port`.
 ///
 /// # Errors
 /// Files that cannot be read, another split or data set, a metric that is none, a run given twice.
-pub fn read(dirs: &[&Path]) -> Result<Runs, StageError> {
+pub fn read(port: &str, dirs: &[&Path]) -> Result<Runs, StageError> {
     let mut runs = Runs::new();
     for dir in dirs {
         let evaluated = Evaluated { metrics: Metrics::read(dir)?, scores: scores::read(dir)? };
         let metrics = &evaluated.metrics;
-        let refuse = |problem: String| Err(StageError::input("runs", dir, problem));
+        let refuse = |problem: String| Err(StageError::input(port, dir, problem));
         if metrics.split != Split::Val {
             return refuse("was evaluated on another split; the paper reports on validation".to_owned());
         }

@@ -3,6 +3,7 @@
 
 mod caption;
 mod claims;
+mod compare_regions;
 mod cost;
 mod curves;
 mod data_summary;
@@ -27,6 +28,7 @@ pub(crate) fn register(registry: Registry) -> Registry {
         .with(table_2::Results)
         .with(shift::Shift)
         .with(claims::Claims)
+        .with(compare_regions::CompareRegions)
         .with(curves::Curves)
         .with(roc::Roc)
         .with(report::Report)

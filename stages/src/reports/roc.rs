@@ -20,7 +20,7 @@ impl Stage for Roc {
     type Params = Profile;
     const NAME: &'static str = "roc";
     const ABOUT: &'static str = "The ROC curve of every evaluated run";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const INPUTS: &'static [Port] = &[Port::many("runs")];
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {

@@ -9,7 +9,7 @@ use crate::reports::cost;
 use crate::reports::table::Table;
 
 /// The tables: what a user calls them, the step that makes them, the name of their files.
-const TABLES: [(&str, &str, &str); 10] = [
+const TABLES: [(&str, &str, &str); 11] = [
     ("1", "table-1", "table-1"),
     ("cost", "table-1", cost::NAME),
     ("2", "table-2", "table-2"),
@@ -19,6 +19,7 @@ const TABLES: [(&str, &str, &str); 10] = [
     ("claims", "claims", "claims"),
     ("shift", "table-shift", "table-shift"),
     ("seeds", "table-2-seeds", "table-2"),
+    ("regions", "table-regions", "table-regions"),
     ("vilbert", "table-2-vilbert", "table-2"),
 ];
 

@@ -45,6 +45,19 @@ pub const CASES: &[Case] = &[
     case("stand-in-run", "stand-in", "(of: \"run\", small: true)", &[]),
     case("stand-in-bert", "stand-in", "(of: \"bert\", small: true)", &[]),
     case("stand-in-vocabulary", "stand-in", "(of: \"vocabulary\", small: true)", &[]),
+    case(
+        "stand-in-features",
+        "stand-in",
+        "(of: \"features\", small: true)",
+        &[("samples", "index-hmd/samples")],
+    ),
+    case("unpack-features", "unpack", "()", &[("archive", "stand-in-features/features.tar.gz")]),
+    case(
+        "import-features-lmdb",
+        "import-features",
+        "(regions: 4)",
+        &[("features", "unpack-features"), ("samples", "index-hmd/samples")],
+    ),
     case("data", "data", "(pictures: 2)", &[("indexes", "index-hmd")]),
     case("learn-vocabulary", "learn-vocabulary", "(size: 120)", &[("text", "synthesize/corpus.txt")]),
     case(
@@ -191,6 +204,18 @@ pub const CASES: &[Case] = &[
         "shift",
         "(profile: \"golden\", about: \"tiny\")",
         &[("runs", "evaluate-fc"), ("runs", "evaluate-full")],
+    ),
+    case(
+        "compare-regions",
+        "compare-regions",
+        "(profile: \"golden\", about: \"tiny\")",
+        &[
+            ("published", "import-features-lmdb"),
+            ("own", "regions"),
+            ("published_runs", "evaluate-fc"),
+            ("published_runs", "evaluate-full"),
+            ("own_runs", "evaluate-full"),
+        ],
     ),
     case(
         "curves",

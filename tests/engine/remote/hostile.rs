@@ -159,16 +159,22 @@ fn server(words: &'static [&'static str], last: &'static str) -> u16 {
 fn a_silent_or_very_slow_server_times_out_after_seconds() {
     const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nLast-Modified: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
                         ETag: \"1\"\r\nContent-Length: 100000\r\n\r\n";
-    for (words, last) in [
+    let servers = [
         (&[][..], ""),
         (&["HTTP/1.1 2"][..], ""),
         (&["HTTP/1.1 200 OK\r\n"][..], "x"),
         (&[HEAD][..], ""),
         (&[HEAD][..], "x"),
-    ] {
-        let port = server(words, last);
-        let run = costs_a_warning(&format!("port {port}"), &format!("{words:?} {last}"));
-        assert_eq!(run.err.matches("warning").count(), 1, "{}", run.err);
-        assert!(run.err.contains("continuing without the remote cache"), "{}", run.err);
-    }
+    ];
+    // All at once: each is waited for.
+    std::thread::scope(|scope| {
+        for (words, last) in servers {
+            scope.spawn(move || {
+                let port = server(words, last);
+                let run = costs_a_warning(&format!("port {port}"), &format!("{words:?} {last}"));
+                assert_eq!(run.err.matches("warning").count(), 1, "{}", run.err);
+                assert!(run.err.contains("continuing without the remote cache"), "{}", run.err);
+            });
+        }
+    });
 }

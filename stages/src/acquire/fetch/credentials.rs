@@ -9,8 +9,18 @@ use stage_api::AllowedEnv;
 use super::download::{Credentials, Source};
 
 /// The variables of the environment that hold logins, or say where they lie.
-pub const VARIABLES: &[&str] =
-    &["REPRO_*", "HF_TOKEN", "HOME", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_CONFIG_DIR"];
+pub const VARIABLES: &[&str] = &[
+    "REPRO_*",
+    "HF_TOKEN",
+    "HF_TOKEN_PATH",
+    "HF_HOME",
+    "HF_ENDPOINT",
+    "XDG_CACHE_HOME",
+    "HOME",
+    "KAGGLE_USERNAME",
+    "KAGGLE_KEY",
+    "KAGGLE_CONFIG_DIR",
+];
 
 /// What a person does to get a Kaggle token.
 pub const KAGGLE_HOW: &str = "make a token on https://www.kaggle.com/settings (API, Create New Token) and put the file \

@@ -3,6 +3,7 @@
 
 mod credentials;
 mod download;
+mod hugging_face;
 mod params;
 mod part;
 mod response;
@@ -17,6 +18,7 @@ pub use params::FetchParams;
 
 use crate::host::disk_space;
 use download::{Credentials, Downloader, Failure, Source};
+use hugging_face::HubFile;
 use part::Part;
 use retry::RetryPolicy;
 
@@ -155,9 +157,16 @@ fn sources(params: &FetchParams, allowed_env: &AllowedEnv) -> Result<Vec<Source>
         None => None,
         Some(name) => allowed_env.secret(name).map_err(needs)?,
     };
-    let login = token.map_or(Credentials::None, Credentials::Bearer);
-    let remote = params.url.iter().filter(|url| credentials::local(url).is_none());
-    sources.extend(remote.map(|url| Source { url: url.clone(), login: login.clone() }));
+    let login = token.clone().map_or(Credentials::None, Credentials::Bearer);
+    for url in params.url.iter().filter(|url| credentials::local(url).is_none()) {
+        sources.push(match HubFile::parse(url) {
+            Some(file) => {
+                let file = file.map_err(StageError::Params)?;
+                file.source(token.clone(), allowed_env).map_err(needs)?
+            }
+            None => Source { url: url.clone(), login: login.clone() },
+        });
+    }
     Ok(sources)
 }
 

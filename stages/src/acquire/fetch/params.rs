@@ -6,6 +6,7 @@ use stage_api::{ParamEnum, secrets};
 
 use super::credentials::{KAGGLE_HOW, local};
 use super::download::is_secret_safe;
+use super::hugging_face::HubFile;
 
 /// Settings of [`super::Fetch`].
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -13,7 +14,8 @@ use super::download::is_secret_safe;
 pub struct FetchParams {
     /// The file's name in the output.
     pub name: String,
-    /// Where to get it: addresses of the same file, tried in this order; `file:///path` is a file of this machine.
+    /// Where to get it: addresses of the same file, tried in this order. `file:///path` is a file of this machine,
+    /// `hf://ORG/NAME@REVISION/FILE` one of the Hugging Face Hub.
     #[serde(default)]
     pub url: Vec<String>,
     /// A Kaggle data set (`owner/name`) whose archive it is; tried before `url` when there is a token for Kaggle.
@@ -65,10 +67,14 @@ impl FetchParams {
             return Err(format!("sha256: `{digest}` is not 64 hexadecimal digits"));
         }
         for url in url {
+            if let Some(parsed) = HubFile::parse(url) {
+                parsed.map_err(|problem| format!("url: {problem}"))?;
+                continue;
+            }
             let rest = ["https://", "http://", "file:///"].iter().find_map(|scheme| url.strip_prefix(scheme));
             let Some(rest) = rest else {
                 let url = secrets::shown(url);
-                return Err(format!("url: `{url}` does not begin with https://, http:// or file:///"));
+                return Err(format!("url: `{url}` does not begin with https://, http://, hf:// or file:///"));
             };
             if local(url).is_none() && rest.split('/').next().is_some_and(|host| host.contains('@')) {
                 return Err(
@@ -127,6 +133,13 @@ impl FetchParams {
         lines.extend(licence.as_ref().map(|page| format!("open {page}, accept the licence and download it")));
         let called = if place.ends_with(name.as_str()) { String::new() } else { format!(" as {name}") };
         lines.push(format!("put it at {place}, or{called} into the folder $REPRO_DOWNLOADS"));
+        let hub_file = self.url.iter().find_map(|url| HubFile::parse(url)?.ok());
+        if let Some(file) = hub_file.filter(|_| licence.is_none()) {
+            lines.push(format!(
+                "or accept its terms on {}, run `hf auth login` (or set HF_TOKEN), and run again",
+                file.page()
+            ));
+        }
         if kaggle.is_some() {
             lines.push(format!("or let it be downloaded: {KAGGLE_HOW}"));
         }

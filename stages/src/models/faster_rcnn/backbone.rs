@@ -37,12 +37,15 @@ impl Body {
         Ok(Self { compute: loader.compute(), stem, stages })
     }
 
-    /// The output of each stage for a canvas, finest first.
+    /// The output of each stage for a canvas, finest first. The canvas's memory is free once the stem has read it.
     ///
     /// # Errors
     /// What the device reports.
-    pub fn forward(&self, pixels: &Tensor) -> Result<Vec<Tensor>> {
-        let mut x = self.compute.max_pool(&self.stem.forward(pixels, None)?, 3)?;
+    pub fn forward(&self, pixels: Tensor) -> Result<Vec<Tensor>> {
+        let stem = self.stem.forward(&pixels, None)?;
+        drop(pixels);
+        let mut x = self.compute.max_pool(&stem, 3)?;
+        drop(stem);
         let mut outputs = Vec::with_capacity(self.stages.len());
         for stage in &self.stages {
             for block in stage {

@@ -33,12 +33,13 @@ impl Pyramid {
         Ok(Self { compute: loader.compute(), lateral, output })
     }
 
-    /// The levels of a picture, finest first: one a stage, and the last one subsampled.
+    /// The levels of a picture, finest first: one a stage, and the last one subsampled. Each stage's memory is free once its lateral
+    /// map is there.
     ///
     /// # Errors
     /// Maps that are not each half of the one before.
-    pub fn forward(&self, stages: &[Tensor]) -> Result<Vec<Tensor>> {
-        let mut levels = self.output_levels(&self.top_down(stages)?)?;
+    pub fn forward(&self, stages: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let mut levels = self.output_levels(self.top_down(stages)?)?;
         if let Some(last) = levels.last() {
             // Every second row and column: max-pooling with a window of one.
             levels.push(self.compute.max_pool(last, 1)?);
@@ -47,18 +48,18 @@ impl Pyramid {
     }
 
     /// Lateral maps with the coarser ones added, finest first.
-    pub(super) fn top_down(&self, stages: &[Tensor]) -> Result<Vec<Tensor>> {
+    pub(super) fn top_down(&self, stages: Vec<Tensor>) -> Result<Vec<Tensor>> {
         let mut merged: Vec<Tensor> = Vec::with_capacity(stages.len());
         for (lateral, stage) in self.lateral.iter().zip(stages).rev() {
-            let map = lateral.forward(stage, merged.last().map(Addend::half))?;
+            let map = lateral.forward(&stage, merged.last().map(Addend::half))?;
             merged.push(map);
         }
         merged.reverse();
         Ok(merged)
     }
 
-    fn output_levels(&self, merged: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.output.iter().zip(merged).map(|(output, map)| output.forward(map, None)).collect()
+    fn output_levels(&self, merged: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        self.output.iter().zip(merged).map(|(output, map)| output.forward(&map, None)).collect()
     }
 }
 

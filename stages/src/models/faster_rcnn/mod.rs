@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Result, Tensor};
 
-pub use boxes::Corners;
+pub use boxes::{Corners, iou};
 pub use config::Config;
 pub use head::ClassScores;
 
@@ -133,8 +133,7 @@ impl FasterRcnn {
         let turn = self.take_turn();
         let Canvas { pixels, scale } = preprocess::prepare(picture, &self.config, &self.compute)?;
         let size = self.compute.map_size(&pixels)?;
-        let levels = self.pyramid.forward(&self.body.forward(&pixels)?)?;
-        drop(pixels);
+        let levels = self.pyramid.forward(self.body.forward(pixels)?)?;
         let predictions = self.rpn.predict(&levels)?;
         drop(turn);
         let proposals = self.rpn.proposals(&predictions, size.height, size.width);

@@ -180,7 +180,7 @@ fn does_what_the_reference_does_on(compute: &Compute, of: impl Fn(usize) -> bool
                 .fold(0.0, f32::max);
             assert!(furthest < 1e-4, "{at}: a pixel is off by {furthest}");
 
-            let levels = detector.pyramid.forward(&detector.body.forward(&canvas.pixels).unwrap()).unwrap();
+            let levels = detector.pyramid.forward(detector.body.forward(canvas.pixels).unwrap()).unwrap();
             assert_eq!(levels.len(), case.config.anchor_sizes.len());
             for (level, map) in levels.iter().enumerate() {
                 let off = off(&thinned(map), &cpu_vec(expected(&format!("level{level}"))).unwrap());

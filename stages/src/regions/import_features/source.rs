@@ -25,7 +25,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Finds out by content and name what is at `path`.
+    /// Finds out by content and name what is at `path`, a file or a folder; an LMDB also in a folder below it, as archives have it.
     ///
     /// # Errors
     /// Another form, a file that cannot be read.
@@ -40,6 +40,14 @@ impl Source {
             return Tsv::open(&[path.to_owned()]).map(Self::Tsv);
         }
         let files = files_below(path)?;
+        let databases: Vec<&String> = files.keys().filter(|name| name.ends_with("/data.mdb")).collect();
+        match databases[..] {
+            [] => {}
+            [one] => return Lmdb::open(&files[one]).map(Self::Lmdb),
+            [first, second, ..] => {
+                return Err(format!("holds two of MMF's LMDB, `{first}` and `{second}`; name one"));
+            }
+        }
         let tables: Vec<PathBuf> = files.values().filter(|file| is(file, "tsv")).cloned().collect();
         if !tables.is_empty() {
             return Tsv::open(&tables).map(Self::Tsv);

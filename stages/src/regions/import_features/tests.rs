@@ -47,8 +47,9 @@ fn write_form(dir: &Path, form: &str) {
     let _ = fs::remove_dir_all(&features);
     fs::create_dir_all(&features).unwrap();
     match form {
-        "lmdb" => {
-            let mut writer = LmdbWriter::create(&features).unwrap();
+        "lmdb" | "published" => {
+            let folder = if form == "lmdb" { features } else { features.join("detectron.lmdb") };
+            let mut writer = LmdbWriter::create(&folder).unwrap();
             writer.put(b"8291", &fixture("value-4.pickle")).unwrap();
             writer.put(b"ab_c", &fixture("value-fortran.pickle")).unwrap();
             writer.put(b"keys", &fixture("keys.pickle")).unwrap();
@@ -81,7 +82,7 @@ fn write_form(dir: &Path, form: &str) {
 fn every_form_gives_the_same() {
     let dir = tempfile::tempdir().unwrap();
     samples(dir.path(), &["img/08291.png", "ab_c.jpg", "img/08291.png"]);
-    for form in ["lmdb", "npy", "tsv", "lxmert"] {
+    for form in ["lmdb", "published", "npy", "tsv", "lxmert"] {
         write_form(dir.path(), form);
         let found = import(dir.path(), "(regions: 3, shard: 1)").unwrap();
         assert_eq!((found.width, found.max_regions, found.images().len()), (3, 3, 2), "{form}");
@@ -240,6 +241,11 @@ fn what_is_there_instead_of_features_is_named() {
         assert!(error.contains("is a Git LFS pointer to 9 bytes"), "{name}: {error}");
         fs::remove_file(file).unwrap();
     }
+    for name in ["train", "test"] {
+        LmdbWriter::create(&features.join(name)).unwrap().finish().unwrap();
+    }
+    let error = import(dir.path(), "()").err().unwrap().to_string();
+    assert!(error.contains("two of MMF's LMDB, `test/data.mdb` and `train/data.mdb`"), "{error}");
     let mut writer = LmdbWriter::create(&features).unwrap();
     writer.put(b"train/00001", &fixture("value-4.pickle")).unwrap();
     writer.put(b"train/00002", &fixture("value-4.pickle")).unwrap();

@@ -36,7 +36,7 @@ impl Stage for Claims {
         let inputs = job.inputs;
         let paper = Paper::read(inputs.one("published")?, inputs.one("quoted")?, inputs.one("splits")?)?;
         let second = paper_results::read_quantities(inputs.one("vilbert")?)?;
-        let runs = evaluation::read(&inputs.all("runs"))?;
+        let runs = evaluation::read("runs", &inputs.all("runs"))?;
         let parameters = rows::of_parameters(&paper, &second).map_err(StageError::failed)?;
         Ok(table(&paper, parameters, &runs, profile).write(job.out)?)
     }

@@ -21,7 +21,7 @@ impl Stage for Curves {
     const NAME: &'static str = "curves";
     const ABOUT: &'static str =
         "ROC-AUC and loss by update for each data set, with the published curves behind";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
     const INPUTS: &'static [Port] = &[Port::one("published"), Port::many("runs")];
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {

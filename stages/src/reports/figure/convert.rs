@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use krilla::geom::Size;
-use krilla::metadata::Metadata;
-use krilla::page::PageSettings;
-use krilla_svg::{SurfaceExt, SvgSettings};
+use epaint_default_fonts::UBUNTU_LIGHT;
 use resvg::{tiny_skia, usvg};
+
+use super::pdf;
 
 /// Pixels of the PNG for one of the SVG: sharp on dense screens and at 200 dots an inch across a column.
 const SCALE: f32 = 2.0;
-/// Points of print for a pixel of the SVG, as CSS has it.
-const POINTS: f32 = 0.75;
 
 /// A figure's SVG, read.
 pub struct Drawing(usvg::Tree);
@@ -23,7 +20,7 @@ impl Drawing {
     /// Text that is not SVG.
     pub fn read(svg: &str) -> Result<Self, String> {
         let mut fonts = usvg::fontdb::Database::new();
-        fonts.load_font_data(epaint_default_fonts::UBUNTU_LIGHT.to_vec());
+        fonts.load_font_data(UBUNTU_LIGHT.to_vec());
         let family =
             fonts.faces().next().and_then(|face| face.families.first()).map(|family| family.0.clone());
         fonts.set_sans_serif_family(family.ok_or("the font that comes with the program has no name")?);
@@ -46,20 +43,8 @@ impl Drawing {
     /// It as a PDF file of one page, its text as text.
     ///
     /// # Errors
-    /// A figure without an area, or one that PDF cannot hold.
+    /// A figure with more than plain paths and text.
     pub fn pdf(&self, title: &str) -> Result<Vec<u8>, String> {
-        let size = self.0.size();
-        let size =
-            Size::from_wh(POINTS * size.width(), POINTS * size.height()).ok_or("the figure has no area")?;
-        let mut document = krilla::Document::new();
-        // No date: the same figure is the same bytes.
-        document.set_metadata(Metadata::new().title(title.to_owned()));
-        let mut page = document.start_page_with(PageSettings::new(size));
-        let mut surface = page.surface();
-        let drawn = surface.draw_svg(&self.0, size, SvgSettings::default());
-        surface.finish();
-        page.finish();
-        drawn.ok_or("the figure cannot be drawn as PDF")?;
-        document.finish().map_err(|error| format!("{error:?}"))
+        pdf::write(&self.0, UBUNTU_LIGHT, title)
     }
 }

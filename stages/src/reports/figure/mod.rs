@@ -5,6 +5,7 @@
 mod axis;
 mod convert;
 mod draw;
+mod pdf;
 mod style;
 
 use std::fs;

@@ -29,7 +29,7 @@ impl Stage for Results {
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
         let inputs = job.inputs;
         let paper = Paper::read(inputs.one("published")?, inputs.one("quoted")?, inputs.one("splits")?)?;
-        let runs = evaluation::read(&job.inputs.all("runs"))?;
+        let runs = evaluation::read("runs", &job.inputs.all("runs"))?;
         table(&paper, &runs, profile).write(job.out)?;
         confusion_table::table(&paper, &runs, profile).write(job.out)?;
         metrics_table::table(&paper, &runs, profile).write(job.out)?;

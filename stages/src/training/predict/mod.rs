@@ -24,6 +24,7 @@ use crate::host::device;
 use crate::nn::tune_allocator;
 use crate::training::dataset::{REGIONS, TOKENS};
 use crate::training::inference::{self, RUN};
+use user_memes::Memes;
 
 /// Both the stage and the tool.
 pub(crate) struct Predict;
@@ -79,7 +80,7 @@ impl Stage for Predict {
 ///
 /// Prints MMF's CSV: id, P(class 1), predicted class. The memes are those of the run's own data set, unless other steps are
 /// named, or a file of other memes: a .jsonl file with id, img (the picture's path from the file's folder) and text on each
-/// line.
+/// line. Of one meme (--image and --text) it prints P(class 1) alone.
 #[derive(Args)]
 pub(crate) struct PredictArgs {
     /// The step that trained or imported it: hmd-pe-train.
@@ -93,6 +94,12 @@ pub(crate) struct PredictArgs {
     /// A .jsonl file of other memes, with their own texts and pictures.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["tokens", "regions", "split"])]
     memes: Option<PathBuf>,
+    /// The picture of one meme: a .png or .jpg file. Its regions are extracted on the spot.
+    #[arg(long, value_name = "PICTURE", requires = "text", conflicts_with_all = ["tokens", "regions", "split", "memes", "out"])]
+    image: Option<PathBuf>,
+    /// The text of that meme.
+    #[arg(long, value_name = "TEXT", requires = "image")]
+    text: Option<String>,
     /// Which split.
     #[arg(long, value_name = "NAME", default_value = "test", value_parser = split())]
     split: Split,
@@ -115,8 +122,13 @@ impl Tool for Predict {
         let step = inference::step(context, &args.run)?;
         let params = PredictParams { split: args.split, ..PredictParams::default() };
         let space = tempfile::tempdir()?;
-        let [tokens, regions] = match &args.memes {
-            Some(file) => user_memes::tokens_and_regions(file, &step, context, space.path())?,
+        let other = match (&args.memes, &args.image) {
+            (Some(file), _) => Some(Memes::File(file)),
+            (None, Some(picture)) => Some(Memes::One(picture, args.text.as_deref().unwrap_or_default())),
+            (None, None) => None,
+        };
+        let [tokens, regions] = match &other {
+            Some(memes) => user_memes::tokens_and_regions(memes, &step, context, space.path())?,
             None => [
                 memes(&step, TOKENS, args.tokens.as_deref(), context)?,
                 memes(&step, REGIONS, args.regions.as_deref(), context)?,
@@ -141,6 +153,7 @@ impl Tool for Predict {
         let found = predict(&params, &job)?;
         let json = serde_json::to_string(&found).map_err(StageError::failed)?;
         let text = match &args.out {
+            _ if args.image.is_some() => found.iter().map(|one| format!("{}\n", one.proba)).collect(),
             Some(file) => {
                 predictions::write(file, &found)?;
                 format!("{} predictions in {}\n", found.len(), file.display())

@@ -1,5 +1,5 @@
-//! Memes that no step has produced: a `.jsonl` file with their pictures, turned into tokens and regions by the very stages
-//! and settings that produced the run's own. It does not know what is predicted from them.
+//! Memes that no step has produced: a picture with its text, or a `.jsonl` file with their pictures, turned into tokens and regions
+//! by the very stages and settings that produced the run's own. It does not know what is predicted from them.
 //!
 //! A line has `id` (a number or a text), `img` (the picture's path, from the file's folder) and `text`, as the files of
 //! Hateful Memes; whatever else it has, such as a label, is not read.
@@ -32,12 +32,20 @@ enum Id {
     Text(String),
 }
 
-/// The tokens and the regions of the memes of `file`, written below `space`, all in the split `test`.
+/// Where memes come from.
+pub(super) enum Memes<'a> {
+    /// A `.jsonl` file.
+    File(&'a Path),
+    /// One picture, and its text. Its id is the picture's file name.
+    One(&'a Path, &'a str),
+}
+
+/// The tokens and the regions of memes, written below `space`, all in the split `test`.
 ///
 /// # Errors
 /// A line that is no meme, a picture that is not there, a run whose own memes do not come from texts and pictures.
 pub(super) fn tokens_and_regions(
-    file: &Path,
+    memes: &Memes,
     run: &StepView,
     context: &ToolContext,
     space: &Path,
@@ -46,7 +54,11 @@ pub(super) fn tokens_and_regions(
     let (tokens, regions) = (maker(run, TOKENS, context)?, maker(run, REGIONS, context)?);
     let (samples, images) = (space.join("samples"), space.join("images"));
     fs::create_dir_all(&images)?;
-    SampleSet { dataset: "memes".to_owned(), samples: linked(file, &images)? }.write(&samples)?;
+    let linked = match memes {
+        Memes::File(file) => linked(file, &images)?,
+        Memes::One(picture, text) => vec![linked_one(picture, text, &images)?],
+    };
+    SampleSet { dataset: "memes".to_owned(), samples: linked }.write(&samples)?;
     Ok([
         make(&tokens, ("samples", &samples), &space.join("tokens"), context)?,
         make(&regions, ("images", &images), &space.join("regions"), context)?,
@@ -73,7 +85,6 @@ fn linked(file: &Path, images: &Path) -> Result<Vec<Sample>, StageError> {
         if !ids.insert(id.clone()) {
             return Err(refuse(format!("the id `{id}` is on an earlier line, too")));
         }
-        // Links have names of their own: pictures of several folders may share one.
         let picture = folder.join(&img);
         let picture =
             picture.canonicalize().map_err(|error| refuse(format!("{}: {error}", img.display())))?;
@@ -81,12 +92,8 @@ fn linked(file: &Path, images: &Path) -> Result<Vec<Sample>, StageError> {
         let image = match names.get(&picture) {
             Some(name) => String::clone(name),
             None => {
-                let ending = picture.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-                if !["png", "jpg", "jpeg"].contains(&ending.as_str()) {
-                    return Err(refuse(format!("{} is not a .png, .jpg or .jpeg file", img.display())));
-                }
-                let name = format!("{next}.{ending}");
-                symlink(&picture, images.join(&name))?;
+                let name = link(&picture, next, images)
+                    .map_err(|problem| refuse(format!("{} {problem}", img.display())))?;
                 names.insert(picture, name.clone());
                 name
             }
@@ -99,19 +106,61 @@ fn linked(file: &Path, images: &Path) -> Result<Vec<Sample>, StageError> {
     Ok(samples)
 }
 
-/// The step that produced what `run` reads at `port`, which must have run the stage of that name.
+/// The meme of a picture and its text, with a link in `images` to the picture.
+fn linked_one(picture: &Path, text: &str, images: &Path) -> Result<Sample, StageError> {
+    let refuse = |problem: String| StageError::input("image", picture, problem);
+    let real = picture.canonicalize().map_err(|error| refuse(error.to_string()))?;
+    let image = link(&real, 0, images).map_err(refuse)?;
+    let id = picture.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Sample { id, image, text: text.to_owned(), label: None, soft: None, split: Split::Test })
+}
+
+/// Links a picture into `images` and returns the link's name. It is not the picture's own: those of several folders may share one.
+fn link(picture: &Path, number: usize, images: &Path) -> Result<String, String> {
+    let ending = picture.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    if !["png", "jpg", "jpeg"].contains(&ending.as_str()) {
+        return Err("is not a .png, .jpg or .jpeg file".to_owned());
+    }
+    let name = format!("{number}.{ending}");
+    symlink(picture, images.join(&name)).map_err(|error| format!("cannot be linked: {error}"))?;
+    Ok(name)
+}
+
+/// The step that produced what `run` reads at `port`, which must have run the stage of that name. Where the run reads regions that
+/// were imported, the step that extracts those of the same pictures, or else the first that extracts any.
 fn maker(run: &StepView, port: &str, context: &ToolContext) -> Result<StepView, StageError> {
-    let input = own_memes(run, port, context);
-    let name = input.as_ref().and_then(InputView::step).unwrap_or_default();
-    let step = context.results.steps().into_iter().find(|step| step.name == name && step.stage == port);
-    step.ok_or_else(|| {
-        let run = &run.name;
-        let problem =
-            format!("the {port} of `{run}` were not written by the stage `{port}`, so it is not known how");
-        StageError::Params(format!(
-            "{problem} to make those of --memes; name steps with --tokens and --regions"
-        ))
-    })
+    let steps = context.results.steps();
+    let source = |step: &StepView, port: &str| {
+        let input = step.inputs.iter().find(|input| input.port == port);
+        input.and_then(InputView::step).map(ToOwned::to_owned)
+    };
+    let own = |port: &str| {
+        let input = own_memes(run, port, context)?;
+        steps.iter().find(|step| Some(step.name.as_str()) == input.step())
+    };
+    let read = own(port);
+    if let Some(step) = read.filter(|step| step.stage == port) {
+        return Ok(step.clone());
+    }
+    if port == REGIONS {
+        let samples = own(TOKENS).and_then(|tokens| source(tokens, "samples"));
+        let extracts = |step: &&StepView| step.stage == REGIONS;
+        let same = |step: &&StepView| samples.is_some() && source(step, "images") == samples;
+        let candidates = || steps.iter().filter(extracts);
+        if let Some(step) = candidates().find(same).or_else(|| candidates().next()) {
+            let read = read.map_or("its regions", |step| step.name.as_str());
+            context.progress.note(&format!(
+                "`{}` was trained on imported features (`{read}`); those of other pictures are extracted as `{}` does",
+                run.name, step.name
+            ));
+            return Ok(step.clone());
+        }
+    }
+    let run = &run.name;
+    Err(StageError::Params(format!(
+        "the {port} of `{run}` were not written by the stage `{port}`, so it is not known how to make those of other memes; name \
+         steps with --tokens and --regions"
+    )))
 }
 
 /// Does again what `step` did, with another input at one port, and writes it into `out`.

@@ -82,7 +82,7 @@ pub fn fit(config: &Config, examples: &[Example], seed: u64) -> Result<Tensors> 
     let backbone = Loader::new(&params).pp("backbone");
     let body = Body::load(config, &backbone.pp("body"))?;
     let pyramid = Pyramid::load(config, &backbone.pp("fpn"))?;
-    let levels = each(&canvases, |canvas| pyramid.forward(&body.forward(canvas)?))?;
+    let levels = each(&canvases, |canvas| pyramid.forward(body.forward(canvas.clone())?))?;
     fit_proposals(config, &mut tensors, &levels, &truths)?;
     fit_head(config, &mut tensors, &canvases, &levels, &truths)?;
     Ok(tensors)
@@ -175,7 +175,7 @@ fn normalise_pyramid(config: &Config, tensors: &mut Tensors, canvases: &[Tensor]
     let backbone = Loader::new(&params).pp("backbone");
     let body = Body::load(config, &backbone.pp("body"))?;
     let pyramid = Pyramid::load(config, &backbone.pp("fpn"))?;
-    let merged = each(canvases, |canvas| pyramid.top_down(&body.forward(canvas)?))?;
+    let merged = each(canvases, |canvas| pyramid.top_down(body.forward(canvas.clone())?))?;
     let mut finest = Vec::new();
     for stage in 0..config.blocks.len() {
         let maps: Maps = merged.iter().map(|levels| levels[stage].clone()).collect();

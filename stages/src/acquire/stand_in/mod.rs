@@ -9,7 +9,10 @@
 //!                            with the head of its pretraining; of a run, with the classifier and without that head
 //! <tree>/model.safetensors   of a BERT, as Hugging Face saves it
 //! <tree>/vocab.txt           a vocabulary of as many lines as BERT's, special tokens at the same places
+//! <tree>/features.tar.gz     region features of `samples`: an archive of MMF's LMDB
 //! ```
+
+mod features;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -39,8 +42,8 @@ pub struct StandIn;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StandInParams {
-    /// What it replaces: `"detector"`, `"visualbert"`, `"vilbert"`, `"run"` (a finished VisualBERT), `"bert"` or
-    /// `"vocabulary"`.
+    /// What it replaces: `"detector"`, `"visualbert"`, `"vilbert"`, `"run"` (a finished VisualBERT), `"bert"`,
+    /// `"vocabulary"`, or `"features"` (of the pictures that the input `samples` names).
     of: Of,
     /// Decides the values.
     #[serde(default)]
@@ -59,17 +62,23 @@ enum Of {
     Run,
     Bert,
     Vocabulary,
+    Features,
 }
 
 impl Stage for StandIn {
     type Params = StandInParams;
     const NAME: &'static str = "stand-in";
-    const ABOUT: &'static str = "A checkpoint or vocabulary of the right format and size with made-up values";
+    const ABOUT: &'static str =
+        "A checkpoint, vocabulary or feature archive of the right format and size with made-up values";
     const VERSION: u32 = 3;
-    const INPUTS: &'static [Port] = &[];
+    const INPUTS: &'static [Port] = &[Port::optional("samples")];
 
     fn run(&self, params: &StandInParams, job: &Job) -> Result<(), StageError> {
         let StandInParams { of, seed, small } = *params;
+        if job.inputs.optional("samples").is_some() != matches!(of, Of::Features) {
+            let problem = "a stand-in of features reads the input `samples`, and no other one does";
+            return Err(StageError::Params(problem.to_owned()));
+        }
         match of {
             Of::Detector => {
                 let config = match small {
@@ -95,6 +104,7 @@ impl Stage for StandIn {
                 let lines = if small { SMALL.words } else { visual_bert::Config::base().vocab_size };
                 Ok(fs::write(job.out.join("vocab.txt"), vocabulary(lines))?)
             }
+            Of::Features => features::write(job.inputs.one("samples")?, seed, small, job),
         }
     }
 }
@@ -216,25 +226,43 @@ fn write_packed(config: &Config, tensors: HashMap<String, Tensor>, job: &Job) ->
     torch_writer::write(&file, &tensors).map_err(StageError::failed)?;
     job.check_cancelled()?;
     let name = config.family().as_str();
-    pack(&job.out.join("checkpoint.tar.gz"), name, &file, &format!("model: {name}\n"))?;
+    let about = format!("model: {name}\n");
+    let mut archive = Archive::create(&job.out.join("checkpoint.tar.gz"))?;
+    archive.add(&format!("{name}/model.pth"), &file)?;
+    archive.add_bytes(&format!("{name}/config.yaml"), about.as_bytes())?;
+    archive.finish()?;
     Ok(fs::remove_file(file)?)
 }
 
-/// Packs a checkpoint and its configuration into a compressed archive of the same bytes each time.
-fn pack(archive: &Path, folder: &str, checkpoint: &Path, about: &str) -> std::io::Result<()> {
-    let packed = GzEncoder::new(BufWriter::new(File::create(archive)?), Compression::fast());
-    let mut tar = tar::Builder::new(packed);
-    let head = |size: u64| {
+/// A compressed archive that has the same bytes each time.
+struct Archive(tar::Builder<GzEncoder<BufWriter<File>>>);
+
+impl Archive {
+    fn create(path: &Path) -> std::io::Result<Self> {
+        let packed = GzEncoder::new(BufWriter::new(File::create(path)?), Compression::fast());
+        Ok(Self(tar::Builder::new(packed)))
+    }
+
+    fn add(&mut self, name: &str, file: &Path) -> std::io::Result<()> {
+        let file = File::open(file)?;
+        let size = file.metadata()?.len();
+        self.0.append_data(&mut Self::head(size), name, BufReader::new(file))
+    }
+
+    fn add_bytes(&mut self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.append_data(&mut Self::head(bytes.len() as u64), name, bytes)
+    }
+
+    fn head(size: u64) -> tar::Header {
         let mut head = tar::Header::new_ustar();
         head.set_size(size);
         head.set_mode(0o644);
         head
-    };
-    let file = File::open(checkpoint)?;
-    let size = file.metadata()?.len();
-    tar.append_data(&mut head(size), format!("{folder}/model.pth"), BufReader::new(file))?;
-    tar.append_data(&mut head(about.len() as u64), format!("{folder}/config.yaml"), about.as_bytes())?;
-    tar.into_inner()?.finish()?.flush()
+    }
+
+    fn finish(self) -> std::io::Result<()> {
+        self.0.into_inner()?.finish()?.flush()
+    }
 }
 
 /// A vocabulary of `lines` tokens. Words are spelt letter by letter, so texts have about as many tokens as characters.
