@@ -229,6 +229,7 @@ fn podman_runs_a_command_in_an_image() {
     }
     let left = containers(&image);
     Command::new("podman").args(["rm", "--force", "--time", "0"]).args(left).output().unwrap();
+    Command::new("podman").args(["rmi", "--force", &image]).output().unwrap();
 }
 
 /// The containers of an image that podman knows.
