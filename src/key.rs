@@ -184,11 +184,13 @@ impl KeyText {
         self.0.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_default()
     }
 
-    fn stage(&self) -> (&str, &str) {
+    /// The stage and its version.
+    pub fn stage(&self) -> (&str, &str) {
         self.line("stage ").rsplit_once(' ').unwrap_or_default()
     }
 
-    fn params(&self) -> &str {
+    /// The params, with digests of secrets in place of these.
+    pub fn params(&self) -> &str {
         self.line("params ")
     }
 

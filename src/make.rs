@@ -123,7 +123,8 @@ pub fn make(
         let mut plan = self::plan(project, &workspace, request)?;
         if this.is_published(&plan) {
             let parts = this.parts(&plan);
-            let is_noted = workspace.reports().is_noted(&parts, workspace.recorder());
+            let is_noted =
+                project.is_experiment() || workspace.reports().is_noted(&parts, workspace.recorder());
             // Reports of a fresh clone, for example: from now on they belong to this pipeline.
             if !is_noted && !options.check {
                 let Some(writer) = lock(&workspace, observer)? else { continue };
@@ -179,10 +180,10 @@ pub fn make(
             summary.page = workspace.reports().page(&parts);
             if options.check {
                 summary.differing = workspace.reports().differing(pipeline, &parts, workspace.recorder());
-            } else {
+            } else if !project.is_experiment() {
                 summary.published = Some(this.publish(&writer, &parts)?);
             }
-            if summary.differing.is_empty() {
+            if summary.differing.is_empty() && !project.is_experiment() {
                 summary.reproduction = this.compare(&plan, summary.published.as_ref(), observer);
             }
         }

@@ -1,6 +1,8 @@
 //! Parses canonical params (one line of RON, `(lr:5e-5,mode:"pe",schedule:(warm_up:60))`) as far as necessary to list
 //! the fields that differ. It does not know the meaning of the fields.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// A field of the params that was added, removed or changed.
@@ -49,13 +51,34 @@ fn compare(name: &str, old: &str, new: &str, changes: &mut Vec<ParamChange>) {
     }
 }
 
-/// The fields of `(name:value,…)`, or `None` for anything else (a number, a list, a tuple).
-fn fields(text: &str) -> Option<Vec<(&str, &str)>> {
-    let inside = text.strip_prefix('(')?.strip_suffix(')')?;
+/// The values of params by their paths: `schedule.warm_up`.
+pub fn leaves(params: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![(String::new(), params)];
+    while let Some((path, value)) = open.pop() {
+        match fields(value).filter(|fields| path.is_empty() || !fields.is_empty()) {
+            Some(fields) => {
+                let inner =
+                    |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                open.extend(fields.into_iter().map(|(name, value)| (inner(name), value)));
+            }
+            None => drop(found.insert(path, value.to_owned())),
+        }
+    }
+    found
+}
+
+/// The fields of `(name:value,…)` and of a map with such names, `{"name":value,…}`; `None` for anything else (a number, a
+/// list, a tuple).
+pub fn fields(text: &str) -> Option<Vec<(&str, &str)>> {
+    let is_map = text.starts_with('{');
+    let (open, close) = if is_map { ('{', '}') } else { ('(', ')') };
+    let inside = text.strip_prefix(open)?.strip_suffix(close)?;
     let mut found = Vec::new();
     for part in split(inside) {
         let (name, value) = part.split_once(':')?;
-        let is_name = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '#');
+        let name = if is_map { name.strip_prefix('"')?.strip_suffix('"')? } else { name };
+        let is_name = |name: &str| name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '#' | '-'));
         if !is_name(name) {
             return None;
         }
@@ -65,7 +88,7 @@ fn fields(text: &str) -> Option<Vec<(&str, &str)>> {
 }
 
 /// Splits at the commas outside of brackets and quotes.
-fn split(text: &str) -> Vec<&str> {
+pub fn split(text: &str) -> Vec<&str> {
     let (mut parts, mut start, mut depth, mut quoted, mut escaped) = (Vec::new(), 0, 0usize, false, false);
     for (at, c) in text.char_indices() {
         if quoted {
@@ -118,6 +141,17 @@ mod tests {
     #[test]
     fn commas_and_brackets_in_strings_are_not_structure() {
         assert_eq!(changes(r#"(t:"a,(\"b:",n:1)"#, r#"(t:"a,(\"b:",n:2)"#), ["n 1 2"]);
+    }
+
+    #[test]
+    fn values_of_a_map_are_named_one_by_one() {
+        assert_eq!(
+            changes(
+                r#"(run:["x"],args:{"epochs":"3","lr":"1,0"})"#,
+                r#"(run:["x"],args:{"epochs":"3","lr":"0.2"})"#
+            ),
+            [r#"args.lr "1,0" "0.2""#]
+        );
     }
 
     #[test]

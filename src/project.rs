@@ -9,7 +9,7 @@ use petgraph::graph::NodeIndex;
 use stage_api::Registry;
 
 use crate::digest::Digest;
-use crate::pipeline::{Pipeline, PipelineError, nearest};
+use crate::pipeline::{Experiment, ExperimentError, Pipeline, PipelineError, nearest};
 use crate::plan::{Plan, Request, plan};
 use crate::store::{ContentStore, StoreError, stamp_of};
 use crate::workspace::{UnusableFile, Workspace};
@@ -25,12 +25,20 @@ pub struct Location {
     pub cache: Option<PathBuf>,
     /// Whether `reports/evidence` is ignored.
     pub no_evidence: bool,
+    /// What is changed of the pipeline file.
+    pub experiment: Experiment,
 }
 
 impl Location {
     /// The pipeline `file` with everything else as it is by default.
     pub fn of(file: impl Into<PathBuf>) -> Self {
-        Self { file: file.into(), profile: None, cache: None, no_evidence: false }
+        Self {
+            file: file.into(),
+            profile: None,
+            cache: None,
+            no_evidence: false,
+            experiment: Experiment::default(),
+        }
     }
 }
 
@@ -42,15 +50,16 @@ pub struct Project<'r> {
     root: PathBuf,
     cache: PathBuf,
     with_evidence: bool,
+    experiment: Experiment,
     /// The stages and which build of the program this is.
     program: Digest,
     pipeline: OnceCell<Loaded>,
 }
 
-/// The pipeline, and the name to keep it under if it was parsed just now.
+/// The pipeline, and what to keep of it, with its name, if it was parsed just now.
 struct Loaded {
     pipeline: Pipeline,
-    parsed: Option<Digest>,
+    parsed: Option<(Digest, Vec<u8>)>,
 }
 
 /// Why a project cannot be used.
@@ -105,6 +114,7 @@ impl<'r> Project<'r> {
             root,
             cache,
             with_evidence: !location.no_evidence,
+            experiment: location.experiment.clone(),
             program: program(registry),
             pipeline: OnceCell::new(),
         })
@@ -129,6 +139,7 @@ impl<'r> Project<'r> {
             root,
             cache: self.cache.clone(),
             with_evidence: self.with_evidence,
+            experiment: self.experiment.clone(),
             program: self.program,
             pipeline: OnceCell::new(),
         }
@@ -142,6 +153,16 @@ impl<'r> Project<'r> {
     /// Where the cache is, or will be.
     pub fn cache(&self) -> &Path {
         &self.cache
+    }
+
+    /// Whether the pipeline is not that of the file; then nothing is published.
+    pub fn is_experiment(&self) -> bool {
+        !self.experiment.is_empty()
+    }
+
+    /// The folder of the pipeline file.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The pipeline: as it was kept when it was last parsed, or by parsing the file.
@@ -158,9 +179,17 @@ impl<'r> Project<'r> {
         let kept = kept.and_then(|bytes| Pipeline::from_bytes(&bytes, &self.file));
         let (mut pipeline, parsed) = match kept {
             Some(pipeline) => (pipeline, None),
-            None => (Pipeline::parse(&self.file, &text, self.profile.as_deref(), self.registry)?, Some(name)),
+            None => {
+                let pipeline = Pipeline::parse(&self.file, &text, self.profile.as_deref(), self.registry)?;
+                let parsed = pipeline.to_bytes().map(|bytes| (name, bytes));
+                (pipeline, parsed)
+            }
         };
         pipeline.root.clone_from(&self.root);
+        if !self.experiment.is_empty() {
+            let varied = pipeline.vary(&self.experiment, self.registry);
+            varied.map_err(|ExperimentError { message, hint }| ProjectError::Name { message, hint })?;
+        }
         Ok(&self.pipeline.get_or_init(|| Loaded { pipeline, parsed }).pipeline)
     }
 
@@ -169,10 +198,9 @@ impl<'r> Project<'r> {
     /// # Errors
     /// When the pipeline was not read, or the store cannot be written.
     pub fn save(&self, store: &ContentStore) -> Result<(), ProjectError> {
-        let pipeline = self.pipeline()?;
-        let parsed = self.pipeline.get().and_then(|loaded| loaded.parsed);
-        if let (Some(name), Some(bytes)) = (parsed, pipeline.to_bytes()) {
-            store.keep_pipeline(&name, &bytes)?;
+        self.pipeline()?;
+        if let Some((name, bytes)) = self.pipeline.get().and_then(|loaded| loaded.parsed.as_ref()) {
+            store.keep_pipeline(name, bytes)?;
         }
         Ok(store.register(&self.absolute_file())?)
     }
@@ -191,9 +219,11 @@ impl<'r> Project<'r> {
     /// The digest that names a request for these targets.
     pub fn request(&self, targets: &[String]) -> Digest {
         let file = self.absolute_file();
-        let request =
-            format!("{file:?} {:?} {} {} {targets:?}", self.profile, self.with_evidence, self.program);
-        Digest::of_kind("repro request v1", request.as_bytes())
+        let request = format!(
+            "{file:?} {:?} {} {} {targets:?} {:?}",
+            self.profile, self.with_evidence, self.program, self.experiment
+        );
+        Digest::of_kind("repro request v2", request.as_bytes())
     }
 
     /// Opens the workspace.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use stage_api::{HostError, StageError};
 
+use crate::command::runtime;
 use crate::git::GitError;
 use crate::make::MakeError;
 use crate::pipeline::{PipelineError, nearest};
@@ -145,6 +146,9 @@ fn found_instead(pipeline: &Path, path: &Path) -> String {
     }
     if at(path).exists() {
         return "make it readable, or correct the path in the pipeline".to_owned();
+    }
+    if let Some(command) = runtime::how_to_lock(path) {
+        return command.to_owned();
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(items) = std::fs::read_dir(at(folder)) else {

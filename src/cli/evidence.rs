@@ -32,6 +32,7 @@ pub struct Evidence {
 
 impl Evidence {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
+        global.refuse_experiment("evidence")?;
         let project = global.project(registry)?;
         let pipeline = project.pipeline()?;
         let targets = project.targets(&self.targets)?;

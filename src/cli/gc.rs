@@ -4,15 +4,17 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use stage_api::Registry;
+use stage_api::{Registry, Stage};
 
 use super::error::CliError;
 use super::{Global, format, print, print_json};
-use crate::command::quoted;
+use crate::command::{Command, CommandParams, quoted, runtime};
+use crate::pipeline::Step;
 use crate::pipeline::needs::{bytes, size};
 use crate::plan::{BuildState, Request, Verdict, plan};
 use crate::project::Project;
 use crate::store::{ContentStore, Kind, Limits, Roots, Sweep};
+use crate::workspace::Workspace;
 
 /// Remove results that no pipeline names, and leftovers of killed runs.
 ///
@@ -58,6 +60,7 @@ fn keep(text: &str) -> Result<Keep, String> {
 
 impl Gc {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<std::process::ExitCode, CliError> {
+        global.refuse_experiment("gc")?;
         let project = global.project(registry)?;
         let store = project.workspace()?.store().clone();
         if self.dry_run || !store.root().exists() {
@@ -128,6 +131,7 @@ impl Gc {
                 (Kind::Work, _) => "folder of a dead run".to_owned(),
                 (Kind::Job, _) => "left by a job on a cluster".to_owned(),
                 (Kind::Log, _) => "log without a record".to_owned(),
+                (Kind::Environment, _) => "environment of no step".to_owned(),
             };
             let name: String = garbage.name.chars().take(12).collect();
             let age = format::ago(garbage.made_ms);
@@ -161,6 +165,7 @@ fn name_all(roots: &mut Roots, project: &Project) -> Result<(), CliError> {
         let plan = plan(pipeline, &workspace, &Request { targets, ..Request::default() });
         for node in plan.needed() {
             let step_plan = plan.of(node);
+            roots.environments.extend(environment(&workspace, &pipeline.graph[node]));
             roots.keys.extend(step_plan.key_text.as_ref().map(|text| text.key()));
             roots.trees.extend(step_plan.tree);
             if matches!(step_plan.verdict, Verdict::Waiting { .. } | Verdict::Broken(_)) {
@@ -172,6 +177,16 @@ fn name_all(roots: &mut Roots, project: &Project) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// What the environment of a step is called, if it has one.
+fn environment(workspace: &Workspace, step: &Step) -> Option<String> {
+    if step.stage != <Command as Stage>::NAME {
+        return None;
+    }
+    let files = step.inputs.iter().filter(|input| input.port == runtime::PORT);
+    let digests = files.filter_map(|input| workspace.file(input.source.file()?));
+    runtime::environment(&CommandParams::parse(&step.params).ok()?, &digests.collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Run", &["init", "make", "rehearse", "doctor", "accept"]),
     (
         "Inspect",
-        &["status", "why", "show", "path", "get", "log", "watch", "page", "serve", "list", "graph", "diff"],
+        &[
+            "status", "why", "show", "path", "get", "log", "watch", "runs", "page", "serve", "list", "graph",
+            "diff",
+        ],
     ),
     ("Share", &["push", "pull", "evidence"]),
     ("Store", &["verify", "gc"]),

@@ -45,7 +45,11 @@ fn given(global: &Global, is_given: impl Fn(&str) -> bool) -> Vec<Given> {
         option("cache", "--cache", global.cache.as_deref().map(Path::to_string_lossy)),
         option("profile", "--profile", global.profile.as_deref().map(Cow::from)),
     ];
-    given.into_iter().flatten().collect()
+    let experiment = [("set", "--set", &global.set), ("sweep", "--sweep", &global.sweep)];
+    let experiment = experiment.iter().flat_map(|(id, name, values)| {
+        values.iter().filter_map(|value| option(id, name, Some(value.into())))
+    });
+    given.into_iter().flatten().chain(experiment).collect()
 }
 
 /// `text` with the options that were given added to each command of this program in it.
@@ -106,6 +110,13 @@ mod tests {
                 "hint: `repro list` shows them all"
             ),
             "hint: `repro list --file other.ron --profile mini` shows them all"
+        );
+        assert_eq!(
+            hint(
+                &["repro", "path", "a", "--set", "a.x=1", "--set=a.y=b c", "--sweep", "a.z=1..3"],
+                "`repro make a`"
+            ),
+            "`repro make a --set a.x=1 --set 'a.y=b c' --sweep a.z=1..3`"
         );
     }
 

@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stage_api::Registry;
 
+use super::after_run::AfterRun;
 use super::console::Console;
 use super::dry_run::dry_run;
 use super::error::CliError;
@@ -48,6 +49,8 @@ pub struct Make {
     /// Run this step even if it is fresh.
     #[arg(long, value_name = "STEP")]
     force: Vec<String>,
+    #[command(flatten)]
+    after_run: AfterRun,
 }
 
 impl Make {
@@ -71,10 +74,16 @@ impl Make {
             return dry_run(global, &project, &request, &options);
         }
         let done = make(&project, &request, &options, &mut Console::new(global.json));
-        match done {
+        let after = (!self.after_run.is_empty())
+            .then(|| make_summary::for_commands(&project, &request, &done, since));
+        let ended = match done {
             Ok(summary) => make_summary::print(global, &project, &request, &summary, since),
             Err(error) => make_summary::print_error(global, &request, error),
+        };
+        if let Some((summary, is_complete)) = after {
+            self.after_run.run(project.root(), &summary, !is_complete);
         }
+        ended
     }
 
     /// The names of what to bring up to date.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use serde_json::json;
+use stage_api::secrets;
 
 use super::error::CliError;
 use super::remote_args::print_push_summary;
@@ -118,6 +119,30 @@ fn print_denied(global: &Global, pool: &str, steps: &[Explanation]) -> Result<()
          change the result"
     );
     Ok(())
+}
+
+/// The summary for `--on-end`: what came of the request, and whether all of it is up to date.
+pub fn for_commands(
+    project: &Project,
+    request: &MakeRequest,
+    done: &Result<MakeSummary, MakeError>,
+    since: Instant,
+) -> (serde_json::Value, bool) {
+    let mut value = match done {
+        Ok(summary) => json(summary, since),
+        Err(error) => json!({"event": "ended", "error": secrets::shown(&error.to_string())}),
+    };
+    let is_complete =
+        done.as_ref().is_ok_and(|summary| summary.run.is_complete() && summary.differing.is_empty());
+    let failures = done.iter().flat_map(|summary| &summary.run.failures);
+    let failures: Vec<_> = failures
+        .map(|failure| json!({"step": failure.step, "problem": failure.problem, "log": failure.log}))
+        .collect();
+    value["ok"] = is_complete.into();
+    value["pipeline"] = project.absolute_file().display().to_string().into();
+    value["targets"] = request.targets.clone().into();
+    value["failures"] = failures.into();
+    (value, is_complete)
 }
 
 /// The last JSON line of a run.

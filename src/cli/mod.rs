@@ -13,6 +13,7 @@ macro_rules! print_err {
 }
 
 mod accept;
+mod after_run;
 mod completions;
 mod console;
 mod diff;
@@ -47,6 +48,7 @@ mod rehearse;
 mod remote_args;
 mod resource_args;
 mod result_ref;
+mod runs;
 mod schema;
 mod serve;
 mod show;
@@ -69,6 +71,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use stage_api::{Registry, secrets};
 
 use crate::escape::{escaped, escaped_json};
+use crate::pipeline::Experiment;
 use crate::project::{Location, Project};
 use error::CliError;
 
@@ -100,6 +103,12 @@ struct Global {
     /// Print JSON to standard output.
     #[arg(long, global = true)]
     json: bool,
+    /// Change a param of a step or of all steps of a stage: `train.lr=1e-4`. Nothing is published then.
+    #[arg(long, global = true, value_name = "STEP.PARAM=VALUE")]
+    set: Vec<String>,
+    /// Repeat a step, and what reads it, for each value: `train.lr=0.1,0.2`, `train.seed=1..5`. Several make a grid.
+    #[arg(long, global = true, value_name = "STEP.PARAM=VALUES")]
+    sweep: Vec<String>,
 }
 
 impl Global {
@@ -110,8 +119,19 @@ impl Global {
             profile: self.profile.clone(),
             cache: self.cache.clone(),
             no_evidence: self.no_evidence,
+            experiment: Experiment { set: self.set.clone(), sweep: self.sweep.clone() },
         };
         Ok(Project::locate(&location, registry)?)
+    }
+
+    /// Refuses `--set` and `--sweep` where the pipeline file itself counts.
+    fn refuse_experiment(&self, subcommand: &str) -> Result<(), CliError> {
+        match self.set.is_empty() && self.sweep.is_empty() {
+            true => Ok(()),
+            false => Err(CliError::usage(format!(
+                "`{subcommand}` takes the pipeline file as it is, without --set and --sweep"
+            ))),
+        }
     }
 }
 
@@ -128,6 +148,7 @@ enum Command {
     Get(get::Get),
     Log(log::Log),
     Watch(watch::Watch),
+    Runs(runs::Runs),
     Page(page::Page),
     Serve(serve::Serve),
     Accept(accept::Accept),
@@ -214,6 +235,7 @@ fn execute(matches: &ArgMatches, registry: &Registry) -> Result<Result<ExitCode,
         Command::Get(command) => command.run(global, registry),
         Command::Log(command) => command.run(global, registry),
         Command::Watch(command) => command.run(global, registry),
+        Command::Runs(command) => command.run(global, registry),
         Command::Page(command) => command.run(global, registry),
         Command::Serve(command) => command.run(global, registry),
         Command::Accept(command) => command.run(global, registry),

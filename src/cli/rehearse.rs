@@ -68,6 +68,7 @@ struct Found<'a> {
 
 impl Rehearse {
     pub fn run(&self, global: &Global, registry: &Registry) -> Result<ExitCode, CliError> {
+        global.refuse_experiment("rehearse")?;
         let since = Instant::now();
         let (profile, root) = rehearsal_of(global, registry)?;
         let cache = global.cache.clone().unwrap_or_else(|| root.join("cache/rehearsal"));
@@ -77,6 +78,8 @@ impl Rehearse {
             cache: Some(cache),
             // Only what ran here shows anything.
             no_evidence: true,
+            set: Vec::new(),
+            sweep: Vec::new(),
             json: global.json,
         };
         hints::repeat_all(global);

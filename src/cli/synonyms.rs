@@ -6,7 +6,7 @@ use clap::Command;
 use crate::pipeline::nearest;
 
 /// Subcommands, and what other programs call them.
-const SYNONYMS: [(&str, &[&str]); 22] = [
+const SYNONYMS: [(&str, &[&str]); 23] = [
     ("init", &["new", "create", "template", "start", "setup", "quickstart"]),
     ("make", &["run", "build", "repro", "reproduce", "all", "exec", "execute", "train", "update", "publish"]),
     ("rehearse", &["rehearsal", "simulate"]),
@@ -18,6 +18,7 @@ const SYNONYMS: [(&str, &[&str]); 22] = [
     ("get", &["cp", "copy", "checkout", "download", "extract", "save"]),
     ("log", &["logs", "tail", "stdout", "stderr"]),
     ("watch", &["follow", "monitor", "plot", "plots", "metrics", "live"]),
+    ("runs", &["history", "experiments", "exp", "exps", "sweep", "best"]),
     ("serve", &["server", "ui", "gui", "web", "dashboard", "open", "view"]),
     ("page", &["report", "html"]),
     ("list", &["ls", "steps", "targets", "stages", "query", "tasks"]),

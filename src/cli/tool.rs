@@ -7,13 +7,13 @@ use std::process::ExitCode;
 
 use petgraph::graph::NodeIndex;
 use stage_api::{
-    AllowedEnv, Host, InputView, LoadedTool, Progress, Registry, Results, RunView, StageError, StepView,
-    ToolContext, Unit, secrets,
+    AllowedEnv, Host, InputView, LoadedTool, Progress, Registry, Results, RunView, Scalars, StageError,
+    StepView, ToolContext, Unit, secrets,
 };
 
 use super::error::CliError;
 use super::terminal_text::columns;
-use super::{Global, format, graph, log, print_bytes, print_data};
+use super::{Global, format, graph, log, print_bytes, print_data, values};
 use crate::escape::escaped_json;
 use crate::explain::{Cause, State, explain};
 use crate::pipeline::Pipeline;
@@ -213,6 +213,11 @@ impl Results for PlannedResults<'_> {
 
     fn profile(&self) -> &str {
         &self.pipeline.profile
+    }
+
+    fn values(&self, step: &str) -> Vec<Scalars> {
+        let log = self.project.step(step).ok().and_then(|node| self.step(node).log);
+        log.as_deref().map(values::next_to).unwrap_or_default()
     }
 
     fn steps(&self) -> Vec<StepView> {

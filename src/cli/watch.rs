@@ -101,7 +101,7 @@ impl Watch {
             ),
             None => (
                 format!("step `{}` has measured nothing", self.step),
-                "it has not run, or it is of a kind that measures nothing; one that trains does".to_owned(),
+                "it has not run, or measures nothing; one that trains does, and a command that writes to the file $REPRO_METRICS".to_owned(),
             ),
         };
         CliError::Usage { message, hint: Some(hint) }

@@ -2,31 +2,42 @@
 //! defines what a command is, its environment and its required outputs. Starting and ending processes is the
 //! executor's work.
 //!
-//! A command runs in an empty folder of its own, so undeclared paths do not exist there. It sees its declared
+//! A command runs in a folder of its own, which holds its inputs from the project and nothing else. It sees its declared
 //! variables and a few that every program needs. The output of its version command and the values of its declared
 //! variables are part of its key.
 
 mod launch;
+mod metrics;
+mod programs;
+pub mod project_files;
+pub mod runtime;
+mod undeclared_reads;
 mod words;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stage_api::{Environment, Job, Stage, StageError};
+use stage_api::{Environment, Input, Job, ProjectFile, Stage, StageError};
 
-pub use launch::{Place, check_end, found, launch, not_started, quoted};
+pub use launch::{Place, check_end, found, launch, log_end, not_started, quoted};
+pub use metrics::Metrics;
 
 use crate::sandbox::{self, Allowed, Sandbox};
+use runtime::Runtime;
 
 /// Variables that every command sees. They name places on this machine and are not inputs.
 pub const COMMON_ENV: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
-/// The first characters of the placeholder for a port's inputs.
+/// The first characters of the placeholders for a port's inputs and for an argument.
 const INPUT: &str = "{input.";
+const ARGS: &str = "{args.";
+/// A variable that stops Python from writing bytecode next to the modules that it imports, which may be in a folder of
+/// the project.
+const NO_BYTECODE: (&str, &str) = ("PYTHONDONTWRITEBYTECODE", "1");
 
 /// The stage.
 pub struct Command;
@@ -42,6 +53,10 @@ pub struct CommandParams {
     /// Instead of `run`: a line for `sh -e -c`. Paths are inserted with quotes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
+    /// Named values for `{args.NAME}`. Each is a line of its own where the params of two runs are compared.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "words::map")]
+    #[schemars(with = "BTreeMap<String, words::Word>")]
+    pub args: BTreeMap<String, String>,
     /// The output file that receives the standard output; by default it goes to the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout: Option<String>,
@@ -62,6 +77,13 @@ pub struct CommandParams {
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "words::list")]
     #[schemars(with = "Vec<words::Word>")]
     pub version: Vec<String>,
+    /// The lock file of the environment whose programs it runs: a `uv.lock`, or an `environment.yml` with its
+    /// `conda-lock.yml` next to it. Its content is part of the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<String>,
+    /// The container image in which it runs, with its digest: `name@sha256:…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// Whether undeclared reads are reported (`report`) or denied (`strict`).
     #[serde(skip_serializing_if = "Sandbox::is_off")]
     pub sandbox: Sandbox,
@@ -87,16 +109,21 @@ impl CommandParams {
         texts.map(String::as_str)
     }
 
+    /// Whether it starts as it is: with the programs of this machine and outside of a sandbox.
+    pub fn is_direct(&self) -> bool {
+        self.sandbox.is_off() && self.env.is_none() && self.container.is_none()
+    }
+
     fn uses(&self, placeholder: &str) -> bool {
         self.texts().any(|text| text.contains(placeholder))
     }
 
-    /// The ports that its placeholders name.
-    fn ports(&self) -> impl Iterator<Item = &str> {
-        self.texts().flat_map(|text| {
-            text.match_indices(INPUT)
-                .filter_map(|(at, _)| text[at + INPUT.len()..].split_once('}'))
-                .map(|(port, _)| port)
+    /// The names in its placeholders that begin with `beginning`.
+    fn names<'a>(&'a self, beginning: &'a str) -> impl Iterator<Item = &'a str> {
+        self.texts().flat_map(move |text| {
+            text.match_indices(beginning)
+                .filter_map(move |(at, _)| text[at + beginning.len()..].split_once('}'))
+                .map(|(name, _)| name)
         })
     }
 }
@@ -105,7 +132,8 @@ impl Stage for Command {
     type Params = CommandParams;
     const NAME: &'static str = "command";
     const ABOUT: &'static str = "runs a program with declared inputs and outputs";
-    const VERSION: u32 = 1;
+    // 2: a script cannot import undeclared files of the project any more.
+    const VERSION: u32 = 2;
     const INPUTS: &'static [stage_api::Port] = &[];
     const OPEN_INPUTS: bool = true;
 
@@ -139,6 +167,19 @@ impl Stage for Command {
                 "stdout: `{stdout}` is in a subfolder; name a file at the top of the output"
             ));
         }
+        if let Some(name) = params.names(ARGS).find(|name| !params.args.contains_key(*name)) {
+            let names: Vec<&str> = params.args.keys().map(String::as_str).collect();
+            return Err(format!(
+                "`{{args.{name}}}` does not name one of its args{}{}",
+                if names.is_empty() { "; declare it: `args: {\"NAME\": value}`" } else { ", which are " },
+                names.join(", ")
+            ));
+        }
+        if let Some(name) = params.args.keys().find(|name| !params.names(ARGS).any(|used| used == *name)) {
+            return Err(format!(
+                "args: `{name}` is not used; write `{{args.{name}}}` in `run`, `shell` or `set_env`"
+            ));
+        }
         let names = params.set_env.keys().chain(&params.pass_env).chain(&params.pass_env_uncounted);
         for name in names.clone() {
             if name.is_empty() || name.contains(['=', '\0', ' ', '\n']) {
@@ -148,14 +189,16 @@ impl Stage for Command {
                 return Err(format!("the environment variable `{name}` is declared twice"));
             }
         }
-        if params.texts().chain(params.version.iter().map(String::as_str)).any(|text| text.contains('\0')) {
+        if params.texts().chain(params.version.iter().map(String::as_str)).any(|text| text.contains('\0'))
+            || params.args.values().any(|value| value.contains('\0'))
+        {
             return Err("an argument or a variable contains the character NUL".to_owned());
         }
-        Ok(())
+        runtime::check(params)
     }
 
     fn check_wiring(&self, params: &CommandParams, ports: &[&str]) -> Result<(), String> {
-        match params.ports().find(|port| !ports.contains(port)) {
+        match params.names(INPUT).find(|port| !ports.contains(port)) {
             None => Ok(()),
             Some(port) if ports.is_empty() => {
                 Err(format!("`{{input.{port}}}` names an input, but the step has none"))
@@ -171,10 +214,15 @@ impl Stage for Command {
         Environment { env: params.pass_env.clone(), version: params.version.clone() }
     }
 
+    fn project_files(&self, params: &CommandParams) -> Vec<ProjectFile> {
+        runtime::project_files(params)
+    }
+
     fn run(&self, params: &CommandParams, job: &Job) -> Result<(), StageError> {
         // Next to the output: its current directory and a log, as the store creates them.
         let (folder, log) = (&job.out.with_file_name("cwd"), job.out.with_file_name("command.log"));
         std::fs::create_dir_all(folder)?;
+        let runtime = &Runtime::prepare(params, job)?;
         let place = Place {
             inputs: job.inputs,
             out: job.out,
@@ -182,23 +230,15 @@ impl Stage for Command {
             folder,
             log: &log,
             threads: job.host.threads,
+            runtime,
         };
         if params.sandbox != Sandbox::Off {
             return watched(params, &place, job);
         }
-        let mut child = launch(params, &place)?
-            .spawn()
-            .map_err(|error| StageError::Failed(not_started(params, &error)))?;
-        let status = loop {
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
-            if job.progress.cancelled() {
-                end(&mut child);
-                return Err(StageError::Cancelled);
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        };
+        let mut process = launch(params, &place)?;
+        pass_gpus(&mut process);
+        let mut child = process.spawn().map_err(|error| StageError::Failed(not_started(params, &error)))?;
+        let status = wait(&mut child, job).inspect_err(|_| runtime.clear())?;
         let result = check_end(params, &place, status);
         job.progress.note(std::fs::read_to_string(&log).unwrap_or_default().trim_end());
         result
@@ -213,28 +253,71 @@ fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), Stage
     let temporary = place.out.with_file_name("tmp");
     std::fs::create_dir_all(&temporary)?;
     process.env("TMPDIR", &temporary);
+    pass_gpus(&mut process);
     let program = PathBuf::from(process.get_program());
     let inputs = place.inputs.0.iter().map(|input| input.path.clone());
-    let allowed = Allowed {
-        read: inputs.chain(params.sandbox_read.iter().cloned()).chain([program]).collect(),
-        write: [place.folder, place.out, place.scratch, &temporary].map(Path::to_owned).to_vec(),
-    };
+    let write = [place.folder, place.out, place.scratch, &temporary].map(Path::to_owned).to_vec();
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let of_step: Vec<&Path> = place.inputs.0.iter().map(|input| &*input.path).chain([place.out]).collect();
+    let path = process.get_envs().find_map(|(name, value)| value.filter(|_| name == "PATH"));
+    let programs = programs::installed(&program, path, home.as_deref(), &of_step);
+    let mut read: Vec<PathBuf> = inputs
+        .chain(params.sandbox_read.iter().cloned())
+        .chain([program])
+        .chain(place.runtime.prefixes())
+        .collect();
+    if params.sandbox == Sandbox::Strict {
+        read.extend(programs.iter().cloned());
+    }
+    let allowed = Allowed { read, write };
     let ended = sandbox::run(&mut process, params.sandbox, &allowed);
     job.progress.note(std::fs::read_to_string(place.log).unwrap_or_default().trim_end());
     job.check_cancelled()?;
     let ended = ended.map_err(|error| StageError::Failed(not_started(params, &error)))?;
     let was = if params.sandbox == Sandbox::Strict { "was denied" } else { "read" };
-    let message = |path: &PathBuf| format!("it {was} {}, which is not among its inputs", path.display());
-    let undeclared: Vec<String> = ended.undeclared.iter().map(message).collect();
-    undeclared.iter().for_each(|message| job.progress.warn(message));
-    check_end(params, place, ended.status).map_err(|error| match error {
-        StageError::Failed(problem) if params.sandbox == Sandbox::Strict => StageError::Failed(format!(
-            "{problem}\n  {}in `sandbox: \"strict\"` it may open only its inputs, `{{out}}`, `{{scratch}}`, folders of the \
-             system and those of `sandbox_read`",
-            undeclared.iter().map(|message| format!("{message}\n  ")).collect::<String>()
-        )),
-        other => other,
-    })
+    let project = place.inputs.0.iter().find_map(project_of);
+    let undeclared = undeclared_reads::lines(was, &ended.undeclared, &programs, project.as_deref());
+    match check_end(params, place, ended.status) {
+        Err(StageError::Failed(problem)) if params.sandbox == Sandbox::Strict => {
+            Err(StageError::Failed(format!(
+                "{problem}\n  {}in `sandbox: \"strict\"` it may open only its inputs, `{{out}}`, `{{scratch}}`, folders of \
+                 the system, installed programs and those of `sandbox_read`",
+                undeclared.iter().map(|line| format!("{line}\n  ")).collect::<String>()
+            )))
+        }
+        end => {
+            undeclared.iter().for_each(|line| job.progress.warn(line));
+            end
+        }
+    }
+}
+
+/// The folder of the project, if this input is in it.
+fn project_of(input: &Input) -> Option<PathBuf> {
+    let parts = input.in_project.as_ref()?.components().count();
+    input.path.ancestors().nth(parts)?.canonicalize().ok()
+}
+
+/// Passes on which GPUs the step may use, as the run has written it into the environment of this process.
+fn pass_gpus(process: &mut std::process::Command) {
+    const GPUS: &str = "CUDA_VISIBLE_DEVICES";
+    if let Some(gpus) = std::env::var_os(GPUS) {
+        process.env(GPUS, gpus);
+    }
+}
+
+/// Waits for a process. When the run stops, it ends the process and all its children.
+fn wait(child: &mut Child, job: &Job) -> Result<ExitStatus, StageError> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if job.progress.cancelled() {
+            end(child);
+            return Err(StageError::Cancelled);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Ends a command and all its children.
@@ -275,6 +358,14 @@ mod tests {
         assert!(
             refused(&CommandParams { pass_env: vec!["A=1".into()], ..run(&["x"]) }).contains("not a name")
         );
+        let args =
+            |word: &str| CommandParams { args: [("lr".into(), "1".into())].into(), ..run(&["x", word]) };
+        assert_eq!(Command.check(&args("{args.lr}")), Ok(()));
+        assert!(
+            refused(&args("{args.rl}")).contains("`{args.rl}` does not name one of its args, which are lr")
+        );
+        assert!(refused(&run(&["{args.lr}"])).contains("declare it: `args: {"));
+        assert!(refused(&args("lr")).contains("args: `lr` is not used; write `{args.lr}`"));
         assert!(Command.check_wiring(&run(&["{input.b}"]), &["a"]).unwrap_err().contains("its inputs are a"));
         assert_eq!(Command.check(&run(&["x"])), Ok(()));
     }

@@ -5,6 +5,7 @@ mod check;
 mod error;
 mod excerpt;
 mod expand;
+mod experiment;
 mod file;
 pub mod needs;
 mod params;
@@ -24,6 +25,7 @@ use crate::digest::Digest;
 
 pub(crate) use check::matches as fits;
 pub use error::{PipelineError, nearest};
+pub use experiment::{Experiment, ExperimentError};
 pub use needs::Needs;
 pub use rehearsal::{Real, Rehearsal};
 
@@ -50,6 +52,16 @@ pub enum Source {
     },
     /// A file or folder of the project (`./paper/runs.csv`), relative to the pipeline's folder.
     File(PathBuf),
+}
+
+impl Source {
+    /// The path in the project, if it is there.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Step { .. } => None,
+        }
+    }
 }
 
 /// A node of the DAG.

@@ -3,12 +3,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use stage_api::{AllowedEnv, Job, Progress, Registry, Unit};
 
 use super::executor::{Outcome, Report, Task};
@@ -86,7 +88,7 @@ pub fn perform(
     cancelled: Arc<AtomicBool>,
     send: &(dyn Fn(Report) + Sync),
 ) -> Outcome {
-    let progress = match StepProgress::open(task, cancelled, send) {
+    let progress = match StepProgress::open(&task.log, cancelled, Box::new(send)) {
         Ok(progress) => progress,
         Err(error) => return Outcome::Failed(format!("{}: cannot be written: {error}", task.log.display())),
     };
@@ -126,8 +128,8 @@ pub fn perform(
 }
 
 /// Notes go to the log, scalars to the file next to it and to the parent.
-struct StepProgress<'a> {
-    send: &'a (dyn Fn(Report) + Sync),
+pub(super) struct StepProgress<'a> {
+    send: SendReport<'a>,
     cancelled: Arc<AtomicBool>,
     log: Mutex<File>,
     scalars: Mutex<Option<File>>,
@@ -135,21 +137,30 @@ struct StepProgress<'a> {
     reported_at: Mutex<Option<Instant>>,
 }
 
+/// Passes on a report.
+type SendReport<'a> = Box<dyn Fn(Report) + Send + Sync + 'a>;
+
 impl<'a> StepProgress<'a> {
-    fn open(task: &Task, cancelled: Arc<AtomicBool>, send: &'a (dyn Fn(Report) + Sync)) -> io::Result<Self> {
+    /// Progress with this log.
+    ///
+    /// # Errors
+    /// When the log cannot be opened.
+    pub fn open(log: &Path, cancelled: Arc<AtomicBool>, send: SendReport<'a>) -> io::Result<Self> {
         Ok(Self {
             send,
             cancelled,
-            log: Mutex::new(append(&task.log)?),
+            log: Mutex::new(append(log)?),
             scalars: Mutex::new(None),
-            scalar_file: task.log.with_extension("jsonl"),
+            scalar_file: log.with_extension("jsonl"),
             reported_at: Mutex::new(None),
         })
     }
 }
 
+/// Opens a file for more text. A command may have put a link in its place, or a pipe, which would wait for a reader.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    OpenOptions::new().create(true).append(true).custom_flags(flags as i32).open(path)
 }
 
 impl Progress for StepProgress<'_> {

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use super::descendants::Descendants;
 use super::executor::{Outcome, Report, Reporter, Running, Task};
 use super::guard::Guard;
+use super::metrics_poller::MetricsPoller;
 use super::process_group::{Group, pid, wait};
+use crate::command::runtime::Runtime;
 use crate::command::{self, CommandParams, Place};
 
 /// Starts the command of `task`.
@@ -17,6 +19,7 @@ pub(super) fn start(
     reporter: Reporter,
     guard: Guard,
     descendants: Descendants,
+    metrics: &MetricsPoller,
 ) -> io::Result<Box<dyn Running>> {
     let mut process = command::launch(&params, &place(&task))?;
     if let Some(gpus) = task.visible_gpus() {
@@ -27,12 +30,14 @@ pub(super) fn start(
     let pid = pid(&child)?;
     descendants.add(pid);
     guard.watch(pid);
+    let metrics = metrics.add(&task, &reporter);
     let group = Arc::new(Mutex::new(Some(pid)));
     let watched = Arc::clone(&group);
     let waiter = std::thread::Builder::new().stack_size(128 << 10);
     waiter.spawn(move || {
         let status = wait(child, pid, &watched, &descendants, mark);
         guard.leave(pid);
+        metrics.finish();
         let ended = match status {
             Err(error) => Outcome::Failed(format!("it has not ended as a whole: {error}")),
             Ok(status) => Outcome::of(command::check_end(&params, &place(&task), status)),
@@ -50,5 +55,6 @@ fn place(task: &Task) -> Place<'_> {
         folder: &task.folder,
         log: &task.log,
         threads: task.host.threads,
+        runtime: &Runtime::Host,
     }
 }

@@ -27,7 +27,7 @@ pub struct Task {
     pub out: PathBuf,
     /// The folder that survives a failed attempt.
     pub scratch: PathBuf,
-    /// An empty folder where a program may begin.
+    /// The current directory of a program, with the project's files that it reads.
     pub folder: PathBuf,
     /// The log of notes and errors; scalars go to the same name with `.jsonl`.
     pub log: PathBuf,

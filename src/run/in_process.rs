@@ -5,20 +5,23 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use stage_api::Registry;
+use stage_api::{Registry, Stage};
 
 use super::child::perform;
 use super::executor::{Executor, Report, Reporter, Running, Task};
+use super::metrics_poller::{MetricsPoller, PolledCommand};
+use crate::command::Command;
 
 /// Steps as threads.
 pub struct InProcess {
     registry: Arc<Registry>,
+    metrics: MetricsPoller,
 }
 
 impl InProcess {
     /// Runs the stages of `registry`.
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry }
+        Self { registry, metrics: MetricsPoller::default() }
     }
 }
 
@@ -27,8 +30,11 @@ impl Executor for InProcess {
         let registry = Arc::clone(&self.registry);
         let cancelled = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&cancelled);
+        let is_command = task.stage == <Command as Stage>::NAME;
+        let metrics = is_command.then(|| self.metrics.add(&task, &reporter));
         std::thread::Builder::new().name(task.step.clone()).spawn(move || {
             let outcome = perform(&registry, &task, flag, &|report| reporter.send(report));
+            metrics.into_iter().for_each(PolledCommand::finish);
             reporter.send(Report::Ended(outcome));
         })?;
         Ok(Box::new(Thread { cancelled }))

@@ -9,6 +9,7 @@ mod guard;
 mod in_process;
 mod inputs;
 pub mod machine;
+mod metrics_poller;
 mod process_group;
 pub mod rerun;
 mod resource_limits;

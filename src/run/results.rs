@@ -17,17 +17,15 @@ use crate::workspace::Workspace;
 /// # Errors
 /// Why the result cannot be used.
 pub(super) fn located(workspace: &Workspace, plan: &Plan, input: &StepInput) -> Result<Input, ResultError> {
-    let path = match &input.source {
-        Source::File(path) => workspace.locate(path),
-        Source::Step { step, output } => {
-            let opened = match plan.of(*step).tree {
-                Some(tree) => workspace.open_result(&tree, output.as_deref()),
-                None => Err(ResultError::Missing),
-            };
-            opened?.into()
+    let (step, output) = match &input.source {
+        Source::File(path) => {
+            let in_project = Some(path.clone());
+            return Ok(Input { in_project, ..Input::new(&input.port, workspace.locate(path)) });
         }
+        Source::Step { step, output } => (step, output.as_deref()),
     };
-    Ok(Input { port: input.port.clone(), path })
+    let tree = plan.of(*step).tree.ok_or(ResultError::Missing)?;
+    Ok(Input::new(&input.port, workspace.open_result(&tree, output)?))
 }
 
 /// Hashes the result of a fresh step and plans the step again if the result is corrupted. Returns the steps that this

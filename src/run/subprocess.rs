@@ -17,6 +17,7 @@ use super::descendants::Descendants;
 use super::direct;
 use super::executor::{Executor, Outcome, Report, Reporter, Running, Task};
 use super::guard::Guard;
+use super::metrics_poller::{MetricsPoller, PolledCommand};
 use super::process_group::{Group, pid, wait};
 use crate::command::{Command, CommandParams};
 
@@ -25,12 +26,18 @@ pub struct Subprocess {
     program: PathBuf,
     descendants: OnceCell<Descendants>,
     guard: OnceCell<Guard>,
+    metrics: MetricsPoller,
 }
 
 impl Subprocess {
     /// Runs `program step JOBFILE` for each step.
     pub fn new(program: PathBuf) -> Self {
-        Self { program, descendants: OnceCell::new(), guard: OnceCell::new() }
+        Self {
+            program,
+            descendants: OnceCell::new(),
+            guard: OnceCell::new(),
+            metrics: MetricsPoller::default(),
+        }
     }
 
     /// Runs this very program. On Linux even when its file was replaced meanwhile, by a rebuild say: parent and
@@ -66,15 +73,17 @@ impl Subprocess {
 
 impl Executor for Subprocess {
     fn start(&self, task: Task, reporter: Reporter) -> io::Result<Box<dyn Running>> {
-        let mut guard = None;
+        let (mut guard, mut metrics) = (None, None);
         if task.stage == <Command as Stage>::NAME {
             let params =
                 CommandParams::parse(&task.params).map_err(|error| io::Error::other(error.to_string()))?;
-            if params.sandbox.is_off() {
-                return direct::start(task, params, reporter, self.guard()?, self.descendants());
+            if params.is_direct() {
+                let (guard, descendants) = (self.guard()?, self.descendants());
+                return direct::start(task, params, reporter, guard, descendants, &self.metrics);
             }
-            // A watched command is the child of a process of this program, which may be killed before it.
+            // Any other command is the child of a process of this program, which may be killed before it.
             guard = Some(self.guard()?);
+            metrics = Some(self.metrics.add(&task, &reporter));
         }
         let threads = task.host.threads.to_string();
         let log = OpenOptions::new().create(true).append(true).open(&task.log)?;
@@ -118,6 +127,7 @@ impl Executor for Subprocess {
                 guard.leave(pid);
             }
             let said = listener.join().ok().flatten();
+            metrics.into_iter().for_each(PolledCommand::finish);
             reporter.send(Report::Ended(outcome_of(status, said)));
         });
         Ok(Box::new(Group(group)))

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{
     ContentStore, JobLock, LOCK, Lock, LockMode, OLD_TREE, StoreError, TryLock, files, job_dir, work_dir,
 };
+use crate::command::runtime::{self, ENVIRONMENTS};
 use crate::digest::Digest;
 use crate::key::StageKey;
 use crate::record::RunRecord;
@@ -24,6 +25,8 @@ pub struct Roots {
     pub trees: HashSet<Digest>,
     /// Keys whose scratch folder the next attempt needs.
     pub keys: HashSet<StageKey>,
+    /// The names of environments of commands.
+    pub environments: HashSet<String>,
 }
 
 /// What is kept in addition to the roots.
@@ -52,6 +55,8 @@ pub enum Kind {
     Job,
     /// The log of an execution without a record.
     Log,
+    /// The environment of commands, built from a lock file.
+    Environment,
 }
 
 /// A piece of garbage.
@@ -165,6 +170,7 @@ impl ContentStore {
             (Kind::Log, "logs"),
             (Kind::Job, job_dir::JOBS),
             (Kind::Job, "programs"),
+            (Kind::Environment, ENVIRONMENTS),
         ] {
             for (name, path) in self.list(folder)? {
                 let key = name.split(['.', '-']).next().unwrap_or_default();
@@ -176,6 +182,12 @@ impl ContentStore {
                     Kind::Job => has_jobs,
                     // The next run moves it to `recovered/`.
                     Kind::Work => work_dir::holds_older(&path),
+                    // The lock of an environment goes with it.
+                    Kind::Environment => {
+                        roots.environments.contains(key)
+                            || is_young(&path)
+                            || self.environment_stays(&path, key)
+                    }
                     Kind::Tree => false,
                 };
                 if !stays {
@@ -185,6 +197,11 @@ impl ContentStore {
             }
         }
         Ok(sweep)
+    }
+
+    /// Whether the environment `name` is used, or `path` is the lock of one that exists.
+    fn environment_stays(&self, path: &Path, name: &str) -> bool {
+        runtime::is_in_use(&self.root, name) || (path.is_file() && path.with_file_name(name).exists())
     }
 
     /// Names and paths in a folder of the store, which need not exist.
@@ -243,6 +260,10 @@ impl Sweeper {
                 files::remove(&manifest).map_err(StoreError::io(&manifest, "remove"))?;
             }
             return Ok(true);
+        }
+        if item.kind == Kind::Environment {
+            let name = item.name.split('.').next().unwrap_or_default();
+            return runtime::remove(&self.store.root, name).map_err(StoreError::io(&item.path, "remove"));
         }
         // Closed before the job directory is removed, so that a job that starts too late does nothing.
         let is_job_dir = item.kind == Kind::Job && item.path.is_dir();

@@ -15,6 +15,7 @@
 //!   scratch/<key>/          survives a failed or interrupted attempt of that key
 //!   logs/<key>.log, .jsonl  the output of the last execution; its scalars
 //!   pipelines/              checked pipelines, so that a run need not parse again
+//!   environments/<digest>/  the environment of commands, built from a lock file
 //!   verdicts/<key>          the result of the last rerun of that key
 //!   users/<digest>          a pipeline file that uses this store
 //!   published/<profile>     which files `reports/` holds from which step

@@ -61,7 +61,17 @@ fn a_command_sees_only_what_it_declares() {
         env.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
     names.retain(|name| !["HOME", "TMPDIR"].contains(name));
     names.sort_unstable();
-    assert_eq!(names, ["COUNTED", "MODE", "OMP_NUM_THREADS", "PATH", "RAYON_NUM_THREADS", "TOKEN"]);
+    let expected = [
+        "COUNTED",
+        "MODE",
+        "OMP_NUM_THREADS",
+        "PATH",
+        "PYTHONDONTWRITEBYTECODE",
+        "RAYON_NUM_THREADS",
+        "REPRO_METRICS",
+        "TOKEN",
+    ];
+    assert_eq!(names, expected);
     assert!(env.contains("MODE=1\n"), "{env}");
     assert_eq!(output(&space, "ls", "list"), "", "it begins in a folder of its own");
     assert_eq!(run("1", "b").ran(), [""; 0], "a token is not part of the key");
@@ -195,5 +205,91 @@ fn a_command_and_its_children_end_with_the_run() {
         let status = child.wait().unwrap();
         assert_eq!(status.code(), if kill { None } else { Some(130) });
         wait_until("none of it is left", || sleepers(seconds) == 0);
+    }
+}
+
+/// Python looks for modules in the folder that holds the script: the command's own, where only its inputs are.
+#[test]
+fn a_script_imports_declared_files_of_the_project_only() {
+    let steps = |inputs: &str| {
+        format!(
+            r#"(name: "train", stage: "command", inputs: {{"script": "./scripts/train.py"{inputs}}},
+                params: (run: ["python3", "{{input.script}}"], stdout: "value")),"#
+        )
+    };
+    let space = TestSpace::new(&steps(""));
+    space.write("scripts/train.py", "import helper, lib.deep\nprint(helper.VALUE + lib.deep.VALUE)\n");
+    space.write("scripts/helper.py", "VALUE = 1\n");
+    space.write("scripts/lib/deep.py", "VALUE = 10\n");
+    let run = space.make().expect(1);
+    assert!(
+        run.err
+            .contains("./scripts/helper.py is a file of the project, but no input of the step; declare it"),
+        "{}",
+        run.err
+    );
+    space.steps(&steps(r#", "helper": "./scripts/helper.py", "lib": "./scripts/lib""#));
+    space.make().expect(0);
+    assert_eq!(output(&space, "train", "value"), "11\n");
+    space.write("scripts/helper.py", "VALUE = 2\n");
+    assert_eq!(space.make().expect(0).ran(), ["train"]);
+    assert_eq!(output(&space, "train", "value"), "12\n");
+    space.write("scripts/lib/deep.py", "VALUE = 20\n");
+    assert_eq!(space.make().expect(0).ran(), ["train"]);
+    assert_eq!(output(&space, "train", "value"), "22\n");
+    let written: Vec<_> = fs::read_dir(space.path("scripts/lib")).unwrap().flatten().collect();
+    assert_eq!(written.len(), 1, "no bytecode is written into the project: {written:?}");
+}
+
+#[test]
+fn a_command_starts_where_its_files_of_the_project_are() {
+    let steps = r#"(name: "a", stage: "command", inputs: {"text": "./data/text", "folder": "./more"},
+        params: (shell: "find -L . -type f | sort; mv {input.text} {out}/moved", stdout: "list")),"#;
+    let space = TestSpace::new(steps);
+    space.write("data/text", "1");
+    space.write("data/other", "2");
+    space.write("more/text", "3");
+    space.make().expect(0);
+    assert_eq!(output(&space, "a", "list"), "./data/text\n./more/text\n");
+    assert_eq!(space.read("data/text"), "1", "a command moves a copy");
+}
+
+#[test]
+fn a_changed_argument_is_named_and_reruns_the_step() {
+    let steps = |lr: &str| {
+        format!(
+            r#"(name: "train", stage: "command", for: {{"seed": [1, 2]}}, params: (shell: "echo {{args.lr}} {{args.seed}}",
+                args: {{"lr": {lr}, "seed": "{{seed}}"}}, stdout: "x")),"#
+        )
+        .replace("\"train\"", "\"train-{seed}\"")
+    };
+    let space = TestSpace::new(&steps("0.1"));
+    space.make().expect(0);
+    assert_eq!(output(&space, "train-2", "x"), "0.1 2\n");
+    space.steps(&steps("1e-2"));
+    let why = space.run(&["why", "train-2"]).expect(0).out;
+    assert_eq!(why, "train-2 must run:\n  param args.lr: \"0.1\" -> \"1e-2\"\n");
+    space.make().expect(0);
+    assert_eq!(output(&space, "train-1", "x"), "1e-2 1\n");
+}
+
+/// Values of a command are in its log, in curves and in the events of a run; a line that is not JSON is named.
+#[test]
+fn metrics_of_a_command_are_shown_as_those_of_a_stage() {
+    for sandbox in ["off", "report", "strict"] {
+        let steps = format!(
+            r#"(name: "train", stage: "command", params: (sandbox: "{sandbox}", shell: "for i in 1 2 3 4 5 6; do printf '{{\"step\": %d, \"total\": 6, \"loss\": 0.%d}}\\n' $i $i >> $REPRO_METRICS; done; echo loss=1 >> $REPRO_METRICS; mkdir -p dvclive/plots/metrics; printf 'step\\tacc\\n1\\t0.5\\n' > dvclive/plots/metrics/acc.tsv; echo 1 > {{out}}/x")),"#
+        );
+        let space = TestSpace::new(&steps);
+        let run = space.run(&["make", "--json"]).expect(0);
+        assert!(run.out.contains("line 7 of REPRO_METRICS: it is not JSON"), "{sandbox}: {}", run.out);
+        assert!(run.out.contains("\"done\":6,\"total\":6"), "{sandbox}: {}", run.out);
+        let log = space.run(&["log", "train"]).expect(0).out;
+        assert!(log.lines().any(|line| line.split_whitespace().eq(["update", "loss", "acc"])), "{log}");
+        assert!(log.lines().any(|line| line.split_whitespace().eq(["6", "0.6000"])), "{log}");
+        assert!(space.run(&["watch", "train"]).expect(0).out.contains("loss: 0.6000 at 6"));
+        // What it measured is no part of its result.
+        assert_eq!(space.read(&format!("cache/trees/{}/x", space.record("train").tree)), "1\n");
+        assert_eq!(space.record("train").outputs.len(), 1);
     }
 }

@@ -293,7 +293,7 @@ fn diff_reads_tracked_files_from_the_revision_and_ignored_ones_from_the_disk() {
     std::fs::remove_file(space.path("kept")).unwrap();
     let run = space.run(&["diff"]).expect(0);
     assert!(run.out.ends_with(": 1 step differs\na\n  input gone: in <- ./kept\n"), "{}", run.out);
-    assert!(run.err.contains("note: no JSON report to compare in HEAD ("), "{}", run.err);
+    assert!(run.err.contains("note: no JSON or CSV report to compare in HEAD ("), "{}", run.err);
     space.git(&["commit", "-qam", "two"]);
     let text = space.run(&["diff", "HEAD~1", "HEAD"]).expect(0).out;
     assert!(text.ends_with(": 1 step differs\na\n  input gone: in <- ./kept\n"), "{text}");

@@ -240,3 +240,39 @@ fn a_success_of_the_same_key_clears_a_failure() {
     let status = space.run(&["status"]).expect(0).out;
     assert!(!status.contains("failed"), "{status}");
 }
+
+/// `--on-end` and `--on-failure` get what came of the run, and change neither it nor the exit code.
+#[test]
+fn a_line_of_the_user_runs_after_a_make_with_its_summary() {
+    let space = TestSpace::new(
+        r#"(name: "good", stage: "command", params: (run: ["true"])),
+           (name: "bad", stage: "command", params: (shell: "echo lost >&2; exit 3")),"#,
+    );
+    let make = |targets: &[&str]| {
+        let options =
+            ["make", "--on-end", "cat > end.json; echo said", "--on-failure", "cat > failure.json; exit 9"];
+        space.run(&[&options[..], targets].concat())
+    };
+    let summary = |file: &str| serde_json::from_str::<serde_json::Value>(&space.read(file)).unwrap();
+    let run = make(&["good"]).expect(0);
+    assert!(run.out.is_empty() && run.err.contains("said"), "{run:?}");
+    let end = summary("end.json");
+    assert_eq!(
+        (&end["ok"], &end["ran"], &end["targets"]),
+        (&true.into(), &1.into(), &serde_json::json!(["good"]))
+    );
+    assert!(!space.path("failure.json").exists());
+    let run = make(&["good", "bad"]).expect(1);
+    assert!(
+        run.err.contains("warning: --on-failure `cat > failure.json; exit 9`: it ended with"),
+        "{}",
+        run.err
+    );
+    let failure = summary("failure.json");
+    assert_eq!((&failure["ok"], &failure["failed"]), (&false.into(), &serde_json::json!(["bad"])));
+    assert_eq!(failure["failures"][0]["problem"], "it ended with exit code 3:\n  lost");
+    assert_eq!(summary("end.json"), failure);
+    // A run that cannot begin is a failure too.
+    make(&["god"]).expect(2);
+    assert!(summary("failure.json")["error"].as_str().unwrap().contains("there is no target or step `god`"));
+}

@@ -6,6 +6,8 @@ mod cli_text;
 mod command;
 mod committed;
 mod evidence;
+mod examples;
+mod experiments;
 mod explain;
 mod faces;
 mod failure;
@@ -25,6 +27,7 @@ mod rehearse;
 mod remote;
 mod rerun;
 mod resources;
+mod runtime;
 mod secrets;
 mod serve;
 #[path = "../support/snapshot.rs"]

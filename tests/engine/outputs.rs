@@ -312,8 +312,8 @@ fn a_step_that_replaces_its_log_or_folder_affects_no_other_step() {
     space.write("secret", "secret");
     let secret = space.path("secret").display().to_string();
     space.steps(&format!(
-        r#"(name: "a", stage: "command", params: (shell: "cd /; rmdir {{out}}/../cwd; ln -s /usr {{out}}/../cwd; rm {{out}}/../log; ln -s {secret} {{out}}/../log")),
-           (name: "f", stage: "command", params: (shell: "rm {{out}}/../log; mkfifo {{out}}/../log; exit 3")),
+        r#"(name: "a", stage: "command", params: (shell: "cd /; rmdir {{out}}/../cwd; ln -s /usr {{out}}/../cwd; rm {{out}}/../log; ln -s {secret} {{out}}/../log; echo 1 >> $REPRO_METRICS")),
+           (name: "f", stage: "command", params: (shell: "rm {{out}}/../log; mkfifo {{out}}/../log; echo 1 >> $REPRO_METRICS; exit 3")),
            (name: "b", stage: "command", inputs: {{"a": "a"}}, params: (shell: "ls > {{out}}/x")),"#
     ));
     space.run(&["make", "-k", "-j", "1"]).expect(1);

@@ -1,6 +1,8 @@
-//! `sandbox: "strict"`: what a step cannot see, also as root, and how steps stay separate.
+//! `sandbox: "strict"`: what a step cannot see, also as root, and how steps stay separate. Both sandboxes with a program
+//! that is installed in the home folder.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use super::process::finished;
 use super::support::TestSpace;
@@ -83,4 +85,42 @@ fn devices_and_the_own_process_are_accessible() {
         // It may end its own children.
         assert_eq!(ran("sleep 60 & kill $! && echo ok", as_user), "ok\n");
     }
+}
+
+/// A tool in an environment below the home folder, with 87 files of its own, reads a file of the project by its path.
+#[test]
+fn an_environment_in_the_home_folder_is_one_line_of_a_report_and_readable_in_strict() {
+    let space = TestSpace::new("");
+    space.write("paper/helper.py", "helper");
+    space.write("paper/data", "data");
+    space.write("home/.tools/pyvenv.cfg", "");
+    for at in 0..87 {
+        space.write(&format!("home/.tools/lib/{at}"), "");
+    }
+    space.write("home/.tools/bin/tool", "#!/bin/sh\ncat $HOME/.tools/lib/* $1 $2\n");
+    let tool = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(space.path("home/.tools/bin/tool"), tool).unwrap();
+    let home = space.path("home").canonicalize().unwrap();
+    let path = format!("{}:{}", home.join(".tools/bin").display(), std::env::var("PATH").unwrap());
+    let made = |sandbox: &str, files: &str, code: i32| {
+        space.write(
+            "paper/pipeline.ron",
+            &format!(
+                r#"(steps: [(name: "a", stage: "command", inputs: {{"data": "./data"}},
+                    params: (run: ["tool", "{{input.data}}", "{files}"], stdout: "x", sandbox: "{sandbox}"))])"#
+            ),
+        );
+        let mut command = space.command(&["make"]);
+        command.current_dir(space.path("paper")).env("HOME", &home).env("PATH", &path);
+        finished(command.output().unwrap()).expect(code).err
+    };
+    let helper = space.path("paper/helper.py").display().to_string();
+    let said = made("report", &helper, 0);
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("it read")).collect();
+    assert!(lines.len() <= 5, "{said}");
+    assert!(lines[0].ends_with("of the project that is not among its inputs: helper.py"), "{said}");
+    let own = format!("it read 87 files of programs under {}", home.join(".tools").display());
+    assert!(lines[1].contains(&own), "{said}");
+    assert!(made("strict", "", 0).contains("1 step ran"));
+    assert!(made("strict", &helper, 1).contains("it was denied 1 file of the project"));
 }

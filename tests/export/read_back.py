@@ -4,16 +4,22 @@
     python3 -m venv VENV; VENV/bin/pip install tensorboard mlflow wandb roc-validator rocrate==0.13.0
     VENV/bin/python tests/export/read_back.py target/release/repro hmd-pe-train report
 
-The two names are a step that trains and the step whose crate is made; both must be up to date. What is compared: every
-value of the run's history and evaluations, its settings and times; that a second export is the same bytes; that no tool
+The two names are a step that trains, or a command that reports metrics, and the step whose crate is made; both must be up
+to date. `--command` builds a project with such a command and reads back what the trackers get of it:
+
+    VENV/bin/python tests/export/read_back.py target/release/repro --command
+
+What is compared: every value of the run's history and evaluations, its settings and times; that a second export is the same bytes; that no tool
 says a word of warning. MLflow's own server is started on a free port; then it is away. No network is needed: what the
 validator would fetch, RO-Crate's context, comes from the package `rocrate`, whose version 0.13 has the one of RO-Crate 1.1.
 """
 
-import json, math, os, pathlib, re, socket, subprocess, sys, tempfile, time, urllib.error, urllib.request, warnings
+import json, math, os, pathlib, re, socket, subprocess, sys, tempfile, time, urllib.error, urllib.parse, urllib.request, warnings
 
 warnings.simplefilter("error")
-REPRO, RUN, STEP = os.path.abspath(sys.argv[1]), sys.argv[2], sys.argv[3]
+REPRO = os.path.abspath(sys.argv[1])
+IS_COMMAND = sys.argv[2:] == ["--command"]
+RUN, STEP = ("train", "train") if IS_COMMAND else sys.argv[2:4]
 TOOLS = pathlib.Path(sys.executable).parent
 WORD = re.compile("warn|error|traceback|corrupt|invalid", re.IGNORECASE)
 
@@ -33,8 +39,33 @@ def same(ours, theirs, digits=15):
     assert both_none or math.isclose(ours, theirs, rel_tol=10.0 ** -digits, abs_tol=0.0), (ours, theirs)
 
 
+# A command with a curve that has a hole, a curve of few points, and a final metric.
+COMMAND = """(steps: [(name: "train", stage: "command", inputs: {"script": "./train.py"}, params: (
+    run: ["python3", "{input.script}", "{args.lr}", "{out}/metrics.json"], args: {"lr": 0.25}, outputs: ["metrics.json"]))])"""
+SCRIPT = """import json, os, sys
+with open(os.environ["REPRO_METRICS"], "a") as metrics:
+    for step in range(1, 101):
+        loss = float("nan") if step == 7 else float(sys.argv[1]) / step
+        values = {"step": step, "total": 100, "train": {"loss": loss}}
+        metrics.write(json.dumps({**values, "val/auc": step / 200} if step % 10 == 0 else values) + "\\n")
+json.dump({"auc": 0.5, "n": {"test": 40}}, open(sys.argv[2], "w"))
+"""
+
+
+def command_run():
+    """What a command reported, from its script."""
+    loss = [(step, math.nan if step == 7 else 0.25 / step) for step in range(1, 101)]
+    about = show(RUN)
+    record = about["result"]["record"]
+    return {"curves": {"train/loss": loss, "val/auc": [(step, step / 200) for step in range(10, 101, 10)]},
+            "finals": {"metrics/auc": 0.5, "metrics/n/test": 40.0}, "best": 100, "shown": "val/auc",
+            "settings": {"args.lr": "0.25"}, "key": about["key"], "begin": record["started_ms"], "seconds": record["seconds"]}
+
+
 def the_run():
     """What the run's own files say: curves by name as [(update, value)], finals by name."""
+    if IS_COMMAND:
+        return command_run()
     result = show(RUN)["result"]
     history = json.loads((pathlib.Path(result["folder"]) / "history.json").read_text())
     none = lambda value: math.nan if value is None else value
@@ -51,8 +82,9 @@ def the_run():
             for name in ("loss", "roc_auc", "accuracy", "f1", "average_precision", "balanced_accuracy", "calibration_error"):
                 finals[f"{step['name']}/{name}"] = found[name]
     record = result["record"]
-    return {"history": history, "curves": curves, "finals": finals, "key": show(RUN)["key"],
-            "params": show(RUN)["params"], "begin": record["started_ms"], "seconds": record["seconds"]}
+    settings = {"mode": history["run"]["mode"], "parameters.trained": history["parameters"]["trained"]}
+    return {"curves": curves, "finals": finals, "best": history["best"]["update"], "shown": "val/roc_auc",
+            "settings": settings, "key": show(RUN)["key"], "begin": record["started_ms"], "seconds": record["seconds"]}
 
 
 def bytes_below(folder):
@@ -76,8 +108,7 @@ def tensorboard(run, folder):
     values = {tag: [(e.step, e.tensor_proto.float_val[0]) for e in events.Tensors(tag)]
               for tag in events.Tags()["tensors"] if not tag.startswith("_hparams_")}
     values.update({tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]})
-    best = run["history"]["best"]["update"]
-    wanted = {**run["curves"], **{name: [(best, value)] for name, value in run["finals"].items()}}
+    wanted = {**run["curves"], **{name: [(run["best"], value)] for name, value in run["finals"].items()}}
     assert values.keys() == wanted.keys(), values.keys() ^ wanted.keys()
     for name, points in wanted.items():
         assert [at for at, _ in points] == [at for at, _ in values[name]], name
@@ -86,8 +117,8 @@ def tensorboard(run, folder):
     data = lambda tag: plugin_data_pb2.HParamsPluginData.FromString(
         events.SummaryMetadata(f"_hparams_/{tag}").plugin_data.content)
     start = data("session_start_info").session_start_info
-    assert start.hparams["mode"].string_value == run["history"]["run"]["mode"]
-    assert start.hparams["parameters.trained"].number_value == run["history"]["parameters"]["trained"]
+    for name, value in run["settings"].items():
+        assert value in (start.hparams[name].string_value, start.hparams[name].number_value), name
     same(start.start_time_secs, run["begin"] / 1e3)
     assert data("session_end_info").session_end_info.status == 1
     # The server itself, with its loader in Rust: what it shows, and what it says meanwhile.
@@ -95,13 +126,14 @@ def tensorboard(run, folder):
     log = folder / "tensorboard.log"
     server = start_server([TOOLS / "tensorboard", "--logdir", folder / "tensorboard", "--port", str(port)], log)
     try:
-        scalar = f"http://127.0.0.1:{port}/data/plugin/scalars/scalars?run={RUN}&tag=val%2Froc_auc"
+        scalar = f"http://127.0.0.1:{port}/data/plugin/scalars/scalars?run={RUN}&tag={urllib.parse.quote(run['shown'], safe='')}"
         shown = json.loads(get(scalar, patience=60))
-        assert [at for _, at, _ in shown] == [at for at, _ in run["curves"]["val/roc_auc"]], shown
-        [same(ours, theirs, 6) for (_, ours), (_, _, theirs) in zip(run["curves"]["val/roc_auc"], shown)]
+        assert [at for _, at, _ in shown] == [at for at, _ in run["curves"][run["shown"]]], shown
+        [same(ours, theirs, 6) for (_, ours), (_, _, theirs) in zip(run["curves"][run["shown"]], shown)]
         question = {"experimentName": "", "startIndex": 0, "sliceSize": 9, "allowedStatuses": ["STATUS_SUCCESS"]}
         answer = json.loads(get(f"http://127.0.0.1:{port}/data/plugin/hparams/session_groups", question, patience=60))
-        assert answer["sessionGroups"][0]["hparams"]["mode"] == run["history"]["run"]["mode"], answer
+        hparams = answer["sessionGroups"][0]["hparams"]
+        assert all(hparams[name] == value for name, value in run["settings"].items()), answer
     finally:
         stop(server)
     quiet("tensorboard", log.read_text())
@@ -123,7 +155,7 @@ def wandb(run, folder):
     assert summary["name"] == RUN and summary["step"] == last and summary["run_id"] == run["key"][:8], summary
     for name, value in run["finals"].items():
         same(value, summary["summary"][name])
-    assert summary["config"]["mode"] == run["history"]["run"]["mode"], summary["config"]
+    assert all(summary["config"][name] == value for name, value in run["settings"].items()), summary["config"]
     assert summary["config"]["repro.key"] == run["key"]
     said = tool("wandb", "sync", "--dry-run", at)
     assert "Would sync 1 run" in said, said
@@ -152,10 +184,9 @@ def mlflow(run, folder):
         assert said.strip().endswith(f"/#/experiments/{experiment.experiment_id}/runs/{info.run_id}"), said
         assert (info.status, info.run_name, info.start_time) == ("FINISHED", RUN, run["begin"]), info
         assert abs(info.end_time - run["begin"] - run["seconds"] * 1e3) <= 1, info
-        assert data.params["mode"] == run["history"]["run"]["mode"] and data.tags["repro.key"] == run["key"]
-        assert data.params["parameters.trained"] == str(run["history"]["parameters"]["trained"])
-        best = run["history"]["best"]["update"]
-        wanted = {**run["curves"], **{name: [(best, value)] for name, value in run["finals"].items()}}
+        assert data.tags["repro.key"] == run["key"]
+        assert all(data.params[name] == str(value) for name, value in run["settings"].items()), data.params
+        wanted = {**run["curves"], **{name: [(run["best"], value)] for name, value in run["finals"].items()}}
         assert data.metrics.keys() == wanted.keys(), data.metrics.keys() ^ wanted.keys()
         for name, points in wanted.items():
             theirs = sorted((m.step, m.value) for m in client.get_metric_history(info.run_id, name))
@@ -248,8 +279,15 @@ def get(address, body=None, patience=0):
 
 
 with tempfile.TemporaryDirectory() as name:
+    if IS_COMMAND:
+        project = pathlib.Path(name) / "project"
+        project.mkdir()
+        (project / "pipeline.ron").write_text(COMMAND)
+        (project / "train.py").write_text(SCRIPT)
+        os.chdir(project)
+        repro("make")
     run = the_run()
     assert "name a step that runs `train`" in repro("export", STEP, "--to", "mmf", "--out", f"{name}/x", code=2)
-    for form in (tensorboard, wandb, mlflow, ro_crate):
+    for form in (tensorboard, wandb, mlflow) if IS_COMMAND else (tensorboard, wandb, mlflow, ro_crate):
         form(run, pathlib.Path(name))
         print(f"{form.__name__}: as the run has it")

@@ -51,7 +51,13 @@ impl Form {
 #[test]
 fn the_projects_own_files_are_right_and_mistakes_in_them_are_not() {
     let form = Form::new();
-    for file in ["pipeline.ron", "examples/own-data.ron", "examples/command.ron"] {
+    for file in [
+        "pipeline.ron",
+        "examples/own-data.ron",
+        "examples/command.ron",
+        "examples/article.ron",
+        "examples/tutorial.ron",
+    ] {
         form.check(&text(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
     }
     for file in ["profiles/paper.ron", "profiles/rehearsal.ron"] {

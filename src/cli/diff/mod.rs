@@ -13,28 +13,30 @@ use serde_json::json;
 use stage_api::Registry;
 
 use super::error::CliError;
-use super::{Global, format, print, print_json};
-use crate::diff::{ReportDiff, StepChange, ValueChange, steps};
+use super::{Global, format, print, print_json, runs};
+use crate::diff::{Change, ReportDiff, StepChange, ValueChange, steps};
 use crate::git::Git;
 use crate::json_reports::ReadReports;
+use crate::params::changed_params;
 use crate::pipeline::{Folder, Pipeline};
 use crate::project::Project;
+use crate::record::RunRecord;
 
 /// Values of one report that are shown; `--json` has them all.
 const SHOWN: usize = 40;
 
-/// Compare params and reported numbers of two revisions or profiles.
+/// Compare params and reported numbers of two revisions, profiles or recorded runs.
 ///
 /// Begins with the verdict: how many values with an interval were compared, and how many differ significantly. Params come
-/// from the pipeline file, numbers from every JSON file below `reports/PROFILE/`. Nothing is checked out: a profile is read
+/// from the pipeline file, numbers from every JSON and CSV file below `reports/PROFILE/`. Nothing is checked out: a profile is read
 /// from the files on disk. `--first` compares results of steps with the committed ones instead.
 #[derive(Args)]
 pub struct Diff {
-    /// A git revision or a profile.
-    #[arg(default_value = "HEAD", value_name = "REV|PROFILE")]
+    /// A git revision, a profile, or a run: a step, or the beginning of a key as `repro runs` prints it.
+    #[arg(default_value = "HEAD", value_name = "REV|PROFILE|RUN")]
     old: String,
-    /// A newer revision or another profile. Default: the files on disk.
-    #[arg(value_name = "REV|PROFILE")]
+    /// A newer revision, another profile, or another run. Default: the files on disk.
+    #[arg(value_name = "REV|PROFILE|RUN")]
     new: Option<String>,
     /// Show derived values too: ends of intervals, and columns that a table marks as derived.
     #[arg(long)]
@@ -72,6 +74,9 @@ impl Diff {
         if self.first {
             return first::run(global, &project);
         }
+        if let Some(shown) = self.of_runs(global, &project)? {
+            return Ok(shown);
+        }
         let state = |name: &String| match pipeline.profiles.contains(name) {
             true => as_it_is(&project.with_profile(name)),
             false => at_revision(&Git::open(&pipeline.root)?, &project, name),
@@ -90,10 +95,58 @@ impl Diff {
                 print_err!("warning: {problem}");
             }
             if state.read.reports.is_empty() {
-                print_err!("note: no JSON report to compare in {}", state.name);
+                print_err!("note: no JSON or CSV report to compare in {}", state.name);
             }
         }
         let diff = ReportDiff::compare(&old.read.reports, &new.read.reports);
+        self.print(global, (&old.name, &new.name), changes, diff)
+    }
+
+    /// Compares two recorded runs, if both names are names of runs and neither is one of a profile.
+    fn of_runs(&self, global: &Global, project: &Project) -> Result<Option<ExitCode>, CliError> {
+        let pipeline = project.pipeline()?;
+        let Some(new) = &self.new else { return Ok(None) };
+        if [&self.old, new].into_iter().any(|name| pipeline.profiles.contains(name)) {
+            return Ok(None);
+        }
+        let workspace = project.workspace()?;
+        let find = |name: &str| runs::find(&workspace, &pipeline.profile, name);
+        let (Some(old), Some(new)) = (find(&self.old), find(new)) else { return Ok(None) };
+        let reports = [old, new].map(|run| runs::all_reports(&workspace, run));
+        for problem in reports.iter().flat_map(|read| &read.problems) {
+            print_err!("warning: {problem}");
+        }
+        let name = |run: &RunRecord| format!("{} ({})", run.step, &run.key_text.key().to_string()[..8]);
+        let inputs = |run: &RunRecord| -> Vec<String> {
+            let inputs = run.inputs.iter();
+            inputs.map(|i| format!("{} <- {} ({})", i.port, i.source, format::short(&i.digest))).collect()
+        };
+        let only = |some: &RunRecord, other: &RunRecord| -> Vec<String> {
+            let other = inputs(other);
+            inputs(some).into_iter().filter(|input| !other.contains(input)).collect()
+        };
+        let stages = [old, new].map(|run| run.key_text.stage());
+        let shown = stages.map(|(stage, version)| format!("{stage} {version}"));
+        let change = Change::Changed {
+            stage: (stages[0] != stages[1]).then(|| shown.into()),
+            params: changed_params(old.key_text.params(), new.key_text.params()),
+            inputs_removed: only(old, new),
+            inputs_added: only(new, old),
+        };
+        let step =
+            if old.step == new.step { old.step.clone() } else { format!("{} -> {}", old.step, new.step) };
+        let changes = if old.key_text == new.key_text { vec![] } else { vec![StepChange { step, change }] };
+        let diff = ReportDiff::compare(&reports[0].reports, &reports[1].reports);
+        self.print(global, (&name(old), &name(new)), changes, diff).map(Some)
+    }
+
+    fn print(
+        &self,
+        global: &Global,
+        names: (&str, &str),
+        changes: Vec<StepChange>,
+        diff: ReportDiff,
+    ) -> Result<ExitCode, CliError> {
         if global.json {
             let to = self.new.as_deref().unwrap_or("files");
             print_json(&json!({
@@ -102,12 +155,12 @@ impl Diff {
             }))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let shown = self.shown((&old, &new), changes, diff);
+        let shown = self.shown(names, changes, diff);
         print(&if self.md { markdown::render(&shown) } else { text::render(&shown) })?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn shown(&self, (old, new): (&State, &State), steps: Vec<StepChange>, diff: ReportDiff) -> Shown {
+    fn shown(&self, (old, new): (&str, &str), steps: Vec<StepChange>, diff: ReportDiff) -> Shown {
         let verdict = diff.verdict();
         let all = diff.values.len();
         let mut values = diff.values;
@@ -136,7 +189,7 @@ impl Diff {
             0 => String::new(),
             number => format!("; {} not shown (`--all` shows them)", format::count(number, "derived value")),
         };
-        let summary = format!("{} -> {}: {differ}{hidden}", old.name, new.name);
+        let summary = format!("{old} -> {new}: {differ}{hidden}");
         Shown { verdict, summary, steps, values }
     }
 }

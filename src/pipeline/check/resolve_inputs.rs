@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use petgraph::graph::{DiGraph, NodeIndex};
-use stage_api::Port;
+use stage_api::{Port, ProjectFile};
 
 use super::{Checker, Meaning, Unwired, normal};
 use crate::pipeline::error::PipelineError;
@@ -133,6 +133,7 @@ impl<'a> Checker<'_, 'a> {
                 .error(entry.name, format!("step `{name}` lacks the input `{}`", port.name))
                 .hint(format!("stage `{stage_name}` reads {}", all.join(", "))));
         }
+        self.read_project_files(step, &connected)?;
         let connected: Vec<&str> = connected.iter().map(String::as_str).collect();
         loaded.check_wiring(&connected).map_err(|problem| {
             self.error(
@@ -140,6 +141,35 @@ impl<'a> Checker<'_, 'a> {
                 format!("params of stage `{stage_name}`: {problem}"),
             )
         })
+    }
+
+    /// Adds the files of the project that the params name.
+    fn read_project_files(
+        &mut self,
+        step: &Unwired<'_, 'a, '_>,
+        connected: &[String],
+    ) -> Result<(), PipelineError> {
+        let at = step.entry.params.unwrap_or(step.entry.name);
+        for ProjectFile { port, path, optional } in step.loaded.project_files() {
+            if connected.iter().any(|other| other == port) {
+                return Err(
+                    self.error(at, format!("the input `{port}` is the file that the param `{port}` names"))
+                );
+            }
+            let Some(path) = normal(&path).filter(|path| !path.is_empty()).map(PathBuf::from) else {
+                return Err(self.error(at, format!("{port}: `{path}` is not a file of the project")));
+            };
+            let is_there = !optional || self.folder.has(&path);
+            if optional {
+                self.looked_for.push((path.clone(), is_there));
+            }
+            if is_there {
+                let (port, position) = (port.to_owned(), self.text.position(at.0));
+                let input = StepInput { port, source: Source::File(path), position };
+                self.graph[step.node].inputs.push(input);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn refuse_cycles(&self, steps: &[Unwired<'_, 'a, '_>]) -> Result<(), PipelineError> {

@@ -7,19 +7,20 @@ mod task;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use petgraph::graph::NodeIndex;
-use stage_api::secrets;
+use stage_api::{Stage, secrets};
 
 use super::event::{Event, Observer};
 use super::executor::{Executor, Message, Outcome, Report};
 use super::inputs::PutBack;
 use super::resources::Resources;
 use super::summary::{Failure, Summary};
+use crate::command::{self, Command, project_files};
 use crate::key::StageKey;
 use crate::pipeline::Pipeline;
 use crate::plan::{Plan, Verdict};
@@ -207,7 +208,12 @@ impl Scheduler<'_> {
                 }
                 Err(problem) => Outcome::Failed(problem),
             },
-            other => {
+            mut other => {
+                if let Outcome::Failed(problem) = &mut other
+                    && let Some(hint) = self.undeclared(node, &active.work)
+                {
+                    problem.push_str(&hint);
+                }
                 let put_back = active.project_inputs.put_back(self.session.workspace, &active.work);
                 match (self.drop_work(active.work, put_back), other) {
                     (Some(taken), Outcome::Failed(problem)) if !self.summary.interrupted => {
@@ -240,6 +246,23 @@ impl Scheduler<'_> {
                 );
             }
         }
+    }
+
+    /// For a command that failed: a line for each file of the project that it missed and that is not among its inputs.
+    fn undeclared(&self, node: NodeIndex, work: &WorkDir) -> Option<String> {
+        let step = &self.session.pipeline.graph[node];
+        if step.stage != <Command as Stage>::NAME {
+            return None;
+        }
+        let files = step.inputs.iter().filter_map(|input| input.source.file());
+        let project = self.session.workspace.locate(Path::new(""));
+        let missed =
+            project_files::undeclared(&command::log_end(&work.log).ok()?, &project, &Vec::from_iter(files));
+        let lines = missed.iter().map(|path| {
+            let path = path.display();
+            format!("\n  ./{path} is a file of the project, but no input of the step; declare it: `inputs: {{…, \"NAME\": \"./{path}\"}}`")
+        });
+        Some(lines.collect())
     }
 
     /// Gives up the folders of a step that is not kept; returns what became of inputs that it took away.

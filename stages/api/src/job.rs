@@ -14,6 +14,15 @@ pub struct Input {
     pub port: String,
     /// Its path.
     pub path: PathBuf,
+    /// Its path in the project, if it is a file or folder of the project.
+    pub in_project: Option<PathBuf>,
+}
+
+impl Input {
+    /// A result of a step.
+    pub fn new(port: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self { port: port.into(), path: path.into(), in_project: None }
+    }
 }
 
 /// All inputs of a job, in the order in which the pipeline names them.

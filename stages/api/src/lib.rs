@@ -26,7 +26,7 @@ pub use job::{Host, Input, Inputs, Job, Progress, Unit};
 pub use params::quoted_or_not;
 pub use registry::Registry;
 pub use scalars::Scalars;
-pub use stage::{AnyStage, Environment, LoadedStage, NoParams, Port, Stage, schema_of};
+pub use stage::{AnyStage, Environment, LoadedStage, NoParams, Port, ProjectFile, Stage, schema_of};
 pub use stage_api_derive::ParamEnum;
 pub use tool::{
     Answer, AnyTool, InputView, LoadedTool, ReportPage, Results, RunView, StepView, Tool, ToolContext,

@@ -50,6 +50,17 @@ pub struct Environment {
     pub version: Vec<String>,
 }
 
+/// A file of the project that params name: an input as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProjectFile {
+    /// The port that it is read by.
+    pub port: &'static str,
+    /// Its path, as the params have it: relative to the folder of the pipeline file.
+    pub path: String,
+    /// Whether it is an input only if it exists.
+    pub optional: bool,
+}
+
 /// The JSON Schema of a type, with nothing that it refers to outside of itself.
 pub fn schema_of<T: JsonSchema>() -> Schema {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
@@ -164,6 +175,12 @@ pub trait Stage: Send + Sync + 'static {
         Environment::default()
     }
 
+    /// The files of the project that the params name. They are inputs of the step, behind those that the pipeline
+    /// connects, by ports that it may not connect.
+    fn project_files(&self, _params: &Self::Params) -> Vec<ProjectFile> {
+        Vec::new()
+    }
+
     /// The values in `history`, the file [`Stage::HISTORY`] of an output, under the names that the stage reports them by.
     ///
     /// # Errors
@@ -221,6 +238,8 @@ pub trait LoadedStage {
     fn check_wiring(&self, ports: &[&str]) -> Result<(), String>;
     /// [`Stage::environment`].
     fn environment(&self) -> Environment;
+    /// [`Stage::project_files`].
+    fn project_files(&self) -> Vec<ProjectFile>;
     /// [`Stage::is_unproven`].
     fn is_unproven(&self) -> bool;
     /// [`Stage::needs_human`].
@@ -283,6 +302,9 @@ impl<S: Stage> LoadedStage for Loaded<'_, S> {
     }
     fn environment(&self) -> Environment {
         self.stage.environment(&self.params)
+    }
+    fn project_files(&self) -> Vec<ProjectFile> {
+        self.stage.project_files(&self.params)
     }
     fn is_unproven(&self) -> bool {
         self.stage.is_unproven(&self.params)

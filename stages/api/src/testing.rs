@@ -61,12 +61,7 @@ pub fn run_stage_outside(
     let scratch = out.with_extension("scratch");
     std::fs::create_dir_all(out)?;
     std::fs::create_dir_all(&scratch)?;
-    let inputs = Inputs(
-        inputs
-            .iter()
-            .map(|(port, path)| Input { port: (*port).to_owned(), path: (*path).to_owned() })
-            .collect(),
-    );
+    let inputs = Inputs(inputs.iter().map(|(port, path)| Input::new(*port, *path)).collect());
     let host = Host { device: device(), threads: 1 };
     let recorder = Recorder::default();
     loaded.run(&Job {

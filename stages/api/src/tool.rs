@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, FromArgMatches};
 
-use crate::{AllowedEnv, Host, Progress, StageError};
+use crate::{AllowedEnv, Host, Progress, Scalars, StageError};
 
 /// A step of the pipeline as a tool sees it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -87,6 +87,10 @@ pub trait Results {
     }
     /// The profile in use.
     fn profile(&self) -> &str;
+    /// What the last run of a step reported while it ran: from the file next to its log.
+    fn values(&self, _step: &str) -> Vec<Scalars> {
+        Vec::new()
+    }
     /// Every step, each after all that it reads.
     fn steps(&self) -> Vec<StepView>;
     /// The graph of the steps of these names as SVG, with state and time, each box a link to `#step-NAME`; empty where

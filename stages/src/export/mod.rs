@@ -31,10 +31,10 @@ pub(crate) struct Export;
 /// folder with config.json, model.safetensors, the vocabulary, a model card, and the code of the head and the adapters,
 /// which transformers does not have (loaded with trust_remote_code).
 ///
-/// Its settings, curves, best point and evaluations for a tracker: `tensorboard`, event files in a folder of the run below
-/// PATH; `wandb`, an offline run below PATH, to be uploaded with `wandb sync`; `mlflow`, sent to the tracking server whose
-/// address PATH is, or MLFLOW_TRACKING_URI without --out, into the experiment MLFLOW_EXPERIMENT_NAME, with the login of
-/// MLflow's own variables.
+/// Its settings, curves, best point and evaluations, or what a command measured, for a tracker: `tensorboard`, event
+/// files in a folder of the run below PATH; `wandb`, an offline run below PATH, to be uploaded with `wandb sync`;
+/// `mlflow`, sent to the tracking server whose address PATH is, or MLFLOW_TRACKING_URI without --out, into the
+/// experiment MLFLOW_EXPERIMENT_NAME, with the login of MLflow's own variables.
 ///
 /// Any step as a research object: `ro-crate`, a folder with its files, those of every published step above it, and the
 /// provenance of all steps (Provenance Run Crate).
@@ -42,7 +42,8 @@ pub(crate) struct Export;
 /// A step's region features for MMF: `mmf-lmdb`, a folder with its LMDB, `mmf-npy`, a folder of .npy files.
 #[derive(Args)]
 pub(crate) struct ExportArgs {
-    /// The step that trained or imported it: hmd-pe-train; for ro-crate any step: report; for features hmd-regions.
+    /// The step that trained or imported it: hmd-pe-train; for a tracker also a command; for ro-crate any step: report; for
+    /// features hmd-regions.
     run: String,
     /// The form to write.
     #[arg(long, value_name = "FORM")]

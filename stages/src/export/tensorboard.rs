@@ -36,8 +36,10 @@ fn events(run: &Tracked) -> Vec<u8> {
     });
     frame(&mut file, &event(begin).message(5, hparams("session_start_info", 3, start)));
     let finals = run.finals.iter().map(|(name, value)| (run.best, name.as_str(), *value));
-    let curves =
-        run.curves.iter().flat_map(|(at, values)| values.iter().map(|(name, value)| (*at, *name, *value)));
+    let curves = run
+        .curves
+        .iter()
+        .flat_map(|(at, values)| values.iter().map(|(name, value)| (*at, name.as_str(), *value)));
     for (update, name, value) in curves.chain(finals) {
         let value = Message::default().text(1, name).float(2, value as f32);
         let summary = Message::default().message(1, value);

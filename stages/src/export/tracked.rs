@@ -2,22 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 
 use ron::value::RawValue;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use stage_api::{RunView, StageError, ToolContext};
+use stage_api::{RunView, StageError, StepView, ToolContext};
 
 use crate::artifacts::history::History;
 use crate::artifacts::metrics::Metrics;
 use crate::training::inference::{self, RUN};
 
+/// Values by update and name.
+pub(super) type Curves = BTreeMap<u64, Vec<(String, f64)>>;
+
+/// The stage of programs, which measure what they like.
+const COMMAND: &str = "command";
+/// The largest file of a command's result that is read for final metrics, in bytes.
+const MAX_FINALS: u64 = 1 << 20;
+
 /// A finished run.
 #[derive(Debug, Clone)]
 pub(super) struct Tracked {
-    /// The step that trained it.
+    /// The step that trained it, or the command.
     pub name: String,
     /// The profile.
     pub profile: String,
@@ -28,8 +37,8 @@ pub(super) struct Tracked {
     /// Settings and facts by name; those that are not set are left out.
     pub settings: Vec<(String, Value)>,
     /// Values by update and name.
-    pub curves: BTreeMap<u64, Vec<(&'static str, f64)>>,
-    /// The update whose weights were kept.
+    pub curves: Curves,
+    /// The update whose weights were kept; of a command, the last one.
     pub best: u64,
     /// The validation of those weights, and what each evaluation found, by name.
     pub finals: Vec<(String, f64)>,
@@ -38,15 +47,17 @@ pub(super) struct Tracked {
 }
 
 impl Tracked {
-    /// The run that the step `name` trained.
+    /// The run that the step `name` trained, or what the command `name` measured.
     ///
     /// # Errors
-    /// No train step, or one that is not up to date.
+    /// Another step, or one that is not up to date.
     pub(super) fn read(context: &ToolContext, name: &str) -> Result<Self, StageError> {
+        let is_command = |step: &StepView| step.name == name && step.stage == COMMAND;
+        if let Some(step) = context.results.steps().into_iter().find(is_command) {
+            return Self::of_command(context, step);
+        }
         let step = inference::step(context, name)?;
         let history = History::read(&context.results.part(name, History::FILE)?)?;
-        let unknown =
-            || StageError::failed(format!("no run of step `{name}` is recorded; run `repro make {name}`"));
         let mut finals = Vec::new();
         for reader in context.results.steps() {
             let reads = reader.inputs.iter().any(|input| input.port == RUN && input.step() == Some(name));
@@ -55,19 +66,67 @@ impl Tracked {
                 finals.extend(evaluation(&reader.name, &found));
             }
         }
-        let run = with_times(step.run.clone().ok_or_else(unknown)?, name)?;
-        Ok(Self {
-            name: step.name,
-            profile: context.results.profile().to_owned(),
-            key: step.key.ok_or_else(unknown)?,
-            tree: step.tree.ok_or_else(unknown)?,
-            settings: [facts(&history), settings(&step.params)?].concat(),
-            curves: curves(&history),
-            best: history.best.update,
-            // An imported run has no validation.
-            finals: [if history.val.is_empty() { vec![] } else { best(&history) }, finals].concat(),
-            run,
-        })
+        let settings = [facts(&history), settings(&step.params)?].concat();
+        // An imported run has no validation.
+        let best_found = if history.val.is_empty() { vec![] } else { best(&history) };
+        let run =
+            Self { best: history.best.update, ..Self::of_step(context, step, settings, curves(&history))? };
+        Ok(Self { finals: [best_found, finals].concat(), ..run })
+    }
+
+    /// What a command measured, and the numbers in the JSON files of its result.
+    fn of_command(context: &ToolContext, step: StepView) -> Result<Self, StageError> {
+        let name = step.name.clone();
+        let mut curves = Curves::new();
+        for scalars in context.results.values(&name) {
+            for (at, value) in scalars.points {
+                let value = (scalars.name.clone(), value.unwrap_or(f64::NAN));
+                curves.entry(at).or_default().push(value);
+            }
+        }
+        let mut finals = Vec::new();
+        let outputs = step.run.iter().flat_map(|run| run.outputs.keys());
+        for file in outputs.filter(|file| file.ends_with(".json")) {
+            let path = context.results.part(&name, file)?;
+            let is_small = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= MAX_FINALS);
+            let found = if is_small { fs::read(&path).ok() } else { None };
+            if let Some(value) = found.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) {
+                numbers(file.trim_end_matches(".json"), &value, &mut finals);
+            }
+        }
+        if curves.is_empty() && finals.is_empty() {
+            return Err(StageError::failed(format!(
+                "the command of step `{name}` measured nothing; it may append JSON lines to the file $REPRO_METRICS, and \
+                 write a JSON file to its output"
+            )));
+        }
+        // Each of the args is a setting of its own.
+        let (args, others): (Vec<_>, Vec<_>) =
+            settings(&step.params)?.into_iter().partition(|(name, _)| name == "args");
+        let args = args.into_iter().filter_map(|(_, args)| match args {
+            Value::Object(args) => {
+                Some(args.into_iter().map(|(name, value)| (format!("args.{name}"), value)))
+            }
+            _ => None,
+        });
+        let settings = others.into_iter().chain(args.flatten()).collect();
+        let best = curves.keys().next_back().copied().unwrap_or(0);
+        Ok(Self { best, finals, ..Self::of_step(context, step, settings, curves)? })
+    }
+
+    fn of_step(
+        context: &ToolContext,
+        step: StepView,
+        settings: Vec<(String, Value)>,
+        curves: Curves,
+    ) -> Result<Self, StageError> {
+        let name = step.name;
+        let unknown =
+            || StageError::failed(format!("no run of step `{name}` is recorded; run `repro make {name}`"));
+        let run = with_times(step.run.ok_or_else(unknown)?, &name)?;
+        let (key, tree) = (step.key.ok_or_else(unknown)?, step.tree.ok_or_else(unknown)?);
+        let profile = context.results.profile().to_owned();
+        Ok(Self { name, profile, key, tree, settings, curves, best: 0, finals: Vec::new(), run })
     }
 
     /// When the run was at `update`, in milliseconds since 1970. The record has its begin and its length; updates are taken
@@ -168,11 +227,12 @@ fn facts(history: &History) -> Vec<(String, Value)> {
     facts.map(|(name, value)| (name.to_owned(), value)).to_vec()
 }
 
-fn curves(history: &History) -> BTreeMap<u64, Vec<(&'static str, f64)>> {
-    let mut curves: BTreeMap<u64, Vec<_>> = BTreeMap::new();
+fn curves(history: &History) -> Curves {
+    let mut curves = Curves::new();
     for point in &history.train {
         let values =
             [("train/loss", point.loss), ("train/loss_average", point.loss_average), ("train/lr", point.lr)];
+        let values = values.map(|(name, value)| (name.to_owned(), value));
         curves.entry(point.update).or_default().extend(values);
     }
     for point in &history.val {
@@ -182,9 +242,20 @@ fn curves(history: &History) -> BTreeMap<u64, Vec<(&'static str, f64)>> {
             ("val/accuracy", point.accuracy),
             ("val/f1", point.f1),
         ];
+        let values = values.map(|(name, value)| (name.to_owned(), value));
         curves.entry(point.update).or_default().extend(values);
     }
     curves
+}
+
+/// The numbers in a JSON value, with names such as `metrics/val/auc`.
+fn numbers(name: &str, value: &Value, found: &mut Vec<(String, f64)>) {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(field, value)| numbers(&format!("{name}/{field}"), value, found));
+        }
+        value => found.extend(value.as_f64().map(|value| (name.to_owned(), value))),
+    }
 }
 
 fn best(history: &History) -> Vec<(String, f64)> {
@@ -221,8 +292,11 @@ pub(super) fn sample() -> Tracked {
         key: "0123456789abcdef".to_owned(),
         tree: "fedcba".to_owned(),
         settings: vec![("mode".to_owned(), "pe".into()), ("lr".to_owned(), 0.005.into())],
-        curves: [(0, vec![("val/loss", 0.7)]), (40, vec![("train/loss", 0.5), ("val/loss", f64::NAN)])]
-            .into(),
+        curves: [
+            (0, vec![("val/loss".to_owned(), 0.7)]),
+            (40, vec![("train/loss".to_owned(), 0.5), ("val/loss".to_owned(), f64::NAN)]),
+        ]
+        .into(),
         best: 40,
         finals: vec![("best/roc_auc".to_owned(), 0.75)],
         run: RunView { started_ms: 1_700_000_000_000, seconds: 8.0, ..RunView::default() },
@@ -244,6 +318,17 @@ mod tests {
         assert_eq!(found, expected);
         assert!(settings("()").unwrap().is_empty());
         assert!(settings("(mode:").unwrap_err().to_string().contains("params cannot be read"));
+    }
+
+    #[test]
+    fn numbers_of_a_file_are_named_by_their_place() {
+        let mut found = Vec::new();
+        numbers(
+            "m",
+            &serde_json::json!({"auc": 0.5, "val": {"f1": 1}, "text": "x", "list": [1]}),
+            &mut found,
+        );
+        assert_eq!(found, [("m/auc".to_owned(), 0.5), ("m/val/f1".to_owned(), 1.0)]);
     }
 
     #[test]

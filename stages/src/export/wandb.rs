@@ -51,7 +51,7 @@ fn records(run: &Tracked) -> Vec<Message> {
     let versions = Message::default().text(1, concat!("repro ", env!("CARGO_PKG_VERSION"))).text(2, "0.0.1");
     let mut records = vec![record(21, Message::default().message(1, versions)), record(17, run_record(run))];
     for (&update, values) in &run.curves {
-        let values = values.iter().map(|(name, value)| (*name, number(*value)));
+        let values = values.iter().map(|(name, value)| (name.as_str(), number(*value)));
         let row = values.chain([
             ("_step", update.to_string()),
             ("_runtime", number(run.after(update))),
@@ -60,7 +60,7 @@ fn records(run: &Tracked) -> Vec<Message> {
         let row = row.fold(Message::default(), |row, (name, json)| row.message(1, item(name, &json)));
         records.push(record(2, row.message(2, Message::default().number(1, update))));
     }
-    let last = run.curves.values().flatten().map(|(name, value)| ((*name).to_owned(), *value));
+    let last = run.curves.values().flatten().cloned();
     // The later of two values counts.
     let summary: BTreeMap<String, f64> = last.chain(run.finals.iter().cloned()).collect();
     let summary = summary

@@ -301,7 +301,7 @@ fn a_request_to_stop_is_heeded() {
         }
     }
     let space = Space::new();
-    let input = |port: &str, path: &Path| Input { port: port.to_owned(), path: path.to_owned() };
+    let input = |port: &str, path: &Path| Input::new(port, path);
     let inputs = Inputs(vec![
         input("tokens", &space.tokens),
         input("regions", &space.regions),

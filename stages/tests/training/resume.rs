@@ -34,7 +34,7 @@ impl Progress for Updates {
 
 /// An attempt of `updates` updates at most, as the engine makes it: `out` empty, `scratch` as it was left.
 fn attempt(space: &Space, params: &str, out: &Path, updates: u64) -> (Result<(), StageError>, Updates) {
-    let input = |port: &str, path: &Path| Input { port: port.to_owned(), path: path.to_owned() };
+    let input = |port: &str, path: &Path| Input::new(port, path);
     let inputs = Inputs(vec![
         input("tokens", &space.tokens),
         input("regions", &space.regions),

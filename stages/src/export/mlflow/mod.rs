@@ -168,7 +168,7 @@ impl Server {
         let metric = |update: u64, name: &str, value: f64| json!({"key": name, "value": number(value), "timestamp": run.at_ms(update), "step": update});
         let curves = run.curves.iter();
         let curves =
-            curves.flat_map(|(&at, values)| values.iter().map(move |&(name, value)| metric(at, name, value)));
+            curves.flat_map(|(&at, values)| values.iter().map(move |(name, value)| metric(at, name, *value)));
         let finals = run.finals.iter().map(|(name, value)| metric(run.best, name, *value));
         for metrics in curves.chain(finals).collect::<Vec<_>>().chunks(METRICS_AT_ONCE) {
             self.post("runs/log-batch", &json!({"run_id": id, "metrics": metrics}))?;

@@ -134,7 +134,7 @@ impl Tool for Predict {
                 memes(&step, REGIONS, args.regions.as_deref(), context)?,
             ],
         };
-        let input = |port: &str, path: PathBuf| Input { port: port.to_owned(), path };
+        let input = |port: &str, path: PathBuf| Input::new(port, path);
         let inputs = Inputs(vec![
             input(RUN, context.results.output(&args.run)?),
             input(TOKENS, tokens),

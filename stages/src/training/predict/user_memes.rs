@@ -173,7 +173,7 @@ fn make(
     let input = |input: &InputView| {
         let own =
             if input.port == port { path.to_owned() } else { inference::located(&input.source, context)? };
-        Ok(Input { port: input.port.clone(), path: own })
+        Ok(Input::new(&input.port, own))
     };
     let inputs = Inputs(step.inputs.iter().map(input).collect::<Result<_, StageError>>()?);
     let scratch = out.with_extension("scratch");
