@@ -279,7 +279,7 @@ fn watched(params: &CommandParams, place: &Place, job: &Job) -> Result<(), Stage
 /// The folder of the project, if this input is in it.
 fn project_of(input: &Input) -> Option<PathBuf> {
     let parts = input.in_project.as_ref()?.components().count();
-    Some(input.path.ancestors().nth(parts)?.canonicalize().ok()?)
+    input.path.ancestors().nth(parts)?.canonicalize().ok()
 }
 
 /// Ends a command and all its children.
