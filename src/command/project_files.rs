@@ -162,7 +162,7 @@ mod tests {
         let found = |log: &str| undeclared(log, project.path(), &[Path::new("scripts/train.py")]);
         assert_eq!(found("ModuleNotFoundError: No module named 'helper'"), [Path::new("scripts/helper.py")]);
         assert_eq!(found("ModuleNotFoundError: No module named 'lib.deep'"), [Path::new("scripts/lib")]);
-        assert_eq!(found("ModuleNotFoundError: No module named 'numpy'"), [Path::new(""); 0]);
+        assert!(found("ModuleNotFoundError: No module named 'numpy'").is_empty());
         assert_eq!(
             found("FileNotFoundError: [Errno 2] No such file or directory: 'data/table.csv'"),
             [Path::new("data/table.csv")]
@@ -171,7 +171,7 @@ mod tests {
             found("awk: cannot open \"data/table.csv\" (No such file or directory)"),
             [Path::new("data/table.csv")]
         );
-        assert_eq!(found("cat: scripts/train.py: No such file or directory"), [Path::new(""); 0]);
-        assert_eq!(found("No module named "), [Path::new(""); 0]);
+        assert!(found("cat: scripts/train.py: No such file or directory").is_empty());
+        assert!(found("No module named ").is_empty());
     }
 }

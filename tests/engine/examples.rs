@@ -83,9 +83,15 @@ fn the_article_becomes_a_pdf_with_the_numbers_of_its_steps() {
     let locked = Command::new("uv")
         .args(["lock", "--quiet", "--project", "article"])
         .current_dir(space.path(""))
-        .status();
-    if !locked.unwrap().success() {
-        eprintln!("the registry of uv cannot be reached: the article was not built");
+        .output()
+        .unwrap();
+    if !locked.status.success() {
+        // Nothing else may be in the way than a registry that is out of reach.
+        let told = String::from_utf8_lossy(&locked.stderr);
+        assert!(
+            ["error sending request", "dns error", "Failed to fetch"].iter().any(|why| told.contains(why)),
+            "{told}"
+        );
         return;
     }
     if !has("pdflatex") {
