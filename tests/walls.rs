@@ -119,8 +119,8 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("training", &["artifacts", "formats", "host", "metrics", "models", "nn"]),
     // Names of models, and the parameters that they have.
     ("reports", &["artifacts", "formats", "metrics", "models"]),
-    // A finished run is found as `predict` finds it.
-    ("export", &["artifacts", "formats", "host", "models", "nn", "training"]),
+    // A finished run is found as `predict` finds it; a model card has the intervals of metrics.
+    ("export", &["artifacts", "formats", "host", "metrics", "models", "nn", "training"]),
 ];
 
 /// The sources of one room, up to their tests: a test may lead data through several stages.

@@ -98,6 +98,20 @@ fn an_exported_run_is_imported_with_equal_predictions() {
     };
     export("hmd-pe-train", "mmf", "run.pth");
     export("hmd-pe-train", "huggingface", "exported");
+    // Its model card has what the evaluations found, and an example that tests/reference/model_card.py runs.
+    let card = fs::read_to_string(project.path("exported/README.md")).unwrap();
+    for expected in [
+        "library_name: transformers",
+        "license: unknown",
+        "| hmd | val |",
+        " to ",
+        "step `hmd-pe-train`",
+        "\"--most\"",
+    ] {
+        assert!(card.contains(expected), "{expected}: {card}");
+    }
+    let vocabulary = fs::read_to_string(project.path("exported/vocab.txt")).unwrap();
+    assert_eq!(vocabulary, fs::read_to_string(output(&project, "vocabulary").join("vocab.txt")).unwrap());
     let steps = format!(
         r#"
         (name: "mmf-run", stage: "import-run", params: (dataset: "hmd", config: (num_attention_heads: {heads})),

@@ -28,8 +28,8 @@ pub(crate) struct Export;
 /// Hand results to other programs
 ///
 /// A finished run as a checkpoint: `mmf`, a .pth file with the state under `model`, under MMF's names; `huggingface`, a
-/// folder with config.json, model.safetensors, and the code of the head and the adapters, which transformers does not
-/// have (loaded with trust_remote_code).
+/// folder with config.json, model.safetensors, the vocabulary, a model card, and the code of the head and the adapters,
+/// which transformers does not have (loaded with trust_remote_code).
 ///
 /// Its settings, curves, best point and evaluations, or what a command measured, for a tracker: `tensorboard`, event
 /// files in a folder of the run below PATH; `wandb`, an offline run below PATH, to be uploaded with `wandb sync`;
@@ -87,7 +87,7 @@ impl Tool for Export {
                 file()?.display().to_string()
             }
             Form::Huggingface => {
-                checkpoint::huggingface(&weights()?, file()?)?;
+                checkpoint::huggingface(context, name, file()?)?;
                 file()?.display().to_string()
             }
             Form::Tensorboard => {

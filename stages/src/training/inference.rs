@@ -2,11 +2,13 @@
 //! all rows at once, as the original does. It does not know what predictions are used for, nor which update a model is at.
 
 use std::cmp::Reverse;
+use std::path::PathBuf;
 
 use candle_core::{Device, Tensor};
-use stage_api::{Job, StageError, StepView, ToolContext};
+use stage_api::{InputView, Job, StageError, StepView, ToolContext};
 
 use super::dataset::{MemeDataset, batch_of};
+pub(crate) use super::dataset::{REGIONS, TOKENS};
 use super::prefetch::prefetch;
 use crate::artifacts::predictions::Prediction;
 use crate::artifacts::view::View;
@@ -37,6 +39,26 @@ pub(crate) fn step(context: &ToolContext, name: &str) -> Result<StepView, StageE
         return Err(StageError::Params(problem));
     }
     Ok(step)
+}
+
+/// What a run read at `port`; of an imported one, what the first step reads there that evaluates it.
+pub(crate) fn own_input(run: &StepView, port: &str, context: &ToolContext) -> Option<InputView> {
+    let at = |step: &StepView, port: &str| step.inputs.iter().find(|input| input.port == port).cloned();
+    let reads = |step: &StepView| at(step, RUN).is_some_and(|input| input.step() == Some(&run.name));
+    at(run, port)
+        .or_else(|| context.results.steps().iter().filter(|step| reads(step)).find_map(|step| at(step, port)))
+}
+
+/// Where a source is, which the pipeline writes as `step`, `step/part` or `./file`.
+///
+/// # Errors
+/// A step whose output is not there.
+pub(crate) fn located(source: &str, context: &ToolContext) -> Result<PathBuf, StageError> {
+    match source.split_once('/') {
+        Some((".", file)) => Ok(context.results.root().join(file)),
+        Some((step, part)) => Ok(context.results.output(step)?.join(part)),
+        None => context.results.output(source),
+    }
 }
 
 /// The memes that came in by the ports of [`MemeDataset`], as the run at the port [`RUN`] was shown its own.

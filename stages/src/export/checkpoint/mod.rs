@@ -1,16 +1,20 @@
 //! A finished run as a checkpoint that other programs load: MMF's file, or a folder for Hugging Face transformers.
 
+mod card;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde_json::json;
-use stage_api::StageError;
+use stage_api::{InputView, StageError, ToolContext};
 
 use crate::artifacts::weights;
 use crate::formats::torch_writer;
 use crate::models::Config;
+use crate::training::inference::{self, TOKENS};
+use card::Card;
 
 /// The model's code for transformers, which has neither the head nor the adapters.
 const MODELING: &str = include_str!("modeling_memes.py");
@@ -33,8 +37,34 @@ pub(super) fn mmf(run: &Path, out: &Path) -> Result<(), StageError> {
         .map_err(|problem| StageError::failed(format!("{}: {problem}", out.display())))
 }
 
-/// The folder transformers loads with `trust_remote_code`.
-pub(super) fn huggingface(run: &Path, out: &Path) -> Result<(), StageError> {
+/// The folder transformers loads with `trust_remote_code`, of the run that the step `name` left: with its tokenizer and a model card.
+pub(super) fn huggingface(context: &ToolContext, name: &str, out: &Path) -> Result<(), StageError> {
+    let mut card = Card::read(context, name)?;
+    weights_and_code(&context.results.output(name)?, out)?;
+    let write = |name: &str, text: &str| super::write(&out.join(name), text.as_bytes());
+    if let Some(vocabulary) = vocabulary(context, name)? {
+        write("vocab.txt", &vocabulary)?;
+        write("tokenizer_config.json", &format!("{:#}\n", card.tokenizer()))?;
+        card.has_vocabulary = true;
+    }
+    write("README.md", &card.markdown()?)
+}
+
+/// The vocabulary of the texts that the run read, or that the first step evaluates it on; `None` where no step of the pipeline
+/// tokenizes them.
+fn vocabulary(context: &ToolContext, name: &str) -> Result<Option<String>, StageError> {
+    let run = inference::step(context, name)?;
+    let tokens = inference::own_input(&run, TOKENS, context);
+    let steps = context.results.steps();
+    let step =
+        steps.iter().find(|step| Some(step.name.as_str()) == tokens.as_ref().and_then(InputView::step));
+    let input = step.and_then(|step| step.inputs.iter().find(|input| input.port == "vocabulary"));
+    let Some(input) = input else { return Ok(None) };
+    let path = inference::located(&input.source, context)?;
+    fs::read_to_string(&path).map(Some).map_err(|error| StageError::input("vocabulary", path, error))
+}
+
+fn weights_and_code(run: &Path, out: &Path) -> Result<(), StageError> {
     let config = match weights::read_config(run)? {
         Config::VisualBert(config) => config,
         other => {

@@ -86,7 +86,7 @@ fn an_export_for_hugging_face_has_its_names() {
     let dir = tempfile::tempdir().unwrap();
     let tensors = run(dir.path());
     let out = dir.path().join("exported");
-    huggingface(dir.path(), &out).unwrap();
+    weights_and_code(dir.path(), &out).unwrap();
     let found = candle_core::safetensors::load(out.join("model.safetensors"), &Device::Cpu).unwrap();
     assert_eq!(found.len(), tensors.len());
     for (ours, theirs) in [
@@ -113,7 +113,7 @@ fn a_model_that_transformers_lacks_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let config = models::Config::Vilbert(vilbert::Config::base());
     weights::write(dir.path(), &config, &HashMap::new()).unwrap();
-    let error = huggingface(dir.path(), &dir.path().join("out")).unwrap_err().to_string();
+    let error = weights_and_code(dir.path(), &dir.path().join("out")).unwrap_err().to_string();
     assert!(error.contains("ViLBERT") && error.contains("`--to mmf`"), "{error}");
 }
 
@@ -158,7 +158,7 @@ fn an_export_is_imported_as_the_run_it_was() {
         assert!(notes[1].starts_with(&format!("{} tensors imported", tensors.len())), "{notes:?}");
 
         let folder = dir.join("exported");
-        huggingface(&dir, &folder).unwrap();
+        weights_and_code(&dir, &folder).unwrap();
         let (found, same, _, notes) = imported(&folder, "", &dir.join("from-huggingface"));
         assert_eq!(found, expected);
         assert_same(&tensors, &same);

@@ -9,7 +9,8 @@ use image::{Rgb, RgbImage, imageops};
 use serde_json::json;
 use stage_api::{Answer, StageError, Tool, ToolContext};
 
-use crate::artifacts::{read_json, weights};
+use crate::artifacts::region_features::PictureRegions;
+use crate::artifacts::{mmf_writer, read_json, weights};
 use crate::formats::image_decode::read_picture;
 use crate::host::device;
 use crate::models::faster_rcnn::{Config, FasterRcnn, Region};
@@ -57,6 +58,9 @@ pub struct RegionsArgs {
     /// Where to write; the folder of each picture by default.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// Write the features of the picture's regions there instead of drawing them, as NumPy reads them: [regions, values].
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    npy: Option<PathBuf>,
 }
 
 impl Tool for ShowRegions {
@@ -73,6 +77,9 @@ impl Tool for ShowRegions {
             .map_err(|error| StageError::input("detector", &dir, error))?;
         let classes = dir.join("classes.json");
         let names: Vec<String> = if classes.exists() { read_json(&classes)? } else { Vec::new() };
+        if args.npy.is_some() && args.images.len() > 1 {
+            return Err(StageError::Params("--npy writes the features of one picture; name one".to_owned()));
+        }
         let (mut text, mut found) = (String::new(), Vec::new());
         for path in &args.images {
             let unreadable = |problem: String| StageError::input("image", path, problem);
@@ -82,13 +89,23 @@ impl Tool for ShowRegions {
                 .map_err(|error| device::failed(path.display(), &error))?;
             let named: Vec<(String, Region)> =
                 regions.into_iter().map(|region| (name(&names, region.object), region)).collect();
-            let out = target(path, args.out.as_deref())?;
             let (width, height) = (picture.width as u32, picture.height as u32);
-            let pixels = RgbImage::from_raw(width, height, picture.rgb)
-                .ok_or_else(|| unreadable("its pixels do not fit its size".to_owned()))?;
-            draw(pixels, &named)
-                .save(&out)
-                .map_err(|error| StageError::failed(format!("{}: {error}", out.display())))?;
+            let failed = |out: &Path, error: &dyn std::fmt::Display| {
+                StageError::failed(format!("{}: {error}", out.display()))
+            };
+            let out = match &args.npy {
+                Some(file) => {
+                    std::fs::write(file, npy(&named)).map_err(|error| failed(file, &error))?;
+                    file.clone()
+                }
+                None => {
+                    let out = target(path, args.out.as_deref())?;
+                    let pixels = RgbImage::from_raw(width, height, picture.rgb)
+                        .ok_or_else(|| unreadable("its pixels do not fit its size".to_owned()))?;
+                    draw(pixels, &named).save(&out).map_err(|error| failed(&out, &error))?;
+                    out
+                }
+            };
             text += &format!("{}\n", out.display());
             let listed = named.iter().map(|(name, region)| {
                 json!({"object": name, "class": region.object, "score": region.confidence, "box": region.corners})
@@ -97,6 +114,18 @@ impl Tool for ShowRegions {
         }
         Ok(Answer { text, json: serde_json::Value::from(found).to_string(), stale: false })
     }
+}
+
+/// The features as a `.npy` file, [regions, values].
+fn npy(regions: &[(String, Region)]) -> Vec<u8> {
+    let picture = PictureRegions {
+        features: regions.iter().flat_map(|(_, region)| region.feature.iter().copied()).collect(),
+        boxes: regions.iter().map(|(_, region)| region.corners).collect(),
+        scores: vec![0.0; regions.len()],
+        objects: vec![0; regions.len()],
+        size: PictureRegions::UNKNOWN_SIZE,
+    };
+    mmf_writer::files(&picture, None).0
 }
 
 fn name(names: &[String], object: u32) -> String {

@@ -15,7 +15,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{
-    AllowedEnv, Answer, Input, InputView, Inputs, Job, Port, Stage, StageError, StepView, Tool, ToolContext,
+    AllowedEnv, Answer, Input, Inputs, Job, Port, Stage, StageError, StepView, Tool, ToolContext,
 };
 
 use crate::artifacts::predictions::{self, Prediction};
@@ -172,30 +172,13 @@ fn memes(
     named: Option<&str>,
     context: &ToolContext,
 ) -> Result<PathBuf, StageError> {
-    let own = named.is_none().then(|| own_memes(run, port, context)).flatten();
+    let own = named.is_none().then(|| inference::own_input(run, port, context)).flatten();
     match named.or(own.as_ref().map(|input| input.source.as_str())) {
-        Some(source) => located(source, context),
+        Some(source) => inference::located(source, context),
         None => Err(StageError::Params(format!(
             "nothing says which memes `{}` is for: no step reads it together with {port}; name steps with --tokens and \
              --regions",
             run.name
         ))),
-    }
-}
-
-/// What a run read at `port`; of an imported one, what the first step reads there that evaluates it.
-fn own_memes(run: &StepView, port: &str, context: &ToolContext) -> Option<InputView> {
-    let at = |step: &StepView, port: &str| step.inputs.iter().find(|input| input.port == port).cloned();
-    let reads = |step: &StepView| at(step, RUN).is_some_and(|input| input.step() == Some(&run.name));
-    at(run, port)
-        .or_else(|| context.results.steps().iter().filter(|step| reads(step)).find_map(|step| at(step, port)))
-}
-
-/// Where a source is, which the pipeline writes as `step`, `step/part` or `./file`.
-fn located(source: &str, context: &ToolContext) -> Result<PathBuf, StageError> {
-    match source.split_once('/') {
-        Some((".", file)) => Ok(context.results.root().join(file)),
-        Some((step, part)) => Ok(context.results.output(step)?.join(part)),
-        None => context.results.output(source),
     }
 }

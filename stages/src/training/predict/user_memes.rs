@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use stage_api::{AllowedEnv, Input, InputView, Inputs, Job, StageError, StepView, ToolContext};
 
-use super::{located, own_memes};
 use crate::artifacts::samples::{Sample, SampleSet, Split};
 use crate::formats::dataset_files;
 use crate::formats::file_kind;
 use crate::training::dataset::{REGIONS, TOKENS};
+use crate::training::inference;
 
 #[derive(Deserialize)]
 struct Line {
@@ -135,7 +135,7 @@ fn maker(run: &StepView, port: &str, context: &ToolContext) -> Result<StepView, 
         input.and_then(InputView::step).map(ToOwned::to_owned)
     };
     let own = |port: &str| {
-        let input = own_memes(run, port, context)?;
+        let input = inference::own_input(run, port, context)?;
         steps.iter().find(|step| Some(step.name.as_str()) == input.step())
     };
     let read = own(port);
@@ -171,7 +171,8 @@ fn make(
     context: &ToolContext,
 ) -> Result<PathBuf, StageError> {
     let input = |input: &InputView| {
-        let own = if input.port == port { path.to_owned() } else { located(&input.source, context)? };
+        let own =
+            if input.port == port { path.to_owned() } else { inference::located(&input.source, context)? };
         Ok(Input::new(&input.port, own))
     };
     let inputs = Inputs(step.inputs.iter().map(input).collect::<Result<_, StageError>>()?);
