@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """What the sandboxes of a command cost: the least seconds of five runs of three Python programs.
 
-    benches/sandbox/run.py target/release/repro [PYTHON]
+    benches/sandbox/run.py target/release/repro
 """
+import argparse
 import json
 import os
 import pathlib
@@ -10,7 +11,11 @@ import subprocess
 import sys
 import tempfile
 
-REPRO, PYTHON = os.path.abspath(sys.argv[1]), (sys.argv[2:] or [sys.executable])[0]
+options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+options.add_argument("repro", help="the program")
+options.add_argument("--python", default=sys.executable, help="what runs the programs (default: the one that runs this)")
+options = options.parse_args()
+REPRO, PYTHON = os.path.abspath(options.repro), options.python
 RUNS = 5
 PROGRAMS = {
     "start": "import json, re, random, email, http.client, unittest",

@@ -216,7 +216,7 @@ fn folders_and_files_of_a_result_become_read_only() {
 }
 
 const PROTECTED: &str = r#"
-    (name: "clean", stage: "command", inputs: {"raw": "./raw"}, params: (shell: "cp -r {input.raw} {out}/raw; cp -r {input.raw} .; mkdir -p {scratch}; cp -r {input.raw} {scratch}/raw; chmod 555 {scratch} {out} .; echo no such column >&2; END")),
+    (name: "clean", stage: "command", inputs: {"raw": "./raw"}, params: (shell: "cp -r {input.raw} {out}/raw; cp -r {input.raw} copy; mkdir -p {scratch}; cp -r {input.raw} {scratch}/raw; chmod 555 {scratch} {out} .; echo no such column >&2; END")),
     (name: "other", stage: "command", publish: "other", params: (shell: "echo fine > {out}/f")),
 "#;
 
