@@ -89,7 +89,7 @@ fn bytes_written_into_a_stored_result_are_neither_read_nor_published() {
            (name: "slow", stage: "command", inputs: {{"i": "a/x"}}, params: (shell: "touch {here}/slow; until [ -e {here}/go ]; do sleep 0.01; done; cat {{input.i}} > {{out}}/y"), publish: "slow"),"#
     ));
     let child = space.spawn(&["make"]);
-    wait_until("a has written", || space.path("where").exists());
+    wait_until("a has written", || space.path("where").exists() && space.read("where").ends_with('\n'));
     let mut held = fs::File::options().append(true).open(space.read("where").trim()).unwrap();
     space.write("held", "");
     wait_until("the next one runs", || space.path("slow").exists());
