@@ -116,8 +116,8 @@ impl Agreement {
             for (matched, least) in self.matched.iter_mut().zip(OVERLAPS) {
                 *matched += usize::from(overlap >= least);
             }
-            let feature = |of: &PictureRegions, row: usize| of.features[row * width..][..width].to_vec();
-            self.distances.push(distance(&feature(published, a), &feature(own, b)));
+            let (published, own) = (&published.features[a * width..], &own.features[b * width..]);
+            self.distances.push(distance(&published[..width], &own[..width]));
         }
     }
 

@@ -216,7 +216,7 @@ fn shown((value, interval): (f64, Option<Interval>)) -> String {
 fn upstream<'a>(steps: &'a [StepView], name: &str) -> Vec<&'a StepView> {
     let mut names = vec![name.to_owned()];
     let mut found = Vec::new();
-    for step in steps.iter().rev().filter(|step| !step.name.is_empty()) {
+    for step in steps.iter().rev() {
         if names.contains(&step.name) {
             names.extend(step.inputs.iter().filter_map(|input| input.step().map(ToOwned::to_owned)));
             found.push(step);
