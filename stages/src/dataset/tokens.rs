@@ -173,7 +173,9 @@ mod tests {
             soft: Some(0.25),
             split: Split::Val,
         };
-        SampleSet { dataset: "hmd".to_owned(), samples: vec![sample] }.write(&samples).unwrap();
+        SampleSet { dataset: "hmd".to_owned(), samples: vec![sample], ..SampleSet::default() }
+            .write(&samples)
+            .unwrap();
         let out = dir.path().join("out");
         let inputs = [("samples", samples.as_path()), ("vocabulary", vocabulary.as_path())];
         run_stage(&Tokens, &format!("(max_length: {max_length})"), &inputs, &out).unwrap();
@@ -224,7 +226,11 @@ mod tests {
             soft: None,
             split: Split::Train,
         };
-        let set = SampleSet { dataset: "hmd".to_owned(), samples: (0..3 * CHUNK / 2).map(sample).collect() };
+        let set = SampleSet {
+            dataset: "hmd".to_owned(),
+            samples: (0..3 * CHUNK / 2).map(sample).collect(),
+            ..SampleSet::default()
+        };
         set.write(&samples).unwrap();
         let bytes = |threads: usize| {
             let out = dir.path().join(threads.to_string());

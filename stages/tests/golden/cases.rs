@@ -40,6 +40,12 @@ pub const CASES: &[Case] = &[
     case("unpack", "unpack", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-hmd", "index-hmd", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-mmhs", "index-mmhs", "()", &[("archive", "synthesize/mmhs150k.zip")]),
+    case(
+        "index-table",
+        "index-table",
+        "(name: \"table\", columns: (image: \"img\"), split: (val: 0.25, test: 0.25, share_texts: true))",
+        &[("images", "unpack/data"), ("table", "unpack/data/train.jsonl")],
+    ),
     case("stand-in", "stand-in", "(of: \"detector\", small: true)", &[]),
     case("stand-in-visualbert", "stand-in", "(of: \"visualbert\", small: true)", &[]),
     case("stand-in-run", "stand-in", "(of: \"run\", small: true)", &[]),

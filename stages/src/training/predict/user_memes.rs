@@ -46,7 +46,8 @@ pub(super) fn tokens_and_regions(
     let (tokens, regions) = (maker(run, TOKENS, context)?, maker(run, REGIONS, context)?);
     let (samples, images) = (space.join("samples"), space.join("images"));
     fs::create_dir_all(&images)?;
-    SampleSet { dataset: "memes".to_owned(), samples: linked(file, &images)? }.write(&samples)?;
+    SampleSet { dataset: "memes".to_owned(), samples: linked(file, &images)?, ..SampleSet::default() }
+        .write(&samples)?;
     Ok([
         make(&tokens, ("samples", &samples), &space.join("tokens"), context)?,
         make(&regions, ("images", &images), &space.join("regions"), context)?,
