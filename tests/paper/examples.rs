@@ -26,6 +26,29 @@ fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
         let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{mode}: {metrics:#}"));
         assert!(number(&interval["low"]) <= number(&metrics["roc_auc"]), "{mode}: {metrics:#}");
     }
+    // The page has tables and curves of these runs by the names of these data, and no paper.
+    let read =
+        |path: &str| fs::read_to_string(project.path(&format!("examples/reports/made/{path}"))).unwrap();
+    let table = read("tables/table-2.md");
+    assert!(table.contains("# Table II: detection of rows of class yes on the test splits"), "{table}");
+    assert!(table.contains("| Drawn questions | PE |") && !table.contains("ublished"), "{table}");
+    assert!(read("tables/table-2-tests.csv").contains("PE \u{2212} Full-FT"));
+    assert!(read("tables/table-2-confusion.csv").lines().count() == 4);
+    let page = read("index.html");
+    for words in [
+        "<h1>Questions about drawn pictures, with a made-up BERT: shows that it runs</h1>",
+        "Drawn questions: validation ROC-AUC",
+        "called yes",
+        "id=\"data-splits\"",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    for words in ["hateful", "Hateful", " meme", "<strong>Published", "authors"] {
+        assert!(!page.contains(words), "{words}");
+    }
+    assert!(
+        project.run(&["-f", "examples/own-data.ron", "table", "2"]).expect(0).out.contains("Drawn questions")
+    );
     // With nothing in `own/`, its profile says what it looks for.
     let told = project.run(&["-f", "examples/own-data.ron", "--profile", "own", "make"]).expect(2);
     assert!(told.err.contains("own/images"), "{}", told.err);

@@ -22,6 +22,26 @@ const fn case(
     Case { name, stage, params, inputs }
 }
 
+/// Params of tables and figures with the names of the paper's data sets, and more of them.
+macro_rules! named {
+    ($more:literal) => {
+        concat!(
+            "(profile: \"golden\", about: \"tiny\", names: (data: [(\"hmd\", \"Hateful Memes\"), (\"mmh\", \"MMHS150K\")], ",
+            "modes: [(\"fc\", \"FC\"), (\"pe\", \"PE\"), (\"full\", \"Full-FT\")], ",
+            "classes: [\"not hateful\", \"hateful\"], samples: (\"meme\", \"memes\"))",
+            $more,
+            ")"
+        )
+    };
+}
+const NAMED: &str = named!("");
+const NAMED_PAGE: &str = named!(
+    ", title: \"Parameter-Efficient Fine Tuning for Multimodal Hate Speech Detection in Memes\", \
+     published: \"numbers and curves come from the authors' six training logs: one run for each data set\\nand mode, its seed \
+     unknown, its best validation reported. On the 500 rows of the Hateful Memes validation split the\\nstandard error of one \
+     ROC-AUC near 0.73 is about 0.02.\""
+);
+
 /// Every case after those that it reads.
 pub const CASES: &[Case] = &[
     case(
@@ -160,7 +180,7 @@ pub const CASES: &[Case] = &[
     case(
         "parameters",
         "parameters",
-        "(profile: \"golden\", about: \"tiny\")",
+        NAMED,
         &[
             ("published", "./paper/runs.csv"),
             ("vilbert", "./paper/vilbert.csv"),
@@ -170,7 +190,7 @@ pub const CASES: &[Case] = &[
     case(
         "results",
         "results",
-        "(profile: \"golden\", about: \"tiny\")",
+        NAMED,
         &[
             ("published", "./paper/runs.csv"),
             ("quoted", "./paper/quoted.csv"),
@@ -182,7 +202,7 @@ pub const CASES: &[Case] = &[
     case(
         "claims",
         "claims",
-        "(profile: \"golden\", about: \"tiny\")",
+        NAMED,
         &[
             ("published", "./paper/runs.csv"),
             ("quoted", "./paper/quoted.csv"),
@@ -192,16 +212,11 @@ pub const CASES: &[Case] = &[
             ("runs", "evaluate-full"),
         ],
     ),
-    case(
-        "shift",
-        "shift",
-        "(profile: \"golden\", about: \"tiny\")",
-        &[("runs", "evaluate-fc"), ("runs", "evaluate-full")],
-    ),
+    case("shift", "shift", NAMED, &[("runs", "evaluate-fc"), ("runs", "evaluate-full")]),
     case(
         "curves",
         "curves",
-        "(profile: \"golden\", about: \"tiny\")",
+        NAMED,
         &[
             ("published", "./paper/curves.csv"),
             ("runs", "train-fc"),
@@ -209,16 +224,11 @@ pub const CASES: &[Case] = &[
             ("runs", "train-full"),
         ],
     ),
-    case(
-        "roc",
-        "roc",
-        "(profile: \"golden\", about: \"tiny\")",
-        &[("runs", "evaluate-fc"), ("runs", "evaluate-full")],
-    ),
+    case("roc", "roc", NAMED, &[("runs", "evaluate-fc"), ("runs", "evaluate-full")]),
     case(
         "report",
         "report",
-        "(profile: \"golden\", about: \"tiny\")",
+        NAMED_PAGE,
         &[
             ("parts", "claims"),
             ("parts", "parameters"),
