@@ -3,7 +3,7 @@
 //! `helper.py` if that is declared, and fails if it is not: Python looks for modules in the folder that the script is
 //! really in, which is this one.
 //!
-//! Files up to [`MAX_COPIED`] are copied. Larger files and folders, which hold data, are linked; the command gets their
+//! Files up to 1 MiB are copied. Larger files and folders, which hold data, are linked; the command gets their
 //! real paths. After a failure, [`undeclared`] finds what the command missed.
 
 use std::fs;

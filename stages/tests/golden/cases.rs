@@ -229,7 +229,7 @@ pub const CASES: &[Case] = &[
     case(
         "compare-regions",
         "compare-regions",
-        "(profile: \"golden\", about: \"tiny\")",
+        NAMED,
         &[
             ("published", "import-features-lmdb"),
             ("own", "regions"),
