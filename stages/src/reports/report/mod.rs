@@ -64,7 +64,7 @@ impl Stage for Report {
     const NAME: &'static str = "report";
     const ABOUT: &'static str = "One self-contained HTML page with all tables, figures and runs";
     const VERSION: u32 = 8;
-    const INPUTS: &'static [Port] = &[Port::many(PARTS), Port { name: RUNS, many: true, optional: true }];
+    const INPUTS: &'static [Port] = &[Port::many(PARTS), Port { optional: true, ..Port::many(RUNS) }];
 
     fn check(&self, params: &ReportParams) -> Result<(), String> {
         params.names.check()
