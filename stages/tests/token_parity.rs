@@ -22,7 +22,11 @@ fn compare(dir: &Path) -> usize {
         soft: None,
         split: Split::Train,
     };
-    let set = SampleSet { dataset: "x".into(), samples: texts.lines().enumerate().map(sample).collect() };
+    let set = SampleSet {
+        dataset: "x".into(),
+        samples: texts.lines().enumerate().map(sample).collect(),
+        ..SampleSet::default()
+    };
     let space = tempfile::tempdir().unwrap();
     let (samples, out) = (space.path().join("samples"), space.path().join("out"));
     set.write(&samples).unwrap();

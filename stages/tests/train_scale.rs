@@ -63,8 +63,17 @@ fn training_on_as_many_rows_takes_memory_for_the_batch_and_not_for_the_set() {
 /// Token rows and region features of a set of the size of MMHS150K.
 fn write_rows(tokens: &Path, regions: &Path) {
     let (dataset, vocab_size, max_length) = ("toy".to_owned(), 1000, 24);
-    let info =
-        TokenSetInfo { dataset, vocab_size, max_length, pad: 0, unknown: 1, cls: 2, sep: 3, mask: Some(4) };
+    let info = TokenSetInfo {
+        dataset,
+        classes: vec![],
+        vocab_size,
+        max_length,
+        pad: 0,
+        unknown: 1,
+        cls: 2,
+        sep: 3,
+        mask: Some(4),
+    };
     let mut rows = TokenWriter::new(info);
     let layout = Layout { width: WIDTH, max_regions: REGIONS, shard: 2000, half: false };
     let (mut features, mut pictures) = (RegionWriter::new(regions, layout), Vec::new());

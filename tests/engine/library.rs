@@ -26,7 +26,7 @@ impl Stage for Concatenate {
     const NAME: &'static str = "concatenate";
     const ABOUT: &'static str = "Writes all that it reads.";
     const VERSION: u32 = 1;
-    const INPUTS: &'static [Port] = &[Port { name: "in", many: true, optional: false }];
+    const INPUTS: &'static [Port] = &[Port::many("in")];
 
     fn run(&self, _: &NoParams, job: &Job) -> Result<(), StageError> {
         let texts = job.inputs.all("in").into_iter().map(fs::read_to_string);

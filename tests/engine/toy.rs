@@ -44,7 +44,7 @@ fn kernels() -> Result<&'static str, HostError> {
     }
 }
 
-const ANY: Port = Port { name: "in", many: true, optional: true };
+const ANY: Port = Port { optional: true, by_hand: true, ..Port::many("in") };
 
 /// Writes its text and all its inputs to `text`, and each input alone to `parts/N`.
 struct Join<const RAISED: u32>;

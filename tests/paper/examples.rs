@@ -20,14 +20,38 @@ fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
     for mode in ["fc", "pe", "full"] {
         let metrics = fs::read(project.path(&format!("examples/reports/made/{mode}/metrics.json"))).unwrap();
         let metrics: Value = serde_json::from_slice(&metrics).unwrap();
-        assert_eq!((&metrics["split"], &metrics["rows"]), (&"test".into(), &16.into()), "{mode}");
+        assert_eq!((&metrics["split"], &metrics["dataset"]), (&"test".into(), &"questions".into()), "{mode}");
+        assert!((18..=22).contains(&metrics["rows"].as_u64().unwrap()), "{mode}: {metrics:#}");
         let interval = &metrics["intervals"]["roc_auc"];
         let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{mode}: {metrics:#}"));
         assert!(number(&interval["low"]) <= number(&metrics["roc_auc"]), "{mode}: {metrics:#}");
     }
+    // The page has tables and curves of these runs by the names of these data, and no paper.
+    let read =
+        |path: &str| fs::read_to_string(project.path(&format!("examples/reports/made/{path}"))).unwrap();
+    let table = read("tables/table-2.md");
+    assert!(table.contains("# Table II: detection of rows of class yes on the test splits"), "{table}");
+    assert!(table.contains("| Drawn questions | PE |") && !table.contains("ublished"), "{table}");
+    assert!(read("tables/table-2-tests.csv").contains("PE \u{2212} Full-FT"));
+    assert!(read("tables/table-2-confusion.csv").lines().count() == 4);
+    let page = read("index.html");
+    for words in [
+        "<h1>Questions about drawn pictures, with a made-up BERT: shows that it runs</h1>",
+        "Drawn questions: validation ROC-AUC",
+        "called yes",
+        "id=\"data-splits\"",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    for words in ["hateful", "Hateful", " meme", " published run", "The paper", "authors"] {
+        assert!(!page.contains(words), "{words}");
+    }
+    assert!(
+        project.run(&["-f", "examples/own-data.ron", "table", "2"]).expect(0).out.contains("Drawn questions")
+    );
     // With nothing in `own/`, its profile says what it looks for.
     let told = project.run(&["-f", "examples/own-data.ron", "--profile", "own", "make"]).expect(2);
-    assert!(told.err.contains("own/memes.zip"), "{}", told.err);
+    assert!(told.err.contains("own/images"), "{}", told.err);
 
     // Files of one's own, and features that were extracted before, in both forms: the same runs.
     let result = |step: &str, file: &str| {
@@ -37,11 +61,16 @@ fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
     };
     fs::create_dir(project.path("examples/own")).unwrap();
     for (step, file, name) in [
-        ("memes", "hateful_memes.zip", "memes.zip"),
+        ("drawn", "questions.csv", "memes.csv"),
         ("made-bert", "model.safetensors", "model.safetensors"),
         ("made-words", "vocab.txt", "vocab.txt"),
     ] {
         fs::copy(result(step, file), project.path(&format!("examples/own/{name}"))).unwrap();
+    }
+    let images = project.path("examples/own/images");
+    fs::create_dir(&images).unwrap();
+    for picture in fs::read_dir(result("drawn", "questions")).unwrap().map(Result::unwrap) {
+        fs::copy(picture.path(), images.join(picture.file_name())).unwrap();
     }
     let small = fs::read_to_string(project.path("examples/own-data.ron")).unwrap();
     let (made, own) = small.split_once("name: \"own\"").unwrap();
@@ -52,6 +81,11 @@ fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
         _ => format!("\"start\": {config})),{}", part.split_once(")),").unwrap().1),
     });
     let own = parts.collect::<String>().replace("updates: 120, warm_up: 12", "updates: 4, warm_up: 1");
+    // Drawn pictures have few questions, and their classes are other ones.
+    let own = own.replace(
+        "[\"not hateful\", \"hateful\"], split: (val: 0.1, test: 0.1)",
+        "[\"no\", \"yes\"], split: (val: 0.2, test: 0.2, share_texts: true)",
+    );
     fs::write(project.path("examples/own-data.ron"), format!("{made}name: \"own\"{own}")).unwrap();
     let run = |profile: &str| {
         project.run(&["-f", "examples/own-data.ron", "--profile", profile, "make"]).expect(0);

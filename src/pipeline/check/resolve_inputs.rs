@@ -79,7 +79,7 @@ impl<'a> Checker<'_, 'a> {
         for (port_at, value) in &entry.inputs.0 {
             let port_name = port_at.string(self.text)?;
             let named = ports.iter().find(|port| port.name == port_name).copied();
-            let own = || is_open.then_some(Port { name: "", many: true, optional: false });
+            let own = || is_open.then_some(Port::many(""));
             let Some(port) = named.or_else(own) else {
                 return Err(self
                     .error(*port_at, format!("stage `{stage_name}` has no input `{port_name}`"))
@@ -110,7 +110,7 @@ impl<'a> Checker<'_, 'a> {
                 let position = self.text.position(raw.0);
                 match &source {
                     // A file that a person may add by hand is connected only if it exists.
-                    Source::File(path) if port.optional => {
+                    Source::File(path) if port.by_hand => {
                         let is_there = self.folder.has(path);
                         self.looked_for.push((path.clone(), is_there));
                         if !is_there {

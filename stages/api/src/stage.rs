@@ -19,20 +19,26 @@ pub struct Port {
     pub many: bool,
     /// Whether the pipeline may leave it unconnected.
     pub optional: bool,
+    /// Whether a file of the project is connected only once it exists.
+    pub by_hand: bool,
 }
 
 impl Port {
     /// A port that takes exactly one input.
     pub const fn one(name: &'static str) -> Self {
-        Self { name, many: false, optional: false }
+        Self { name, many: false, optional: false, by_hand: false }
     }
     /// A port that takes a list of at least one input.
     pub const fn many(name: &'static str) -> Self {
-        Self { name, many: true, optional: false }
+        Self { name, many: true, optional: false, by_hand: false }
     }
     /// A port that takes one input or none.
     pub const fn optional(name: &'static str) -> Self {
-        Self { name, many: false, optional: true }
+        Self { name, many: false, optional: true, by_hand: false }
+    }
+    /// A port that takes one input or none: a file of the project there may be missing, because a person adds it.
+    pub const fn placed(name: &'static str) -> Self {
+        Self { name, many: false, optional: true, by_hand: true }
     }
 }
 

@@ -18,6 +18,9 @@ use super::{Result, read_json, write_json};
 pub struct DataSummary {
     /// Short name of the data set.
     pub dataset: String,
+    /// Names of the classes by label; none where label 1 is hateful and 0 is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
     /// The rules in force, by name: `labels` `any`.
     pub choices: BTreeMap<String, String>,
     /// What was compared with published figures, and how it came out.
@@ -54,6 +57,9 @@ pub struct SplitSummary {
     pub hateful: usize,
     /// Samples with label 0.
     pub harmless: usize,
+    /// Samples by label, where the classes have names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_class: Vec<usize>,
     /// Samples without a label.
     pub unlabelled: usize,
     /// Characters of a text.

@@ -18,6 +18,9 @@ pub struct Metrics {
     pub parameters: ParameterCounts,
     /// The data set it was evaluated on: the run's own, or another.
     pub dataset: String,
+    /// What that data set calls its classes, by label; nothing where label 1 is hateful and 0 is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
     /// The split it was evaluated on.
     pub split: Split,
     /// Labelled rows of the split.

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use csv::{ReaderBuilder, StringRecord, Trim};
+use csv::{StringRecord, Trim};
 use serde::Serialize;
 
 use super::{ArtifactError, Result};
 use crate::formats::file_kind;
+use crate::formats::table_file::{Record, Records};
 
 /// One scored sample.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,28 +61,19 @@ pub struct Given {
 /// # Errors
 /// A file of another kind; a line with an id that is empty or on an earlier line, too, with a `proba` that is not a number
 /// from 0 to 1, a `label` that is neither 0 nor 1, or another number of fields than the first line.
-pub fn read(path: &Path) -> Result<Vec<(u64, Given)>> {
+pub fn read(path: &Path) -> Result<Vec<(usize, Given)>> {
     let fail = |problem: String| ArtifactError::new(path, problem);
     let bytes = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
     if let Some(problem) = file_kind::placeholder(&bytes) {
         return Err(fail(problem));
     }
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
-    let broken = |error: csv::Error| fail(error.to_string());
-    let reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::All).from_reader(bytes);
-    let mut records = reader.into_records();
-    let names = records.next().transpose().map_err(broken)?.unwrap_or_default();
+    let mut records = Records::new(bytes, b',', Trim::All);
+    let names = records.next().transpose().map_err(fail)?.map(|record| record.fields).unwrap_or_default();
     let columns = columns(&names).map_err(fail)?;
     let (mut found, mut lines) = (Vec::new(), HashMap::new());
-    let (mut line, mut counted) = (1, 0);
     for record in records {
-        let record = record.map_err(broken)?;
-        // The position is that of the end of the record before: ends of lines come first.
-        let end = record.position().map_or(0, |position| position.byte() as usize);
-        let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
-        let start = end + bytes.get(end..).unwrap_or_default().iter().take_while(|byte| is_end(byte)).count();
-        line += bytes[counted..start].iter().filter(|byte| **byte == b'\n').count() as u64;
-        counted = start;
+        let Record { line, fields: record, .. } = record.map_err(fail)?;
         let at_line = |problem: String| fail(format!("line {line}: {problem}"));
         if record.len() != names.len() {
             return Err(at_line(format!("has {} fields, the first line {}", record.len(), names.len())));
@@ -140,7 +132,7 @@ fn given(
 mod tests {
     use super::*;
 
-    fn read_text(text: &[u8]) -> std::result::Result<Vec<(u64, Given)>, String> {
+    fn read_text(text: &[u8]) -> std::result::Result<Vec<(usize, Given)>, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         read(file.path()).map_err(|error| error.problem)

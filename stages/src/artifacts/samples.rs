@@ -50,10 +50,12 @@ pub struct Sample {
 }
 
 /// A data set as samples.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SampleSet {
-    /// Short name of the data set as tables show it: `hmd`, `mmh`.
+    /// Short name of the data set as files show it: `hmd`, `mmh`.
     pub dataset: String,
+    /// Names of the classes by label; none where label 1 is hateful and 0 is not.
+    pub classes: Vec<String>,
     /// The samples in the order of the source.
     pub samples: Vec<Sample>,
 }
@@ -61,19 +63,22 @@ pub struct SampleSet {
 #[derive(Serialize, Deserialize)]
 struct Header {
     dataset: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    classes: Vec<String>,
 }
 
 impl SampleSet {
     /// Writes `dataset.json` and `samples.jsonl` into `dir`.
     pub fn write(&self, dir: &Path) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(|error| super::ArtifactError::new(dir, error))?;
-        write_json(&dir.join("dataset.json"), &Header { dataset: self.dataset.clone() })?;
+        let header = Header { dataset: self.dataset.clone(), classes: self.classes.clone() };
+        write_json(&dir.join("dataset.json"), &header)?;
         write_json_lines(&dir.join("samples.jsonl"), &self.samples)
     }
 
     /// Reads what [`SampleSet::write`] wrote.
     pub fn read(dir: &Path) -> Result<Self> {
-        let header: Header = read_json(&dir.join("dataset.json"))?;
-        Ok(Self { dataset: header.dataset, samples: read_json_lines(&dir.join("samples.jsonl"))? })
+        let Header { dataset, classes } = read_json(&dir.join("dataset.json"))?;
+        Ok(Self { dataset, classes, samples: read_json_lines(&dir.join("samples.jsonl"))? })
     }
 }

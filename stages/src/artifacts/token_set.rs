@@ -26,6 +26,9 @@ use crate::formats::mapped_file::MappedFile;
 pub struct TokenSetInfo {
     /// Short name of the data set.
     pub dataset: String,
+    /// Names of its classes by label; none where label 1 is hateful and 0 is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
     /// Number of entries of the vocabulary; every id is below it.
     pub vocab_size: usize,
     /// No row is longer than this, special tokens included.
@@ -215,6 +218,7 @@ mod tests {
     fn info(vocab_size: usize) -> TokenSetInfo {
         TokenSetInfo {
             dataset: "hmd".to_owned(),
+            classes: vec![],
             vocab_size,
             max_length: 8,
             pad: 0,

@@ -3,6 +3,7 @@
 
 pub(crate) mod index_hmd;
 pub(crate) mod index_mmhs;
+pub(crate) mod index_table;
 pub(crate) mod indexing;
 mod learn_vocabulary;
 mod tokens;
@@ -14,6 +15,7 @@ pub(crate) fn register(registry: Registry) -> Registry {
     registry
         .with(index_hmd::IndexHmd)
         .with(index_mmhs::IndexMmhs)
+        .with(index_table::IndexTable)
         .with(learn_vocabulary::LearnVocabulary)
         .with(tokens::Tokens)
 }

@@ -63,7 +63,7 @@ impl Stage for Tokens {
             Vocabulary::read(path).map_err(|problem| StageError::input("vocabulary", path, problem))?;
         let set = SampleSet::read(job.inputs.one("samples")?)?;
         let tokenizer = vocabulary.tokenizer(params.max_length).map_err(StageError::failed)?;
-        let mut tokens = TokenWriter::new(vocabulary.info(set.dataset, params.max_length));
+        let mut tokens = TokenWriter::new(vocabulary.info(set.dataset, set.classes, params.max_length));
         let total = set.samples.len() as u64;
         let mut done = 0;
         for chunk in set.samples.chunks(CHUNK) {
@@ -122,9 +122,10 @@ impl Vocabulary {
         Ok(Self { size: ids.len(), pad, unknown, cls, sep, mask, bytes })
     }
 
-    fn info(&self, dataset: String, max_length: usize) -> TokenSetInfo {
+    fn info(&self, dataset: String, classes: Vec<String>, max_length: usize) -> TokenSetInfo {
         TokenSetInfo {
             dataset,
+            classes,
             vocab_size: self.size,
             max_length,
             pad: self.pad,
@@ -173,7 +174,9 @@ mod tests {
             soft: Some(0.25),
             split: Split::Val,
         };
-        SampleSet { dataset: "hmd".to_owned(), samples: vec![sample] }.write(&samples).unwrap();
+        SampleSet { dataset: "hmd".to_owned(), samples: vec![sample], ..SampleSet::default() }
+            .write(&samples)
+            .unwrap();
         let out = dir.path().join("out");
         let inputs = [("samples", samples.as_path()), ("vocabulary", vocabulary.as_path())];
         run_stage(&Tokens, &format!("(max_length: {max_length})"), &inputs, &out).unwrap();
@@ -224,7 +227,11 @@ mod tests {
             soft: None,
             split: Split::Train,
         };
-        let set = SampleSet { dataset: "hmd".to_owned(), samples: (0..3 * CHUNK / 2).map(sample).collect() };
+        let set = SampleSet {
+            dataset: "hmd".to_owned(),
+            samples: (0..3 * CHUNK / 2).map(sample).collect(),
+            ..SampleSet::default()
+        };
         set.write(&samples).unwrap();
         let bytes = |threads: usize| {
             let out = dir.path().join(threads.to_string());
@@ -242,7 +249,7 @@ mod tests {
         let path = dir.path().join("vocab.txt");
         std::fs::write(&path, VOCABULARY.replace("[MASK]\n", "")).unwrap();
         let vocabulary = Vocabulary::read(&path).unwrap();
-        assert_eq!(vocabulary.info("hmd".to_owned(), 9).mask, None);
+        assert_eq!(vocabulary.info("hmd".to_owned(), Vec::new(), 9).mask, None);
         // Words come one line earlier, and the text is no special token.
         let encoded = vocabulary.tokenizer(9).unwrap().encode("red [MASK]", true).unwrap();
         assert_eq!(encoded.get_ids(), [3, 11, 2, 2, 2, 4]);

@@ -172,7 +172,7 @@ pub fn is_tweet_id(id: &str) -> bool {
 
 /// JSON in which half a surrogate pair (`\ud83d` without its other half), which no UTF-8 text can hold, has become
 /// U+FFFD.
-fn mended(json: &str) -> Cow<'_, str> {
+pub(super) fn mended(json: &str) -> Cow<'_, str> {
     if !json.contains("\\ud") && !json.contains("\\uD") {
         return Cow::Borrowed(json);
     }

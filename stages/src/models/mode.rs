@@ -18,6 +18,15 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// What people call it.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Fc => "FC",
+            Self::Pe => "PE",
+            Self::Full => "Full-FT",
+        }
+    }
+
     /// The parts of a model in this mode.
     pub fn parts(self) -> Parts {
         Parts { adapters: self == Self::Pe, head: true }

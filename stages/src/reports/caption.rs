@@ -1,10 +1,12 @@
-//! Which profile a table or a figure is of, as every caption says it. It knows no profile.
+//! Which profile a table or a figure is of, as every caption says it, and what it calls things. It knows no profile.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The params of a stage that only needs to name the profile in its captions.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+use super::names::Names;
+
+/// The params of a stage that only needs to name things: the profile in its captions, data sets, modes and classes.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// The profile's name: `mini`.
@@ -12,6 +14,9 @@ pub struct Profile {
     /// What it is: `synthetic memes, small models`.
     #[serde(default)]
     about: String,
+    /// What data sets, modes, classes and samples are called.
+    #[serde(default, skip_serializing_if = "Names::is_empty")]
+    pub names: Names,
 }
 
 impl Profile {
@@ -23,5 +28,14 @@ impl Profile {
     /// `profile mini (synthetic memes, small models)`, for captions.
     pub fn in_words(&self) -> String {
         if self.about.is_empty() { self.short() } else { format!("{} ({})", self.short(), self.about) }
+    }
+
+    /// The same profile, with data sets and classes of runs where nothing is named.
+    pub fn with_runs<'a>(
+        &self,
+        datasets: impl Iterator<Item = &'a str>,
+        classes: impl Iterator<Item = &'a [String]>,
+    ) -> Self {
+        Self { names: self.names.with_runs(datasets, classes), ..self.clone() }
     }
 }

@@ -7,7 +7,8 @@ use crate::artifacts::region_features::{PictureRegions, RegionFeatures};
 use crate::models::faster_rcnn::iou;
 use crate::reports::caption::Profile;
 use crate::reports::evaluation::{self, Evaluated, Runs, missing};
-use crate::reports::paper_results::{self, DATASETS};
+use crate::reports::names::Names;
+use crate::reports::paper_results::Paper;
 use crate::reports::table::{Cell, Column, Table};
 
 /// Compares two extractions.
@@ -25,15 +26,21 @@ impl Stage for CompareRegions {
     const INPUTS: &'static [Port] =
         &[Port::one("published"), Port::one("own"), Port::many("published_runs"), Port::many("own_runs")];
 
+    fn check(&self, profile: &Profile) -> Result<(), String> {
+        profile.names.check()
+    }
+
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
         let agreement = Agreement::measure(job)?;
-        let read = |port: &str| evaluation::read(port, &job.inputs.all(port));
+        let read = |port: &str| evaluation::read(port, &job.inputs.all(port), &Paper::default());
         let (published, own) = (read("published_runs")?, read("own_runs")?);
         let mut rows = agreement.rows();
-        for (dataset, _) in DATASETS {
+        let profile = &evaluation::named(profile, &published, &Paper::default());
+        let profile = &evaluation::named(profile, &own, &Paper::default());
+        for (dataset, _) in &profile.names.data {
             let kinds = published.keys().chain(own.keys()).filter(|(of, _)| of == dataset);
-            for kind in paper_results::kinds(kinds.map(|(_, kind)| kind.as_str())) {
-                rows.extend(run_row(&published, &own, (dataset, kind)));
+            for kind in profile.names.kinds(kinds.map(|(_, kind)| kind.as_str())) {
+                rows.extend(run_row(&published, &own, (dataset, kind), &profile.names));
             }
         }
         Ok(table(rows, profile).write(job.out)?)
@@ -211,11 +218,11 @@ fn quantile_of(sorted: &[f32], quantile: f64) -> Option<f32> {
 }
 
 /// The ROC-AUC of a kind of run on either, where one of them is there.
-fn run_row(published: &Runs, own: &Runs, (dataset, kind): (&str, &str)) -> Option<Vec<Cell>> {
+fn run_row(published: &Runs, own: &Runs, (dataset, kind): (&str, &str), names: &Names) -> Option<Vec<Cell>> {
     let key = (dataset.to_owned(), kind.to_owned());
     let (a, b) = (published.get(&key), own.get(&key));
-    let title = paper_results::title(&DATASETS, dataset);
-    let name = Cell::Text(format!("ROC-AUC, {title}, {}", paper_results::kind_title(kind)));
+    let title = names.data_title(dataset);
+    let name = Cell::Text(format!("ROC-AUC, {title}, {}", names.kind_title(kind)));
     let shown = |runs: Option<&Vec<Evaluated>>| match runs {
         None => missing(&key),
         Some(runs) => {
@@ -260,6 +267,7 @@ mod tests {
     use super::*;
     use crate::artifacts::region_features::{Layout, RegionWriter};
     use crate::reports::evaluation::made_up::write as write_run;
+    use crate::reports::names;
 
     /// A picture of boxes whose features are (box number + `shift`, 0).
     fn picture(boxes: &[[f32; 4]], shift: f32) -> PictureRegions {
@@ -291,7 +299,7 @@ mod tests {
         let ours = write_run(&root.join("ours"), "hmd", "pe", 1, 0.75, 0.3);
         let inputs =
             [("published", published), ("own", own), ("published_runs", &theirs), ("own_runs", &ours)];
-        run_stage(&CompareRegions, "(profile: \"mini\")", &inputs, &root.join("out"))?;
+        run_stage(&CompareRegions, &names::made_up::params(), &inputs, &root.join("out"))?;
         Ok(Table::read(&root.join("out/table-regions.json"))?)
     }
 

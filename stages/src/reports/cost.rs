@@ -5,21 +5,22 @@ use stage_api::{Results, StepView};
 
 use crate::artifacts::history::{History, RunInfo};
 use crate::artifacts::scalars;
-use crate::reports::paper_results::{self, DATASETS, MODES, Run, rank};
+use crate::reports::names::Names;
+use crate::reports::paper_results::Run;
 use crate::reports::table::{Cell, Column, Table};
 
 /// The name of the table's files.
 pub const NAME: &str = "table-1-cost";
 
 /// The table of the published runs. It is published with Table I.
-pub fn table(published: &[Run]) -> Table {
+pub fn table(published: &[Run], names: &Names) -> Table {
     let logs = "published";
     let mut runs: Vec<&Run> = published.iter().collect();
-    runs.sort_by_key(|run| (rank(&DATASETS, &run.dataset), rank(&MODES, &run.mode)));
+    runs.sort_by_key(|run| (names.data_rank(&run.dataset), names.kind_rank(&run.mode)));
     let row = |run: &&Run| {
         vec![
-            Cell::Text(paper_results::title(&DATASETS, &run.dataset).to_owned()),
-            Cell::Text(paper_results::title(&MODES, &run.mode).to_owned()),
+            Cell::Text(names.data_title(&run.dataset).to_owned()),
+            Cell::Text(names.mode_title(&run.mode).to_owned()),
             Cell::Count(run.max_memory_mib),
             Cell::Number { value: 1000.0 * run.wall_seconds / run.updates as f64, places: 0 },
         ]
@@ -59,12 +60,11 @@ struct Took {
 pub fn with_runs(mut table: Table, results: &dyn Results) -> Table {
     let steps = results.steps();
     let report = steps.iter().find(|step| step.stage == "report");
+    let named = report.map_or_else(Names::default, |step| Names::of_params(&step.params));
     let names = report.iter().flat_map(|step| &step.inputs).filter_map(|input| input.step());
     let runs = names.filter_map(|name| steps.iter().find(|step| step.name == name));
     let took: Vec<Took> = runs.filter_map(|step| took(step, results)).collect();
-    let titles = |run: &RunInfo| {
-        [paper_results::title(&DATASETS, &run.dataset).to_owned(), paper_results::kind_title(&run.kind())]
-    };
+    let titles = |run: &RunInfo| [named.data_title(&run.dataset).to_owned(), named.kind_title(&run.kind())];
     let not_known = |of: Option<&Took>| match of {
         None => Cell::Missing("no run here".to_owned()),
         Some(_) => Cell::Missing("not recorded".to_owned()),

@@ -10,6 +10,7 @@ use crate::artifacts::samples::Split;
 use crate::artifacts::scores::{self, Score};
 use crate::metrics::bootstrap::{Interval, Ranked, Resamples, percentile_interval};
 use crate::metrics::delong::Components;
+use crate::reports::caption::Profile;
 use crate::reports::paper_results::Paper;
 use crate::reports::table::Cell;
 
@@ -47,24 +48,60 @@ impl Evaluated {
         self.scores.iter().map(|score| [score.p0, score.p1]).collect()
     }
 
+    /// What its data set calls its classes.
+    pub fn classes(&self) -> &[String] {
+        &self.metrics.classes
+    }
+
     fn same_rows(&self, other: &Self) -> bool {
         let row = |score: &Score| (score.id.clone(), score.label);
         self.scores.iter().map(row).eq(other.scores.iter().map(row))
     }
 }
 
-/// Reads what `evaluate` wrote for runs on the validation split of their own data set, which came in by `port`.
+/// The split that runs were evaluated on; validation for none.
+pub fn split(runs: &Runs) -> Split {
+    runs.values().flatten().next().map_or(Split::Val, |run| run.metrics.split)
+}
+
+/// The profile with names for the data sets of the paper and of runs, and for the classes of runs.
+pub fn named(profile: &Profile, runs: &Runs, paper: &Paper) -> Profile {
+    let theirs = paper.runs.iter().map(|run| run.dataset.as_str());
+    let datasets = theirs.chain(runs.keys().map(|(dataset, _)| dataset.as_str()));
+    profile.with_runs(datasets, runs.values().flatten().map(Evaluated::classes))
+}
+
+/// What a split is called before the word.
+pub const fn split_title(split: Split) -> &'static str {
+    match split {
+        Split::Train => "training",
+        Split::Val => "validation",
+        Split::Test => "test",
+    }
+}
+
+/// Reads what `evaluate` wrote for runs on one split of their own data set; on validation where a `paper` reports on
+/// that. They came in by `port`.
 ///
 /// # Errors
 /// Files that cannot be read, another split or data set, a metric that is none, a run given twice.
-pub fn read(port: &str, dirs: &[&Path]) -> Result<Runs, StageError> {
+pub fn read(port: &str, dirs: &[&Path], paper: &Paper) -> Result<Runs, StageError> {
     let mut runs = Runs::new();
+    let mut split = (!paper.runs.is_empty()).then_some(Split::Val);
     for dir in dirs {
         let evaluated = Evaluated { metrics: Metrics::read(dir)?, scores: scores::read(dir)? };
         let metrics = &evaluated.metrics;
         let refuse = |problem: String| Err(StageError::input(port, dir, problem));
-        if metrics.split != Split::Val {
-            return refuse("was evaluated on another split; the paper reports on validation".to_owned());
+        let expected = *split.get_or_insert(metrics.split);
+        if metrics.split != expected {
+            return refuse(match paper.runs.is_empty() {
+                true => format!(
+                    "was evaluated on the {} split, the runs before it on the {} split",
+                    split_title(metrics.split),
+                    split_title(expected)
+                ),
+                false => "was evaluated on another split; the paper reports on validation".to_owned(),
+            });
         }
         let run = &metrics.run;
         if metrics.dataset != run.dataset {
@@ -163,6 +200,7 @@ pub mod made_up {
             run: RunInfo::from_kind(dataset, mode, seed, 600),
             parameters: ParameterCounts { total: 10, trained: 5, adapters: 0 },
             dataset: dataset.into(),
+            classes: vec![],
             split: Split::Val,
             rows: 500,
             positives: 247,

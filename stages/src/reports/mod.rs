@@ -9,6 +9,7 @@ mod curves;
 mod data_summary;
 mod evaluation;
 mod figure;
+mod names;
 mod paper_results;
 mod report;
 mod roc;

@@ -1,5 +1,4 @@
-//! What the paper's own runs gave and what its README says, read from the files in `paper/`, and the names by which tables and
-//! figures call data sets, modes and models. It does not know who asks.
+//! What a paper's own runs gave and what its README says, read from files such as those in `paper/`. It does not know who asks.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,66 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::artifacts::history::PREDICTIONS;
 use crate::artifacts::{ArtifactError, Result};
 use crate::formats::file_kind;
-use crate::models::Family;
-
-/// The paper's data sets in its order: short name, title.
-pub const DATASETS: [(&str, &str); 2] = [("hmd", "Hateful Memes"), ("mmh", "MMHS150K")];
-
-/// The paper's training modes in its order: short name, title.
-pub const MODES: [(&str, &str); 3] = [("fc", "FC"), ("pe", "PE"), ("full", "Full-FT")];
-
-/// The title of a data set or mode: that of `names`, or the short name itself when it is not the paper's.
-pub fn title<'a>(names: &[(&str, &'a str)], name: &'a str) -> &'a str {
-    names.iter().find(|(short, _)| *short == name).map_or(name, |(_, title)| title)
-}
-
-/// The place of `name` in the paper's order; what the paper does not have comes last.
-pub fn rank(names: &[(&str, &str)], name: &str) -> usize {
-    names.iter().position(|(short, _)| *short == name).unwrap_or(names.len())
-}
-
-/// The model, where it is not the paper's first, and the mode of a kind of run
-/// ([`RunInfo::kind`](crate::artifacts::history::RunInfo::kind)): of `vilbert-pe`, `vilbert` and `pe`.
-pub fn parts_of_kind(kind: &str) -> (Option<&str>, &str) {
-    kind.rsplit_once('-').map_or((None, kind), |(model, mode)| (Some(model), mode))
-}
-
-/// Whether a kind is of predictions of others, which have a name of their own in place of the model's.
-pub fn is_given(kind: &str) -> bool {
-    parts_of_kind(kind).1 == PREDICTIONS
-}
-
-/// The title of a kind of run: `PE`, `ViLBERT PE`; of predictions of others their name.
-pub fn kind_title(kind: &str) -> String {
-    let (model, mode) = parts_of_kind(kind);
-    let mode = title(&MODES, mode);
-    match model {
-        None => mode.to_owned(),
-        Some(model) if is_given(kind) => model.to_owned(),
-        Some(model) => {
-            let family = Family::ALL.into_iter().find(|family| family.as_str() == model);
-            format!("{} {mode}", family.map_or(model, |family| family.title()))
-        }
-    }
-}
-
-/// The place of a kind of run: models in their order, in each the modes in theirs.
-pub fn kind_rank(kind: &str) -> (usize, usize) {
-    let (model, mode) = parts_of_kind(kind);
-    let family = |model: &str| Family::ALL.iter().position(|family| family.as_str() == model);
-    (model.map_or(0, |model| family(model).unwrap_or(Family::ALL.len())), rank(&MODES, mode))
-}
-
-/// The paper's modes, and whatever other kinds of run there are, in order.
-pub fn kinds<'a>(found: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut kinds: Vec<&str> = MODES.iter().map(|(mode, _)| *mode).chain(found).collect();
-    kinds.sort_by_key(|kind| (kind_rank(kind), *kind));
-    kinds.dedup();
-    kinds
-}
 
 /// One run of the paper: `paper/runs.csv`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -179,8 +120,8 @@ pub struct ValidationSplit {
     pub positives: u64,
 }
 
-/// What the paper says of its results.
-#[derive(Debug, Clone)]
+/// What a paper says of its results: nothing, where there is no paper.
+#[derive(Debug, Clone, Default)]
 pub struct Paper {
     /// Its runs.
     pub runs: Vec<Run>,
@@ -191,18 +132,20 @@ pub struct Paper {
 }
 
 impl Paper {
-    /// Reads `runs.csv`, `quoted.csv` and `splits.csv`.
+    /// Reads what there is of `runs.csv`, `quoted.csv` and `splits.csv`.
     ///
     /// # Errors
     /// A file that cannot be read; a line that does not parse or leaves its range.
-    pub fn read(runs: &Path, quoted: &Path, splits: &Path) -> Result<Self> {
-        let splits = read(splits, |split: &ValidationSplit| {
-            match split.positives > 0 && split.positives < split.rows {
-                true => Ok(()),
-                false => Err("a class has no rows".to_owned()),
-            }
-        })?;
-        Ok(Self { runs: read_runs(runs)?, quotes: read(quoted, |_| Ok(()))?, splits })
+    pub fn read(runs: Option<&Path>, quoted: Option<&Path>, splits: Option<&Path>) -> Result<Self> {
+        let has_both = |split: &ValidationSplit| match split.positives > 0 && split.positives < split.rows {
+            true => Ok(()),
+            false => Err("a class has no rows".to_owned()),
+        };
+        Ok(Self {
+            runs: runs.map(read_runs).transpose()?.unwrap_or_default(),
+            quotes: quoted.map(|path| read(path, |_| Ok(()))).transpose()?.unwrap_or_default(),
+            splits: splits.map(|path| read(path, has_both)).transpose()?.unwrap_or_default(),
+        })
     }
 
     /// The run of a data set and mode.
@@ -372,17 +315,6 @@ mod tests {
             assert_eq!(best.update, run.best_update);
             assert!((best.roc_auc.unwrap() - run.best_roc_auc).abs() < 6e-5);
         }
-    }
-
-    #[test]
-    fn kinds_of_runs_have_titles_and_an_order() {
-        let found = kinds(["vilbert-pe", "pe", "gpt-fc", "vilbert-fc"].into_iter());
-        assert_eq!(found, ["fc", "pe", "full", "vilbert-fc", "vilbert-pe", "gpt-fc"]);
-        assert_eq!(kind_title("full"), "Full-FT");
-        assert_eq!(kind_title("vilbert-pe"), "ViLBERT PE");
-        assert_eq!(kind_title("gpt-fc"), "gpt FC");
-        assert_eq!(kind_title("hate-clipper-predictions"), "hate-clipper");
-        assert!(kind_rank("vilbert-full") < kind_rank("hate-clipper-predictions"));
     }
 
     #[test]

@@ -3,12 +3,14 @@
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::metrics::Metrics;
+use crate::artifacts::samples::Split;
 use crate::artifacts::scores;
 use crate::metrics::bootstrap::Interval;
 use crate::metrics::roc_curve;
 use crate::reports::caption::Profile;
+use crate::reports::evaluation::split_title;
 use crate::reports::figure::{self, Figure, LegendColumn, Line, Mark, Panel, Scale, Style};
-use crate::reports::paper_results::{self, DATASETS, MODES, kind_rank};
+use crate::reports::names::Names;
 
 /// A curve's points lie at least so far apart: less than a pixel.
 const NEAR: f64 = 0.002;
@@ -23,16 +25,26 @@ impl Stage for Roc {
     const VERSION: u32 = 5;
     const INPUTS: &'static [Port] = &[Port::many("runs")];
 
+    fn check(&self, profile: &Profile) -> Result<(), String> {
+        profile.names.check()
+    }
+
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
         let mut runs = Vec::new();
         for dir in job.inputs.all("runs") {
             let rows = scores::read(dir)?;
             let labels: Vec<u8> = rows.iter().map(|row| row.label).collect();
-            let hateful: Vec<f32> = rows.iter().map(|row| row.p1).collect();
-            runs.push(Run { metrics: Metrics::read(dir)?, curve: roc_curve(&hateful, &labels).map(thinned) });
+            let positive: Vec<f32> = rows.iter().map(|row| row.p1).collect();
+            runs.push(Run {
+                metrics: Metrics::read(dir)?,
+                curve: roc_curve(&positive, &labels).map(thinned),
+            });
         }
-        runs.sort_by_key(|run| (kind_rank(&run.metrics.run.kind()), run.metrics.run.seed));
-        Ok(figure::write(job.out, &[figure(&runs, profile)])?)
+        let classes = runs.iter().map(|run| run.metrics.classes.as_slice());
+        let profile = profile.with_runs(runs.iter().map(|run| run.metrics.dataset.as_str()), classes);
+        let names = &profile.names;
+        runs.sort_by_key(|run| (names.kind_rank(&run.metrics.run.kind()), run.metrics.run.seed));
+        Ok(figure::write(job.out, &[figure(&runs, &profile)])?)
     }
 }
 
@@ -45,7 +57,8 @@ struct Run {
 fn figure(runs: &[Run], profile: &Profile) -> Figure {
     let of =
         |dataset: &str| -> Vec<&Run> { runs.iter().filter(|run| run.metrics.dataset == dataset).collect() };
-    let panel = |(dataset, title): &(&str, &str)| {
+    let names = &profile.names;
+    let panel = |(dataset, title): &(String, String)| {
         let chance = Line {
             style: Style { colour: [0x55; 3], dashes: &[1, 3], mark: Mark::Circle, faint: true },
             marked: false,
@@ -68,19 +81,21 @@ fn figure(runs: &[Run], profile: &Profile) -> Figure {
             lines: std::iter::once(chance).chain(lines).collect(),
         }
     };
+    let split = runs.first().map_or(Split::Val, |run| run.metrics.split);
     Figure {
         name: "roc".to_owned(),
-        title: "ROC curves on the validation splits".to_owned(),
+        title: format!("ROC curves on the {} splits", split_title(split)),
         caption: format!(
-            "Of the checkpoint with the best validation ROC-AUC, by P(hateful). Dotted: chance. By {}.",
+            "Of the checkpoint with the best validation ROC-AUC, by P({}). Dotted: chance. By {}.",
+            names.class(1),
             profile.in_words()
         ),
-        panels: DATASETS.iter().map(panel).collect(),
-        legend: DATASETS.iter().map(|(dataset, title)| legend(title, &of(dataset))).collect(),
+        panels: names.data.iter().map(panel).collect(),
+        legend: names.data.iter().map(|(dataset, title)| legend(title, &of(dataset), names)).collect(),
     }
 }
 
-fn legend(title: &str, runs: &[&Run]) -> LegendColumn {
+fn legend(title: &str, runs: &[&Run], names: &Names) -> LegendColumn {
     let several = |run: &Run| {
         runs.iter().filter(|other| other.metrics.run.kind() == run.metrics.run.kind()).count() > 1
     };
@@ -92,12 +107,12 @@ fn legend(title: &str, runs: &[&Run]) -> LegendColumn {
             (_, Some(Interval { low, high })) => format!("ROC-AUC {roc_auc:.3} ({low:.3} to {high:.3})"),
             (_, None) => format!("ROC-AUC {roc_auc:.3}"),
         };
-        let name = paper_results::kind_title(&info.kind());
+        let name = names.kind_title(&info.kind());
         (run.curve.is_some().then(|| Style::for_kind(&info.kind(), false)), format!("{name}{seed}: {value}"))
     };
     let mut entries: Vec<(Option<Style>, String)> = runs.iter().map(entry).collect();
     let is_there = |mode: &str| runs.iter().any(|run| run.metrics.run.kind() == mode);
-    let absent = MODES.iter().filter(|(mode, _)| !is_there(mode));
+    let absent = names.modes.iter().filter(|(mode, _)| !is_there(mode));
     entries.extend(absent.map(|(_, title)| (None, format!("{title}: no run"))));
     LegendColumn { heading: title.to_owned(), entries }
 }
@@ -121,6 +136,7 @@ mod tests {
 
     use super::*;
     use crate::reports::evaluation::made_up;
+    use crate::reports::names;
 
     #[test]
     fn every_run_has_its_curve_and_one_class_says_why_it_has_none() {
@@ -132,7 +148,7 @@ mod tests {
         scores::write(&one_class, &rows).unwrap();
         let out = dir.path().join("out");
         let inputs = [("runs", good.as_path()), ("runs", one_class.as_path())];
-        run_stage(&Roc, "(profile: \"mini\")", &inputs, &out).unwrap();
+        run_stage(&Roc, &names::made_up::params(), &inputs, &out).unwrap();
         let svg = std::fs::read_to_string(out.join("roc.svg")).unwrap();
         assert!(svg.contains("PE: ROC-AUC 0.750 (0.500 to 0.900)"), "{svg}");
         assert!(svg.contains("FC: no curve: one class only") && svg.contains("Full-FT: no run"), "{svg}");

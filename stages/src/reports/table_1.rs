@@ -8,7 +8,7 @@ use crate::artifacts::read_json;
 use crate::models::{Config, Family, Mode};
 use crate::reports::caption::Profile;
 use crate::reports::cost;
-use crate::reports::paper_results::{self, MODES, Quantities, Run};
+use crate::reports::paper_results::{self, Quantities, Run};
 use crate::reports::table::{Cell, Column, Table};
 
 /// Makes Table I.
@@ -22,6 +22,10 @@ impl Stage for Parameters {
     const VERSION: u32 = 4;
     const INPUTS: &'static [Port] = &[Port::one("published"), Port::one("vilbert"), Port::one("model")];
 
+    fn check(&self, profile: &Profile) -> std::result::Result<(), String> {
+        profile.names.check()
+    }
+
     fn run(&self, profile: &Profile, job: &Job) -> std::result::Result<(), StageError> {
         let published = paper_results::read_runs(job.inputs.one("published")?)?;
         let second = paper_results::read_quantities(job.inputs.one("vilbert")?)?;
@@ -32,7 +36,7 @@ impl Stage for Parameters {
         let readme: Vec<Published> = second.iter().map(Published::from).collect();
         let paper = [(Family::VisualBert, logs), (Family::Vilbert, readme)];
         table(&paper, &model, profile).map_err(StageError::failed)?.write(job.out)?;
-        Ok(cost::table(&published).write(job.out)?)
+        Ok(cost::table(&published, &profile.names).write(job.out)?)
     }
 }
 
@@ -74,12 +78,12 @@ fn table(paper: &[(Family, Vec<Published>)], model: &Config, profile: &Profile) 
     for (family, published) in paper {
         let name = format!("{} (the paper's)", family.title());
         for mode in Mode::ALL {
-            rows.push(row(&name, mode, &family.base(), Some(published))?);
+            rows.push(row(&name, mode, &family.base(), Some(published), profile)?);
         }
     }
     let name = format!("{} ({})", model.family().title(), profile.short());
     for mode in Mode::ALL {
-        rows.push(row(&name, mode, model, None)?);
+        rows.push(row(&name, mode, model, None, profile)?);
     }
     Ok(Table {
         name: "table-1".to_owned(),
@@ -102,13 +106,19 @@ fn table(paper: &[(Family, Vec<Published>)], model: &Config, profile: &Profile) 
     })
 }
 
-fn row(name: &str, mode: Mode, model: &Config, published: Option<&Vec<Published>>) -> Result<Vec<Cell>> {
+fn row(
+    name: &str,
+    mode: Mode,
+    model: &Config,
+    published: Option<&Vec<Published>>,
+    profile: &Profile,
+) -> Result<Vec<Cell>> {
     let text = |text: &str| Cell::Text(text.to_owned());
     let share = |part: u64, whole: u64, places| Cell::Share { value: part as f64 / whole as f64, places };
     let counts = model.counts(mode)?;
     let mut cells = vec![
         text(name),
-        text(paper_results::title(&MODES, mode.as_str())),
+        text(profile.names.mode_title(mode.as_str())),
         Cell::Count(counts.total),
         Cell::Count(counts.trained),
         Cell::Count(counts.adapters),
@@ -158,7 +168,8 @@ mod tests {
         let (published, vilbert) = (paper.join("runs.csv"), paper.join("vilbert.csv"));
         let inputs =
             [("published", published.as_path()), ("vilbert", vilbert.as_path()), ("model", model.as_path())];
-        run_stage(&Parameters, "(profile: \"mini\")", &inputs, &dir.path().join("out")).unwrap();
+        let params = crate::reports::names::made_up::params();
+        run_stage(&Parameters, &params, &inputs, &dir.path().join("out")).unwrap();
         let table = Table::read(&dir.path().join("out/table-1.json")).unwrap();
         let count = |row: usize, key: &str| {
             let column = table.columns.iter().position(|column| column.key == key).unwrap();

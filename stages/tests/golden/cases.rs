@@ -22,6 +22,26 @@ const fn case(
     Case { name, stage, params, inputs }
 }
 
+/// Params of tables and figures with the names of the paper's data sets, and more of them.
+macro_rules! named {
+    ($more:literal) => {
+        concat!(
+            "(profile: \"golden\", about: \"tiny\", names: (data: [(\"hmd\", \"Hateful Memes\"), (\"mmh\", \"MMHS150K\")], ",
+            "modes: [(\"fc\", \"FC\"), (\"pe\", \"PE\"), (\"full\", \"Full-FT\")], ",
+            "classes: [\"not hateful\", \"hateful\"], samples: (\"meme\", \"memes\"))",
+            $more,
+            ")"
+        )
+    };
+}
+const NAMED: &str = named!("");
+const NAMED_PAGE: &str = named!(
+    ", title: \"Parameter-Efficient Fine Tuning for Multimodal Hate Speech Detection in Memes\", \
+     published: \"numbers and curves come from the authors' six training logs: one run for each data set\\nand mode, its seed \
+     unknown, its best validation reported. On the 500 rows of the Hateful Memes validation split the\\nstandard error of one \
+     ROC-AUC near 0.73 is about 0.02.\""
+);
+
 /// Every case after those that it reads.
 pub const CASES: &[Case] = &[
     case(
@@ -40,6 +60,12 @@ pub const CASES: &[Case] = &[
     case("unpack", "unpack", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-hmd", "index-hmd", "()", &[("archive", "synthesize/hateful_memes.zip")]),
     case("index-mmhs", "index-mmhs", "()", &[("archive", "synthesize/mmhs150k.zip")]),
+    case(
+        "index-table",
+        "index-table",
+        "(name: \"table\", columns: (image: \"img\"), split: (val: 0.25, test: 0.25, share_texts: true))",
+        &[("images", "unpack/data"), ("table", "unpack/data/train.jsonl")],
+    ),
     case("stand-in", "stand-in", "(of: \"detector\", small: true)", &[]),
     case("stand-in-visualbert", "stand-in", "(of: \"visualbert\", small: true)", &[]),
     case("stand-in-run", "stand-in", "(of: \"run\", small: true)", &[]),
@@ -167,7 +193,7 @@ pub const CASES: &[Case] = &[
     case(
         "parameters",
         "parameters",
-        "(profile: \"golden\", about: \"tiny\")",
+        NAMED,
         &[
             ("published", "./paper/runs.csv"),
             ("vilbert", "./paper/vilbert.csv"),
@@ -177,7 +203,7 @@ pub const CASES: &[Case] = &[
     case(
         "results",
         "results",
-        "(profile: \"golden\", about: \"tiny\")",
+        NAMED,
         &[
             ("published", "./paper/runs.csv"),
             ("quoted", "./paper/quoted.csv"),
@@ -189,7 +215,7 @@ pub const CASES: &[Case] = &[
     case(
         "claims",
         "claims",
-        "(profile: \"golden\", about: \"tiny\")",
+        NAMED,
         &[
             ("published", "./paper/runs.csv"),
             ("quoted", "./paper/quoted.csv"),
@@ -199,16 +225,11 @@ pub const CASES: &[Case] = &[
             ("runs", "evaluate-full"),
         ],
     ),
-    case(
-        "shift",
-        "shift",
-        "(profile: \"golden\", about: \"tiny\")",
-        &[("runs", "evaluate-fc"), ("runs", "evaluate-full")],
-    ),
+    case("shift", "shift", NAMED, &[("runs", "evaluate-fc"), ("runs", "evaluate-full")]),
     case(
         "compare-regions",
         "compare-regions",
-        "(profile: \"golden\", about: \"tiny\")",
+        NAMED,
         &[
             ("published", "import-features-lmdb"),
             ("own", "regions"),
@@ -220,7 +241,7 @@ pub const CASES: &[Case] = &[
     case(
         "curves",
         "curves",
-        "(profile: \"golden\", about: \"tiny\")",
+        NAMED,
         &[
             ("published", "./paper/curves.csv"),
             ("runs", "train-fc"),
@@ -228,16 +249,11 @@ pub const CASES: &[Case] = &[
             ("runs", "train-full"),
         ],
     ),
-    case(
-        "roc",
-        "roc",
-        "(profile: \"golden\", about: \"tiny\")",
-        &[("runs", "evaluate-fc"), ("runs", "evaluate-full")],
-    ),
+    case("roc", "roc", NAMED, &[("runs", "evaluate-fc"), ("runs", "evaluate-full")]),
     case(
         "report",
         "report",
-        "(profile: \"golden\", about: \"tiny\")",
+        NAMED_PAGE,
         &[
             ("parts", "claims"),
             ("parts", "parameters"),

@@ -31,6 +31,7 @@ impl Fixture {
     pub fn new() -> Self {
         let info = TokenSetInfo {
             dataset: "toy".to_owned(),
+            classes: vec![],
             vocab_size: WORDS,
             max_length: 12,
             pad: 0,

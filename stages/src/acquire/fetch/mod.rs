@@ -36,7 +36,7 @@ impl Stage for Fetch {
     const NAME: &'static str = "fetch";
     const ABOUT: &'static str = "One file by download or placed by hand, checked against its SHA-256";
     const VERSION: u32 = 1;
-    const INPUTS: &'static [Port] = &[Port::optional("placed")];
+    const INPUTS: &'static [Port] = &[Port::placed("placed")];
     const OUTSIDE: &'static [&'static str] = credentials::VARIABLES;
 
     fn check(&self, params: &FetchParams) -> Result<(), String> {

@@ -8,6 +8,8 @@
 //! <tree>/scenes/samples/        descriptions as samples (several a picture, no labels)
 //! <tree>/scenes/images/         the pictures
 //! <tree>/scenes/objects.jsonl   what is where on each picture, to judge a detector by
+//! <tree>/questions.csv          where questions are asked for: a table of them with columns id, image, text and label
+//! <tree>/questions/             their pictures
 //! ```
 //!
 //! A meme is hateful when its caption speaks about something its picture shows. How captions and pictures are
@@ -17,6 +19,7 @@ mod archives;
 mod captions;
 mod draw;
 mod memes;
+mod questions;
 mod scene;
 
 use std::path::Path;
@@ -88,6 +91,13 @@ pub struct SynthesizeParams {
     /// MMHS150K: captions, and scenes, about each of the two things of a block, 1 or 2; Hateful Memes has 1.
     #[serde(skip_serializing_if = "is_the_usual_side")]
     pub mmh_side: usize,
+    /// Rows of `questions.csv`, a table as somebody's own data may be.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub questions: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Steps of before there was a choice keep their keys.
@@ -118,6 +128,7 @@ impl Default for SynthesizeParams {
             min_objects: 2,
             max_objects: 3,
             mmh_side: MMH_SIDE,
+            questions: 0,
         }
     }
 }
@@ -160,6 +171,7 @@ impl Stage for Synthesize {
         within("min_objects", p.min_objects, 1, p.max_objects)?;
         within("scenes", p.scenes + p.scenes_val, 0, 90_000)?;
         within("descriptions", p.descriptions, 1, 100)?;
+        within("questions", p.questions, 0, 90_000)?;
         let shares = [p.joke_share, p.question_share, p.joke_share + p.question_share];
         if !shares.iter().all(|share| (0.0..=1.0).contains(share)) {
             return Err(
@@ -205,12 +217,16 @@ impl Stage for Synthesize {
         let total = hmd.iter().map(|(_, split, _)| split.memes.len()).sum::<usize>()
             + mmh.iter().map(|split| split.memes.memes.len()).sum::<usize>()
             + params.scenes
-            + params.scenes_val;
+            + params.scenes_val
+            + params.questions;
         let counter = &mut Counter::new(job, total);
         let (hmd_zip, mmh_zip) = (job.out.join("hateful_memes.zip"), job.out.join("mmhs150k.zip"));
         write_hateful_memes(&hmd_zip, &hmd, counter, &mut stream(params.seed, 30))?;
         write_mmhs150k(&mmh_zip, &mmh, counter, &mut stream(params.seed, 31))?;
         let descriptions = write_scenes(&job.out.join("scenes"), params, &world, counter)?;
+        if params.questions > 0 {
+            questions::write(job.out, params.questions, &world, counter, &mut stream(params.seed, 40))?;
+        }
 
         let train_texts = hmd[0].1.captions.iter().chain(&mmh[0].texts);
         let corpus: String = descriptions.iter().chain(train_texts).map(|text| format!("{text}\n")).collect();
@@ -279,7 +295,7 @@ fn write_scenes(
         })
         .collect();
     write_json_lines(&dir.join("objects.jsonl"), &objects)?;
-    let set = SampleSet { dataset: "scenes".to_owned(), samples };
+    let set = SampleSet { dataset: "scenes".to_owned(), samples, ..SampleSet::default() };
     set.write(&dir.join("samples"))?;
     let train = set.samples.into_iter().filter(|sample| sample.split == Split::Train);
     Ok(train.map(|sample| sample.text).collect())

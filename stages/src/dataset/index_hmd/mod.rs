@@ -173,7 +173,7 @@ fn read_split(
         ids.insert(meme.id.clone());
         let image = image.to_owned();
         let sample = Sample { id: meme.id, image, text: meme.text, label: meme.label, soft: None, split };
-        entries.rows.push(Row { file: entries.files.len(), line, picture: meme.img, sample });
+        entries.rows.push(Row { file: entries.files.len(), line, picture: meme.img, group: None, sample });
     }
     if listed == 0 {
         return Err(archive.error(file, "holds no memes"));

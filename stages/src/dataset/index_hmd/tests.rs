@@ -224,7 +224,7 @@ fn a_split_without_memes_is_refused() {
     let error = index(&files("", &PHASE_2, &[]), "()").err().unwrap();
     assert!(error.contains("`data/train.jsonl`: holds no memes"), "{error}");
     let error = index(&files("{}", &PHASE_2, &[]), "(max_dropped: 1.0)").err().unwrap();
-    assert!(error.contains("`data/train.jsonl`: holds no memes that can be used"), "{error}");
+    assert!(error.contains("`data/train.jsonl`: holds no samples that can be used"), "{error}");
     let error = index(&files(GOOD, &PHASE_2, &[]), "(max_dropped: 1.5)").err().unwrap();
     assert!(error.contains("a share, from 0 to 1"), "{error}");
 }

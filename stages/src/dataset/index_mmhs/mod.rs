@@ -200,7 +200,7 @@ fn read_split(
             split,
         };
         let picture = format!("img_resized/{id}.jpg");
-        entries.rows.push(Row { file: entries.files.len(), line, picture, sample });
+        entries.rows.push(Row { file: entries.files.len(), line, picture, group: None, sample });
     }
     entries.files.push(SplitFile { name: file.to_owned(), split, listed });
     Ok(())

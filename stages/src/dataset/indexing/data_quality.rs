@@ -19,6 +19,8 @@ pub enum Anomaly {
     InvalidLine,
     /// A label outside its range, or not as many as there must be.
     BadLabel,
+    /// A split that is none of the three, or none at all.
+    BadSplit,
     /// A path or id that names no file of its own within the archive.
     BadName,
     /// An id that its split has already.
@@ -74,6 +76,7 @@ impl Anomaly {
         match self {
             Self::InvalidLine => ("invalid line", "dropped"),
             Self::BadLabel => ("bad label", "dropped"),
+            Self::BadSplit => ("bad split", "dropped"),
             Self::BadName => ("bad name", "dropped"),
             Self::Twice => ("id twice in a split", "the first is kept, the others are dropped"),
             Self::NoTruth => ("id without truth", "dropped"),
@@ -157,7 +160,7 @@ impl Ledger {
         let more = dropped.saturating_sub(FEW);
         Err(StageError::failed(format!(
             "{dropped} of {listed} entries cannot be used, {:.2} %; `max_dropped` allows {:.2} %:{}{}\n\
-             Mend the archive, or raise `max_dropped` to go on without them",
+             Mend the data, or raise `max_dropped` to go on without them",
             100.0 * dropped as f64 / listed.max(1) as f64,
             100.0 * max_dropped,
             first.concat(),

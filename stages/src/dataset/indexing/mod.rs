@@ -1,28 +1,26 @@
-//! What the two `index` stages share: from the entries of the split files to samples, pictures and a summary, with one
+//! What the `index` stages share: from the entries of the split files to samples, pictures and a summary, with one
 //! policy for invalid samples. It does not know the layouts of the data sets.
 
 pub mod data_quality;
 pub mod overlap;
 pub mod picture;
+mod read_pictures;
+pub mod split_rule;
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{BufRead, Read};
-use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use sha2::{Digest, Sha256};
-use stage_api::{Job, ParamEnum, StageError, Unit};
+use stage_api::{Job, ParamEnum, StageError};
 
 use crate::artifacts::data_summary::{DataSummary, Overlap, PictureSummary, SplitSummary, Spread};
 use crate::artifacts::samples::{Sample, SampleSet, Split};
-use crate::formats::archive::{Archive, file_name};
+use crate::formats::archive::Archive;
 use crate::formats::dataset_files::Text;
-use crate::formats::{file_kind, image_decode, tar_members};
 use data_quality::{Anomaly, Ledger};
-use picture::{Looks, Unusable};
+use read_pictures::{Kept, Pictures};
+use split_rule::SplitRule;
 
 /// How closely pictures are looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, ParamEnum)]
@@ -38,10 +36,6 @@ pub enum Look {
 
 /// The share of entries that may be dropped unless a pipeline says otherwise.
 pub const MAX_DROPPED: f64 = 0.005;
-/// Bytes of pictures out of a stream that are in memory at a time.
-const AT_ONCE: usize = 32 << 20;
-/// Pictures between two looks at whether to stop.
-const CHUNK: usize = 1024;
 
 /// Whether a share is one.
 ///
@@ -62,6 +56,8 @@ pub struct Row {
     pub line: usize,
     /// Path of its picture within the data set.
     pub picture: String,
+    /// What else it must not share with a row of another split, where the source names such groups.
+    pub group: Option<String>,
     /// What will become of it.
     pub sample: Sample,
 }
@@ -91,6 +87,10 @@ pub struct Entries {
     pub checks: Vec<String>,
     /// Overlaps with files that belong to no split.
     pub aside: Vec<Overlap>,
+    /// Names of the classes by label; none where label 1 is hateful and 0 is not.
+    pub classes: Vec<String>,
+    /// How the rows of training are divided, once their pictures are known.
+    pub rule: Option<SplitRule>,
 }
 
 impl Entries {
@@ -110,13 +110,6 @@ impl Entries {
     }
 }
 
-/// A picture that is fine, and written.
-struct Kept {
-    looks: Looks,
-    digest: u128,
-    bytes: u64,
-}
-
 /// Looks at the pictures and writes `images/`, `samples/` and `summary.json` of the data set `name`.
 ///
 /// # Errors
@@ -130,19 +123,20 @@ pub fn write(
 ) -> Result<(), StageError> {
     let images = job.out.join("images");
     std::fs::create_dir_all(&images)?;
+    let Entries { mut files, rows, mut ledger, choices, checks, mut aside, classes, rule } = entries;
     // Two entries may share a picture; it is read once.
-    let Entries { files, rows, mut ledger, choices, checks, mut aside } = entries;
-    let mut file_names: Vec<String> = rows.iter().map(|row| row.picture.clone()).collect();
-    file_names.sort_unstable();
-    file_names.dedup();
+    let mut pictures: Vec<(String, String)> =
+        rows.iter().map(|row| (row.picture.clone(), row.sample.image.clone())).collect();
+    pictures.sort_unstable();
+    pictures.dedup();
     let found =
-        Pictures { archive, images: &images, look, job, done: AtomicU64::new(0), file_names: &file_names };
-    let found = found.all()?;
+        Pictures { archive, images: &images, look, job, done: AtomicU64::new(0), files: &pictures }.all()?;
 
     let mut kept: Vec<(usize, Sample, &Kept)> = Vec::new();
-    let mut seen = vec![false; file_names.len()];
+    let mut groups = Vec::new();
+    let mut seen = vec![false; pictures.len()];
     for row in rows {
-        let at = file_names.binary_search(&row.picture).unwrap_or_default();
+        let at = pictures.binary_search_by(|(path, _)| path.cmp(&row.picture)).unwrap_or_default();
         let place = || format!("{} line {}: {}", files[row.file].name, row.line, row.sample.id);
         match &found[at] {
             Err((anomaly, problem)) => {
@@ -154,12 +148,16 @@ pub fn write(
                 }
                 odd_text(&row.sample.text).for_each(|anomaly| ledger.add(anomaly, place));
                 kept.push((row.file, row.sample, picture));
+                groups.push(row.group);
             }
         }
     }
     let listed = files.iter().map(|file| file.listed).sum();
     ledger.tell(job.progress);
     ledger.check(listed, max_dropped)?;
+    if let Some(rule) = &rule {
+        divide(rule, &mut files, &mut kept, &groups);
+    }
 
     let columns: Vec<overlap::Column> = (0..files.len()).map(|_| overlap::Column::default()).collect();
     let columns = kept.iter().fold(columns, |mut columns, (file, sample, picture)| {
@@ -174,15 +172,22 @@ pub fn write(
     }
     overlaps.append(&mut aside);
     let splits: Vec<SplitSummary> = (files.iter().enumerate())
-        .map(|(at, file)| split_summary(file, kept.iter().filter(|row| row.0 == at).map(|row| &row.1)))
+        .map(|(at, file)| {
+            split_summary(file, &classes, kept.iter().filter(|row| row.0 == at).map(|row| &row.1))
+        })
         .collect();
     if let Some(empty) = splits.iter().find(|split| split.samples == 0) {
-        return Err(archive.error(&empty.file, "holds no memes that can be used"));
+        let why = match rule {
+            Some(_) => ": there are too few, or too many of them share a picture, a text or a group",
+            None => "",
+        };
+        return Err(archive.error(&empty.file, format!("holds no samples that can be used{why}")));
     }
     let used =
         seen.iter().zip(&found).filter(|(seen, _)| **seen).filter_map(|(_, found)| found.as_ref().ok());
     let summary = DataSummary {
         dataset: name.to_owned(),
+        classes: classes.clone(),
         choices,
         checks,
         splits,
@@ -195,7 +200,7 @@ pub fn write(
     };
     tell(&summary, job);
     let samples = kept.into_iter().map(|(_, sample, _)| sample).collect();
-    SampleSet { dataset: name.to_owned(), samples }.write(&job.out.join("samples"))?;
+    SampleSet { dataset: name.to_owned(), classes, samples }.write(&job.out.join("samples"))?;
     Ok(summary.write(job.out)?)
 }
 
@@ -211,7 +216,44 @@ fn odd_text(text: &str) -> impl Iterator<Item = Anomaly> + use<> {
     .map(|(anomaly, _)| anomaly)
 }
 
-fn split_summary<'a>(file: &SplitFile, samples: impl Iterator<Item = &'a Sample> + Clone) -> SplitSummary {
+/// Moves rows of training to the splits that `rule` makes of them.
+fn divide(
+    rule: &SplitRule,
+    files: &mut Vec<SplitFile>,
+    kept: &mut [(usize, Sample, &Kept)],
+    groups: &[Option<String>],
+) {
+    let pool: Vec<usize> = (0..kept.len()).filter(|&row| kept[row].1.split == Split::Train).collect();
+    let item = |&row: &usize| {
+        let (_, sample, picture) = &kept[row];
+        let text = overlap::text_digest(&sample.text);
+        split_rule::Item { label: sample.label, group: groups[row].as_deref(), text, picture: picture.digest }
+    };
+    let splits = rule.divide(&pool.iter().map(item).collect::<Vec<_>>());
+    let train = files.iter().position(|file| file.split == Split::Train).unwrap_or_default();
+    let source = files[train].name.trim_end_matches(" (train)").to_owned();
+    for split in [Split::Val, Split::Test].into_iter().filter(|split| rule.makes(*split)) {
+        let moved = pool.iter().zip(&splits).filter(|(_, to)| **to == split);
+        let mut listed = 0;
+        for (&row, _) in moved {
+            (kept[row].0, kept[row].1.split) = (files.len(), split);
+            listed += 1;
+        }
+        files[train].listed -= listed;
+        files.push(SplitFile { name: format!("{source} ({})", split.as_str()), split, listed });
+    }
+    // The order of the summary.
+    let mut order: Vec<usize> = (0..files.len()).collect();
+    order.sort_by_key(|&file| files[file].split);
+    kept.iter_mut().for_each(|row| row.0 = order.iter().position(|&file| file == row.0).unwrap_or_default());
+    files.sort_by_key(|file| file.split);
+}
+
+fn split_summary<'a>(
+    file: &SplitFile,
+    classes: &[String],
+    samples: impl Iterator<Item = &'a Sample> + Clone,
+) -> SplitSummary {
     let with = |label| samples.clone().filter(|sample| sample.label == label).count();
     SplitSummary {
         split: file.split,
@@ -220,6 +262,7 @@ fn split_summary<'a>(file: &SplitFile, samples: impl Iterator<Item = &'a Sample>
         samples: samples.clone().count(),
         hateful: with(Some(1)),
         harmless: with(Some(0)),
+        by_class: (0..classes.len()).map(|class| with(Some(class as u8))).collect(),
         unlabelled: with(None),
         characters: Spread::from_values(
             samples.clone().map(|sample| sample.text.chars().count() as u64).collect(),
@@ -260,130 +303,6 @@ fn tell(summary: &DataSummary, job: &Job) {
             let Overlap { first, second, .. } = overlap;
             job.progress.note(&format!("{count} samples of {second} have the {what} of one of {first}"));
         }
-    }
-}
-
-/// The pictures of an archive, on their way into `images/`.
-struct Pictures<'a> {
-    archive: &'a Archive,
-    images: &'a Path,
-    look: Look,
-    job: &'a Job<'a>,
-    done: AtomicU64,
-    /// Their paths, sorted.
-    file_names: &'a [String],
-}
-
-/// The archive of Hateful Memes may hold its pictures in an archive of their own.
-const INNER: &str = "img.tar.gz";
-
-impl Pictures<'_> {
-    /// What became of each.
-    fn all(&self) -> Result<Vec<Result<Kept, Unusable>>, StageError> {
-        let any_here = self.file_names.iter().any(|name| self.archive.has(name));
-        let found = if !any_here && self.archive.has(INNER) { self.of_inner() } else { self.of_archive() }?;
-        let missing =
-            |name: &String| (Anomaly::MissingPicture, format!("the archive has no picture `{name}`"));
-        Ok(found
-            .into_iter()
-            .zip(self.file_names)
-            .map(|(found, name)| found.unwrap_or(Err(missing(name))))
-            .collect())
-    }
-
-    /// Each thread reads the archive on its own.
-    fn of_archive(&self) -> Result<Vec<Option<Result<Kept, Unusable>>>, StageError> {
-        let mut found = Vec::with_capacity(self.file_names.len());
-        for chunk in self.file_names.chunks(CHUNK) {
-            self.job.check_cancelled()?;
-            let one = |archive: &mut Archive, name: &String| {
-                if !archive.has(name) {
-                    return Ok(None);
-                }
-                let bytes = archive.bytes(name)?;
-                self.keep(name, &bytes).map(Some)
-            };
-            let new: Result<Vec<_>, StageError> =
-                chunk.par_iter().map_init(|| self.archive.clone(), one).collect();
-            found.append(&mut new?);
-        }
-        Ok(found)
-    }
-
-    /// A tar can only be read from its beginning on: what one thread unpacks, all look at, some megabytes at a time.
-    fn of_inner(&self) -> Result<Vec<Option<Result<Kept, Unusable>>>, StageError> {
-        let found = Mutex::new((0..self.file_names.len()).map(|_| None).collect::<Vec<_>>());
-        let mut archive = self.archive.clone();
-        let fail = |problem: String| self.archive.error(INNER, problem);
-        let mut content = std::io::BufReader::new(archive.stream(INNER)?);
-        if let Some(problem) = content.fill_buf().ok().and_then(file_kind::placeholder) {
-            return Err(fail(problem));
-        }
-        let mut tar = tar::Archive::new(flate2::bufread::MultiGzDecoder::new(content));
-        let mut taken = HashSet::new();
-        let mut batch: Vec<(usize, Vec<u8>)> = Vec::new();
-        let mut held = 0;
-        let flush = |batch: &mut Vec<(usize, Vec<u8>)>| -> Result<(), StageError> {
-            self.job.check_cancelled()?;
-            let new: Result<Vec<_>, StageError> = batch
-                .par_iter()
-                .map(|(at, bytes)| Ok((*at, self.keep(&self.file_names[*at], bytes)?)))
-                .collect();
-            let mut found = found.lock().map_err(|_| StageError::failed("a thread panicked"))?;
-            new?.into_iter().for_each(|(at, kept)| found[at] = Some(kept));
-            batch.clear();
-            Ok(())
-        };
-        for member in tar_members::members(&mut tar).map_err(fail)? {
-            let member = member.map_err(fail)?;
-            let name = String::from_utf8_lossy(&member.path).trim_start_matches("./").to_owned();
-            let name = if name.starts_with("img/") { name } else { format!("img/{name}") };
-            let at = self.file_names.binary_search(&name);
-            let Some(at) = at.ok().filter(|_| member.kind.is_file()) else { continue };
-            if !taken.insert(at) {
-                return Err(fail(format!("holds `{name}` twice")));
-            }
-            if member.size > self.archive.max_bytes() {
-                return Err(fail(format!("`{name}` has {} bytes: more than a picture has", member.size)));
-            }
-            let mut bytes = Vec::new();
-            let (content, size) = (member.content, member.size);
-            content.take(size).read_to_end(&mut bytes).map_err(|error| fail(tar_members::broken(&error)))?;
-            if bytes.len() as u64 != size {
-                return Err(fail(format!("ends within `{name}`: it was cut short")));
-            }
-            held += bytes.len();
-            batch.push((at, bytes));
-            if held >= AT_ONCE {
-                flush(&mut batch)?;
-                held = 0;
-            }
-        }
-        flush(&mut batch)?;
-        tar_members::check_end(tar.into_inner()).map_err(fail)?;
-        found.into_inner().map_err(|_| StageError::failed("a thread panicked"))
-    }
-
-    /// Looks at a picture and writes it, if it can be used.
-    fn keep(&self, name: &str, bytes: &[u8]) -> Result<Result<Kept, Unusable>, StageError> {
-        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        if done.is_multiple_of(CHUNK as u64) || done == self.file_names.len() as u64 {
-            self.job.progress.advance(done, self.file_names.len() as u64, Unit::Items);
-        }
-        let looks = match picture::look(bytes, name) {
-            Ok(looks) => looks,
-            Err(unusable) => return Ok(Err(unusable)),
-        };
-        if self.look == Look::Decode
-            && let Err(problem) = image_decode::decode(bytes)
-        {
-            return Ok(Err((Anomaly::UnreadablePicture, problem)));
-        }
-        let file = file_name(name).ok_or_else(|| self.archive.error(name, "is not the name of a file"))?;
-        let to = self.images.join(file);
-        std::fs::write(&to, bytes)
-            .map_err(|error| StageError::failed(format!("{}: {error}", to.display())))?;
-        Ok(Ok(Kept { looks, digest: digest(bytes), bytes: bytes.len() as u64 }))
     }
 }
 

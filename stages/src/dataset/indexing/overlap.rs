@@ -18,14 +18,19 @@ impl Column {
     /// Adds a sample with the digest of its picture.
     pub fn push(&mut self, id: &str, text: &str, picture: u128) {
         self.ids.push(digest(id.as_bytes()));
-        let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
-        self.texts.push((!words.is_empty()).then(|| digest(words.join(" ").as_bytes())));
+        self.texts.push(text_digest(text));
         self.pictures.push(picture);
     }
 
     fn pairs(&self) -> impl Iterator<Item = (u128, u128)> {
         self.texts.iter().zip(&self.pictures).filter_map(|(text, picture)| Some(((*text)?, *picture)))
     }
+}
+
+/// What texts have in common that differ only in case and spacing; nothing for an empty text.
+pub fn text_digest(text: &str) -> Option<u128> {
+    let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
+    (!words.is_empty()).then(|| digest(words.join(" ").as_bytes()))
 }
 
 /// How many samples of the second split are in the first, too.

@@ -25,7 +25,11 @@ fn samples(dir: &Path, images: &[&str]) {
         soft: None,
         split: Split::Train,
     };
-    let set = SampleSet { dataset: "hmd".to_owned(), samples: images.iter().map(sample).collect() };
+    let set = SampleSet {
+        dataset: "hmd".to_owned(),
+        samples: images.iter().map(sample).collect(),
+        ..SampleSet::default()
+    };
     set.write(&dir.join("samples")).unwrap();
 }
 

@@ -10,7 +10,7 @@ use stage_api::{Job, Port, Stage, StageError};
 
 use crate::reports::caption::Profile;
 use crate::reports::evaluation;
-use crate::reports::paper_results::{self, DATASETS, Paper};
+use crate::reports::paper_results::{self, Paper};
 use crate::reports::table::{Cell, Column, Table};
 
 pub use tool::CheckClaims;
@@ -32,11 +32,17 @@ impl Stage for Claims {
         Port::many("runs"),
     ];
 
+    fn check(&self, profile: &Profile) -> Result<(), String> {
+        profile.names.check()
+    }
+
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
         let inputs = job.inputs;
-        let paper = Paper::read(inputs.one("published")?, inputs.one("quoted")?, inputs.one("splits")?)?;
+        let port = |name: &str| inputs.one(name).map(Some);
+        let paper = Paper::read(port("published")?, port("quoted")?, port("splits")?)?;
         let second = paper_results::read_quantities(inputs.one("vilbert")?)?;
-        let runs = evaluation::read("runs", &inputs.all("runs"))?;
+        let runs = evaluation::read("runs", &inputs.all("runs"), &paper)?;
+        let profile = &evaluation::named(profile, &runs, &paper);
         let parameters = rows::of_parameters(&paper, &second).map_err(StageError::failed)?;
         Ok(table(&paper, parameters, &runs, profile).write(job.out)?)
     }
@@ -53,8 +59,8 @@ fn table(paper: &Paper, mut all: Vec<Vec<Cell>>, runs: &evaluation::Runs, profil
     let (logs, ours) = ("in its own logs", "in this run");
     let in_group =
         |key: &str, group: &str| Column { group: group.to_owned(), ..Column::words(key, "Verdict") };
-    for (dataset, _) in DATASETS {
-        all.extend(rows::Of { paper, runs, dataset }.all());
+    for (dataset, title) in &profile.names.data {
+        all.extend(rows::Of { paper, runs, dataset, title }.all());
     }
     Table {
         name: NAME.to_owned(),
@@ -74,11 +80,11 @@ fn table(paper: &Paper, mut all: Vec<Vec<Cell>>, runs: &evaluation::Runs, profil
             in_group(VERDICT, ours),
         ],
         rows: all,
-        notes: notes(),
+        notes: notes(&profile.names.class(1)),
     }
 }
 
-fn notes() -> Vec<String> {
+fn notes(positive: &str) -> Vec<String> {
     let close = judge::CLOSE;
     vec![
         "In brackets: 95% intervals. For this run they come from the bootstrap over paired rows, for PE − Full-FT from DeLong's \
@@ -90,7 +96,7 @@ fn notes() -> Vec<String> {
             .to_owned(),
         format!(
             "Close: the interval of PE − Full-FT is within ±{close}, the paper's largest gap to one digit; not close: it is \
-             outside. Sizes are compared with the paper only on a validation split with as many rows and as many hateful \
+             outside. Sizes are compared with the paper only on a validation split with as many rows and as many {positive} \
              ones as the paper's; closeness is tested on any split."
         ),
         "The quoted gains are the difference divided by the greater ROC-AUC; the usual formula divides by that of FC and is \

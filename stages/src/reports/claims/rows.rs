@@ -6,7 +6,7 @@ use crate::metrics::delong::NORMAL_95;
 use crate::metrics::hanley_mcneil;
 use crate::models::{Family, Mode};
 use crate::reports::evaluation::{Evaluated, Runs, components, interval_of, mean_roc_auc, missing};
-use crate::reports::paper_results::{self, Claim, DATASETS, Paper, Quantities, Quoted};
+use crate::reports::paper_results::{Claim, Paper, Quantities, Quoted};
 use crate::reports::table::Cell;
 
 /// A value with its interval, if it has one, and what follows from it.
@@ -36,11 +36,7 @@ fn row(says: String, dataset: &str, formula: &str, logs: Found, ours: Found) -> 
     };
     vec![
         Cell::Text(says),
-        if dataset.is_empty() {
-            Cell::None
-        } else {
-            Cell::Text(paper_results::title(&DATASETS, dataset).to_owned())
-        },
+        if dataset.is_empty() { Cell::None } else { Cell::Text(dataset.to_owned()) },
         Cell::Text(formula.to_owned()),
         logs.cell,
         verdict(logs.verdict),
@@ -126,6 +122,8 @@ pub struct Of<'a> {
     pub runs: &'a Runs,
     /// Short name of the data set.
     pub dataset: &'a str,
+    /// Its title.
+    pub title: &'a str,
 }
 
 /// ROC-AUC of a mode in the logs and its variance.
@@ -195,14 +193,14 @@ impl<'a> Of<'a> {
         vec![
             row(
                 says.clone(),
-                self.dataset,
+                self.title,
                 "(PE \u{2212} FC) / PE",
                 logs(of_pe, |pe, fc| (fc / (pe * pe), -1.0 / pe), true),
                 ours(of_pe, true),
             ),
             row(
                 "the same by the usual formula".to_owned(),
-                self.dataset,
+                self.title,
                 "(PE \u{2212} FC) / FC",
                 logs(of_fc, |pe, fc| (1.0 / fc, -pe / (fc * fc)), false),
                 ours(of_fc, false),
@@ -229,7 +227,7 @@ impl<'a> Of<'a> {
         };
         let formula = format!("PE / {best:.4}, the ROC-AUC that the quoted share implies");
         let says = format!("PE reaches {} of the state of the art", percent(quoted));
-        Some(row(says, self.dataset, &formula, logs, ours))
+        Some(row(says, self.title, &formula, logs, ours))
     }
 
     /// PE against Full-FT.
@@ -257,7 +255,7 @@ impl<'a> Of<'a> {
                 }
             }
         };
-        row("PE comes close to Full-FT".to_owned(), self.dataset, "PE \u{2212} Full-FT", logs, ours)
+        row("PE comes close to Full-FT".to_owned(), self.title, "PE \u{2212} Full-FT", logs, ours)
     }
 }
 

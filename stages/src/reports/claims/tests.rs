@@ -16,7 +16,7 @@ fn make(root: &Path, dirs: &[PathBuf]) -> Table {
     let mut inputs: Vec<(&str, &Path)> = ports.into_iter().zip(files.iter().map(PathBuf::as_path)).collect();
     inputs.extend(dirs.iter().map(|dir| ("runs", dir.as_path())));
     let out = root.join("out");
-    run_stage(&Claims, "(profile: \"mini\")", &inputs, &out).unwrap();
+    run_stage(&Claims, &crate::reports::names::made_up::params(), &inputs, &out).unwrap();
     Table::read(&out.join("claims.json")).unwrap()
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::artifacts::history::History;
-use crate::reports::paper_results::{self, Point, Split};
+use crate::reports::names::Names;
+use crate::reports::paper_results::{Point, Split};
 
 /// A value over the seeds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,8 +71,8 @@ impl Curve {
     }
 
     /// What a legend calls it.
-    pub fn name(&self) -> String {
-        let title = paper_results::kind_title(&self.mode);
+    pub fn name(&self, names: &Names) -> String {
+        let title = names.kind_title(&self.mode);
         match self.seeds.as_slice() {
             [] | [_] => title,
             seeds => {

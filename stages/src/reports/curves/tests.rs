@@ -10,7 +10,9 @@ use stage_api::testing::run_stage;
 
 use super::*;
 use crate::artifacts::history::{ParameterCounts, RunInfo, TrainPoint, ValPoint};
-use crate::reports::paper_results::MODES;
+use crate::reports::names;
+
+const MODES: [&str; 3] = ["fc", "pe", "full"];
 
 /// A run of 600 updates with the shape of a real one: a saturating rise under noise.
 fn history(dataset: &str, mode: &str, seed: u64) -> History {
@@ -51,14 +53,31 @@ fn draw(root: &Path, histories: &[History]) -> PathBuf {
     let mut inputs: Vec<(&str, &Path)> = vec![("published", &published)];
     inputs.extend(dirs.iter().map(|dir| ("runs", dir.as_path())));
     let out = root.join("out");
-    run_stage(&Curves, "(profile: \"mini\", about: \"synthetic memes\")", &inputs, &out).unwrap();
+    run_stage(&Curves, &names::made_up::params(), &inputs, &out).unwrap();
     out
+}
+
+#[test]
+fn without_a_paper_figures_have_the_runs_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    fs::create_dir_all(&run).unwrap();
+    history("shapes", "pe", 1).write(&run).unwrap();
+    let out = dir.path().join("out");
+    run_stage(&Curves, "(profile: \"own\")", &[("runs", &run)], &out).unwrap();
+    let figures = figure::read(&out).unwrap();
+    let names: Vec<&str> = figures.iter().map(|(entry, _)| entry.name.as_str()).collect();
+    assert_eq!(names, ["shapes-roc-auc", "shapes-loss"]);
+    for (_, svg) in &figures {
+        assert!(svg.contains("This run") && svg.contains("PE: "), "{svg}");
+        assert!(!svg.contains("ublished") && !svg.contains("no run"), "{svg}");
+    }
 }
 
 #[test]
 fn four_figures_name_profile_runs_and_published_bests_and_are_the_same_bytes_again() {
     let histories: Vec<History> =
-        ["hmd", "mmh"].iter().flat_map(|dataset| MODES.map(|(mode, _)| history(dataset, mode, 1))).collect();
+        ["hmd", "mmh"].iter().flat_map(|dataset| MODES.map(|mode| history(dataset, mode, 1))).collect();
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (a, b) = (draw(first.path(), &histories), draw(second.path(), &histories));
     for (name, best) in [

@@ -66,7 +66,7 @@ impl Stage for Data {
         for (index, summary) in indexes.iter().zip(&summaries) {
             job.check_cancelled()?;
             let samples = SampleSet::read(&index.join("samples")).map_err(of_port)?;
-            let svg = thumbnails::sheet(&samples.samples, &index.join("images"), params)
+            let svg = thumbnails::sheet(&samples, &index.join("images"), params)
                 .map_err(|problem| StageError::input(INDEXES, index, problem))?;
             let entry = FigureEntry {
                 name: format!("data-{}", summary.dataset),
@@ -121,7 +121,7 @@ impl Tool for DataTool {
             }
         }
         if found.is_empty() {
-            let what = "no data set is indexed yet; run `repro make hmd-samples mmh-samples` or `repro make all` first";
+            let what = "no data set is indexed yet; run `repro make` first";
             return Err(StageError::Failed(what.to_owned()));
         }
         let json = serde_json::to_string_pretty(

@@ -20,6 +20,9 @@ fn count(count: usize) -> Cell {
 }
 
 fn splits(summaries: &[DataSummary]) -> Table {
+    if summaries.iter().any(|summary| !summary.classes.is_empty()) {
+        return splits_by_class(summaries);
+    }
     let mut rows = Vec::new();
     let mut notes = Vec::new();
     for summary in summaries {
@@ -37,29 +40,83 @@ fn splits(summaries: &[DataSummary]) -> Table {
                 if labelled == 0 { Cell::None } else { Cell::Share { value: share, places: 1 } },
             ]);
         }
-        let choices: Vec<String> =
-            summary.choices.iter().map(|(name, rule)| format!("{name} ({rule})")).collect();
-        notes.push(format!("{}: {}.", summary.dataset.to_uppercase(), choices.join("; ")));
-        notes.extend(summary.checks.iter().cloned());
+        notes.extend(choices(summary));
     }
+    let columns = vec![
+        Column::words("data", "Data"),
+        Column::words("split", "Split"),
+        Column::numbers("listed", "", "Listed"),
+        Column::numbers("samples", "", "Kept"),
+        Column::numbers("hateful", "", "Hateful"),
+        Column::numbers("harmless", "", "Not"),
+        Column::numbers("unlabelled", "", "No label"),
+        Column::numbers("share", "", "Hateful share"),
+    ];
+    table_of_splits(columns, rows, notes)
+}
+
+/// The rules in force, and what was compared with published figures.
+fn choices(summary: &DataSummary) -> Vec<String> {
+    let choices: Vec<String> =
+        summary.choices.iter().map(|(name, rule)| format!("{name} ({rule})")).collect();
+    let rules = format!("{}: {}.", summary.dataset.to_uppercase(), choices.join("; "));
+    std::iter::once(rules).chain(summary.checks.iter().cloned()).collect()
+}
+
+fn table_of_splits(columns: Vec<Column>, rows: Vec<Vec<Cell>>, notes: Vec<String>) -> Table {
     Table {
         name: "data-splits".to_owned(),
         place: 0,
         title: "Splits and class balance of the data".to_owned(),
         caption: "Entries that the split files list, samples that are kept, and their labels.".to_owned(),
-        columns: vec![
-            Column::words("data", "Data"),
-            Column::words("split", "Split"),
-            Column::numbers("listed", "", "Listed"),
-            Column::numbers("samples", "", "Kept"),
-            Column::numbers("hateful", "", "Hateful"),
-            Column::numbers("harmless", "", "Not"),
-            Column::numbers("unlabelled", "", "No label"),
-            Column::numbers("share", "", "Hateful share"),
-        ],
+        columns,
         rows,
         notes,
     }
+}
+
+/// The splits of data sets whose classes have names: a row for each class.
+fn splits_by_class(summaries: &[DataSummary]) -> Table {
+    let mut rows = Vec::new();
+    for summary in summaries {
+        for split in &summary.splits {
+            let names: Vec<&str> = match &summary.classes[..] {
+                [] => vec!["not hateful", "hateful"],
+                classes => classes.iter().map(String::as_str).collect(),
+            };
+            let counts = if split.by_class.is_empty() {
+                &[split.harmless, split.hateful]
+            } else {
+                &split.by_class[..]
+            };
+            let labelled: usize = counts.iter().sum();
+            for (at, (name, of_class)) in names.into_iter().zip(counts).enumerate() {
+                let once = |number: usize| if at == 0 { count(number) } else { Cell::None };
+                let share = *of_class as f64 / labelled.max(1) as f64;
+                rows.push(vec![
+                    data(summary),
+                    Cell::Text(split.file.clone()),
+                    once(split.listed),
+                    once(split.samples),
+                    once(split.unlabelled),
+                    Cell::Text(name.to_owned()),
+                    count(*of_class),
+                    if labelled == 0 { Cell::None } else { Cell::Share { value: share, places: 1 } },
+                ]);
+            }
+        }
+    }
+    let columns = vec![
+        Column::words("data", "Data"),
+        Column::words("split", "Split"),
+        Column::numbers("listed", "", "Listed"),
+        Column::numbers("samples", "", "Kept"),
+        Column::numbers("unlabelled", "", "No label"),
+        Column::words("class", "Class"),
+        Column::numbers("of_class", "", "Of the class"),
+        Column::numbers("share", "", "Share"),
+    ];
+    table_of_splits(columns, rows, summaries.iter().flat_map(choices).collect())
 }
 
 fn sizes(summaries: &[DataSummary]) -> Table {

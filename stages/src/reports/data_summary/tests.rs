@@ -50,7 +50,7 @@ fn blurred_pictures_have_a_few_pixels() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.png");
     image::RgbImage::from_fn(300, 200, |x, y| image::Rgb([x as u8, y as u8, 7])).save(&path).unwrap();
-    let samples = [crate::artifacts::samples::Sample {
+    let samples = vec![crate::artifacts::samples::Sample {
         id: "1".to_owned(),
         image: "a.png".to_owned(),
         text: String::new(),
@@ -58,13 +58,43 @@ fn blurred_pictures_have_a_few_pixels() {
         soft: None,
         split: crate::artifacts::samples::Split::Train,
     }];
+    let set = SampleSet { samples, ..SampleSet::default() };
     let side = |blur: bool| {
-        let svg = thumbnails::sheet(&samples, dir.path(), &DataParams { blur, pictures: 1 }).unwrap();
+        let svg = thumbnails::sheet(&set, dir.path(), &DataParams { blur, pictures: 1 }).unwrap();
         let data = svg.split("base64,").nth(1).unwrap().split('"').next().unwrap().to_owned();
         let png = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
         image::load_from_memory(&png).unwrap().width()
     };
     assert_eq!((side(true), side(false)), (10, 160));
+}
+
+#[test]
+fn classes_with_names_have_rows_and_pictures_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let files: Vec<_> = (1..=6).map(|id| (format!("{id}.png"), png(id * 40))).collect();
+    let row =
+        |id: usize| format!("{id},{id}.png,t{id},{},{}\n", ["a<b", "c"][id % 2], ["train", "val"][id / 5]);
+    let table = dir.path().join("pets.csv");
+    std::fs::write(&table, "id,image,text,label,split\n".to_owned() + &(1..=6).map(row).collect::<String>())
+        .unwrap();
+    let (images, index) = (zip(dir.path(), &files), dir.path().join("index"));
+    let params = r#"(name: "pets", classes: ["a<b", "c"])"#;
+    run_stage(
+        &crate::dataset::index_table::IndexTable,
+        params,
+        &[("images", &images), ("table", &table)],
+        &index,
+    )
+    .unwrap();
+    let part = dir.path().join("part");
+    run_stage(&Data, "()", &[(INDEXES, &index)], &part).unwrap();
+    let table = crate::reports::table::Table::read(&part.join("data-splits.json")).unwrap();
+    let shown: Vec<Vec<String>> =
+        table.rows.iter().map(|row| row.iter().map(crate::reports::table::Cell::shown).collect()).collect();
+    assert_eq!(shown[0], ["PETS", "pets.csv (train)", "4", "4", "0", "a<b", "2", "50.0 %"]);
+    assert_eq!(shown[3], ["PETS", "pets.csv (val)", "–", "–", "–", "c", "1", "50.0 %"]);
+    let svg = std::fs::read_to_string(part.join("data-pets.svg")).unwrap();
+    assert!(svg.contains(">a&lt;b</text>") && svg.matches("<image").count() == 4, "{svg}");
 }
 
 /// One step, with or without a result.
@@ -106,7 +136,7 @@ fn the_tool_answers_with_text_and_json() {
     assert_eq!(json["hmd-samples"]["overlaps"][0]["texts"], 1);
     assert!(!answer.text.contains("script"), "no text of the data is shown");
     let error = ask(&One(None), &DataArgs { steps: Vec::new() }).unwrap_err().to_string();
-    assert!(error.contains("repro make hmd-samples"), "{error}");
+    assert!(error.contains("run `repro make` first"), "{error}");
     let named = DataArgs { steps: vec!["x".to_owned()] };
     let error = ask(&One(Some(dir.path().to_owned())), &named).unwrap_err().to_string();
     assert!(error.contains("step `x` is no index of a data set"), "{error}");

@@ -11,7 +11,7 @@ use image::imageops::{FilterType, resize};
 use image::{ImageFormat, RgbImage};
 
 use super::DataParams;
-use crate::artifacts::samples::{Sample, Split};
+use crate::artifacts::samples::{Sample, SampleSet, Split};
 use crate::formats::image_decode::read_picture;
 
 /// Longest side of a blurred picture in pixels.
@@ -22,22 +22,27 @@ const SHARP: u32 = 160;
 const CELL: usize = 96;
 const GAP: usize = 8;
 
-/// The first pictures of each class of the training split as SVG, hateful ones in the upper row.
+/// The first pictures of each class of the training split as SVG, a row for each; the last class is in the uppermost.
 ///
 /// # Errors
 /// A picture that cannot be read.
-pub fn sheet(samples: &[Sample], images: &Path, params: &DataParams) -> Result<String, String> {
+pub fn sheet(set: &SampleSet, images: &Path, params: &DataParams) -> Result<String, String> {
+    let classes: Vec<&str> = match &set.classes[..] {
+        [] => vec!["not hateful", "hateful"],
+        classes => classes.iter().map(String::as_str).collect(),
+    };
     let across = params.pictures.max(1) * (CELL + GAP) + GAP;
     let row_height = CELL + GAP + 16;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {across} {}\" font-family=\"sans-serif\" font-size=\"11\">\n",
-        2 * row_height
+        classes.len() * row_height
     );
-    for (row, (label, name)) in [(1, "hateful"), (0, "not hateful")].into_iter().enumerate() {
+    for (row, (label, name)) in (0u8..).zip(classes).collect::<Vec<_>>().into_iter().rev().enumerate() {
+        let name = escape(name);
         let top = row * row_height;
         let _ = writeln!(svg, "<text x=\"{GAP}\" y=\"{}\" fill=\"#444\">{name}</text>", top + 12);
         let of_class = |sample: &&Sample| sample.split == Split::Train && sample.label == Some(label);
-        for (at, sample) in samples.iter().filter(of_class).take(params.pictures).enumerate() {
+        for (at, sample) in set.samples.iter().filter(of_class).take(params.pictures).enumerate() {
             let path = images.join(&sample.image);
             let small = small(&path, if params.blur { BLURRED } else { SHARP })
                 .map_err(|problem| format!("{}: {problem}", path.display()))?;
@@ -60,6 +65,11 @@ pub fn sheet(samples: &[Sample], images: &Path, params: &DataParams) -> Result<S
     }
     svg.push_str("</svg>\n");
     Ok(svg)
+}
+
+/// Text between elements of XML.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 fn small(path: &Path, side: u32) -> Result<RgbImage, String> {

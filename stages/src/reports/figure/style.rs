@@ -1,6 +1,6 @@
 //! How curves look: colours, dashes and marks, one set for each kind of run. It knows no figure.
 
-use crate::reports::paper_results::parts_of_kind;
+use crate::reports::names::parts_of_kind;
 
 /// How a curve looks. Colour, dash pattern and mark each tell curves apart on their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

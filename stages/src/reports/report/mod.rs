@@ -24,7 +24,7 @@ use self::page::{Page, Part, Picture, Run};
 use crate::artifacts::ArtifactError;
 use crate::artifacts::history::History;
 use crate::reports::figure::{self, FigureEntry};
-use crate::reports::paper_results::{DATASETS, kind_rank, rank};
+use crate::reports::names::Names;
 use crate::reports::table::Table;
 
 pub use project_page::PAGE;
@@ -45,16 +45,18 @@ pub struct ReportParams {
     /// What the profile is: `synthetic memes, small model`.
     #[serde(default)]
     about: String,
-    /// The page's heading.
-    #[serde(default = "title")]
+    /// The page's heading; `about` where it has none.
+    #[serde(default)]
     title: String,
     /// What a reader may and may not conclude from this profile's numbers.
     #[serde(default)]
     statement: String,
-}
-
-fn title() -> String {
-    "Parameter-Efficient Fine Tuning for Multimodal Hate Speech Detection in Memes".to_owned()
+    /// What data sets, modes, classes and samples are called.
+    #[serde(default, skip_serializing_if = "Names::is_empty")]
+    names: Names,
+    /// Where published numbers and curves come from, as a reader must know it; `Published` stands before it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    published: String,
 }
 
 impl Stage for Report {
@@ -62,7 +64,11 @@ impl Stage for Report {
     const NAME: &'static str = "report";
     const ABOUT: &'static str = "One self-contained HTML page with all tables, figures and runs";
     const VERSION: u32 = 8;
-    const INPUTS: &'static [Port] = &[Port::many(PARTS), Port { name: RUNS, many: true, optional: true }];
+    const INPUTS: &'static [Port] = &[Port::many(PARTS), Port { optional: true, ..Port::many(RUNS) }];
+
+    fn check(&self, params: &ReportParams) -> Result<(), String> {
+        params.names.check()
+    }
 
     fn run(&self, params: &ReportParams, job: &Job) -> Result<(), StageError> {
         let parts = job.inputs.all(PARTS).into_iter().map(|dir| part(dir, None));
@@ -77,16 +83,26 @@ impl Stage for Report {
 impl ReportParams {
     /// A page without a project.
     fn page(&self, parts: Vec<Part>, mut runs: Vec<Run>) -> Page {
+        let found = runs.iter().filter_map(|run| run.found.as_ref().ok());
+        let names = self.names.with_runs(found.map(|history| history.run.dataset.as_str()), [].into_iter());
         // Those that have not run yet come last, as the pipeline has them.
         runs.sort_by_key(|run| match &run.found {
-            Ok(History { run, .. }) => (rank(&DATASETS, &run.dataset), kind_rank(&run.kind()), run.seed),
+            Ok(History { run, .. }) => {
+                (names.data_rank(&run.dataset), names.kind_rank(&run.kind()), run.seed)
+            }
             Err(_) => (usize::MAX, (0, 0), 0),
         });
         Page {
-            title: self.title.clone(),
+            title: [&self.title, &self.about]
+                .into_iter()
+                .find(|text| !text.is_empty())
+                .map_or("Results", |text| text)
+                .to_owned(),
             profile: self.profile.clone(),
             about: self.about.clone(),
             statement: self.statement.clone(),
+            published: self.published.clone(),
+            names,
             parts,
             runs,
             project: None,

@@ -8,8 +8,9 @@ use stage_api::StepView;
 use super::{downloads, live_curves, summary};
 use crate::artifacts::history::{History, RunInfo, ValPoint};
 use crate::artifacts::scalars::Scalars;
+use crate::models::Mode;
 use crate::reports::figure::FigureEntry;
-use crate::reports::paper_results::{self, DATASETS};
+use crate::reports::names::Names;
 use crate::reports::table::{Cell, Table, thousands};
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -30,6 +31,10 @@ pub struct Page {
     pub about: String,
     /// What a reader may and may not conclude.
     pub statement: String,
+    /// Where published numbers come from; empty without any.
+    pub published: String,
+    /// What data sets, modes and classes are called.
+    pub names: Names,
     /// Tables and figures, in the order in which they are to be read.
     pub parts: Vec<Part>,
     /// The runs behind them.
@@ -110,6 +115,10 @@ pub fn render(page: &Page) -> Result<String, Error> {
         TEMPLATE,
         context! {
             title, profile, about, statement, runs, project, lead, rest,
+            published => Value::from_safe_string(escaped(&page.published)),
+            positive => page.names.positive(),
+            samples => page.names.samples_title(),
+            modes => Mode::ALL.map(|mode| page.names.mode_title(mode.as_str()).to_owned()).to_vec(),
             summary => summary::lines(page),
             missing => missing.collect::<Vec<_>>(),
             notes => notes.collect::<Vec<_>>(),
@@ -239,8 +248,8 @@ impl Page {
         let (dataset, mode, seed) = (cell(&["dataset", "trained_on"])?, cell(&["mode"])?, cell(&["seed"]));
         let infos = self.runs.iter().filter_map(|run| run.found.as_ref().ok()).map(|history| &history.run);
         let is_it = |info: &&RunInfo| {
-            paper_results::title(&DATASETS, &info.dataset) == dataset
-                && paper_results::kind_title(&info.kind()) == mode
+            self.names.data_title(&info.dataset) == dataset
+                && self.names.kind_title(&info.kind()) == mode
                 && seed.as_ref().is_none_or(|seed| *seed == info.seed.to_string())
         };
         infos.into_iter().find(is_it).map(|info| format!("#{}", anchor(info)))
@@ -287,7 +296,7 @@ impl Page {
             anchor => anchor(info),
             name => format!(
                 "{}, {}, seed {}",
-                paper_results::title(&DATASETS, &info.dataset), paper_results::kind_title(&info.kind()), info.seed
+                self.names.data_title(&info.dataset), self.names.kind_title(&info.kind()), info.seed
             ),
             updates => thousands(info.updates),
             train_rows => thousands(rows.0),
@@ -300,6 +309,11 @@ impl Page {
         };
         context! { ..details, ..common }
     }
+}
+
+/// Text between elements of HTML. An apostrophe is nothing special there.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 fn anchor(info: &RunInfo) -> String {

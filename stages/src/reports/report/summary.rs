@@ -7,16 +7,18 @@ use minijinja::{Value, context};
 
 use super::page::Page;
 use crate::artifacts::history::RunInfo;
-use crate::reports::paper_results::{DATASETS, MODES, parts_of_kind, title};
+use crate::models::Mode;
+use crate::reports::names::{Names, parts_of_kind};
 use crate::reports::table::{Cell, Table};
 
 /// The lines for which the page has what they are about, each with its heading.
 pub fn lines(page: &Page) -> Vec<Value> {
     let table = |name: &str| page.parts.iter().flat_map(|part| &part.tables).find(|table| table.name == name);
-    let modes = table("table-2").map(|results| modes(results, table("table-2-tests")));
+    let modes = table("table-2").map(|results| modes(results, table("table-2-tests"), &page.names));
     let claims = table("claims").map(claims);
+    let pe = page.names.mode_title(Mode::Pe.as_str());
     let found =
-        [("Run", runs(page)), ("PE", modes.unwrap_or_default()), ("Claims", claims.unwrap_or_default())];
+        [("Run", runs(page)), (pe, modes.unwrap_or_default()), ("Claims", claims.unwrap_or_default())];
     let found = found.into_iter().filter(|(_, text)| !text.is_empty());
     found.map(|(heading, text)| context! { heading, text }).collect()
 }
@@ -41,18 +43,22 @@ fn runs(page: &Page) -> String {
     }
     let kinds: Vec<String> = infos.iter().map(|info| info.kind()).collect();
     let is_run = |mode: &str| kinds.iter().any(|kind| parts_of_kind(kind).1 == mode);
-    let trained = MODES.iter().filter(|(mode, _)| is_run(mode)).map(|(mode, title)| match *mode {
-        "fc" => format!("{title} (trains the head on a frozen model)"),
-        "pe" => format!("{title} (trains the head and small adapters)"),
-        _ => format!("{title} (trains everything)"),
+    let names = &page.names;
+    let trained = Mode::ALL.into_iter().filter(|mode| is_run(mode.as_str())).map(|mode| {
+        let title = names.mode_title(mode.as_str());
+        match mode {
+            Mode::Fc => format!("{title} (trains the head on a frozen model)"),
+            Mode::Pe => format!("{title} (trains the head and small adapters)"),
+            Mode::Full => format!("{title} (trains everything)"),
+        }
     });
-    let datasets = DATASETS.iter().filter(|(dataset, _)| infos.iter().any(|info| info.dataset == *dataset));
+    let datasets = names.data.iter().filter(|(dataset, _)| infos.iter().any(|info| info.dataset == *dataset));
     let seeds: BTreeSet<u64> = infos.iter().map(|info| info.seed).collect();
     let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
     text.push_str(&format!(
         ": {} on {}; seed{} {}.",
         listed(&trained.collect::<Vec<_>>()),
-        listed(&datasets.map(|(_, title)| (*title).to_owned()).collect::<Vec<_>>()),
+        listed(&datasets.map(|(_, title)| title.clone()).collect::<Vec<_>>()),
         if seeds.len() == 1 { "" } else { "s" },
         listed(&seeds),
     ));
@@ -60,13 +66,13 @@ fn runs(page: &Page) -> String {
 }
 
 /// `ROC-AUC on Hateful Memes: PE 0.9905, Full-FT 0.9892 (difference +0.0013, not significant), FC 0.5890 (…).`
-fn modes(results: &Table, tests: Option<&Table>) -> String {
-    let pe = title(&MODES, "pe");
+fn modes(results: &Table, tests: Option<&Table>, names: &Names) -> String {
+    let pe = names.mode_title("pe");
     let mut found = Vec::new();
-    for (_, dataset) in DATASETS {
+    for (_, dataset) in &names.data {
         let Some(ours) = auc(results, dataset, pe) else { continue };
         let mut others = vec![format!("{pe} {ours}")];
-        for other in ["full", "fc"].map(|mode| title(&MODES, mode)) {
+        for other in ["full", "fc"].map(|mode| names.mode_title(mode)) {
             let Some(auc) = auc(results, dataset, other) else { continue };
             let test = tests.and_then(|tests| test(tests, dataset, &format!("{pe} \u{2212} {other}")));
             let test = test.map_or(String::new(), |test| format!(" ({test})"));
@@ -195,12 +201,18 @@ mod tests {
                 vec![text("Hateful Memes"), text("PE \u{2212} FC"), difference(0.4015), text("greater")],
             ],
         );
+        let data = [("hmd", "Hateful Memes"), ("mmh", "MMHS150K")];
+        let data = data.map(|(short, title)| (short.to_owned(), title.to_owned())).into();
+        let names = Names { data, ..Names::default() };
         assert_eq!(
-            modes(&results, Some(&tests)),
+            modes(&results, Some(&tests), &names),
             "ROC-AUC on Hateful Memes: PE 0.9905, Full-FT 0.9892 (difference +0.0013, not significant), \
              FC 0.5890 (difference +0.4015, significant)."
         );
-        assert_eq!(modes(&results, None), "ROC-AUC on Hateful Memes: PE 0.9905, Full-FT 0.9892, FC 0.5890.");
+        assert_eq!(
+            modes(&results, None, &names),
+            "ROC-AUC on Hateful Memes: PE 0.9905, Full-FT 0.9892, FC 0.5890."
+        );
     }
 
     #[test]

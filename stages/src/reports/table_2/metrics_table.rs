@@ -1,6 +1,6 @@
 //! The table of all metrics at the checkpoint with the best ROC-AUC. It does not know how a metric is computed.
 
-use super::{Evaluated, Key, Paper, Runs, mean, missing, names, rows};
+use super::{Evaluated, Key, Names, Paper, Runs, mean, missing, rows, titles};
 use crate::artifacts::metrics::Metrics;
 use crate::metrics::bootstrap::Interval;
 use crate::reports::caption::Profile;
@@ -19,16 +19,17 @@ const METRICS: [Metric; 5] = [
 
 pub(super) fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
     let theirs = "published";
-    let mut columns = vec![
-        Column::words("dataset", "Data set"),
-        Column::words("mode", "Mode"),
-        Column::numbers("published_accuracy", theirs, "Accuracy"),
-        Column::numbers("published_f1", theirs, "F1"),
-    ];
+    let names = &profile.names;
+    let positive = names.class(1);
+    let mut columns = vec![Column::words("dataset", "Data set"), Column::words("mode", "Mode")];
+    if !paper.runs.is_empty() {
+        columns.push(Column::numbers("published_accuracy", theirs, "Accuracy"));
+        columns.push(Column::numbers("published_f1", theirs, "F1"));
+    }
     for (key, title, _, _) in METRICS {
         columns.push(Column::numbers(key, "this run", title));
     }
-    let row = |of: &Key| row(of, runs.get(of).map_or(&[][..], Vec::as_slice), paper);
+    let row = |of: &Key| row(of, runs.get(of).map_or(&[][..], Vec::as_slice), (paper, names));
     Table {
         name: "table-2-metrics".to_owned(),
         place: 2,
@@ -38,22 +39,23 @@ pub(super) fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
             profile.in_words()
         ),
         columns,
-        rows: rows(paper, runs).iter().map(row).collect(),
-        notes: vec![
-            "Accuracy, F1 (of the class hateful) and balanced accuracy are those of the more probable class. Calibration \
-             error: expected, of P(hateful), over 15 bins of equal width. In brackets 95% intervals, given for single runs."
-                .to_owned(),
-        ],
+        rows: rows(paper, runs, names).iter().map(row).collect(),
+        notes: vec![format!(
+            "Accuracy, F1 (of the class {positive}) and balanced accuracy are those of the more probable class. Calibration \
+             error: expected, of P({positive}), over 15 bins of equal width. In brackets 95% intervals, given for single runs."
+        )],
     }
 }
 
-fn row(of: &Key, ours: &[Evaluated], paper: &Paper) -> Vec<Cell> {
+fn row(of: &Key, ours: &[Evaluated], (paper, names): (&Paper, &Names)) -> Vec<Cell> {
     let number = |value: f64| Cell::Number { value, places: 4 };
-    let mut cells = names(of);
-    cells.extend(match paper.run(&of.0, &of.1) {
-        Some(run) => [number(run.best_accuracy), number(run.best_f1)],
-        None => [Cell::None, Cell::None],
-    });
+    let mut cells = titles(names, of);
+    if !paper.runs.is_empty() {
+        cells.extend(match paper.run(&of.0, &of.1) {
+            Some(run) => [number(run.best_accuracy), number(run.best_f1)],
+            None => [Cell::None, Cell::None],
+        });
+    }
     for (place, (_, _, value, interval)) in METRICS.into_iter().enumerate() {
         let of_one = |one: &Evaluated| {
             let Interval { low, high } = interval(&one.metrics)?;

@@ -1,5 +1,5 @@
-//! `results`: Table II, the ROC-AUC of every evaluated run next to that of the paper's run; all other metrics with their
-//! intervals; confusion matrices; and DeLong's test between the modes. It does not know how a metric is computed.
+//! `results`: Table II, the ROC-AUC of every evaluated run, next to that of the paper's run where there is a paper; all other
+//! metrics with their intervals; confusion matrices; and DeLong's test between the modes. It does not know how a metric is computed.
 
 mod confusion_table;
 mod metrics_table;
@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 
 use stage_api::{Job, Port, Stage, StageError};
 
+use crate::artifacts::samples::Split;
 use crate::reports::caption::Profile;
-use crate::reports::evaluation::{self, Evaluated, Runs, missing};
-use crate::reports::paper_results::{self, Claim, DATASETS, MODES, Paper, kind_rank, rank};
+use crate::reports::evaluation::{self, Evaluated, Runs, missing, split, split_title};
+use crate::reports::names::{Names, is_given};
+use crate::reports::paper_results::{Claim, Paper, ValidationSplit};
 use crate::reports::table::{Cell, Column, Table, thousands};
 
 /// Makes Table II.
@@ -20,16 +22,30 @@ pub struct Results;
 impl Stage for Results {
     type Params = Profile;
     const NAME: &'static str = "results";
-    const ABOUT: &'static str =
-        "Table II: ROC-AUC by data set and mode next to the published values, all metrics, DeLong's test";
+    const ABOUT: &'static str = "Table II: ROC-AUC by data set and mode, next to published values if given; all metrics, DeLong's test";
     const VERSION: u32 = 5;
     const INPUTS: &'static [Port] =
-        &[Port::one("published"), Port::one("quoted"), Port::one("splits"), Port::many("runs")];
+        &[Port::optional(PUBLISHED), Port::optional("quoted"), Port::optional("splits"), Port::many("runs")];
+
+    fn check(&self, profile: &Profile) -> Result<(), String> {
+        profile.names.check()
+    }
+
+    fn check_wiring(&self, _: &Profile, ports: &[&str]) -> Result<(), String> {
+        match ["quoted", "splits"]
+            .into_iter()
+            .find(|port| ports.contains(port) && !ports.contains(&PUBLISHED))
+        {
+            Some(port) => Err(format!("`{port}` is about the runs of `{PUBLISHED}`, which is not connected")),
+            None => Ok(()),
+        }
+    }
 
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
-        let inputs = job.inputs;
-        let paper = Paper::read(inputs.one("published")?, inputs.one("quoted")?, inputs.one("splits")?)?;
-        let runs = evaluation::read("runs", &job.inputs.all("runs"))?;
+        let port = |name: &str| job.inputs.optional(name);
+        let paper = Paper::read(port(PUBLISHED), port("quoted"), port("splits"))?;
+        let runs = evaluation::read("runs", &job.inputs.all("runs"), &paper)?;
+        let profile = &evaluation::named(profile, &runs, &paper);
         table(&paper, &runs, profile).write(job.out)?;
         confusion_table::table(&paper, &runs, profile).write(job.out)?;
         metrics_table::table(&paper, &runs, profile).write(job.out)?;
@@ -38,21 +54,23 @@ impl Stage for Results {
     }
 }
 
+/// The port of the paper's own runs.
+const PUBLISHED: &str = "published";
+
 /// A data set and a kind of run.
 type Key = (String, String);
 
-/// The rows of a table: the paper's runs and whatever else was evaluated, in the paper's order.
-fn rows(paper: &Paper, runs: &Runs) -> Vec<Key> {
+/// The rows of a table: the paper's runs and whatever else was evaluated, in the order of the names.
+fn rows(paper: &Paper, runs: &Runs, names: &Names) -> Vec<Key> {
     let mut keys: Vec<Key> = paper.runs.iter().map(|run| (run.dataset.clone(), run.mode.clone())).collect();
     keys.extend(runs.keys().filter(|(dataset, mode)| paper.run(dataset, mode).is_none()).cloned());
-    keys.sort_by_key(|(dataset, kind)| (rank(&DATASETS, dataset), kind_rank(kind)));
+    keys.sort_by_key(|(dataset, kind)| (names.data_rank(dataset), names.kind_rank(kind)));
     keys
 }
 
 /// The first cells of a row: data set and mode.
-fn names((dataset, kind): &Key) -> Vec<Cell> {
-    let dataset = paper_results::title(&DATASETS, dataset).to_owned();
-    vec![Cell::Text(dataset), Cell::Text(paper_results::kind_title(kind))]
+fn titles(names: &Names, (dataset, kind): &Key) -> Vec<Cell> {
+    vec![Cell::Text(names.data_title(dataset).to_owned()), Cell::Text(names.kind_title(kind))]
 }
 
 /// The value of one run, or mean and sample standard deviation of several.
@@ -66,44 +84,73 @@ fn mean(ours: &[Evaluated], of: impl Fn(&Evaluated) -> f64) -> Cell {
 
 fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
     let (ours, theirs) = ("this run", "published");
-    let mut columns = vec![
-        Column::words("dataset", "Data set"),
-        Column::words("mode", "Mode"),
-        Column::numbers("published_roc_auc", theirs, "Best ROC-AUC"),
-        Column::numbers("published_best_update", theirs, "at update"),
-        Column::numbers("published_share", theirs, "Share of the state of the art"),
+    let (has_paper, has_art) = (!paper.runs.is_empty(), !paper.quotes.is_empty());
+    let mut columns = vec![Column::words("dataset", "Data set"), Column::words("mode", "Mode")];
+    if has_paper {
+        columns.push(Column::numbers("published_roc_auc", theirs, "Best ROC-AUC"));
+        columns.push(Column::numbers("published_best_update", theirs, "at update"));
+    }
+    if has_art {
+        columns.push(Column::numbers("published_share", theirs, "Share of the state of the art"));
+    }
+    columns.extend([
         Column::numbers("roc_auc", ours, "Best ROC-AUC"),
         Column::numbers("roc_auc_interval", ours, "95% interval"),
         Column::numbers("best_update", ours, "at update"),
         Column::words("seeds", "Seed"),
-    ];
+    ]);
     // A share of the paper's state of the art and a difference to its ROC-AUC mean something on the paper's rows alone.
     let is_comparable = runs.values().flatten().any(|run| run.is_on_the_papers_split(paper));
     if is_comparable {
-        columns.push(Column::numbers("share", ours, "Share of the state of the art").derived());
+        if has_art {
+            columns.push(Column::numbers("share", ours, "Share of the state of the art").derived());
+        }
         columns.push(Column::numbers("roc_auc_difference", "", "Difference to published").derived());
     }
-    let row = |of: &Key| row(of, runs.get(of).map_or(&[][..], Vec::as_slice), paper, is_comparable);
+    let names = &profile.names;
+    let row = |of: &Key| {
+        let mut cells = row(of, runs.get(of).map_or(&[][..], Vec::as_slice), (paper, names), is_comparable);
+        // The shares are the last of what is published and the last but one of ours.
+        if !has_art {
+            cells.remove(4);
+            if is_comparable {
+                cells.remove(cells.len() - 2);
+            }
+        }
+        if !has_paper {
+            cells.drain(2..4);
+        }
+        cells
+    };
+    let title =
+        format!("Table II: detection of {} on the {} splits", names.positives(), split_title(split(runs)));
+    let published = match &paper.runs[..] {
+        [] => String::new(),
+        [first, others @ ..] if others.iter().all(|run| run.updates == first.updates) => format!(
+            " Published: the authors' training logs, one run of {} updates each.",
+            thousands(first.updates)
+        ),
+        _ => " Published: the authors' training logs, one run each.".to_owned(),
+    };
     Table {
         name: "table-2".to_owned(),
         place: 0,
-        title: "Table II: detection of hateful memes on the validation splits".to_owned(),
+        title,
         caption: format!(
-            "ROC-AUC of the checkpoint with the best validation. This run: {}. Published: the authors' training logs, \
-             one run of 22,000 updates each.",
+            "ROC-AUC of the checkpoint with the best validation. This run: {}.{published}",
             profile.in_words()
         ),
         columns,
-        rows: rows(paper, runs).iter().map(row).collect(),
-        notes: notes(paper, runs),
+        rows: rows(paper, runs, names).iter().map(row).collect(),
+        notes: notes(paper, runs, names),
     }
 }
 
-fn row(of: &Key, ours: &[Evaluated], paper: &Paper, is_comparable: bool) -> Vec<Cell> {
+fn row(of: &Key, ours: &[Evaluated], (paper, names): (&Paper, &Names), is_comparable: bool) -> Vec<Cell> {
     let number = |value: f64| Cell::Number { value, places: 4 };
     let (theirs, best) = (paper.run(&of.0, &of.1), paper.state_of_the_art(&of.0));
     let share = |auc: f64| best.map_or(Cell::None, |best| Cell::Share { value: auc / best, places: 1 });
-    let mut cells = names(of);
+    let mut cells = titles(names, of);
     cells.extend(match theirs {
         Some(run) => [number(run.best_roc_auc), Cell::Count(run.best_update), share(run.best_roc_auc)],
         None => [Cell::None, Cell::None, Cell::None],
@@ -127,7 +174,7 @@ fn row(of: &Key, ours: &[Evaluated], paper: &Paper, is_comparable: bool) -> Vec<
             [one] => Cell::Count(one.metrics.best_update),
             many => Cell::Text(listed(many, |run| thousands(run.metrics.best_update))),
         },
-        match paper_results::is_given(&of.1) {
+        match is_given(&of.1) {
             true => Cell::None,
             false => Cell::Text(listed(ours, |run| run.metrics.run.seed.to_string())),
         },
@@ -148,16 +195,17 @@ fn listed(runs: &[Evaluated], text: impl Fn(&Evaluated) -> String) -> String {
     runs.iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
-fn notes(paper: &Paper, runs: &Runs) -> Vec<String> {
+fn notes(paper: &Paper, runs: &Runs, names: &Names) -> Vec<String> {
+    let positive = names.class(1);
     let mut rows = BTreeMap::new();
     let mut notes: Vec<String> = Vec::new();
     for metrics in runs.values().flatten().map(|run| &run.metrics) {
-        let title = paper_results::title(&DATASETS, &metrics.run.dataset);
-        rows.insert((rank(&DATASETS, &metrics.run.dataset), title), (metrics.rows, metrics.positives));
+        let title = names.data_title(&metrics.run.dataset);
+        rows.insert((names.data_rank(&metrics.run.dataset), title), (metrics.rows, metrics.positives));
         if metrics.predicted_positives == 0 || metrics.predicted_positives == metrics.rows {
-            let class = if metrics.predicted_positives == 0 { "not hateful" } else { "hateful" };
-            let mode = paper_results::kind_title(&metrics.run.kind());
-            let seed = match paper_results::is_given(&metrics.run.kind()) {
+            let class = names.class(u8::from(metrics.predicted_positives > 0));
+            let mode = names.kind_title(&metrics.run.kind());
+            let seed = match is_given(&metrics.run.kind()) {
                 true => String::new(),
                 false => format!(", seed {}", metrics.run.seed),
             };
@@ -166,9 +214,15 @@ fn notes(paper: &Paper, runs: &Runs) -> Vec<String> {
     }
     if !rows.is_empty() {
         let sizes = rows.iter().map(|((_, title), (rows, positives))| {
-            format!("{title}: {} rows, {} of them hateful", thousands(*rows), thousands(*positives))
+            format!("{title}: {} rows, {} of them {positive}", thousands(*rows), thousands(*positives))
         });
-        notes.insert(0, format!("Validation splits of this run. {}.", sizes.collect::<Vec<_>>().join("; ")));
+        let sizes = sizes.collect::<Vec<_>>().join("; ");
+        let split = match split(runs) {
+            Split::Train => "Training",
+            Split::Val => "Validation",
+            Split::Test => "Test",
+        };
+        notes.insert(0, format!("{split} splits of this run. {sizes}."));
     }
     if runs.values().any(|seeds| seeds.len() > 1) {
         notes.push(
@@ -183,22 +237,21 @@ fn notes(paper: &Paper, runs: &Runs) -> Vec<String> {
     );
     let implied = paper.quotes(Claim::ShareOfStateOfTheArt).filter_map(|quoted| {
         let best = paper.state_of_the_art(&quoted.dataset)?;
-        let (title, mode) =
-            (paper_results::title(&DATASETS, &quoted.dataset), paper_results::title(&MODES, &quoted.mode));
+        let (title, mode) = (names.data_title(&quoted.dataset), names.mode_title(&quoted.mode));
         let share = quoted.value.value * 100.0;
         Some(format!("{title} {best:.4}, of which {mode} is said to reach {share:.1} %"))
     });
     let implied: Vec<String> = implied.collect();
-    let split = |split: &paper_results::ValidationSplit| {
-        let title = paper_results::title(&DATASETS, &split.dataset);
+    let size = |split: &ValidationSplit| {
+        let title = names.data_title(&split.dataset);
         format!("{title} {} and {}", thousands(split.rows), thousands(split.positives))
     };
-    let splits: Vec<String> = paper.splits.iter().map(split).collect();
+    let splits: Vec<String> = paper.splits.iter().map(size).collect();
     if !implied.is_empty() {
         notes.push(format!(
             "The authors do not name the state of the art; it is the published ROC-AUC divided by the share that they quote: \
              {}. A run of ours is compared with the published ones only on a validation split with as many rows and as many \
-             hateful ones as the paper's: {}.",
+             {positive} ones as the paper's: {}.",
             implied.join("; "),
             splits.join("; ")
         ));

@@ -15,7 +15,7 @@ fn make(root: &Path, dirs: &[PathBuf]) -> Result<impl Fn(&str) -> Table, StageEr
     let mut inputs: Vec<(&str, &Path)> =
         vec![("published", &published), ("quoted", &quoted), ("splits", &splits)];
     inputs.extend(dirs.iter().map(|dir| ("runs", dir.as_path())));
-    run_stage(&Results, "(profile: \"mini\", about: \"synthetic memes\")", &inputs, &root.join("out"))?;
+    run_stage(&Results, &crate::reports::names::made_up::params(), &inputs, &root.join("out"))?;
     let out = root.join("out");
     Ok(move |name: &str| Table::read(&out.join(format!("{name}.json"))).unwrap())
 }
@@ -156,4 +156,71 @@ fn predictions_of_others_have_rows_and_are_tested_against_the_runs() {
     assert_eq!(shown("table-2-tests", 3).last().unwrap(), "greater");
     // Without them the tables are as they were.
     assert_eq!(make(dir.path(), &dirs[..2]).unwrap()("table-2-tests").rows.len(), 6);
+}
+
+#[test]
+fn without_a_paper_the_tables_have_the_runs_by_the_names_of_their_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = [("fc", 0.2), ("full", 0.6)]
+        .map(|(mode, quality)| write(dir.path(), "shapes", mode, 1, 0.7, quality));
+    for dir in &dirs {
+        let classes = vec!["no".to_owned(), "yes".to_owned()];
+        Metrics { split: Split::Test, classes, ..Metrics::read(dir).unwrap() }.write(dir).unwrap();
+    }
+    let inputs: Vec<(&str, &Path)> = dirs.iter().map(|dir| ("runs", dir.as_path())).collect();
+    let out = dir.path().join("out");
+    let tables = |params: &str| {
+        run_stage(&Results, params, &inputs, &out).unwrap();
+        ["table-2", "table-2-metrics", "table-2-confusion", "table-2-tests"]
+            .map(|name| Table::read(&out.join(format!("{name}.json"))).unwrap())
+    };
+    let [results, metrics, confusion, tests] = tables("(profile: \"own\")");
+    let keys: Vec<&str> = results.columns.iter().map(|column| column.key.as_str()).collect();
+    assert_eq!(keys, ["dataset", "mode", "roc_auc", "roc_auc_interval", "best_update", "seeds"]);
+    assert_eq!(results.title, "Table II: detection of rows of class yes on the test splits");
+    assert_eq!(results.caption, "ROC-AUC of the checkpoint with the best validation. This run: profile own.");
+    let names = |table: &Table| -> Vec<String> {
+        table.rows.iter().map(|row| format!("{} {}", row[0].shown(), row[1].shown())).collect()
+    };
+    assert_eq!(names(&results), ["shapes FC", "shapes Full-FT"]);
+    assert_eq!(results.notes[0], "Test splits of this run. shapes: 500 rows, 247 of them yes.");
+    assert_eq!(metrics.columns.len(), 2 + 5);
+    assert!(metrics.notes[0].contains("F1 (of the class yes)") && metrics.notes[0].contains("P(yes)"));
+    assert_eq!(confusion.columns[3].group, "rows of class yes");
+    assert_eq!(confusion.columns[6].title, "called yes");
+    assert_eq!(names(&tests), ["shapes Full-FT \u{2212} FC"]);
+    let named = r#"(profile: "own", names: (data: [("shapes", "Shapes")], modes: [("full", "all"), ("pe", "adapters"),
+        ("fc", "head")], classes: ["plain", "odd"], samples: ("picture", "pictures")))"#;
+    let [results, _, confusion, tests] = tables(named);
+    assert_eq!(results.title, "Table II: detection of odd pictures on the test splits");
+    assert_eq!(names(&results), ["Shapes all", "Shapes head"]);
+    assert_eq!(
+        [&confusion.columns[3].group, &confusion.columns[6].group],
+        ["odd pictures", "other pictures"]
+    );
+    // Modes that are named are missed where they are not there.
+    assert_eq!(tests.rows.len(), 3);
+    assert_eq!(tests.rows[0][2].shown(), "no run: make shapes-pe");
+    let text = std::fs::read_to_string(out.join("table-2-confusion.html")).unwrap();
+    assert!(!text.contains("hateful") && !text.contains("Hateful"), "{text}");
+}
+
+#[test]
+fn runs_on_two_splits_and_quotes_without_runs_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = ["fc", "pe"].map(|mode| write(dir.path(), "shapes", mode, 1, 0.7, 0.2));
+    Metrics { split: Split::Test, ..Metrics::read(&dirs[1]).unwrap() }.write(&dirs[1]).unwrap();
+    let inputs: Vec<(&str, &Path)> = dirs.iter().map(|dir| ("runs", dir.as_path())).collect();
+    let error = run_stage(&Results, "(profile: \"own\")", &inputs, &dir.path().join("out"))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("was evaluated on the test split, the runs before it on the validation split"),
+        "{error}"
+    );
+    let loaded = stage_api::AnyStage::load(&Results, "(profile: \"own\")").unwrap();
+    assert!(loaded.check_wiring(&["runs"]).is_ok());
+    let error = loaded.check_wiring(&["runs", "quoted"]).unwrap_err();
+    assert!(error.contains("`quoted` is about the runs of `published`"), "{error}");
 }

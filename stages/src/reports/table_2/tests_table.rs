@@ -1,8 +1,8 @@
 //! The table of DeLong's tests between the modes, and of predictions of others against them. It does not know how the test is computed.
 
-use super::{Runs, evaluation, missing};
+use super::{Names, Runs, evaluation, is_given, missing};
 use crate::reports::caption::Profile;
-use crate::reports::paper_results::{self, DATASETS};
+use crate::reports::names::parts_of_kind;
 use crate::reports::table::{Cell, Column, Table};
 
 /// What is tested in each model: first mode minus second.
@@ -18,25 +18,30 @@ pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
         Column::numbers("p", "", "p").derived(),
         Column::words("verdict", "At the level 0.05"),
     ];
+    let names = &profile.names;
     let mut rows = Vec::new();
-    for (dataset, _) in DATASETS {
+    for (dataset, _) in &names.data {
+        let is_there = |kind: &&str| runs.contains_key(&(dataset.to_owned(), (*kind).to_owned()));
         // Of the first model each pair has its row, of others where there are runs.
-        let kinds = paper_results::kinds(runs.keys().map(|(_, kind)| kind.as_str()));
-        let (given, own): (Vec<&str>, Vec<&str>) =
-            kinds.into_iter().partition(|kind| paper_results::is_given(kind));
-        let mut models: Vec<Option<&str>> =
-            own.iter().map(|kind| paper_results::parts_of_kind(kind).0).collect();
+        let kinds = names.kinds(runs.keys().map(|(_, kind)| kind.as_str()));
+        let (given, own): (Vec<&str>, Vec<&str>) = kinds.into_iter().partition(|kind| is_given(kind));
+        let mut models: Vec<Option<&str>> = own.iter().map(|kind| parts_of_kind(kind).0).collect();
         models.dedup();
         for (model, (first, second)) in models.iter().flat_map(|model| PAIRS.map(|pair| (model, pair))) {
             let kind = |mode: &str| model.map_or(mode.to_owned(), |model| format!("{model}-{mode}"));
-            rows.push(row(runs, dataset, (&kind(first), &kind(second))));
+            let pair = (kind(first), kind(second));
+            // A pair of modes that nobody expects has its row where both are there.
+            if [first, second].iter().all(|mode| names.expects(mode))
+                || (is_there(&&*pair.0) && is_there(&&*pair.1))
+            {
+                rows.push(row(runs, dataset, (&pair.0, &pair.1), names));
+            }
         }
         // Predictions of others against every run there is, and against the others after them.
-        let is_there = |kind: &&str| runs.contains_key(&(dataset.to_owned(), (*kind).to_owned()));
         let given: Vec<&str> = given.into_iter().filter(is_there).collect();
         for (at, first) in given.iter().enumerate() {
             for second in own.iter().filter(|kind| is_there(kind)).chain(&given[at + 1..]) {
-                rows.push(row(runs, dataset, (first, second)));
+                rows.push(row(runs, dataset, (first, second), names));
             }
         }
     }
@@ -55,14 +60,10 @@ pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
     }
 }
 
-fn row(runs: &Runs, dataset: &str, (first, second): (&str, &str)) -> Vec<Cell> {
+fn row(runs: &Runs, dataset: &str, (first, second): (&str, &str), names: &Names) -> Vec<Cell> {
     let mut cells = vec![
-        Cell::Text(paper_results::title(&DATASETS, dataset).to_owned()),
-        Cell::Text(format!(
-            "{} \u{2212} {}",
-            paper_results::kind_title(first),
-            paper_results::kind_title(second)
-        )),
+        Cell::Text(names.data_title(dataset).to_owned()),
+        Cell::Text(format!("{} \u{2212} {}", names.kind_title(first), names.kind_title(second))),
     ];
     let nothing = |mut cells: Vec<Cell>, why: Cell| {
         cells.push(why);

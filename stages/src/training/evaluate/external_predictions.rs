@@ -81,6 +81,7 @@ pub(super) fn scored(name: &str, file: &Path, split: Split, job: &Job) -> Result
         parameters: ParameterCounts { total: 0, trained: 0, adapters: 0 },
         best_update: 0,
         dataset: dataset.clone(),
+        classes: data.info.classes.clone(),
         guesses: scores.iter().map(|score| argmax([score.p0, score.p1])).collect(),
         loss: losses.sum::<f64>() / scores.len() as f64,
         scores,

@@ -74,7 +74,7 @@ impl Stage for Evaluate {
     const ABOUT: &'static str = "Predictions and metrics of a run, or of a CSV file of others, on one split";
     const VERSION: u32 = 5;
     const INPUTS: &'static [Port] =
-        &[Port::optional(RUN), Port::one(TOKENS), Port::optional(REGIONS), Port::optional(PREDICTIONS)];
+        &[Port::optional(RUN), Port::one(TOKENS), Port::optional(REGIONS), Port::placed(PREDICTIONS)];
 
     fn check(&self, params: &EvaluateParams) -> Result<(), String> {
         if params.batch == 0 {

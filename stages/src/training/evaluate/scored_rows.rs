@@ -27,6 +27,8 @@ pub(super) struct Scored {
     pub best_update: u64,
     /// The data set of the rows.
     pub dataset: String,
+    /// What it calls its classes.
+    pub classes: Vec<String>,
     /// The rows, in the order of the data set.
     pub scores: Vec<Score>,
     /// The class each is taken for.
@@ -66,6 +68,7 @@ impl Scored {
             parameters: history.parameters,
             best_update: history.best.update,
             dataset: dataset.clone(),
+            classes: memes.tokens.info.classes.clone(),
             scores: scores.map(|((row, [p0, p1]), &label)| Score { id: id(row), label, p0, p1 }).collect(),
             guesses: scored.logits.iter().map(|&pair| argmax(pair)).collect(),
             loss: scored.summary(&labels).loss,
@@ -102,6 +105,7 @@ impl Scored {
             run: self.run,
             parameters: self.parameters,
             dataset: self.dataset,
+            classes: self.classes,
             split,
             rows: labels.len() as u64,
             positives: count(&labels),

@@ -13,6 +13,7 @@ use crate::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
 fn tokens(dir: &std::path::Path) {
     let info = TokenSetInfo {
         dataset: "hmd".to_owned(),
+        classes: vec![],
         vocab_size: 9,
         max_length: 4,
         pad: 0,

@@ -58,7 +58,7 @@ pub(super) fn tokens_and_regions(
         Memes::File(file) => linked(file, &images)?,
         Memes::One(picture, text) => vec![linked_one(picture, text, &images)?],
     };
-    SampleSet { dataset: "memes".to_owned(), samples: linked }.write(&samples)?;
+    SampleSet { dataset: "memes".to_owned(), samples: linked, ..SampleSet::default() }.write(&samples)?;
     Ok([
         make(&tokens, ("samples", &samples), &space.join("tokens"), context)?,
         make(&regions, ("images", &images), &space.join("regions"), context)?,

@@ -82,6 +82,7 @@ mod tests {
     fn info() -> TokenSetInfo {
         TokenSetInfo {
             dataset: "scenes".to_owned(),
+            classes: vec![],
             vocab_size: 50,
             max_length: 64,
             pad: 0,

@@ -1,4 +1,4 @@
-//! Reads files out of a data set's zip archive, or out of the folder such an archive was unpacked to. It knows what
+//! Reads files out of a data set's archive (zip or tar), or out of the folder such an archive was unpacked to. It knows what
 //! makes an archive unsafe or unreadable, not what is in it.
 //!
 //! Nothing is ever extracted under a name that the archive chose: callers name the files they want and say where
@@ -14,6 +14,7 @@ use stage_api::StageError;
 use zip::result::ZipError;
 
 use crate::formats::file_kind;
+use crate::formats::tar_reader::{self, Tar};
 use crate::formats::zip_reader::{self, Zip};
 
 /// No file of a meme data set is larger than this once unpacked; a small archive that claims more is a trap.
@@ -41,60 +42,68 @@ pub struct Archive {
 enum Files {
     /// The archive, and its files by name.
     Zip(Zip, Arc<HashMap<String, usize>>),
+    /// The archive.
+    Tar(Tar),
     /// The paths of all files within the folder, `/`-separated.
     Folder(Arc<BTreeSet<String>>),
 }
 
 impl Archive {
-    /// Opens the archive or folder that came in by `port` and finds the folder within that holds the file
+    /// Opens the zip archive or folder that came in by `port` and finds the folder within that holds the file
     /// `landmark`.
     ///
     /// # Errors
     /// Not a zip archive, names that lead out of it, no `landmark` within.
     pub fn open(port: &'static str, path: &Path, landmark: &str) -> Result<Self, StageError> {
-        let fail = |problem: String| StageError::input(port, path, problem);
-        let files = if path.is_dir() {
-            let mut found = BTreeSet::new();
-            gather(path, "", &mut found).map_err(|error| fail(error.to_string()))?;
-            Files::Folder(Arc::new(found))
-        } else {
-            let file = File::open(path).map_err(|error| fail(error.to_string()))?;
-            let zip = zip_reader::open(file).map_err(fail)?;
-            let names = names(&zip).map_err(fail)?;
-            Files::Zip(zip, Arc::new(names))
-        };
-        let mut root: Option<String> = None;
-        let mut consider = |name: &str| {
-            if let Some(problem) = unsafe_name(name) {
-                return Err(fail(format!("holds `{}`, a name that {problem}", file_kind::shown(name))));
-            }
-            if let Some(folder) = name.strip_suffix(landmark)
-                && (folder.is_empty() || folder.ends_with('/'))
-                && root.as_ref().is_none_or(|root| (folder.len(), folder) < (root.len(), root))
-            {
-                root = Some(folder.to_owned());
-            }
-            Ok(())
-        };
-        match &files {
-            Files::Zip(_, names) => names.keys().try_for_each(|name| consider(name))?,
-            Files::Folder(names) => names.iter().try_for_each(|name| consider(name))?,
-        }
+        let files = Files::open(path, None);
+        let mut archive = Self::new(port, path, files)?;
+        let names = archive.names();
+        let folders = names.iter().filter_map(|name| name.strip_suffix(landmark));
+        let folders = folders.filter(|folder| folder.is_empty() || folder.ends_with('/'));
+        let root = folders.min_by_key(|folder| (folder.len(), *folder)).map(ToOwned::to_owned);
         let root = root.ok_or_else(|| {
-            let names: Vec<&str> = match &files {
-                Files::Zip(_, names) => names.keys().map(String::as_str).collect(),
-                Files::Folder(names) => names.iter().map(String::as_str).collect(),
-            };
             let found = file_kind::nearest(landmark, names.iter().copied());
             let found = if found.is_empty() { "nothing".to_owned() } else { format!("such as {found}") };
-            fail(format!(
-                "holds no `{landmark}`, but {} files, {found}: is it the right archive?",
-                names.len()
-            ))
+            let count = names.len();
+            let problem =
+                format!("holds no `{landmark}`, but {count} files, {found}: is it the right archive?");
+            StageError::input(port, path, problem)
         })?;
-        let length = fs::metadata(path).map_or(0, |meta| if meta.is_file() { meta.len() } else { LARGEST });
-        let max_bytes = length.saturating_mul(MAX_RATIO).clamp(HARMLESS, LARGEST);
-        Ok(Self { port, path: path.to_owned(), files, root, max_bytes })
+        archive.root = root;
+        Ok(archive)
+    }
+
+    /// Opens the archive (zip, tar, tar in gzip) or folder that came in by `port`, whatever it holds. `scratch` has room for a
+    /// tar in gzip while that is read.
+    ///
+    /// # Errors
+    /// Another kind of file, names that lead out of the archive.
+    pub fn open_any(port: &'static str, path: &Path, scratch: &Path) -> Result<Self, StageError> {
+        Self::new(port, path, Files::open(path, Some(scratch)))
+    }
+
+    fn new(port: &'static str, path: &Path, files: Result<Files, String>) -> Result<Self, StageError> {
+        let files = files.map_err(|problem| StageError::input(port, path, problem))?;
+        let archive =
+            Self { port, path: path.to_owned(), files, root: String::new(), max_bytes: max_bytes(path) };
+        for name in archive.names() {
+            if let Some(problem) = unsafe_name(name) {
+                let problem = format!("holds `{}`, a name that {problem}", file_kind::shown(name));
+                return Err(StageError::input(port, path, problem));
+            }
+        }
+        Ok(archive)
+    }
+
+    /// The names of all files, wherever the data set is within, in order; of a zip also those of folders, which end in `/`.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = match &self.files {
+            Files::Zip(_, names) => names.keys().map(String::as_str).collect(),
+            Files::Tar(tar) => tar.names().collect(),
+            Files::Folder(names) => names.iter().map(String::as_str).collect(),
+        };
+        names.sort_unstable();
+        names
     }
 
     /// Whether the data set has the file `name`.
@@ -102,6 +111,7 @@ impl Archive {
         let full = format!("{}{name}", self.root);
         match &self.files {
             Files::Zip(_, names) => names.contains_key(&full),
+            Files::Tar(tar) => tar.has(&full),
             Files::Folder(names) => names.contains(&full),
         }
     }
@@ -118,7 +128,10 @@ impl Archive {
                 let size = file.size();
                 read_all(file, size, max_bytes)
             }),
-            Files::Folder(names) if !names.contains(&full) => Err("is missing".to_owned()),
+            Files::Tar(tar) => {
+                tar.stream(&full).ok_or_else(missing).and_then(|(file, size)| read_all(file, size, max_bytes))
+            }
+            Files::Folder(names) if !names.contains(&full) => Err(missing()),
             Files::Folder(_) => match File::open(self.path.join(&full)) {
                 Ok(file) => read_all(&file, file.metadata().map_or(0, |file| file.len()), max_bytes),
                 Err(error) => Err(error.to_string()),
@@ -153,7 +166,11 @@ impl Archive {
                 Ok(file) => Ok(Box::new(file)),
                 Err(problem) => Err(fail(problem)),
             },
-            Files::Folder(names) if !names.contains(&full) => Err(fail("is missing".to_owned())),
+            Files::Tar(tar) => match tar.stream(&full) {
+                Some((file, _)) => Ok(Box::new(file)),
+                None => Err(fail(missing())),
+            },
+            Files::Folder(names) if !names.contains(&full) => Err(fail(missing())),
             Files::Folder(_) => match File::open(path.join(&full)) {
                 Ok(file) => Ok(Box::new(file)),
                 Err(error) => Err(fail(error.to_string())),
@@ -170,6 +187,37 @@ impl Archive {
     pub fn error(&self, name: &str, problem: impl std::fmt::Display) -> StageError {
         StageError::input(self.port, &self.path, format!("`{}{name}`: {problem}", self.root))
     }
+}
+
+impl Files {
+    /// The files at `path`; those of a tar archive where there is a `scratch` folder.
+    fn open(path: &Path, scratch: Option<&Path>) -> Result<Self, String> {
+        if path.is_dir() {
+            let mut found = BTreeSet::new();
+            gather(path, "", &mut found).map_err(|error| error.to_string())?;
+            return Ok(Self::Folder(Arc::new(found)));
+        }
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        let head = file_kind::head(path).map_err(|error| error.to_string())?;
+        if let Some(scratch) = scratch.filter(|_| tar_reader::is_tar(&head)) {
+            let length = file.metadata().map_or(0, |meta| meta.len());
+            let most = length.saturating_mul(MAX_RATIO).max(HARMLESS);
+            return Ok(Self::Tar(Tar::open(file, scratch, most)?));
+        }
+        let zip = zip_reader::open(file)?;
+        let names = names(&zip)?;
+        Ok(Self::Zip(zip, Arc::new(names)))
+    }
+}
+
+/// The most bytes that a file within the archive at `path` may have.
+fn max_bytes(path: &Path) -> u64 {
+    let length = fs::metadata(path).map_or(0, |meta| if meta.is_file() { meta.len() } else { LARGEST });
+    length.saturating_mul(MAX_RATIO).clamp(HARMLESS, LARGEST)
+}
+
+fn missing() -> String {
+    "is missing".to_owned()
 }
 
 /// The files of an archive by name. A writer that says nothing of what its names are in nearly always means UTF-8.
@@ -271,127 +319,4 @@ fn unsafe_name(name: &str) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use zip::ZipWriter;
-    use zip::write::SimpleFileOptions;
-
-    use super::*;
-
-    fn archive(files: &[(&str, &[u8])]) -> tempfile::NamedTempFile {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut zip = ZipWriter::new(file.reopen().unwrap());
-        for (name, bytes) in files {
-            zip.start_file(*name, SimpleFileOptions::default()).unwrap();
-            zip.write_all(bytes).unwrap();
-        }
-        zip.finish().unwrap();
-        file
-    }
-
-    #[test]
-    fn finds_the_data_set_anywhere_in_the_archive() {
-        for root in ["", "data/", "a/b/"] {
-            let name = |file: &str| format!("{root}{file}");
-            let (landmark, picture) = (name("train.jsonl"), name("img/1.png"));
-            let file =
-                archive(&[("__MACOSX/._train.jsonl", b"x"), (&landmark, b"hello"), (&picture, b"png")]);
-            let mut archive = Archive::open("archive", file.path(), "train.jsonl").unwrap();
-            assert_eq!(archive.bytes("train.jsonl").unwrap(), b"hello");
-            assert!(archive.has("img/1.png") && !archive.has("img/2.png"));
-            let error = archive.bytes("img/2.png").unwrap_err().to_string();
-            assert!(error.contains("img/2.png`: is missing"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_folder_reads_like_the_archive_it_was() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("data/img")).unwrap();
-        fs::write(dir.path().join("data/train.jsonl"), "hello").unwrap();
-        fs::write(dir.path().join("data/img/1.png"), "png").unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("data/img/2.png")).unwrap();
-        let mut archive = Archive::open("archive", dir.path(), "train.jsonl").unwrap();
-        assert_eq!(archive.bytes("train.jsonl").unwrap(), b"hello");
-        assert!(archive.has("img/1.png") && !archive.has("img/2.png") && !archive.has("img"));
-        let error = archive.bytes("img/2.png").unwrap_err().to_string();
-        assert!(error.contains("data/img/2.png`: is missing"), "{error}");
-        let mut streamed = String::new();
-        archive.clone().stream("img/1.png").unwrap().read_to_string(&mut streamed).unwrap();
-        assert_eq!(streamed, "png");
-        assert!(archive.stream("img/2.png").is_err());
-    }
-
-    #[test]
-    fn refuses_names_that_lead_out_of_it() {
-        for (name, problem) in [
-            ("../evil.txt", "leads out of the archive"),
-            ("/etc/evil", "leads out of the archive"),
-            ("a/../../evil", "leads out of the archive"),
-            ("..\\evil", "systems read differently"),
-            ("c:evil", "systems read differently"),
-        ] {
-            let file = archive(&[("train.jsonl", b""), (name, b"")]);
-            let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
-            assert!(error.contains(problem), "{error}");
-        }
-    }
-
-    #[test]
-    fn says_what_is_wrong_with_what_is_no_archive() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "not a zip").unwrap();
-        let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
-        assert!(error.contains("is not a zip archive: it begins with `not a zip`"), "{error}");
-        let file = archive(&[("other.txt", b"")]);
-        let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
-        assert!(error.contains("holds no `train.jsonl`"), "{error}");
-    }
-
-    #[test]
-    fn a_zip_of_windows_reads_like_any_other() {
-        let file = archive(&[("data\\train.jsonl", b"hello"), ("data\\img\\1.png", b"png")]);
-        let mut bytes = std::fs::read(file.path()).unwrap();
-        let entries: Vec<usize> =
-            (0..bytes.len() - 4).filter(|at| bytes[*at..].starts_with(b"PK\x01\x02")).collect();
-        assert_eq!(entries.len(), 2);
-        entries.into_iter().for_each(|at| bytes[at + 5] = 0);
-        std::fs::write(file.path(), bytes).unwrap();
-        let mut archive = Archive::open("archive", file.path(), "train.jsonl").unwrap();
-        assert_eq!(archive.bytes("train.jsonl").unwrap(), b"hello");
-        assert_eq!(archive.bytes("img/1.png").unwrap(), b"png");
-    }
-
-    #[test]
-    fn what_a_zip_is_followed_by_is_not_dropped() {
-        let file = archive(&[("train.jsonl", b"hello")]);
-        let whole = std::fs::read(file.path()).unwrap();
-        for (bytes, problem) in [
-            ([&whole[..], &whole[..]].concat(), "before its first file that begin as another zip archive"),
-            ([&whole[..], b"more"].concat(), "4 bytes after its end, with `more`"),
-            (whole[..whole.len() / 2].to_vec(), "has no end"),
-            (b"<html><title>Log in</title>".to_vec(), "web page (`Log in`)"),
-        ] {
-            std::fs::write(file.path(), bytes).unwrap();
-            let error = Archive::open("archive", file.path(), "train.jsonl").err().unwrap().to_string();
-            assert!(error.contains(problem), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_small_archive_holds_no_large_file() {
-        let file = archive(&[("train.jsonl", &[0; 20 << 20])]);
-        let mut archive = Archive::open("archive", file.path(), "train.jsonl").unwrap();
-        let error = archive.bytes("train.jsonl").unwrap_err().to_string();
-        assert!(error.contains("is larger than 16777216 bytes"), "{error}");
-    }
-
-    #[test]
-    fn names_of_files() {
-        assert_eq!(file_name("img/01234.png"), Some("01234.png"));
-        for bad in ["", "img/", "../x.png", "/x.png", "img/..", "a\\b"] {
-            assert_eq!(file_name(bad), None, "{bad}");
-        }
-    }
-}
+mod tests;
