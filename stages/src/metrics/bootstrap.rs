@@ -2,16 +2,18 @@
 //! and the interval reaches from the 2.5th to the 97.5th percentile of what came out (Efron's percentile interval, with
 //! numpy's linear interpolation between values).
 //!
-//! Resamples are stratified: each has as many rows of either class as the split itself, so none loses a class and no
+//! Resamples are stratified: each has as many rows of every class as the split itself, so none loses a class and no
 //! resample is degenerate. A metric that is undefined on the split itself (one class only) has no interval. The draws
 //! depend on the seed and on the labels' order alone, so two models scored on the same rows see the same resamples, and
 //! functions of several models ([`Resamples::each`]) have paired intervals.
 
+use std::collections::BTreeMap;
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::CALIBRATION_BINS;
 use super::ranking::calibration_bin;
+use super::{CALIBRATION_BINS, mean_of_defined, of_class};
 
 /// The ends of an interval.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -25,7 +27,7 @@ pub struct Interval {
 /// Stratified resamples of labelled rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Resamples<'a> {
-    /// The rows' labels.
+    /// The rows' labels; rows with the same label are one stratum.
     pub labels: &'a [u8],
     /// How many resamples.
     pub count: usize,
@@ -36,16 +38,15 @@ pub struct Resamples<'a> {
 impl Resamples<'_> {
     /// Calls `see` with each resample: how often each row was drawn.
     pub fn each(&self, mut see: impl FnMut(&[u32])) {
-        let class = |positive: bool| -> Vec<u32> {
-            let rows = self.labels.iter().enumerate().filter(|(_, label)| (**label == 1) == positive);
-            rows.map(|(row, _)| row as u32).collect()
-        };
-        let classes = [class(false), class(true)];
+        let mut strata = BTreeMap::<u8, Vec<u32>>::new();
+        for (row, &label) in (0..).zip(self.labels) {
+            strata.entry(label).or_default().push(row);
+        }
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         let mut times = vec![0u32; self.labels.len()];
         for _ in 0..self.count {
             times.fill(0);
-            for rows in classes.iter().filter(|rows| !rows.is_empty()) {
+            for rows in strata.values() {
                 for _ in 0..rows.len() {
                     times[rows[random.random_range(0..rows.len() as u32) as usize] as usize] += 1;
                 }
@@ -113,7 +114,7 @@ pub fn intervals(probabilities: &[[f32; 2]], predicted: &[u8], resamples: &Resam
             (right_0 + right_1) as f64 / rows,
             if right_1 == 0 { 0.0 } else { 2.0 * right_1 as f64 / (2 * right_1 + alarms + misses) as f64 },
             model.roc_auc(times).unwrap_or(f64::NAN),
-            model.average_precision(times).unwrap_or(f64::NAN),
+            model.columns[1].average_precision(times).unwrap_or(f64::NAN),
             recalls.iter().sum::<f64>() / recalls.len() as f64,
             calibration.iter().map(|gap| gap.abs()).sum::<f64>() / rows,
         ];
@@ -126,50 +127,61 @@ pub fn intervals(probabilities: &[[f32; 2]], predicted: &[u8], resamples: &Resam
     Intervals { accuracy, f1, roc_auc, average_precision, balanced_accuracy, calibration_error }
 }
 
-/// A model's rows in the order of each column's scores, sorted once for all resamples.
+/// The rows in the order of one score, sorted once for all resamples.
 #[derive(Debug, Clone)]
-pub struct Ranked {
-    /// For either column the rows from the least score up: row, whether it is of the column's class, and whether it
-    /// begins a group of ties.
-    columns: [Vec<(u32, bool, bool)>; 2],
+pub struct Column {
+    /// From the least score up: row, whether it is positive, and whether it begins a group of ties.
+    rows: Vec<(u32, bool, bool)>,
 }
 
-impl Ranked {
-    /// `None` for a probability that is not a number.
-    pub fn from_scores(probabilities: &[[f32; 2]], labels: &[u8]) -> Option<Self> {
-        if probabilities.iter().flatten().any(|value| value.is_nan()) {
+impl Column {
+    /// Sorts the rows, of which some are `positive`, by their scores; `None` for a score that is not a number.
+    pub fn from_scores(scores: &[f32], positive: &[bool]) -> Option<Self> {
+        if scores.iter().any(|score| score.is_nan()) {
             return None;
         }
-        let column = |class: usize| {
-            let score = |row: u32| probabilities[row as usize][class];
-            let mut order: Vec<u32> = (0..probabilities.len() as u32).collect();
-            order.sort_unstable_by(|&a, &b| score(a).total_cmp(&score(b)));
-            let begins = |place: usize| place == 0 || score(order[place - 1]) != score(order[place]);
-            let row = |(place, &row): (usize, &u32)| {
-                (row, usize::from(labels[row as usize] == 1) == class, begins(place))
-            };
-            order.iter().enumerate().map(row).collect()
-        };
-        Some(Self { columns: [column(0), column(1)] })
+        let score = |row: u32| scores[row as usize];
+        let mut order: Vec<u32> = (0..scores.len() as u32).collect();
+        order.sort_unstable_by(|&a, &b| score(a).total_cmp(&score(b)));
+        let begins = |place: usize| place == 0 || score(order[place - 1]) != score(order[place]);
+        let row = |(place, &row): (usize, &u32)| (row, positive[row as usize], begins(place));
+        Some(Self { rows: order.iter().enumerate().map(row).collect() })
     }
 
-    /// [`super::roc_auc`] of the rows, each counted as often as `times` says.
+    /// The area under the ROC curve of the rows, each counted as often as `times` says; `None` where all that are
+    /// counted are positive, or none of them.
     pub fn roc_auc(&self, times: &[u32]) -> Option<f64> {
-        let [a, b] = [0, 1].map(|class| column_auc(&self.columns[class], times));
-        Some((a? + b?) / 2.0)
+        // Sums of pairs stay below 2⁶⁴ for splits of up to four thousand million rows.
+        let (mut below, mut positives, mut halves) = (0u64, 0u64, 0u64);
+        let (mut hits, mut misses) = (0u64, 0u64);
+        for &(row, positive, begins) in &self.rows {
+            if begins {
+                halves += hits * (2 * below + misses);
+                below += misses;
+                positives += hits;
+                (hits, misses) = (0, 0);
+            }
+            let weight = u64::from(times[row as usize]);
+            if positive { hits += weight } else { misses += weight }
+        }
+        halves += hits * (2 * below + misses);
+        below += misses;
+        positives += hits;
+        let pairs = positives * below;
+        (pairs > 0).then(|| halves as f64 / (2 * pairs) as f64)
     }
 
-    /// [`super::average_precision`] of the rows, each counted as often as `times` says.
-    fn average_precision(&self, times: &[u32]) -> Option<f64> {
-        let column = &self.columns[1];
+    /// [`super::average_precision`] of the rows, each counted as often as `times` says; `None` where no positive one
+    /// is counted.
+    pub fn average_precision(&self, times: &[u32]) -> Option<f64> {
         let weight = |row: u32| u64::from(times[row as usize]);
-        let positives: u64 = column.iter().filter(|row| row.1).map(|row| weight(row.0)).sum();
+        let positives: u64 = self.rows.iter().filter(|row| row.1).map(|row| weight(row.0)).sum();
         if positives == 0 {
             return None;
         }
         // From the greatest score down; a group is complete when its first row has been seen.
         let (mut hits, mut rows, mut right, mut sum) = (0u64, 0u64, 0u64, 0.0);
-        for &(row, positive, begins) in column.iter().rev() {
+        for &(row, positive, begins) in self.rows.iter().rev() {
             let weight = weight(row);
             rows += weight;
             if positive {
@@ -185,25 +197,32 @@ impl Ranked {
     }
 }
 
-fn column_auc(rows: &[(u32, bool, bool)], times: &[u32]) -> Option<f64> {
-    // Sums of pairs stay below 2⁶⁴ for splits of up to four thousand million rows.
-    let (mut below, mut positives, mut halves) = (0u64, 0u64, 0u64);
-    let (mut hits, mut misses) = (0u64, 0u64);
-    for &(row, positive, begins) in rows {
-        if begins {
-            halves += hits * (2 * below + misses);
-            below += misses;
-            positives += hits;
-            (hits, misses) = (0, 0);
-        }
-        let weight = u64::from(times[row as usize]);
-        if positive { hits += weight } else { misses += weight }
+/// A model's rows in the order of each class's scores, every class against the rest.
+#[derive(Debug, Clone)]
+pub struct Ranked {
+    pub(super) columns: Vec<Column>,
+}
+
+impl Ranked {
+    /// The rows of a two-class model; `None` for a probability that is not a number.
+    pub fn from_scores(probabilities: &[[f32; 2]], labels: &[u8]) -> Option<Self> {
+        let truth: Vec<bool> = labels.iter().flat_map(|&label| [label != 1, label == 1]).collect();
+        Self::one_vs_rest(2, &truth, probabilities.as_flattened())
     }
-    halves += hits * (2 * below + misses);
-    below += misses;
-    positives += hits;
-    let pairs = positives * below;
-    (pairs > 0).then(|| halves as f64 / (2 * pairs) as f64)
+
+    /// The rows of a model with any number of classes: `truth` and `scores` by row and class. `None` for a score that
+    /// is not a number.
+    pub fn one_vs_rest(classes: usize, truth: &[bool], scores: &[f32]) -> Option<Self> {
+        let column =
+            |class| Column::from_scores(&of_class(scores, classes, class), &of_class(truth, classes, class));
+        Some(Self { columns: (0..classes).map(column).collect::<Option<_>>()? })
+    }
+
+    /// The ROC-AUC of the rows, each counted as often as `times` says: the mean over the classes that have one. Of two
+    /// classes it is [`super::roc_auc`].
+    pub fn roc_auc(&self, times: &[u32]) -> Option<f64> {
+        mean_of_defined(self.columns.iter().map(|column| column.roc_auc(times)))
+    }
 }
 
 #[cfg(test)]

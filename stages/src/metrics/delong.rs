@@ -1,16 +1,29 @@
 //! DeLong's test for the difference of two ROC-AUCs on the same rows (DeLong, DeLong and Clarke-Pearson, Biometrics
 //! 1988), by midranks in O(n log n) (Sun and Xu, IEEE Signal Processing Letters 2014).
 //!
-//! The AUC is that of [`super::roc_auc`], the mean over both columns; its structural components are the means of the
-//! columns' components, so the variance is that of the very number that tables show.
+//! Of two classes the AUC is that of [`super::roc_auc`], the mean over both columns; its structural components are the
+//! means of the columns' components, so the variance is that of the very number that tables show.
+//!
+//! Of several classes it is the macro average of one class against the rest ([`Components::one_vs_rest`]).
+//! DeLong's covariance is of several scores of the same positives and negatives: the AUCs θ have the structural
+//! components V₁₀ of the m positives and V₀₁ of the n negatives, and the covariance is
+//! Σ (V₁₀ − θ)(V₁₀′ − θ′) / (m (m − 1)) + Σ (V₀₁ − θ)(V₀₁′ − θ′) / (n (n − 1)).
+//! Here a row is positive for one class and negative for another. But as a sum over rows the same formula holds: with
+//! the contribution h of a row to θ, (V₁₀ − θ) / √(m (m − 1)) of a positive and (V₀₁ − θ) / √(n (n − 1)) of a negative
+//! one, the covariance is Σ h h′ over all rows (Hájek's projection of both U-statistics; Obuchowski, Biometrics 1997,
+//! sums in the same way over clusters with rows of both kinds). So the contribution of a row to the macro average is
+//! the mean of its contributions to the classes' AUCs, and the variance is the sum of its squares. Of two classes with
+//! complementary scores that is DeLong's variance, with its n − 1, up to rounding.
 
-/// How much each row contributes to an AUC: the structural components, whose mean over either class is the AUC.
+use super::of_class;
+
+/// How much each row contributes to an AUC: the structural components, whose mean over any group of rows is the AUC.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Components {
-    /// One for each row of class 1: the share of rows of class 0 that it ranks above, ties counted half.
-    positive: Vec<f64>,
-    /// One for each row of class 0: the share of rows of class 1 that rank above it.
-    negative: Vec<f64>,
+    /// By group and row. Of two classes the groups are class 1 (of each row the share of rows of class 0 that it ranks
+    /// above, ties counted half) and class 0 (the share of rows of class 1 that rank above it). Of a macro average all
+    /// rows are one group, and a component is the AUC plus √(n (n − 1)) times the row's contribution.
+    groups: Vec<Vec<f64>>,
 }
 
 /// The difference of two AUCs and how sure it is.
@@ -48,45 +61,77 @@ impl Components {
         // In the column of class 0 the classes change their parts.
         let (mirrored_other, mirrored_own) = column(&split(0, 0), &split(1, 0))?;
         let mean = |a: Vec<f64>, b: Vec<f64>| a.iter().zip(&b).map(|(a, b)| (a + b) / 2.0).collect();
-        Some(Self { positive: mean(own, mirrored_own), negative: mean(other, mirrored_other) })
+        Some(Self { groups: vec![mean(own, mirrored_own), mean(other, mirrored_other)] })
+    }
+
+    /// The components of the macro-averaged AUC of any number of classes, each against the rest: `truth` and `scores`
+    /// by row and class.
+    ///
+    /// Classes without an AUC (no row, or every row) are left out. `None` if that leaves no class, for a class with one
+    /// row or with all rows but one (no variance), or for a score that is not a number.
+    pub fn one_vs_rest(classes: usize, truth: &[bool], scores: &[f32]) -> Option<Self> {
+        if scores.iter().any(|score| score.is_nan()) {
+            return None;
+        }
+        let rows = truth.len().checked_div(classes)?;
+        let (mut aucs, mut contributions) = (Vec::new(), vec![0.0; rows]);
+        for class in 0..classes {
+            let (truth, scores) = (of_class(truth, classes, class), of_class(scores, classes, class));
+            let (high, low): (Vec<usize>, Vec<usize>) = (0..rows).partition(|&row| truth[row]);
+            if high.is_empty() || low.is_empty() {
+                continue;
+            }
+            let pick = |rows: &[usize]| rows.iter().map(|&row| scores[row]).collect::<Vec<f32>>();
+            let (of_high, of_low) = column(&pick(&high), &pick(&low))?;
+            let auc = mean(&of_high);
+            for (rows, components) in [(high, of_high), (low, of_low)] {
+                let scale = contribution_scale(rows.len());
+                for (row, component) in rows.into_iter().zip(components) {
+                    contributions[row] += (component - auc) / scale;
+                }
+            }
+            aucs.push(auc);
+        }
+        if aucs.is_empty() {
+            return None;
+        }
+        let (auc, scale) = (mean(&aucs), contribution_scale(rows) / aucs.len() as f64);
+        Some(Self { groups: vec![contributions.into_iter().map(|sum| auc + sum * scale).collect()] })
     }
 
     /// The components of the mean AUC of several models on the same rows; `None` for none, or for other rows.
     pub fn mean(of: &[Self]) -> Option<Self> {
         let first = of.first()?;
-        let same = |other: &Self| {
-            (other.positive.len(), other.negative.len()) == (first.positive.len(), first.negative.len())
+        let average = |group: usize| -> Vec<f64> {
+            let sum = |row: usize| of.iter().map(|components| components.groups[group][row]).sum::<f64>();
+            (0..first.groups[group].len()).map(|row| sum(row) / of.len() as f64).collect()
         };
-        let average = |pick: fn(&Self) -> &[f64]| -> Vec<f64> {
-            let sum = |row: usize| of.iter().map(|components| pick(components)[row]).sum::<f64>();
-            (0..pick(first).len()).map(|row| sum(row) / of.len() as f64).collect()
-        };
-        of.iter().all(same).then(|| Self {
-            positive: average(|components| &components.positive),
-            negative: average(|components| &components.negative),
-        })
+        of.iter()
+            .all(|other| other.has_rows_of(first))
+            .then(|| Self { groups: (0..first.groups.len()).map(average).collect() })
+    }
+
+    fn has_rows_of(&self, other: &Self) -> bool {
+        self.groups.iter().map(Vec::len).eq(other.groups.iter().map(Vec::len))
     }
 
     /// The AUC.
     pub fn auc(&self) -> f64 {
-        mean(&self.positive)
+        mean(&self.groups[0])
     }
 
     /// Its variance.
     pub fn variance(&self) -> f64 {
-        variance(&self.positive) / self.positive.len() as f64
-            + variance(&self.negative) / self.negative.len() as f64
+        self.groups.iter().map(|values| variance(values) / values.len() as f64).sum()
     }
 
     /// Compares the AUCs of two models on the same rows; `None` when the rows cannot be the same.
     pub fn compare(&self, other: &Self) -> Option<Comparison> {
-        let minus = |a: &[f64], b: &[f64]| -> Option<Vec<f64>> {
-            (a.len() == b.len()).then(|| a.iter().zip(b).map(|(a, b)| a - b).collect())
-        };
-        let between = Self {
-            positive: minus(&self.positive, &other.positive)?,
-            negative: minus(&self.negative, &other.negative)?,
-        };
+        if !self.has_rows_of(other) {
+            return None;
+        }
+        let minus = |(a, b): (&Vec<f64>, &Vec<f64>)| a.iter().zip(b).map(|(a, b)| a - b).collect();
+        let between = Self { groups: self.groups.iter().zip(&other.groups).map(minus).collect() };
         let (difference, variance) = (self.auc() - other.auc(), between.variance());
         let (z, p) = if variance > NO_VARIANCE {
             let z = difference / variance.sqrt();
@@ -119,6 +164,11 @@ fn column(high: &[f32], low: &[f32]) -> Option<(Vec<f64>, Vec<f64>)> {
     let of_low =
         all[high.len()..].iter().zip(midranks(low)).map(|(rank, own)| 1.0 - (rank - own) / m).collect();
     Some((of_high, of_low))
+}
+
+/// √(n (n − 1)) of n rows.
+fn contribution_scale(rows: usize) -> f64 {
+    (rows as f64 * (rows as f64 - 1.0)).sqrt()
 }
 
 /// The rank of each value from 1, tied values sharing the mean of their ranks.

@@ -1,48 +1,25 @@
-//! Metrics of a two-class classifier. Softmax in float32, accuracy, F1 of class 1 and ROC-AUC (scikit-learn's macro
-//! average over the two one-hot columns) are computed as the original (MMF) computes them; average precision,
-//! balanced accuracy and calibration error as scikit-learn. [`bootstrap`] says how sure they are, [`delong`] whether
-//! two models differ.
+//! Metrics of classifiers. Those of two classes are here: softmax in float32, accuracy, F1 of class 1 and ROC-AUC
+//! (scikit-learn's macro average over the two one-hot columns) are computed as the original (MMF) computes them; average
+//! precision, balanced accuracy and calibration error as scikit-learn. [`multiclass`] has those of any number of
+//! classes. [`bootstrap`] says how sure metrics are, [`delong`] whether two models differ.
 //!
 //! It knows numbers only: no samples, no files, no model.
 
 pub mod bootstrap;
 pub mod delong;
 pub mod hanley_mcneil;
+mod logits;
+pub mod multiclass;
 mod ranking;
 
-pub use ranking::{average_precision, calibration_error, roc_curve};
+pub use logits::{
+    argmax, argmax_of, binary_cross_entropy, cross_entropy, cross_entropy_of, log_loss, sigmoid, softmax,
+    softmax_of,
+};
+pub use ranking::{average_precision, calibration_error, macro_roc_curve, roc_curve};
 
 /// Bins of [`calibration_error`].
 pub const CALIBRATION_BINS: usize = 15;
-
-/// P(class 0) and P(class 1) of a pair of logits, in float32 as the original: values near 1 collapse, values
-/// near 0 do not, and [`roc_auc`] must see the ties that this makes.
-pub fn softmax([a, b]: [f32; 2]) -> [f32; 2] {
-    let max = a.max(b);
-    let (a, b) = (libm::expf(a - max), libm::expf(b - max));
-    [a / (a + b), b / (a + b)]
-}
-
-/// Cross-entropy of a pair of logits against a label (0 or 1), in nats.
-pub fn cross_entropy([a, b]: [f32; 2], label: u8) -> f64 {
-    let (a, b) = (f64::from(a), f64::from(b));
-    let (own, other) = if label == 1 { (b, a) } else { (a, b) };
-    // ln(1 + e^x) without overflow.
-    let x = other - own;
-    x.max(0.0) + libm::log1p(libm::exp(-x.abs()))
-}
-
-/// Cross-entropy of P(class 0) and P(class 1) against a label (0 or 1), in nats. The probability is kept away from 0 and 1 by
-/// float32's ε, as scikit-learn's `log_loss` does with such arrays.
-pub fn log_loss(probabilities: [f32; 2], label: u8) -> f64 {
-    let probability = probabilities[usize::from(label == 1)].clamp(f32::EPSILON, 1.0 - f32::EPSILON);
-    -libm::log(f64::from(probability))
-}
-
-/// The class with the greater value; class 0 on a tie, as an argmax that returns the first maximum.
-pub fn argmax([a, b]: [f32; 2]) -> u8 {
-    u8::from(b > a)
-}
 
 /// ROC-AUC of two-class probabilities: the mean of the AUCs of both columns, each against its own one-hot
 /// label. Without ties the two are equal; float32 saturation makes them differ.
@@ -115,6 +92,17 @@ pub fn mean_and_sd(values: &[f64]) -> (f64, Option<f64>) {
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
     (mean, (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt()))
+}
+
+/// The values of one class out of a table by row and class.
+fn of_class<T: Copy>(table: &[T], classes: usize, class: usize) -> Vec<T> {
+    table.iter().skip(class).step_by(classes).copied().collect()
+}
+
+/// The mean of the values that are defined; `None` without any.
+fn mean_of_defined(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let (sum, count) = values.flatten().fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
 }
 
 #[cfg(test)]
@@ -192,13 +180,5 @@ mod tests {
         assert!((binary_f1(&[1; 5000], &labels) - 0.8531).abs() < 5e-5);
         assert_eq!(binary_f1(&[0; 5000], &labels), 0.0);
         assert_eq!(binary_f1(&[0, 1, 1, 0], &[1, 1, 0, 0]), 0.5);
-    }
-
-    #[test]
-    fn cross_entropy_is_finite_where_the_softmax_saturates() {
-        assert!((cross_entropy([0.0, 0.0], 1) - std::f64::consts::LN_2).abs() < 1e-15);
-        assert_eq!(cross_entropy([0.0, 1000.0], 0), 1000.0);
-        assert_eq!(cross_entropy([0.0, 1000.0], 1), 0.0);
-        assert!((cross_entropy([1.0, 3.0], 0) - 2.126_928_011_042_972_5).abs() < 1e-12);
     }
 }

@@ -1,7 +1,7 @@
-//! What is read off the rows in the order of their scores: the ROC curve, average precision, and calibration by bins
-//! of the score. It knows scores of class 1 and labels.
+//! What is read off the rows in the order of their scores: the ROC curve of one class and its mean over several,
+//! average precision, and calibration by bins of the score. It knows scores and labels.
 
-use super::CALIBRATION_BINS;
+use super::{CALIBRATION_BINS, of_class};
 
 /// Rows from the greatest score down, tied rows together: positives and negatives of each group with the group's score.
 /// `None` when a score is not a number.
@@ -82,9 +82,92 @@ pub fn roc_curve(scores: &[f32], labels: &[u8]) -> Option<Vec<(f64, f64)>> {
     Some(points)
 }
 
+/// [`roc_curve`] of one class against the rest: `truth` and `scores` are by row and class.
+pub(super) fn class_roc_curve(
+    classes: usize,
+    class: usize,
+    truth: &[bool],
+    scores: &[f32],
+) -> Option<Vec<(f64, f64)>> {
+    let labels: Vec<u8> = of_class(truth, classes, class).into_iter().map(u8::from).collect();
+    roc_curve(&of_class(scores, classes, class), &labels)
+}
+
+/// The macro-averaged ROC curve, every class against the rest: the mean of the classes' true positive rates at every
+/// false positive rate that one of them has, each interpolated linearly (scikit-learn's example "Multiclass Receiver
+/// Operating Characteristic"). `truth` and `scores` are by row and class. Where curves rise at a false positive rate,
+/// that rate has a point below and one above, so the area is the mean of the classes' areas.
+///
+/// Classes without a ROC curve (no row, or every row) are left out. `None` if that leaves no class, or if a score is
+/// not a number.
+pub fn macro_roc_curve(classes: usize, truth: &[bool], scores: &[f32]) -> Option<Vec<(f64, f64)>> {
+    if scores.iter().any(|score| score.is_nan()) {
+        return None;
+    }
+    let curves: Vec<Vec<(f64, f64)>> =
+        (0..classes).filter_map(|class| class_roc_curve(classes, class, truth, scores)).collect();
+    if curves.is_empty() {
+        return None;
+    }
+    let mut rates: Vec<f64> = curves.iter().flatten().map(|point| point.0).collect();
+    rates.sort_unstable_by(f64::total_cmp);
+    rates.dedup();
+    let mut sums = vec![(0.0, 0.0); rates.len()];
+    for curve in &curves {
+        let mut next = 0;
+        for (&rate, (below, above)) in rates.iter().zip(&mut sums) {
+            let first = next;
+            next += curve[first..].iter().take_while(|point| point.0 == rate).count();
+            let (low, high) = if next > first {
+                (curve[first].1, curve[next - 1].1)
+            } else {
+                let (from, to) = (curve[first - 1], curve[first]);
+                let value = from.1 + (to.1 - from.1) * ((rate - from.0) / (to.0 - from.0));
+                (value, value)
+            };
+            (*below, *above) = (*below + low, *above + high);
+        }
+    }
+    let mean = |sum: f64| sum / curves.len() as f64;
+    let points = rates.iter().zip(sums).flat_map(|(&rate, (below, above))| {
+        [Some((rate, mean(below))), (below != above).then(|| (rate, mean(above)))]
+    });
+    Some(points.flatten().collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::bootstrap::Ranked;
+
+    #[test]
+    fn the_area_under_the_macro_curve_is_the_macro_roc_auc() {
+        // Coarse scores tie across classes, class 3 has no row.
+        let (classes, rows) = (4, 90);
+        let truth: Vec<bool> =
+            (0..rows * classes).map(|place| (place / classes * 7 % 11) % 3 == place % classes).collect();
+        for levels in [3, 17, 1000] {
+            let score = |place: usize| (place * 7919 % levels) as f32 / 2.0 + f32::from(truth[place] as u8);
+            let scores: Vec<f32> = (0..rows * classes).map(score).collect();
+            let curve = macro_roc_curve(classes, &truth, &scores).unwrap();
+            let area: f64 =
+                curve.windows(2).map(|ends| (ends[1].0 - ends[0].0) * (ends[0].1 + ends[1].1) / 2.0).sum();
+            let auc = Ranked::one_vs_rest(classes, &truth, &scores).unwrap().roc_auc(&vec![1; rows]).unwrap();
+            assert!((area - auc).abs() < 1e-12, "{area} under the curve, {auc} by pairs");
+            assert!(curve.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1));
+            assert_eq!((curve[0], curve[curve.len() - 1]), ((0.0, 0.0), (1.0, 1.0)));
+        }
+    }
+
+    #[test]
+    fn the_macro_curve_of_two_classes_worked_by_hand() {
+        // Class 0 is perfect: up, then right. Class 1 ties all rows: the diagonal.
+        let (truth, scores) = ([true, false, false, true], [0.9, 0.5, 0.1, 0.5]);
+        assert_eq!(macro_roc_curve(2, &truth, &scores).unwrap(), [(0.0, 0.0), (0.0, 0.5), (1.0, 1.0)]);
+        assert_eq!(macro_roc_curve(2, &[true; 4], &scores), None);
+        assert_eq!(macro_roc_curve(2, &truth, &[f32::NAN; 4]), None);
+        assert_eq!(macro_roc_curve(0, &[], &[]), None);
+    }
 
     #[test]
     fn the_roc_curve_of_the_known_example_has_its_corners_and_area() {

@@ -5,10 +5,10 @@ use super::delong::Components;
 use super::{accuracy, argmax, average_precision, balanced_accuracy, binary_f1, calibration_error, roc_auc};
 
 /// Knuth's MMIX generator, as the script has it.
-struct Lcg(u64);
+pub(super) struct Lcg(pub(super) u64);
 
 impl Lcg {
-    fn next(&mut self, below: u64) -> u64 {
+    pub(super) fn next(&mut self, below: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % below
     }
