@@ -144,7 +144,9 @@ impl Gpu {
         match way {
             Way::Plain(numbers) => {
                 let is_inner_major = strides.1 == 1;
-                let stride = if is_inner_major { strides.0 } else { strides.1 };
+                // cuBLAS refuses rows that begin nearer to each other than they are long, even where there is only one: the
+                // gradient of a layer's single output.
+                let stride = if is_inner_major { strides.0.max(inner) } else { strides.1 };
                 Ok(Ready {
                     numbers,
                     memory: None,

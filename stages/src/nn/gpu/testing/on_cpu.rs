@@ -80,6 +80,7 @@ impl Driver for OnCpu {
 
     fn gemm(&self, gemm: &Gemm<'_>) -> Result<()> {
         let Gemm { numbers, rows, columns, inner, out_stride, accumulate, .. } = *gemm;
+        check_strides(gemm)?;
         for p in 0..gemm.batch {
             let left = row_major(&gemm.left, numbers, p, rows, inner);
             let right = row_major(&gemm.right, numbers, p, columns, inner);
@@ -93,6 +94,21 @@ impl Driver for OnCpu {
 
     fn wait(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+/// Refuses what cuBLAS refuses: rows that begin nearer to each other than they are long, even where there is only one.
+/// <https://docs.nvidia.com/cuda/cublas/#cublasgemmstridedbatchedex>
+fn check_strides(gemm: &Gemm<'_>) -> Result<()> {
+    let Gemm { rows, columns, inner, .. } = *gemm;
+    let of_factor =
+        |factor: &Factor<'_>, count| (factor.stride, if factor.is_inner_major { inner } else { count });
+    let matrices = [of_factor(&gemm.left, rows), of_factor(&gemm.right, columns), (gemm.out_stride, columns)];
+    match matrices.into_iter().find(|(stride, length)| stride < length) {
+        Some((stride, length)) => {
+            Err(Error::msg(format!("a product of rows of {length} values, {stride} apart")))
+        }
+        None => Ok(()),
     }
 }
 

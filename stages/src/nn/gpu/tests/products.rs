@@ -61,7 +61,7 @@ fn gradients(
 }
 
 /// Rows, inputs, outputs: inner dimensions of one part and of several, with a shorter last one.
-const SIZES: [(usize, usize, usize); 4] = [(1, 8, 2), (5, 37, 6), (9, 401, 3), (3, 1160, 5)];
+const SIZES: [(usize, usize, usize); 5] = [(1, 8, 2), (4, 70, 1), (5, 37, 6), (9, 401, 3), (3, 1160, 5)];
 
 #[test]
 fn layers_side_by_side_follow_their_definition() {
@@ -107,7 +107,9 @@ fn the_passes_after_a_product_add_its_parts_and_biases() {
 fn the_gradient_of_what_layers_read_follows_its_definition() {
     let mut draw = Draw(3);
     for Case { name, gpu, round } in cases() {
-        for (rows, inputs, outputs) in [(2, 3, 1), (5, 6, 37), (3, 10, 260), (2, 5, 500)] {
+        for (rows, inputs, outputs) in
+            [(2, 3, 1), (4, 70, 3), (1, 9, 6), (5, 6, 37), (3, 10, 260), (2, 5, 500)]
+        {
             let layers = [0; 3].map(|_| draw.linear(inputs, outputs, [false; 2]));
             for count in 1..=3 {
                 let layers: Vec<&Linear> = layers[..count].iter().collect();
@@ -128,16 +130,19 @@ fn the_gradient_of_what_layers_read_follows_its_definition() {
 
 #[test]
 fn gradients_of_trained_parameters_add_up_and_frozen_ones_have_none() {
-    const TRAINED: [[[bool; 2]; 3]; 4] = [
+    const TRAINED: [[[bool; 2]; 3]; 5] = [
         [[true, true], [true, true], [true, true]],
         [[true, false], [false, true], [true, false]],
         [[false, false], [true, false], [false, true]],
         [[false, true], [false, false], [false, false]],
+        [[true, true], [false, false], [false, false]],
     ];
     let mut draw = Draw(4);
     for Case { name, gpu, round } in cases() {
-        for (rows, inputs, outputs) in [(3, 7, 5), (401, 6, 3), (131, 9, 4)] {
-            for (trained, count) in TRAINED.into_iter().zip([3, 3, 3, 1]) {
+        for (rows, inputs, outputs) in
+            [(3, 7, 5), (1, 8, 1), (7, 70, 1), (401, 6, 3), (5, 37, 6), (131, 9, 4)]
+        {
+            for (trained, count) in TRAINED.into_iter().zip([3, 3, 3, 1, 1]) {
                 let layers = trained.map(|trained| draw.linear(inputs, outputs, trained));
                 let layers: Vec<&Linear> = layers[..count].iter().collect();
                 let mut sums = vec![(vec![0.0; outputs * inputs], vec![0.0; outputs]); count];
