@@ -13,14 +13,17 @@ mod reference;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use stages::artifacts::samples::Split;
 use stages::models::faster_rcnn::config::Proposals;
 use stages::models::faster_rcnn::{Config as DetectorConfig, FasterRcnn, Picture, Region};
 use stages::models::{Batch, Config, Family};
 use stages::nn::gpu::Gpu;
 use stages::nn::gpu::testing::OnCpu;
-use stages::nn::{AdamW, AdamWConfig, Compute, Dropout, ParamStore, Precision, cross_entropy, decays};
+use stages::nn::{
+    AdamW, AdamWConfig, Compute, Dense, Dropout, Linear, ParamStore, Precision, binary_cross_entropy,
+    cross_entropy, decays, init,
+};
 
 use reference::{
     Found, MODELS, Reference, Run, Settings, Size, Tensors, distances, each_case, is_noise, off, read,
@@ -237,6 +240,47 @@ fn a_model_of_the_papers_head_width_has_the_cpus_logits() {
         for (name, expected) in expected_grads.iter().filter(|(name, _)| !name.ends_with("key.bias")) {
             let (difference, length) = off(&values(&grads[name]), &values(expected));
             assert!(difference <= 1e-4 * length, "{name} is off by {difference:.2e} of {length:.2e}");
+        }
+    }
+}
+
+#[test]
+fn heads_of_few_labels_have_the_cpus_losses_and_gradients() {
+    let (rows, inputs) = (13, 70);
+    let normal = |name: &str, shape: &[usize]| init::normal(1, name, shape, 1.0, &Device::Cpu).unwrap();
+    // The loss, then the gradients of x, weight and bias.
+    let losses = |compute: &Compute, outputs: usize| {
+        let tensors = [("weight", vec![outputs, inputs]), ("bias", vec![outputs])];
+        let tensors = tensors.map(|(name, shape)| (name.to_owned(), normal(name, &shape)));
+        let params = ParamStore::new(tensors.into(), |_| true).unwrap().with_compute(compute.clone());
+        let [weight, bias] = ["weight", "bias"].map(|name| params.get(name).unwrap().clone());
+        let head = Dense::new(compute, Linear { weight, bias, inputs, outputs });
+        let x = Var::from_tensor(&normal("x", &[rows, inputs])).unwrap();
+        let labels = Tensor::from_iter((0..rows).map(|row| (row % outputs) as u32), &Device::Cpu).unwrap();
+        let targets = Tensor::from_iter((0..rows * outputs).map(|at| (at * at % 5 % 2) as f32), &Device::Cpu);
+        let targets = targets.unwrap().reshape((rows, outputs)).unwrap();
+        let mut found = Vec::new();
+        for is_multi_label in [true, false] {
+            let logits = head.forward(&x, None).unwrap();
+            let loss = match is_multi_label {
+                true => binary_cross_entropy(compute, &logits, &targets, 16).unwrap(),
+                false => cross_entropy(compute, &logits, &labels, 16).unwrap(),
+            };
+            let of_x = values(loss.backward().unwrap().get(&x).unwrap());
+            let gradients = params.take_gradients().unwrap();
+            let of_params = ["weight", "bias"].map(|name| values(&gradients[name]));
+            found.extend([values(&loss), of_x].into_iter().chain(of_params));
+        }
+        found
+    };
+    for outputs in [1, 3, 6] {
+        let expected = losses(&Compute::for_device(&Device::Cpu, Precision::F32).unwrap(), outputs);
+        for has_tf32 in [true, false] {
+            for (found, expected) in losses(&gpu(has_tf32), outputs).iter().zip(&expected) {
+                let (difference, length) = off(found, expected);
+                let limit = 1e-5 * length.max(1e-3);
+                assert!(difference <= limit, "{outputs} outputs: off by {difference:.2e} of {length:.2e}");
+            }
         }
     }
 }

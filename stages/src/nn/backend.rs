@@ -330,7 +330,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// `x` ← `x` times the one value of `factor`.
     fn scale_by(&self, x: &mut Self::Buffer, factor: Self::View<'_>) -> Result<()>;
 
-    // Loss.
+    // Losses.
 
     /// Σ over rows of the cross-entropy of softmax(`logits` [rows, classes]) and `labels`, divided by `total`: one value;
     /// and its gradient where `keep`.
@@ -338,6 +338,16 @@ pub trait Backend: Send + Sync + Sized + 'static {
         &self,
         logits: Self::View<'_>,
         labels: &Tensor,
+        classes: usize,
+        total: usize,
+        keep: bool,
+    ) -> Result<(Self::Buffer, Option<Self::Buffer>)>;
+    /// Σ over rows of the mean over classes of the binary cross-entropy of sigmoid(`logits` [rows, classes]) and `targets`
+    /// [rows, classes], divided by `total`: one value; and its gradient where `keep`.
+    fn binary_cross_entropy(
+        &self,
+        logits: Self::View<'_>,
+        targets: Self::View<'_>,
         classes: usize,
         total: usize,
         keep: bool,

@@ -53,7 +53,7 @@ pub use layer::TransformerLayer;
 pub use layer_norm::{Adapter, LayerNorm, ResidualNorm};
 pub use linear::{Dense, Linear};
 pub use loader::{Listing, Loader, list};
-pub use loss::cross_entropy;
+pub use loss::{binary_cross_entropy, cross_entropy};
 pub use packing::Sequences;
 pub use param::Param;
 pub use params::ParamStore;

@@ -1,7 +1,7 @@
 //! Every operation, whichever of its parts are trained: the CPU's passes equal the composition of candle's operations, gradients
 //! reach what is trained, and what is frozen gets none and leaves no graph.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, Var};
 
 use super::*;
 
@@ -25,6 +25,9 @@ fn params(trained: &[&str], compute: &Compute) -> ParamStore {
         linear("other.output", 18, 24),
         linear("adapter.down", 5, 18),
         linear("adapter.up", 18, 5),
+        linear("one", 1, 18),
+        linear("three", 3, 18),
+        linear("six", 6, 18),
     ];
     let others = [
         ("norm.weight", vec![18]),
@@ -338,6 +341,35 @@ fn embeddings() {
             multiply(params.compute(), &input(params, "x")?, &input(params, "y")?, mask)
         };
         check(product, &["x", "y"], &[]);
+    }
+}
+
+#[test]
+fn losses_of_heads_of_few_outputs() {
+    for (name, outputs) in [("one", 1), ("three", 3), ("six", 6)] {
+        let logits = |params: &ParamStore| {
+            let head = Dense::new(params.compute(), linear(params, name)?);
+            head.forward(&input(params, "x")?.flatten(0, 1)?, None)
+        };
+        let reads = [format!("{name}.weight"), format!("{name}.bias")];
+        let reads = reads.each_ref().map(String::as_str);
+        let labels = Tensor::from_iter((0..10).map(|row| row * 7 % outputs), &DEVICE).unwrap();
+        check(|params| cross_entropy(params.compute(), &logits(params)?, &labels, 16), &["x"], &reads);
+        let targets = (0..10 * outputs).map(|at| (at * at % 5 % 2) as f32);
+        let targets = Tensor::from_iter(targets, &DEVICE).unwrap().reshape((10, outputs as usize)).unwrap();
+        check(
+            |params| binary_cross_entropy(params.compute(), &logits(params)?, &targets, 16),
+            &["x"],
+            &reads,
+        );
+    }
+    // max(x, 0) and |x| have no derivative at 0; the loss has one.
+    for compute in computes() {
+        let logits = Var::zeros((2, 1), DType::F32, &DEVICE).unwrap();
+        let targets = Tensor::new(&[[1f32], [0.0]], &DEVICE).unwrap();
+        let loss = binary_cross_entropy(&compute, &logits, &targets, 2).unwrap();
+        let grads = loss.backward().unwrap();
+        assert_close(&values(grads.get(&logits).unwrap()), &[-0.25, 0.25], "gradient at 0");
     }
 }
 

@@ -1,9 +1,9 @@
-//! Sums, activations, dropout, the optimizer and the loss against their definitions.
+//! Sums, activations, dropout and the optimizer against their definitions.
 
 use crate::support::*;
 
 /// One rounding a step of a sum of a few numbers near 1.
-const FEW_ROUNDINGS: f64 = 4e-7;
+pub const FEW_ROUNDINGS: f64 = 4e-7;
 
 /// Of three biases side by side the second is absent.
 pub fn add_parts(kernel: &str, seed: u64) -> Checked {
@@ -133,7 +133,7 @@ fn activation(kind: usize, x: f64) -> (f64, f64) {
 }
 
 /// A function of the math library rounds to about 2 units in the last place.
-const MATH: f64 = 6e-7;
+pub const MATH: f64 = 6e-7;
 
 pub fn activate(kernel: &str, seed: u64) -> Checked {
     let mut random = Random::new(seed);
@@ -319,56 +319,6 @@ pub fn add_gradients(kernel: &str, seed: u64) -> Checked {
     // Up to 30 additions of numbers near 1.
     for (found, expected) in outs.iter().zip(&expected) {
         close("gradient", found, expected, 1e-6)?;
-    }
-    Ok(())
-}
-
-pub fn cross_entropy(kernel: &str, seed: u64) -> Checked {
-    let mut random = Random::new(seed);
-    for (rows, classes) in [(1, 2), (5, 3), (4, 1001)] {
-        let logits =
-            Buffer::new(&random.values(rows * classes).values().iter().map(|x| 20.0 * x).collect::<Vec<_>>());
-        let labels = random.ids(rows, classes as u32);
-        let (mut losses, mut grads) = (Vec::new(), Vec::new());
-        for (x, &label) in logits.wide().chunks(classes).zip(&labels) {
-            let total: f64 = x.iter().map(|x| libm::exp(*x)).sum();
-            losses.push(libm::log(total) - x[label as usize]);
-            grads.extend(
-                x.iter().enumerate().map(|(c, x)| {
-                    (libm::exp(*x) / total - if c == label as usize { 1.0 } else { 0.0 }) * 0.125
-                }),
-            );
-        }
-        let (mut found, mut grad) = (Buffer::poisoned(rows), Buffer::poisoned(rows * classes));
-        for keep in [false, true] {
-            let kept = if keep { output(&mut grad) } else { NULL };
-            let args = [
-                output(&mut found),
-                kept,
-                input(&logits),
-                ids(&labels),
-                size(rows),
-                size(classes),
-                real(0.125),
-            ];
-            launch(kernel, ([rows, 1, 1], 256), &args, seed)?;
-            // The exponent of a difference of up to 40 carries its rounding, 2e-6.
-            close_of(1.0, "losses", &found, &losses, 2e-6)?;
-        }
-        close_of(0.125, "gradient", &grad, &grads, 4e-6)?;
-    }
-    Ok(())
-}
-
-pub fn mean_loss(kernel: &str, seed: u64) -> Checked {
-    for rows in [1, 16, 700] {
-        // Losses are not negative: their sum does not cancel.
-        let losses =
-            Buffer::new(&Random::new(seed).values(rows).values().iter().map(|x| x.abs()).collect::<Vec<_>>());
-        let mut loss = Buffer::poisoned(1);
-        let args = [output(&mut loss), input(&losses), size(rows), real(0.5)];
-        launch(kernel, ([1, 1, 1], 256), &args, seed)?;
-        close("loss", &loss, &[0.5 * losses.wide().iter().sum::<f64>()], FEW_ROUNDINGS)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod attention;
 mod convolutions;
 mod elements;
+mod losses;
 mod norms;
 mod regions;
 mod rows;
@@ -17,7 +18,7 @@ type Check = fn(&str, u64) -> Checked;
 
 /// Kernels, and what checks them. The width, which is part of the names of attention's
 /// and convolutions' kernels, is left to their checks.
-const CHECKS: [(&str, Check); 37] = [
+const CHECKS: [(&str, Check); 38] = [
     ("activate", elements::activate),
     ("activate_backward", elements::activate_backward),
     ("adamw", elements::adamw),
@@ -29,17 +30,18 @@ const CHECKS: [(&str, Check); 37] = [
     ("attention_backward_queries", attention::backward_queries),
     ("attention_delta", attention::delta),
     ("attention_forward", attention::forward),
+    ("binary_cross_entropy", losses::binary_cross_entropy),
     ("canvas", regions::canvas),
     ("column_sums", elements::column_sums),
     ("concat", rows::concat),
     ("conv", convolutions::conv),
-    ("cross_entropy", elements::cross_entropy),
+    ("cross_entropy", losses::cross_entropy),
     ("dropout", elements::dropout),
     ("embed_gradient", rows::embed_gradient),
     ("embed_text", rows::embed_text),
     ("first_rows", rows::first_rows),
     ("max_pool", convolutions::max_pool),
-    ("mean_loss", elements::mean_loss),
+    ("mean_loss", losses::mean_loss),
     ("multiply", elements::multiply),
     ("norm_backward", norms::norm_backward),
     ("norm_forward", norms::norm_forward),
@@ -145,6 +147,6 @@ fn threads_that_wait_for_ever_are_an_error() {
             assert_eq!(found, Err(format!("{kernel}@wrong: {expected}")));
         }
         // What comes after such a launch works.
-        elements::mean_loss("mean_loss", 1).unwrap();
+        losses::mean_loss("mean_loss", 1).unwrap();
     }
 }

@@ -5,13 +5,13 @@ mod activation;
 mod adamw;
 mod attention;
 mod instruction_set;
+mod loss;
 mod maps;
 pub mod math;
 mod norm;
 pub mod parallel;
 mod products;
 mod rows;
-mod softmax;
 
 use std::borrow::Cow;
 use std::ops::{Deref, Range};
@@ -20,8 +20,8 @@ use candle_core::{CpuStorage, Error, Result, Storage, StorageRef, Tensor};
 
 pub(crate) use instruction_set::per_instruction_set;
 pub use instruction_set::{InstructionSet, VARIABLE, select, selected};
+use loss::softmax_rows;
 pub(super) use maps::canvas;
-use softmax::softmax_rows;
 
 use super::backend::{
     AdamWSlot, AttentionShape, Backend, Memory, NormGradients, NormInput, Normal, Normed,
@@ -345,8 +345,20 @@ impl Backend for Cpu {
         if let Some(label) = labels.iter().find(|label| **label >= classes) {
             return Err(Error::msg(format!("label {label} where there are {classes} classes")));
         }
-        let (loss, grad) = softmax::cross_entropy(logits, &labels, classes, total);
+        let (loss, grad) = loss::cross_entropy(logits, &labels, classes, total);
         Ok((vec![loss], keep.then_some(grad)))
+    }
+
+    fn binary_cross_entropy(
+        &self,
+        logits: &[f32],
+        targets: &[f32],
+        classes: usize,
+        total: usize,
+        keep: bool,
+    ) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+        let (loss, grad) = loss::binary_cross_entropy(logits, targets, classes * total, keep);
+        Ok((vec![loss], grad))
     }
 
     fn adamw(&self, slots: &mut [AdamWSlot<'_>], betas: (f64, f64), eps: f64) -> Result<()> {

@@ -72,7 +72,7 @@ pub const SOURCES: [Source; 11] = [
     ),
     source!("factors.cu", ["split_factor", "round_factor"]),
     source!("layer_norm.cu", ["norm_forward", "norm_output", "norm_backward", "norm_parameter_sums"]),
-    source!("loss.cu", ["cross_entropy", "mean_loss"]),
+    source!("loss.cu", ["binary_cross_entropy", "cross_entropy", "mean_loss"]),
     source!("regions.cu", ["canvas", "roi_align", "softmax"]),
     source!("sums.cu", ["add_parts", "add_gradients", "column_sums", "add_rows", "multiply", "scale_by"]),
 ];

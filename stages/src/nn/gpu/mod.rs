@@ -417,7 +417,18 @@ impl Backend for Gpu {
         total: usize,
         keep: bool,
     ) -> Result<(Buffer, Option<Buffer>)> {
-        self.loss(logits, labels, classes, total, keep)
+        self.single_label_loss(logits, labels, classes, total, keep)
+    }
+
+    fn binary_cross_entropy(
+        &self,
+        logits: View<'_>,
+        targets: View<'_>,
+        classes: usize,
+        total: usize,
+        keep: bool,
+    ) -> Result<(Buffer, Option<Buffer>)> {
+        self.multi_label_loss(logits, targets, classes, total, keep)
     }
 
     fn adamw(&self, slots: &mut [AdamWSlot<'_>], betas: (f64, f64), eps: f64) -> Result<()> {

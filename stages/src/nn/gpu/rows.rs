@@ -1,4 +1,4 @@
-//! Embeddings with their gradients, and the loss.
+//! Embeddings with their gradients, and the losses.
 
 use candle_core::{Result, Tensor};
 
@@ -93,7 +93,7 @@ impl Gpu {
         })
     }
 
-    pub(super) fn loss(
+    pub(super) fn single_label_loss(
         &self,
         logits: View<'_>,
         labels: &Tensor,
@@ -107,9 +107,31 @@ impl Gpu {
         let mut grad = keep.then(|| self.driver.alloc(rows * classes)).transpose()?;
         let args = args![&mut losses, grad.as_mut(), logits, view(labels)?, rows, classes, share];
         self.launch("cross_entropy", Geometry::new([rows, 1, 1], 256), args)?;
+        Ok((self.mean_loss(&losses, share)?, grad))
+    }
+
+    pub(super) fn multi_label_loss(
+        &self,
+        logits: View<'_>,
+        targets: View<'_>,
+        classes: usize,
+        total: usize,
+        keep: bool,
+    ) -> Result<(Buffer, Option<Buffer>)> {
+        let rows = logits.len() / classes;
+        let share = (1.0 / (classes as f64 * total as f64)) as f32;
+        let mut losses = self.driver.alloc(rows)?;
+        let mut grad = keep.then(|| self.driver.alloc(rows * classes)).transpose()?;
+        let args = args![&mut losses, grad.as_mut(), logits, targets, rows, classes, share];
+        self.launch("binary_cross_entropy", Geometry::new([rows, 1, 1], 256), args)?;
+        Ok((self.mean_loss(&losses, share)?, grad))
+    }
+
+    /// The sum of `losses` times `share`.
+    fn mean_loss(&self, losses: &Buffer, share: f32) -> Result<Buffer> {
         let mut loss = self.driver.alloc(1)?;
-        let args = args![&mut loss, losses.view(), rows, share];
+        let args = args![&mut loss, losses.view(), losses.len(), share];
         self.launch("mean_loss", Geometry::new([1, 1, 1], 256), args)?;
-        Ok((loss, grad))
+        Ok(loss)
     }
 }

@@ -1,11 +1,13 @@
-// The loss: softmax cross-entropy.
+// The losses: softmax cross-entropy, and binary cross-entropy of sigmoids.
 //
 // | kernel | result | grid, block |
 // | --- | --- | --- |
 // | cross_entropy | losses[row] = ln sum exp(logits) - logit of the label; grad (or null) = (softmax - onehot) * share | (rows, 1, 1), 256 |
+// | binary_cross_entropy | losses[row] = sum of max(x, 0) - x * y + ln(1 + exp(-|x|)); grad (or null) = (sigmoid - y) * share | (rows, 1, 1), 256 |
 // | mean_loss | loss[0] = share * sum of losses | (1, 1, 1), 256 |
 //
-// `share` is 1 / (rows of the whole batch). Labels are the caller's to check.
+// `share` is 1 / (rows of the whole batch), with binary_cross_entropy 1 / (rows of the whole batch * classes). Labels are the caller's
+// to check.
 
 #define WARPS (256 / WARP)
 
@@ -36,6 +38,23 @@ cross_entropy(float *losses, float *grad, const float *logits, const unsigned *l
     if (!grad) return;
     for (unsigned c = threadIdx.x; c < classes; c += 256)
         grad[(size_t)row * classes + c] = (expf(x[c] - most) / total - (c == label ? 1.0f : 0.0f)) * share;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+binary_cross_entropy(float *losses, float *grad, const float *logits, const float *targets, unsigned rows, unsigned classes, float share) {
+    unsigned row = blockIdx.x;
+    if (row >= rows) return;
+    size_t first = (size_t)row * classes;
+    float total = 0.0f;
+    for (unsigned c = threadIdx.x; c < classes; c += 256) {
+        float x = logits[first + c], y = targets[first + c];
+        // The exponent is not positive, so that no logit overflows. fmaxf drops a NaN; the other terms keep it.
+        float e = expf(-fabsf(x));
+        total += fmaxf(x, 0.0f) - x * y + log1pf(e);
+        if (grad) grad[first + c] = ((x < 0.0f ? e : 1.0f) / (1.0f + e) - y) * share;
+    }
+    total = over_block<false>(total);
+    if (threadIdx.x == 0) losses[row] = total;
 }
 
 extern "C" __global__ void __launch_bounds__(256) mean_loss(float *loss, const float *losses, unsigned rows, float share) {

@@ -1,4 +1,4 @@
-//! Embeddings, rows, elementwise passes, the loss and the optimizer.
+//! Embeddings, rows, elementwise passes, the losses and the optimizer.
 
 use super::*;
 use crate::nn::backend::{AdamWSlot, AttentionShape, Memory, TextTables};
@@ -196,6 +196,34 @@ fn the_loss_and_its_gradient_follow_their_definition() {
             }
         }
     }
+}
+
+#[test]
+fn the_loss_of_several_labels_and_its_gradient_follow_their_definition() {
+    let (mut draw, gpu) = (Draw(9), gpu());
+    for (rows, classes, total) in [(1, 1, 1), (5, 3, 16), (7, 6, 7), (3, 1000, 3), (300, 2, 300)] {
+        let logits: Vec<f32> = draw.values(rows * classes).iter().map(|x| 30.0 * x).collect();
+        let targets: Vec<f32> = logits.iter().map(|_| draw.below(2) as f32).collect();
+        let count = (classes * total) as f64;
+        let (mut loss, mut expected) = (0.0, Vec::new());
+        for (x, y) in wide(&logits).into_iter().zip(wide(&targets)) {
+            loss += (libm::log1p(libm::exp(x)) - x * y) / count;
+            expected.push((1.0 / (1.0 + libm::exp(-x)) - y) / count);
+        }
+        let (held, held_targets) = (upload(&gpu, &logits), upload(&gpu, &targets));
+        for keep in [true, false] {
+            let (held, targets) = (held.view(), held_targets.view());
+            let (found, grad) = gpu.binary_cross_entropy(held, targets, classes, total, keep).unwrap();
+            assert_close("loss", &gpu.values(&found).unwrap(), &[loss], 2e-6);
+            assert_eq!(grad.is_some(), keep);
+            if let Some(grad) = grad {
+                assert_close("gradient", &gpu.values(&grad).unwrap(), &expected, 2e-6);
+            }
+        }
+    }
+    let (held, targets) = (upload(&gpu, &[f32::NAN, 0.0]), upload(&gpu, &[0.0, 1.0]));
+    let (found, _) = gpu.binary_cross_entropy(held.view(), targets.view(), 1, 2, true).unwrap();
+    assert!(gpu.values(&found).unwrap()[0].is_nan());
 }
 
 #[test]

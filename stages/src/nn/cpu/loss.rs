@@ -1,4 +1,4 @@
-//! Softmax of rows, and the cross-entropy of it.
+//! The losses with their gradients, and the softmax of rows.
 
 use super::instruction_set::per_instruction_set;
 use super::math::{self, largest};
@@ -30,4 +30,28 @@ pub fn cross_entropy(logits: &[f32], labels: &[usize], classes: usize, total: us
         row.iter_mut().for_each(|value| *value *= share);
     }
     ((loss / total as f64) as f32, grad)
+}
+
+/// Σ of max(x, 0) − x y + ln(1 + exp(−|x|)) over all logits x and targets y, divided by `count`, and its gradient: in double
+/// precision, each rounded once. `keep`: whether the gradient is needed.
+pub fn binary_cross_entropy(
+    logits: &[f32],
+    targets: &[f32],
+    count: usize,
+    keep: bool,
+) -> (f32, Option<Vec<f32>>) {
+    let count = count as f64;
+    let mut loss = 0.0;
+    let mut grad = keep.then(|| Vec::with_capacity(logits.len()));
+    for (&x, &y) in logits.iter().zip(targets) {
+        let (x, y) = (f64::from(x), f64::from(y));
+        // The exponent is not positive, so that no logit overflows.
+        let e = libm::exp(-x.abs());
+        loss += x.max(0.0) - x * y + libm::log1p(e);
+        if let Some(grad) = &mut grad {
+            let sigmoid = if x < 0.0 { e } else { 1.0 } / (1.0 + e);
+            grad.push(((sigmoid - y) / count) as f32);
+        }
+    }
+    ((loss / count) as f32, grad)
 }
