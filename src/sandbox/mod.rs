@@ -155,7 +155,9 @@ mod tests {
     fn report_follows_children_signals_and_programs_of_the_project() {
         let folder = tempfile::tempdir().unwrap();
         let project = folder.path().canonicalize().unwrap();
-        fs::copy("/bin/true", project.join("program")).unwrap();
+        // Not by this process: a child of another thread would hold the file open for writing, and nobody could start it.
+        let copied = Command::new("cp").arg("/bin/true").arg(project.join("program")).status();
+        assert!(copied.unwrap().success());
         let ended = ran(
             "./program; sh -c 'sh -c \"cat secret\"' > /dev/null; kill -TERM $$",
             Sandbox::Report,
@@ -183,7 +185,9 @@ mod tests {
     fn strict_names_denied_files_and_programs() {
         let folder = tempfile::tempdir().unwrap();
         let project = folder.path().canonicalize().unwrap();
-        fs::copy("/bin/true", project.join("program")).unwrap();
+        // Not by this process: a child of another thread would hold the file open for writing, and nobody could start it.
+        let copied = Command::new("cp").arg("/bin/true").arg(project.join("program")).status();
+        assert!(copied.unwrap().success());
         let line = "cat declared > out/x; cat ./secret; cat nothing; (cd out; ../program); true";
         let ended = ran(line, Sandbox::Strict, &project);
         assert_eq!(ended.status.code(), Some(0));

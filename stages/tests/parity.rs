@@ -21,6 +21,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use stage_api::testing::run_stage;
 use stages::artifacts::history::History;
+use stages::artifacts::labels::{Classes, Label};
 use stages::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use stages::artifacts::samples::Split;
 use stages::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
@@ -142,7 +143,7 @@ fn write_memes(config: &Config, size: &Size, tensors: &Tensors, tokens: &Path, r
     let model = config.dimensions();
     let info = TokenSetInfo {
         dataset: "reference".to_owned(),
-        classes: vec![],
+        classes: Classes::default(),
         vocab_size: model.words,
         max_length: 128,
         pad: 0,
@@ -161,7 +162,7 @@ fn write_memes(config: &Config, size: &Size, tensors: &Tensors, tokens: &Path, r
             id: at.to_string(),
             image: image.clone(),
             split: row.split,
-            label: Some(row.label),
+            label: Some(Label::One(row.label)),
             soft: None,
         };
         set.push(of, &row.ids);

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use stage_api::testing::run_stage;
+use stages::artifacts::labels::{Classes, Label};
 use stages::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use stages::artifacts::samples::Split;
 use stages::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
@@ -65,7 +66,7 @@ fn write_rows(tokens: &Path, regions: &Path) {
     let (dataset, vocab_size, max_length) = ("toy".to_owned(), 1000, 24);
     let info = TokenSetInfo {
         dataset,
-        classes: vec![],
+        classes: Classes::default(),
         vocab_size,
         max_length,
         pad: 0,
@@ -83,7 +84,7 @@ fn write_rows(tokens: &Path, regions: &Path) {
             let image = format!("{number}.png");
             let words = (0..5 + number % 15).map(|at| 5 + ((number * 31 + at * 7) % 995) as u32);
             let ids: Vec<u32> = std::iter::once(2).chain(words).chain([3]).collect();
-            let label = Some((number % 2) as u8);
+            let label = Some(Label::One((number % 2) as u8));
             rows.push(
                 TokenRow { id: number.to_string(), image: image.clone(), split, label, soft: None },
                 &ids,

@@ -30,15 +30,24 @@ fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
     let read =
         |path: &str| fs::read_to_string(project.path(&format!("examples/reports/made/{path}"))).unwrap();
     let table = read("tables/table-2.md");
-    assert!(table.contains("# Table II: detection of rows of class yes on the test splits"), "{table}");
+    assert!(table.contains("# Table II: classification of questions on the test splits"), "{table}");
     assert!(table.contains("| Drawn questions | PE |") && !table.contains("ublished"), "{table}");
     assert!(read("tables/table-2-tests.csv").contains("PE \u{2212} Full-FT"));
-    assert!(read("tables/table-2-confusion.csv").lines().count() == 4);
+    // A row for each mode and true class, with a column for each predicted class.
+    let confusion = read("tables/table-2-confusion.csv");
+    assert_eq!(confusion.lines().next(), Some("dataset,mode,seed,class,predicted_0,predicted_1,predicted_2"));
+    assert_eq!(confusion.lines().count(), 1 + 3 * 3);
+    let by_class = read("tables/table-2-classes.csv");
+    for mode in ["FC", "PE", "Full-FT"] {
+        let rows = |class: &str| by_class.contains(&format!("Drawn questions,{mode},{class},"));
+        assert!(["red", "blue", "green"].into_iter().all(rows), "{by_class}");
+    }
     let page = read("index.html");
     for words in [
         "<h1>Questions about drawn pictures, with a made-up BERT: shows that it runs</h1>",
         "Drawn questions: validation ROC-AUC",
-        "called yes",
+        "predicted",
+        "Macro F1",
         "id=\"data-splits\"",
     ] {
         assert!(page.contains(words), "{words}");
@@ -51,7 +60,7 @@ fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
     );
     // With nothing in `own/`, its profile says what it looks for.
     let told = project.run(&["-f", "examples/own-data.ron", "--profile", "own", "make"]).expect(2);
-    assert!(told.err.contains("own/images"), "{}", told.err);
+    assert!(told.err.contains("own/memes.csv"), "{}", told.err);
 
     // Files of one's own, and features that were extracted before, in both forms: the same runs.
     let result = |step: &str, file: &str| {
@@ -82,10 +91,8 @@ fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
     });
     let own = parts.collect::<String>().replace("updates: 120, warm_up: 12", "updates: 4, warm_up: 1");
     // Drawn pictures have few questions, and their classes are other ones.
-    let own = own.replace(
-        "[\"not hateful\", \"hateful\"], split: (val: 0.1, test: 0.1)",
-        "[\"no\", \"yes\"], split: (val: 0.2, test: 0.2, share_texts: true)",
-    );
+    let own = own.replace("split: (val: 0.1, test: 0.1)", "split: (val: 0.2, test: 0.2, share_texts: true)");
+    let own = own.replace("[\"not hateful\", \"hateful\"]", "[\"red\", \"blue\", \"green\"]");
     fs::write(project.path("examples/own-data.ron"), format!("{made}name: \"own\"{own}")).unwrap();
     let run = |profile: &str| {
         project.run(&["-f", "examples/own-data.ron", "--profile", profile, "make"]).expect(0);

@@ -45,6 +45,23 @@ fn memes_of_a_file_get_the_scores_they_get_as_a_data_set() {
     assert!(own.starts_with("id,proba,label\r\n") && own.lines().count() == 5, "{own}");
     assert_eq!(given(&lines, &[]).expect(0).out, own);
 
+    // A table of another form, whose rows have no ids.
+    let line = |line: &String| -> Value { serde_json::from_str(line).unwrap() };
+    let cell = |value: &Value| format!("\"{}\"", value.as_str().unwrap().replace('"', "\"\""));
+    let rows = lines.iter().map(line).map(|row| format!("{};{}\n", cell(&row["img"]), cell(&row["text"])));
+    let table = folder.path().join("memes.csv");
+    fs::write(&table, format!("file_name;text\n{}", rows.collect::<String>())).unwrap();
+    let of_table = predict(&["--memes", table.to_str().unwrap()]).expect(0).out;
+    let scores = |csv: &str| -> Vec<String> {
+        csv.lines().skip(1).map(|row| row.split_once(',').unwrap().1.to_owned()).collect()
+    };
+    assert_eq!(scores(&of_table), scores(&own));
+    fs::write(&table, "file_name,words\n").unwrap();
+    assert!(predict(&["--memes", table.to_str().unwrap()]).expect(1).err.contains("holds no memes"));
+    fs::write(&table, "file_name,words\na.png,x\n").unwrap();
+    let told = predict(&["--memes", table.to_str().unwrap()]).expect(1).err;
+    assert!(told.contains("has no column `text`, of `file_name`, `words`"), "{told}");
+
     // One meme at a time.
     for (line, row) in lines.iter().zip(own.lines().skip(1)) {
         let line: Value = serde_json::from_str(line).unwrap();
@@ -73,7 +90,7 @@ fn memes_of_a_file_get_the_scores_they_get_as_a_data_set() {
     for (line, expected) in [
         (json!({"id": "x", "img": "pictures/none.png", "text": ""}), "pictures/none.png"),
         (json!({"id": "x", "img": "memes.jsonl", "text": ""}), "is not a .png, .jpg or .jpeg file"),
-        (json!({"id": "x", "img": "pictures/none.png"}), "missing field `text`"),
+        (json!({"id": "x", "img": "pictures/none.png"}), "has no `text`"),
     ] {
         lines[1] = line.to_string();
         let told = given(&lines, &[]).expect(1).err;

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::labels::Classes;
 use super::samples::Split;
 use super::{Result, read_json, write_json};
 
@@ -18,9 +19,9 @@ use super::{Result, read_json, write_json};
 pub struct DataSummary {
     /// Short name of the data set.
     pub dataset: String,
-    /// Names of the classes by label; none where label 1 is hateful and 0 is not.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub classes: Vec<String>,
+    /// Its classes.
+    #[serde(flatten)]
+    pub classes: Classes,
     /// The rules in force, by name: `labels` `any`.
     pub choices: BTreeMap<String, String>,
     /// What was compared with published figures, and how it came out.

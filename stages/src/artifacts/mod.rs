@@ -5,6 +5,7 @@
 
 pub mod data_summary;
 pub mod history;
+pub mod labels;
 pub mod metrics;
 pub mod mmf_writer;
 pub mod predictions;

@@ -16,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::ParamEnum;
 
+use super::labels::{Classes, Label};
 use super::{Result, read_json, read_json_lines, write_json, write_json_lines};
 
 /// The split a sample belongs to.
@@ -39,8 +40,8 @@ pub struct Sample {
     pub image: String,
     /// The caption, as the source gives it.
     pub text: String,
-    /// 1 hateful, 0 not; absent where the source publishes none.
-    pub label: Option<u8>,
+    /// The class, or classes: in the paper 1 hateful, 0 not. Absent where the source publishes none.
+    pub label: Option<Label>,
     /// The share of annotators that call it hateful, from 0 to 1, where the label rule asks for it. Training does not
     /// read it: it is there for those who want soft targets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,8 +55,8 @@ pub struct Sample {
 pub struct SampleSet {
     /// Short name of the data set as files show it: `hmd`, `mmh`.
     pub dataset: String,
-    /// Names of the classes by label; none where label 1 is hateful and 0 is not.
-    pub classes: Vec<String>,
+    /// Its classes.
+    pub classes: Classes,
     /// The samples in the order of the source.
     pub samples: Vec<Sample>,
 }
@@ -63,8 +64,8 @@ pub struct SampleSet {
 #[derive(Serialize, Deserialize)]
 struct Header {
     dataset: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    classes: Vec<String>,
+    #[serde(flatten)]
+    classes: Classes,
 }
 
 impl SampleSet {

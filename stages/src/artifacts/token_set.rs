@@ -17,6 +17,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
+use super::labels::{Classes, Label};
 use super::samples::Split;
 use super::{ArtifactError, Result, read_json, read_json_lines, write_json, write_json_lines};
 use crate::formats::mapped_file::MappedFile;
@@ -26,9 +27,9 @@ use crate::formats::mapped_file::MappedFile;
 pub struct TokenSetInfo {
     /// Short name of the data set.
     pub dataset: String,
-    /// Names of its classes by label; none where label 1 is hateful and 0 is not.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub classes: Vec<String>,
+    /// Its classes.
+    #[serde(flatten)]
+    pub classes: Classes,
     /// Number of entries of the vocabulary; every id is below it.
     pub vocab_size: usize,
     /// No row is longer than this, special tokens included.
@@ -56,7 +57,7 @@ pub struct TokenRow {
     /// Its split.
     pub split: Split,
     /// Its label, if the source publishes one.
-    pub label: Option<u8>,
+    pub label: Option<Label>,
     /// The share of annotators that call it hateful, where the label rule asks for it; training does not read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soft: Option<f32>,
@@ -139,15 +140,18 @@ impl TokenSet {
         self.within(self.offsets[row] as usize, self.offsets[row + 1] as usize).collect()
     }
 
-    /// The label of row `row`, 0 or 1.
+    /// The label of row `row`.
     ///
     /// # Errors
-    /// It has none, or another.
-    pub fn label(&self, row: usize) -> std::result::Result<u8, String> {
+    /// It has none, or one that the data set's classes do not allow.
+    pub fn label(&self, row: usize) -> std::result::Result<Label, String> {
         let row = &self.rows[row];
+        let classes = &self.info.classes;
         match row.label {
-            Some(label @ (0 | 1)) => Ok(label),
-            Some(other) => Err(format!("row `{}` has label {other}; it must be 0 or 1", row.id)),
+            Some(label) if classes.may_have(label) => Ok(label),
+            Some(other) => {
+                Err(format!("row `{}` has label {other}; it must be {}", row.id, classes.in_words()))
+            }
             None => Err(format!("row `{}` of split `{}` has no label", row.id, row.split.as_str())),
         }
     }
@@ -218,7 +222,7 @@ mod tests {
     fn info(vocab_size: usize) -> TokenSetInfo {
         TokenSetInfo {
             dataset: "hmd".to_owned(),
-            classes: vec![],
+            classes: Classes::default(),
             vocab_size,
             max_length: 8,
             pad: 0,

@@ -19,6 +19,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, Tokenizer, TruncationParams};
 
+use crate::artifacts::labels::Classes;
 use crate::artifacts::samples::SampleSet;
 use crate::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
 use crate::formats::file_kind;
@@ -122,7 +123,7 @@ impl Vocabulary {
         Ok(Self { size: ids.len(), pad, unknown, cls, sep, mask, bytes })
     }
 
-    fn info(&self, dataset: String, classes: Vec<String>, max_length: usize) -> TokenSetInfo {
+    fn info(&self, dataset: String, classes: Classes, max_length: usize) -> TokenSetInfo {
         TokenSetInfo {
             dataset,
             classes,
@@ -157,6 +158,7 @@ mod tests {
     use stage_api::testing::run_stage;
 
     use super::*;
+    use crate::artifacts::labels::Label;
     use crate::artifacts::samples::{Sample, Split};
     use crate::artifacts::token_set::TokenSet;
 
@@ -170,7 +172,7 @@ mod tests {
             id: "7".to_owned(),
             image: "7.png".to_owned(),
             text: text.to_owned(),
-            label: Some(1),
+            label: Some(Label::One(1)),
             soft: Some(0.25),
             split: Split::Val,
         };
@@ -182,7 +184,7 @@ mod tests {
         run_stage(&Tokens, &format!("(max_length: {max_length})"), &inputs, &out).unwrap();
         let set = TokenSet::read(&out).unwrap();
         let (id, image) = ("7".to_owned(), "7.png".to_owned());
-        let row = TokenRow { id, image, split: Split::Val, label: Some(1), soft: Some(0.25) };
+        let row = TokenRow { id, image, split: Split::Val, label: Some(Label::One(1)), soft: Some(0.25) };
         assert_eq!(set.rows, [row]);
         assert_eq!((set.info.vocab_size, set.info.cls, set.info.unknown, set.info.pad), (17, 3, 2, 0));
         set.ids(0)
@@ -249,7 +251,7 @@ mod tests {
         let path = dir.path().join("vocab.txt");
         std::fs::write(&path, VOCABULARY.replace("[MASK]\n", "")).unwrap();
         let vocabulary = Vocabulary::read(&path).unwrap();
-        assert_eq!(vocabulary.info("hmd".to_owned(), Vec::new(), 9).mask, None);
+        assert_eq!(vocabulary.info("hmd".to_owned(), Classes::default(), 9).mask, None);
         // Words come one line earlier, and the text is no special token.
         let encoded = vocabulary.tokenizer(9).unwrap().encode("red [MASK]", true).unwrap();
         assert_eq!(encoded.get_ids(), [3, 11, 2, 2, 2, 4]);

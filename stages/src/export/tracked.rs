@@ -272,15 +272,17 @@ fn best(history: &History) -> Vec<(String, f64)> {
 
 fn evaluation(step: &str, found: &Metrics) -> Vec<(String, f64)> {
     let values = [
-        ("loss", found.loss),
-        ("roc_auc", found.roc_auc),
-        ("accuracy", found.accuracy),
+        ("loss", Some(found.loss)),
+        ("roc_auc", Some(found.roc_auc)),
+        ("accuracy", Some(found.accuracy)),
         ("f1", found.f1),
-        ("average_precision", found.average_precision),
+        ("f1_macro", found.f1_macro),
+        ("f1_micro", found.f1_micro),
+        ("average_precision", Some(found.average_precision)),
         ("balanced_accuracy", found.balanced_accuracy),
         ("calibration_error", found.calibration_error),
     ];
-    values.map(|(name, value)| (format!("{step}/{name}"), value)).to_vec()
+    values.into_iter().filter_map(|(name, value)| Some((format!("{step}/{name}"), value?))).collect()
 }
 
 /// A small run for the tests of the forms.

@@ -78,6 +78,12 @@ pub struct Intervals {
     pub accuracy: Option<Interval>,
     /// Of [`super::binary_f1`].
     pub f1: Option<Interval>,
+    /// Of the mean of the F1s of more classes than two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub f1_macro: Option<Interval>,
+    /// Of the F1 of all pairs of a row and a class, where there are more than two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub f1_micro: Option<Interval>,
     /// Of [`super::roc_auc`].
     pub roc_auc: Option<Interval>,
     /// Of [`super::average_precision`].
@@ -124,7 +130,15 @@ pub fn intervals(probabilities: &[[f32; 2]], predicted: &[u8], resamples: &Resam
     });
     let [accuracy, f1, roc_auc, average_precision, balanced_accuracy, calibration_error] =
         found.map(percentile_interval);
-    Intervals { accuracy, f1, roc_auc, average_precision, balanced_accuracy, calibration_error }
+    Intervals {
+        accuracy,
+        f1,
+        roc_auc,
+        average_precision,
+        balanced_accuracy,
+        calibration_error,
+        ..Intervals::default()
+    }
 }
 
 /// The rows in the order of one score, sorted once for all resamples.

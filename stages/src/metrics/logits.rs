@@ -61,11 +61,10 @@ pub fn binary_cross_entropy(logits: &[f32], truth: &[bool]) -> f64 {
     logits.iter().zip(truth).map(loss).sum::<f64>() / logits.len().max(1) as f64
 }
 
-/// Cross-entropy of P(class 0) and P(class 1) against a label (0 or 1), in nats. The probability is kept away from 0 and 1 by
-/// float32's ε, as scikit-learn's `log_loss` does with such arrays.
-pub fn log_loss(probabilities: [f32; 2], label: u8) -> f64 {
-    let probability = probabilities[usize::from(label == 1)].clamp(f32::EPSILON, 1.0 - f32::EPSILON);
-    -libm::log(f64::from(probability))
+/// Cross-entropy of a row whose true class has this probability, in nats. The probability is kept away from 0 and 1 by float32's
+/// ε, as scikit-learn's `log_loss` does with such arrays.
+pub fn log_loss(probability: f32) -> f64 {
+    -libm::log(f64::from(probability.clamp(f32::EPSILON, 1.0 - f32::EPSILON)))
 }
 
 /// ln(1 + eˣ) without overflow.

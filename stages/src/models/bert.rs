@@ -90,7 +90,7 @@ pub fn mask(dropout: Option<&DropoutAt>, site: Site) -> Option<Mask> {
     dropout.map(|dropout| dropout.site(site))
 }
 
-/// The classifier: from what a base pools to logits of the two classes.
+/// The classifier: from what a base pools to logits of the classes.
 #[derive(Debug, Clone)]
 pub struct Classifier {
     transform: Dense,
@@ -99,23 +99,27 @@ pub struct Classifier {
 
 impl Classifier {
     /// Where its tensors are.
-    const PATH: &str = "model.classifier";
+    pub const PATH: &str = "model.classifier";
 
     /// Whether `params` have one.
     pub fn is_in(params: &ParamStore) -> bool {
         params.has_under(Self::PATH)
     }
 
-    pub fn load(root: &Loader, width: usize, eps: f64) -> Result<Self> {
+    pub fn load(root: &Loader, dimensions: &Dimensions) -> Result<Self> {
+        let (width, eps) = (dimensions.pooled, dimensions.layer_norm_eps);
         let loader = root.pp(Self::PATH);
         let compute = loader.compute();
         let transform = Dense::new(&compute, loader.linear("0.dense", width, width)?);
         let transform = transform.with_activation(Activation::Gelu);
         let transform = transform.with_norm(loader.layer_norm("0.LayerNorm", width, eps)?);
-        Ok(Self { transform, classes: Dense::new(&compute, loader.linear("1", width, 2)?) })
+        Ok(Self {
+            transform,
+            classes: Dense::new(&compute, loader.linear("1", width, dimensions.head.labels)?),
+        })
     }
 
-    /// [B, W] → [B, 2].
+    /// [B, W] → [B, C].
     pub fn forward(&self, pooled: &Tensor) -> Result<Tensor> {
         self.classes.forward(&self.transform.forward(pooled, None)?, None)
     }

@@ -30,6 +30,14 @@ pub mod defaults {
     pub fn adapter_divisor() -> usize {
         10
     }
+    /// The paper's: hateful or not.
+    pub fn num_labels() -> usize {
+        2
+    }
+    /// Whether it is the paper's number of classes.
+    pub fn is_num_labels(labels: &usize) -> bool {
+        *labels == num_labels()
+    }
 }
 
 fn fail(problem: String) -> Result<()> {

@@ -9,6 +9,7 @@ mod bert;
 mod checks;
 mod family;
 pub mod faster_rcnn;
+mod head;
 mod init;
 mod mode;
 mod shape_inference;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bert::{MlmHead, classifier_name};
 pub use family::{Config, Family};
+pub use head::{Head, ProblemType};
 pub use init::{Start, init_from_pretrained, init_mlm_head, init_random};
 pub use mode::{AdapterPlace, Mode};
 pub use shape_inference::TensorShapes;
@@ -92,7 +94,7 @@ pub trait Model {
     /// A batch that does not fit the model.
     fn encode(&self, batch: &Batch, dropout: Option<&DropoutAt>) -> Result<Tensor>;
 
-    /// Logits of the classes "not hateful" and "hateful", [B, 2].
+    /// Logits of the classes, [B, C]: in the paper of "not hateful" and "hateful".
     ///
     /// # Errors
     /// A batch that does not fit the model, or weights without a head.
@@ -253,6 +255,8 @@ pub struct Dimensions {
     pub dropout: f64,
     /// Standard deviation of initial weights.
     pub initializer_range: f64,
+    /// What the head tells apart.
+    pub head: Head,
 }
 
 /// What a run may choose for itself; the weights' own config decides what is absent.
@@ -264,6 +268,8 @@ pub struct ModelOverrides {
     pub adapter_divisor: Option<usize>,
     /// Where in a layer adapters are.
     pub adapter_place: Option<AdapterPlace>,
+    /// What the head tells apart: what the data has.
+    pub head: Option<Head>,
 }
 
 /// A model to be pretrained here: what its makers may choose. The rest is as in the paper's.
@@ -304,6 +310,8 @@ pub struct Known {
     pub t_biattention_id: Option<Vec<usize>>,
     /// ViLBERT: the layer of regions that follows each layer of co-attention.
     pub v_biattention_id: Option<Vec<usize>>,
+    /// Whether a row has one of the classes, or any number of them.
+    pub problem_type: Option<ProblemType>,
 }
 
 /// What a checkpoint is of.

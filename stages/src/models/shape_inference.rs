@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::bert::Classifier;
 use super::checks::defaults;
 
 /// The shapes of tensors by the names that they have here.
@@ -23,6 +24,15 @@ pub fn matrix(shapes: &TensorShapes, name: &str) -> Result<(usize, usize), Strin
 pub fn layers(shapes: &TensorShapes, prefix: &str) -> usize {
     let number = |name: &String| name.strip_prefix(prefix)?.split_once('.')?.0.parse::<usize>().ok();
     shapes.keys().filter_map(number).collect::<BTreeSet<usize>>().len()
+}
+
+/// How many classes a run tells apart; nothing where it has no classifier.
+///
+/// # Errors
+/// Its weights are no matrix.
+pub fn labels(shapes: &TensorShapes) -> Result<Option<usize>, String> {
+    let name = format!("{}.1.weight", Classifier::PATH);
+    shapes.contains_key(&name).then(|| Ok(matrix(shapes, &name)?.0)).transpose()
 }
 
 /// Attention heads of a layer of width `hidden`: what is known, or as many as are `width` wide each, as in the paper's model.

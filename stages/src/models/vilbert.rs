@@ -11,7 +11,7 @@ use candle_core::{Error, Result, Tensor};
 pub use config::Config;
 
 use super::bert::{Classifier, LayerSize, feed_forward, layer, mask, text_tables};
-use super::{Batch, Model, Parts};
+use super::{Architecture, Batch, Model, Parts};
 use crate::nn::{
     Activation, Attention, Compute, Dense, DropoutAt, LayerNorm, Linear, Loader, ResidualNorm, Rows,
     Sequences, Site, TextTables, TransformerLayer, multiply,
@@ -257,7 +257,7 @@ impl Head {
             vision: pooler("v_pooler.dense", config.v_hidden_size)?,
             site: loader.site("model.dropout"),
             classifier: match parts.head {
-                true => Some(Classifier::load(loader, bi, config.layer_norm_eps)?),
+                true => Some(Classifier::load(loader, &config.dimensions())?),
                 false => None,
             },
             compute,

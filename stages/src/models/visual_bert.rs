@@ -10,7 +10,7 @@ use candle_core::{Error, Result, Tensor};
 pub use config::Config;
 
 use super::bert::{Classifier, layer, mask, text_tables};
-use super::{Batch, Model, Parts};
+use super::{Architecture, Batch, Model, Parts};
 use crate::nn::{
     Activation, Compute, Dense, DropoutAt, LayerNorm, Loader, Param, Rows, Sequences, Site, TextTables,
     TransformerLayer, add_first_rows, concat,
@@ -42,7 +42,7 @@ impl VisualBert {
         let pooler = pooler.with_activation(Activation::Tanh);
         let pooled_site = loader.site("model.dropout");
         let classifier = match parts.head {
-            true => Some(Classifier::load(loader, hidden, config.layer_norm_eps)?),
+            true => Some(Classifier::load(loader, &config.dimensions())?),
             false => None,
         };
         Ok(Self { embeddings, layers, pooler, pooled_site, classifier })

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::names::Names;
+use crate::artifacts::labels::Classes;
 
 /// The params of a stage that only needs to name things: the profile in its captions, data sets, modes and classes.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -34,7 +35,7 @@ impl Profile {
     pub fn with_runs<'a>(
         &self,
         datasets: impl Iterator<Item = &'a str>,
-        classes: impl Iterator<Item = &'a [String]>,
+        classes: impl Iterator<Item = &'a Classes>,
     ) -> Self {
         Self { names: self.names.with_runs(datasets, classes), ..self.clone() }
     }

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use stage_api::StageError;
 
+use crate::artifacts::labels::{self, Classes, Label, numbers, predicted_label};
 use crate::artifacts::metrics::Metrics;
 use crate::artifacts::samples::Split;
 use crate::artifacts::scores::{self, Score};
 use crate::metrics::bootstrap::{Interval, Ranked, Resamples, percentile_interval};
 use crate::metrics::delong::Components;
+use crate::metrics::multiclass::Predictions;
 use crate::reports::caption::Profile;
 use crate::reports::paper_results::Paper;
 use crate::reports::table::Cell;
@@ -35,22 +37,50 @@ impl Evaluated {
     /// Whether it was scored on a split with as many rows, and as many hateful ones, as the paper's.
     pub fn is_on_the_papers_split(&self, paper: &Paper) -> bool {
         let Metrics { dataset, rows, positives, .. } = &self.metrics;
-        paper.split(dataset).is_some_and(|split| (&split.rows, &split.positives) == (rows, positives))
+        paper.split(dataset).is_some_and(|split| (split.rows, Some(split.positives)) == (*rows, *positives))
     }
 
-    /// The true classes of its rows.
-    pub fn labels(&self) -> Vec<u8> {
-        self.scores.iter().map(|score| score.label).collect()
-    }
-
-    /// P(class 0) and P(class 1) of its rows.
-    pub fn probabilities(&self) -> Vec<[f32; 2]> {
-        self.scores.iter().map(|score| [score.p0, score.p1]).collect()
-    }
-
-    /// What its data set calls its classes.
-    pub fn classes(&self) -> &[String] {
+    /// The classes of its data set.
+    pub fn classes(&self) -> &Classes {
         &self.metrics.classes
+    }
+
+    /// The true class of each row, of which a row has one.
+    pub fn labels(&self) -> Vec<u8> {
+        numbers(&self.scores.iter().map(|score| score.label).collect::<Vec<_>>())
+    }
+
+    /// P(class 0) and P(class 1) of its rows, which have one of two classes.
+    pub fn probabilities(&self) -> Vec<[f32; 2]> {
+        self.scores.iter().map(|score| [score.of(0), score.of(1)]).collect()
+    }
+
+    /// Its rows with their predictions.
+    pub fn predictions(&self) -> Predictions {
+        let labels: Vec<Label> = self.scores.iter().map(|score| score.label).collect();
+        let classes = self.classes();
+        let predicted: Vec<Label> = self
+            .scores
+            .iter()
+            .map(|score| predicted_label(&score.probabilities, classes.multi_label))
+            .collect();
+        let scores: Vec<f32> =
+            self.scores.iter().flat_map(|score| score.probabilities.iter().copied()).collect();
+        labels::scored(classes.count(), &labels, &predicted, &scores)
+    }
+
+    fn ranked(&self) -> Option<Ranked> {
+        match self.classes().is_binary() {
+            true => Ranked::from_scores(&self.probabilities(), &self.labels()),
+            false => self.predictions().ranked(),
+        }
+    }
+
+    fn components(&self) -> Option<Components> {
+        match self.classes().is_binary() {
+            true => Components::compute(&self.probabilities(), &self.labels()),
+            false => self.predictions().components(),
+        }
     }
 
     fn same_rows(&self, other: &Self) -> bool {
@@ -69,6 +99,16 @@ pub fn named(profile: &Profile, runs: &Runs, paper: &Paper) -> Profile {
     let theirs = paper.runs.iter().map(|run| run.dataset.as_str());
     let datasets = theirs.chain(runs.keys().map(|(dataset, _)| dataset.as_str()));
     profile.with_runs(datasets, runs.values().flatten().map(Evaluated::classes))
+}
+
+/// The classes of runs, which all have as many; two for none.
+pub fn classes(runs: &Runs) -> Classes {
+    runs.values().flatten().next().map(|run| run.classes().clone()).unwrap_or_default()
+}
+
+/// `one of 3 classes`.
+fn described(classes: &Classes) -> String {
+    format!("{} of {} classes", if classes.multi_label { "any number" } else { "one" }, classes.count())
 }
 
 /// What a split is called before the word.
@@ -110,9 +150,19 @@ pub fn read(port: &str, dirs: &[&Path], paper: &Paper) -> Result<Runs, StageErro
                 metrics.dataset, run.dataset
             ));
         }
-        let values = [metrics.roc_auc, metrics.accuracy, metrics.f1];
-        if values.iter().any(|value| !(0.0..=1.0).contains(value)) {
+        let values = [Some(metrics.roc_auc), Some(metrics.accuracy), metrics.f1, metrics.f1_macro];
+        if values.iter().flatten().any(|value| !(0.0..=1.0).contains(value)) {
             return refuse("a metric is not between 0 and 1".to_owned());
+        }
+        let (own, others) = (evaluated.classes(), runs.values().flatten().next().map(Evaluated::classes));
+        if let Some(others) =
+            others.filter(|others| (others.count(), others.multi_label) != (own.count(), own.multi_label))
+        {
+            return refuse(format!(
+                "its rows have {}, those of the runs before it {}; their metrics are not of one kind: make tables of each",
+                described(own),
+                described(others)
+            ));
         }
         let seeds = runs.entry((run.dataset.clone(), run.kind())).or_default();
         if seeds.iter().any(|other| other.metrics.run.seed == run.seed) {
@@ -150,10 +200,10 @@ pub fn interval_of<const N: usize>(
     if !sets.iter().all(fits) {
         return None;
     }
+    // Where a row may have several classes, all rows are one stratum.
     let labels = first.labels();
-    let rank = |run: &Evaluated| Ranked::from_scores(&run.probabilities(), &labels);
     let ranked: Option<Vec<Vec<Ranked>>> =
-        sets.iter().map(|set| set.iter().map(rank).collect::<Option<Vec<_>>>()).collect();
+        sets.iter().map(|set| set.iter().map(Evaluated::ranked).collect::<Option<Vec<_>>>()).collect();
     let (ranked, (count, seed)) = (ranked?, first.metrics.resamples);
     let mut values = Vec::with_capacity(count);
     Resamples { labels: &labels, count, seed }.each(|times| {
@@ -173,9 +223,7 @@ pub fn components(runs: &[Evaluated], against: &Evaluated) -> Result<Components,
     if !runs.iter().all(|run| run.same_rows(against)) {
         return Err("the runs were scored on different rows");
     }
-    let labels = against.labels();
-    let components: Option<Vec<Components>> =
-        runs.iter().map(|run| Components::compute(&run.probabilities(), &labels)).collect();
+    let components: Option<Vec<Components>> = runs.iter().map(Evaluated::components).collect();
     components
         .and_then(|components| Components::mean(&components))
         .ok_or("fewer than two rows of a class, or a score that is not a number")
@@ -187,6 +235,7 @@ pub mod made_up {
     use std::path::{Path, PathBuf};
 
     use crate::artifacts::history::{ParameterCounts, RunInfo};
+    use crate::artifacts::labels::Classes;
     use crate::artifacts::metrics::Metrics;
     use crate::artifacts::samples::Split;
     use crate::artifacts::scores::{self, Score};
@@ -200,19 +249,23 @@ pub mod made_up {
             run: RunInfo::from_kind(dataset, mode, seed, 600),
             parameters: ParameterCounts { total: 10, trained: 5, adapters: 0 },
             dataset: dataset.into(),
-            classes: vec![],
+            classes: Classes::default(),
             split: Split::Val,
             rows: 500,
-            positives: 247,
-            predicted_positives: 100,
+            positives: Some(247),
+            predicted_positives: Some(100),
             best_update: 450,
             loss: 0.6,
             accuracy: 0.5,
-            f1: 0.25,
+            f1: Some(0.25),
+            f1_macro: None,
+            f1_micro: None,
             roc_auc,
             average_precision: 0.5,
-            balanced_accuracy: 0.5,
-            calibration_error: 0.1,
+            balanced_accuracy: Some(0.5),
+            calibration_error: Some(0.1),
+            by_class: vec![],
+            class_intervals: vec![],
             resamples: (200, 1),
             intervals: Intervals { roc_auc: Some(Interval { low: 0.5, high: 0.9 }), ..Intervals::default() },
         };
@@ -220,7 +273,7 @@ pub mod made_up {
         let score = |row: u64| {
             let label = u8::from(!row.is_multiple_of(3));
             let p1 = ((row * 37 + seed) % 101) as f32 / 101.0 * (1.0 - quality) + quality * f32::from(label);
-            Score { id: row.to_string(), label, p0: 1.0 - p1, p1 }
+            Score { id: row.to_string(), label: label.into(), probabilities: vec![1.0 - p1, p1] }
         };
         scores::write(&dir, &(0..90).map(score).collect::<Vec<_>>()).unwrap();
         dir

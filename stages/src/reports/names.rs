@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::history::PREDICTIONS;
+use crate::artifacts::labels::Classes;
 use crate::models::{Family, Mode};
 
 /// Names, as the params of a step give them.
@@ -49,17 +50,16 @@ impl Names {
                 return Err(format!("`names` has `{}` twice in `{what}`", names[at].0));
             }
         }
-        match self.classes.len() {
-            0 | 2 => Ok(()),
-            other => Err(format!("`names` has {other} classes; name two, or none")),
-        }
+        Classes { names: self.classes.clone(), multi_label: false }
+            .check()
+            .map_err(|problem| format!("`names`: {problem}"))
     }
 
     /// These names, with the data sets and the classes that runs have where nothing is named.
     pub fn with_runs<'a>(
         &self,
         datasets: impl Iterator<Item = &'a str>,
-        mut classes: impl Iterator<Item = &'a [String]>,
+        mut classes: impl Iterator<Item = &'a Classes>,
     ) -> Self {
         let mut names = self.clone();
         let mut found: Vec<&str> = datasets.collect();
@@ -74,7 +74,7 @@ impl Names {
         if let Some(first) = classes.next().filter(|_| names.classes.is_empty())
             && classes.all(|other| other == first)
         {
-            names.classes = first.to_vec();
+            names.classes.clone_from(&first.names);
         }
         names
     }
@@ -140,6 +140,23 @@ impl Names {
         self.classes.get(usize::from(label)).cloned().unwrap_or_else(|| format!("class {label}"))
     }
 
+    /// The names of these classes, which are those of runs.
+    ///
+    /// # Errors
+    /// A sentence: others are named here.
+    pub fn titles(&self, classes: &Classes) -> Result<Vec<String>, String> {
+        let (named, found) = (self.classes.len(), classes.count());
+        if named > 0 && named != found {
+            return Err(format!("`names` has {named} classes, the runs have {found}"));
+        }
+        Ok((0..found as u8).map(|class| self.class(class)).collect())
+    }
+
+    /// Several samples: `memes`.
+    pub fn samples(&self) -> &str {
+        if self.samples.1.is_empty() { "rows" } else { &self.samples.1 }
+    }
+
     /// Several samples of class 1: `hateful memes`.
     pub fn positives(&self) -> String {
         match self.samples.1.as_str() {
@@ -160,13 +177,13 @@ impl Names {
 
     /// Samples of class 0: `other memes`.
     pub fn others(&self) -> String {
-        format!("other {}", if self.samples.1.is_empty() { "rows" } else { &self.samples.1 })
+        format!("other {}", self.samples())
     }
 
     /// Several samples, as a heading: `Memes`.
     pub fn samples_title(&self) -> String {
-        let mut letters = self.samples.1.chars();
-        letters.next().map_or("Rows".to_owned(), |first| first.to_uppercase().chain(letters).collect())
+        let mut letters = self.samples().chars();
+        letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
     }
 
     /// Class 1 where it is no word before a sample: `class yes`.
@@ -233,22 +250,22 @@ mod tests {
     #[test]
     fn what_is_not_named_is_called_as_the_runs_call_it() {
         let named = Names { data: pairs(&[("b", "Bees")]), ..Names::default() };
-        let classes = ["no".to_owned(), "yes".to_owned()];
-        let names = named.with_runs(["c", "a", "b", "a"].into_iter(), [&classes[..], &classes].into_iter());
+        let classes = Classes { names: vec!["no".to_owned(), "yes".to_owned()], multi_label: false };
+        let names = named.with_runs(["c", "a", "b", "a"].into_iter(), [&classes, &classes].into_iter());
         assert_eq!(names.data, pairs(&[("b", "Bees"), ("a", "a"), ("c", "c")]));
         assert_eq!(
             (names.positives(), names.positive()),
             ("rows of class yes".into(), "a row of class yes".into())
         );
         assert_eq!(names.others(), "other rows");
-        let differ = named.with_runs([].into_iter(), [&classes[..], &[]].into_iter());
+        let differ = named.with_runs([].into_iter(), [&classes, &Classes::default()].into_iter());
         assert_eq!((differ.class(1), differ.positive()), ("class 1".into(), "a row of class 1".into()));
         let said = Names {
             classes: vec!["fine".into(), "odd".into()],
             samples: ("post".into(), "posts".into()),
             ..Names::default()
         };
-        let said = said.with_runs([].into_iter(), [&classes[..]].into_iter());
+        let said = said.with_runs([].into_iter(), [&classes].into_iter());
         assert_eq!(
             [said.positives(), said.positive(), said.others()],
             ["odd posts", "an odd post", "other posts"]
@@ -259,8 +276,12 @@ mod tests {
     fn names_that_cannot_be_told_apart_are_refused() {
         let twice = Names { data: pairs(&[("a", "A"), ("a", "B")]), ..Names::default() };
         assert!(twice.check().unwrap_err().contains("has `a` twice in `data`"));
-        let three = Names { classes: vec!["a".into(); 3], ..Names::default() };
-        assert!(three.check().unwrap_err().contains("has 3 classes"));
+        let one = Names { classes: vec!["a".into()], ..Names::default() };
+        assert!(one.check().unwrap_err().contains("names 1 of them"));
+        let two = Names { classes: vec!["a".into(), "b".into()], ..Names::default() };
+        let three = Classes { names: ["x", "y", "z"].map(String::from).to_vec(), multi_label: false };
+        assert_eq!(two.titles(&three), Err("`names` has 2 classes, the runs have 3".to_owned()));
+        assert_eq!(Names::default().titles(&Classes::default()).unwrap(), ["class 0", "class 1"]);
         assert!(Names::default().check().is_ok() && Names::default().is_empty());
     }
 }

@@ -8,7 +8,7 @@ use crate::artifacts::scores;
 use crate::metrics::bootstrap::Interval;
 use crate::metrics::roc_curve;
 use crate::reports::caption::Profile;
-use crate::reports::evaluation::split_title;
+use crate::reports::evaluation::{Evaluated, split_title};
 use crate::reports::figure::{self, Figure, LegendColumn, Line, Mark, Panel, Scale, Style};
 use crate::reports::names::Names;
 
@@ -32,15 +32,17 @@ impl Stage for Roc {
     fn run(&self, profile: &Profile, job: &Job) -> Result<(), StageError> {
         let mut runs = Vec::new();
         for dir in job.inputs.all("runs") {
-            let rows = scores::read(dir)?;
-            let labels: Vec<u8> = rows.iter().map(|row| row.label).collect();
-            let positive: Vec<f32> = rows.iter().map(|row| row.p1).collect();
-            runs.push(Run {
-                metrics: Metrics::read(dir)?,
-                curve: roc_curve(&positive, &labels).map(thinned),
-            });
+            let run = Evaluated { metrics: Metrics::read(dir)?, scores: scores::read(dir)? };
+            let curve = match run.classes().is_binary() {
+                true => {
+                    let positive: Vec<f32> = run.scores.iter().map(|score| score.of(1)).collect();
+                    roc_curve(&positive, &run.labels())
+                }
+                false => run.predictions().macro_roc_curve(),
+            };
+            runs.push(Run { metrics: run.metrics, curve: curve.map(thinned) });
         }
-        let classes = runs.iter().map(|run| run.metrics.classes.as_slice());
+        let classes = runs.iter().map(|run| &run.metrics.classes);
         let profile = profile.with_runs(runs.iter().map(|run| run.metrics.dataset.as_str()), classes);
         let names = &profile.names;
         runs.sort_by_key(|run| (names.kind_rank(&run.metrics.run.kind()), run.metrics.run.seed));
@@ -82,12 +84,15 @@ fn figure(runs: &[Run], profile: &Profile) -> Figure {
         }
     };
     let split = runs.first().map_or(Split::Val, |run| run.metrics.split);
+    let by = match runs.iter().all(|run| run.metrics.classes.is_binary()) {
+        true => format!("by P({})", names.class(1)),
+        false => "the mean of the curves of each class against the rest".to_owned(),
+    };
     Figure {
         name: "roc".to_owned(),
         title: format!("ROC curves on the {} splits", split_title(split)),
         caption: format!(
-            "Of the checkpoint with the best validation ROC-AUC, by P({}). Dotted: chance. By {}.",
-            names.class(1),
+            "Of the checkpoint with the best validation ROC-AUC, {by}. Dotted: chance. By {}.",
             profile.in_words()
         ),
         panels: names.data.iter().map(panel).collect(),
@@ -144,7 +149,7 @@ mod tests {
         let good = made_up::write(dir.path(), "hmd", "pe", 1, 0.75, 0.4);
         let one_class = made_up::write(dir.path(), "mmh", "fc", 1, 0.5, 0.1);
         let mut rows = scores::read(&one_class).unwrap();
-        rows.iter_mut().for_each(|row| row.label = 1);
+        rows.iter_mut().for_each(|row| row.label = 1.into());
         scores::write(&one_class, &rows).unwrap();
         let out = dir.path().join("out");
         let inputs = [("runs", good.as_path()), ("runs", one_class.as_path())];

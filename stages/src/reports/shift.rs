@@ -45,7 +45,7 @@ impl Stage for Shift {
                 return Err(StageError::input("runs", dir, problem));
             }
         }
-        let classes = found.values().map(|metrics| metrics.classes.as_slice());
+        let classes = found.values().map(|metrics| &metrics.classes);
         let profile =
             profile.with_runs(found.keys().flat_map(|(on, _, of)| [on.as_str(), of.as_str()]), classes);
         Ok(table(&found, split.unwrap_or(Split::Val), &profile).write(job.out)?)
@@ -79,11 +79,13 @@ fn table(found: &Found, split: Split, profile: &Profile) -> Table {
     });
     let note = "Change: ROC-AUC on the other data set minus that on its own. 95% intervals: percentile bootstrap over the rows, \
                 stratified by class.";
+    let is_binary = found.values().all(|metrics| metrics.classes.is_binary());
     let note = match is_pair {
-        true => format!(
+        true if is_binary => format!(
             "{note} The two data sets call different things {}, so a fall is not only a matter of style.",
             names.class(1)
         ),
+        true => note.to_owned(),
         false => note.split_once(". ").map_or(note, |(_, rest)| rest).to_owned(),
     };
     Table {

@@ -9,18 +9,20 @@ use crate::reports::cost;
 use crate::reports::table::Table;
 
 /// The tables: what a user calls them, the step that makes them, the name of their files.
-const TABLES: [(&str, &str, &str); 11] = [
+const TABLES: [(&str, &str, &str); 13] = [
     ("1", "table-1", "table-1"),
     ("cost", "table-1", cost::NAME),
     ("2", "table-2", "table-2"),
     ("metrics", "table-2", "table-2-metrics"),
     ("tests", "table-2", "table-2-tests"),
     ("confusion", "table-2", "table-2-confusion"),
+    ("classes", "table-2", "table-2-classes"),
     ("claims", "claims", "claims"),
     ("shift", "table-shift", "table-shift"),
     ("seeds", "table-2-seeds", "table-2"),
     ("regions", "table-regions", "table-regions"),
     ("vilbert", "table-2-vilbert", "table-2"),
+    ("mmh-classes", "table-2-mmh-classes", "table-2"),
 ];
 
 /// The tool.
@@ -55,7 +57,14 @@ impl Tool for ShowTable {
     fn run(&self, args: &TableArgs, context: &ToolContext) -> Result<Answer, StageError> {
         let known = TABLES.iter().find(|(called, _, _)| *called == args.table);
         let (_, step, name) = known.ok_or_else(|| StageError::Params("there is no such table".to_owned()))?;
-        let table = Table::read(&context.results.output(step)?.join(format!("{name}.json")))?;
+        let file = context.results.output(step)?.join(format!("{name}.json"));
+        if !file.exists() {
+            let problem = format!(
+                "the step `{step}` wrote no table `{name}`: runs with two classes have none of each class"
+            );
+            return Err(StageError::Params(problem));
+        }
+        let table = Table::read(&file)?;
         let table = if name == &cost::NAME { cost::with_runs(table, context.results) } else { table };
         let json = serde_json::to_string_pretty(&table).map_err(StageError::failed)?;
         let text = match args.format {

@@ -6,11 +6,12 @@ use std::path::Path;
 use candle_core::{Device, Error, Tensor};
 use stage_api::{Inputs, StageError};
 
+use crate::artifacts::labels::{Label, numbers, truth};
 use crate::artifacts::region_features::{RegionFeatures, RegionRow};
 use crate::artifacts::samples::Split;
 use crate::artifacts::token_set::TokenSet;
 use crate::artifacts::view::{Ablation, View};
-use crate::models::{Architecture, Batch};
+use crate::models::{Architecture, Batch, Head, ProblemType};
 use crate::nn::gpu::{Staged, Upload};
 
 /// The port token sets come in by.
@@ -43,7 +44,7 @@ pub(crate) struct TrainBatch {
 pub(crate) struct MicroBatch {
     /// What the model reads.
     pub batch: Batch,
-    /// Labels of its rows, u32 `[rows]`.
+    /// Labels of its rows: u32 `[rows]`, or f32 `[rows, C]` of 0 and 1 where a row may have several of C classes.
     pub labels: Tensor,
     /// Rows of the whole batch before them.
     pub before: usize,
@@ -52,7 +53,7 @@ pub(crate) struct MicroBatch {
 impl MicroBatch {
     /// How many rows it has.
     pub(crate) fn rows(&self) -> usize {
-        self.labels.elem_count()
+        self.labels.dims()[0]
     }
 
     /// Its rows in micro-batches of at most `max_rows`, in order, padded as they are.
@@ -224,11 +225,41 @@ impl<'a> MemeDataset<'a> {
         Ok(rows)
     }
 
+    /// What a model tells apart that learns from this data set.
+    pub(crate) fn head(&self) -> Head {
+        let classes = &self.tokens.info.classes;
+        let problem = match classes.multi_label {
+            true => ProblemType::MultiLabelClassification,
+            false => ProblemType::SingleLabelClassification,
+        };
+        Head { labels: classes.count(), problem }
+    }
+
+    /// Whether a model tells apart what this data set labels.
+    ///
+    /// # Errors
+    /// It has other classes.
+    pub(crate) fn check_head(&self, model: Head) -> Result<(), StageError> {
+        let own = self.head();
+        if model == own {
+            return Ok(());
+        }
+        let said = |head: Head| {
+            format!(
+                "{}{} classes",
+                if head.is_multi_label() { "any number of " } else { "one of " },
+                head.labels
+            )
+        };
+        let problem = format!("its rows have {}, the model gives them {}", said(own), said(model));
+        Err(StageError::input(TOKENS, self.tokens_path, problem))
+    }
+
     /// The labels of `rows`.
     ///
     /// # Errors
-    /// A row without label, or with another than 0 and 1.
-    pub(crate) fn labels(&self, rows: &[usize]) -> Result<Vec<u8>, StageError> {
+    /// A row without label, or with one that is no class.
+    pub(crate) fn labels(&self, rows: &[usize]) -> Result<Vec<Label>, StageError> {
         let label = |&row: &usize| {
             self.tokens.label(row).map_err(|problem| StageError::input(TOKENS, self.tokens_path, problem))
         };
@@ -311,14 +342,22 @@ impl<'a> MemeDataset<'a> {
     /// The batch of `rows` to learn from, in micro-batches of at most `size` rows.
     ///
     /// # Errors
-    /// A row without label, or with another than 0 and 1.
+    /// A row without label, or with one that is no class.
     pub(crate) fn train_batch(&self, rows: &[usize], size: usize) -> Result<TrainBatch, StageError> {
         let texts: Vec<Vec<u32>> = rows.iter().map(|&row| self.text(row)).collect();
         let (extent, labels) = (self.extent(rows, &texts), self.labels(rows)?);
+        let classes = &self.tokens.info.classes;
         let micro_batch = |before: usize| {
             let part = before..rows.len().min(before + size);
             let (texts, labels) = (&texts[part.clone()], &labels[part.clone()]);
-            let labels = Tensor::from_iter(labels.iter().map(|&label| u32::from(label)), &Device::Cpu)?;
+            let labels = match classes.multi_label {
+                false => Tensor::from_iter(numbers(labels).into_iter().map(u32::from), &Device::Cpu)?,
+                true => {
+                    let truth =
+                        truth(classes.count(), labels).into_iter().map(|has| f32::from(u8::from(has)));
+                    Tensor::from_iter(truth, &Device::Cpu)?.reshape((labels.len(), classes.count()))?
+                }
+            };
             Ok(MicroBatch { batch: self.padded(&rows[part], texts, extent)?, labels, before })
         };
         let micro_batches =

@@ -10,12 +10,13 @@ use stage_api::{InputView, Job, StageError, StepView, ToolContext};
 use super::dataset::{MemeDataset, batch_of};
 pub(crate) use super::dataset::{REGIONS, TOKENS};
 use super::prefetch::prefetch;
+use crate::artifacts::labels::{Label, numbers, predicted_label, scored};
 use crate::artifacts::predictions::Prediction;
 use crate::artifacts::view::View;
 use crate::artifacts::weights;
 use crate::host::device;
 use crate::metrics;
-use crate::models::{Config, Model};
+use crate::models::{Config, Head, Model};
 use crate::nn::ParamStore;
 use crate::nn::gpu::{Staged, Upload};
 
@@ -88,24 +89,27 @@ pub(crate) fn score(
     let config: Config = weights::read_config(run)?;
     let params =
         ParamStore::new(device::upload(weights::read_tensors(run)?, device)?, |_| false).map_err(fail)?;
-    Scores::compute(&*config.build(&params).map_err(fail)?, device, Rows { memes, rows, batch }, job)
+    let model = config.build(&params).map_err(fail)?;
+    Scores::compute(&*model, config.dimensions().head, device, Rows { memes, rows, batch }, job)
 }
 
 /// What the scores say, as MMF exports it. The label is the argmax of the softmax: with saturation it can differ from
 /// that of the logits.
 pub(crate) fn predictions(memes: &MemeDataset, rows: &[usize], scores: &Scores) -> Vec<Prediction> {
-    let predicted = rows.iter().zip(scores.probabilities()).map(|(&row, pair)| Prediction {
+    let predicted = rows.iter().zip(scores.probabilities()).map(|(&row, probabilities)| Prediction {
         id: memes.tokens.rows[row].id.clone(),
-        proba: pair[1],
-        label: metrics::argmax(pair),
+        label: predicted_label(&probabilities, scores.head.is_multi_label()),
+        probabilities,
     });
     predicted.collect()
 }
 
 /// The logits of some rows.
 pub(crate) struct Scores {
-    /// One pair a row, in the order of the rows.
-    pub logits: Vec<[f32; 2]>,
+    /// What the model tells apart.
+    head: Head,
+    /// Row by row, one for each class, in the order of the rows.
+    logits: Vec<f32>,
 }
 
 /// Metrics over all rows.
@@ -115,9 +119,9 @@ pub(crate) struct Summary {
     pub loss: f64,
     /// Accuracy, from 0 to 1.
     pub accuracy: f64,
-    /// F1 of class 1.
+    /// F1 of class 1 of two; of more, the mean of their F1s.
     pub f1: f64,
-    /// ROC-AUC; `None` where it is undefined.
+    /// ROC-AUC; of more classes than two the mean of each against the rest. `None` where it is undefined.
     pub roc_auc: Option<f64>,
 }
 
@@ -138,6 +142,7 @@ impl Scores {
     /// A request to stop, or a model that fails.
     pub(crate) fn compute(
         model: &dyn Model,
+        head: Head,
         device: &Device,
         Rows { memes, rows, batch }: Rows,
         job: &Job,
@@ -146,7 +151,8 @@ impl Scores {
         // that is too large for the device fails at once.
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|&at| Reverse(memes.length(rows[at])));
-        let mut logits = vec![[0.0; 2]; rows.len()];
+        let width = head.labels;
+        let mut logits = vec![0.0; rows.len() * width];
         let upload = Upload::new(device).map_err(|error| device::failed("evaluation", &error))?;
         let batches = order.chunks(batch).map(|places| {
             let rows: Vec<usize> = places.iter().map(|&at| rows[at]).collect();
@@ -158,31 +164,67 @@ impl Scores {
                 job.check_cancelled()?;
                 let scored = batch.and_then(|(places, tensors, mask): (&[usize], Staged, Tensor)| {
                     let batch = batch_of(tensors.tensors()?, mask)?;
-                    let pairs = model.logits(&batch, None)?.to_vec2::<f32>()?;
-                    places.iter().zip(pairs).for_each(|(&at, pair)| logits[at] = [pair[0], pair[1]]);
+                    let found = model.logits(&batch, None)?.to_vec2::<f32>()?;
+                    let found = places.iter().zip(found);
+                    found.for_each(|(&at, row)| logits[at * width..][..width].copy_from_slice(&row));
                     Ok(())
                 });
                 scored.map_err(|error| device::failed("evaluation", &error))?;
             }
-            Ok(Self { logits })
+            Ok(Self { head, logits })
         })
     }
 
-    /// P(class 0) and P(class 1) by row.
-    pub(crate) fn probabilities(&self) -> Vec<[f32; 2]> {
-        self.logits.iter().map(|&pair| metrics::softmax(pair)).collect()
+    /// Whether every logit is a number.
+    pub(crate) fn are_finite(&self) -> bool {
+        self.logits.iter().all(|logit| logit.is_finite())
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.logits.chunks_exact(self.head.labels)
+    }
+
+    /// The probability of each class, row by row: the softmax of the logits, or the sigmoid of each where a row may have several.
+    pub(crate) fn probabilities(&self) -> Vec<Vec<f32>> {
+        let of_row = match self.head.is_multi_label() {
+            true => |row: &[f32]| row.iter().map(|&logit| metrics::sigmoid(logit)).collect(),
+            false => metrics::softmax_of,
+        };
+        self.rows().map(of_row).collect()
+    }
+
+    /// The predictions, by logits, which differ where probabilities saturate.
+    pub(crate) fn predicted(&self) -> Vec<Label> {
+        match self.head.is_multi_label() {
+            true => self.probabilities().iter().map(|row| predicted_label(row, true)).collect(),
+            false => self.rows().map(|row| predicted_label(row, false)).collect(),
+        }
     }
 
     /// The metrics against `labels`.
-    pub(crate) fn summary(&self, labels: &[u8]) -> Summary {
-        let predicted: Vec<u8> = self.logits.iter().map(|&pair| metrics::argmax(pair)).collect();
-        let losses =
-            self.logits.iter().zip(labels).map(|(&pair, &label)| metrics::cross_entropy(pair, label));
-        Summary {
-            loss: losses.sum::<f64>() / labels.len().max(1) as f64,
-            accuracy: metrics::accuracy(&predicted, labels),
-            f1: metrics::binary_f1(&predicted, labels),
-            roc_auc: metrics::roc_auc(&self.probabilities(), labels),
+    pub(crate) fn summary(&self, labels: &[Label]) -> Summary {
+        let (head, predicted) = (self.head, self.predicted());
+        let loss = |(row, &label): (&[f32], &Label)| match label {
+            Label::One(class) if head.is_binary() => metrics::cross_entropy([row[0], row[1]], class),
+            Label::One(class) => metrics::cross_entropy_of(row, class),
+            Label::Several(set) => {
+                let truth: Vec<bool> = (0..row.len()).map(|class| set.has(class)).collect();
+                metrics::binary_cross_entropy(row, &truth)
+            }
+        };
+        let loss = self.rows().zip(labels).map(loss).sum::<f64>() / labels.len().max(1) as f64;
+        if head.is_binary() {
+            let (predicted, labels) = (numbers(&predicted), numbers(labels));
+            let pairs: Vec<[f32; 2]> = self.rows().map(|row| metrics::softmax([row[0], row[1]])).collect();
+            return Summary {
+                loss,
+                accuracy: metrics::accuracy(&predicted, &labels),
+                f1: metrics::binary_f1(&predicted, &labels),
+                roc_auc: metrics::roc_auc(&pairs, &labels),
+            };
         }
+        let found = scored(head.labels, labels, &predicted, &self.probabilities().concat()).metrics();
+        let f1 = found.f1_macro.unwrap_or_default();
+        Summary { loss, accuracy: found.accuracy, f1, roc_auc: found.roc_auc }
     }
 }

@@ -1,4 +1,4 @@
-"""Runs the example of a model card as a user would, and compares its probability with `repro predict`.
+"""Runs the example of a model card as a user would, and compares its probabilities with those of `repro predict`.
 
     repro export hmd-pe-train --to huggingface --out run
     python stages/tests/reference/model_card.py REPRO hmd-pe-train run PICTURE TEXT    (pip install torch transformers numpy)
@@ -6,6 +6,7 @@
 REPRO is the program. It runs in the project's folder.
 """
 
+import ast
 import os
 import pathlib
 import re
@@ -23,8 +24,10 @@ with tempfile.TemporaryDirectory() as bin:
     example = example.replace('"meme.npy"', repr(f"{bin}/meme.npy"))
     environment = os.environ | {"PATH": f"{bin}:{os.environ['PATH']}"}
     done = subprocess.run([sys.executable, "-c", example], env=environment, check=True, stdout=subprocess.PIPE, text=True)
-found = float(done.stdout.splitlines()[-1])
+# P(class 1), or the probability of each of more classes.
+found = ast.literal_eval(done.stdout.splitlines()[-1])
+found = list(found.values()) if isinstance(found, dict) else [found]
 predict = [program, "predict", run, "--image", picture, "--text", text]
-ours = float(subprocess.run(predict, check=True, stdout=subprocess.PIPE, text=True).stdout)
-print(f"the example: {found:.6f}, repro predict: {ours:.6f}")
-assert abs(found - ours) < 1e-5
+ours = [float(p) for p in subprocess.run(predict, check=True, stdout=subprocess.PIPE, text=True).stdout.split()]
+print(f"the example: {found}, repro predict: {ours}")
+assert len(found) == len(ours) and all(abs(a - b) < 1e-5 for a, b in zip(found, ours))

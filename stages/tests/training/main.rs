@@ -9,10 +9,12 @@ use candle_core::{Device, Tensor};
 use stage_api::testing::run_stage;
 use stage_api::{AllowedEnv, Host, Input, Inputs, Job, Progress, StageError, Unit};
 use stages::artifacts::history::History;
+use stages::artifacts::labels::Label;
 use stages::artifacts::metrics::Metrics;
 use stages::artifacts::weights;
 use stages::models::Config;
 
+mod classes;
 mod options;
 mod resume;
 mod space;
@@ -65,9 +67,9 @@ fn evaluation_finds_what_the_best_validation_found() {
     let metrics = Metrics::read(&out).unwrap();
     assert_eq!(
         (metrics.roc_auc, metrics.accuracy, metrics.f1, metrics.loss),
-        (first.roc_auc, first.accuracy, first.f1, first.loss)
+        (first.roc_auc, first.accuracy, Some(first.f1), first.loss)
     );
-    assert_eq!((metrics.rows, metrics.positives, metrics.best_update), (12, 6, first.update));
+    assert_eq!((metrics.rows, metrics.positives, metrics.best_update), (12, Some(6), first.update));
     let csv = fs::read_to_string(out.join("predictions.csv")).unwrap();
     let lines: Vec<&str> = csv.split("\r\n").collect();
     assert_eq!(lines.len(), 1 + 12 + 1);
@@ -163,11 +165,11 @@ fn bad_data_is_refused_before_the_first_update() {
     for (expected, error) in [
         (vec!["tokens", "`val`", "no rows"], refused(|f| f.rows.truncate(40))),
         (vec!["tokens", "`train`", "no rows"], refused(|f| drop(f.rows.drain(..40)))),
-        (vec!["`m7`", "label 3"], refused(|f| f.rows[row].0.label = Some(3))),
+        (vec!["`m7`", "label 3"], refused(|f| f.rows[row].0.label = Some(Label::One(3)))),
         (vec!["`m45`", "`val`", "no label"], refused(|f| f.rows[45].0.label = None)),
         (
             vec!["`val`", "label 1", "ROC-AUC"],
-            refused(|f| f.rows[40..].iter_mut().for_each(|row| row.0.label = Some(1))),
+            refused(|f| f.rows[40..].iter_mut().for_each(|row| row.0.label = Some(Label::One(1)))),
         ),
         (vec!["regions", "`7.png`"], refused(|f| drop(f.regions.remove(row)))),
         (vec!["`7.png`", "finite"], refused(|f| f.regions[row].1.features[2] = f32::NAN)),
@@ -217,7 +219,7 @@ fn bad_data_is_refused_before_anything_is_predicted() {
         let none = refused(stage, &|f| f.rows.truncate(40));
         assert!(none.contains("`val`") && none.contains("no rows"), "{none}");
     }
-    let one = refused("evaluate", &|f| f.rows.iter_mut().for_each(|row| row.0.label = Some(0)));
+    let one = refused("evaluate", &|f| f.rows.iter_mut().for_each(|row| row.0.label = Some(Label::One(0))));
     assert!(one.contains("ROC-AUC") && one.contains("one class"), "{one}");
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use stage_api::StageError;
 use stage_api::testing::{Recorder, run_stage};
+use stages::artifacts::labels::{Classes, Label};
 use stages::artifacts::region_features::{Layout, PictureRegions, RegionWriter};
 use stages::artifacts::samples::Split;
 use stages::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
@@ -31,7 +32,7 @@ impl Fixture {
     pub fn new() -> Self {
         let info = TokenSetInfo {
             dataset: "toy".to_owned(),
-            classes: vec![],
+            classes: Classes::default(),
             vocab_size: WORDS,
             max_length: 12,
             pad: 0,
@@ -53,7 +54,7 @@ impl Fixture {
                 id: format!("m{at}"),
                 image: image.clone(),
                 split,
-                label: Some(label as u8),
+                label: Some(Label::One(label as u8)),
                 soft: None,
             };
             rows.push((row, ids));

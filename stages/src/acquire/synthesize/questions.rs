@@ -1,9 +1,8 @@
-//! Questions about pictures as somebody's own data set: a table with a class for each row, in no official layout. Whether the thing
-//! that a row asks for is there does not depend on the thing, so neither the text alone nor the picture alone tells the class.
+//! Questions about pictures as somebody's own data set: a table with a class for each row, in no official layout. The colour that a
+//! row asks for does not depend on the thing, so neither the text alone nor the picture alone tells the class.
 
 use std::path::Path;
 
-use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use stage_api::StageError;
 
@@ -14,10 +13,11 @@ use super::scene::{Attribute, Scene, World, pick};
 /// The table, and the folder of its pictures.
 const TABLE: &str = "questions.csv";
 const PICTURES: &str = "questions";
-/// What a row asks; `{}` is a thing.
-const FORMS: [&str; 3] = ["is there a {} ?", "can you see a {} ?", "did a {} come to the party ?"];
-/// The answers, which are the classes.
-const ANSWERS: [&str; 2] = ["no", "yes"];
+/// What a row asks; `{}` is a kind of thing.
+const FORMS: [&str; 3] =
+    ["what colour is the {} ?", "which colour has the {} ?", "the {} , what colour is that ?"];
+/// So many colours there are, which are the classes.
+const COLOURS: usize = 3;
 
 /// A row of the table.
 struct Question {
@@ -35,7 +35,8 @@ pub fn write(
     counter: &mut Counter,
     rng: &mut ChaCha8Rng,
 ) -> Result<(), StageError> {
-    let questions: Vec<Question> = (0..count).map(|number| question(number, world, rng)).collect();
+    let world = World { colours: COLOURS, ..*world };
+    let questions: Vec<Question> = (0..count).map(|number| question(number, &world, rng)).collect();
     let mut table = csv::Writer::from_path(dir.join(TABLE)).map_err(StageError::failed)?;
     table.write_record(["id", "image", "text", "label"]).map_err(StageError::failed)?;
     for Question { id, text, answer, .. } in &questions {
@@ -54,14 +55,14 @@ pub fn write(
 
 fn question(number: usize, world: &World, rng: &mut ChaCha8Rng) -> Question {
     let asked = world.thing(rng);
-    let other = world.thing_unlike(&[asked], Attribute::Both, rng);
-    let answer = rng.random_range(0..ANSWERS.len());
-    let (present, absent) = if answer == 1 { (asked, other) } else { (other, asked) };
-    let name = format!("{} {}", asked.colour.name(), asked.kind.name());
+    let other = world.thing_unlike(&[asked], Attribute::Kind, rng);
+    // Exactly one thing is of the kind, and its colour is drawn by lot.
+    let scene = world.scene_of(asked, other, Attribute::Kind, rng);
+    let shown = scene.objects.iter().find(|object| object.thing.kind == asked.kind);
     Question {
         id: format!("q{number:05}"),
-        text: pick(&FORMS, rng).replace("{}", &name),
-        answer: ANSWERS[answer],
-        scene: world.scene_of(present, absent, Attribute::Both, rng),
+        text: pick(&FORMS, rng).replace("{}", asked.kind.name()),
+        answer: shown.map_or(asked.colour, |object| object.thing.colour).name(),
+        scene,
     }
 }

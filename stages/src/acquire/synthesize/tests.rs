@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use stage_api::testing::run_stage;
 
 use super::Synthesize;
+use crate::artifacts::labels::Label;
 use crate::artifacts::samples::{Sample, SampleSet, Split};
 use crate::dataset::index_hmd::IndexHmd;
 use crate::dataset::index_mmhs::IndexMmhs;
@@ -41,7 +42,7 @@ fn text_tells_nothing(samples: &[Sample], split: Split) -> bool {
     let mut counts: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     let (mut positives, mut rows) = (0, 0);
     for sample in samples.iter().filter(|sample| sample.split == split) {
-        let label = u64::from(sample.label.unwrap());
+        let label = u64::from(sample.label == Some(Label::One(1)));
         let count = counts.entry(&sample.text).or_default();
         *count = (count.0 + label, count.1 + 1);
         (positives, rows) = (positives + label, rows + 1);
@@ -57,8 +58,12 @@ fn hateful_memes_read_back_balanced() {
     run_stage(&IndexHmd, "()", &[("archive", &archive)], &out).unwrap();
     let set = SampleSet::read(&out.join("samples")).unwrap();
     let positives = |split| {
-        let labels: Vec<u8> =
-            set.samples.iter().filter(|s| s.split == split).map(|s| s.label.unwrap()).collect();
+        let labels: Vec<u8> = set
+            .samples
+            .iter()
+            .filter(|s| s.split == split)
+            .map(|s| u8::from(s.label == Some(Label::One(1))))
+            .collect();
         (labels.iter().filter(|label| **label == 1).count(), labels.len())
     };
     assert_eq!(positives(Split::Train), (20, 40));
@@ -92,7 +97,7 @@ fn mmhs150k_reads_back_three_quarters_positive_and_balanced_under_both_rules() {
         run_stage(&IndexMmhs, &format!("(labels: {rule})"), &[("archive", &archive)], &out).unwrap();
         let set = SampleSet::read(&out.join("samples")).unwrap();
         let val: Vec<_> = set.samples.iter().filter(|sample| sample.split == Split::Val).collect();
-        let positives = val.iter().filter(|sample| sample.label == Some(1)).count();
+        let positives = val.iter().filter(|sample| sample.label == Some(Label::One(1))).count();
         assert_eq!((positives as f64, val.len()), (share * 32.0, 32));
         assert!(
             text_tells_nothing(&set.samples, Split::Train) && text_tells_nothing(&set.samples, Split::Val)

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use stage_api::{Job, ParamEnum, Port, Stage, StageError};
 
 use crate::artifacts::data_summary::Overlap;
+use crate::artifacts::labels::Label;
 use crate::artifacts::samples::{Sample, Split};
 use crate::dataset::indexing::data_quality::Anomaly;
 use crate::dataset::{
@@ -172,7 +173,14 @@ fn read_split(
         }
         ids.insert(meme.id.clone());
         let image = image.to_owned();
-        let sample = Sample { id: meme.id, image, text: meme.text, label: meme.label, soft: None, split };
+        let sample = Sample {
+            id: meme.id,
+            image,
+            text: meme.text,
+            label: meme.label.map(Label::One),
+            soft: None,
+            split,
+        };
         entries.rows.push(Row { file: entries.files.len(), line, picture: meme.img, group: None, sample });
     }
     if listed == 0 {
@@ -188,7 +196,8 @@ fn compare_with_the_logs(entries: &mut Entries) {
     if (train.listed, val.listed, val.name.as_str()) != (8500, 500, "dev_seen.jsonl") {
         return;
     }
-    let harmless = entries.rows.iter().filter(|row| row.file == 1 && row.sample.label == Some(0)).count();
+    let harmless =
+        entries.rows.iter().filter(|row| row.file == 1 && row.sample.label == Some(Label::One(0))).count();
     let verdict = if harmless == 253 { "the same" } else { "NOT the same: is this the paper's data?" };
     entries.checks.push(format!(
         "{harmless} of 500 validation rows are of class 0; the paper's logs show 253: {verdict}"

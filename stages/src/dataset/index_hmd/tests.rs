@@ -4,6 +4,7 @@ use stage_api::testing::{Recorder, run_stage};
 
 use super::*;
 use crate::artifacts::data_summary::DataSummary;
+use crate::artifacts::labels::Label;
 use crate::artifacts::samples::SampleSet;
 use crate::dataset::indexing::testing::{png, zip};
 
@@ -54,7 +55,7 @@ fn reads_both_phases() {
     let indexed = index(&archive, "()").unwrap();
     assert_eq!(texts(&indexed), ["hello é", "dev_seen.jsonl", "test_seen.jsonl"]);
     assert_eq!((indexed.samples[0].id.as_str(), indexed.samples[0].image.as_str()), ("42", "00042.png"));
-    assert_eq!((indexed.samples[0].label, indexed.samples[1].label), (Some(1), None));
+    assert_eq!((indexed.samples[0].label, indexed.samples[1].label), (Some(Label::One(1)), None));
     assert_eq!((indexed.samples[1].split, indexed.samples[2].split), (Split::Val, Split::Test));
     assert_eq!(indexed.images, ["00007.png", "00042.png"]);
     assert!(indexed.summary.choices["validation"].starts_with("dev_seen.jsonl, as in the paper's logs"));

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, ParamEnum, Port, Stage, StageError};
 
+use crate::artifacts::labels::{Classes, Label};
 use crate::artifacts::samples::{Sample, Split};
 use crate::dataset::indexing::data_quality::Anomaly;
 use crate::dataset::{
@@ -41,6 +42,57 @@ pub enum Labels {
     /// As [`Labels::Majority`], and the share of annotators that say so in a column of its own, `soft`, which
     /// training does not read.
     Soft,
+    /// One of the six classes of the data set: the one that two of three annotators name. Tweets of which no two say the same are
+    /// dropped.
+    Classes,
+    /// Any number of the five kinds of hate: each that an annotator names.
+    MultiLabel,
+}
+
+/// What the labels 0 to 5 of MMHS150K mean.
+const CLASSES: [&str; 6] =
+    ["not hate", "racist", "sexist", "homophobic", "religion-based hate", "other hate"];
+
+impl Labels {
+    /// The rule, as the summary has it.
+    const fn in_words(self) -> &'static str {
+        match self {
+            Self::Any => "any: hateful if one annotator says so, as the paper's logs show",
+            Self::Majority => "majority: hateful if two of three annotators say so",
+            Self::Soft => "soft: as majority, and the share of annotators as `soft`",
+            Self::Classes => "classes: the class that two of three annotators name",
+            Self::MultiLabel => "multi_label: each kind of hate that an annotator names",
+        }
+    }
+
+    /// The classes of the samples.
+    fn classes(self) -> Classes {
+        let names = match self {
+            Self::Any | Self::Majority | Self::Soft => &[][..],
+            Self::Classes => &CLASSES[..],
+            Self::MultiLabel => &CLASSES[1..],
+        };
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Classes { names, multi_label: self == Self::MultiLabel }
+    }
+
+    /// The label that three annotators' make; nothing where no two of them say the same and one class is asked for.
+    fn label(self, tweet: &Tweet) -> Option<Label> {
+        let hateful_from = |least: usize| Some(Label::One(u8::from(votes(tweet) >= least)));
+        match self {
+            Self::Any => hateful_from(1),
+            Self::Majority | Self::Soft => hateful_from(2),
+            Self::Classes => {
+                let [a, b, c] = tweet.labels;
+                let two = if a == b || a == c { Some(a) } else { (b == c).then_some(b) };
+                two.map(Label::One)
+            }
+            Self::MultiLabel => {
+                let kinds = tweet.labels.iter().filter_map(|label| label.checked_sub(1));
+                Some(Label::Several(kinds.collect()))
+            }
+        }
+    }
 }
 
 /// What the text of a sample is. The paper does not say; the tweet is what every entry has.
@@ -98,15 +150,8 @@ impl Stage for IndexMmhs {
 
     fn run(&self, params: &IndexMmhsParams, job: &Job) -> Result<(), StageError> {
         let mut archive = Archive::open("archive", job.inputs.one("archive")?, TRUTH)?;
-        let mut entries = Entries::default();
-        entries.choose(
-            "labels",
-            match params.labels {
-                Labels::Any => "any: hateful if one annotator says so, as the paper's logs show",
-                Labels::Majority => "majority: hateful if two of three annotators say so",
-                Labels::Soft => "soft: as majority, and the share of annotators as `soft`",
-            },
-        );
+        let mut entries = Entries { classes: params.labels.classes(), ..Entries::default() };
+        entries.choose("labels", params.labels.in_words());
         entries.choose(
             "text",
             match params.text {
@@ -190,13 +235,16 @@ fn read_split(
                 continue;
             }
         };
-        let against = votes(tweet);
+        let Some(label) = params.labels.label(tweet) else {
+            drop(Anomaly::NoMajority, "no two annotators say the same");
+            continue;
+        };
         let sample = Sample {
             id: id.to_owned(),
             image: format!("{id}.jpg"),
             text: text_of(archive, id, tweet, params, entries)?,
-            label: Some(u8::from(against >= if params.labels == Labels::Any { 1 } else { 2 })),
-            soft: (params.labels == Labels::Soft).then_some(against as f32 / 3.0),
+            label: Some(label),
+            soft: (params.labels == Labels::Soft).then_some(votes(tweet) as f32 / 3.0),
             split,
         };
         let picture = format!("img_resized/{id}.jpg");

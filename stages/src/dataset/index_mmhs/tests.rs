@@ -4,6 +4,7 @@ use stage_api::testing::run_stage;
 
 use super::*;
 use crate::artifacts::data_summary::DataSummary;
+use crate::artifacts::labels::numbers;
 use crate::artifacts::samples::SampleSet;
 use crate::dataset::indexing::testing::{jpeg, zip};
 
@@ -34,7 +35,8 @@ fn index(truth: &str, train: &str, params: &str) -> Result<(Vec<Sample>, DataSum
 
 #[test]
 fn makes_labels_and_texts_by_the_rules() {
-    let labels = |samples: &[Sample]| samples.iter().filter_map(|sample| sample.label).collect::<Vec<_>>();
+    let labels =
+        |samples: &[Sample]| numbers(&samples.iter().filter_map(|sample| sample.label).collect::<Vec<_>>());
     let (samples, summary) = index(GOOD, "1\n", "()").unwrap();
     assert_eq!(labels(&samples), [1, 1, 0]);
     assert_eq!(samples[0].text, "hi @you 😂");
@@ -55,6 +57,28 @@ fn makes_labels_and_texts_by_the_rules() {
     assert_eq!(labels(&samples), [0, 1, 0]);
     assert_eq!(samples[0].soft.zip(samples[1].soft), Some((1.0 / 3.0, 2.0 / 3.0)));
     assert_eq!((samples[0].text.as_str(), samples[2].text.as_str()), ("hi 😂", "three & more"));
+}
+
+#[test]
+fn six_classes_and_the_kinds_of_hate_are_made_of_the_same_annotations() {
+    let several = |kinds: &[u8]| Some(Label::Several(kinds.iter().copied().collect()));
+    let (samples, _) = index(GOOD, "1\n", "(labels: multi_label)").unwrap();
+    let labels: Vec<Option<Label>> = samples.iter().map(|sample| sample.label).collect();
+    // Kinds of hate are counted from 0: of 1 and 5 it is the first and the last.
+    assert_eq!(labels, [several(&[1]), several(&[0, 4]), several(&[])]);
+
+    // Of 1, 5 and 0 no two are the same.
+    let error = index(GOOD, "1\n", "(labels: classes, max_dropped: 1.0)").unwrap_err();
+    assert!(error.contains("splits/val_ids.txt") && error.contains("holds no samples"), "{error}");
+    let agreed = GOOD.replace("[1,5,0]", "[5,1,5]").replace("[0,2,0]", "[3,0,3]");
+    let (samples, summary) = index(&agreed, "1\n", "(labels: classes)").unwrap();
+    let labels: Vec<Option<Label>> = samples.iter().map(|sample| sample.label).collect();
+    assert_eq!(labels, [3, 5, 0].map(|class| Some(Label::One(class))));
+    assert_eq!((summary.classes.count(), summary.classes.multi_label), (6, false));
+    assert_eq!(summary.splits[1].by_class, [0, 0, 0, 0, 0, 1]);
+    let split = agreed.replace("[3,0,3]", "[3,0,1]");
+    let error = index(&split, "1\n", "(labels: classes)").unwrap_err();
+    assert!(error.contains("annotators disagree"), "{error}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use stage_api::{Job, Port, Stage, StageError};
 use self::columns::Columns;
 use self::rows::Reader;
 use self::tables::{IMAGES, TABLE, TABLES};
+use crate::artifacts::labels::Classes;
 use crate::dataset::indexing::split_rule::SplitRule;
 use crate::dataset::indexing::{self, Look, MAX_DROPPED};
 use crate::formats::archive::Archive;
@@ -36,9 +37,12 @@ pub struct IndexTableParams {
     /// Which columns hold what.
     #[serde(default)]
     pub columns: Columns,
-    /// The two classes by name, the one of label 0 first. Without names, labels are 0 (not hateful) and 1 (hateful).
+    /// The classes by name, that of label 0 first. Without names, labels are 0 (not hateful) and 1 (hateful).
     #[serde(default)]
     pub classes: Vec<String>,
+    /// Whether a sample may have any number of the classes: its label is a list in JSON, else names with `;` or `|` between them.
+    #[serde(default)]
+    pub multi_label: bool,
     /// Divides the rows of training, or of a table that says nothing of splits, by shares: `(val: 0.1, test: 0.1)`.
     #[serde(default)]
     pub split: Option<SplitRule>,
@@ -48,6 +52,13 @@ pub struct IndexTableParams {
     /// The share of entries that may be dropped, from 0 to 1; above it the step fails.
     #[serde(default = "max_dropped")]
     pub max_dropped: f64,
+}
+
+impl IndexTableParams {
+    /// The classes of the data set.
+    fn classes(&self) -> Classes {
+        Classes { names: self.classes.clone(), multi_label: self.multi_label }
+    }
 }
 
 fn max_dropped() -> f64 {
@@ -69,21 +80,18 @@ impl Stage for IndexTable {
     ];
 
     fn check(&self, params: &IndexTableParams) -> Result<(), String> {
-        let IndexTableParams { name, classes, split, max_dropped, .. } = params;
+        let IndexTableParams { name, split, max_dropped, .. } = params;
         let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
         if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_plain) {
             return Err(format!(
                 "`name` is `{name}`; it may have up to {LONGEST_NAME} of a to z, 0 to 9, `-` and `_`"
             ));
         }
-        if !matches!(classes.len(), 0 | 2) {
-            return Err(format!("`classes` names {} classes; name two, or none", classes.len()));
-        }
-        if let Some(twice) = classes.iter().enumerate().find(|(at, name)| classes[..*at].contains(name)) {
-            return Err(format!("`classes` names `{}` twice", twice.1));
-        }
-        if classes.iter().any(|name| name.trim().is_empty() || name.chars().any(char::is_control)) {
-            return Err("`classes` holds an empty name, or one of several lines".to_owned());
+        params.classes().check()?;
+        let is_apart = |name: &&String| params.multi_label && name.contains(rows::SEPARATORS);
+        if let Some(name) = params.classes.iter().find(is_apart) {
+            let problem = "where a row may have several classes, `;` and `|` stand between them";
+            return Err(format!("`classes` names `{name}`: {problem}"));
         }
         split.as_ref().map_or(Ok(()), SplitRule::check)?;
         indexing::check_share(*max_dropped)

@@ -8,6 +8,7 @@ use super::IndexTableParams;
 use super::columns::Places;
 use super::pictures::{FileNames, PictureNames};
 use super::tables::{Source, split_named, split_of_path};
+use crate::artifacts::labels::{Classes, Label};
 use crate::artifacts::samples::{Sample, Split};
 use crate::dataset::indexing::data_quality::Anomaly;
 use crate::dataset::indexing::{Entries, Row, SplitFile};
@@ -39,8 +40,7 @@ type Bad = (Anomaly, String);
 impl<'a> Reader<'a> {
     /// A reader that has read nothing.
     pub(super) fn new(params: &'a IndexTableParams, archive: &'a Archive) -> Self {
-        let entries =
-            Entries { classes: params.classes.clone(), rule: params.split.clone(), ..Entries::default() };
+        let entries = Entries { classes: params.classes(), rule: params.split.clone(), ..Entries::default() };
         Self {
             params,
             pictures: PictureNames::new(archive),
@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
             return Err((Anomaly::Twice, problem));
         }
         let with_id = |problem: String| format!("{}: {problem}", file_kind::shown(id));
-        let label = label(row.cell(columns.label), &self.params.classes)
+        let label = label(row.cell(columns.label), &self.entries.classes)
             .map_err(|problem| (Anomaly::BadLabel, with_id(problem)))?;
         let picture = self
             .pictures
@@ -243,31 +243,51 @@ impl<'a> Reader<'a> {
             },
         );
         if !params.classes.is_empty() {
-            entries.choose("classes", params.classes.join(", "));
+            let any = if params.multi_label { "any of " } else { "" };
+            entries.choose("classes", format!("{any}{}", params.classes.join(", ")));
         }
         Ok(entries)
     }
 }
 
-/// The label in a cell: by the name of its class, or by its number; nothing for an empty cell.
-fn label(cell: &Cell, classes: &[String]) -> Result<Option<u8>, String> {
-    let text = match cell {
-        Cell::Missing => return Ok(None),
-        Cell::Text(text) => text.trim(),
-        Cell::List(_) => return Err("its label is a list".to_owned()),
+/// What stands between the classes of a cell.
+pub(super) const SEPARATORS: [char; 2] = [';', '|'];
+
+/// The label in a cell; nothing where it has none. A cell that names no class is none of several, and no label of one.
+///
+/// # Errors
+/// It names something else than the classes.
+fn label(cell: &Cell, classes: &Classes) -> Result<Option<Label>, String> {
+    let several = |words: &mut dyn Iterator<Item = &str>| -> Result<Option<Label>, String> {
+        let words = words.map(str::trim).filter(|word| !word.is_empty());
+        Ok(Some(Label::Several(words.map(|word| class(word, classes)).collect::<Result<_, _>>()?)))
     };
-    if text.is_empty() {
-        return Ok(None);
+    match cell {
+        Cell::Missing => Ok(None),
+        Cell::List(words) if classes.multi_label => several(&mut words.iter().map(String::as_str)),
+        Cell::List(_) => {
+            Err("its label is a list; where a sample may have several classes, say `multi_label: true`"
+                .to_owned())
+        }
+        Cell::Text(text) if classes.multi_label => several(&mut text.split(SEPARATORS)),
+        Cell::Text(text) if text.trim().is_empty() => Ok(None),
+        Cell::Text(text) => class(text.trim(), classes).map(Label::One).map(Some),
     }
-    if let Some(class) = classes.iter().position(|name| name == text) {
-        return Ok(Some(class as u8));
+}
+
+/// The class of this name or number.
+fn class(text: &str, classes: &Classes) -> Result<u8, String> {
+    if let Some(class) = classes.names.iter().position(|name| name == text) {
+        return Ok(class as u8);
     }
     // pandas writes whole numbers next to gaps as 1.0.
     match text.strip_suffix(".0").unwrap_or(text).parse::<u8>() {
-        Ok(class @ 0..=1) => Ok(Some(class)),
-        _ if classes.is_empty() => Err(format!("label is `{}`; it may be 0 or 1", file_kind::shown(text))),
+        Ok(class) if usize::from(class) < classes.count() => Ok(class),
+        _ if classes.names.is_empty() => {
+            Err(format!("label is `{}`; it may be 0 or 1", file_kind::shown(text)))
+        }
         _ => {
-            let named: Vec<String> = classes.iter().map(|name| format!("`{name}`")).collect();
+            let named: Vec<String> = classes.names.iter().map(|name| format!("`{name}`")).collect();
             Err(format!("label is `{}`; it may be {}", file_kind::shown(text), named.join(" or ")))
         }
     }

@@ -9,6 +9,7 @@ use stage_api::testing::{Recorder, run_stage};
 
 use super::*;
 use crate::artifacts::data_summary::DataSummary;
+use crate::artifacts::labels::Label;
 use crate::artifacts::samples::{Sample, SampleSet, Split};
 use crate::dataset::indexing::testing::{png, zip};
 
@@ -121,8 +122,9 @@ fn a_table_in_any_form_with_pictures_in_any_form_gives_the_same_samples() {
     ];
     let params = format!("(name: \"pets\", {CLASSES})");
     let expected = index(&params, &[("images", &images[0]), ("table", &tables[0])]).unwrap();
-    let labels: Vec<Option<u8>> = expected.samples.iter().map(|sample| sample.label).collect();
-    assert_eq!(labels, [Some(0), Some(1), Some(0), Some(1), None, Some(1)]);
+    let labels: Vec<Option<Label>> = expected.samples.iter().map(|sample| sample.label).collect();
+    let (no, yes) = (Some(Label::One(0)), Some(Label::One(1)));
+    assert_eq!(labels, [no, yes, no, yes, None, yes]);
     assert_eq!(
         [Split::Train, Split::Val, Split::Test].map(|split| expected.ids(split).join("")),
         ["12", "34", "56"]
@@ -287,7 +289,7 @@ fn what_is_wrong_with_a_table_is_named() {
     for (params, problem) in [
         ("(name: \"A b\")", "`name` is `A b`"),
         ("()", "missing field named `name`"),
-        ("(name: \"a\", classes: [\"x\"])", "names 1 classes"),
+        ("(name: \"a\", classes: [\"x\"])", "names 1 of them"),
         ("(name: \"a\", classes: [\"x\", \"x\"])", "names `x` twice"),
         ("(name: \"a\", classes: [\"x\", \" \"])", "an empty name"),
         ("(name: \"a\", split: (val: 1.5))", "leave something for training"),
@@ -366,5 +368,58 @@ fn unreadable_pictures_above_the_share_and_names_of_two_files_are_refused() {
         "`x/3.png` may be 2 files, such as `a/x/3.png` and `b/x/3.png`; give more of the path (bad name)",
     ] {
         assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn more_classes_than_two_and_rows_with_several_are_read() {
+    let rows = |labels: [&str; 6]| -> String {
+        let row = |(at, label): (usize, &&str)| {
+            format!("{0},{0}.png,text {0},{label},{1}\n", at + 1, ["train", "val", "test"][at % 3])
+        };
+        format!("id,image,text,label,split\n{}", labels.iter().enumerate().map(row).collect::<String>())
+    };
+    let classes = "classes: [\"cat\", \"dog\", \"other bird\"]";
+    let found = |text: &str, params: &str| -> Result<Vec<Option<Label>>, String> {
+        let indexed = index_text("pets.csv", text, params)?;
+        Ok(indexed.samples.iter().map(|sample| sample.label).collect())
+    };
+    let one = |class: u8| Some(Label::One(class));
+    let labels = found(&rows(["cat", "other bird", "1", "2.0", "", "dog"]), classes).unwrap();
+    assert_eq!(labels, [one(0), one(2), one(1), one(2), None, one(1)]);
+    for wrong in ["3", "bird", "-1", "cat;dog"] {
+        let error = found(&rows(["cat", wrong, "dog", "cat", "dog", "cat"]), classes).unwrap_err();
+        assert!(error.contains("it may be `cat` or `dog` or `other bird`"), "{error}");
+    }
+    let several = |classes: &[u8]| Some(Label::Several(classes.iter().copied().collect()));
+    let params = format!("{classes}, multi_label: true");
+    let labels = found(&rows(["cat", "dog; cat", "", "1|2", "other bird", "cat;cat"]), &params).unwrap();
+    let expected = [&[0][..], &[0, 1], &[], &[1, 2], &[2], &[0]];
+    assert_eq!(labels, expected.map(several));
+    // JSON has lists, and tells no label from no class.
+    let line = |at: usize, label: &str| {
+        let split = ["train", "val", "test"][at % 3];
+        format!(
+            "{{\"id\":{at},\"image\":\"{}.png\",\"text\":\"x{at}\",\"label\":{label},\"split\":\"{split}\"}}\n",
+            at + 1
+        )
+    };
+    let cells = ["[\"cat\",2]", "[]", "null", "[1]", "\"dog\"", "[0]"];
+    let text: String = cells.iter().enumerate().map(|(at, cell)| line(at, cell)).collect();
+    let labels = |params: &str| -> Result<Vec<_>, String> {
+        Ok(index_text("pets.jsonl", &text, params)?.samples.iter().map(|sample| sample.label).collect())
+    };
+    let expected = [several(&[0, 2]), several(&[]), None, several(&[1]), several(&[1]), several(&[0])];
+    assert_eq!(labels(&params).unwrap(), expected);
+    assert!(
+        labels(classes).unwrap_err().contains("its label is a list; where a sample may have several classes")
+    );
+    for (params, problem) in [
+        ("classes: [\"a\"]", "names 1 of them; name 2 to 64"),
+        ("multi_label: true", "several classes that `classes` names"),
+        ("classes: [\"a\", \"b;c\"], multi_label: true", "`;` and `|` stand between them"),
+    ] {
+        let error = index_text("pets.csv", TABLE, params).err().unwrap();
+        assert!(error.contains(problem), "{error}");
     }
 }

@@ -19,6 +19,8 @@ pub enum Anomaly {
     InvalidLine,
     /// A label outside its range, or not as many as there must be.
     BadLabel,
+    /// Annotators of whom no two say the same.
+    NoMajority,
     /// A split that is none of the three, or none at all.
     BadSplit,
     /// A path or id that names no file of its own within the archive.
@@ -76,6 +78,7 @@ impl Anomaly {
         match self {
             Self::InvalidLine => ("invalid line", "dropped"),
             Self::BadLabel => ("bad label", "dropped"),
+            Self::NoMajority => ("annotators disagree", "dropped"),
             Self::BadSplit => ("bad split", "dropped"),
             Self::BadName => ("bad name", "dropped"),
             Self::Twice => ("id twice in a split", "the first is kept, the others are dropped"),

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use stage_api::{Job, ParamEnum, StageError};
 
 use crate::artifacts::data_summary::{DataSummary, Overlap, PictureSummary, SplitSummary, Spread};
+use crate::artifacts::labels::Classes;
 use crate::artifacts::samples::{Sample, SampleSet, Split};
 use crate::formats::archive::Archive;
 use crate::formats::dataset_files::Text;
@@ -87,8 +88,8 @@ pub struct Entries {
     pub checks: Vec<String>,
     /// Overlaps with files that belong to no split.
     pub aside: Vec<Overlap>,
-    /// Names of the classes by label; none where label 1 is hateful and 0 is not.
-    pub classes: Vec<String>,
+    /// The classes of the data set.
+    pub classes: Classes,
     /// How the rows of training are divided, once their pictures are known.
     pub rule: Option<SplitRule>,
 }
@@ -251,19 +252,22 @@ fn divide(
 
 fn split_summary<'a>(
     file: &SplitFile,
-    classes: &[String],
+    classes: &Classes,
     samples: impl Iterator<Item = &'a Sample> + Clone,
 ) -> SplitSummary {
-    let with = |label| samples.clone().filter(|sample| sample.label == label).count();
+    let is_labelled = |sample: &&Sample| sample.label.is_some();
+    let with = |class: usize| {
+        samples.clone().filter(|sample| sample.label.is_some_and(|label| label.has(class))).count()
+    };
     SplitSummary {
         split: file.split,
         file: file.name.clone(),
         listed: file.listed,
         samples: samples.clone().count(),
-        hateful: with(Some(1)),
-        harmless: with(Some(0)),
-        by_class: (0..classes.len()).map(|class| with(Some(class as u8))).collect(),
-        unlabelled: with(None),
+        hateful: with(1),
+        harmless: with(0),
+        by_class: (0..classes.names.len()).map(with).collect(),
+        unlabelled: samples.clone().count() - samples.clone().filter(is_labelled).count(),
         characters: Spread::from_values(
             samples.clone().map(|sample| sample.text.chars().count() as u64).collect(),
         ),

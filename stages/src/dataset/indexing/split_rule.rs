@@ -1,7 +1,7 @@
 //! Divides samples into training, validation and test: by shares, from a seed, each label in proportion, and so that no
 //! picture, text or group is in two splits. It knows labels and digests, not where they come from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::artifacts::labels::Label;
 use crate::artifacts::samples::Split;
 
 /// The rule.
@@ -36,7 +37,7 @@ impl Default for SplitRule {
 /// What counts of a sample.
 pub struct Item<'a> {
     /// Its label.
-    pub label: Option<u8>,
+    pub label: Option<Label>,
     /// Its group, where the source names one.
     pub group: Option<&'a str>,
     /// The digest of its text, unless that is empty.
@@ -91,8 +92,11 @@ impl SplitRule {
     /// where the labels that it brings are missing most, or else most rows. The last ones go to splits that have nothing yet.
     pub fn divide(&self, items: &[Item]) -> Vec<Split> {
         const SPLITS: [Split; 3] = [Split::Train, Split::Val, Split::Test];
-        let class = |item: &Item| item.label.map_or(0, |label| usize::from(label) + 1);
-        let classes = items.iter().map(class).max().map_or(0, |most| most + 1);
+        // Labels in order, rows without one first.
+        let labels: BTreeSet<Option<Label>> = items.iter().map(|item| item.label).collect();
+        let labels: Vec<Option<Label>> = labels.into_iter().collect();
+        let class = |item: &Item| labels.partition_point(|label| *label < item.label);
+        let classes = labels.len();
         let mut missing = SPLITS.map(|split| {
             let mut missing = vec![0.0; classes];
             items.iter().for_each(|item| missing[class(item)] += self.share(split));
@@ -171,10 +175,10 @@ mod tests {
     use super::*;
 
     fn plain(row: usize, label: u8) -> Item<'static> {
-        Item { label: Some(label), group: None, text: Some(row as u128), picture: 1000 + row as u128 }
+        Item { label: Some(label.into()), group: None, text: Some(row as u128), picture: 1000 + row as u128 }
     }
 
-    fn counts(splits: &[Split], items: &[Item]) -> BTreeMap<(Split, Option<u8>), usize> {
+    fn counts(splits: &[Split], items: &[Item]) -> BTreeMap<(Split, Option<Label>), usize> {
         splits.iter().zip(items).fold(BTreeMap::new(), |mut counts, (split, item)| {
             *counts.entry((*split, item.label)).or_default() += 1;
             counts
@@ -250,7 +254,7 @@ mod tests {
             let items: Vec<Item> = rows
                 .iter()
                 .map(|&(label, text, picture, group)| Item {
-                    label: (label < 2).then_some(label),
+                    label: (label < 2).then_some(Label::One(label)),
                     group: group.map(|group| GROUPS[group]),
                     text: Some(text),
                     picture,

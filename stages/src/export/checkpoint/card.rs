@@ -10,19 +10,21 @@ use crate::artifacts::metrics::Metrics;
 use crate::artifacts::weights;
 use crate::export::tracked::settings;
 use crate::metrics::bootstrap::Interval;
-use crate::models::Config;
+use crate::models::{Config, Head};
 use crate::training::inference::{self, REGIONS, RUN, TOKENS};
 
 /// The metrics of the card: their names for people and for the Hub, and where an evaluation has them.
-type Measure = (&'static str, &'static str, fn(&Metrics) -> (f64, Option<Interval>));
+type Measure = (&'static str, &'static str, fn(&Metrics) -> Option<(f64, Option<Interval>)>);
 
-const MEASURES: [Measure; 4] = [
-    ("ROC-AUC", "roc_auc", |found| (found.roc_auc, found.intervals.roc_auc)),
+const MEASURES: [Measure; 6] = [
+    ("ROC-AUC", "roc_auc", |found| Some((found.roc_auc, found.intervals.roc_auc))),
     ("Average precision", "average_precision", |found| {
-        (found.average_precision, found.intervals.average_precision)
+        Some((found.average_precision, found.intervals.average_precision))
     }),
-    ("F1", "f1", |found| (found.f1, found.intervals.f1)),
-    ("Accuracy", "accuracy", |found| (found.accuracy, found.intervals.accuracy)),
+    ("F1", "f1", |found| Some((found.f1?, found.intervals.f1))),
+    ("Macro F1", "f1_macro", |found| Some((found.f1_macro?, found.intervals.f1_macro))),
+    ("Micro F1", "f1_micro", |found| Some((found.f1_micro?, found.intervals.f1_micro))),
+    ("Accuracy", "accuracy", |found| Some((found.accuracy, found.intervals.accuracy))),
 ];
 
 /// What the card says of a run.
@@ -31,6 +33,10 @@ pub(super) struct Card {
     profile: String,
     /// What the evaluations of the run found, by step.
     evaluations: Vec<(String, Metrics)>,
+    /// The names of the classes by number.
+    pub(super) classes: Vec<String>,
+    /// What the head tells apart.
+    head: Head,
     /// The pages on which the owners of the data that led to the run state their terms.
     licences: Vec<String>,
     /// The most ids of a text.
@@ -73,7 +79,11 @@ impl Card {
             let settings = of.map_or(Ok(Vec::new()), |step| settings(&step.params))?;
             Ok(settings.into_iter().find(|(name, _)| name == param).and_then(|(_, value)| value.as_u64()))
         };
-        let positions = config.dimensions().positions;
+        let (positions, head) = (config.dimensions().positions, config.dimensions().head);
+        let named =
+            |(_, found): &(String, Metrics)| found.classes.titles().into_iter().map(str::to_owned).collect();
+        let classes: Option<Vec<String>> = evaluations.first().map(named);
+        let numbered = || (0..head.labels).map(|class| format!("class {class}")).collect();
         let max_length = number(maker(TOKENS), "max_length")?.map_or(positions, |most| most as usize);
         let mut extraction = Vec::new();
         if let Some(most) = number(maker(REGIONS), REGIONS)? {
@@ -83,6 +93,8 @@ impl Card {
             step,
             profile: context.results.profile().to_owned(),
             evaluations,
+            classes: classes.filter(|classes| classes.len() == head.labels).unwrap_or_else(numbered),
+            head,
             licences,
             max_length: max_length.min(positions),
             extraction,
@@ -104,22 +116,27 @@ impl Card {
         let name = &step.name;
         let mut card = format!("---\n{}---\n\n# {name}\n\n", self.front_matter());
         let mut line = |text: &str| card.push_str(&format!("{text}\n"));
-        line(
-            "VisualBERT with a classification head: the probability that a meme (a picture and its text) is of class 1, hateful.",
-        );
+        line(&self.purpose());
         line("\n## Results\n");
         if evaluations.is_empty() {
             line("No evaluation is up to date.");
         } else {
-            line(&format!("| data | split | rows | {} |", MEASURES.map(|(title, ..)| title).join(" | ")));
-            line(&format!("| --- | --- | ---: |{}", " ---: |".repeat(MEASURES.len())));
+            line(&format!(
+                "| data | split | rows | {} |",
+                self.measures().map(|(title, ..)| *title).collect::<Vec<_>>().join(" | ")
+            ));
+            line(&format!("| --- | --- | ---: |{}", " ---: |".repeat(self.measures().count())));
         }
         for (_, found) in evaluations {
-            let cells = MEASURES.map(|(.., of)| shown(of(found)));
+            let cells = self.measures().map(|(.., of)| of(found).map_or(String::new(), shown));
             let (data, split) = (&found.dataset, found.split.as_str());
-            line(&format!("| {data} | {split} | {} | {} |", found.rows, cells.join(" | ")));
+            line(&format!(
+                "| {data} | {split} | {} | {} |",
+                found.rows,
+                cells.collect::<Vec<_>>().join(" | ")
+            ));
         }
-        line("\nIn brackets: 95% intervals, stratified bootstrap over the rows.");
+        line("\nIn brackets: 95% intervals, bootstrap over the rows.");
         line("\n## Use\n");
         line(&self.example());
         line("\n## How it was made\n");
@@ -149,27 +166,59 @@ impl Card {
         Ok(card)
     }
 
+    /// The metrics that its evaluations have.
+    fn measures(&self) -> impl Iterator<Item = &'static Measure> {
+        MEASURES.iter().filter(|(.., of)| self.evaluations.iter().any(|(_, found)| of(found).is_some()))
+    }
+
+    /// What the model is for.
+    fn purpose(&self) -> String {
+        let named = self.classes.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let what = match (self.head.is_binary(), self.head.is_multi_label()) {
+            (true, _) => {
+                format!("the probability that a picture with its text is of class 1, {}", self.classes[1])
+            }
+            (false, false) => format!("which of the classes {named} a picture with its text has"),
+            (false, true) => format!(
+                "the probability of each of the classes {named}, of which a picture with its text may have any number"
+            ),
+        };
+        format!("VisualBERT with a classification head: {what}.")
+    }
+
     fn front_matter(&self) -> String {
         let name = &self.step.name;
-        let metric = |(title, kind, of): &Measure, found: &Metrics| json!({"type": kind, "name": title, "value": of(found).0});
+        let metric = |(title, kind, of): &Measure, found: &Metrics| {
+            of(found).map(|(value, _)| json!({"type": kind, "name": title, "value": value}))
+        };
         let result = |(step, found): &(String, Metrics)| {
             json!({
-                "task": {"type": "other", "name": "hateful memes"},
+                "task": {"type": "other", "name": "classification of pictures with texts"},
                 "dataset": {"type": found.dataset, "name": found.dataset, "split": found.split.as_str()},
-                "metrics": MEASURES.iter().map(|measure| metric(measure, found)).collect::<Vec<_>>(),
+                "metrics": MEASURES.iter().filter_map(|measure| metric(measure, found)).collect::<Vec<_>>(),
                 "source": {"name": format!("repro, step {step}"), "url": "README.md"},
             })
         };
         let results: Vec<Value> = self.evaluations.iter().map(result).collect();
         // JSON is YAML.
-        let mut text = String::from(
-            "library_name: transformers\nlicense: unknown\ntags: [\"visual_bert\", \"memes\"]\n",
-        );
+        let mut text =
+            String::from("library_name: transformers\nlicense: unknown\ntags: [\"visual_bert\"]\n");
         if !results.is_empty() {
             let index = json!([{"name": name, "results": results}]);
             let _ = writeln!(text, "model-index: {index}");
         }
         text
+    }
+
+    /// The end of the example: probabilities of logits.
+    fn shown_probabilities(&self) -> &'static str {
+        match (self.head.is_binary(), self.head.is_multi_label()) {
+            (true, _) => "print(logits.softmax(-1)[0, 1].item())  # P(class 1)",
+            (false, false) => {
+                "print(dict(zip(model.config.id2label.values(), logits.softmax(-1)[0].tolist())))"
+            }
+            (false, true) => "print(dict(zip(model.config.id2label.values(), logits.sigmoid()[0].tolist())))",
+        }
     }
 
     fn example(&self) -> String {
@@ -196,10 +245,11 @@ impl Card {
              \x20   logits = model(\n\
              \x20       input_ids=text[\"input_ids\"], attention_mask=text[\"attention_mask\"].float(), visual_embeds=visual,\n\
              \x20       visual_attention_mask=torch.ones(visual.shape[:2])).logits\n\
-             print(logits.softmax(-1)[0, 1].item())  # P(class 1)\n\
+             {}\n\
              ```",
             self.extraction.iter().map(|word| format!("{word:?}, ")).collect::<String>(),
-            self.max_length
+            self.max_length,
+            self.shown_probabilities()
         )
     }
 }

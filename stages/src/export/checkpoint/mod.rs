@@ -2,7 +2,7 @@
 
 mod card;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -40,7 +40,7 @@ pub(super) fn mmf(run: &Path, out: &Path) -> Result<(), StageError> {
 /// The folder transformers loads with `trust_remote_code`, of the run that the step `name` left: with its tokenizer and a model card.
 pub(super) fn huggingface(context: &ToolContext, name: &str, out: &Path) -> Result<(), StageError> {
     let mut card = Card::read(context, name)?;
-    weights_and_code(&context.results.output(name)?, out)?;
+    weights_and_code(&context.results.output(name)?, &card.classes, out)?;
     let write = |name: &str, text: &str| super::write(&out.join(name), text.as_bytes());
     if let Some(vocabulary) = vocabulary(context, name)? {
         write("vocab.txt", &vocabulary)?;
@@ -64,7 +64,7 @@ fn vocabulary(context: &ToolContext, name: &str) -> Result<Option<String>, Stage
     fs::read_to_string(&path).map(Some).map_err(|error| StageError::input("vocabulary", path, error))
 }
 
-fn weights_and_code(run: &Path, out: &Path) -> Result<(), StageError> {
+fn weights_and_code(run: &Path, classes: &[String], out: &Path) -> Result<(), StageError> {
     let config = match weights::read_config(run)? {
         Config::VisualBert(config) => config,
         other => {
@@ -77,6 +77,10 @@ fn weights_and_code(run: &Path, out: &Path) -> Result<(), StageError> {
     };
     let tensors = weights::read_tensors(run)?;
     let adapters = tensors.keys().any(|name| name.contains("AdaptComb"));
+    let id2label: BTreeMap<String, &String> =
+        classes.iter().enumerate().map(|(id, name)| (id.to_string(), name)).collect();
+    let label2id: BTreeMap<&String, usize> =
+        classes.iter().enumerate().map(|(id, name)| (name, id)).collect();
     let about = json!({
         "architectures": ["MemeClassifier"],
         "auto_map": {"AutoModelForSequenceClassification": "modeling_memes.MemeClassifier"},
@@ -95,7 +99,10 @@ fn weights_and_code(run: &Path, out: &Path) -> Result<(), StageError> {
         "initializer_range": config.initializer_range,
         "pad_token_id": config.pad_token_id,
         "hidden_act": "gelu",
-        "num_labels": 2,
+        "num_labels": config.num_labels,
+        "id2label": id2label,
+        "label2id": label2id,
+        "problem_type": config.problem_type,
         "dtype": "float32",
         "adapter_width": config.bottleneck(),
         "adapter_parts": if adapters { config.adapter_place.parts() } else { &[] },

@@ -45,7 +45,7 @@ class MemeClassifier(VisualBertPreTrainedModel):
             if "attention.output" in config.adapter_parts:
                 layer.attention.output = AdapterOutput(layer.attention.output, config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Sequential(Transform(config), nn.Linear(config.hidden_size, 2))
+        self.classifier = nn.Sequential(Transform(config), nn.Linear(config.hidden_size, config.num_labels))
         self.post_init()
 
     def forward(self, input_ids, attention_mask, visual_embeds, visual_attention_mask):

@@ -8,7 +8,9 @@ use crate::artifacts::history::History;
 use crate::formats::torch_file;
 use crate::models;
 use crate::models::visual_bert::Config;
-use crate::models::{AdapterPlace, Mode, SmallConfig, Start, init_from_pretrained, init_random, vilbert};
+use crate::models::{
+    AdapterPlace, Mode, ProblemType, SmallConfig, Start, init_from_pretrained, init_random, vilbert,
+};
 use crate::training::import_model::ImportRun;
 
 fn config() -> Config {
@@ -23,6 +25,10 @@ fn config() -> Config {
         adapter_divisor: 4,
         ..Config::base()
     }
+}
+
+fn classes() -> Vec<String> {
+    ["fine", "odd"].map(String::from).to_vec()
 }
 
 fn run(dir: &Path) -> HashMap<String, Tensor> {
@@ -86,7 +92,7 @@ fn an_export_for_hugging_face_has_its_names() {
     let dir = tempfile::tempdir().unwrap();
     let tensors = run(dir.path());
     let out = dir.path().join("exported");
-    weights_and_code(dir.path(), &out).unwrap();
+    weights_and_code(dir.path(), &classes(), &out).unwrap();
     let found = candle_core::safetensors::load(out.join("model.safetensors"), &Device::Cpu).unwrap();
     assert_eq!(found.len(), tensors.len());
     for (ours, theirs) in [
@@ -109,11 +115,37 @@ fn an_export_for_hugging_face_has_its_names() {
 }
 
 #[test]
+fn what_a_head_tells_apart_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let problem_type = ProblemType::MultiLabelClassification;
+    let config = models::Config::from(Config { num_labels: 3, problem_type, ..config() });
+    let expected = run_of(dir.path(), &config, Mode::Full);
+    let (folder, file) = (dir.path().join("exported"), dir.path().join("run.pth"));
+    weights_and_code(dir.path(), &["a", "b", "c"].map(String::from), &folder).unwrap();
+    let stated: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+    assert_eq!((&stated["id2label"]["2"], &stated["label2id"]["b"]), (&json!("c"), &json!(1)));
+    assert_eq!(stated["problem_type"], json!("multi_label_classification"));
+    let out = dir.path().join("again");
+    let (found, tensors, ..) = imported(&folder, "", &out);
+    assert_eq!(found.dimensions().head, config.dimensions().head);
+    assert_same(&expected, &tensors);
+    // A file of MMF does not say what is decided of a row.
+    mmf(dir.path(), &file).unwrap();
+    let heads = "num_attention_heads: 2";
+    let (found, ..) = imported(&file, &format!("config: ({heads})"), &out);
+    assert_eq!((found.dimensions().head.labels, found.dimensions().head.is_multi_label()), (3, false));
+    let said = format!("config: ({heads}, problem_type: \"multi_label_classification\")");
+    let (found, ..) = imported(&file, &said, &out);
+    assert!(found.dimensions().head.is_multi_label());
+}
+
+#[test]
 fn a_model_that_transformers_lacks_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let config = models::Config::Vilbert(vilbert::Config::base());
     weights::write(dir.path(), &config, &HashMap::new()).unwrap();
-    let error = weights_and_code(dir.path(), &dir.path().join("out")).unwrap_err().to_string();
+    let error = weights_and_code(dir.path(), &classes(), &dir.path().join("out")).unwrap_err().to_string();
     assert!(error.contains("ViLBERT") && error.contains("`--to mmf`"), "{error}");
 }
 
@@ -158,7 +190,7 @@ fn an_export_is_imported_as_the_run_it_was() {
         assert!(notes[1].starts_with(&format!("{} tensors imported", tensors.len())), "{notes:?}");
 
         let folder = dir.join("exported");
-        weights_and_code(&dir, &folder).unwrap();
+        weights_and_code(&dir, &classes(), &folder).unwrap();
         let (found, same, _, notes) = imported(&folder, "", &dir.join("from-huggingface"));
         assert_eq!(found, expected);
         assert_same(&tensors, &same);

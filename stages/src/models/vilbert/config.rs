@@ -9,8 +9,8 @@ use crate::models::bert::{EmbeddingDims, LayerSize};
 use crate::models::checks::{self, defaults};
 use crate::models::shape_inference::{self, TensorShapes};
 use crate::models::{
-    AdapterPlace, Architecture, Dimensions, Family, Known, Model, ModelOverrides, Origin, Parts, Pretrained,
-    SmallConfig,
+    AdapterPlace, Architecture, Dimensions, Family, Head, Known, Model, ModelOverrides, Origin, Parts,
+    Pretrained, ProblemType, SmallConfig,
 };
 use crate::nn::Loader;
 
@@ -74,6 +74,16 @@ pub struct Config {
     /// Where adapters are.
     #[serde(default, skip_serializing_if = "AdapterPlace::is_default")]
     pub adapter_place: AdapterPlace,
+    /// Classes that the head tells apart.
+    #[serde(default = "defaults::num_labels", skip_serializing_if = "defaults::is_num_labels")]
+    pub num_labels: usize,
+    /// Whether a row has one of the classes, or any number of them.
+    #[serde(
+        default,
+        deserialize_with = "ProblemType::or_default",
+        skip_serializing_if = "ProblemType::is_default"
+    )]
+    pub problem_type: ProblemType,
 }
 
 impl Config {
@@ -103,6 +113,8 @@ impl Config {
             pad_token_id: 0,
             adapter_divisor: defaults::adapter_divisor(),
             adapter_place: AdapterPlace::default(),
+            num_labels: defaults::num_labels(),
+            problem_type: ProblemType::default(),
         }
     }
 
@@ -219,6 +231,7 @@ impl Architecture for Config {
             ("bi_hidden_size", self.bi_hidden_size),
             ("bi_num_attention_heads", self.bi_num_attention_heads),
             ("adapter_divisor", self.adapter_divisor),
+            ("num_labels", self.num_labels),
         ])?;
         checks::layers(("num_hidden_layers", self.num_hidden_layers))?;
         checks::layers(("v_num_hidden_layers", self.v_num_hidden_layers))?;
@@ -252,15 +265,19 @@ impl Architecture for Config {
             layer_norm_eps: self.layer_norm_eps,
             dropout: self.hidden_dropout_prob,
             initializer_range: self.initializer_range,
+            head: Head { labels: self.num_labels, problem: self.problem_type },
         }
     }
 
     fn change(&mut self, changes: &ModelOverrides) {
-        let ModelOverrides { dropout, adapter_divisor, adapter_place } = *changes;
+        let ModelOverrides { dropout, adapter_divisor, adapter_place, head } = *changes;
         self.hidden_dropout_prob = dropout.unwrap_or(self.hidden_dropout_prob);
         self.attention_probs_dropout_prob = dropout.unwrap_or(self.attention_probs_dropout_prob);
         self.adapter_divisor = adapter_divisor.unwrap_or(self.adapter_divisor);
         self.adapter_place = adapter_place.unwrap_or(self.adapter_place);
+        if let Some(Head { labels, problem }) = head {
+            (self.num_labels, self.problem_type) = (labels, problem);
+        }
     }
 
     fn load(&self, loader: &Loader, parts: Parts) -> Result<Box<dyn Model>> {
@@ -282,6 +299,7 @@ impl Architecture for Config {
             bi_num_attention_heads: Some(self.bi_num_attention_heads),
             t_biattention_id: Some(self.t_biattention_id.clone()),
             v_biattention_id: Some(self.v_biattention_id.clone()),
+            problem_type: Some(self.problem_type),
         }
     }
 
@@ -336,6 +354,8 @@ fn set_from_shapes(
     config.type_vocab_size = matrix("embeddings.token_type_embeddings")?.0;
     (wide, config.v_feature_size) = matrix("v_embeddings.image_embeddings")?;
     config.intermediate_size = matrix("encoder.layer.0.intermediate.dense")?.0;
+    config.num_labels = shape_inference::labels(shapes)?.unwrap_or(config.num_labels);
+    config.problem_type = known.problem_type.unwrap_or_default();
     config.v_intermediate_size = matrix("encoder.v_layer.0.intermediate.dense")?.0;
     (both, _) = matrix("encoder.c_layer.0.biattention.query1")?;
     (config.hidden_size, config.v_hidden_size, config.bi_hidden_size) = (hidden, wide, both);

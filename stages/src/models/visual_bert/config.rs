@@ -9,8 +9,8 @@ use crate::models::bert::{EmbeddingDims, LayerSize};
 use crate::models::checks::{self, defaults};
 use crate::models::shape_inference::{self, TensorShapes};
 use crate::models::{
-    AdapterPlace, Architecture, Dimensions, Family, Known, Model, ModelOverrides, Origin, Parts, Pretrained,
-    SmallConfig,
+    AdapterPlace, Architecture, Dimensions, Family, Head, Known, Model, ModelOverrides, Origin, Parts,
+    Pretrained, ProblemType, SmallConfig,
 };
 use crate::nn::Loader;
 
@@ -57,6 +57,16 @@ pub struct Config {
     /// Where in a layer adapters are.
     #[serde(default, skip_serializing_if = "AdapterPlace::is_default")]
     pub adapter_place: AdapterPlace,
+    /// Classes that the head tells apart.
+    #[serde(default = "defaults::num_labels", skip_serializing_if = "defaults::is_num_labels")]
+    pub num_labels: usize,
+    /// Whether a row has one of the classes, or any number of them.
+    #[serde(
+        default,
+        deserialize_with = "ProblemType::or_default",
+        skip_serializing_if = "ProblemType::is_default"
+    )]
+    pub problem_type: ProblemType,
 }
 
 impl Config {
@@ -78,6 +88,8 @@ impl Config {
             pad_token_id: 0,
             adapter_divisor: defaults::adapter_divisor(),
             adapter_place: AdapterPlace::default(),
+            num_labels: defaults::num_labels(),
+            problem_type: ProblemType::default(),
         }
     }
 
@@ -138,6 +150,7 @@ impl Architecture for Config {
             ("type_vocab_size", self.type_vocab_size),
             ("visual_embedding_dim", self.visual_embedding_dim),
             ("adapter_divisor", self.adapter_divisor),
+            ("num_labels", self.num_labels),
         ])?;
         checks::layers(("num_hidden_layers", self.num_hidden_layers))?;
         checks::heads(("hidden_size", self.hidden_size), ("num_attention_heads", self.num_attention_heads))?;
@@ -162,6 +175,7 @@ impl Architecture for Config {
             layer_norm_eps: self.layer_norm_eps,
             dropout: self.hidden_dropout_prob,
             initializer_range: self.initializer_range,
+            head: Head { labels: self.num_labels, problem: self.problem_type },
         }
     }
 
@@ -171,11 +185,14 @@ impl Architecture for Config {
     }
 
     fn change(&mut self, changes: &ModelOverrides) {
-        let ModelOverrides { dropout, adapter_divisor, adapter_place } = *changes;
+        let ModelOverrides { dropout, adapter_divisor, adapter_place, head } = *changes;
         self.hidden_dropout_prob = dropout.unwrap_or(self.hidden_dropout_prob);
         self.attention_probs_dropout_prob = dropout.unwrap_or(self.attention_probs_dropout_prob);
         self.adapter_divisor = adapter_divisor.unwrap_or(self.adapter_divisor);
         self.adapter_place = adapter_place.unwrap_or(self.adapter_place);
+        if let Some(Head { labels, problem }) = head {
+            (self.num_labels, self.problem_type) = (labels, problem);
+        }
     }
 
     fn load(&self, loader: &Loader, parts: Parts) -> Result<Box<dyn Model>> {
@@ -191,7 +208,11 @@ impl Architecture for Config {
     }
 
     fn known(&self) -> Known {
-        Known { num_attention_heads: Some(self.num_attention_heads), ..Known::default() }
+        Known {
+            num_attention_heads: Some(self.num_attention_heads),
+            problem_type: Some(self.problem_type),
+            ..Known::default()
+        }
     }
 
     fn set_from_shapes(&mut self, shapes: &TensorShapes, known: &Known) -> std::result::Result<(), String> {
@@ -204,6 +225,8 @@ impl Architecture for Config {
         self.visual_embedding_dim = matrix("embeddings.projection")?.1;
         self.intermediate_size = matrix("encoder.layer.0.intermediate.dense")?.0;
         self.num_hidden_layers = shape_inference::layers(shapes, "model.bert.encoder.layer.");
+        self.num_labels = shape_inference::labels(shapes)?.unwrap_or(self.num_labels);
+        self.problem_type = known.problem_type.unwrap_or_default();
         let name = "num_attention_heads";
         self.num_attention_heads =
             shape_inference::heads(known.num_attention_heads, name, hidden, HEAD_WIDTH)?;

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use stage_api::testing::run_stage;
 
 use super::*;
+use crate::artifacts::labels::Label;
 use crate::artifacts::region_features::RegionFeatures;
 use crate::artifacts::samples::{Sample, Split};
 use crate::formats::lmdb::LmdbWriter;
@@ -21,7 +22,7 @@ fn samples(dir: &Path, images: &[&str]) {
         id: (*image).to_owned(),
         image: (*image).to_owned(),
         text: String::new(),
-        label: Some(0),
+        label: Some(Label::One(0)),
         soft: None,
         split: Split::Train,
     };

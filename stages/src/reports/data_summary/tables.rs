@@ -20,7 +20,7 @@ fn count(count: usize) -> Cell {
 }
 
 fn splits(summaries: &[DataSummary]) -> Table {
-    if summaries.iter().any(|summary| !summary.classes.is_empty()) {
+    if summaries.iter().any(|summary| !summary.classes.names.is_empty()) {
         return splits_by_class(summaries);
     }
     let mut rows = Vec::new();
@@ -80,16 +80,14 @@ fn splits_by_class(summaries: &[DataSummary]) -> Table {
     let mut rows = Vec::new();
     for summary in summaries {
         for split in &summary.splits {
-            let names: Vec<&str> = match &summary.classes[..] {
-                [] => vec!["not hateful", "hateful"],
-                classes => classes.iter().map(String::as_str).collect(),
-            };
+            let names = summary.classes.titles();
             let counts = if split.by_class.is_empty() {
                 &[split.harmless, split.hateful]
             } else {
                 &split.by_class[..]
             };
-            let labelled: usize = counts.iter().sum();
+            // Where a sample may have several classes, their counts add up to more.
+            let labelled = split.samples - split.unlabelled;
             for (at, (name, of_class)) in names.into_iter().zip(counts).enumerate() {
                 let once = |number: usize| if at == 0 { count(number) } else { Cell::None };
                 let share = *of_class as f64 / labelled.max(1) as f64;

@@ -4,6 +4,7 @@ use stage_api::testing::{Recorder, run_stage};
 use stage_api::{AllowedEnv, Host, Results, StepView};
 
 use super::*;
+use crate::artifacts::labels::Label;
 use crate::dataset::index_hmd::IndexHmd;
 use crate::dataset::indexing::testing::{png, zip};
 
@@ -54,7 +55,7 @@ fn blurred_pictures_have_a_few_pixels() {
         id: "1".to_owned(),
         image: "a.png".to_owned(),
         text: String::new(),
-        label: Some(1),
+        label: Some(Label::One(1)),
         soft: None,
         split: crate::artifacts::samples::Split::Train,
     }];

@@ -27,21 +27,21 @@ const GAP: usize = 8;
 /// # Errors
 /// A picture that cannot be read.
 pub fn sheet(set: &SampleSet, images: &Path, params: &DataParams) -> Result<String, String> {
-    let classes: Vec<&str> = match &set.classes[..] {
-        [] => vec!["not hateful", "hateful"],
-        classes => classes.iter().map(String::as_str).collect(),
-    };
+    let classes = set.classes.titles();
     let across = params.pictures.max(1) * (CELL + GAP) + GAP;
     let row_height = CELL + GAP + 16;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {across} {}\" font-family=\"sans-serif\" font-size=\"11\">\n",
         classes.len() * row_height
     );
-    for (row, (label, name)) in (0u8..).zip(classes).collect::<Vec<_>>().into_iter().rev().enumerate() {
+    for (row, (label, name)) in
+        classes.into_iter().enumerate().collect::<Vec<_>>().into_iter().rev().enumerate()
+    {
         let name = escape(name);
         let top = row * row_height;
         let _ = writeln!(svg, "<text x=\"{GAP}\" y=\"{}\" fill=\"#444\">{name}</text>", top + 12);
-        let of_class = |sample: &&Sample| sample.split == Split::Train && sample.label == Some(label);
+        let of_class =
+            |sample: &&Sample| sample.split == Split::Train && sample.label.is_some_and(|of| of.has(label));
         for (at, sample) in set.samples.iter().filter(of_class).take(params.pictures).enumerate() {
             let path = images.join(&sample.image);
             let small = small(&path, if params.blur { BLURRED } else { SHARP })

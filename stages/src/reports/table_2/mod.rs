@@ -1,6 +1,7 @@
 //! `results`: Table II, the ROC-AUC of every evaluated run, next to that of the paper's run where there is a paper; all other
 //! metrics with their intervals; confusion matrices; and DeLong's test between the modes. It does not know how a metric is computed.
 
+mod class_table;
 mod confusion_table;
 mod metrics_table;
 mod tests_table;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use stage_api::{Job, Port, Stage, StageError};
 
 use crate::artifacts::samples::Split;
+use crate::metrics::bootstrap::Interval;
 use crate::reports::caption::Profile;
 use crate::reports::evaluation::{self, Evaluated, Runs, missing, split, split_title};
 use crate::reports::names::{Names, is_given};
@@ -46,8 +48,16 @@ impl Stage for Results {
         let paper = Paper::read(port(PUBLISHED), port("quoted"), port("splits"))?;
         let runs = evaluation::read("runs", &job.inputs.all("runs"), &paper)?;
         let profile = &evaluation::named(profile, &runs, &paper);
+        let classes = evaluation::classes(&runs);
+        let titles = profile.names.titles(&classes).map_err(StageError::Params)?;
         table(&paper, &runs, profile).write(job.out)?;
-        confusion_table::table(&paper, &runs, profile).write(job.out)?;
+        match classes.is_binary() {
+            true => confusion_table::table(&paper, &runs, profile).write(job.out)?,
+            false => {
+                confusion_table::of_classes(&runs, &classes, &titles, profile).write(job.out)?;
+                class_table::table(&runs, &titles, profile).write(job.out)?;
+            }
+        }
         metrics_table::table(&paper, &runs, profile).write(job.out)?;
         tests_table::table(&runs, profile).write(job.out)?;
         Ok(())
@@ -79,6 +89,23 @@ fn mean(ours: &[Evaluated], of: impl Fn(&Evaluated) -> f64) -> Cell {
     match crate::metrics::mean_and_sd(&values) {
         (value, Some(sd)) => Cell::Mean { value, sd, places: 4 },
         (value, None) => Cell::Number { value, places: 4 },
+    }
+}
+
+/// The value of one run with its interval, or mean and sample standard deviation of several; nothing where one of them has none.
+fn estimate(
+    ours: &[Evaluated],
+    value: impl Fn(&Evaluated) -> Option<f64>,
+    interval: impl Fn(&Evaluated) -> Option<Interval>,
+) -> Cell {
+    if ours.is_empty() || ours.iter().any(|run| value(run).is_none()) {
+        return Cell::None;
+    }
+    let value = |run: &Evaluated| value(run).unwrap_or(f64::NAN);
+    let alone = if let [one] = ours { interval(one).map(|ends| (value(one), ends)) } else { None };
+    match alone {
+        Some((value, Interval { low, high })) => Cell::Estimate { value, low, high, places: 4 },
+        None => mean(ours, value),
     }
 }
 
@@ -122,8 +149,12 @@ fn table(paper: &Paper, runs: &Runs, profile: &Profile) -> Table {
         }
         cells
     };
-    let title =
-        format!("Table II: detection of {} on the {} splits", names.positives(), split_title(split(runs)));
+    let classes = evaluation::classes(runs);
+    let what = match classes.is_binary() {
+        true => format!("detection of {}", names.positives()),
+        false => format!("classification of {}", names.samples()),
+    };
+    let title = format!("Table II: {what} on the {} splits", split_title(split(runs)));
     let published = match &paper.runs[..] {
         [] => String::new(),
         [first, others @ ..] if others.iter().all(|run| run.updates == first.updates) => format!(
@@ -162,7 +193,7 @@ fn row(of: &Key, ours: &[Evaluated], (paper, names): (&Paper, &Names), is_compar
     }
     let auc = evaluation::mean_roc_auc(ours);
     let interval = |interval| match interval {
-        Some(crate::metrics::bootstrap::Interval { low, high }) => Cell::Interval { low, high, places: 4 },
+        Some(Interval { low, high }) => Cell::Interval { low, high, places: 4 },
         None => Cell::None,
     };
     cells.extend([
@@ -196,14 +227,16 @@ fn listed(runs: &[Evaluated], text: impl Fn(&Evaluated) -> String) -> String {
 }
 
 fn notes(paper: &Paper, runs: &Runs, names: &Names) -> Vec<String> {
+    let classes = evaluation::classes(runs);
     let positive = names.class(1);
     let mut rows = BTreeMap::new();
     let mut notes: Vec<String> = Vec::new();
     for metrics in runs.values().flatten().map(|run| &run.metrics) {
         let title = names.data_title(&metrics.run.dataset);
         rows.insert((names.data_rank(&metrics.run.dataset), title), (metrics.rows, metrics.positives));
-        if metrics.predicted_positives == 0 || metrics.predicted_positives == metrics.rows {
-            let class = names.class(u8::from(metrics.predicted_positives > 0));
+        let all_of = metrics.predicted_positives.filter(|count| *count == 0 || *count == metrics.rows);
+        if let Some(positives) = all_of {
+            let class = names.class(u8::from(positives > 0));
             let mode = names.kind_title(&metrics.run.kind());
             let seed = match is_given(&metrics.run.kind()) {
                 true => String::new(),
@@ -214,7 +247,13 @@ fn notes(paper: &Paper, runs: &Runs, names: &Names) -> Vec<String> {
     }
     if !rows.is_empty() {
         let sizes = rows.iter().map(|((_, title), (rows, positives))| {
-            format!("{title}: {} rows, {} of them {positive}", thousands(*rows), thousands(*positives))
+            let rows = thousands(*rows);
+            match positives {
+                Some(positives) => {
+                    format!("{title}: {rows} rows, {} of them {positive}", thousands(*positives))
+                }
+                None => format!("{title}: {rows} rows"),
+            }
         });
         let sizes = sizes.collect::<Vec<_>>().join("; ");
         let split = match split(runs) {
@@ -230,11 +269,14 @@ fn notes(paper: &Paper, runs: &Runs, names: &Names) -> Vec<String> {
                 .to_owned(),
         );
     }
-    notes.push(
-        "95% intervals: percentile bootstrap over the rows, stratified by class. They hold for this split and these \
+    if !classes.is_binary() {
+        notes.push("ROC-AUC: the mean over the classes of each class against the rest.".to_owned());
+    }
+    let by_class = if classes.multi_label { "" } else { ", stratified by class" };
+    notes.push(format!(
+        "95% intervals: percentile bootstrap over the rows{by_class}. They hold for this split and these \
          weights; they do not cover the choice of the best checkpoint on the same rows."
-            .to_owned(),
-    );
+    ));
     let implied = paper.quotes(Claim::ShareOfStateOfTheArt).filter_map(|quoted| {
         let best = paper.state_of_the_art(&quoted.dataset)?;
         let (title, mode) = (names.data_title(&quoted.dataset), names.mode_title(&quoted.mode));

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use stage_api::testing::run_stage;
 
 use super::*;
+use crate::artifacts::labels::{Classes, Label};
 use crate::artifacts::metrics::Metrics;
+use crate::artifacts::scores::{self, Score};
 use crate::reports::evaluation::made_up::write;
 
 /// The tables of the stage by name.
@@ -107,7 +109,7 @@ fn predictions_of_one_class_are_said() {
     let dir = tempfile::tempdir().unwrap();
     let run = write(dir.path(), "hmd", "fc", 4, 0.6, 0.1);
     let mut metrics = Metrics::read(&run).unwrap();
-    metrics.predicted_positives = 0;
+    metrics.predicted_positives = Some(0);
     metrics.write(&run).unwrap();
     let table = make(dir.path(), &[run]).unwrap()("table-2");
     let note = "Hateful Memes, FC, seed 4: every row is predicted not hateful.";
@@ -139,7 +141,7 @@ fn predictions_of_others_have_rows_and_are_tested_against_the_runs() {
     for dir in &dirs[2..] {
         let mut metrics = Metrics::read(dir).unwrap();
         metrics.run.updates = 0;
-        metrics.predicted_positives = 0;
+        metrics.predicted_positives = Some(0);
         metrics.write(dir).unwrap();
     }
     let tables = make(dir.path(), &dirs).unwrap();
@@ -164,7 +166,7 @@ fn without_a_paper_the_tables_have_the_runs_by_the_names_of_their_data() {
     let dirs = [("fc", 0.2), ("full", 0.6)]
         .map(|(mode, quality)| write(dir.path(), "shapes", mode, 1, 0.7, quality));
     for dir in &dirs {
-        let classes = vec!["no".to_owned(), "yes".to_owned()];
+        let classes = Classes { names: vec!["no".to_owned(), "yes".to_owned()], multi_label: false };
         Metrics { split: Split::Test, classes, ..Metrics::read(dir).unwrap() }.write(dir).unwrap();
     }
     let inputs: Vec<(&str, &Path)> = dirs.iter().map(|dir| ("runs", dir.as_path())).collect();
@@ -223,4 +225,134 @@ fn runs_on_two_splits_and_quotes_without_runs_are_refused() {
     assert!(loaded.check_wiring(&["runs"]).is_ok());
     let error = loaded.check_wiring(&["runs", "quoted"]).unwrap_err();
     assert!(error.contains("`quoted` is about the runs of `published`"), "{error}");
+}
+
+/// An evaluation of six rows with three classes, of which a row may have several.
+fn several(root: &Path, mode: &str, seed: u64, multi_label: bool) -> PathBuf {
+    let dir = write(root, "shapes", mode, seed, 0.75, 0.5);
+    let set = |classes: &[u8]| Label::Several(classes.iter().copied().collect());
+    let row = |(at, (label, probabilities)): (usize, (Label, [f32; 3]))| Score {
+        id: at.to_string(),
+        label,
+        probabilities: probabilities.to_vec(),
+    };
+    let rows: Vec<(Label, [f32; 3])> = match multi_label {
+        true => vec![
+            (set(&[0, 1]), [0.9, 0.8, 0.1]),
+            (set(&[]), [0.1, 0.2, 0.6]),
+            (set(&[2]), [0.2, 0.6, 0.7]),
+            (set(&[0]), [0.4, 0.1, 0.1]),
+        ],
+        false => vec![
+            (Label::One(0), [0.8, 0.1, 0.1]),
+            (Label::One(0), [0.2, 0.7, 0.1]),
+            (Label::One(1), [0.1, 0.8, 0.1]),
+            (Label::One(1), [0.3, 0.6, 0.1]),
+            (Label::One(2), [0.1, 0.3, 0.6]),
+            (Label::One(2), [0.5, 0.3, 0.2]),
+        ],
+    };
+    let rows: Vec<Score> = rows.into_iter().enumerate().map(row).collect();
+    scores::write(&dir, &rows).unwrap();
+    let metrics = Metrics::read(&dir).unwrap();
+    let names = ["circle", "square", "star"].map(String::from).to_vec();
+    let run = Evaluated {
+        metrics: Metrics { classes: Classes { names, multi_label }, rows: rows.len() as u64, ..metrics },
+        scores: rows,
+    };
+    let found = run.predictions().metrics();
+    Metrics {
+        positives: None,
+        predicted_positives: None,
+        f1: None,
+        f1_macro: found.f1_macro,
+        f1_micro: found.f1_micro,
+        balanced_accuracy: found.balanced_accuracy,
+        calibration_error: None,
+        by_class: found.by_class,
+        ..run.metrics
+    }
+    .write(&dir)
+    .unwrap();
+    dir
+}
+
+#[test]
+fn three_classes_have_a_matrix_and_metrics_of_each_class() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = ["fc", "pe"].map(|mode| several(dir.path(), mode, 1, false));
+    let inputs: Vec<(&str, &Path)> = dirs.iter().map(|dir| ("runs", dir.as_path())).collect();
+    let out = dir.path().join("out");
+    run_stage(&Results, "(profile: \"own\", names: (samples: (\"shape\", \"shapes\")))", &inputs, &out)
+        .unwrap();
+    let table = |name: &str| Table::read(&out.join(format!("{name}.json"))).unwrap();
+    let results = table("table-2");
+    assert_eq!(results.title, "Table II: classification of shapes on the validation splits");
+    assert_eq!(results.notes[0], "Validation splits of this run. shapes: 6 rows.");
+    assert_eq!(results.notes[1], "ROC-AUC: the mean over the classes of each class against the rest.");
+    let shown =
+        |table: &Table, row: usize| -> Vec<String> { table.rows[row].iter().map(Cell::shown).collect() };
+    let confusion = table("table-2-confusion");
+    assert_eq!(confusion.columns[5].title, "square");
+    assert_eq!(shown(&confusion, 0), ["shapes", "FC", "1", "circle", "1", "1", "0"]);
+    assert_eq!(shown(&confusion, 5)[3..], ["star", "1", "0", "1"]);
+    // Precision of the second class: 2 of 3 predicted; recall of the third: 1 of 2.
+    let classes = table("table-2-classes");
+    let cell = |row, key| cell(&classes, row, key).shown();
+    assert_eq!(
+        (cell(1, "class"), cell(1, "support"), cell(1, "precision")),
+        ("square".into(), "2".into(), "0.6667".into())
+    );
+    assert_eq!((cell(5, "recall"), cell(5, "f1")), ("0.5000".into(), "0.6667".into()));
+    let keys =
+        |name: &str| -> Vec<String> { table(name).columns.iter().map(|column| column.key.clone()).collect() };
+    assert_eq!(
+        keys("table-2-metrics")[2..],
+        ["accuracy", "f1_macro", "f1_micro", "balanced_accuracy", "average_precision"]
+    );
+    assert!(table("table-2-tests").caption.starts_with("DeLong's test, extended"));
+    assert_eq!(shown(&table("table-2-tests"), 0)[2], "0.0000");
+
+    // Names for other classes, and runs with others, are refused.
+    let two = "(profile: \"own\", names: (classes: [\"a\", \"b\"]))";
+    let error = run_stage(&Results, two, &inputs, &out).map(drop).unwrap_err().to_string();
+    assert!(error.contains("`names` has 2 classes, the runs have 3"), "{error}");
+    let binary = write(dir.path(), "hmd", "fc", 1, 0.7, 0.2);
+    let mixed = [inputs[0], ("runs", binary.as_path())];
+    let error = run_stage(&Results, "(profile: \"own\")", &mixed, &out).map(drop).unwrap_err().to_string();
+    assert!(error.contains("have one of 2 classes") && error.contains("one of 3 classes"), "{error}");
+}
+
+#[test]
+fn rows_with_several_classes_have_a_matrix_of_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = [1, 2].map(|seed| several(dir.path(), "pe", seed, true));
+    let inputs: Vec<(&str, &Path)> = dirs.iter().map(|dir| ("runs", dir.as_path())).collect();
+    let out = dir.path().join("out");
+    run_stage(&Results, "(profile: \"own\")", &inputs, &out).unwrap();
+    let table = |name: &str| Table::read(&out.join(format!("{name}.json"))).unwrap();
+    let confusion = table("table-2-confusion");
+    let shown = |row: usize| -> Vec<String> { confusion.rows[row].iter().map(Cell::shown).collect() };
+    // True and missed, falsely and rightly passed.
+    assert_eq!(shown(0), ["shapes", "PE", "1", "circle", "1", "1", "0", "2"]);
+    assert_eq!(shown(1)[3..], ["square", "1", "0", "1", "2"]);
+    assert_eq!(shown(5)[2..], ["2", "star", "1", "0", "1", "2"]);
+    // Two seeds: mean and deviation, here of equal values.
+    let classes = table("table-2-classes");
+    assert_eq!(
+        (classes.rows.len(), cell(&classes, 2, "precision").shown().as_str()),
+        (3, "0.5000 \u{b1} 0.0000")
+    );
+    let columns: Vec<String> =
+        table("table-2-metrics").columns.into_iter().map(|column| column.key).collect();
+    assert_eq!(columns[2..], ["accuracy", "f1_macro", "f1_micro", "average_precision"]);
+    let results = table("table-2");
+    assert!(
+        results
+            .notes
+            .iter()
+            .any(|note| note.starts_with("95% intervals: percentile bootstrap over the rows. They"))
+    );
+    // The interval of the mean is drawn from all rows as one stratum.
+    assert!(matches!(cell(&results, 0, "roc_auc_interval"), Cell::Interval { .. } | Cell::None));
 }

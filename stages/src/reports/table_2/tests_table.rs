@@ -19,6 +19,12 @@ pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
         Column::words("verdict", "At the level 0.05"),
     ];
     let names = &profile.names;
+    let test = match evaluation::classes(runs).is_binary() {
+        true => "DeLong's test for paired ROC-AUCs",
+        false => {
+            "DeLong's test, extended to paired means over the classes of the ROC-AUC of each class against the rest,"
+        }
+    };
     let mut rows = Vec::new();
     for (dataset, _) in &names.data {
         let is_there = |kind: &&str| runs.contains_key(&(dataset.to_owned(), (*kind).to_owned()));
@@ -49,7 +55,7 @@ pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
         name: "table-2-tests".to_owned(),
         place: 1,
         title: "Differences between the modes".to_owned(),
-        caption: format!("DeLong's test for paired ROC-AUCs on the same rows. This run: {}.", profile.in_words()),
+        caption: format!("{test} on the same rows. This run: {}.", profile.in_words()),
         columns,
         rows,
         notes: vec![

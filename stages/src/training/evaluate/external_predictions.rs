@@ -8,11 +8,12 @@ use stage_api::{Job, StageError};
 use super::PREDICTIONS;
 use super::scored_rows::Scored;
 use crate::artifacts::history::{ParameterCounts, RunInfo};
+use crate::artifacts::labels::{Label, predicted_label};
 use crate::artifacts::predictions;
 use crate::artifacts::samples::Split;
 use crate::artifacts::scores::Score;
 use crate::artifacts::token_set::TokenSet;
-use crate::metrics::{self, argmax};
+use crate::metrics;
 use crate::training::dataset::TOKENS;
 
 /// How many of the ids that are missing a message names.
@@ -28,7 +29,7 @@ pub(super) fn scored(name: &str, file: &Path, split: Split, job: &Job) -> Result
     let data =
         TokenSet::read(tokens).map_err(|error| StageError::input(TOKENS, error.path, error.problem))?;
     let refuse = |problem: String| StageError::input(PREDICTIONS, file, problem);
-    let given = predictions::read(file).map_err(|error| refuse(error.problem))?;
+    let given = predictions::read(file, &data.info.classes).map_err(|error| refuse(error.problem))?;
 
     let (rows, dataset, in_split) = (data.rows_of(split), &data.info.dataset, split.as_str());
     if rows.is_empty() {
@@ -61,13 +62,18 @@ pub(super) fn scored(name: &str, file: &Path, split: Split, job: &Job) -> Result
         )));
     }
 
-    let (mut scores, mut others) = (Vec::new(), 0);
+    let (mut scores, mut predicted, mut others) = (Vec::new(), Vec::new(), 0);
     for row in rows {
         let prediction = given[data.rows[row].id.as_str()];
-        let (p1, p0) = (prediction.proba as f32, (1.0 - prediction.proba) as f32);
+        let probabilities = match prediction.probabilities[..] {
+            [proba] => vec![(1.0 - proba) as f32, proba as f32],
+            ref several => several.iter().map(|p| *p as f32).collect(),
+        };
         let label = data.label(row).map_err(from_tokens)?;
-        others += usize::from(prediction.label.is_some_and(|label| label != argmax([p0, p1])));
-        scores.push(Score { id: prediction.id.clone(), label, p0, p1 });
+        let predicted_here = predicted_label(&probabilities, data.info.classes.multi_label);
+        others += usize::from(prediction.label.is_some_and(|label| label != predicted_here));
+        predicted.push(predicted_here);
+        scores.push(Score { id: prediction.id.clone(), label, probabilities });
     }
     if others > 0 {
         job.progress.note(&format!(
@@ -75,15 +81,29 @@ pub(super) fn scored(name: &str, file: &Path, split: Split, job: &Job) -> Result
             scores.len()
         ));
     }
-    let losses = scores.iter().map(|score| metrics::log_loss([score.p0, score.p1], score.label));
+    let losses = scores.iter().map(log_loss);
     Ok(Scored {
         run: RunInfo::for_predictions(dataset, name),
         parameters: ParameterCounts { total: 0, trained: 0, adapters: 0 },
         best_update: 0,
         dataset: dataset.clone(),
         classes: data.info.classes.clone(),
-        guesses: scores.iter().map(|score| argmax([score.p0, score.p1])).collect(),
+        predicted,
         loss: losses.sum::<f64>() / scores.len() as f64,
         scores,
     })
+}
+
+/// The cross-entropy of a row's probabilities; of a row that may have several classes, the mean of theirs.
+fn log_loss(score: &Score) -> f64 {
+    match score.label {
+        Label::One(class) => metrics::log_loss(score.of(class.into())),
+        Label::Several(_) => {
+            let of_class = |(class, &p): (usize, &f32)| {
+                metrics::log_loss(if score.label.has(class) { p } else { 1.0 - p })
+            };
+            score.probabilities.iter().enumerate().map(of_class).sum::<f64>()
+                / score.probabilities.len() as f64
+        }
+    }
 }

@@ -6,13 +6,17 @@ use stage_api::{Job, StageError};
 
 use super::EvaluateParams;
 use crate::artifacts::history::{History, ParameterCounts, RunInfo};
+use crate::artifacts::labels::{self, Classes, Label, numbers, predicted_label};
 use crate::artifacts::metrics::Metrics;
 use crate::artifacts::predictions::{self, Prediction};
 use crate::artifacts::samples::Split;
 use crate::artifacts::scores::{self, Score};
+use crate::artifacts::weights;
 use crate::host::device;
-use crate::metrics::bootstrap::{self, Resamples};
-use crate::metrics::{self, argmax};
+use crate::metrics;
+use crate::metrics::bootstrap::{self, Intervals, Resamples};
+use crate::metrics::multiclass::{ClassIntervals, ClassMetrics};
+use crate::models::Config;
 use crate::nn::tune_allocator;
 use crate::training::dataset::TOKENS;
 use crate::training::inference::{self, RUN};
@@ -28,11 +32,11 @@ pub(super) struct Scored {
     /// The data set of the rows.
     pub dataset: String,
     /// What it calls its classes.
-    pub classes: Vec<String>,
+    pub classes: Classes,
     /// The rows, in the order of the data set.
     pub scores: Vec<Score>,
-    /// The class each is taken for.
-    pub guesses: Vec<u8>,
+    /// Their predictions.
+    pub predicted: Vec<Label>,
     /// Mean cross-entropy.
     pub loss: f64,
 }
@@ -58,6 +62,7 @@ impl Scored {
         }
         let rows = memes.rows_of(split)?;
         let labels = memes.labels(&rows)?;
+        memes.check_head(weights::read_config::<Config>(run)?.dimensions().head)?;
 
         let scored = inference::score(job, &memes, &rows, params.batch, &device)?;
 
@@ -69,8 +74,10 @@ impl Scored {
             best_update: history.best.update,
             dataset: dataset.clone(),
             classes: memes.tokens.info.classes.clone(),
-            scores: scores.map(|((row, [p0, p1]), &label)| Score { id: id(row), label, p0, p1 }).collect(),
-            guesses: scored.logits.iter().map(|&pair| argmax(pair)).collect(),
+            scores: scores
+                .map(|((row, probabilities), &label)| Score { id: id(row), label, probabilities })
+                .collect(),
+            predicted: scored.predicted(),
             loss: scored.summary(&labels).loss,
         })
     }
@@ -80,51 +87,134 @@ impl Scored {
     /// # Errors
     /// A metric that is undefined on these rows; a disk that takes no more.
     pub(super) fn write(self, params: &EvaluateParams, split: Split, out: &Path) -> Result<(), StageError> {
-        let labels: Vec<u8> = self.scores.iter().map(|score| score.label).collect();
-        let probabilities: Vec<[f32; 2]> = self.scores.iter().map(|score| [score.p0, score.p1]).collect();
-        let Some(roc_auc) = metrics::roc_auc(&probabilities, &labels) else {
-            let problem = format!(
-                "ROC-AUC is undefined on split `{}`: one class only, or logits that are not numbers",
-                split.as_str()
-            );
-            return Err(StageError::failed(problem));
-        };
         let predicted = self.scores.iter().map(|score| Prediction {
             id: score.id.clone(),
-            proba: score.p1,
-            label: argmax([score.p0, score.p1]),
+            probabilities: score.probabilities.clone(),
+            label: predicted_label(&score.probabilities, self.classes.multi_label),
         });
-        predictions::write(&out.join("predictions.csv"), &predicted.collect::<Vec<_>>())?;
+        let predicted: Vec<Prediction> = predicted.collect();
+        let measured = match self.classes.is_binary() {
+            true => Measured::of_two_classes(&self, params),
+            false => Measured::of_classes(&self, params),
+        };
+        let measured = measured.map_err(|name| {
+            let split = split.as_str();
+            StageError::failed(format!(
+                "{name} is undefined on split `{split}`: one class only, or logits that are not numbers"
+            ))
+        })?;
+        predictions::write(&out.join("predictions.csv"), &predicted)?;
         scores::write(out, &self.scores)?;
-
-        let undefined = |name: &str| StageError::failed(format!("{name} is undefined on these rows"));
-        let ones: Vec<f32> = probabilities.iter().map(|pair| pair[1]).collect();
-        let resamples = Resamples { labels: &labels, count: params.resamples, seed: params.seed };
-        let count = |classes: &[u8]| classes.iter().filter(|class| **class == 1).count() as u64;
         Metrics {
             run: self.run,
             parameters: self.parameters,
             dataset: self.dataset,
             classes: self.classes,
             split,
-            rows: labels.len() as u64,
-            positives: count(&labels),
-            predicted_positives: count(&self.guesses),
+            rows: self.scores.len() as u64,
+            positives: measured.positives,
+            predicted_positives: measured.predicted_positives,
             best_update: self.best_update,
             loss: self.loss,
-            accuracy: metrics::accuracy(&self.guesses, &labels),
-            f1: metrics::binary_f1(&self.guesses, &labels),
-            roc_auc,
-            average_precision: metrics::average_precision(&ones, &labels)
-                .ok_or_else(|| undefined("average precision"))?,
-            balanced_accuracy: metrics::balanced_accuracy(&self.guesses, &labels)
-                .ok_or_else(|| undefined("balanced accuracy"))?,
-            calibration_error: metrics::calibration_error(&ones, &labels)
-                .ok_or_else(|| undefined("the calibration error"))?,
+            accuracy: measured.accuracy,
+            f1: measured.f1,
+            f1_macro: measured.f1_macro,
+            f1_micro: measured.f1_micro,
+            roc_auc: measured.roc_auc,
+            average_precision: measured.average_precision,
+            balanced_accuracy: measured.balanced_accuracy,
+            calibration_error: measured.calibration_error,
+            by_class: measured.by_class,
+            class_intervals: measured.class_intervals,
             resamples: (params.resamples, params.seed),
-            intervals: bootstrap::intervals(&probabilities, &self.guesses, &resamples),
+            intervals: measured.intervals,
         }
         .write(out)?;
         Ok(())
+    }
+}
+
+/// What scores say of their rows.
+struct Measured {
+    positives: Option<u64>,
+    predicted_positives: Option<u64>,
+    accuracy: f64,
+    f1: Option<f64>,
+    f1_macro: Option<f64>,
+    f1_micro: Option<f64>,
+    roc_auc: f64,
+    average_precision: f64,
+    balanced_accuracy: Option<f64>,
+    calibration_error: Option<f64>,
+    by_class: Vec<ClassMetrics>,
+    class_intervals: Vec<ClassIntervals>,
+    intervals: Intervals,
+}
+
+impl Measured {
+    /// Of rows that have one of two classes.
+    ///
+    /// # Errors
+    /// The name of a metric that is undefined.
+    fn of_two_classes(scored: &Scored, params: &EvaluateParams) -> Result<Self, &'static str> {
+        let labels = numbers(&scored.scores.iter().map(|score| score.label).collect::<Vec<_>>());
+        let predicted = numbers(&scored.predicted);
+        let pairs: Vec<[f32; 2]> = scored.scores.iter().map(|score| [score.of(0), score.of(1)]).collect();
+        let ones: Vec<f32> = pairs.iter().map(|pair| pair[1]).collect();
+        let resamples = Resamples { labels: &labels, count: params.resamples, seed: params.seed };
+        let count = |classes: &[u8]| classes.iter().filter(|class| **class == 1).count() as u64;
+        let roc_auc = metrics::roc_auc(&pairs, &labels).ok_or("ROC-AUC")?;
+        let balanced = metrics::balanced_accuracy(&predicted, &labels).ok_or("balanced accuracy")?;
+        let calibration = metrics::calibration_error(&ones, &labels).ok_or("the calibration error")?;
+        Ok(Self {
+            positives: Some(count(&labels)),
+            predicted_positives: Some(count(&predicted)),
+            accuracy: metrics::accuracy(&predicted, &labels),
+            f1: Some(metrics::binary_f1(&predicted, &labels)),
+            f1_macro: None,
+            f1_micro: None,
+            roc_auc,
+            average_precision: metrics::average_precision(&ones, &labels).ok_or("average precision")?,
+            balanced_accuracy: Some(balanced),
+            calibration_error: Some(calibration),
+            by_class: Vec::new(),
+            class_intervals: Vec::new(),
+            intervals: bootstrap::intervals(&pairs, &predicted, &resamples),
+        })
+    }
+
+    /// Of rows that have one of more classes, or any number of them.
+    ///
+    /// # Errors
+    /// The name of a metric that is undefined.
+    fn of_classes(scored: &Scored, params: &EvaluateParams) -> Result<Self, &'static str> {
+        let labels: Vec<Label> = scored.scores.iter().map(|score| score.label).collect();
+        let scores: Vec<f32> = scored.scores.iter().flat_map(|score| score.probabilities.clone()).collect();
+        let rows = labels::scored(scored.classes.count(), &labels, &scored.predicted, &scores);
+        let found = rows.metrics();
+        let intervals = rows.intervals(params.resamples, params.seed);
+        Ok(Self {
+            positives: None,
+            predicted_positives: None,
+            accuracy: found.accuracy,
+            f1: None,
+            f1_macro: found.f1_macro,
+            f1_micro: found.f1_micro,
+            roc_auc: found.roc_auc.ok_or("ROC-AUC")?,
+            average_precision: found.average_precision.ok_or("average precision")?,
+            balanced_accuracy: found.balanced_accuracy,
+            calibration_error: None,
+            by_class: found.by_class,
+            class_intervals: intervals.by_class,
+            intervals: Intervals {
+                accuracy: intervals.accuracy,
+                f1_macro: intervals.f1_macro,
+                f1_micro: intervals.f1_micro,
+                roc_auc: intervals.roc_auc,
+                average_precision: intervals.average_precision,
+                balanced_accuracy: intervals.balanced_accuracy,
+                ..Intervals::default()
+            },
+        })
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use stage_api::testing::run_stage;
 
 use super::*;
+use crate::artifacts::labels::{Classes, Label};
 use crate::artifacts::metrics::Metrics;
 use crate::artifacts::scores;
 use crate::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
@@ -13,7 +14,7 @@ use crate::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
 fn tokens(dir: &std::path::Path) {
     let info = TokenSetInfo {
         dataset: "hmd".to_owned(),
-        classes: vec![],
+        classes: Classes::default(),
         vocab_size: 9,
         max_length: 4,
         pad: 0,
@@ -24,11 +25,11 @@ fn tokens(dir: &std::path::Path) {
     };
     let mut set = TokenWriter::new(info);
     for (id, split, label) in [
-        ("10", Split::Val, Some(0)),
-        ("11", Split::Val, Some(1)),
+        ("10", Split::Val, Some(Label::One(0))),
+        ("11", Split::Val, Some(Label::One(1))),
         ("x", Split::Test, None),
-        ("12", Split::Val, Some(0)),
-        ("13", Split::Val, Some(1)),
+        ("12", Split::Val, Some(Label::One(0))),
+        ("13", Split::Val, Some(Label::One(1))),
     ] {
         let row = TokenRow { id: id.to_owned(), image: format!("{id}.png"), split, label, soft: None };
         set.push(row, &[1, 2]);
@@ -55,10 +56,10 @@ fn evaluate(text: &str, params: &str) -> Result<(Metrics, Vec<String>, Vec<score
 fn predictions_of_others_get_the_metrics_of_runs() {
     let (found, notes, scores) = evaluate("id,proba\n13,0.75\n10,0.25\n12,0.5\n11,0.5\n", "").unwrap();
     // Pairs of a hateful and another row: 3 in order, 1 tied.
-    assert_eq!((found.roc_auc, found.rows, found.positives), (0.875, 4, 2));
+    assert_eq!((found.roc_auc, found.rows, found.positives), (0.875, 4, Some(2)));
     // Only 13 is above one half.
-    assert_eq!((found.accuracy, found.predicted_positives), (0.75, 1));
-    assert!((found.f1 - 2.0 / 3.0).abs() < 1e-12);
+    assert_eq!((found.accuracy, found.predicted_positives), (0.75, Some(1)));
+    assert!((found.f1.unwrap() - 2.0 / 3.0).abs() < 1e-12);
     let loss = -(libm::log(0.75) * 2.0 + libm::log(0.5) * 2.0) / 4.0;
     assert!((found.loss - loss).abs() < 1e-12, "{}", found.loss);
     assert_eq!((found.run.kind().as_str(), found.dataset.as_str()), ("theirs-predictions", "hmd"));

@@ -51,7 +51,7 @@ fn predict(params: &PredictParams, job: &Job) -> Result<Vec<Prediction>, StageEr
     let memes = inference::memes(job)?;
     let rows = memes.rows_of(params.split)?;
     let scores = inference::score(job, &memes, &rows, params.batch, &device)?;
-    if scores.logits.iter().flatten().any(|logit| !logit.is_finite()) {
+    if !scores.are_finite() {
         return Err(StageError::failed("the run gives logits that are not numbers"));
     }
     Ok(inference::predictions(&memes, &rows, &scores))
@@ -78,9 +78,10 @@ impl Stage for Predict {
 
 /// Score memes with a finished run
 ///
-/// Prints MMF's CSV: id, P(class 1), predicted class. The memes are those of the run's own data set, unless other steps are
-/// named, or a file of other memes: a .jsonl file with id, img (the picture's path from the file's folder) and text on each
-/// line. Of one meme (--image and --text) it prints P(class 1) alone.
+/// Prints MMF's CSV: id, P(class 1), predicted class; of more classes than two the predicted class, then the probability of each.
+/// The memes are those of the run's own data set, unless other steps are named, or a table of other memes: CSV, TSV or JSON lines
+/// with columns image (or img, file_name: the picture's path from the file's folder), text and, if there are any, id. Of one meme
+/// (--image and --text) it prints P(class 1) alone, or the probability of each class.
 #[derive(Args)]
 pub(crate) struct PredictArgs {
     /// The step that trained or imported it: hmd-pe-train.
@@ -91,7 +92,7 @@ pub(crate) struct PredictArgs {
     /// The pictures' regions; the run's own by default.
     #[arg(long, value_name = "STEP")]
     regions: Option<String>,
-    /// A .jsonl file of other memes, with their own texts and pictures.
+    /// A table of other memes (.csv, .tsv, .jsonl), with their own texts and pictures.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["tokens", "regions", "split"])]
     memes: Option<PathBuf>,
     /// The picture of one meme: a .png or .jpg file. Its regions are extracted on the spot.
@@ -153,7 +154,7 @@ impl Tool for Predict {
         let found = predict(&params, &job)?;
         let json = serde_json::to_string(&found).map_err(StageError::failed)?;
         let text = match &args.out {
-            _ if args.image.is_some() => found.iter().map(|one| format!("{}\n", one.proba)).collect(),
+            _ if args.image.is_some() => found.iter().map(|one| format!("{}\n", alone(one))).collect(),
             Some(file) => {
                 predictions::write(file, &found)?;
                 format!("{} predictions in {}\n", found.len(), file.display())
@@ -162,6 +163,17 @@ impl Tool for Predict {
                 .map_err(StageError::failed)?,
         };
         Ok(Answer { text, json, stale: false })
+    }
+}
+
+/// P(class 1); of more classes than two the probability of each.
+fn alone(prediction: &Prediction) -> String {
+    match prediction.binary() {
+        Some((proba, _)) => proba.to_string(),
+        None => {
+            let probabilities: Vec<String> = prediction.probabilities.iter().map(f32::to_string).collect();
+            probabilities.join(" ")
+        }
     }
 }
 

@@ -1,40 +1,27 @@
-//! Memes that no step has produced: a picture with its text, or a `.jsonl` file with their pictures, turned into tokens and regions
-//! by the very stages and settings that produced the run's own. It does not know what is predicted from them.
+//! Memes that no step has produced: a picture with its text, or a table with their pictures, turned into tokens and regions by the
+//! very stages and settings that produced the run's own. It does not know what is predicted from them.
 //!
-//! A line has `id` (a number or a text), `img` (the picture's path, from the file's folder) and `text`, as the files of
-//! Hateful Memes; whatever else it has, such as a label, is not read.
+//! A table is CSV, TSV or JSON lines, as `index-table` reads it and Hateful Memes has it. It has a column `image`, `img` or
+//! `file_name` (the picture's path, from the file's folder), `text`, and perhaps `id`; whatever else it has, such as a label, is not
+//! read.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use stage_api::{AllowedEnv, Input, InputView, Inputs, Job, StageError, StepView, ToolContext};
 
 use crate::artifacts::samples::{Sample, SampleSet, Split};
 use crate::formats::dataset_files;
 use crate::formats::file_kind;
+use crate::formats::table_file::{self, Cell};
 use crate::training::dataset::{REGIONS, TOKENS};
 use crate::training::inference;
 
-#[derive(Deserialize)]
-struct Line {
-    id: Id,
-    img: PathBuf,
-    text: String,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Id {
-    Number(u64),
-    Text(String),
-}
-
 /// Where memes come from.
 pub(super) enum Memes<'a> {
-    /// A `.jsonl` file.
+    /// A table.
     File(&'a Path),
     /// One picture, and its text. Its id is the picture's file name.
     One(&'a Path, &'a str),
@@ -65,6 +52,9 @@ pub(super) fn tokens_and_regions(
     ])
 }
 
+/// What the column of pictures may be called.
+const IMAGE: [&str; 3] = ["image", "img", "file_name"];
+
 /// The memes of `file`, with links in `images` to their pictures.
 fn linked(file: &Path, images: &Path) -> Result<Vec<Sample>, StageError> {
     let refuse = |problem: String| StageError::input("memes", file, problem);
@@ -72,36 +62,51 @@ fn linked(file: &Path, images: &Path) -> Result<Vec<Sample>, StageError> {
     if let Some(problem) = file_kind::placeholder(&bytes).filter(|_| !bytes.is_empty()) {
         return Err(refuse(problem));
     }
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let table = match bytes.trim_ascii().is_empty() {
+        true => table_file::Table { columns: Vec::new(), rows: Vec::new() },
+        false => table_file::read(&name, &dataset_files::text(&bytes)).map_err(refuse)?,
+    };
+    if table.rows.is_empty() {
+        return Err(refuse("holds no memes".to_owned()));
+    }
+    let column =
+        |names: &[&str]| names.iter().find_map(|name| table.columns.iter().position(|own| own == name));
+    let must = |names: &[&str]| {
+        let found = table.columns.iter().map(|name| format!("`{}`", file_kind::shown(name)));
+        let found = found.collect::<Vec<_>>().join(", ");
+        column(names).ok_or_else(|| refuse(format!("has no column `{}`, of {found}", names.join("` or `"))))
+    };
+    let (image, text, id) = (must(&IMAGE)?, must(&["text"])?, column(&["id"]));
     let folder = file.parent().unwrap_or(Path::new(""));
     let (mut ids, mut names, mut samples) = (HashSet::new(), HashMap::new(), Vec::new());
-    for (number, line) in dataset_files::text(&bytes).lines() {
-        let Line { id, img, text } = serde_json::from_str(line)
-            .map_err(|error| refuse(format!("line {number}, {}", file_kind::json_in_line(&error))))?;
-        let refuse = |problem: String| refuse(format!("line {number}: {problem}"));
-        let id = match id {
-            Id::Number(id) => id.to_string(),
-            Id::Text(id) => id,
+    for row in &table.rows {
+        let refuse = |problem: String| refuse(format!("line {}: {problem}", row.line));
+        if let Err(problem) = &row.cells {
+            return Err(refuse(problem.clone()));
+        }
+        let cell = |column: usize| match row.cell(column) {
+            Cell::Text(text) => Ok(text.clone()),
+            _ => Err(refuse(format!("has no `{}`", table.columns[column]))),
         };
+        let (img, text) = (cell(image)?, cell(text)?);
+        let id = id.map_or_else(|| Ok(img.clone()), cell)?;
         if !ids.insert(id.clone()) {
-            return Err(refuse(format!("the id `{id}` is on an earlier line, too")));
+            return Err(refuse(format!("the id `{}` is on an earlier line, too", file_kind::shown(&id))));
         }
         let picture = folder.join(&img);
-        let picture =
-            picture.canonicalize().map_err(|error| refuse(format!("{}: {error}", img.display())))?;
+        let picture = picture.canonicalize().map_err(|error| refuse(format!("{img}: {error}")))?;
         let next = names.len();
         let image = match names.get(&picture) {
             Some(name) => String::clone(name),
             None => {
-                let name = link(&picture, next, images)
-                    .map_err(|problem| refuse(format!("{} {problem}", img.display())))?;
+                let name =
+                    link(&picture, next, images).map_err(|problem| refuse(format!("{img} {problem}")))?;
                 names.insert(picture, name.clone());
                 name
             }
         };
         samples.push(Sample { id, image, text, label: None, soft: None, split: Split::Test });
-    }
-    if samples.is_empty() {
-        return Err(refuse("holds no memes".to_owned()));
     }
     Ok(samples)
 }

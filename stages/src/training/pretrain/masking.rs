@@ -78,11 +78,12 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
+    use crate::artifacts::labels::Classes;
 
     fn info() -> TokenSetInfo {
         TokenSetInfo {
             dataset: "scenes".to_owned(),
-            classes: vec![],
+            classes: Classes::default(),
             vocab_size: 50,
             max_length: 64,
             pad: 0,

@@ -28,7 +28,7 @@ use crate::artifacts::history::{History, ParameterCounts, RunInfo, ValPoint};
 use crate::artifacts::samples::Split;
 use crate::artifacts::weights;
 use crate::host::device;
-use crate::models::{self, Config};
+use crate::models::{self, Config, ModelOverrides};
 use crate::nn::gpu::Upload;
 use crate::nn::{AdamW, Dropout, ParamStore, decays, tune_allocator};
 use crate::training::dataset::{MemeDataset, REGIONS, TOKENS};
@@ -69,12 +69,12 @@ impl Stage for Train {
         let from_weights = |problem: &dyn std::fmt::Display| StageError::input(WEIGHTS, weights_dir, problem);
         let mut config: Config =
             weights::read_config(weights_dir).map_err(|error| from_weights(&error.problem))?;
-        config.change(&settings.changes());
+        config.change(&ModelOverrides { head: Some(memes.head()), ..settings.changes() });
         memes.check_fits(&*config)?;
         let (train_rows, val_rows) = (memes.rows_of(Split::Train)?, memes.rows_of(Split::Val)?);
         memes.labels(&train_rows)?;
         let val_labels = memes.labels(&val_rows)?;
-        if val_labels.iter().all(|label| *label == val_labels[0]) {
+        if !memes.tokens.info.classes.define_roc_auc(&val_labels) {
             let problem = format!("all rows of the split `val` have label {}: no ROC-AUC", val_labels[0]);
             return Err(StageError::input(TOKENS, job.inputs.one(TOKENS)?, problem));
         }
@@ -124,7 +124,7 @@ impl Stage for Train {
         });
         let validate = |update: u64| {
             let rows = Rows { memes: &memes, rows: &val_rows, batch: settings.evaluation_batch };
-            let found = Scores::compute(&*validated, &device, rows, job)?.summary(&val_labels);
+            let found = Scores::compute(&*validated, memes.head(), &device, rows, job)?.summary(&val_labels);
             let problem = || StageError::failed(format!("the logits after update {update} are not numbers"));
             let roc_auc = found.roc_auc.ok_or_else(problem)?;
             Ok(ValPoint { update, loss: found.loss, roc_auc, accuracy: found.accuracy, f1: found.f1 })

@@ -14,7 +14,7 @@ use crate::artifacts::scalars;
 use crate::host::device;
 use crate::host::device_fault::DeviceFault;
 use crate::models::Model;
-use crate::nn::{AdamW, Dropout, ParamStore, cross_entropy};
+use crate::nn::{AdamW, Dropout, ParamStore, binary_cross_entropy, cross_entropy};
 use crate::training::dataset::{MicroBatch, StagedBatch, TrainBatch};
 use crate::training::schedule::{LinearSchedule, is_due};
 
@@ -107,9 +107,13 @@ impl Trainer<'_> {
         let dropout = self.dropout.at(update);
         let mut losses = Vec::new();
         for MicroBatch { batch: x, labels, before } in batch.split(self.state.micro_batch_size)? {
-            let dropout = dropout.micro_batch(before, labels.elem_count());
+            let dropout = dropout.micro_batch(before, labels.dims()[0]);
             let logits = self.model.logits(&x, Some(&dropout))?;
-            let loss = cross_entropy(self.params.compute(), &logits, &labels, batch.rows)?;
+            // Labels of rows that may have several classes are a row each.
+            let loss = match labels.rank() {
+                1 => cross_entropy(self.params.compute(), &logits, &labels, batch.rows)?,
+                _ => binary_cross_entropy(self.params.compute(), &logits, &labels, batch.rows)?,
+            };
             loss.backward()?;
             losses.push(loss.detach());
         }
