@@ -48,6 +48,7 @@ fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
         "Drawn questions: validation ROC-AUC",
         "predicted",
         "Macro F1",
+        "the mean over the classes of the probability that a row of the class scores above",
         "id=\"data-splits\"",
     ] {
         assert!(page.contains(words), "{words}");

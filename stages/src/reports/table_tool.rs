@@ -7,6 +7,7 @@ use stage_api::{Answer, StageError, Tool, ToolContext};
 
 use crate::reports::cost;
 use crate::reports::table::Table;
+use crate::reports::table_2::CLASS_TABLE;
 
 /// The tables: what a user calls them, the step that makes them, the name of their files.
 const TABLES: [(&str, &str, &str); 13] = [
@@ -16,7 +17,7 @@ const TABLES: [(&str, &str, &str); 13] = [
     ("metrics", "table-2", "table-2-metrics"),
     ("tests", "table-2", "table-2-tests"),
     ("confusion", "table-2", "table-2-confusion"),
-    ("classes", "table-2", "table-2-classes"),
+    ("classes", "table-2", CLASS_TABLE),
     ("claims", "claims", "claims"),
     ("shift", "table-shift", "table-shift"),
     ("seeds", "table-2-seeds", "table-2"),

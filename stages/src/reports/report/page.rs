@@ -12,6 +12,7 @@ use crate::models::Mode;
 use crate::reports::figure::FigureEntry;
 use crate::reports::names::Names;
 use crate::reports::table::{Cell, Table, thousands};
+use crate::reports::table_2::CLASS_TABLE;
 
 const TEMPLATE: &str = include_str!("page.html");
 
@@ -117,6 +118,7 @@ pub fn render(page: &Page) -> Result<String, Error> {
             title, profile, about, statement, runs, project, lead, rest,
             published => Value::from_safe_string(escaped(&page.published)),
             positive => page.names.positive(),
+            several_classes => page.has_several_classes(),
             samples => page.names.samples_title(),
             modes => Mode::ALL.map(|mode| page.names.mode_title(mode.as_str()).to_owned()).to_vec(),
             summary => summary::lines(page),
@@ -136,6 +138,11 @@ impl Part {
 }
 
 impl Page {
+    /// Whether its runs have more classes than two, or rows with several: only then is there a table of each class.
+    fn has_several_classes(&self) -> bool {
+        self.parts.iter().flat_map(|part| &part.tables).any(|table| table.name == CLASS_TABLE)
+    }
+
     fn step(&self, name: Option<&String>) -> Option<&StepView> {
         let name = name?;
         self.project.as_ref()?.steps.iter().find(|step| step.name == *name)

@@ -7,6 +7,9 @@ use crate::metrics::multiclass::{ClassIntervals, ClassMetrics};
 use crate::reports::caption::Profile;
 use crate::reports::table::{Cell, Column, Table};
 
+/// The name of the table.
+pub const CLASS_TABLE: &str = "table-2-classes";
+
 /// A metric of a class: key, title, its value and its interval.
 type Metric =
     (&'static str, &'static str, fn(&ClassMetrics) -> Option<f64>, fn(&ClassIntervals) -> Option<Interval>);
@@ -50,7 +53,7 @@ pub(super) fn table(runs: &Runs, classes: &[String], profile: &Profile) -> Table
         }
     }
     Table {
-        name: "table-2-classes".to_owned(),
+        name: CLASS_TABLE.to_owned(),
         place: 4,
         title: "Each class of the runs of Table II".to_owned(),
         caption: format!(
