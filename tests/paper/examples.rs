@@ -70,10 +70,12 @@ fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
         project.path(shown["result"]["folder"].as_str().unwrap()).join(file)
     };
     fs::create_dir(project.path("examples/own")).unwrap();
+    fs::create_dir(project.path("examples/own/bert")).unwrap();
     for (step, file, name) in [
         ("drawn", "questions.csv", "memes.csv"),
-        ("made-bert", "model.safetensors", "model.safetensors"),
-        ("made-words", "vocab.txt", "vocab.txt"),
+        ("bert", "model.safetensors", "bert/model.safetensors"),
+        ("bert", "config.json", "bert/config.json"),
+        ("bert", "vocab.txt", "bert/vocab.txt"),
     ] {
         fs::copy(result(step, file), project.path(&format!("examples/own/{name}"))).unwrap();
     }
@@ -82,15 +84,9 @@ fn the_example_for_memes_of_ones_own_runs_on_drawn_ones() {
     for picture in fs::read_dir(result("drawn", "questions")).unwrap().map(Result::unwrap) {
         fs::copy(picture.path(), images.join(picture.file_name())).unwrap();
     }
-    let small = fs::read_to_string(project.path("examples/own-data.ron")).unwrap();
-    let (made, own) = small.split_once("name: \"own\"").unwrap();
-    let config = made.split_once("\"start\": ").unwrap().1.split_once(")),").unwrap().0;
-    let parts: Vec<&str> = own.split("\"start\": ").collect();
-    let parts = parts.iter().enumerate().map(|(number, part)| match number {
-        0 => (*part).to_owned(),
-        _ => format!("\"start\": {config})),{}", part.split_once(")),").unwrap().1),
-    });
-    let own = parts.collect::<String>().replace("updates: 120, warm_up: 12", "updates: 4, warm_up: 1");
+    let whole = fs::read_to_string(project.path("examples/own-data.ron")).unwrap();
+    let (made, own) = whole.split_once("name: \"own\"").unwrap();
+    let own = own.replace("updates: 120, warm_up: 12", "updates: 4, warm_up: 1");
     // Drawn pictures have few questions, and their classes are other ones.
     let own = own.replace("split: (val: 0.1, test: 0.1)", "split: (val: 0.2, test: 0.2, share_texts: true)");
     let own = own.replace("[\"not hateful\", \"hateful\"]", "[\"red\", \"blue\", \"green\"]");

@@ -1,10 +1,10 @@
 //! `tokens`: turns the texts of a data set into WordPiece ids as BERT's tokenizer does. It knows text and
-//! `vocab.txt`, neither pictures nor models.
+//! vocabularies, neither pictures nor models.
 //!
-//! The steps are those of `BertTokenizerFast`, uncased: control characters out, spaces around CJK characters,
+//! With a `vocab.txt` the steps are those of `BertTokenizerFast`, uncased unless a `tokenizer_config.json` next to it says otherwise: control characters out, spaces around CJK characters,
 //! lower case, accents off, punctuation apart, greedy longest match; at most `max_length` ids with `[CLS]` before
 //! and `[SEP]` behind, cut from the end. A literal `[SEP]` (or another special token) within a text becomes the
-//! token.
+//! token. A `tokenizer.json` says its steps itself.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stage_api::{Job, Port, Stage, StageError, Unit};
+use tokenizers::models::ModelWrapper;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
@@ -23,6 +24,7 @@ use crate::artifacts::labels::Classes;
 use crate::artifacts::samples::SampleSet;
 use crate::artifacts::token_set::{TokenRow, TokenSetInfo, TokenWriter};
 use crate::formats::file_kind;
+use crate::formats::tokenizer_files::TokenizerFiles;
 
 /// Texts tokenized at a time.
 const CHUNK: usize = 4096;
@@ -89,9 +91,9 @@ impl Stage for Tokens {
     }
 }
 
-/// A `vocab.txt`: one token a line, its id is the line's number from 0.
+/// What turns texts into ids, and the ids of BERT's special tokens.
 struct Vocabulary {
-    bytes: Vec<u8>,
+    tokenizer: Tokenizer,
     size: usize,
     pad: u32,
     unknown: u32,
@@ -102,25 +104,46 @@ struct Vocabulary {
 }
 
 impl Vocabulary {
+    /// Reads a `vocab.txt`, a `tokenizer.json`, or a folder that has one of them.
     fn read(path: &Path) -> Result<Self, String> {
-        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+        let files = TokenizerFiles::find(path)?;
+        let bytes = std::fs::read(&files.vocabulary).map_err(|error| error.to_string())?;
         if let Some(problem) = file_kind::placeholder(&bytes) {
             return Err(problem);
         }
-        let text = std::str::from_utf8(&bytes).map_err(|error| format!("is not UTF-8 text: {error}"))?;
+        if files.is_whole() { Self::of_json(&bytes) } else { Self::of_list(&bytes, files.lower_case()?) }
+    }
+
+    /// Of a `vocab.txt`: one token a line, its id is the line's number from 0.
+    fn of_list(bytes: &[u8], lower_case: bool) -> Result<Self, String> {
+        let text = std::str::from_utf8(bytes).map_err(|error| format!("is not UTF-8 text: {error}"))?;
         let mut ids = HashMap::new();
         for (id, token) in (0u32..).zip(text.lines().map(str::trim_end)) {
             if let Some(earlier) = ids.insert(token, id) {
                 return Err(format!("`{token}` is on line {} and again on line {}", earlier + 1, id + 1));
             }
         }
-        let special = |token: &str| {
-            ids.get(token).copied().ok_or_else(|| format!("has no {token}: is it the vocab.txt of a BERT?"))
-        };
-        let (pad, unknown) = (special("[PAD]")?, special("[UNK]")?);
-        let (cls, sep) = (special("[CLS]")?, special("[SEP]")?);
-        let mask = ids.get("[MASK]").copied();
-        Ok(Self { size: ids.len(), pad, unknown, cls, sep, mask, bytes })
+        let size = ids.len();
+        let special = Special::find(|token| ids.get(token).copied())?;
+        let tokenizer = special.tokenizer(bytes, lower_case).map_err(|error| error.to_string())?;
+        Ok(special.vocabulary(tokenizer, size))
+    }
+
+    /// Of a `tokenizer.json`, which says all that the tokenizer does.
+    fn of_json(bytes: &[u8]) -> Result<Self, String> {
+        let mut tokenizer =
+            Tokenizer::from_bytes(bytes).map_err(|error| format!("is not a tokenizer.json: {error}"))?;
+        if !matches!(tokenizer.get_model(), ModelWrapper::WordPiece(_)) {
+            return Err("is a tokenizer of another kind than WordPiece, which BERT's is".to_owned());
+        }
+        let special = Special::find(|token| tokenizer.token_to_id(token))?;
+        // Rows are padded in batches.
+        tokenizer.with_padding(None);
+        if tokenizer.get_post_processor().is_none() {
+            tokenizer.with_post_processor(Some(special.ends()));
+        }
+        let size = tokenizer.get_vocab_size(true);
+        Ok(special.vocabulary(tokenizer, size))
     }
 
     fn info(&self, dataset: String, classes: Classes, max_length: usize) -> TokenSetInfo {
@@ -137,19 +160,59 @@ impl Vocabulary {
         }
     }
 
+    /// The tokenizer that cuts texts after so many ids.
     fn tokenizer(&self, max_length: usize) -> tokenizers::Result<Tokenizer> {
-        let model = WordPiece::builder().vocab(WordPiece::read_bytes(&self.bytes)?).build()?;
+        let mut tokenizer = self.tokenizer.clone();
+        tokenizer.with_truncation(Some(TruncationParams { max_length, ..TruncationParams::default() }))?;
+        Ok(tokenizer)
+    }
+}
+
+/// The ids of BERT's special tokens.
+struct Special {
+    pad: u32,
+    unknown: u32,
+    cls: u32,
+    sep: u32,
+    mask: Option<u32>,
+}
+
+impl Special {
+    fn find(id: impl Fn(&str) -> Option<u32>) -> Result<Self, String> {
+        let must =
+            |token: &str| id(token).ok_or_else(|| format!("has no {token}: is it the vocabulary of a BERT?"));
+        Ok(Self {
+            pad: must("[PAD]")?,
+            unknown: must("[UNK]")?,
+            cls: must("[CLS]")?,
+            sep: must("[SEP]")?,
+            mask: id("[MASK]"),
+        })
+    }
+
+    /// `[CLS]` before and `[SEP]` behind.
+    fn ends(&self) -> BertProcessing {
+        BertProcessing::new(("[SEP]".to_owned(), self.sep), ("[CLS]".to_owned(), self.cls))
+    }
+
+    /// BERT's tokenizer of the tokens of a `vocab.txt`.
+    fn tokenizer(&self, vocabulary: &[u8], lower_case: bool) -> tokenizers::Result<Tokenizer> {
+        let model = WordPiece::builder().vocab(WordPiece::read_bytes(vocabulary)?).build()?;
         let mut tokenizer = Tokenizer::new(model);
-        tokenizer.with_normalizer(Some(BertNormalizer::default()))?;
+        // Control characters out, spaces around CJK characters, accents off where letters are made small.
+        tokenizer.with_normalizer(Some(BertNormalizer::new(true, true, None, lower_case)))?;
         tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-        let (sep, cls) = (("[SEP]".to_owned(), self.sep), ("[CLS]".to_owned(), self.cls));
-        tokenizer.with_post_processor(Some(BertProcessing::new(sep, cls)));
+        tokenizer.with_post_processor(Some(self.ends()));
         // A token that the vocabulary lacks would get an id outside of it.
         let mask = self.mask.map(|_| "[MASK]");
         let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"].into_iter().chain(mask);
         tokenizer.add_special_tokens(special.map(|token| AddedToken::from(token, true)))?;
-        tokenizer.with_truncation(Some(TruncationParams { max_length, ..TruncationParams::default() }))?;
         Ok(tokenizer)
+    }
+
+    fn vocabulary(self, tokenizer: Tokenizer, size: usize) -> Vocabulary {
+        let Self { pad, unknown, cls, sep, mask } = self;
+        Vocabulary { tokenizer, size, pad, unknown, cls, sep, mask }
     }
 }
 
@@ -255,6 +318,47 @@ mod tests {
         // Words come one line earlier, and the text is no special token.
         let encoded = vocabulary.tokenizer(9).unwrap().encode("red [MASK]", true).unwrap();
         assert_eq!(encoded.get_ids(), [3, 11, 2, 2, 2, 4]);
+    }
+
+    #[test]
+    fn a_folder_of_save_pretrained_gives_the_ids_that_its_files_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        let ids = |text: &str| {
+            let vocabulary = Vocabulary::read(dir.path()).unwrap();
+            assert_eq!((vocabulary.size, vocabulary.mask), (17, Some(5)));
+            vocabulary.tokenizer(9).unwrap().encode(text, true).unwrap().get_ids().to_vec()
+        };
+        assert!(
+            Vocabulary::read(dir.path()).err().unwrap().contains("neither `tokenizer.json` nor `vocab.txt`")
+        );
+        write("vocab.txt", VOCABULARY);
+        let uncased = ids("Red CAFÉ redd");
+        assert_eq!(uncased, [3, 12, 9, 12, 13, 4]);
+        // As a cased model's: what is not in the vocabulary so is unknown.
+        write("tokenizer_config.json", "{\"do_lower_case\": false, \"tokenizer_class\": \"BertTokenizer\"}");
+        assert_eq!(ids("Red cafe redd"), [3, 2, 9, 12, 13, 4]);
+        // The whole tokenizer goes before both, padding of its own left out.
+        let mut whole = Vocabulary::of_list(VOCABULARY.as_bytes(), true).unwrap().tokenizer;
+        whole.with_padding(Some(tokenizers::PaddingParams {
+            strategy: tokenizers::PaddingStrategy::Fixed(8),
+            ..tokenizers::PaddingParams::default()
+        }));
+        write("tokenizer.json", &whole.to_string(true).unwrap());
+        assert_eq!(ids("Red CAFÉ redd"), uncased);
+        let info = Vocabulary::read(&dir.path().join("tokenizer.json")).unwrap().info(
+            "x".to_owned(),
+            Classes::default(),
+            9,
+        );
+        assert_eq!((info.pad, info.unknown, info.cls, info.sep), (0, 2, 3, 4));
+        for (text, problem) in
+            [("{}", "is not a tokenizer.json"), ("", "is empty"), ("[", "is not a tokenizer.json")]
+        {
+            write("tokenizer.json", text);
+            let error = Vocabulary::read(dir.path()).err().unwrap();
+            assert!(error.contains(problem), "{error}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod pickle;
 pub(crate) mod table_file;
 pub(crate) mod tar_members;
 pub(crate) mod tar_reader;
+pub(crate) mod tokenizer_files;
 pub(crate) mod torch_file;
 pub(crate) mod torch_writer;
 pub(crate) mod zip_reader;

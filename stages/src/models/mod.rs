@@ -270,6 +270,8 @@ pub struct ModelOverrides {
     pub adapter_place: Option<AdapterPlace>,
     /// What the head tells apart: what the data has.
     pub head: Option<Head>,
+    /// Width of a region's features.
+    pub features: Option<usize>,
 }
 
 /// A model to be pretrained here: what its makers may choose. The rest is as in the paper's.

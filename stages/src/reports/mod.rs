@@ -21,6 +21,9 @@ mod table_tool;
 
 use stage_api::Registry;
 
+/// The name of the table of each class, which Table II has of more classes than two.
+const CLASS_TABLE: &str = "table-2-classes";
+
 /// Adds the stages and tools of this room.
 pub(crate) fn register(registry: Registry) -> Registry {
     registry

@@ -5,9 +5,9 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use stage_api::{Answer, StageError, Tool, ToolContext};
 
+use crate::reports::CLASS_TABLE;
 use crate::reports::cost;
 use crate::reports::table::Table;
-use crate::reports::table_2::CLASS_TABLE;
 
 /// The tables: what a user calls them, the step that makes them, the name of their files.
 const TABLES: [(&str, &str, &str); 13] = [

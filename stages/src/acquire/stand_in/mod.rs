@@ -7,7 +7,7 @@
 //! <tree>/settings.yaml       of a detector of full size: maskrcnn-benchmark's
 //! <tree>/checkpoint.tar.gz   of a model: an archive of a file of `torch.save` and a configuration, as MMF publishes it,
 //!                            with the head of its pretraining; of a run, with the classifier and without that head
-//! <tree>/model.safetensors   of a BERT, as Hugging Face saves it
+//! <tree>/model.safetensors   of a BERT, as Hugging Face saves it, with its `config.json` and `vocab.txt`
 //! <tree>/vocab.txt           a vocabulary of as many lines as BERT's, special tokens at the same places
 //! <tree>/features.tar.gz     region features of `samples`: an archive of MMF's LMDB
 //! ```
@@ -24,6 +24,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use stage_api::{Job, ParamEnum, Port, Stage, StageError};
 
 use crate::formats::torch_writer;
@@ -70,7 +71,7 @@ impl Stage for StandIn {
     const NAME: &'static str = "stand-in";
     const ABOUT: &'static str =
         "A checkpoint, vocabulary or feature archive of the right format and size with made-up values";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const INPUTS: &'static [Port] = &[Port::optional("samples")];
 
     fn run(&self, params: &StandInParams, job: &Job) -> Result<(), StageError> {
@@ -98,12 +99,14 @@ impl Stage for StandIn {
                 let tensors = bert(&visual_bert_of(small), seed).map_err(StageError::failed)?;
                 let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
                 let path = job.out.join("model.safetensors");
-                safetensors::serialize_to_file(tensors, Some(metadata), &path).map_err(StageError::failed)
+                safetensors::serialize_to_file(tensors, Some(metadata), &path).map_err(StageError::failed)?;
+                fs::write(
+                    job.out.join("config.json"),
+                    format!("{:#}\n", bert_config(&visual_bert_of(small))?),
+                )?;
+                Ok(fs::write(job.out.join("vocab.txt"), vocabulary(words(small)))?)
             }
-            Of::Vocabulary => {
-                let lines = if small { SMALL.words } else { visual_bert::Config::base().vocab_size };
-                Ok(fs::write(job.out.join("vocab.txt"), vocabulary(lines))?)
-            }
+            Of::Vocabulary => Ok(fs::write(job.out.join("vocab.txt"), vocabulary(words(small)))?),
             Of::Features => features::write(job.inputs.one("samples")?, seed, small, job),
         }
     }
@@ -190,6 +193,22 @@ fn detector(config: &faster_rcnn::Config, seed: u64) -> candle_core::Result<Vec<
         add(&format!("roi_heads.box.predictor.{name}"), normal(seed, name, &shape, 0.01, cpu)?);
     }
     Ok(list)
+}
+
+/// Lines of a vocabulary.
+fn words(small: bool) -> usize {
+    if small { SMALL.words } else { visual_bert::Config::base().vocab_size }
+}
+
+/// What a BERT's `config.json` says of these dimensions.
+fn bert_config(config: &Config) -> Result<Value, StageError> {
+    let mut value = serde_json::to_value(config).map_err(StageError::failed)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|name, _| !name.starts_with("adapter_") && name != "visual_embedding_dim");
+        fields.insert("model_type".to_owned(), "bert".into());
+        fields.insert("hidden_act".to_owned(), "gelu".into());
+    }
+    Ok(value)
 }
 
 /// What of VisualBERT's tensors a BERT has, under its own names.

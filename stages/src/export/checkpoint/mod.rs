@@ -11,6 +11,7 @@ use serde_json::json;
 use stage_api::{InputView, StageError, ToolContext};
 
 use crate::artifacts::weights;
+use crate::formats::tokenizer_files::{self, TokenizerFiles};
 use crate::formats::torch_writer;
 use crate::models::Config;
 use crate::training::inference::{self, TOKENS};
@@ -42,17 +43,23 @@ pub(super) fn huggingface(context: &ToolContext, name: &str, out: &Path) -> Resu
     let mut card = Card::read(context, name)?;
     weights_and_code(&context.results.output(name)?, &card.classes, out)?;
     let write = |name: &str, text: &str| super::write(&out.join(name), text.as_bytes());
-    if let Some(vocabulary) = vocabulary(context, name)? {
-        write("vocab.txt", &vocabulary)?;
-        write("tokenizer_config.json", &format!("{:#}\n", card.tokenizer()))?;
+    if let Some(files) = tokenizer_files(context, name)? {
+        let read = |path: &Path| {
+            fs::read_to_string(path).map_err(|error| StageError::input("vocabulary", path, error))
+        };
+        let called = if files.is_whole() { tokenizer_files::TOKENIZER } else { tokenizer_files::VOCABULARY };
+        write(called, &read(&files.vocabulary)?)?;
+        let settings = files.settings.as_deref().map(read).transpose()?;
+        let settings = settings.unwrap_or_else(|| format!("{:#}\n", card.tokenizer()));
+        write(tokenizer_files::SETTINGS, &settings)?;
         card.has_vocabulary = true;
     }
     write("README.md", &card.markdown()?)
 }
 
-/// The vocabulary of the texts that the run read, or that the first step evaluates it on; `None` where no step of the pipeline
+/// The tokenizer of the texts that the run read, or that the first step evaluates it on; `None` where no step of the pipeline
 /// tokenizes them.
-fn vocabulary(context: &ToolContext, name: &str) -> Result<Option<String>, StageError> {
+fn tokenizer_files(context: &ToolContext, name: &str) -> Result<Option<TokenizerFiles>, StageError> {
     let run = inference::step(context, name)?;
     let tokens = inference::own_input(&run, TOKENS, context);
     let steps = context.results.steps();
@@ -61,7 +68,7 @@ fn vocabulary(context: &ToolContext, name: &str) -> Result<Option<String>, Stage
     let input = step.and_then(|step| step.inputs.iter().find(|input| input.port == "vocabulary"));
     let Some(input) = input else { return Ok(None) };
     let path = inference::located(&input.source, context)?;
-    fs::read_to_string(&path).map(Some).map_err(|error| StageError::input("vocabulary", path, error))
+    TokenizerFiles::find(&path).map(Some).map_err(|problem| StageError::input("vocabulary", path, problem))
 }
 
 fn weights_and_code(run: &Path, classes: &[String], out: &Path) -> Result<(), StageError> {

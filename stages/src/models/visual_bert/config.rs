@@ -185,11 +185,12 @@ impl Architecture for Config {
     }
 
     fn change(&mut self, changes: &ModelOverrides) {
-        let ModelOverrides { dropout, adapter_divisor, adapter_place, head } = *changes;
+        let ModelOverrides { dropout, adapter_divisor, adapter_place, head, features } = *changes;
         self.hidden_dropout_prob = dropout.unwrap_or(self.hidden_dropout_prob);
         self.attention_probs_dropout_prob = dropout.unwrap_or(self.attention_probs_dropout_prob);
         self.adapter_divisor = adapter_divisor.unwrap_or(self.adapter_divisor);
         self.adapter_place = adapter_place.unwrap_or(self.adapter_place);
+        self.visual_embedding_dim = features.unwrap_or(self.visual_embedding_dim);
         if let Some(Head { labels, problem }) = head {
             (self.num_labels, self.problem_type) = (labels, problem);
         }

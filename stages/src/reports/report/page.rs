@@ -9,10 +9,10 @@ use super::{downloads, live_curves, summary};
 use crate::artifacts::history::{History, RunInfo, ValPoint};
 use crate::artifacts::scalars::Scalars;
 use crate::models::Mode;
+use crate::reports::CLASS_TABLE;
 use crate::reports::figure::FigureEntry;
 use crate::reports::names::Names;
 use crate::reports::table::{Cell, Table, thousands};
-use crate::reports::table_2::CLASS_TABLE;
 
 const TEMPLATE: &str = include_str!("page.html");
 

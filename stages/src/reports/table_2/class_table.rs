@@ -4,11 +4,9 @@
 use super::{Key, Runs, estimate, titles};
 use crate::metrics::bootstrap::Interval;
 use crate::metrics::multiclass::{ClassIntervals, ClassMetrics};
+use crate::reports::CLASS_TABLE;
 use crate::reports::caption::Profile;
 use crate::reports::table::{Cell, Column, Table};
-
-/// The name of the table.
-pub const CLASS_TABLE: &str = "table-2-classes";
 
 /// A metric of a class: key, title, its value and its interval.
 type Metric =

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 
 use stage_api::{Job, Port, Stage, StageError};
 
-pub use self::class_table::CLASS_TABLE;
 use crate::artifacts::samples::Split;
 use crate::metrics::bootstrap::Interval;
 use crate::reports::caption::Profile;

@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use stage_api::testing::run_stage;
 
 use super::*;
+use crate::artifacts::region_features::{Layout, RegionWriter};
 use crate::formats::torch_file;
 use crate::models::{Architecture, vilbert, visual_bert};
 
@@ -137,6 +138,66 @@ fn any_bert_becomes_a_base_with_visual_tables_like_its_texts() {
     // Without `from`, a BERT is not taken for a VisualBERT.
     let error = import(&file, 3, &dir.path().join("none")).unwrap_err().to_string();
     assert!(error.contains("missing") && error.contains("VisualBERT"), "{error}");
+}
+
+#[test]
+fn a_folder_of_save_pretrained_needs_no_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, regions, out) =
+        (dir.path().join("bert"), dir.path().join("regions"), dir.path().join("out"));
+    [&folder, &regions].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let weights = folder.join("model.safetensors");
+    safetensors(&weights, |name| {
+        let visual = name.contains("_visual") || name.contains("projection");
+        (!visual).then(|| name.replace("model.bert.", ""))
+    });
+    let layout = Layout { width: 3, max_regions: 1, shard: 1, half: false };
+    RegionWriter::new(&regions, layout).finish().unwrap();
+    let stated = serde_json::json!({
+        "model_type": "bert", "architectures": ["BertModel"], "hidden_act": "gelu", "position_embedding_type": null,
+        "vocab_size": 5, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8,
+        "max_position_embeddings": 6, "type_vocab_size": 2, "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    });
+    let config = folder.join("config.json");
+    let import = |params: &str, inputs: &[(&str, &Path)]| {
+        run_stage(&Import::<visual_bert::Config>::new(), params, inputs, &out)
+            .map(drop)
+            .map_err(|error| error.to_string())
+    };
+    let of = |params: &str| import(params, &[("archive", &folder), ("regions", &regions)]);
+    let write = |value: &serde_json::Value| fs::write(&config, value.to_string()).unwrap();
+    write(&stated);
+    of("(from: \"bert\")").unwrap();
+    let found: Config = weights::read_config(&out).unwrap();
+    let dimensions = found.dimensions();
+    assert_eq!((dimensions.words, dimensions.features, dimensions.dropout), (5, 3, 0.0));
+    assert_eq!(found.known().num_attention_heads, Some(2));
+    // A file alone has no neighbours; its config comes in by a port, and what params say goes before it.
+    let inputs = [("archive", weights.as_path()), ("regions", &regions), ("config", &config)];
+    import("(from: \"bert\")", &inputs).unwrap();
+    assert_eq!(weights::read_config::<Config>(&out).unwrap(), found);
+    assert!(import("(from: \"bert\")", &inputs[..2]).unwrap_err().contains("missing"));
+    let given = format!("(config: ({SMALL}, visual_embedding_dim: 7), from: \"bert\")");
+    import(&given, &inputs).unwrap();
+    let config: Config = weights::read_config(&out).unwrap();
+    assert_eq!((config.dimensions().features, config.dimensions().dropout), (3, 0.1));
+
+    for (name, value, problem) in [
+        ("model_type", serde_json::json!("roberta"), "is of a `roberta`, and `from` says BERT"),
+        ("hidden_act", serde_json::json!("relu"), "`hidden_act` is \"relu\"; only \"gelu\" is computed here"),
+        ("position_embedding_type", serde_json::json!("relative_key"), "only \"absolute\" is computed here"),
+        ("num_attention_heads", serde_json::json!(3), "is not a multiple of `num_attention_heads` 3"),
+        ("num_hidden_layers", serde_json::json!("one"), "invalid type: string"),
+    ] {
+        let mut changed = stated.clone();
+        changed[name] = value;
+        write(&changed);
+        let error = of("(from: \"bert\")").unwrap_err();
+        assert!(error.contains("config.json") && error.contains(problem), "{error}");
+    }
+    write(&serde_json::json!({"word_embedding_dimension": 384}));
+    assert!(of("(from: \"bert\")").unwrap_err().contains("it has no `hidden_size`"));
 }
 
 /// A small ViLBERT.

@@ -192,7 +192,7 @@ impl TrainParams {
     /// What the run chooses for itself of the model's dimensions.
     pub(super) fn changes(&self) -> ModelOverrides {
         let Self { dropout, adapter_divisor, adapter_place, .. } = *self;
-        ModelOverrides { dropout, adapter_divisor, adapter_place, head: None }
+        ModelOverrides { dropout, adapter_divisor, adapter_place, ..ModelOverrides::default() }
     }
 
     /// What of a meme the model is shown.

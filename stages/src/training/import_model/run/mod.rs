@@ -18,15 +18,13 @@ use serde_json::Value;
 use stage_api::{Job, Port, Stage, StageError};
 
 use super::checkpoint::{self, Checkpoint};
+use super::config_json::{CONFIG, Stated};
 use super::tensor_names::{self, TensorNames};
 use super::{archive, from};
 use crate::artifacts::history::{History, ParameterCounts, RunInfo, ValPoint};
 use crate::artifacts::view::{Ablation, View};
-use crate::artifacts::{read_json, weights};
+use crate::artifacts::weights;
 use crate::models::{Config, Family, Known, Mode, Parts, TensorShapes};
-
-/// The file of a folder of Hugging Face that has the model's dimensions.
-const CONFIG: &str = "config.json";
 
 /// The stage.
 pub struct ImportRun;
@@ -156,19 +154,11 @@ impl Stage for ImportRun {
 /// # Errors
 /// One that cannot be read, or that is of another model than the tensors.
 fn stated_config(checkpoint: &Path, family: Family) -> Result<Option<Config>, StageError> {
-    let path = checkpoint.with_file_name(CONFIG);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let refuse = |problem: String| StageError::input("archive", &path, problem);
-    let value: Value = read_json(&path).map_err(|error| refuse(error.problem))?;
-    if let Some(other) = value.get("hidden_act").filter(|act| act.as_str() != Some("gelu")) {
-        return Err(refuse(format!("`hidden_act` is {other}; only \"gelu\" is computed here")));
-    }
-    let config: Config = serde_json::from_value(value).map_err(|error| refuse(error.to_string()))?;
+    let Some(stated) = Stated::beside(checkpoint)? else { return Ok(None) };
+    let config: Config = serde_json::from_value(stated.value()).map_err(|error| stated.error(error))?;
     if config.family() != family {
-        let (stated, found) = (config.family().title(), family.title());
-        return Err(refuse(format!("is of a {stated}, the tensors next to it are of a {found}")));
+        let (of, found) = (config.family().title(), family.title());
+        return Err(stated.error(format!("is of a {of}, the tensors next to it are of a {found}")));
     }
     Ok(Some(config))
 }
