@@ -129,3 +129,48 @@ per_instruction_set! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Tensor};
+
+    use super::*;
+    use crate::nn::{Linear, Param};
+
+    #[test]
+    fn a_group_of_rows_that_is_all_padding_adds_nothing() {
+        // Layers side by side, of so many outputs that 32 rows are a group; a sequence of 100 positions of which three are there, so
+        // that the second group has none.
+        const OUTPUTS: usize = 1024;
+        let mut mask = [0f32; 100];
+        [0, 1, 99].into_iter().for_each(|at| mask[at] = 1.0);
+        let packing = Packing::new(&mask, mask.len(), &Device::Cpu).unwrap().unwrap();
+        let zeros = |shape: &[usize]| {
+            Param::trained(&Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap()).unwrap()
+        };
+        let layers = [(); 2].map(|()| Linear {
+            weight: zeros(&[OUTPUTS, 2]),
+            bias: zeros(&[OUTPUTS]),
+            inputs: 2,
+            outputs: OUTPUTS,
+        });
+        let (rows, width) = (packing.rows(), layers.len() * OUTPUTS);
+        let value = |row: usize, column: usize| ((row * 7 + column * 3) % 11) as f32 - 5.0;
+        let grad: Vec<f32> = (0..rows * width).map(|at| value(at / width, at % width)).collect();
+        let x: Vec<f32> = (0..rows * 2).map(|at| at as f32).collect();
+        let on = Cpu::default();
+        linear_gradients(&on, &grad, &x, &[&layers[0], &layers[1]], Some(&packing)).unwrap();
+        for (number, layer) in layers.iter().enumerate() {
+            let column = |at: usize| number * OUTPUTS + at;
+            let bias: Vec<f32> =
+                (0..OUTPUTS).map(|at| (0..rows).map(|row| value(row, column(at))).sum()).collect();
+            let weight: Vec<f32> = (0..OUTPUTS * 2)
+                .map(|at| (0..rows).map(|row| value(row, column(at / 2)) * x[row * 2 + at % 2]).sum())
+                .collect();
+            for (param, expected) in [(&layer.bias, bias), (&layer.weight, weight)] {
+                let found = param.gradient().unwrap().read(&on, |grad| Ok(grad.clone())).unwrap();
+                assert_eq!(found, Some(expected));
+            }
+        }
+    }
+}

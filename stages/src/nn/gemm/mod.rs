@@ -83,10 +83,14 @@ impl<'a> Matrix<'a> {
         Self { rows: self.columns, columns: self.rows, strides: (column, row), ..self }
     }
 
-    /// The elements of a row-major matrix from row `first` to before row `end`, with the gaps between its rows.
+    /// The elements of a row-major matrix from row `first` to before row `end`, with the gaps between its rows; none where no row is
+    /// between them.
     pub fn between(self, first: usize, end: usize) -> &'a [f32] {
+        if first >= end {
+            return &[];
+        }
         let stride = self.strides.0;
-        &self.data[first * stride..end.saturating_sub(1) * stride + self.columns]
+        &self.data[first * stride..(end - 1) * stride + self.columns]
     }
 
     /// The distance between the beginnings of two rows of a row-major matrix.
