@@ -88,6 +88,27 @@ impl Cell {
         }
     }
 
+    /// The cell, or why there is none where a number of it is not finite.
+    pub(super) fn or_undefined(&self) -> Self {
+        let numbers = match *self {
+            Self::Number { value, .. } | Self::Difference { value, .. } | Self::Share { value, .. } => {
+                [value, 0.0, 0.0]
+            }
+            Self::Mean { value, sd, .. } => [value, sd, 0.0],
+            Self::Estimate { value, low, high, .. } | Self::ShareEstimate { value, low, high, .. } => {
+                [value, low, high]
+            }
+            Self::Interval { low, high, .. } => [low, high, 0.0],
+            Self::PValue(p) => [p, 0.0, 0.0],
+            Self::Text(_) | Self::Count(_) | Self::Missing(_) | Self::None => [0.0; 3],
+        };
+        if numbers.iter().all(|number| number.is_finite()) {
+            self.clone()
+        } else {
+            Self::Missing("undefined".to_owned())
+        }
+    }
+
     /// What [`Self::shown`] says without the interval of a value.
     pub(crate) fn value(&self) -> String {
         match self {

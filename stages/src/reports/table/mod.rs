@@ -83,17 +83,20 @@ impl Column {
 }
 
 impl Table {
-    /// Writes `<name>.md`, `<name>.tex`, `<name>.html`, `<name>.csv` and `<name>.json` into `dir`.
+    /// Writes `<name>.md`, `<name>.tex`, `<name>.html`, `<name>.csv` and `<name>.json` into `dir`. A value that is no finite number,
+    /// such as a share of nothing, is written as undefined: JSON has no such numbers.
     pub fn write(&self, dir: &Path) -> Result<()> {
+        let rows = self.rows.iter().map(|row| row.iter().map(Cell::or_undefined).collect());
+        let table = Self { rows: rows.collect(), ..self.clone() };
         let write = |ending: &str, text: Vec<u8>| {
-            let path = dir.join(format!("{}.{ending}", self.name));
+            let path = dir.join(format!("{}.{ending}", table.name));
             fs::write(&path, text).map_err(|error| ArtifactError::new(&path, error))
         };
-        write("md", self.markdown().into_bytes())?;
-        write("tex", self.latex().into_bytes())?;
-        write("html", self.html_page().into_bytes())?;
-        write("csv", self.csv().map_err(|error| ArtifactError::new(dir, error))?)?;
-        write_json(&dir.join(format!("{}.json", self.name)), self)
+        write("md", table.markdown().into_bytes())?;
+        write("tex", table.latex().into_bytes())?;
+        write("html", table.html_page().into_bytes())?;
+        write("csv", table.csv().map_err(|error| ArtifactError::new(dir, error))?)?;
+        write_json(&dir.join(format!("{}.json", table.name)), &table)
     }
 
     /// Reads the JSON form.
@@ -260,6 +263,32 @@ mod tests {
         assert!(!table.html().contains("id=") && !table.html_page().contains("anchor"));
         table.rows[1][0] = Cell::Text("A | B!".into());
         assert_eq!(anchors(&table), ["t-row-1", "t-row-2"], "two rows of one name have numbers");
+    }
+
+    #[test]
+    fn what_is_no_finite_number_is_written_as_undefined() {
+        let dir = tempfile::tempdir().unwrap();
+        let undefined = |cell: Cell| {
+            let mut table = table();
+            table.rows[0][1] = cell;
+            table.write(dir.path()).unwrap();
+            let read = Table::read(&dir.path().join(format!("{}.json", table.name))).unwrap();
+            read.rows[0][1] == Cell::Missing("undefined".to_owned())
+        };
+        let (places, inf, nan) = (1, f64::INFINITY, f64::NAN);
+        for cell in [
+            Cell::Share { value: inf, places },
+            Cell::Number { value: nan, places },
+            Cell::Difference { value: -inf, places },
+            Cell::Mean { value: 0.5, sd: nan, places },
+            Cell::Estimate { value: 0.5, low: nan, high: 1.0, places },
+            Cell::ShareEstimate { value: 0.5, low: 0.0, high: inf, places },
+            Cell::Interval { low: -inf, high: 0.0, places },
+            Cell::PValue(nan),
+        ] {
+            assert!(undefined(cell.clone()), "{cell:?}");
+        }
+        assert!(!undefined(Cell::Estimate { value: 0.5, low: 0.25, high: 0.75, places }));
     }
 
     #[test]
