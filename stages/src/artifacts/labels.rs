@@ -169,7 +169,7 @@ impl Classes {
     }
 
     /// Whether rows with these labels have a ROC-AUC: some class that some of them have and others do not.
-    pub fn define_roc_auc(&self, labels: &[Label]) -> bool {
+    pub fn has_roc_auc(&self, labels: &[Label]) -> bool {
         (0..self.count()).any(|class| {
             let with = labels.iter().filter(|label| label.has(class)).count();
             with > 0 && with < labels.len()
@@ -248,6 +248,6 @@ mod tests {
             assert!(classes.check().unwrap_err().contains(problem));
         }
         assert_eq!(truth(3, &[Label::One(2), Label::One(0)]), [false, false, true, true, false, false]);
-        assert!(!three.define_roc_auc(&[Label::One(2); 3]) && several.define_roc_auc(&[none, Label::One(1)]));
+        assert!(!three.has_roc_auc(&[Label::One(2); 3]) && several.has_roc_auc(&[none, Label::One(1)]));
     }
 }

@@ -199,7 +199,7 @@ impl Special {
     fn tokenizer(&self, vocabulary: &[u8], lower_case: bool) -> tokenizers::Result<Tokenizer> {
         let model = WordPiece::builder().vocab(WordPiece::read_bytes(vocabulary)?).build()?;
         let mut tokenizer = Tokenizer::new(model);
-        // Control characters out, spaces around CJK characters, accents off where letters are made small.
+        // Control characters out, spaces around CJK characters, accents off where letters are lower-cased.
         tokenizer.with_normalizer(Some(BertNormalizer::new(true, true, None, lower_case)))?;
         tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
         tokenizer.with_post_processor(Some(self.ends()));

@@ -12,6 +12,9 @@ use serde_json::Value;
 
 use super::file_kind;
 
+/// What a table may call the column with the paths of its pictures: as most do, as Hateful Memes, as Hugging Face's image folders.
+pub const PICTURE_COLUMNS: [&str; 3] = ["image", "img", "file_name"];
+
 /// A text file, and what was odd about its form.
 pub struct Text<'a> {
     /// The text without byte-order mark; bytes that are not UTF-8 have become U+FFFD.

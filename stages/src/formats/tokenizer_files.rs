@@ -10,7 +10,7 @@ use serde_json::Value;
 pub const TOKENIZER: &str = "tokenizer.json";
 /// A vocabulary: a token a line.
 pub const VOCABULARY: &str = "vocab.txt";
-/// What a tokenizer does beside its vocabulary.
+/// The settings of a tokenizer.
 pub const SETTINGS: &str = "tokenizer_config.json";
 
 /// The files of a tokenizer.
@@ -43,7 +43,7 @@ impl TokenizerFiles {
         self.vocabulary.extension().is_some_and(|ending| ending == "json")
     }
 
-    /// Whether texts are made lower case: where nothing says so, they are, as those of BERT's uncased models.
+    /// Whether texts are lower-cased: where nothing says so, they are, as for BERT's uncased models.
     ///
     /// # Errors
     /// Settings that cannot be read.

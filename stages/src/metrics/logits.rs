@@ -33,19 +33,11 @@ pub fn argmax_of(values: &[f32]) -> usize {
     (1..values.len()).fold(0, |best, class| if values[class] > values[best] { class } else { best })
 }
 
-/// Cross-entropy of a pair of logits against a label (0 or 1), in nats.
-pub fn cross_entropy([a, b]: [f32; 2], label: u8) -> f64 {
-    let (a, b) = (f64::from(a), f64::from(b));
-    let (own, other) = if label == 1 { (b, a) } else { (a, b) };
-    softplus(other - own)
-}
-
-/// Cross-entropy of a single-label row's logits against its class, in nats. Of two classes it has the bits of
-/// [`cross_entropy`].
+/// Cross-entropy of a single-label row's logits against its class, in nats.
 ///
 /// # Panics
 /// For a label that is not below the number of logits.
-pub fn cross_entropy_of(logits: &[f32], label: u8) -> f64 {
+pub fn cross_entropy(logits: &[f32], label: u8) -> f64 {
     let (greatest, own) = (argmax_of(logits), f64::from(logits[usize::from(label)]));
     let max = f64::from(logits[greatest]);
     // ln Σ eˣ = max + ln(1 + Σ e^(x − max)) with the sum over the others: nothing overflows, and small terms count.
@@ -81,10 +73,10 @@ mod tests {
 
     #[test]
     fn cross_entropy_is_finite_where_the_softmax_saturates() {
-        assert!((cross_entropy([0.0, 0.0], 1) - std::f64::consts::LN_2).abs() < 1e-15);
-        assert_eq!(cross_entropy([0.0, 1000.0], 0), 1000.0);
-        assert_eq!(cross_entropy([0.0, 1000.0], 1), 0.0);
-        assert!((cross_entropy([1.0, 3.0], 0) - 2.126_928_011_042_972_5).abs() < 1e-12);
+        assert!((cross_entropy(&[0.0, 0.0], 1) - std::f64::consts::LN_2).abs() < 1e-15);
+        assert_eq!(cross_entropy(&[0.0, 1000.0], 0), 1000.0);
+        assert_eq!(cross_entropy(&[0.0, 1000.0], 1), 0.0);
+        assert!((cross_entropy(&[1.0, 3.0], 0) - 2.126_928_011_042_972_5).abs() < 1e-12);
     }
 
     #[test]
@@ -100,7 +92,9 @@ mod tests {
             assert_eq!(softmax_of(&pair), softmax(pair), "{pair:?}");
             assert_eq!(argmax_of(&pair), usize::from(argmax(pair)), "{pair:?}");
             for label in [0, 1] {
-                let (found, expected) = (cross_entropy_of(&pair, label), cross_entropy(pair, label));
+                // ln(1 + e^(other − own)), as results of two classes have it.
+                let [own, other] = [label, 1 - label].map(|class| f64::from(pair[usize::from(class)]));
+                let (found, expected) = (cross_entropy(&pair, label), softplus(other - own));
                 assert_eq!(found.to_bits(), expected.to_bits(), "{pair:?}: {found} instead of {expected}");
             }
         }
@@ -113,11 +107,11 @@ mod tests {
         for (found, expected) in softmax_of(&[1.0, 2.0, 3.0]).into_iter().zip(expected) {
             assert!((f64::from(found) - expected).abs() < 1e-7);
         }
-        assert!((cross_entropy_of(&[1.0, 2.0, 3.0], 0) - 2.407_605_964_444_38).abs() < 1e-14);
-        assert_eq!(cross_entropy_of(&[0.0, 1000.0, -1000.0], 2), 2000.0);
+        assert!((cross_entropy(&[1.0, 2.0, 3.0], 0) - 2.407_605_964_444_38).abs() < 1e-14);
+        assert_eq!(cross_entropy(&[0.0, 1000.0, -1000.0], 2), 2000.0);
         assert_eq!(softmax_of(&[0.0, 1000.0, -1000.0]), [0.0, 1.0, 0.0]);
         // A certain row has a small loss, not none: 2e⁻⁴⁰.
-        assert!((cross_entropy_of(&[40.0, 0.0, 0.0], 0) / (2.0 * libm::exp(-40.0)) - 1.0).abs() < 1e-12);
+        assert!((cross_entropy(&[40.0, 0.0, 0.0], 0) / (2.0 * libm::exp(-40.0)) - 1.0).abs() < 1e-12);
         assert_eq!(argmax_of(&[1.0, 3.0, 3.0, 2.0]), 1);
         assert_eq!([sigmoid(0.0), sigmoid(200.0), sigmoid(-200.0)], [0.5, 1.0, 0.0]);
         // (softplus(−1) + softplus(2) + 1000) / 3.

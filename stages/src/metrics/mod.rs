@@ -13,8 +13,7 @@ pub mod multiclass;
 mod ranking;
 
 pub use logits::{
-    argmax, argmax_of, binary_cross_entropy, cross_entropy, cross_entropy_of, log_loss, sigmoid, softmax,
-    softmax_of,
+    argmax, argmax_of, binary_cross_entropy, cross_entropy, log_loss, sigmoid, softmax, softmax_of,
 };
 pub use ranking::{average_precision, calibration_error, macro_roc_curve, roc_curve};
 

@@ -83,12 +83,7 @@ pub fn roc_curve(scores: &[f32], labels: &[u8]) -> Option<Vec<(f64, f64)>> {
 }
 
 /// [`roc_curve`] of one class against the rest: `truth` and `scores` are by row and class.
-pub(super) fn class_roc_curve(
-    classes: usize,
-    class: usize,
-    truth: &[bool],
-    scores: &[f32],
-) -> Option<Vec<(f64, f64)>> {
+fn class_roc_curve(classes: usize, class: usize, truth: &[bool], scores: &[f32]) -> Option<Vec<(f64, f64)>> {
     let labels: Vec<u8> = of_class(truth, classes, class).into_iter().map(u8::from).collect();
     roc_curve(&of_class(scores, classes, class), &labels)
 }

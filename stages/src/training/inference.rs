@@ -205,8 +205,7 @@ impl Scores {
     pub(crate) fn summary(&self, labels: &[Label]) -> Summary {
         let (head, predicted) = (self.head, self.predicted());
         let loss = |(row, &label): (&[f32], &Label)| match label {
-            Label::One(class) if head.is_binary() => metrics::cross_entropy([row[0], row[1]], class),
-            Label::One(class) => metrics::cross_entropy_of(row, class),
+            Label::One(class) => metrics::cross_entropy(row, class),
             Label::Several(set) => {
                 let truth: Vec<bool> = (0..row.len()).map(|class| set.has(class)).collect();
                 metrics::binary_cross_entropy(row, &truth)

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::formats::dataset_files::PICTURE_COLUMNS;
 use crate::formats::file_kind;
 
 /// Names of columns. Without a name, the usual ones are looked for.
@@ -11,7 +12,7 @@ use crate::formats::file_kind;
 pub struct Columns {
     /// The id of a sample; `id`. Where there is none, the path of the picture is the id.
     pub id: Option<String>,
-    /// The picture: its path, its name, or its name without the ending; `image` or `file_name`.
+    /// The picture: its path, its name, or its name without the ending; `image`, `img` or `file_name`.
     pub image: Option<String>,
     /// The text; `text`.
     pub text: Option<String>,
@@ -63,7 +64,7 @@ impl Columns {
         };
         Ok(Places {
             id: find("id", &self.id, &["id"], false)?,
-            image: must("image", &self.image, &["image", "file_name"])?,
+            image: must("image", &self.image, &PICTURE_COLUMNS)?,
             text: must("text", &self.text, &["text"])?,
             label: must("label", &self.label, &["label"])?,
             split: find("split", &self.split, &["split"], false)?,

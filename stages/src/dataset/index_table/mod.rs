@@ -90,7 +90,7 @@ impl Stage for IndexTable {
         params.classes().check()?;
         let is_apart = |name: &&String| params.multi_label && name.contains(rows::SEPARATORS);
         if let Some(name) = params.classes.iter().find(is_apart) {
-            let problem = "where a row may have several classes, `;` and `|` stand between them";
+            let problem = "where a row may have several classes, `;` and `|` separate them";
             return Err(format!("`classes` names `{name}`: {problem}"));
         }
         split.as_ref().map_or(Ok(()), SplitRule::check)?;

@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What stands between the classes of a cell.
+/// Separators of the classes in a cell.
 pub(super) const SEPARATORS: [char; 2] = [';', '|'];
 
 /// The label in a cell; nothing where it has none. A cell that names no class is none of several, and no label of one.

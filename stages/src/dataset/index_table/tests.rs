@@ -133,6 +133,10 @@ fn a_table_in_any_form_with_pictures_in_any_form_gives_the_same_samples() {
     let split = &expected.summary.splits[2];
     assert_eq!((split.file.as_str(), split.listed, split.samples), ("pets.csv (test)", 2, 2));
     assert_eq!((&split.by_class[..], split.unlabelled), (&[0, 1][..], 1));
+    // As Hateful Memes calls the column.
+    let named = write("img.csv", TABLE.replace("id,image", "id,img"));
+    let found = index(&params, &[("images", &images[0]), ("table", &named)]).unwrap();
+    assert_eq!(found.samples, expected.samples);
     for table in &tables {
         for images in &images {
             let found = index(&params, &[("images", images), ("table", table)]).unwrap();
@@ -417,7 +421,7 @@ fn more_classes_than_two_and_rows_with_several_are_read() {
     for (params, problem) in [
         ("classes: [\"a\"]", "names 1 of them; name 2 to 64"),
         ("multi_label: true", "several classes that `classes` names"),
-        ("classes: [\"a\", \"b;c\"], multi_label: true", "`;` and `|` stand between them"),
+        ("classes: [\"a\", \"b;c\"], multi_label: true", "`;` and `|` separate them"),
     ] {
         let error = index_text("pets.csv", TABLE, params).err().unwrap();
         assert!(error.contains(problem), "{error}");

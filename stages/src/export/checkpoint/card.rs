@@ -214,10 +214,13 @@ impl Card {
     fn shown_probabilities(&self) -> &'static str {
         match (self.head.is_binary(), self.head.is_multi_label()) {
             (true, _) => "print(logits.softmax(-1)[0, 1].item())  # P(class 1)",
+            // By number: JSON has the classes in the order of their numbers as text, 10 before 2.
             (false, false) => {
-                "print(dict(zip(model.config.id2label.values(), logits.softmax(-1)[0].tolist())))"
+                "print({model.config.id2label[i]: p for i, p in enumerate(logits.softmax(-1)[0].tolist())})"
             }
-            (false, true) => "print(dict(zip(model.config.id2label.values(), logits.sigmoid()[0].tolist())))",
+            (false, true) => {
+                "print({model.config.id2label[i]: p for i, p in enumerate(logits.sigmoid()[0].tolist())})"
+            }
         }
     }
 

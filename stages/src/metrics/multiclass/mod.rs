@@ -10,7 +10,7 @@
 use super::bootstrap::{Interval, Ranked, Resamples, percentile_interval};
 use super::delong::Components;
 use super::mean_of_defined;
-use super::ranking::{class_roc_curve, macro_roc_curve};
+use super::ranking::macro_roc_curve;
 
 /// Rows with their true classes, their predicted ones, and the score of each class.
 #[derive(Debug, Clone)]
@@ -160,11 +160,6 @@ impl Predictions {
     /// The macro-averaged ROC curve; `None` as [`super::macro_roc_curve`] says.
     pub fn macro_roc_curve(&self) -> Option<Vec<(f64, f64)>> {
         macro_roc_curve(self.classes, &self.truth, &self.scores)
-    }
-
-    /// The ROC curve of one class against the rest; `None` as [`super::roc_curve`] says.
-    pub fn class_roc_curve(&self, class: usize) -> Option<Vec<(f64, f64)>> {
-        class_roc_curve(self.classes, class, &self.truth, &self.scores)
     }
 
     /// How many rows of each class (first index) are predicted to be of each (second); `None` in multi-label.

@@ -106,13 +106,12 @@ pub(super) fn of_classes(runs: &Runs, classes: &Classes, titled: &[String], prof
     keys.sort_by_key(|(dataset, kind)| (names.data_rank(dataset), names.kind_rank(kind)));
     let mut rows = Vec::new();
     for (key, run) in keys.into_iter().flat_map(|key| runs[key].iter().map(move |run| (key, run))) {
-        let predictions = run.predictions();
-        let counts = predictions.confusion().unwrap_or_else(|| {
-            let of_class = |of: ClassMetrics| {
-                let ClassMetrics { support, predicted, true_positives: hits, .. } = of;
+        let counts = run.predictions().confusion().unwrap_or_else(|| {
+            let of_class = |of: &ClassMetrics| {
+                let ClassMetrics { support, predicted, true_positives: hits, .. } = *of;
                 vec![hits, support - hits, predicted - hits, run.metrics.rows + hits - support - predicted]
             };
-            predictions.metrics().by_class.into_iter().map(of_class).collect()
+            run.metrics.by_class.iter().map(of_class).collect()
         });
         for (title, counts) in titled.iter().zip(counts) {
             let mut cells = titles(names, key);

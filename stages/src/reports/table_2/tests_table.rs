@@ -36,7 +36,7 @@ pub(super) fn table(runs: &Runs, profile: &Profile) -> Table {
         for (model, (first, second)) in models.iter().flat_map(|model| PAIRS.map(|pair| (model, pair))) {
             let kind = |mode: &str| model.map_or(mode.to_owned(), |model| format!("{model}-{mode}"));
             let pair = (kind(first), kind(second));
-            // A pair of modes that nobody expects has its row where both are there.
+            // A pair of modes that is not expected has its row where both are there.
             if [first, second].iter().all(|mode| names.expects(mode))
                 || (is_there(&&*pair.0) && is_there(&&*pair.1))
             {

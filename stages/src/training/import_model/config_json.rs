@@ -39,7 +39,7 @@ impl Stated {
     ///
     /// # Errors
     /// As for [`Stated::read`].
-    pub fn beside(checkpoint: &Path) -> Result<Option<Self>, StageError> {
+    pub fn next_to(checkpoint: &Path) -> Result<Option<Self>, StageError> {
         let path = checkpoint.with_file_name(CONFIG);
         if path.is_file() { Self::read(&path).map(Some) } else { Ok(None) }
     }

@@ -155,7 +155,7 @@ fn dimensions<C: Pretrained>(params: &ImportParams<C>, archive: &Path, job: &Job
     // A file is read alone: only a folder's neighbours are part of the input.
     let stated = match job.inputs.optional(CONFIG) {
         Some(path) => Some(Stated::read(path)?),
-        None if job.inputs.one(ARCHIVE)?.is_dir() => Stated::beside(archive)?,
+        None if job.inputs.one(ARCHIVE)?.is_dir() => Stated::next_to(archive)?,
         None => None,
     };
     let mut config = match (&params.config, &stated) {

@@ -52,9 +52,6 @@ pub(super) fn tokens_and_regions(
     ])
 }
 
-/// What the column of pictures may be called.
-const IMAGE: [&str; 3] = ["image", "img", "file_name"];
-
 /// The memes of `file`, with links in `images` to their pictures.
 fn linked(file: &Path, images: &Path) -> Result<Vec<Sample>, StageError> {
     let refuse = |problem: String| StageError::input("memes", file, problem);
@@ -77,7 +74,7 @@ fn linked(file: &Path, images: &Path) -> Result<Vec<Sample>, StageError> {
         let found = found.collect::<Vec<_>>().join(", ");
         column(names).ok_or_else(|| refuse(format!("has no column `{}`, of {found}", names.join("` or `"))))
     };
-    let (image, text, id) = (must(&IMAGE)?, must(&["text"])?, column(&["id"]));
+    let (image, text, id) = (must(&dataset_files::PICTURE_COLUMNS)?, must(&["text"])?, column(&["id"]));
     let folder = file.parent().unwrap_or(Path::new(""));
     let (mut ids, mut names, mut samples) = (HashSet::new(), HashMap::new(), Vec::new());
     for row in &table.rows {

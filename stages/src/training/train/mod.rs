@@ -74,7 +74,7 @@ impl Stage for Train {
         let (train_rows, val_rows) = (memes.rows_of(Split::Train)?, memes.rows_of(Split::Val)?);
         memes.labels(&train_rows)?;
         let val_labels = memes.labels(&val_rows)?;
-        if !memes.tokens.info.classes.define_roc_auc(&val_labels) {
+        if !memes.tokens.info.classes.has_roc_auc(&val_labels) {
             let problem = format!("all rows of the split `val` have label {}: no ROC-AUC", val_labels[0]);
             return Err(StageError::input(TOKENS, job.inputs.one(TOKENS)?, problem));
         }

@@ -154,7 +154,7 @@ impl Stage for ImportRun {
 /// # Errors
 /// One that cannot be read, or that is of another model than the tensors.
 fn stated_config(checkpoint: &Path, family: Family) -> Result<Option<Config>, StageError> {
-    let Some(stated) = Stated::beside(checkpoint)? else { return Ok(None) };
+    let Some(stated) = Stated::next_to(checkpoint)? else { return Ok(None) };
     let config: Config = serde_json::from_value(stated.value()).map_err(|error| stated.error(error))?;
     if config.family() != family {
         let (of, found) = (config.family().title(), family.title());
